@@ -1,0 +1,169 @@
+"""What a command shows while it runs, and at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from pvapy_stream.hpc.service import StageReport
+from pvapy_stream.settings import StageSettings
+
+Reports = Mapping[int, StageReport]
+
+_GROUPS = ("receiver", "publisher", "queue", "metadata", "processor", "user")
+_STATE_STYLES = {"running": "green", "stopped": "cyan", "failed": "bold red", "disconnected": "yellow", "waiting": "yellow", "paused": "magenta"}
+
+
+class Display(Protocol):
+    """Shows reports as they come."""
+
+    def show(self, reports: Reports) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def make_display(settings: StageSettings, console: Console) -> Display:
+    """A live table on a terminal; elsewhere plain lines, when a report period was asked for."""
+    if console.is_terminal and not settings.disable_curses:
+        return LiveTable(console)
+    return PlainLines(console, settings.report_period, settings.report_stats)
+
+
+class Rates:
+    """Rates between one report and the next, in 1/s, by stage."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[int, str], tuple[float, int, float]] = {}
+
+    def of(self, stage_id: int, name: str, count: int) -> float:
+        now = time.monotonic()
+        then, before, rate = self._last.get((stage_id, name), (now, count, 0.0))
+        if now - then >= 0.5:
+            rate = max(0, count - before) / (now - then)
+            self._last[stage_id, name] = now, count, rate
+        elif (stage_id, name) not in self._last:
+            self._last[stage_id, name] = now, count, 0.0
+        return rate
+
+
+class LiveTable:
+    """A table that stays in place: a line for each consumer and one for all."""
+
+    def __init__(self, console: Console) -> None:
+        self._rates = Rates()
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._live.start()
+
+    def show(self, reports: Reports) -> None:
+        self._live.update(status_table(reports, self._rates))
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+class PlainLines:
+    """One line a stage, every report period."""
+
+    def __init__(self, console: Console, period: float, kinds: Sequence[str]) -> None:
+        self._console = console
+        self._period = period
+        self._kinds = kinds
+        self._next = time.monotonic() + period
+
+    def show(self, reports: Reports) -> None:
+        now = time.monotonic()
+        if self._period <= 0 or now < self._next:
+            return
+        self._next = now + self._period
+        for line in stats_lines(reports, self._kinds):
+            self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def close(self) -> None:
+        pass
+
+
+def status_table(reports: Reports, rates: Rates) -> Table:
+    """Counts, rates, queue depth and losses of each stage."""
+    table = Table(title=None, expand=False)
+    for name, justify in (
+        ("id", "right"), ("state", "left"), ("received", "right"), ("processed", "right"), ("frames/s", "right"),
+        ("published", "right"), ("queued", "right"), ("missed", "right"), ("rejected", "right"), ("errors", "right"), ("last id", "right"),
+    ):  # fmt: skip
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    total = dict.fromkeys(("received", "processed", "rate", "published", "queued", "missed", "rejected", "errors"), 0.0)
+    for stage_id, report in sorted(reports.items()):
+        row = _row(stage_id, report, rates)
+        for name in total:
+            total[name] += row[name]
+        table.add_row(str(stage_id), f"[{_STATE_STYLES.get(report.state, '')}]{report.state}[/]" if report.state in _STATE_STYLES else report.state, *_cells(row), f"{row['last']}")  # fmt: skip
+    if len(reports) > 1:
+        table.add_section()
+        table.add_row("all", "", *_cells(total), "")
+    return table
+
+
+def _row(stage_id: int, report: StageReport, rates: Rates) -> dict[str, Any]:
+    stats = report.stats
+    processor, receiver, queue = (stats.get(name, {}) for name in ("processorStats", "receiverStats", "queueStats"))
+    processed = processor.get("nProcessed", 0)
+    return {
+        "received": receiver.get("nReceived", 0),
+        "processed": processed,
+        "rate": rates.of(stage_id, "processed", processed),
+        "published": stats.get("publisherStats", {}).get("nPublished", 0),
+        "queued": queue.get("nQueued", 0),
+        "missed": processor.get("nMissed", 0),
+        "rejected": queue.get("nRejected", 0),
+        "errors": processor.get("nErrors", 0) + stats.get("publisherStats", {}).get("nErrors", 0),
+        "last": processor.get("lastObjectId", 0),
+    }
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    cells = [f"{row['received']:.0f}", f"{row['processed']:.0f}", f"{row['rate']:.1f}", f"{row['published']:.0f}", f"{row['queued']:.0f}"]
+    return cells + [f"[bold red]{row[name]:.0f}[/]" if row[name] else "0" for name in ("missed", "rejected", "errors")]
+
+
+def stats_lines(reports: Reports, kinds: Sequence[str]) -> list[str]:
+    """The chosen statistics of each stage, and of all together."""
+    lines = []
+    for stage_id, report in sorted(reports.items()):
+        lines.append(f"consumer {stage_id}: {report.state}" + (f" - {report.problem}" if report.problem else ""))
+        for group in _GROUPS:
+            if group in kinds or "all" in kinds:
+                values = report.stats.get(f"{group}Stats", {})
+                if values:
+                    lines.append(f"  {group:9} " + "  ".join(f"{name} {_shown(name, value)}" for name, value in values.items()))
+    if len(reports) > 1:
+        lines.append("all: " + "  ".join(f"{name} {value}" for name, value in combined(reports).items()))
+    return lines
+
+
+def combined(reports: Reports) -> dict[str, str]:
+    """Sums over all stages; rates over the time in which any of them received."""
+    processors = [report.stats["processorStats"] for report in reports.values() if report.stats]
+    busy = [p for p in processors if p["firstObjectTime"] > 0]
+    first = min((p["firstObjectTime"] for p in busy), default=0.0)
+    last = max((p["lastObjectTime"] for p in busy), default=0.0)
+    processed = sum(p["nProcessed"] for p in processors)
+    return {
+        "nProcessed": str(processed),
+        "processedRate": f"{processed / (last - first) if last > first else 0.0:.4f}Hz",
+        "nMissed": str(sum(p["nMissed"] for p in processors)),
+        "nErrors": str(sum(p["nErrors"] for p in processors)),
+        "nRejected": str(sum(r.stats["queueStats"]["nRejected"] for r in reports.values() if r.stats)),
+    }
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + "  ".join(f"{key} {_shown(key, item)}" for key, item in value.items()) + "}"
+    if isinstance(value, float):
+        unit = "Hz" if name.endswith("Rate") else "s" if name.endswith("ime") else ""
+        return f"{value:.4f}{unit}"
+    return str(value)

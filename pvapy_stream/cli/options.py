@@ -1,0 +1,91 @@
+"""Command-line parsers made from settings models."""
+
+from __future__ import annotations
+
+import argparse
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from rich_argparse import RawDescriptionRichHelpFormatter
+
+from pvapy_stream import __version__
+from pvapy_stream.errors import SettingsError
+from pvapy_stream.settings import Opt, Settings, option_of
+
+S = TypeVar("S", bound=Settings)
+
+
+def plain_parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """A parser in the house style, without options of its own but help and version."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=description, epilog=epilog, formatter_class=RawDescriptionRichHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("-v", "--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def settings_parser(model: type[Settings], prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """A parser with one option for each setting of the model, grouped, with defaults and units."""
+    parser = plain_parser(prog, description, epilog)
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for name, field in model.model_fields.items():
+        option = option_of(model, name)
+        if option is None:
+            continue
+        group = groups.get(option.group)
+        if group is None:
+            group = groups[option.group] = parser.add_argument_group(option.group)
+        group.add_argument(*option.flags, dest=name, **_argument(field, option))
+    return parser
+
+
+def parse(model: type[S], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> S:
+    """Read a command line into settings; a wrong value ends the program with its name and exit code 2."""
+    given = vars(parser.parse_args(argv))
+    try:
+        return model.of(**{name: value for name, value in given.items() if name in model.model_fields})
+    except SettingsError as error:
+        parser.error(str(error))
+
+
+def _argument(field: FieldInfo, option: Opt) -> dict[str, Any]:
+    # Absent options stay absent: the model alone knows the defaults.
+    argument: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(field, option)}
+    kind = _plain(field.annotation)
+    if kind is bool:
+        return {**argument, "action": "store_true"}
+    if get_origin(kind) is Literal:
+        argument["metavar"] = "|".join(str(choice) for choice in get_args(kind))
+        argument["type"] = type(get_args(kind)[0])
+    elif kind in (int, float):
+        argument["type"] = kind
+    if option.metavar:
+        argument["metavar"] = option.metavar
+    return {**argument, "required": field.is_required()}
+
+
+def _help(field: FieldInfo, option: Opt) -> str:
+    default = field.get_default(call_default_factory=True)
+    notes = [] if field.is_required() or default in (None, "", (), {}, False) else [f"default {_shown(default)}"]
+    if option.unit:
+        notes = [f"{notes[0]} {option.unit}" if notes else option.unit]
+    if field.is_required():
+        notes.append("required")
+    return (field.description or "") + (f" [{', '.join(notes)}]" if notes else "")
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _plain(annotation: Any) -> Any:
+    """The annotation without Annotated and None."""
+    if get_origin(annotation) is typing.Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+        return _plain(kinds[0]) if len(kinds) == 1 else annotation
+    return annotation

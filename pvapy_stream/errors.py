@@ -1,0 +1,54 @@
+"""Every error this package raises on purpose.
+
+    PvapyStreamError                exit code 1
+    ├── SettingsError               exit code 2: an option or key is wrong
+    ├── ProcessorError              the user's processor cannot be loaded or made
+    ├── MissingExtraError           an optional dependency is not installed
+    ├── CodecError                  a compressed payload cannot be decoded
+    ├── ObjectError                 an object lacks what a stage needs (id, image, dimensions)
+    ├── TransportError              a channel cannot be reached, hosted or published to
+    ├── SourceError                 frames cannot be read from a file or folder
+    └── LedgerError                 a ledger cannot be read or written
+
+A message says what went wrong, where (channel, file, option), and what to do.
+"""
+
+
+class PvapyStreamError(Exception):
+    """Root of this package's errors."""
+
+    exit_code = 1
+
+
+class SettingsError(PvapyStreamError):
+    """An option, a configuration key or its value is wrong."""
+
+    exit_code = 2
+
+
+class ProcessorError(PvapyStreamError):
+    """The user's processor cannot be loaded, made or started."""
+
+
+class MissingExtraError(PvapyStreamError):
+    """An optional dependency is needed and not installed."""
+
+
+class CodecError(PvapyStreamError):
+    """A compressed payload cannot be decoded."""
+
+
+class ObjectError(PvapyStreamError):
+    """An object lacks what a stage needs: its id, an image, its dimensions."""
+
+
+class TransportError(PvapyStreamError):
+    """A channel cannot be reached, hosted or published to."""
+
+
+class SourceError(PvapyStreamError):
+    """Frames cannot be read from a file or a folder."""
+
+
+class LedgerError(PvapyStreamError):
+    """A ledger cannot be read or written."""

@@ -1,0 +1,188 @@
+"""`Frame`: one image with its id, time, attributes and codec. Numpy only, no EPICS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pvapy_stream.codecs import decompress
+from pvapy_stream.errors import ObjectError
+
+AttributeValue = Any  # int, float, str, bool or an array of those
+
+
+class ColorMode(IntEnum):
+    """Area detector colour modes and the order of their dimensions, fastest first."""
+
+    MONO = 0  # [nx, ny]
+    RGB1 = 2  # [3, nx, ny]
+    RGB2 = 3  # [nx, 3, ny]
+    RGB3 = 4  # [nx, ny, 3]
+
+
+# Axes that bring the stored order (slowest first) to (ny, nx, 3), and back.
+_TO_IMAGE = {ColorMode.RGB1: (0, 1, 2), ColorMode.RGB2: (0, 2, 1), ColorMode.RGB3: (1, 2, 0)}
+_TO_STORED = {ColorMode.RGB1: (0, 1, 2), ColorMode.RGB2: (0, 2, 1), ColorMode.RGB3: (2, 0, 1)}
+
+
+class Frame:
+    """One image of a stream.
+
+    The image is decoded when it is first asked for, so a stage that only looks at ids, or that
+    passes frames on, pays nothing for it. A frame is a value: make a changed one with `replace`.
+
+    Attributes:
+        id: number of the frame in its stream.
+        time_ns: time of the image, nanoseconds since 1970-01-01 UTC; 0 when unknown.
+        codec: ``""`` for raw pixels, else ``blosc``, ``lz4``, ``bslz4``.
+        color_mode: how `payload` orders the pixels.
+        dtype: type of one pixel.
+        payload: 1-d array as stored: pixels, or compressed bytes when there is a codec.
+        stored_shape: dimensions of the uncompressed payload, slowest first; () for no image.
+        origin: the transport's own object this frame came from, if any.
+    """
+
+    __slots__ = ("_attributes", "_image", "codec", "color_mode", "dtype", "id", "origin", "payload", "stored_shape", "time_ns")
+
+    def __init__(
+        self,
+        id: int,
+        payload: NDArray,
+        stored_shape: tuple[int, ...],
+        *,
+        time_ns: int = 0,
+        dtype: np.dtype | None = None,
+        codec: str = "",
+        color_mode: ColorMode = ColorMode.MONO,
+        attributes: Mapping[str, AttributeValue] | Callable[[], Mapping[str, AttributeValue]] | None = None,
+        origin: object = None,
+    ) -> None:
+        self.id = id
+        self.payload = payload
+        self.stored_shape = stored_shape
+        self.time_ns = time_ns
+        self.dtype = payload.dtype if dtype is None else dtype
+        self.codec = codec
+        self.color_mode = color_mode
+        self.origin = origin
+        self._attributes = attributes if attributes is not None else {}
+        self._image: NDArray | None = None
+
+    @classmethod
+    def of(
+        cls,
+        id: int,
+        image: NDArray,
+        *,
+        time_ns: int = 0,
+        color_mode: ColorMode | None = None,
+        attributes: Mapping[str, AttributeValue] | None = None,
+    ) -> Frame:
+        """Make a frame from an image: (ny, nx), or (ny, nx, 3) in any of the RGB modes (default RGB1).
+
+        Raises:
+            ObjectError: an image of another shape.
+        """
+        if color_mode is None:
+            color_mode = ColorMode.RGB1 if image.ndim == 3 else ColorMode.MONO
+        stored = to_stored(image, color_mode)
+        return cls(id, stored.reshape(-1), stored.shape, time_ns=time_ns, color_mode=color_mode, attributes=attributes)
+
+    @property
+    def image(self) -> NDArray:
+        """The pixels as a read-only array: (ny, nx), or (ny, nx, 3) for colour.
+
+        Raises:
+            ObjectError: the frame has no image, or as many pixels as its dimensions do not say.
+            CodecError: the payload cannot be decompressed.
+        """
+        if self._image is None:
+            self._image = self._decode()
+        return self._image
+
+    @property
+    def attributes(self) -> Mapping[str, AttributeValue]:
+        """Values by attribute name."""
+        if callable(self._attributes):
+            self._attributes = self._attributes()
+        return self._attributes
+
+    @property
+    def nbytes(self) -> int:
+        """Uncompressed size in bytes."""
+        return int(np.prod(self.stored_shape, dtype=np.int64)) * self.dtype.itemsize if self.stored_shape else 0
+
+    @property
+    def has_image(self) -> bool:
+        """Whether there are any pixels."""
+        return bool(self.stored_shape) and self.payload.size > 0
+
+    def replace(
+        self,
+        image: NDArray | None = None,
+        *,
+        id: int | None = None,
+        time_ns: int | None = None,
+        attributes: Mapping[str, AttributeValue] | None = None,
+    ) -> Frame:
+        """A new frame with some parts changed; what is not given stays (a new image is uncompressed).
+
+        Raises:
+            ObjectError: an image that is neither (ny, nx) nor (ny, nx, 3).
+        """
+        payload, shape, dtype, codec, mode = self.payload, self.stored_shape, self.dtype, self.codec, self.color_mode
+        if image is not None:
+            if (image.ndim == 3) != (mode is not ColorMode.MONO):
+                mode = ColorMode.RGB1 if image.ndim == 3 else ColorMode.MONO
+            stored = to_stored(image, mode)
+            payload, shape, dtype, codec = stored.reshape(-1), stored.shape, image.dtype, ""
+        return Frame(
+            self.id if id is None else id,
+            payload,
+            shape,
+            time_ns=self.time_ns if time_ns is None else time_ns,
+            dtype=dtype,
+            codec=codec,
+            color_mode=mode,
+            attributes=self._attributes if attributes is None else attributes,
+            # New attributes must be written out; otherwise the origin can serve as a template.
+            origin=self.origin if attributes is None and mode is self.color_mode else None,
+        )
+
+    def _decode(self) -> NDArray:
+        if not self.has_image:
+            raise ObjectError(f"frame {self.id} has no image: its array is empty; check that the detector plugin publishes arrays")
+        pixels = self.payload
+        if self.codec:
+            pixels = decompress(self.codec, pixels.view(np.uint8), self.dtype, self.nbytes)
+        if pixels.nbytes != self.nbytes:
+            raise ObjectError(f"frame {self.id} has {pixels.nbytes} bytes where its dimensions {self.stored_shape} need {self.nbytes}")
+        pixels = pixels.reshape(self.stored_shape)
+        if self.color_mode is not ColorMode.MONO:
+            pixels = pixels.transpose(_TO_IMAGE[self.color_mode])
+        view = pixels.view()
+        view.flags.writeable = False
+        return view
+
+    def __repr__(self) -> str:
+        codec = f", {self.codec}" if self.codec else ""
+        return f"Frame({self.id}, {'x'.join(map(str, self.stored_shape)) or 'empty'} {self.dtype}{codec})"
+
+
+def to_stored(image: NDArray, color_mode: ColorMode) -> NDArray:
+    """Order an image's pixels as the colour mode stores them; contiguous.
+
+    Raises:
+        ObjectError: a shape that does not fit the colour mode.
+    """
+    if color_mode is ColorMode.MONO:
+        if image.ndim != 2:
+            raise ObjectError(f"a mono image is (ny, nx), not {image.shape}")
+        return np.ascontiguousarray(image)
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ObjectError(f"a colour image is (ny, nx, 3), not {image.shape}")
+    return np.ascontiguousarray(image.transpose(_TO_STORED[color_mode]))

@@ -1,0 +1,67 @@
+"""The control channel: takes commands, runs them, and then says how it went."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pvaccess as pva
+
+from pvapy_stream.pva.records import control_type, time_fields
+
+# Gets the decoded args; returns the reply; an exception makes it an error reply.
+Command = Callable[[Any], str]
+
+_log = logging.getLogger(__name__)
+
+
+class ControlChannel:
+    """Hosts a control channel on a server.
+
+    A client puts `command` (and `args`, JSON); the server's own thread runs the command, so
+    commands come one after another. Then `statusMessage` and the times are written, and `command`
+    and `args` are cleared: a later put of one field alone cannot meet the other's old value.
+
+    Args:
+        commands: what to run, by name.
+        takes_args: names of commands that need `args`.
+    """
+
+    def __init__(
+        self, server: pva.PvaServer, name: str, id_field: str, stage_id: int, commands: Mapping[str, Command], takes_args: frozenset[str]
+    ) -> None:
+        self._server = server
+        self.name = name
+        self._commands = commands
+        self._takes_args = takes_args
+        server.addRecord(name, pva.PvObject(control_type(id_field), {id_field: stage_id}), self._on_put)
+
+    def reply(self, message: str) -> None:
+        """Write a message to the channel."""
+        self._server.update(self.name, {"statusMessage": message, "command": "", "args": "", **time_fields()})
+
+    def _on_put(self, record: Any) -> None:
+        try:
+            message = self._run(record["command"].strip(), record["args"].strip())
+        except Exception as error:
+            message = f"Error: {error}" if str(error) else f"Error: {type(error).__name__}"
+            _log.warning("%s: %s", self.name, message)
+        self.reply(message)
+
+    def _run(self, command: str, args: str) -> str:
+        if not command:
+            raise ValueError(f"no command given; put command as one of {', '.join(sorted(self._commands))}")
+        if command not in self._commands:
+            raise ValueError(f"unknown command {command!r}; known are {', '.join(sorted(self._commands))}")
+        _log.info("%s: %s %s", self.name, command, args)
+        value: Any = None
+        if command in self._takes_args:
+            if not args:
+                raise ValueError(f'{command} needs args: JSON such as {{"key": 1}}')
+            try:
+                value = json.loads(args)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"args is not JSON ({error}): {args}") from error
+        return self._commands[command](value)

@@ -1,0 +1,201 @@
+"""Where objects wait between the thread that receives them and the stage that takes them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Handle = Callable[[Any], None]
+Reject = Callable[[str, Any], None]
+
+QUEUE_FULL = "receiver queue full"
+PAUSED_FULL = "pause queue full"
+
+_TICK = 0.2  # s; how soon a waiting thread notices that it should end
+
+
+@dataclass(frozen=True, slots=True)
+class InboxCounts:
+    """Objects since the start or the last reset; `queued` is what waits now."""
+
+    received: int = 0
+    rejected: int = 0
+    delivered: int = 0
+    queued: int = 0
+
+
+class DirectInbox:
+    """No queue: the receiving thread runs the stage. While paused, a bounded number waits."""
+
+    def __init__(self, handle: Handle, reject: Reject, pause_size: int = 100) -> None:
+        self._handle = handle
+        self._reject = reject
+        self._pause_size = pause_size
+        self._held: deque[Any] = deque()
+        self._holding = False
+        self._paused = False
+        self._lock = threading.Lock()
+        self._received = self._rejected = 0
+
+    def put(self, obj: Any) -> None:
+        """Take an object of the transport, which may be reused when this returns."""
+        self._received += 1
+        if not self._holding:
+            self._handle(obj)
+            return
+        with self._lock:
+            if self._holding:
+                if len(self._held) >= self._pause_size:
+                    self._rejected += 1
+                    self._reject(PAUSED_FULL, obj)
+                else:
+                    self._held.append(obj.copy())
+                return
+        self._handle(obj)
+
+    def start(self) -> None:
+        pass
+
+    def pause(self) -> None:
+        with self._lock:
+            self._paused = self._holding = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self._release(time.monotonic() + 3600)
+
+    def _release(self, deadline: float) -> None:
+        """Hand over what waits; what arrives meanwhile waits behind it, so the order stays."""
+        while time.monotonic() < deadline and not self._paused:
+            with self._lock:
+                if not self._held:
+                    self._holding = False
+                    return
+                obj = self._held.popleft()
+            self._handle(obj)
+
+    def resize(self, size: int) -> None:
+        """There is no queue to resize; -1 is accepted.
+
+        Raises:
+            ValueError: a size for a queue.
+        """
+        if size >= 0:
+            raise ValueError("this stage was started without a receiver queue; start it with --receiver-queue-size to change the size")
+
+    def drain(self, timeout: float) -> list[Any]:
+        """Hand over what waits, for at most `timeout` seconds; returns what is left. No put may follow."""
+        self._paused = False
+        self._release(time.monotonic() + timeout)
+        return list(self._held)
+
+    def counts(self) -> InboxCounts:
+        held = len(self._held)
+        return InboxCounts(self._received, self._rejected, self._received - self._rejected - held, held)
+
+    def reset_counts(self) -> None:
+        self._received = len(self._held)
+        self._rejected = 0
+
+
+class QueueInbox:
+    """A queue and the thread that runs the stage. When it is full, the newest object is rejected."""
+
+    def __init__(self, handle: Handle, reject: Reject, size: int, accumulate: int = -1, accumulation_timeout: float = 1.0) -> None:
+        self._handle = handle
+        self._reject = reject
+        self._size = size
+        self._accumulate = accumulate
+        self._accumulation_timeout = accumulation_timeout
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._batch: deque[Any] = deque()
+        self._running = threading.Event()
+        self._running.set()
+        self._finish = threading.Event()
+        self._abandon = False
+        self._thread = threading.Thread(target=self._run, name="stage", daemon=True)
+        self._received = self._rejected = self._delivered = 0
+
+    def put(self, obj: Any) -> None:
+        """Take an object of the transport, which may be reused when this returns."""
+        self._received += 1
+        if 0 < self._size <= self._queue.qsize() + len(self._batch):
+            self._rejected += 1
+            self._reject(QUEUE_FULL, obj)
+            return
+        self._queue.put(obj.copy())
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _run(self) -> None:
+        while self._gather():
+            while self._batch:
+                if not self._running.wait(_TICK):
+                    continue
+                if self._abandon:
+                    return
+                self._handle(self._batch[0])
+                self._batch.popleft()
+                self._delivered += 1
+
+    def _gather(self) -> bool:
+        """Wait for objects; False when there are none and none will come."""
+        while True:
+            try:
+                self._batch.append(self._queue.get(timeout=_TICK))
+                break
+            except queue.Empty:
+                if self._finish.is_set() and self._queue.empty():
+                    return False
+        while len(self._batch) < self._accumulate and not self._finish.is_set():
+            try:
+                self._batch.append(self._queue.get(timeout=self._accumulation_timeout))
+            except queue.Empty:
+                break
+        return True
+
+    def pause(self) -> None:
+        self._running.clear()
+
+    def resume(self) -> None:
+        self._running.set()
+
+    def resize(self, size: int) -> None:
+        """Change the size; 0 is unlimited. What already waits stays.
+
+        Raises:
+            ValueError: a negative size.
+        """
+        if size < 0:
+            raise ValueError(f"receiverQueueSize must be 0 (unlimited) or more, not {size}")
+        self._size = size
+
+    def drain(self, timeout: float) -> list[Any]:
+        """Hand over what waits, for at most `timeout` seconds; returns what is left. No put may follow."""
+        self._finish.set()
+        self._running.set()
+        self._thread.join(timeout)
+        if not self._thread.is_alive():
+            return []
+        self._abandon = True
+        # The object in the works may be finished within this; a processor that hangs is left alone.
+        self._thread.join(_TICK)
+        left = list(self._batch)
+        while True:
+            try:
+                left.append(self._queue.get_nowait())
+            except queue.Empty:
+                return left
+
+    def counts(self) -> InboxCounts:
+        return InboxCounts(self._received, self._rejected, self._delivered, self._queue.qsize() + len(self._batch))
+
+    def reset_counts(self) -> None:
+        self._received = self._queue.qsize() + len(self._batch)
+        self._rejected = self._delivered = 0

@@ -1,0 +1,204 @@
+"""Consumers as processes on this machine: spawned, supervised, drained at the end."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.hpc.service import ConsumerService, StageReport
+from pvapy_stream.ledger import Ledger
+from pvapy_stream.logs import configure_logging
+from pvapy_stream.settings import ConsumerSettings
+
+_TICK = 0.2  # s
+_END_GRACE = 5.0  # s; beyond the time to drain, before a process is ended by force
+
+Show = Callable[[Mapping[int, StageReport]], None]
+
+_log = logging.getLogger(__name__)
+
+
+def run_here(settings: ConsumerSettings, stop: threading.Event, show: Show) -> StageReport:
+    """Run the one consumer of the settings in this process.
+
+    Raises:
+        ProcessorError: the processor cannot be loaded or made.
+    """
+    consumer_id = settings.ids[0]
+    return ConsumerService(settings, consumer_id, lambda report: show({consumer_id: report}), stop).run()
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One consumer id: its process now, and what earlier processes of it left."""
+
+    consumer_id: int
+    process: Any = None
+    pipe: Connection | None = None
+    report: StageReport | None = None
+    restarts: int = 0
+    ended: bool = False
+    problem: str = ""
+    past_ledgers: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Supervisor:
+    """Runs each consumer of the settings in a process of its own.
+
+    A process that dies is started again, up to the limit; its account up to the last report is kept.
+    """
+
+    def __init__(self, settings: ConsumerSettings, stop: threading.Event, show: Show) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._show = show
+        # EPICS has threads as soon as it is used: a forked child would inherit their locks.
+        self._context = multiprocessing.get_context("spawn")
+        self._workers = [_Worker(consumer_id) for consumer_id in settings.ids]
+
+    def run(self) -> str:
+        """Run until all consumers have ended; returns why it is no success, or ""."""
+        for worker in self._workers:
+            self._start(worker)
+        asked_at: float | None = None
+        while any(not worker.ended for worker in self._workers):
+            if self._stop.is_set() and asked_at is None:
+                asked_at = time.monotonic()
+                self._ask_to_stop()
+            if asked_at is not None and time.monotonic() - asked_at > self._settings.drain_timeout + _END_GRACE:
+                self._end_by_force()
+            self._listen()
+        return "; ".join(worker.problem for worker in self._workers if worker.problem)
+
+    def ledgers(self) -> list[dict[str, Any]]:
+        """Accounts of all processes, also of those that died."""
+        current = [worker.report.ledger for worker in self._workers if worker.report is not None]
+        return [ledger for worker in self._workers for ledger in worker.past_ledgers] + current
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """Process ids by consumer id."""
+        return {worker.consumer_id: worker.process.pid for worker in self._workers if not worker.ended}
+
+    def _start(self, worker: _Worker) -> None:
+        ours, theirs = self._context.Pipe()
+        worker.pipe = ours
+        worker.process = self._context.Process(
+            target=_run_child, args=(self._settings, worker.consumer_id, theirs), name=f"consumer-{worker.consumer_id}"
+        )
+        worker.process.start()
+        # Only the child may hold its end, or its death would not close the pipe.
+        theirs.close()
+
+    def _listen(self) -> None:
+        running = [worker for worker in self._workers if not worker.ended]
+        by_source: dict[Any, _Worker] = {}
+        for worker in running:
+            by_source[worker.pipe] = worker
+            by_source[worker.process.sentinel] = worker
+        heard = {by_source[source].consumer_id: by_source[source] for source in wait(list(by_source), _TICK)}
+        news = False
+        for worker in heard.values():
+            news |= self._receive(worker)
+            if not worker.process.is_alive():
+                self._receive(worker)
+                self._bury(worker)
+                news = True
+        if news:
+            self._show({worker.consumer_id: worker.report for worker in self._workers if worker.report is not None})
+
+    def _receive(self, worker: _Worker) -> bool:
+        news = False
+        try:
+            while worker.pipe is not None and worker.pipe.poll():
+                worker.report = worker.pipe.recv()
+                news = True
+        except (EOFError, OSError):
+            pass
+        return news
+
+    def _bury(self, worker: _Worker) -> None:
+        """A process has ended: as it should, or by dying."""
+        worker.process.join()
+        if worker.pipe is not None:
+            worker.pipe.close()
+            worker.pipe = None
+        if worker.report is not None and worker.report.final:
+            worker.ended = True
+            if worker.report.problem:
+                worker.problem = "; ".join(filter(None, [worker.problem, worker.report.problem]))
+            return
+        how = _exit_words(worker.process.exitcode)
+        if worker.report is not None:
+            worker.past_ledgers.append(worker.report.ledger)
+            worker.report = None
+        if self._stop.is_set() or worker.restarts >= self._settings.max_restarts:
+            worker.ended = True
+            worker.problem = f"consumer {worker.consumer_id} died ({how}) after {worker.restarts} restarts"
+            _log.error("%s", worker.problem)
+            return
+        worker.restarts += 1
+        worker.problem = f"consumer {worker.consumer_id} died {worker.restarts} times, the last time by {how}, and was started again"
+        _log.error("consumer %d died (%s); restart %d of at most %d", worker.consumer_id, how, worker.restarts, self._settings.max_restarts)
+        self._start(worker)
+
+    def _ask_to_stop(self) -> None:
+        for worker in self._workers:
+            if worker.pipe is not None and not worker.ended:
+                try:
+                    worker.pipe.send("stop")
+                except OSError:
+                    pass
+
+    def _end_by_force(self) -> None:
+        for worker in self._workers:
+            if not worker.ended and worker.process.is_alive():
+                _log.error("consumer %d does not end; it is killed", worker.consumer_id)
+                worker.process.kill()
+
+
+def _exit_words(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def _run_child(settings: ConsumerSettings, consumer_id: int, pipe: Connection) -> None:
+    """Body of a consumer's process."""
+    stop = threading.Event()
+    # Ctrl-C reaches the whole process group; the parent alone decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    configure_logging(settings)
+    threading.Thread(target=_obey, args=(pipe, stop), name="parent", daemon=True).start()
+    lock = threading.Lock()
+
+    def report(news: StageReport) -> None:
+        with lock:
+            try:
+                pipe.send(news)
+            except OSError:
+                # The parent is gone: nobody reads this, and `_obey` is stopping us.
+                stop.set()
+
+    try:
+        ConsumerService(settings, consumer_id, report, stop).run()
+    except PvapyStreamError as error:
+        report(StageReport(consumer_id, "failed", {}, Ledger("consumer", consumer_id).to_dict(), f"consumer {consumer_id}: {error}", True))
+
+
+def _obey(pipe: Connection, stop: threading.Event) -> None:
+    """Stop when the parent says so, and when it is gone."""
+    try:
+        pipe.recv()
+    except (EOFError, OSError):
+        _log.error("the parent process is gone; stopping")
+    stop.set()

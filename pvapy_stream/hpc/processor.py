@@ -1,0 +1,130 @@
+"""What users derive from: `UserDataProcessor` for any object, `FrameProcessor` for images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from pvapy_stream.frame import Frame
+from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
+
+
+class DataPublisher(Protocol):
+    """What a processor publishes with."""
+
+    def updateOutputChannel(self, pvObject: Any) -> None: ...
+
+
+class UserDataProcessor:
+    """A stage's user code. All methods are optional but `process`.
+
+    The runner calls them in one thread at a time: no `process` runs while `configure`,
+    `getStats` or `resetStats` does. It sets these attributes before `start`:
+
+    Attributes:
+        logger: logger with the name of the class.
+        processorId: id of the consumer or collector.
+        inputChannel: name of the input channel.
+        outputChannel: name of the output channel, "" for none.
+        objectIdField: name of the field with the object id.
+        pvaServer: the stage's `pvaccess.PvaServer`, for channels of your own.
+        dataPublisher: what `updateOutputChannel` publishes with; None before the first object.
+        metadataQueueMap: `pvaccess.PvObjectQueue` by name of the metadata channel.
+    """
+
+    def __init__(self, configDict: dict[str, Any] | None = None) -> None:
+        self.logger = logging.getLogger(type(self).__name__)
+        self.processorId: int | None = None
+        self.inputChannel: str | None = None
+        self.outputChannel: str | None = None
+        self.objectIdField: str | None = None
+        self.pvaServer: Any = None
+        self.dataPublisher: DataPublisher | None = None
+        self.metadataQueueMap: dict[str, Any] = {}
+
+    def start(self) -> None:
+        """Called once, before the first object."""
+
+    def configure(self, configDict: Any) -> None:
+        """Called with the decoded arguments of a `configure` command."""
+
+    def process(self, pvObject: Any) -> Any:
+        """Called with each object, which is only yours until this returns: copy what you keep.
+
+        An exception counts the object as failed; the stream goes on.
+        """
+        self.updateOutputChannel(pvObject)
+        return pvObject
+
+    def stop(self) -> None:
+        """Called once, after the last object."""
+
+    def resetStats(self) -> None:
+        """Called at a `reset_stats` command."""
+
+    def getStats(self) -> dict[str, Any]:
+        """Your statistics, for the status channel."""
+        return {}
+
+    def getStatsPvaTypes(self) -> dict[str, Any]:
+        """PVA type of each of your statistics, such as ``{'nPeaks': pvaccess.ULONG}``."""
+        return {}
+
+    def getInputPvObjectType(self) -> Any:
+        """The structure of the input, for input modes that host their channel."""
+        return None
+
+    def getOutputPvObjectType(self, pvObject: Any) -> Any:
+        """The structure of the output, told from the first object received; None for no output."""
+        return pvObject
+
+    def updateOutputChannel(self, pvObject: Any) -> None:
+        """Publish an object on the output channel, if there is one.
+
+        Raises:
+            TransportError: it could not be published.
+        """
+        if self.outputChannel and self.dataPublisher:
+            self.dataPublisher.updateOutputChannel(pvObject)
+
+
+class FrameProcessor(UserDataProcessor):
+    """User code for images: `process_frame` gets a `Frame`, and what it returns is published."""
+
+    _builder: ObjectBuilder | None = None
+    _passes_through = False
+
+    def process_frame(self, frame: Frame) -> Frame | Iterable[Frame] | None:
+        """Called with each frame; return the frame or frames to publish, or None.
+
+        The frame and its image may be kept; its attributes must be looked at before this returns.
+        """
+        return frame
+
+    def process(self, pvObject: Any) -> Any:
+        frame = to_frame(pvObject)
+        result = self.process_frame(frame)
+        if result is None:
+            return None
+        if result is frame and self._passes_through:
+            # Handed on as it came: no new object is needed.
+            self.updateOutputChannel(pvObject)
+        elif isinstance(result, Frame):
+            self._publish(result)
+        else:
+            for frame in result:
+                self._publish(frame)
+        return result
+
+    def getOutputPvObjectType(self, pvObject: Any) -> Any:
+        self._builder = ObjectBuilder(pvObject)
+        self._passes_through = self._builder.keeps_structure
+        return self._builder.prototype
+
+    def _publish(self, frame: Frame) -> None:
+        if not self.outputChannel or not self.dataPublisher:
+            return
+        if self._builder is None:
+            self._builder = ObjectBuilder()
+        self.updateOutputChannel(self._builder.build(frame))

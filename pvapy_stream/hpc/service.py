@@ -1,0 +1,174 @@
+"""Runs a stage: its server, its control and status channels, its time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pvaccess as pva
+
+from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.hpc.consumer import KIND, Consumer
+from pvapy_stream.hpc.control import Command, ControlChannel
+from pvapy_stream.hpc.status import Stats, StatusChannel
+from pvapy_stream.settings import ConsumerSettings
+
+_KEEP_UP_PERIOD = 0.5  # s
+_LAST_STATUS = 0.3  # s; how long the final status and reply stay before the server goes
+
+Report = Callable[["StageReport"], None]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """How a stage does: sent about every status period, and once at the end.
+
+    Attributes:
+        stage_id: id of the consumer.
+        state: starting, waiting, running, paused, disconnected, draining, stopped or failed.
+        stats: all statistics by their names in the status channel.
+        ledger: the account, as `Ledger.to_dict` gives it.
+        problem: why the run is no success, or "".
+        final: whether the stage has ended.
+    """
+
+    stage_id: int
+    state: str
+    stats: Stats
+    ledger: dict[str, Any]
+    problem: str = ""
+    final: bool = False
+
+
+class ConsumerService:
+    """One consumer with its channels.
+
+    Args:
+        settings: settings of the command.
+        consumer_id: which consumer this is.
+        report: gets a `StageReport` every status period and at the end; any thread may call it.
+        stop: ends `run` when it is set; a stop command sets it.
+
+    Raises:
+        ProcessorError: the processor cannot be loaded or made.
+    """
+
+    def __init__(self, settings: ConsumerSettings, consumer_id: int, report: Report, stop: threading.Event) -> None:
+        self._settings = settings
+        self._id = consumer_id
+        self._report = report
+        self._stop = stop
+        # Set where the service knows better than the consumer: starting, draining, stopped, failed.
+        self._state = "starting"
+        self._publish_lock = threading.Lock()
+        self._server = pva.PvaServer()
+        self._consumer = Consumer(settings, consumer_id, self._server)
+        self._status: StatusChannel | None = None
+        self._control: ControlChannel | None = None
+
+    def run(self) -> StageReport:
+        """Run until `stop` is set, a stop command comes or the runtime is over; then drain.
+
+        Returns:
+            the final report; its `problem` is "" for a success.
+        """
+        try:
+            self._host_channels()
+            self._server.start()
+            self._consumer.start()
+        except (PvapyStreamError, pva.PvaException) as error:
+            return self._end("failed", str(error))
+        self._state = ""
+        settings = self._settings
+        deadline = time.monotonic() + settings.runtime if settings.runtime > 0 else float("inf")
+        next_status = 0.0
+        while not self._stop.is_set() and (now := time.monotonic()) < deadline:
+            self._consumer.keep_up()
+            if now >= next_status:
+                next_status = now + settings.status_period
+                self._publish()
+            self._stop.wait(min(_KEEP_UP_PERIOD, settings.status_period, deadline - now))
+        self._state = "draining"
+        self._publish()
+        self._consumer.stop()
+        problem = self._consumer.problem()
+        return self._end("failed" if problem else "stopped", problem)
+
+    def _host_channels(self) -> None:
+        settings = self._settings
+        status = settings.named(settings.status_channel, KIND, "status", self._id)
+        control = settings.named(settings.control_channel, KIND, "control", self._id)
+        if status:
+            self._status = StatusChannel(self._server, status, self._consumer.status_type())
+        if control:
+            self._control = ControlChannel(self._server, control, "consumerId", self._id, self._commands(), frozenset({"configure"}))
+
+    def _commands(self) -> dict[str, Command]:
+        consumer = self._consumer
+        return {
+            "configure": consumer.configure,
+            "get_stats": self._get_stats,
+            "reset_stats": self._then_publish(consumer.reset_stats),
+            "pause": self._then_publish(consumer.pause),
+            "resume": self._then_publish(consumer.resume),
+            "reload": self._reload,
+            "stop": self._stop_command,
+        }
+
+    def _then_publish(self, command: Command) -> Command:
+        def run(args: Any) -> str:
+            reply = command(args)
+            self._publish()
+            return reply
+
+        return run
+
+    def _get_stats(self, _: Any) -> str:
+        self._publish(patience=5.0)
+        return "Stats update successful"
+
+    def _reload(self, _: Any) -> str:
+        reply = self._consumer.reload()
+        if self._status:
+            self._status.restructure(self._consumer.status_type())
+        self._publish()
+        return reply
+
+    def _stop_command(self, _: Any) -> str:
+        self._stop.set()
+        return "Stop flag set"
+
+    def _publish(self, final: bool = False, problem: str = "", patience: float = 0.5) -> StageReport:
+        """Write the status and hand a report on."""
+        with self._publish_lock:
+            consumer = self._consumer
+            state = self._state or consumer.phase
+            stats = {**consumer.stats(patience), "state": state}
+            if problem:
+                stats["message"] = problem
+            if self._status:
+                try:
+                    self._status.publish(stats)
+                except Exception as error:
+                    consumer.stage.note_error("status channel", error)
+            report = StageReport(self._id, state, stats, consumer.ledger_now(), problem, final)
+            self._report(report)
+            return report
+
+    def _end(self, state: str, problem: str) -> StageReport:
+        self._state = state
+        if problem:
+            _log.error("%s", problem)
+        report = self._publish(final=True, problem=problem)
+        if self._control:
+            self._control.reply(f"Stopped{': ' + problem if problem else ''}")
+        if self._status or self._control:
+            time.sleep(_LAST_STATUS)
+        self._server.stop()
+        return report

@@ -1,0 +1,221 @@
+"""The account of a stage: every id has a fate.
+
+A stage writes down which ids it received, and for each of them whether it was processed, skipped
+(an initial update), rejected (and by what), failed (and by which error) or left in a queue at stop;
+which ids never arrived; and which it published. `audit` lays the ledgers of a run side by side.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pvapy_stream.errors import LedgerError
+from pvapy_stream.idset import Comb, IdSet
+
+FORMAT = "pvapy_stream ledger 1"
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What one stage did with each id.
+
+    Attributes:
+        stage: kind of the stage: sim, mirror, consumer, collector.
+        stage_id: its id.
+        input_channel: channel it receives from; "" for a source.
+        output_channel: channel it publishes on; "" for none.
+        group: distributor group, or "" when it gets the whole stream.
+        client_set: distributor set; all clients of a set get the same ids.
+        received: ids that arrived, and for each of these one of the next five.
+        processed: ids the processor took without error.
+        skipped: initial updates that were not to be processed.
+        rejected: ids by the queue or policy that rejected them.
+        failed: ids by the error they met.
+        left: ids that still waited when the time to drain was over.
+        missed: ids that should have arrived and did not.
+        published: ids that went out.
+        repeated: how many arrived a second time.
+    """
+
+    stage: str
+    stage_id: int = 0
+    input_channel: str = ""
+    output_channel: str = ""
+    group: str = ""
+    client_set: str = ""
+    received: IdSet = field(default_factory=IdSet)
+    processed: IdSet = field(default_factory=IdSet)
+    skipped: IdSet = field(default_factory=IdSet)
+    left: IdSet = field(default_factory=IdSet)
+    missed: IdSet = field(default_factory=IdSet)
+    published: IdSet = field(default_factory=IdSet)
+    rejected: dict[str, IdSet] = field(default_factory=dict)
+    failed: dict[str, IdSet] = field(default_factory=dict)
+    repeated: int = 0
+
+    def reject(self, policy: str, value: int) -> None:
+        """An id was dropped under a named policy."""
+        self.rejected.setdefault(policy, IdSet()).add(value)
+
+    def fail(self, error: str, value: int) -> None:
+        """An id met an error."""
+        self.failed.setdefault(error, IdSet()).add(value)
+
+    def without_fate(self) -> IdSet:
+        """Ids that were received and of which nothing else is known."""
+        known = union([self.processed, self.skipped, self.left, *self.rejected.values(), *self.failed.values()])
+        return self.received - known
+
+    def to_dict(self) -> dict[str, Any]:
+        """For files and pipes: plain values only."""
+        return {name: _plain(getattr(self, name)) for name in self.__slots__}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Ledger:
+        """What `to_dict` wrote.
+
+        Raises:
+            LedgerError: unknown or malformed entries.
+        """
+        try:
+            ledger = cls(**values)
+            for name in ("received", "processed", "skipped", "left", "missed", "published"):
+                setattr(ledger, name, IdSet.from_list(getattr(ledger, name)))
+            for name in ("rejected", "failed"):
+                setattr(ledger, name, {reason: IdSet.from_list(ids) for reason, ids in getattr(ledger, name).items()})
+        except (TypeError, ValueError, AttributeError) as error:
+            raise LedgerError(f"malformed entry: {error}") from error
+        return ledger
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, IdSet):
+        return value.to_list()
+    return {reason: ids.to_list() for reason, ids in value.items()} if isinstance(value, dict) else value
+
+
+def union(sets: Iterable[IdSet]) -> IdSet:
+    """All ids that are in any of the sets."""
+    gathered = IdSet()
+    for ids in sets:
+        gathered.update(ids)
+    return IdSet.of_ranges(gathered.ranges())
+
+
+def write_ledgers(path: str | Path, ledgers: Sequence[Ledger | dict[str, Any]]) -> None:
+    """Write ledgers to one file; a reader never sees a half-written one.
+
+    Raises:
+        LedgerError: the file cannot be written.
+    """
+    path = Path(path)
+    plain = [entry.to_dict() if isinstance(entry, Ledger) else entry for entry in ledgers]
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(msgspec.json.format(msgspec.json.encode({"format": FORMAT, "stages": plain}), indent=1))
+        part.replace(path)
+    except OSError as error:
+        raise LedgerError(f"cannot write ledger {path}: {error.strerror}; give another place with --ledger") from error
+
+
+def read_ledgers(path: str | Path) -> list[Ledger]:
+    """Read the ledgers of one file.
+
+    Raises:
+        LedgerError: the file is missing, or is not a ledger.
+    """
+    try:
+        content = msgspec.json.decode(Path(path).read_bytes())
+    except OSError as error:
+        raise LedgerError(f"cannot read ledger {path}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise LedgerError(f"{path} is not a ledger: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("stages"), list):
+        raise LedgerError(f"{path} is not a ledger of this version ({FORMAT!r}); write it with --ledger")
+    try:
+        return [Ledger.from_dict(entry) for entry in content["stages"]]
+    except LedgerError as error:
+        raise LedgerError(f"{path}: {error}") from error
+
+
+class SequenceTracker:
+    """Tells which ids were missed, from the ids that came and the pattern they should follow.
+
+    A client of the distributor gets runs of ``run`` sequential ids; from the last id of a run to
+    the first of its next one the step is ``offset``. Without distributor, both are 1.
+    """
+
+    __slots__ = ("last", "missed", "n_missed", "n_restarts", "offset", "run", "run_end")
+
+    def __init__(self, offset: int = 1, run: int = 1) -> None:
+        self.offset = offset
+        self.run = run
+        self.missed = IdSet()
+        self.n_missed = 0
+        self.n_restarts = 0
+        self.last: int | None = None
+        self.run_end = 0
+
+    def restart(self) -> None:
+        """Forget what came; the next id starts a new sequence, and a new count."""
+        self.last = None
+        self.missed = IdSet()
+        self.n_missed = self.n_restarts = 0
+
+    def observe(self, value: int) -> bool:
+        """Take note of an id; True if it follows, False if it is not larger than the one before."""
+        last = self.last
+        self.last = value
+        if last is None:
+            self.run_end = value + self.run - 1
+        elif value == (last + 1 if last < self.run_end else last + self.offset):
+            if last >= self.run_end:
+                self.run_end = value + self.run - 1
+        elif value > last:
+            self._note_gap(last, value)
+        else:
+            # A repeated object, or a source that started its numbers again.
+            self.run_end = value + self.run - 1
+            self.n_restarts += value != last
+            return False
+        return True
+
+    def overdue(self, newest: int) -> IdSet:
+        """Ids up to `newest` that should have come after the last one."""
+        if self.last is None or newest <= self.last:
+            return IdSet()
+        probe = SequenceTracker(self.offset, self.run)
+        probe.last, probe.run_end = self.last, self.run_end
+        probe._note_gap(self.last, newest + 1)
+        return probe.missed
+
+    def _note_gap(self, last: int, value: int) -> None:
+        """Write down what should have come between two ids."""
+        rest_of_run = min(self.run_end, value - 1)
+        if last < self.run_end:
+            self._miss(Comb(last + 1, rest_of_run - last, rest_of_run - last, 1))
+        period = self.run - 1 + self.offset
+        first = self.run_end + self.offset
+        if value < first:
+            # Within the run, or between runs: the share of the stream has changed.
+            if value > self.run_end:
+                self.run_end = value + self.run - 1
+            return
+        whole = (value - first) // period
+        self._miss(Comb(first, self.run, period, whole))
+        first += whole * period
+        width = min(value - first, self.run)
+        self._miss(Comb(first, width, max(width, 1), 1))
+        # An id between two runs starts a run of its own.
+        self.run_end = (first if value < first + self.run else value) + self.run - 1
+
+    def _miss(self, comb: Comb) -> None:
+        if comb.width > 0 and comb.count > 0:
+            self.missed.add_comb(comb)
+            self.n_missed += comb.width * comb.count

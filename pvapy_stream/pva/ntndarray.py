@@ -1,0 +1,223 @@
+"""Frames from NTNDArray objects, and NTNDArray objects from frames."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pvaccess as pva
+
+from pvapy_stream.errors import ObjectError
+from pvapy_stream.frame import ColorMode, Frame
+
+_NANO = 1_000_000_000
+
+_FIELD_OF_DTYPE = {
+    np.dtype(name): f"{key}Value"
+    for name, key in {
+        "uint8": "ubyte",
+        "int8": "byte",
+        "uint16": "ushort",
+        "int16": "short",
+        "uint32": "uint",
+        "int32": "int",
+        "uint64": "ulong",
+        "int64": "long",
+        "float32": "float",
+        "float64": "double",
+        "bool": "boolean",
+    }.items()
+}
+_SCALAR_OF_DTYPE = {
+    np.dtype(name): getattr(pva, name_pva)
+    for name, name_pva in {
+        "uint8": "UBYTE",
+        "int8": "BYTE",
+        "uint16": "USHORT",
+        "int16": "SHORT",
+        "uint32": "UINT",
+        "int32": "INT",
+        "uint64": "ULONG",
+        "int64": "LONG",
+        "float32": "FLOAT",
+        "float64": "DOUBLE",
+    }.items()
+}
+_DTYPE_OF_SCALAR = {int(scalar): dtype for dtype, scalar in _SCALAR_OF_DTYPE.items()}
+
+# What a partial field request may leave out, and what then is assumed.
+_NEEDED = ("value", "dimension", "uniqueId")
+
+
+def to_frame(obj: Any) -> Frame:
+    """A frame that looks into an NTNDArray object; nothing is copied or decoded.
+
+    The frame's arrays stay valid when the binding reuses the object for the next update; its
+    attributes do not, unless they were looked at before.
+
+    Raises:
+        ObjectError: the object is no NTNDArray, or its dimensions and colour mode do not fit.
+    """
+    try:
+        shape = tuple(d["size"] for d in reversed(obj["dimension"]))
+        field = obj.getSelectedUnionFieldName("value")
+        payload = obj["value"][0].get(field) if field else None
+        frame_id = obj.getInt("uniqueId")
+    except (pva.PvaException, KeyError, AttributeError, TypeError) as error:
+        missing = [name for name in _NEEDED if not obj.hasField(name)]
+        hint = f"it lacks {', '.join(missing)}; ask for them with --field-request" if missing else str(error)
+        raise ObjectError(f"the object is no NTNDArray image: {hint}") from error
+    if payload is None or isinstance(payload, list):
+        payload = np.asarray(payload if payload is not None else [], np.uint8)
+    codec, dtype = _codec(obj)
+    return Frame(
+        frame_id,
+        payload,
+        shape,
+        time_ns=_time_ns(obj),
+        dtype=dtype or payload.dtype,
+        codec=codec,
+        color_mode=ColorMode.MONO if len(shape) < 3 else _color_mode(obj, shape),
+        attributes=lambda: read_attributes(obj),
+        origin=obj,
+    )
+
+
+def read_attributes(obj: Any) -> dict[str, Any]:
+    """Values of the NTNDArray attributes by name."""
+    if not obj.hasField("attribute"):
+        return {}
+    values = {}
+    for attribute in obj["attribute"]:
+        value = attribute.get("value")
+        value = value[0] if isinstance(value, tuple) else value
+        values[attribute["name"]] = value.get("value") if isinstance(value, dict) and "value" in value else value
+    return values
+
+
+def _codec(obj: Any) -> tuple[str, np.dtype | None]:
+    if not obj.hasField("codec"):
+        return "", None
+    name = obj.getString("codec.name")
+    if not name:
+        return "", None
+    try:
+        kind = obj["codec.parameters"][0]["value"]
+        return name, _DTYPE_OF_SCALAR[int(kind)]
+    except (pva.PvaException, KeyError, IndexError, TypeError, ValueError) as error:
+        raise ObjectError(f"codec {name!r} does not say the type of its pixels in codec.parameters ({error})") from error
+
+
+def _color_mode(obj: Any, shape: tuple[int, ...]) -> ColorMode:
+    declared = read_attributes(obj).get("ColorMode")
+    if len(shape) == 3:
+        # Slowest first: RGB1 ends in 3, RGB2 has it in the middle, RGB3 begins with it.
+        by_shape = {ColorMode.RGB1: shape[2], ColorMode.RGB2: shape[1], ColorMode.RGB3: shape[0]}
+        if declared in list(by_shape) and by_shape[ColorMode(declared)] == 3:
+            return ColorMode(declared)
+        if declared is None:
+            fitting = [mode for mode, planes in by_shape.items() if planes == 3]
+            if len(fitting) == 1:
+                return fitting[0]
+    raise ObjectError(f"dimensions {shape} (slowest first) and ColorMode attribute {declared} do not make an image")
+
+
+def _time_ns(obj: Any) -> int:
+    # The time the data were taken comes before the time the record was processed.
+    for field in ("dataTimeStamp", "timeStamp"):
+        if obj.hasField(field):
+            seconds = obj.getLong(f"{field}.secondsPastEpoch")
+            if seconds:
+                return seconds * _NANO + obj.getInt(f"{field}.nanoseconds")
+    return 0
+
+
+class ObjectBuilder:
+    """Makes NTNDArray objects from frames: a copy of a template with a few values replaced.
+
+    A frame that came from an NTNDArray keeps everything of it that was not changed, its
+    attributes and extra fields too. Not locked: one builder a thread.
+
+    Args:
+        like: an object of the stream; all objects get its structure if it is a whole NTNDArray.
+    """
+
+    def __init__(self, like: Any = None) -> None:
+        self.keeps_structure = like is not None and all(like.hasField(name) for name in pva.NtNdArray().keys())
+        self.prototype: Any = like.copy() if self.keeps_structure else pva.NtNdArray()
+        self._template: Any = None
+        self._template_key: tuple[Any, ...] | None = None
+
+    def build(self, frame: Frame) -> Any:
+        """An NTNDArray `pvaccess.PvObject` with the frame's image, id, time, codec and attributes.
+
+        Raises:
+            ObjectError: a pixel type that NTNDArray does not have.
+        """
+        field = _FIELD_OF_DTYPE.get(frame.payload.dtype)
+        if field is None:
+            raise ObjectError(f"pixels of type {frame.payload.dtype} cannot be published; NTNDArray has {', '.join(map(str, _SCALAR_OF_DTYPE))}")
+        if self.keeps_structure and frame.origin is not None:
+            obj = frame.origin.copy()
+            _set_layout(obj, frame)
+        else:
+            obj = self._from_template(frame)
+        obj["value"] = {field: frame.payload}
+        obj.setInt("uniqueId", frame.id)
+        set_times(obj, frame.time_ns or time.time_ns())
+        return obj
+
+    def _from_template(self, frame: Frame) -> Any:
+        key = (frame.stored_shape, frame.dtype, frame.codec, frame.color_mode, tuple(frame.attributes.items()))
+        if key != self._template_key:
+            template = self.prototype.copy()
+            template["attribute"] = _attributes(frame)
+            _set_layout(template, frame)
+            self._template, self._template_key = template, key
+        obj = self._template.copy()
+        if frame.codec:
+            obj.setLong("compressedSize", frame.payload.nbytes)
+        return obj
+
+
+def set_times(obj: Any, time_ns: int) -> None:
+    """Set both time stamps of an NTNDArray."""
+    seconds, nanoseconds = divmod(time_ns, _NANO)
+    for field in ("timeStamp", "dataTimeStamp"):
+        if obj.hasField(field):
+            obj.setLong(f"{field}.secondsPastEpoch", seconds)
+            obj.setInt(f"{field}.nanoseconds", nanoseconds)
+
+
+def _set_layout(obj: Any, frame: Frame) -> None:
+    """Set dimensions, sizes and codec, where they differ from what the object has."""
+    sizes = list(reversed(frame.stored_shape))
+    if [d["size"] for d in obj["dimension"]] != sizes:
+        obj["dimension"] = [pva.PvDimension(size, 0, size, 1, False) for size in sizes]
+    if obj.getLong("uncompressedSize") != frame.nbytes:
+        obj.setLong("uncompressedSize", frame.nbytes)
+    if obj.getLong("compressedSize") != frame.payload.nbytes:
+        obj.setLong("compressedSize", frame.payload.nbytes)
+    if obj.getString("codec.name") != frame.codec:
+        kind = pva.PvInt(int(_SCALAR_OF_DTYPE[frame.dtype])) if frame.codec else pva.PvInt(0)
+        obj["codec"] = pva.PvCodec(frame.codec, kind)
+
+
+def _attributes(frame: Frame) -> list[Any]:
+    values = {**frame.attributes, "ColorMode": int(frame.color_mode)}
+    return [pva.NtAttribute(name, _pv_value(value)) for name, value in values.items()]
+
+
+def _pv_value(value: Any) -> Any:
+    if isinstance(value, (bool, np.bool_)):
+        return pva.PvBoolean(bool(value))
+    if isinstance(value, (int, np.integer)):
+        return pva.PvInt(int(value)) if -(2**31) <= value < 2**31 else pva.PvLong(int(value))
+    if isinstance(value, (float, np.floating)):
+        return pva.PvDouble(float(value))
+    if isinstance(value, (np.ndarray, list, tuple)):
+        array = np.asarray(value)
+        kind = _SCALAR_OF_DTYPE.get(array.dtype, pva.STRING)
+        return pva.PvObject({"value": [kind]}, {"value": array.tolist()})
+    return pva.PvString(str(value))

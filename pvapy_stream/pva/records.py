@@ -1,0 +1,61 @@
+"""Structures of the control and status channels."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pvaccess as pva
+
+_RATES = pva.DOUBLE
+
+RECEIVER = {
+    "nReceived": pva.ULONG, "receivedRate": _RATES, "nRejected": pva.ULONG, "rejectedRate": _RATES,
+    "nErrors": pva.ULONG, "errorRate": _RATES, "nOverruns": pva.ULONG, "overrunRate": _RATES,
+}  # fmt: skip
+PUBLISHER = {"nPublished": pva.ULONG, "publishedRate": _RATES, "nErrors": pva.ULONG, "errorRate": _RATES}
+QUEUE = {"nReceived": pva.ULONG, "nRejected": pva.ULONG, "nDelivered": pva.ULONG, "nQueued": pva.ULONG}
+PROCESSOR = {
+    "runtime": pva.DOUBLE, "startTime": pva.DOUBLE, "endTime": pva.DOUBLE, "receivingTime": pva.DOUBLE,
+    "firstObjectTime": pva.DOUBLE, "lastObjectTime": pva.DOUBLE, "firstObjectId": pva.LONG, "lastObjectId": pva.LONG,
+    "nProcessed": pva.ULONG, "processedRate": _RATES, "nErrors": pva.ULONG, "errorRate": _RATES,
+    "nMissed": pva.ULONG, "missedRate": _RATES,
+}  # fmt: skip
+
+
+def control_type(id_field: str) -> dict[str, Any]:
+    """Structure of a control channel; `id_field` is consumerId or collectorId."""
+    return {
+        id_field: pva.UINT,
+        "objectTime": pva.DOUBLE,
+        "objectTimestamp": pva.PvTimeStamp(),
+        "command": pva.STRING,
+        "args": pva.STRING,
+        "statusMessage": pva.STRING,
+    }
+
+
+def consumer_status_type(user_types: dict[str, Any]) -> dict[str, Any]:
+    """Structure of a consumer's status channel; the users' own statistics come last."""
+    status: dict[str, Any] = {
+        "consumerId": pva.UINT,
+        "inputChannel": pva.STRING,
+        "state": pva.STRING,
+        "message": pva.STRING,
+        "objectId": pva.LONG,
+        "objectTime": pva.DOUBLE,
+        "objectTimestamp": pva.PvTimeStamp(),
+        "receiverStats": RECEIVER,
+        "publisherStats": PUBLISHER,
+        "queueStats": QUEUE,
+        "processorStats": PROCESSOR,
+    }
+    if user_types:
+        status["userStats"] = user_types
+    return status
+
+
+def time_fields(now: float | None = None) -> dict[str, Any]:
+    """objectTime and objectTimestamp of a status or reply."""
+    now = time.time() if now is None else now
+    return {"objectTime": now, "objectTimestamp": pva.PvTimeStamp(now)}

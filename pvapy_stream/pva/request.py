@@ -1,0 +1,46 @@
+"""PV request strings for monitors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Distributor:
+    """What to ask of the server's distributor plugin."""
+
+    plugin: str = "pydistributor"
+    group: str | None = None
+    client_set: str | None = None
+    trigger: str | None = None
+    updates: int | None = None
+    mode: str | None = None
+
+    def option(self) -> str:
+        """``plugin=key:value;…``, or "" when nothing is asked for."""
+        keys = {"group": self.group, "set": self.client_set, "trigger": self.trigger, "updates": self.updates, "mode": self.mode}
+        parts = [f"{key}:{value}" for key, value in keys.items() if value]
+        return f"{self.plugin}={';'.join(parts)}" if parts else ""
+
+
+def monitor_request(fields: str = "", *, id_field: str = "", queue_size: int = 0, distributor: Distributor | None = None) -> str:
+    """Make a monitor request.
+
+    Args:
+        fields: fields to receive, ``a,b`` or ``field(a,b)``; all when empty.
+        id_field: added to the fields when it is not among them.
+        queue_size: objects the server keeps for this monitor; 0 for its default.
+        distributor: what to ask of the distributor plugin.
+    """
+    names = [name for name in (part.strip() for part in fields.strip().removeprefix("field(").removesuffix(")").split(",")) if name]
+    option = distributor.option() if distributor else ""
+    if names:
+        # The id field goes first and carries the plugin: asked of the whole structure (_), the
+        # plugin makes the server send all fields, whatever else the request says.
+        first = id_field.split(".")[0] or names[0]
+        rest = [name for name in names if name != first]
+        names = [f"{first}[{option}]" if option else first, *rest]
+    elif option:
+        names = [f"_[{option}]"]
+    record = f"record[queueSize={queue_size}]" if queue_size > 0 else ""
+    return f"{record}field({','.join(names)})"

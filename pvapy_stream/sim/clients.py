@@ -1,0 +1,83 @@
+"""How many clients have connected to our own PVA server. Linux; elsewhere, less is known.
+
+The binding cannot say who monitors a channel, so established TCP connections to the server's port
+are counted: one for each client process, however many channels it monitors. A connection counts
+once it has been quiet for a moment: the search, the creation of the channel and the first update
+are then over, and the monitor is set up.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+
+import psutil
+
+_POLL = 0.05
+_QUIET = 0.25
+# Where the byte counters cannot be read, clients get this long after the last of them connected.
+_SETTLE = 1.0
+# struct tcp_info of linux/tcp.h: 8 bytes of flags and 24 32-bit numbers, two 64-bit rates, then these two.
+_BYTES_ACKED_AND_RECEIVED = struct.Struct("@QQ")
+_COUNTERS_AT = 8 + 24 * 4 + 2 * 8
+
+Endpoint = tuple[str, int]
+
+
+def listening_ports() -> frozenset[int]:
+    """TCP ports this process listens on."""
+    return frozenset(c.laddr.port for c in psutil.Process().net_connections(kind="tcp") if c.status == psutil.CONN_LISTEN)
+
+
+class ClientCounter:
+    """Counts the clients of a server.
+
+    Args:
+        ports: what `listening_ports` gained when the server started.
+    """
+
+    def __init__(self, ports: frozenset[int]) -> None:
+        self._ports = ports
+
+    def connections(self) -> dict[Endpoint, tuple[int, int] | None]:
+        """Clients by their end of the connection, with the bytes they have taken and sent, if that can be known."""
+        found: dict[Endpoint, tuple[int, int] | None] = {}
+        for connection in psutil.Process().net_connections(kind="tcp"):
+            if connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port in self._ports and connection.raddr:
+                found[tuple(connection.raddr)] = _traffic(connection.fd)
+        return found
+
+    def wait(self, n: int, timeout: float, stop: threading.Event, clock: Callable[[], float] = time.monotonic) -> int:
+        """Wait until `n` clients are there and quiet, the time (s) is over or `stop` is set.
+
+        Returns:
+            How many are there and quiet; all that are connected when the time is over.
+        """
+        end = clock() + timeout
+        before: dict[Endpoint, tuple[int, int] | None] = {}
+        since = clock()
+        while True:
+            now = self.connections()
+            if now != before:
+                before, since = now, clock()
+            quiet = clock() - since >= (_SETTLE if None in now.values() else _QUIET)
+            if (len(now) >= n and quiet) or clock() >= end or stop.wait(_POLL):
+                return len(now)
+
+
+def _traffic(fd: int) -> tuple[int, int] | None:
+    """Bytes acknowledged and received on a socket of this process; None where that is not known."""
+    option = getattr(socket, "TCP_INFO", None)
+    if option is None or fd < 0:
+        return None
+    try:
+        # A duplicate, so that closing it leaves the server's own descriptor open.
+        with socket.socket(fileno=os.dup(fd)) as twin:
+            info = twin.getsockopt(socket.IPPROTO_TCP, option, _COUNTERS_AT + _BYTES_ACKED_AND_RECEIVED.size)
+    except OSError:
+        return None
+    return _BYTES_ACKED_AND_RECEIVED.unpack_from(info, _COUNTERS_AT) if len(info) >= _COUNTERS_AT + 16 else None

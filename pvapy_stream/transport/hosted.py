@@ -1,0 +1,60 @@
+"""Way out: a channel on our own PVA server, which any number of clients monitor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pvaccess as pva
+
+from pvapy_stream.errors import TransportError
+from pvapy_stream.transport.ports import PublisherCounts
+
+
+class HostedPublisher:
+    """Publishes on one channel of a server that the caller owns.
+
+    The channel appears with `open`, or with the first published object.
+    """
+
+    def __init__(self, server: pva.PvaServer, channel: str) -> None:
+        self.channel = channel
+        self._server = server
+        self._open = False
+        self._published = 0
+        self._errors = 0
+
+    def open(self, prototype: Any) -> None:
+        """Add the channel with an object of the structure that will be published.
+
+        Raises:
+            TransportError: the name is taken on this server, or the structure cannot be served.
+        """
+        try:
+            # The server shares what it is given: a copy keeps the caller's object his own.
+            self._server.addRecord(self.channel, prototype.copy(), None)
+        except (pva.PvaException, ValueError) as error:
+            raise TransportError(f"cannot host channel {self.channel}: {error}") from error
+        self._open = True
+
+    def publish(self, obj: Any) -> None:
+        if not self._open:
+            self.open(obj)
+        try:
+            # Not updateUnchecked: it costs the same, and ends the process when structures differ.
+            self._server.update(self.channel, obj)
+        except Exception as error:
+            self._errors += 1
+            hint = "; a channel keeps the structure of its first object (see getOutputPvObjectType)" if "definitions" in str(error) else ""
+            raise TransportError(f"cannot publish on channel {self.channel}: {error}{hint}") from error
+        self._published += 1
+
+    def stop(self) -> None:
+        if self._open:
+            self._open = False
+            self._server.removeRecord(self.channel)
+
+    def counts(self) -> PublisherCounts:
+        return PublisherCounts(self._published, self._errors)
+
+    def reset_counts(self) -> None:
+        self._published = self._errors = 0

@@ -1,0 +1,93 @@
+"""What every way in and every way out looks like to a stage.
+
+A transport knows nothing of stages: it hands objects to a function, or takes them. A new transport
+is one file beside this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Deliver = Callable[[Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverCounts:
+    """What a receiver counted since its start or its last reset.
+
+    Attributes:
+        received: objects delivered.
+        overruns: objects that the sender says it replaced before we took them.
+        errors: failures of the transport.
+    """
+
+    received: int = 0
+    overruns: int = 0
+    errors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherCounts:
+    """What a publisher counted since its start or its last reset."""
+
+    published: int = 0
+    errors: int = 0
+
+
+class Receiver(Protocol):
+    """A way in."""
+
+    def start(self, deliver: Deliver, deliver_again: Deliver | None = None) -> None:
+        """Begin to call `deliver` with each object, from a thread of the transport.
+
+        The object may be reused by the transport after `deliver` returns: copy what is kept.
+        `deliver_again` gets the first object after the other side came back, which may be one
+        that was delivered before.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Deliver nothing more. When this returns, no call of `deliver` is under way."""
+        ...
+
+    def counts(self) -> ReceiverCounts: ...
+
+    def reset_counts(self) -> None: ...
+
+    @property
+    def connected(self) -> bool:
+        """Whether the other side is there."""
+        ...
+
+    @property
+    def was_connected(self) -> bool:
+        """Whether it has ever been there."""
+        ...
+
+    def keep_up(self) -> None:
+        """Called about twice a second: look after the connection."""
+        ...
+
+    def newest(self, timeout: float) -> Any | None:
+        """The newest object of the other side, or None if it cannot be had within `timeout` seconds."""
+        ...
+
+
+class Publisher(Protocol):
+    """A way out."""
+
+    def publish(self, obj: Any) -> None:
+        """Send one object.
+
+        Raises:
+            TransportError: it cannot be sent; the publisher has counted that.
+        """
+        ...
+
+    def stop(self) -> None: ...
+
+    def counts(self) -> PublisherCounts: ...
+
+    def reset_counts(self) -> None: ...

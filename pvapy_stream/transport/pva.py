@@ -1,0 +1,128 @@
+"""Way in: a monitor of a PVA or CA channel."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+import pvaccess as pva
+
+from pvapy_stream.transport.ports import Deliver, ReceiverCounts
+
+_PROVIDERS = {"pva": pva.PVA, "ca": pva.CA}
+
+# The client library searches for an absent channel at growing intervals, up to minutes. A search
+# that is begun anew asks at short intervals again.
+_SEARCH_AGAIN_AFTER = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class MonitorReceiver:
+    """Follows a channel, which may appear late, vanish and come back.
+
+    Args:
+        channel: name of the channel.
+        request: PV request, see `pva.request.monitor_request`.
+        provider: ``pva`` or ``ca``.
+        probe: request with which `newest` asks; the fewer fields, the cheaper.
+    """
+
+    def __init__(self, channel: str, request: str = "field()", provider: str = "pva", probe: str = "field()") -> None:
+        self.channel = channel
+        self._request = request
+        self._probe = probe
+        self._provider = _PROVIDERS[provider]
+        self._deliver: Deliver | None = None
+        self._deliver_again: Deliver | None = None
+        self._came_back = False
+        self.was_connected = False
+        self._pv: pva.Channel | None = None
+        self._connected = False
+        self._absent_since = 0.0
+        self._errors = 0
+        # Counters of monitors that were replaced by a new search.
+        self._past_overruns = 0
+        self._received = 0
+        self._busy = threading.Lock()
+
+    def start(self, deliver: Deliver, deliver_again: Deliver | None = None) -> None:
+        self._deliver = deliver
+        self._deliver_again = deliver_again
+        self._search()
+
+    def _search(self) -> None:
+        self._absent_since = time.monotonic()
+        self._pv = pva.Channel(self.channel, self._provider)
+        self._pv.setConnectionCallback(self._on_connection)
+        self._pv.monitor(self._on_update, self._request)
+
+    def _on_connection(self, connected: bool) -> None:
+        if connected != self._connected:
+            self._connected = connected
+            self._absent_since = time.monotonic()
+            self._came_back = connected and self.was_connected
+            self.was_connected = self.was_connected or connected
+            _log.info("channel %s is %s", self.channel, "connected" if connected else "gone")
+
+    def _on_update(self, obj: Any) -> None:
+        with self._busy:
+            if self._deliver is None:
+                return
+            # A disconnection may be noticed late, or a connection not told; an object is proof.
+            self._connected = self.was_connected = True
+            self._received += 1
+            try:
+                if self._came_back and self._deliver_again is not None:
+                    self._came_back = False
+                    self._deliver_again(obj)
+                else:
+                    self._deliver(obj)
+            except Exception:
+                # The binding would print it and go on; here it is counted.
+                self._errors += 1
+                _log.exception("channel %s: an object could not be delivered", self.channel)
+
+    def keep_up(self) -> None:
+        if self._deliver is None or self._connected or time.monotonic() - self._absent_since < _SEARCH_AGAIN_AFTER:
+            return
+        self._close()
+        self._search()
+
+    def _close(self) -> None:
+        pv, self._pv = self._pv, None
+        if pv is None:
+            return
+        self._past_overruns += pv.getMonitorCounters().get("nOverruns", 0)
+        pv.stopMonitor()
+
+    def stop(self) -> None:
+        self._close()
+        with self._busy:
+            self._deliver = None
+        self._connected = False
+
+    def counts(self) -> ReceiverCounts:
+        overruns = self._pv.getMonitorCounters().get("nOverruns", 0) if self._pv else 0
+        return ReceiverCounts(self._received, self._past_overruns + overruns, self._errors)
+
+    def reset_counts(self) -> None:
+        self._received = self._past_overruns = self._errors = 0
+        if self._pv:
+            self._pv.resetMonitorCounters()
+
+    @property
+    def connected(self) -> bool:
+        return self._connected
+
+    def newest(self, timeout: float) -> Any | None:
+        if not self._connected:
+            return None
+        try:
+            probe = pva.Channel(self.channel, self._provider)
+            probe.setTimeout(timeout)
+            return probe.get(self._probe)
+        except pva.PvaException:
+            return None
