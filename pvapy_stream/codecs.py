@@ -21,6 +21,7 @@ from pvapy_stream.plugins import require
 
 _HDF5_HEADER = struct.Struct(">QI")
 _BLOCK_LENGTH = struct.Struct(">I")
+_BITSHUFFLE_BLOCK = 8192  # bytes, for all pixel types
 
 Bytes = NDArray[np.uint8]
 
@@ -43,10 +44,12 @@ def decompress(codec: str, payload: Bytes, dtype: np.dtype, size: int) -> NDArra
     """
     decoder = _DECODERS.get(codec)
     if decoder is None:
-        raise CodecError(f"codec {codec!r} is not supported; supported are {', '.join(sorted(_DECODERS))}")
-    start = int(os.environ.get("PVAPY_COMPRESSED_PAYLOAD_START", "0"))
-    end = int(os.environ.get("PVAPY_COMPRESSED_PAYLOAD_END", "0")) or None
+        raise CodecError(
+            f"codec {codec!r} is not supported; supported are {', '.join(sorted(_DECODERS))}"
+        )
     try:
+        start = int(os.environ.get("PVAPY_COMPRESSED_PAYLOAD_START", "0"))
+        end = int(os.environ.get("PVAPY_COMPRESSED_PAYLOAD_END", "0")) or None
         array = decoder(payload[start:end], dtype, size)
     except MissingExtraError:
         raise
@@ -60,14 +63,15 @@ def decompress(codec: str, payload: Bytes, dtype: np.dtype, size: int) -> NDArra
 def strip_hdf5_header(codec: str, chunk: bytes, size: int) -> bytes:
     """Turn an HDF5 chunk into what area detector plugins send: without the filter's header.
 
-    A chunk of several LZ4 blocks has no headerless form and is returned as it is; `decompress`
-    reads that too.
+    A chunk of several LZ4 blocks, or of bitshuffle blocks of unusual size, has no headerless form
+    and is returned as it is; `decompress` reads that too.
     """
     header = _hdf5_header(chunk, size)
     if header is None or codec not in ("lz4", "bslz4"):
         return chunk
     if codec == "bslz4":
-        return chunk[_HDF5_HEADER.size :]
+        # Only the header tells of another block size than bitshuffle's own.
+        return chunk[_HDF5_HEADER.size :] if header == _BITSHUFFLE_BLOCK else chunk
     blocks = _lz4_blocks(chunk, size, header)
     # A block that did not shrink is stored raw by the HDF5 filter, which a bare LZ4 decoder cannot read.
     return bytes(blocks[0][0]) if len(blocks) == 1 and len(blocks[0][0]) != blocks[0][1] else chunk
@@ -105,7 +109,11 @@ def _lz4(payload: Bytes, dtype: np.dtype, size: int) -> NDArray:
     if header is None:
         return np.frombuffer(block.decompress(payload.tobytes(), uncompressed_size=size), dtype)
     parts = [
-        bytes(data) if len(data) == length else block.decompress(bytes(data), uncompressed_size=length)
+        (
+            bytes(data)
+            if len(data) == length
+            else block.decompress(bytes(data), uncompressed_size=length)
+        )
         for data, length in _lz4_blocks(payload, size, header)
     ]
     return np.frombuffer(b"".join(parts), dtype)
@@ -119,4 +127,8 @@ def _bslz4(payload: Bytes, dtype: np.dtype, size: int) -> NDArray:
     return bitshuffle.decompress_lz4(body, (size // dtype.itemsize,), dtype, elements)
 
 
-_DECODERS: dict[str, Callable[[Bytes, np.dtype, int], NDArray]] = {"blosc": _blosc, "lz4": _lz4, "bslz4": _bslz4}
+_DECODERS: dict[str, Callable[[Bytes, np.dtype, int], NDArray]] = {
+    "blosc": _blosc,
+    "lz4": _lz4,
+    "bslz4": _bslz4,
+}

@@ -1,0 +1,1 @@
+"""The simulator: a source of frames and a server that paces and publishes them."""

@@ -30,7 +30,11 @@ Endpoint = tuple[str, int]
 
 def listening_ports() -> frozenset[int]:
     """TCP ports this process listens on."""
-    return frozenset(c.laddr.port for c in psutil.Process().net_connections(kind="tcp") if c.status == psutil.CONN_LISTEN)
+    return frozenset(
+        c.laddr.port
+        for c in psutil.Process().net_connections(kind="tcp")
+        if c.status == psutil.CONN_LISTEN
+    )
 
 
 class ClientCounter:
@@ -47,11 +51,21 @@ class ClientCounter:
         """Clients by their end of the connection, with the bytes they have taken and sent, if that can be known."""
         found: dict[Endpoint, tuple[int, int] | None] = {}
         for connection in psutil.Process().net_connections(kind="tcp"):
-            if connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port in self._ports and connection.raddr:
-                found[tuple(connection.raddr)] = _traffic(connection.fd)
+            if (
+                connection.status == psutil.CONN_ESTABLISHED
+                and connection.laddr.port in self._ports
+                and connection.raddr
+            ):
+                found[(connection.raddr.ip, connection.raddr.port)] = _traffic(connection.fd)
         return found
 
-    def wait(self, n: int, timeout: float, stop: threading.Event, clock: Callable[[], float] = time.monotonic) -> int:
+    def wait(
+        self,
+        n: int,
+        timeout: float,
+        stop: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> int:
         """Wait until `n` clients are there and quiet, the time (s) is over or `stop` is set.
 
         Returns:
@@ -77,7 +91,13 @@ def _traffic(fd: int) -> tuple[int, int] | None:
     try:
         # A duplicate, so that closing it leaves the server's own descriptor open.
         with socket.socket(fileno=os.dup(fd)) as twin:
-            info = twin.getsockopt(socket.IPPROTO_TCP, option, _COUNTERS_AT + _BYTES_ACKED_AND_RECEIVED.size)
+            info = twin.getsockopt(
+                socket.IPPROTO_TCP, option, _COUNTERS_AT + _BYTES_ACKED_AND_RECEIVED.size
+            )
     except OSError:
         return None
-    return _BYTES_ACKED_AND_RECEIVED.unpack_from(info, _COUNTERS_AT) if len(info) >= _COUNTERS_AT + 16 else None
+    return (
+        _BYTES_ACKED_AND_RECEIVED.unpack_from(info, _COUNTERS_AT)
+        if len(info) >= _COUNTERS_AT + 16
+        else None
+    )

@@ -30,7 +30,7 @@ class ObjectFeed:
         cache_size: number of objects held in memory.
 
     Attributes:
-        prototype: an object with id 0, like those that follow; what the record holds at first.
+        prototype: the first object, with id 0: what the record holds at first. Copy it to keep it.
         repeats: whether all fit in the cache; known after `fill`.
         n_built: objects built.
         nbytes: uncompressed bytes of one frame, on the average.
@@ -52,7 +52,7 @@ class ObjectFeed:
         if first is None:
             raise SourceError("the input holds no frames; give files with images")
         self.prototype = self._build(first)
-        self._cache.append(self.prototype.copy())
+        self._cache.append(self.prototype)
 
     @property
     def nbytes(self) -> float:
@@ -71,13 +71,16 @@ class ObjectFeed:
                 return
             if self._total_bytes > limit:
                 raise SourceError(
-                    f"{self.n_built} frames take {self._total_bytes / 1e9:.1f} GB, near all the free memory; give a smaller --cache-size or --n-frames"
+                    f"{self.n_built} frames take {self._total_bytes / 1e9:.1f} GB, near all the"
+                    " free memory; give a smaller --cache-size or --n-frames"
                 )
             obj = self._build(frame)
             if len(self._cache) < self._cache_size:
                 self._cache.append(obj)
                 continue
-            self._thread = threading.Thread(target=self._produce, args=(obj,), name="sim-producer", daemon=True)
+            self._thread = threading.Thread(
+                target=self._produce, args=(obj,), name="sim-producer", daemon=True
+            )
             self._thread.start()
             return
         self.repeats = True

@@ -70,14 +70,17 @@ class RandomSource:
             u = self._random.random(self._shape)
             image = (low * (1 - u) + high * u).astype(self._dtype)
         else:
-            image = self._random.integers(low, high, self._shape, self._dtype, endpoint=True)
+            bounds = int(low), int(high)
+            image = self._random.integers(*bounds, self._shape, self._dtype, endpoint=True)
         return frame_of(index, image, "random frames", self._color_mode)
 
     def close(self) -> None:
         """Nothing to let go of."""
 
 
-def _random_range(dtype: np.dtype, minimum: float | None, maximum: float | None) -> tuple[float, float]:
+def _random_range(
+    dtype: np.dtype, minimum: float | None, maximum: float | None
+) -> tuple[float, float]:
     if dtype.kind == "f":
         info = np.finfo(dtype)
         low = float(info.min) if minimum is None else max(minimum, float(info.min))
@@ -87,7 +90,9 @@ def _random_range(dtype: np.dtype, minimum: float | None, maximum: float | None)
         low = bounds.min if minimum is None else _clip(minimum, bounds, math.ceil)
         high = bounds.max if maximum is None else _clip(maximum, bounds, math.floor)
     if not low <= high:
-        raise SettingsError(f"--minimum {minimum} and --maximum {maximum} leave no {dtype} value between them")
+        raise SettingsError(
+            f"--minimum {minimum} and --maximum {maximum} leave no {dtype} value between them"
+        )
     return low, high
 
 
@@ -112,10 +117,20 @@ class NumpySource:
     def __init__(self, path: Path, mmap: bool = False) -> None:
         self._path = path
         try:
-            loaded = np.load(path, mmap_mode="r" if mmap and path.suffix.lower() == ".npy" else None, allow_pickle=False)
-            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in sorted(loaded.files, key=natural)}
+            loaded = np.load(
+                path,
+                mmap_mode="r" if mmap and path.suffix.lower() == ".npy" else None,
+                allow_pickle=False,
+            )
+            arrays = (
+                {"": loaded}
+                if isinstance(loaded, np.ndarray)
+                else {name: loaded[name] for name in sorted(loaded.files, key=natural)}
+            )
         except Exception as error:
-            raise unreadable(path, error, "give an npy or npz file of plain number arrays") from error
+            raise unreadable(
+                path, error, "give an npy or npz file of plain number arrays"
+            ) from error
         self._stacks: list[NDArray] = []
         for name, array in arrays.items():
             where = f"{path}[{name}]" if name else str(path)
@@ -126,7 +141,9 @@ class NumpySource:
                 self._stacks.pop()
         self._ends = list(itertools.accumulate(len(stack) for stack in self._stacks))
         if not self._ends:
-            raise SourceError(f"{path} holds no frames; give a file with an array of shape (n, ny, nx)")
+            raise SourceError(
+                f"{path} holds no frames; give a file with an array of shape (n, ny, nx)"
+            )
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -135,7 +152,9 @@ class NumpySource:
         """One image of one of the arrays."""
         at = next(number for number, end in enumerate(self._ends) if index < end)
         stack = self._stacks[at]
-        return frame_of(index, np.asarray(stack[index - (self._ends[at] - len(stack))]), str(self._path))
+        return frame_of(
+            index, np.asarray(stack[index - (self._ends[at] - len(stack))]), str(self._path)
+        )
 
     def close(self) -> None:
         """Forget the arrays."""
@@ -182,14 +201,22 @@ def open_sources(settings: SimulatorSettings) -> FrameChain:
     if files:
         return FrameChain([_opener(file, settings, layout) for file in files], settings.n_frames)
     if layout is not None:
-        raise SourceError("--config-file describes raw files, and none is given; add --input-file, --input-directory or ordered_files")
+        raise SourceError(
+            "--config-file describes raw files, and none is given; add --input-file,"
+            " --input-directory or ordered_files"
+        )
     source = _random_source(settings)
     return FrameChain([lambda: source], settings.n_frames)
 
 
 def _random_source(settings: SimulatorSettings) -> RandomSource:
     mode = ColorMode(settings.color_mode)
-    size = settings.n_y_pixels * settings.n_x_pixels * np.dtype(settings.datatype).itemsize * (1 if mode is ColorMode.MONO else 3)
+    size = (
+        settings.n_y_pixels
+        * settings.n_x_pixels
+        * np.dtype(settings.datatype).itemsize
+        * (1 if mode is ColorMode.MONO else 3)
+    )
     length = settings.n_frames or min(settings.cache_size, max(2, _RANDOM_BYTES // size))
     shape = (settings.n_y_pixels, settings.n_x_pixels)
     return RandomSource(length, shape, mode, settings.datatype, settings.minimum, settings.maximum)
@@ -204,14 +231,22 @@ def _files(settings: SimulatorSettings, layout: RawLayout | None) -> list[Path]:
     else:
         config = Path(settings.config_file).resolve() if settings.config_file else None
         found = sorted(folder.iterdir()) if folder is not None else []
-        files = [file for file in found if file.is_file() and not file.name.startswith(".") and file.resolve() != config]
+        files = [
+            file
+            for file in found
+            if file.is_file() and not file.name.startswith(".") and file.resolve() != config
+        ]
         if folder is not None and not files:
-            raise SourceError(f"folder {folder} holds no files; give one with images with --input-directory")
+            raise SourceError(
+                f"folder {folder} holds no files; give one with images with --input-directory"
+            )
         if settings.input_file:
             files.append(Path(settings.input_file))
     for file in files:
         if not file.is_file():
-            raise SourceError(f"{file} does not exist or is no file; give the path of an image file")
+            raise SourceError(
+                f"{file} does not exist or is no file; give the path of an image file"
+            )
     return files
 
 
@@ -221,7 +256,9 @@ def _ordered(name: str, folder: Path | None) -> Path:
     return folder / path if folder is not None and not path.is_file() else path
 
 
-def _opener(file: Path, settings: SimulatorSettings, layout: RawLayout | None) -> Callable[[], FrameSource]:
+def _opener(
+    file: Path, settings: SimulatorSettings, layout: RawLayout | None
+) -> Callable[[], FrameSource]:
     def opened() -> FrameSource:
         if file.suffix.lower() in _NUMPY_SUFFIXES:
             return NumpySource(file, settings.mmap_mode)

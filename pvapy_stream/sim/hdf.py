@@ -41,7 +41,9 @@ class HdfSource:
         try:
             self._file: Any = h5py.File(path, "r")
         except OSError as error:
-            raise unreadable(path, error, "check that it is a complete HDF5 file that nobody is writing") from error
+            raise unreadable(
+                path, error, "check that it is a complete HDF5 file that nobody is writing"
+            ) from error
         try:
             self._data = self._named(dataset) if dataset else self._only()
             self._where = f"{path}:{self._data.name}"
@@ -62,7 +64,9 @@ class HdfSource:
                 return self._chunk(index)
             image = self._data[index] if self._data.ndim > 2 else self._data[()]
         except (OSError, RuntimeError, ValueError, KeyError) as error:
-            raise unreadable(Path(self._where), error, f"frame {index} was not written, or is damaged") from error
+            raise unreadable(
+                Path(self._where), error, f"frame {index} was not written, or is damaged"
+            ) from error
         return frame_of(index, np.asarray(image), self._where)
 
     def close(self) -> None:
@@ -82,7 +86,15 @@ class HdfSource:
             return Frame(index, payload, shape, color_mode=mode, attributes=attributes)
         size = int(np.prod(shape)) * data.dtype.itemsize
         payload = np.frombuffer(strip_hdf5_header(self._codec, chunk, size), np.uint8)
-        return Frame(index, payload, shape, dtype=data.dtype, codec=self._codec, color_mode=mode, attributes=attributes)
+        return Frame(
+            index,
+            payload,
+            shape,
+            dtype=data.dtype,
+            codec=self._codec,
+            color_mode=mode,
+            attributes=attributes,
+        )
 
     def _find_codec(self) -> str:
         data = self._data
@@ -92,15 +104,19 @@ class HdfSource:
             return ""
         codes = [entry[0] for entry in filters]
         if len(codes) != 1 or codes[0] not in CODEC_OF_FILTER:
-            names = ", ".join(f"{entry[3].decode(errors='replace') or 'unnamed'} ({entry[0]})" for entry in filters)
+            names = ", ".join(
+                f"{entry[3].decode(errors='replace') or 'unnamed'} ({entry[0]})"
+                for entry in filters
+            )
             raise SourceError(
-                f"{self._where} is stored with {names}; chunks can be sent as they are with exactly one of blosc, lz4 and bslz4:"
-                " leave out --hdf-compression-mode"
+                f"{self._where} is stored with {names}; chunks can be sent as they are with exactly"
+                " one of blosc, lz4 and bslz4: leave out --hdf-compression-mode"
             )
         if data.chunks != (data.shape if data.ndim == 2 else (1, *data.shape[1:])):
             raise SourceError(
-                f"{self._where} has chunks of {data.chunks} where one frame is {data.shape[-2:] if data.ndim < 4 else data.shape[1:]}:"
-                " they cannot be sent as they are; leave out --hdf-compression-mode, or write it with one frame a chunk"
+                f"{self._where} has chunks of {data.chunks} where one frame is"
+                f" {data.shape[-2:] if data.ndim < 4 else data.shape[1:]}: they cannot be sent as"
+                " they are; leave out --hdf-compression-mode, or write it with one frame a chunk"
             )
         if not data.dtype.isnative or data.dtype == np.bool_:
             raise SourceError(
@@ -115,7 +131,10 @@ class HdfSource:
             return found
         names = ", ".join(data.name for data in self._candidates()) or "none"
         problem = "is a group" if found is not None else "does not exist"
-        raise SourceError(f"{self._path}: dataset {name!r} {problem}; give one of these with --hdf-dataset: {names}")
+        raise SourceError(
+            f"{self._path}: dataset {name!r} {problem}; give one of these with --hdf-dataset:"
+            f" {names}"
+        )
 
     def _only(self) -> Any:
         candidates = self._candidates()
@@ -124,16 +143,26 @@ class HdfSource:
         if len(stacks) == 1:
             return stacks[0]
         if not stacks:
-            raise SourceError(f"{self._path} holds no dataset of images (links are not followed); name one with --hdf-dataset")
+            raise SourceError(
+                f"{self._path} holds no dataset of images (links are not followed); name one with"
+                " --hdf-dataset"
+            )
         names = ", ".join(f"{data.name} {data.shape}" for data in stacks)
-        raise SourceError(f"{self._path} holds several datasets of images; choose one with --hdf-dataset: {names}")
+        raise SourceError(
+            f"{self._path} holds several datasets of images; choose one with --hdf-dataset: {names}"
+        )
 
     def _candidates(self) -> list[Any]:
         """Datasets that may hold images."""
         found: list[Any] = []
 
         def look(_: str, item: Any) -> None:
-            if isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf" and item.shape is not None and item.size:
+            if (
+                isinstance(item, h5py.Dataset)
+                and item.dtype.kind in "biuf"
+                and item.shape is not None
+                and item.size
+            ):
                 ndim = len(item.shape)
                 if ndim in (2, 3) or (ndim == 4 and item.shape[3] == 3):
                     found.append(item)

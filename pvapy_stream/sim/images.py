@@ -11,7 +11,10 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.plugins import require
 from pvapy_stream.sim.source import FrameSource, frame_of, unreadable
 
-_ADVICE = "give npy, npz, HDF5, TIFF or another file that fabio reads, or describe raw data with --config-file"
+_ADVICE = (
+    "give npy, npz, HDF5, TIFF or another file that fabio reads, or describe raw data with"
+    " --config-file"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +64,11 @@ class TiffSource:
             page = self._file.pages[index]
             image = page.asarray()
         except Exception as error:
-            raise unreadable(self._path, error, f"page {index + 1} is damaged, or its compression needs the package imagecodecs") from error
+            raise unreadable(
+                self._path,
+                error,
+                f"page {index + 1} is damaged, or its compression needs the package imagecodecs",
+            ) from error
         # Colour stored plane by plane.
         image = image.transpose(1, 2, 0) if page.axes == "SYX" else image
         return frame_of(index, image, str(self._path))

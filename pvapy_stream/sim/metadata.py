@@ -18,6 +18,7 @@ from pvapy_stream.settings import MetadataChannel
 logger = logging.getLogger(__name__)
 
 _PVA_TYPE = {"value": pva.DOUBLE, "timeStamp": pva.PvTimeStamp()}
+_random = random.Random()  # noqa: S311 - simulated values, nothing secret
 
 
 class Metadata:
@@ -31,14 +32,20 @@ class Metadata:
 
     def __init__(self, server: pva.PvaServer, channels: Sequence[MetadataChannel]) -> None:
         self._server = server
-        self._pva = {channel.name: pva.PvObject(_PVA_TYPE) for channel in channels if channel.provider == "pva"}
+        self._pva = {
+            channel.name: pva.PvObject(_PVA_TYPE)
+            for channel in channels
+            if channel.provider == "pva"
+        }
         self._ca = [channel.name for channel in channels if channel.provider == "ca"]
         try:
             for name, obj in self._pva.items():
                 server.addRecord(name, obj.copy(), None)
-            self._ioc = _start_ioc(self._ca) if self._ca else None
+            self._ioc: Any = _start_ioc(self._ca) if self._ca else None
         except (pva.PvaException, ValueError) as error:
-            raise TransportError(f"cannot host the metadata channels: {error}; change --metadata-pv") from error
+            raise TransportError(
+                f"cannot host the metadata channels: {error}; change --metadata-pv"
+            ) from error
 
     def __bool__(self) -> bool:
         return bool(self._pva or self._ca)
@@ -46,12 +53,12 @@ class Metadata:
     def publish_ca(self) -> None:
         """New values for CA: before the frame gets its time, as their own times are the IOC's."""
         for name in self._ca:
-            self._ioc.putField(name, random.random())
+            self._ioc.putField(name, _random.random())
 
     def publish_pva(self, seconds: int, nanoseconds: int) -> None:
         """New values for PVA, with the time of the frame."""
         for name, obj in self._pva.items():
-            obj.setDouble("value", random.random())
+            obj.setDouble("value", _random.random())
             obj.setLong("timeStamp.secondsPastEpoch", seconds)
             obj.setInt("timeStamp.nanoseconds", nanoseconds)
             self._server.update(name, obj)
@@ -82,6 +89,11 @@ def notify(channel: str, value: str, timeout: float) -> bool:
         target.setTimeout(timeout)
         target.put(value)
     except Exception as error:  # whatever happens there must not keep the frames back
-        logger.warning("cannot put %s to notify channel %s: %s; frames are published all the same", value, channel, error)
+        logger.warning(
+            "cannot put %s to notify channel %s: %s; frames are published all the same",
+            value,
+            channel,
+            error,
+        )
         return False
     return True

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
-# A wait ends this much early, as a thread wakes up late; what remains is spun at low rates only.
+# A wait ends this much early, as a thread wakes up late; what remains is spun, at low rates only.
 _WAKE = 100e-6
-# Rates above this are served in small groups rather than by spinning away the core.
+# Rates above one frame in this time are served in small groups rather than by spinning a core away.
 _SPIN_PERIOD = 500e-6
 _LATE = 1e-3
 
@@ -21,34 +22,33 @@ class Pacer:
     Args:
         rate: frames/s; 0: no waiting.
         stop: ends every wait.
+        runtime: s after the first frame when the schedule ends; 0: never.
 
     Attributes:
         late: how many frames were due for longer than a period, and at least 1 ms, when their turn came.
     """
 
-    def __init__(self, rate: float, stop: threading.Event) -> None:
+    def __init__(self, rate: float, stop: threading.Event, runtime: float = 0) -> None:
         self._period = 1 / rate if rate else 0.0
-        self._limit = max(self._period, _LATE)
-        self._spins = self._period >= _SPIN_PERIOD
+        self._late_after = max(self._period, _LATE)
+        self._early = _WAKE if self._period >= _SPIN_PERIOD else 0.0
         self._stop = stop
+        self._runtime = runtime if runtime > 0 else math.inf
         self._start: float | None = None
         self.late = 0
 
     def wait(self, n: int) -> bool:
-        """Wait until frame `n` (0 first) is due; False when stopped. The first call starts the clock."""
+        """Wait until frame `n` (0 first) is due; False when stopped or over. The first call starts the clock."""
         now = time.perf_counter()
         if self._start is None:
             self._start = now
-        if not self._period:
-            return not self._stop.is_set()
-        due = self._start + n * self._period
-        if now - due > self._limit:
+        due = n * self._period
+        elapsed = now - self._start
+        if self._period and elapsed - due > self._late_after:
             self.late += 1
-        while (left := due - now) > 0:
-            if left > _WAKE:
-                if self._stop.wait(left - _WAKE if self._spins else left):
-                    return False
-            elif not self._spins:
-                time.sleep(left)
-            now = time.perf_counter()
-        return not self._stop.is_set()
+        until = min(due, self._runtime)
+        while (left := until - elapsed) > 0:
+            if left > self._early and self._stop.wait(left - self._early):
+                return False
+            elapsed = time.perf_counter() - self._start
+        return due < self._runtime and elapsed < self._runtime and not self._stop.is_set()

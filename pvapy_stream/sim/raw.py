@@ -39,7 +39,9 @@ class RawLayout(Settings):
     endian: str = "="
     ordered_files: tuple[str, ...] = ()
 
-    @field_validator("header_offset", "between_frames", "n_images", "endian", "ordered_files", mode="before")
+    @field_validator(
+        "header_offset", "between_frames", "n_images", "endian", "ordered_files", mode="before"
+    )
     @classmethod
     def _empty_is_default(cls, value: Any, info: Any) -> Any:
         # A YAML key without a value reads as None.
@@ -83,7 +85,9 @@ def read_layout(path: Path) -> RawLayout:
         raise unreadable(path, error, "give a YAML file with --config-file") from error
     info = content.get("file_info") if isinstance(content, dict) else None
     if not isinstance(info, dict):
-        raise SourceError(f"{path} has no file_info; write width, height, datatype and so on below that key")
+        raise SourceError(
+            f"{path} has no file_info; write width, height, datatype and so on below that key"
+        )
     try:
         return RawLayout.of(**{str(key): value for key, value in info.items()})
     except SettingsError as error:
@@ -107,8 +111,9 @@ class RawSource:
         if fitting < max(1, layout.n_images):
             wanted = layout.n_images or "one"
             raise SourceError(
-                f"{path} has {size} bytes, which hold {fitting} frames of {layout.width}x{layout.height} {layout.datatype}"
-                f" behind a header of {layout.header_offset}, not {wanted}; correct file_info in the YAML file"
+                f"{path} has {size} bytes, which hold {fitting} frames of"
+                f" {layout.width}x{layout.height} {layout.datatype} behind a header of"
+                f" {layout.header_offset}, not {wanted}; correct file_info in the YAML file"
             )
         self._length = layout.n_images or fitting
         try:

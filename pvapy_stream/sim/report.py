@@ -53,7 +53,11 @@ class Reporter:
         self._period = period
         self.next_frame: float = period if period > 0 else float("inf")
         self._next_time = 0.0
-        self._live = Live(console=Console(), auto_refresh=False, transient=True) if live and sys.stdout.isatty() else None
+        self._live = (
+            Live(console=Console(), auto_refresh=False, transient=True)
+            if live and sys.stdout.isatty()
+            else None
+        )
 
     def start(self) -> None:
         """Begin the live line."""
@@ -68,7 +72,10 @@ class Reporter:
         self._next_time = now + _MIN_PERIOD
         self.next_frame = (totals.frames // self._period + 1) * self._period
         late = f", {totals.late} late" if totals.late else ""
-        self._show(f"Published frame id {totals.frames} (frame rate: {totals.rate:.4f} fps; runtime: {totals.runtime:.3f} s{late})")
+        self._show(
+            f"Published frame id {totals.frames} (frame rate: {totals.rate:.4f} fps; runtime:"
+            f" {totals.runtime:.3f} s{late})"
+        )
 
     def say(self, text: str) -> None:
         """Show a line of its own kind, such as what is being waited for."""

@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 from pvapy_stream.errors import SourceError
 from pvapy_stream.frame import ColorMode, Frame
 
-PIXEL_TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64")
+PIXEL_TYPES = (
+    "int8",
+    "uint8",
+    "int16",
+    "uint16",
+    "int32",
+    "uint32",
+    "int64",
+    "uint64",
+    "float32",
+    "float64",
+)
 
 
 class FrameSource(Protocol):
@@ -50,7 +61,10 @@ def frame_of(index: int, image: NDArray, where: str, color_mode: ColorMode | Non
     if not image.dtype.isnative:
         image = image.astype(image.dtype.newbyteorder("="))
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or image.size == 0:
-        raise SourceError(f"{where}: an array of shape {image.shape} is no image; images are (ny, nx), or (ny, nx, 3) for colour")
+        raise SourceError(
+            f"{where}: an array of shape {image.shape} is no image; images are (ny, nx), or (ny,"
+            " nx, 3) for colour"
+        )
     if color_mode is None:
         color_mode = ColorMode.RGB1 if image.ndim == 3 else ColorMode.MONO
     return Frame.of(index, image, color_mode=color_mode, attributes={"ColorMode": int(color_mode)})
@@ -59,7 +73,10 @@ def frame_of(index: int, image: NDArray, where: str, color_mode: ColorMode | Non
 def check_pixels(dtype: np.dtype, where: str) -> None:
     """Raise SourceError for pixels that NTNDArray has no type for."""
     if dtype.name not in (*PIXEL_TYPES, "bool"):
-        raise SourceError(f"{where}: pixels of type {dtype} cannot be published; convert them to one of {', '.join(PIXEL_TYPES)}")
+        raise SourceError(
+            f"{where}: pixels of type {dtype} cannot be published; convert them to one of"
+            f" {', '.join(PIXEL_TYPES)}"
+        )
 
 
 def stack_length(shape: tuple[int, ...], where: str) -> int:
@@ -72,7 +89,10 @@ def stack_length(shape: tuple[int, ...], where: str) -> int:
         return 1
     if len(shape) == 3 or (len(shape) == 4 and shape[3] == 3):
         return shape[0]
-    raise SourceError(f"{where}: an array of shape {shape} holds no frames; write it as (n, ny, nx), or (n, ny, nx, 3) for colour")
+    raise SourceError(
+        f"{where}: an array of shape {shape} holds no frames; write it as (n, ny, nx), or (n, ny,"
+        " nx, 3) for colour"
+    )
 
 
 def unreadable(path: Path, error: BaseException, advice: str) -> SourceError:

@@ -1,0 +1,53 @@
+"""``pvapy-ad-sim-server`` and ``pvapy-stream sim``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from pvapy_stream.cli.options import parse, settings_parser
+from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.logs import configure_logging
+from pvapy_stream.settings import SimulatorSettings
+from pvapy_stream.signals import run_until_signal
+
+_EPILOG = """\
+examples:
+  pvapy-ad-sim-server -cn pvapy:image -nx 128 -ny 128 -fps 1000 -rt 60
+  pvapy-ad-sim-server -cn pvapy:image -if scan.h5 -hcm --wait-for-clients 4 --n-publish 10000
+A client is a process that is connected, whatever it does with the channel.
+exit codes: 0 all well; 1 frames could not be read or published, or too few clients came; 2 wrong options
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's parser."""
+    return settings_parser(
+        SimulatorSettings,
+        "pvapy-ad-sim-server",
+        "Publish images as an area detector does: random ones, or from files.",
+        _EPILOG,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    settings = parse(SimulatorSettings, parser(), argv)
+    return exit_code(lambda: run(settings))
+
+
+def run(settings: SimulatorSettings) -> int:
+    """Serve until the end, or until a signal comes.
+
+    Raises:
+        PvapyStreamError: frames cannot be read or a channel cannot be hosted.
+    """
+    # Imported late: --help and wrong options need neither EPICS nor HDF5.
+    from pvapy_stream.sim.server import SimServer
+
+    configure_logging(settings)
+    return run_until_signal(SimServer(settings).run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,168 @@
+"""Paces frames and publishes them, as an area detector's PVA plugin would."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pvaccess as pva
+
+from pvapy_stream.errors import TransportError
+from pvapy_stream.ledger import Ledger, write_ledgers
+from pvapy_stream.settings import SimulatorSettings
+from pvapy_stream.sim.clients import ClientCounter, listening_ports
+from pvapy_stream.sim.feed import ObjectFeed
+from pvapy_stream.sim.frames import open_sources
+from pvapy_stream.sim.metadata import Metadata, notify
+from pvapy_stream.sim.pacing import Pacer
+from pvapy_stream.sim.report import Reporter, Totals
+from pvapy_stream.transport.hosted import HostedPublisher
+
+_NANO = 1_000_000_000
+_MAX_ID = 2**31 - 1  # uniqueId is a 32-bit field
+_LEDGER_PERIOD = 1.0
+_NOTIFY_TIMEOUT = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+class SimServer:
+    """A server that publishes frames on one channel, ids from 1 on.
+
+    Until the first frame the channel holds an object with id 0, so what a client skips as its
+    initial update is no frame.
+
+    Attributes:
+        totals: what was published so far.
+        ledger: the fate of each id.
+        notify_failures: how often the notify channel could not be put to.
+    """
+
+    def __init__(self, settings: SimulatorSettings) -> None:
+        self.settings = settings
+        self.totals = Totals()
+        self.ledger = Ledger(stage="sim", output_channel=settings.channel_name)
+        self.notify_failures = 0
+        self._reporter = Reporter(settings.report_period, not settings.disable_curses)
+
+    def run(self, stop: threading.Event) -> int:
+        """Serve until the frames, the time or the number to publish are over, or `stop` is set.
+
+        Not for the main thread when a signal handler sets `stop`: the handler may then interrupt a
+        wait on that very event.
+
+        Returns:
+            Exit code: 1 when a frame could not be published.
+
+        Raises:
+            SourceError: frames cannot be read.
+            TransportError: a channel cannot be hosted, or too few clients came.
+        """
+        feed = ObjectFeed(iter(open_sources(self.settings)), self.settings.cache_size)
+        before = listening_ports()
+        server = pva.PvaServer()
+        server.start()
+        counter = ClientCounter(listening_ports() - before)
+        publisher = HostedPublisher(server, self.settings.channel_name)
+        try:
+            metadata = Metadata(server, self.settings.metadata_pv)
+            publisher.open(feed.prototype)
+            self._reporter.start()
+            self._wait_for_start(feed, counter, stop)
+            try:
+                self._publish(feed, publisher, metadata, stop)
+            finally:
+                self.totals.frame_bytes = feed.nbytes
+            stop.wait(self.settings.shutdown_delay)
+        finally:
+            feed.stop()
+            self._reporter.end(self.totals)
+            server.stop()
+            self._write_ledger()
+        return 1 if self.ledger.failed else 0
+
+    def _wait_for_start(
+        self, feed: ObjectFeed, counter: ClientCounter, stop: threading.Event
+    ) -> None:
+        settings = self.settings
+        start = time.monotonic() + settings.start_delay
+        if settings.notify_pv and not notify(
+            settings.notify_pv, settings.notify_pv_value, _NOTIFY_TIMEOUT
+        ):
+            self.notify_failures += 1
+        feed.fill(stop)
+        if not settings.wait_for_clients:
+            stop.wait(max(0.0, start - time.monotonic()))
+            return
+        self._reporter.say(f"Waiting for {settings.wait_for_clients} clients")
+        came = counter.wait(settings.wait_for_clients, settings.wait_timeout, stop)
+        if came < settings.wait_for_clients and not stop.is_set():
+            raise TransportError(
+                f"{came} of {settings.wait_for_clients} clients connected to"
+                f" {settings.channel_name} within {settings.wait_timeout:g} s; start the others, or"
+                " give more time with --wait-timeout"
+            )
+
+    def _publish(
+        self,
+        feed: Iterable[Any],
+        publisher: HostedPublisher,
+        metadata: Metadata,
+        stop: threading.Event,
+    ) -> None:
+        """The hot loop: everything in it is done once a frame."""
+        settings, totals, reporter, published = (
+            self.settings,
+            self.totals,
+            self._reporter,
+            self.ledger.published,
+        )
+        pacer = Pacer(settings.frame_rate, stop, settings.runtime)
+        last = settings.n_publish or math.inf
+        ledger_due = time.monotonic() + _LEDGER_PERIOD if settings.ledger else math.inf
+        has_metadata = bool(metadata)
+        for n, obj in enumerate(feed):
+            if n >= last or not pacer.wait(n):
+                break
+            frame_id = n % _MAX_ID + 1
+            if has_metadata:
+                metadata.publish_ca()
+            seconds, nanoseconds = divmod(time.time_ns(), _NANO)
+            obj.setInt("uniqueId", frame_id)
+            obj.setLong("timeStamp.secondsPastEpoch", seconds)
+            obj.setInt("timeStamp.nanoseconds", nanoseconds)
+            obj.setLong("dataTimeStamp.secondsPastEpoch", seconds)
+            obj.setInt("dataTimeStamp.nanoseconds", nanoseconds)
+            if has_metadata:
+                metadata.publish_pva(seconds, nanoseconds)
+            try:
+                publisher.publish(obj)
+            except TransportError as error:
+                self._note_failure(error, frame_id)
+                continue
+            published.add(frame_id)
+            totals.last = now = time.monotonic()
+            if not totals.frames:
+                totals.first = now
+            totals.frames += 1
+            if totals.frames >= reporter.next_frame:
+                totals.late = pacer.late
+                reporter.progress(totals)
+            if now >= ledger_due:
+                ledger_due = now + _LEDGER_PERIOD
+                self._write_ledger()
+        totals.late = pacer.late
+        logger.info("published %d frames, %d of them late", totals.frames, totals.late)
+
+    def _note_failure(self, error: TransportError, frame_id: int) -> None:
+        if not self.ledger.failed:
+            logger.error("frame %d: %s; further failures are counted only", frame_id, error)
+        self.ledger.fail("publish", frame_id)
+
+    def _write_ledger(self) -> None:
+        if self.settings.ledger:
+            write_ledgers(self.settings.ledger, [self.ledger])
