@@ -1,0 +1,51 @@
+# Everything runs from .venv, which any target makes; Python and make are all that is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# EPICS on loopback only: nothing here ever sends to another address.
+export EPICS_PVA_ADDR_LIST := 127.0.0.1
+export EPICS_PVA_AUTO_ADDR_LIST := NO
+export EPICS_PVAS_INTF_ADDR_LIST := 127.0.0.1
+export EPICS_PVAS_BEACON_ADDR_LIST := 127.0.0.1
+export EPICS_PVAS_AUTO_BEACON_ADDR_LIST := NO
+export EPICS_CA_ADDR_LIST := 127.0.0.1
+export EPICS_CA_AUTO_ADDR_LIST := NO
+export EPICS_CAS_INTF_ADDR_LIST := 127.0.0.1
+export EPICS_CAS_BEACON_ADDR_LIST := 127.0.0.1
+export EPICS_CAS_AUTO_BEACON_ADDR_LIST := NO
+
+.PHONY: demo test check bench docs format clean
+
+demo: $(READY)
+	$(BIN)/pvapy-stream demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet '.[docs]'
+	$(BIN)/sphinx-build -W -b html docs docs/_build
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist docs/_build *.egg-info
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $(READY)

@@ -1,0 +1,60 @@
+"""EPICS on loopback and on ports of this run alone, before anything imports it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+
+def _free_port(kind: int) -> str:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+os.environ.update(
+    {
+        "EPICS_PVA_ADDR_LIST": "127.0.0.1",
+        "EPICS_PVA_AUTO_ADDR_LIST": "NO",
+        "EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1",
+        "EPICS_PVAS_BEACON_ADDR_LIST": "127.0.0.1",
+        "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO",
+        "EPICS_CA_ADDR_LIST": "127.0.0.1",
+        "EPICS_CA_AUTO_ADDR_LIST": "NO",
+        "EPICS_CAS_INTF_ADDR_LIST": "127.0.0.1",
+        "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
+        "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
+        # Runs that go on at the same time must not meet.
+        "EPICS_PVA_BROADCAST_PORT": _free_port(socket.SOCK_DGRAM),
+        "EPICS_CA_SERVER_PORT": _free_port(socket.SOCK_STREAM),
+        "EPICS_CA_REPEATER_PORT": _free_port(socket.SOCK_DGRAM),
+    }
+)
+
+from tests.support import Commands, Source  # noqa: E402 - after the environment
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Start of channel names that no other test uses."""
+    return f"t{uuid.uuid4().hex[:8]}:"
+
+
+@pytest.fixture
+def source(prefix: str) -> Iterator[Source]:
+    """A PVA channel with images, and the means to publish on it."""
+    made = Source(f"{prefix}image")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def commands() -> Iterator[Commands]:
+    """Starts programs; those still running at the end are ended."""
+    made = Commands()
+    yield made
+    made.close()

@@ -1,0 +1,194 @@
+"""Real sources, real programs and real command-line clients for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pvaccess as pva
+
+from pvapy_stream.frame import Frame
+from pvapy_stream.pva.ntndarray import ObjectBuilder
+
+BIN = Path(sys.executable).parent
+_KEYS = re.compile(r'"(?:\\.|[^"\\])*"|([{,])\s*(\w+):')
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = 15.0, what: str = "") -> Any:
+    """Wait for a condition; its value."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} s: {what or condition}")
+        time.sleep(0.02)
+
+
+def image(value: int, ny: int = 4, nx: int = 6) -> np.ndarray:
+    """An image that tells its number."""
+    return np.arange(ny * nx, dtype=np.uint16).reshape(ny, nx) + value
+
+
+class Source:
+    """A hosted image channel that starts with the object of id 0."""
+
+    def __init__(self, channel: str, prototype: Any = None) -> None:
+        self.channel = channel
+        self.builder = ObjectBuilder()
+        self.server = pva.PvaServer()
+        first = prototype if prototype is not None else self.builder.build(Frame.of(0, image(0)))
+        self.server.addRecord(channel, first.copy(), None)
+        self.server.start()
+
+    def publish(self, ids: Iterable[int], period: float = 0.001) -> None:
+        """Publish images with these ids."""
+        for number in ids:
+            self.put(self.builder.build(Frame.of(number, image(number))))
+            time.sleep(period)
+
+    def put(self, obj: Any) -> None:
+        self.server.update(self.channel, obj)
+
+    def close(self) -> None:
+        self.server.stop()
+
+
+class Program:
+    """A command under test, with all it printed."""
+
+    def __init__(self, *args: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "pvapy_stream.cli.main", *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "COLUMNS": "200"},
+        )
+        self.out: list[str] = []
+        self.err: list[str] = []
+        self._readers = [
+            threading.Thread(target=lines.extend, args=(stream,), daemon=True)
+            for lines, stream in ((self.out, self.process.stdout), (self.err, self.process.stderr))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = 25.0) -> int:
+        """Wait for its end; the exit code."""
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {timeout} s\n{self.text}") from None
+        for reader in self._readers:
+            reader.join(5)
+        return code
+
+    @property
+    def text(self) -> str:
+        return "".join(self.out) + "".join(self.err)
+
+
+class Commands:
+    """Starts programs of the package."""
+
+    def __init__(self) -> None:
+        self._started: list[Program] = []
+
+    def __call__(self, *args: object) -> Program:
+        program = Program(*map(str, args))
+        self._started.append(program)
+        return program
+
+    def close(self) -> None:
+        for program in self._started:
+            if program.process.poll() is None:
+                program.process.kill()
+                program.process.wait(10)
+            for stream in (program.process.stdout, program.process.stderr):
+                if stream is not None:
+                    stream.close()
+
+
+def pvget(channel: str) -> dict[str, Any]:
+    """What the real `pvget` shows of a channel; {} when it is not there."""
+    done = subprocess.run(
+        [BIN / "pvget", "-w", "3", "-M", "json", channel],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    _, brace, rest = done.stdout.partition("{")
+    # pvget leaves the quotes of keys out; strings are passed over whole.
+    quoted = _KEYS.sub(lambda m: f'{m[1]}"{m[2]}":' if m[2] else m[0], brace + rest)
+    return json.loads(quoted) if brace else {}
+
+
+def pvput(channel: str, **fields: str) -> str:
+    """Put fields with the real `pvput`; what it printed."""
+    done = subprocess.run(
+        [BIN / "pvput", "-w", "5", channel, json.dumps(fields)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    return done.stdout + done.stderr
+
+
+def command(channel: str, name: str, args: str = "") -> str:
+    """Put a command on a control channel and wait for the reply."""
+    before = get(channel, "objectTime")
+    pvput(channel, command=name, **({"args": args} if args else {}))
+    reply = wait_until(
+        lambda: (r := get(channel)) and r["objectTime"] != before and r,
+        what=f"reply to {name} on {channel}",
+    )
+    return reply["statusMessage"]
+
+
+def get(channel: str, field: str = "") -> Any:
+    """A channel's value, or one field of it, through the binding; None when it is not there."""
+    pv = pva.Channel(channel)
+    pv.setTimeout(1.0)
+    try:
+        value = pv.get("field()")
+    except pva.PvaException:
+        return None
+    return value[field] if field else value.toDict()
+
+
+def status(channel: str) -> dict[str, Any]:
+    """A status channel's values; {} when it is not there."""
+    return get(channel) or {}
+
+
+def wait_for_monitors(channels: Iterable[str], updates: int = 1) -> None:
+    """Wait until stages with these status channels have received their initial update."""
+    for channel in channels:
+        wait_until(
+            lambda channel=channel: (
+                status(channel).get("receiverStats", {}).get("nReceived", 0) >= updates
+            ),
+            what=f"first update at {channel}",
+        )
+
+
+def write_processor(folder: Path, body: str, name: str = "processor.py") -> Path:
+    """Write a processor file."""
+    path = folder / name
+    path.write_text(body)
+    return path
