@@ -40,7 +40,7 @@ class Ledger:
         left: ids that still waited when the time to drain was over.
         missed: ids that should have arrived and did not.
         published: ids that went out.
-        repeated: how many arrived a second time.
+        went_back: how often an id was not larger than the one before: a repeat, or a source that started again.
     """
 
     stage: str
@@ -57,7 +57,7 @@ class Ledger:
     published: IdSet = field(default_factory=IdSet)
     rejected: dict[str, IdSet] = field(default_factory=dict)
     failed: dict[str, IdSet] = field(default_factory=dict)
-    repeated: int = 0
+    went_back: int = 0
 
     def reject(self, policy: str, value: int) -> None:
         """An id was dropped under a named policy."""
@@ -69,7 +69,15 @@ class Ledger:
 
     def without_fate(self) -> IdSet:
         """Ids that were received and of which nothing else is known."""
-        known = union([self.processed, self.skipped, self.left, *self.rejected.values(), *self.failed.values()])
+        known = union(
+            [
+                self.processed,
+                self.skipped,
+                self.left,
+                *self.rejected.values(),
+                *self.failed.values(),
+            ]
+        )
         return self.received - known
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,7 +96,11 @@ class Ledger:
             for name in ("received", "processed", "skipped", "left", "missed", "published"):
                 setattr(ledger, name, IdSet.from_list(getattr(ledger, name)))
             for name in ("rejected", "failed"):
-                setattr(ledger, name, {reason: IdSet.from_list(ids) for reason, ids in getattr(ledger, name).items()})
+                setattr(
+                    ledger,
+                    name,
+                    {reason: IdSet.from_list(ids) for reason, ids in getattr(ledger, name).items()},
+                )
         except (TypeError, ValueError, AttributeError) as error:
             raise LedgerError(f"malformed entry: {error}") from error
         return ledger
@@ -97,7 +109,11 @@ class Ledger:
 def _plain(value: Any) -> Any:
     if isinstance(value, IdSet):
         return value.to_list()
-    return {reason: ids.to_list() for reason, ids in value.items()} if isinstance(value, dict) else value
+    return (
+        {reason: ids.to_list() for reason, ids in value.items()}
+        if isinstance(value, dict)
+        else value
+    )
 
 
 def union(sets: Iterable[IdSet]) -> IdSet:
@@ -118,10 +134,14 @@ def write_ledgers(path: str | Path, ledgers: Sequence[Ledger | dict[str, Any]]) 
     plain = [entry.to_dict() if isinstance(entry, Ledger) else entry for entry in ledgers]
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(msgspec.json.format(msgspec.json.encode({"format": FORMAT, "stages": plain}), indent=1))
+        part.write_bytes(
+            msgspec.json.format(msgspec.json.encode({"format": FORMAT, "stages": plain}), indent=1)
+        )
         part.replace(path)
     except OSError as error:
-        raise LedgerError(f"cannot write ledger {path}: {error.strerror}; give another place with --ledger") from error
+        raise LedgerError(
+            f"cannot write ledger {path}: {error.strerror}; give another place with --ledger"
+        ) from error
 
 
 def read_ledgers(path: str | Path) -> list[Ledger]:
@@ -136,8 +156,14 @@ def read_ledgers(path: str | Path) -> list[Ledger]:
         raise LedgerError(f"cannot read ledger {path}: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise LedgerError(f"{path} is not a ledger: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("stages"), list):
-        raise LedgerError(f"{path} is not a ledger of this version ({FORMAT!r}); write it with --ledger")
+    if (
+        not isinstance(content, dict)
+        or content.get("format") != FORMAT
+        or not isinstance(content.get("stages"), list)
+    ):
+        raise LedgerError(
+            f"{path} is not a ledger of this version ({FORMAT!r}); write it with --ledger"
+        )
     try:
         return [Ledger.from_dict(entry) for entry in content["stages"]]
     except LedgerError as error:
@@ -151,13 +177,12 @@ class SequenceTracker:
     the first of its next one the step is ``offset``. Without distributor, both are 1.
     """
 
-    __slots__ = ("last", "missed", "n_missed", "n_restarts", "offset", "run", "run_end")
+    __slots__ = ("last", "missed", "n_restarts", "offset", "run", "run_end")
 
     def __init__(self, offset: int = 1, run: int = 1) -> None:
         self.offset = offset
         self.run = run
         self.missed = IdSet()
-        self.n_missed = 0
         self.n_restarts = 0
         self.last: int | None = None
         self.run_end = 0
@@ -166,7 +191,7 @@ class SequenceTracker:
         """Forget what came; the next id starts a new sequence, and a new count."""
         self.last = None
         self.missed = IdSet()
-        self.n_missed = self.n_restarts = 0
+        self.n_restarts = 0
 
     def observe(self, value: int) -> bool:
         """Take note of an id; True if it follows, False if it is not larger than the one before."""
@@ -218,4 +243,3 @@ class SequenceTracker:
     def _miss(self, comb: Comb) -> None:
         if comb.width > 0 and comb.count > 0:
             self.missed.add_comb(comb)
-            self.n_missed += comb.width * comb.count

@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
-from pvapy_stream.cli.display import make_display, stats_lines
+from pvapy_stream.cli.display import Reports, make_display, stats_lines
 from pvapy_stream.cli.options import parse, settings_parser
-from pvapy_stream.cli.runner import exit_code, stop_on_signals
-from pvapy_stream.hpc.launch.local import Supervisor, run_here
-from pvapy_stream.hpc.service import StageReport
+from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.hpc.launch.local import run_consumers
 from pvapy_stream.ledger import write_ledgers
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import ConsumerSettings
+from pvapy_stream.signals import run_until_signal
 
 _LEDGER_PERIOD = 1.0  # s; what a killed command may lose of its account
 
@@ -32,7 +32,10 @@ exit codes: 0 all well; 1 a consumer failed or objects met errors; 2 wrong optio
 def parser() -> argparse.ArgumentParser:
     """The command's parser."""
     return settings_parser(
-        ConsumerSettings, "pvapy-hpc-consumer", "Receive a stream, split it over processes, process and publish it.", _EPILOG
+        ConsumerSettings,
+        "pvapy-hpc-consumer",
+        "Receive a stream, split it over processes, process and publish it.",
+        _EPILOG,
     )
 
 
@@ -50,31 +53,38 @@ def run(settings: ConsumerSettings) -> int:
     """
     configure_logging(settings)
     console = Console()
-    display = make_display(settings, console)
-    last: dict[int, StageReport] = {}
-    written = 0.0
-
-    def show(reports: Mapping[int, StageReport]) -> None:
-        nonlocal written
-        last.update(reports)
-        display.show(last)
-        if settings.ledger and time.monotonic() - written > _LEDGER_PERIOD:
-            written = time.monotonic()
-            write_ledgers(settings.ledger, ledgers())
-
-    def ledgers() -> list[dict[str, Any]]:
-        return supervisor.ledgers() if supervisor else [report.ledger for report in last.values()]
-
-    stop = stop_on_signals()
-    supervisor = Supervisor(settings, stop, show) if len(settings.ids) > 1 else None
+    board = Board(settings, console)
     try:
-        problem = supervisor.run() if supervisor else run_here(settings, stop, show).problem
+        problem = run_until_signal(lambda stop: run_consumers(settings, stop, board.show))
     finally:
-        display.close()
-        if settings.ledger and last:
-            write_ledgers(settings.ledger, ledgers())
-    for line in stats_lines(last, settings.report_stats):
+        board.close()
+    for line in stats_lines(board.reports, settings.report_stats):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     if problem:
         sys.stderr.write(f"error: {problem}\n")
     return 1 if problem else 0
+
+
+class Board:
+    """Gets the reports of all consumers: shows them, and writes the ledger file."""
+
+    def __init__(self, settings: ConsumerSettings, console: Console) -> None:
+        self.reports: Reports = {}
+        self._ledgers: list[dict[str, Any]] = []
+        self._file = settings.ledger
+        self._written = 0.0
+        self._display = make_display(settings, console)
+
+    def show(self, reports: Reports, ledgers: list[dict[str, Any]]) -> None:
+        """Take the newest reports, and the accounts of all processes there have been."""
+        self.reports, self._ledgers = reports, ledgers
+        self._display.show(reports)
+        if self._file and time.monotonic() - self._written > _LEDGER_PERIOD:
+            self._written = time.monotonic()
+            write_ledgers(self._file, ledgers)
+
+    def close(self) -> None:
+        """End the display and write the last ledgers."""
+        self._display.close()
+        if self._file and self._ledgers:
+            write_ledgers(self._file, self._ledgers)

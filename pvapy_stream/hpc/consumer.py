@@ -13,7 +13,13 @@ from pvapy_stream.hpc.inbox import DirectInbox, QueueInbox
 from pvapy_stream.hpc.metadata import Metadata
 from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.hpc.stage import Output, Stage
-from pvapy_stream.hpc.status import Stats, processor_stats, publisher_stats, queue_stats, receiver_stats
+from pvapy_stream.hpc.status import (
+    Stats,
+    processor_stats,
+    publisher_stats,
+    queue_stats,
+    receiver_stats,
+)
 from pvapy_stream.ledger import Ledger, SequenceTracker
 from pvapy_stream.plugins import load_processor_class
 from pvapy_stream.pva.objects import id_reader
@@ -58,7 +64,9 @@ class Consumer:
             group=(settings.distributor_group or "default") if settings.distributed else "",
             client_set=settings.distributor_set or "",
         )
-        self.metadata = Metadata(settings.metadata_channels, settings.server_queue_size, settings.receiver_queue_size)
+        self.metadata = Metadata(
+            settings.metadata_channels, settings.server_queue_size, settings.receiver_queue_size
+        )
         self.stage = Stage(
             self._make_processor(),
             self.ledger,
@@ -71,7 +79,7 @@ class Consumer:
         self.receiver = self._make_receiver()
         self.paused = False
         self._user_stats: Stats = {}
-        self._overdue = 0
+        self._newest: int | None = None
         self._probed_at = 0.0
         self._probed_received = -1
         self._log = logging.getLogger(f"pvapy_stream.{KIND}-{consumer_id}")
@@ -89,7 +97,10 @@ class Consumer:
             except PvapyStreamError:
                 raise
             except Exception as error:
-                raise ProcessorError(f"processor {settings.processor_class} cannot be made: {type(error).__name__}: {error}") from error
+                raise ProcessorError(
+                    f"processor {settings.processor_class} cannot be made: {type(error).__name__}:"
+                    f" {error}"
+                ) from error
         processor.processorId = self.id
         processor.objectIdField = settings.oid_field
         processor.inputChannel = self.input_channel
@@ -123,7 +134,11 @@ class Consumer:
         if settings.receiver_queue_size < 0:
             return DirectInbox(self.stage.handle, self.stage.reject, settings.pause_queue_size)
         return QueueInbox(
-            self.stage.handle, self.stage.reject, settings.receiver_queue_size, settings.accumulate_objects, settings.accumulation_timeout
+            self.stage.handle,
+            self.stage.reject,
+            settings.receiver_queue_size,
+            settings.accumulate_objects,
+            settings.accumulation_timeout,
         )
 
     def _make_receiver(self) -> MonitorReceiver:
@@ -138,7 +153,12 @@ class Consumer:
             settings.distributor_trigger,
             settings.distributor_updates,
         )
-        request = monitor_request(fields, id_field=settings.oid_field, queue_size=settings.server_queue_size, distributor=distributor)
+        request = monitor_request(
+            fields,
+            id_field=settings.oid_field,
+            queue_size=settings.server_queue_size,
+            distributor=distributor,
+        )
         # CA channels have no fields to choose the id from.
         probe = f"field({settings.oid_field})" if settings.input_mode == "pva" else request
         return MonitorReceiver(self.input_channel, request, settings.input_mode, probe)
@@ -162,7 +182,10 @@ class Consumer:
         try:
             self.stage.processor.start()
         except Exception as error:
-            raise ProcessorError(f"processor {self.settings.processor_class} does not start: {type(error).__name__}: {error}") from error
+            raise ProcessorError(
+                f"processor {self.settings.processor_class} does not start: {type(error).__name__}:"
+                f" {error}"
+            ) from error
         self.metadata.start()
         self.inbox.start()
         self.receiver.start(self.inbox.put, self._put_again)
@@ -179,12 +202,19 @@ class Consumer:
         now = time.monotonic()
         if received != self._probed_received:
             # Objects come: nothing is overdue. The probe waits for a pause in the stream.
-            self._probed_received, self._probed_at, self._overdue = received, now - _PROBE_AGAIN_AFTER + 1.0, 0
-        elif received and not self.paused and now - self._probed_at > _PROBE_AGAIN_AFTER and not self.inbox.counts().queued:
+            self._probed_received, self._probed_at, self._newest = (
+                received,
+                now - _PROBE_AGAIN_AFTER + 1.0,
+                None,
+            )
+        elif (
+            received
+            and not self.paused
+            and now - self._probed_at > _PROBE_AGAIN_AFTER
+            and not self.inbox.counts().queued
+        ):
             self._probed_at = now
-            newest = self._newest_id()
-            if newest is not None:
-                self._overdue = len(self.stage.tracker.overdue(newest))
+            self._newest = self._newest_id()
 
     def _newest_id(self) -> int | None:
         obj = self.receiver.newest(_PROBE_TIMEOUT)
@@ -203,14 +233,21 @@ class Consumer:
         self.receiver.stop()
         left = self.inbox.drain(self.settings.drain_timeout)
         if left:
-            self._log.error("%d objects were still waiting after %g s and are left; see --drain-timeout", len(left), self.settings.drain_timeout)
+            self._log.error(
+                "%d objects were still waiting after %g s and are left; see --drain-timeout",
+                len(left),
+                self.settings.drain_timeout,
+            )
         # A processor that hangs in process() holds the lock for ever: its account is closed without it.
         if not self.stage.lock.acquire(timeout=1.0 if left else -1):
-            self.stage.note_error("stop: the processor hangs in process()", TimeoutError(f"no end after {self.settings.drain_timeout} s"))
+            self.stage.note_error(
+                "stop: the processor hangs in process()",
+                TimeoutError(f"no end after {self.settings.drain_timeout} s"),
+            )
             return
         try:
             self.stage.leave(left)
-            self._overdue = 0
+            self._newest = None
             self.stage.finish(newest)
             self.stats()
             self.stage.call("stop", self.stage.processor.stop)
@@ -241,7 +278,7 @@ class Consumer:
         self.receiver.reset_counts()
         self.inbox.reset_counts()
         self.stage.reset()
-        self._overdue = 0
+        self._newest = None
         return "Stats reset successful"
 
     def pause(self, _: Any = None) -> str:
@@ -265,7 +302,10 @@ class Consumer:
         try:
             new.start()
         except Exception as error:
-            raise ProcessorError(f"the new processor does not start, the old one goes on: {type(error).__name__}: {error}") from error
+            raise ProcessorError(
+                f"the new processor does not start, the old one goes on: {type(error).__name__}:"
+                f" {error}"
+            ) from error
         old = self.stage.processor
         with self.stage.lock:
             self.stage.processor = new
@@ -277,12 +317,15 @@ class Consumer:
 
     def status_type(self) -> dict[str, Any]:
         """Structure of the status channel, with the processor's own statistics."""
-        return consumer_status_type(self.stage.call("getStatsPvaTypes", self.stage.processor.getStatsPvaTypes, fallback={}) or {})
+        return consumer_status_type(
+            self.stage.call("getStatsPvaTypes", self.stage.processor.getStatsPvaTypes, fallback={})
+            or {}
+        )
 
     @property
     def missed(self) -> int:
         """Objects that did not come: gaps, and what is overdue at the end."""
-        return self.stage.tracker.n_missed + self._overdue
+        return len(self.stage.missed(self._newest))
 
     def stats(self, patience: float = _STATS_PATIENCE) -> Stats:
         """All statistics, as the status channel names them."""
@@ -290,7 +333,9 @@ class Consumer:
         message = stage.last_error
         if stage.lock.acquire(timeout=patience):
             try:
-                self._user_stats = stage.call("getStats", stage.processor.getStats, fallback={}) or {}
+                self._user_stats = (
+                    stage.call("getStats", stage.processor.getStats, fallback={}) or {}
+                )
             finally:
                 stage.lock.release()
         else:
@@ -303,7 +348,9 @@ class Consumer:
             "message": message,
             "objectId": counts.last_id or 0,
             "receiverStats": receiver_stats(self.receiver.counts(), inbox.rejected, seconds),
-            "publisherStats": publisher_stats(stage.output.counts() if stage.output else PublisherCounts(), seconds),
+            "publisherStats": publisher_stats(
+                stage.output.counts() if stage.output else PublisherCounts(), seconds
+            ),
             "queueStats": queue_stats(inbox),
             "metadataStats": self.metadata.stats(),
             "processorStats": processor_stats(counts, self.missed, time.time()),
@@ -313,12 +360,12 @@ class Consumer:
     def ledger_now(self) -> dict[str, Any]:
         """The account as it stands, for files and pipes."""
         plain = self.ledger.to_dict()
-        plain["missed"] = (self.ledger.missed | self.stage.tracker.missed).to_list()
+        plain["missed"] = (self.ledger.missed | self.stage.missed(self._newest)).to_list()
         return plain
 
     @property
     def phase(self) -> str:
-        """waiting (for the channel), running, paused or disconnected."""
+        """Waiting (for the channel), running, paused or disconnected."""
         if self.paused:
             return "paused"
         if self.receiver.connected:
@@ -328,9 +375,15 @@ class Consumer:
     def problem(self) -> str:
         """Why the run must not count as a success, or ""."""
         if not self.stage.ok:
-            return f"consumer {self.id}: {self.stage.counts.errors} errors, the last: {self.stage.last_error}"
+            return (
+                f"consumer {self.id}: {self.stage.counts.errors} errors, the last:"
+                f" {self.stage.last_error}"
+            )
         if not self.receiver.was_connected:
-            return f"consumer {self.id}: channel {self.input_channel} never came; check its name and EPICS_PVA_ADDR_LIST (pvapy-stream doctor)"
+            return (
+                f"consumer {self.id}: channel {self.input_channel} never came; check its name and"
+                " EPICS_PVA_ADDR_LIST (pvapy-stream doctor)"
+            )
         return ""
 
 
@@ -339,6 +392,11 @@ _SYSTEM_KEYS = ("receiverQueueSize", "skipInitialUpdates", "objectIdOffset", "nS
 
 def _whole(key: str, value: Any) -> int:
     lowest = {"receiverQueueSize": -1, "skipInitialUpdates": 0}.get(key, 1)
-    if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).lstrip("-").isdigit() or int(value) < lowest:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, str))
+        or not str(value).lstrip("-").isdigit()
+        or int(value) < lowest
+    ):
         raise ValueError(f"{key} must be a whole number from {lowest} on, not {value!r}")
     return int(value)

@@ -30,17 +30,27 @@ class ControlChannel:
     """
 
     def __init__(
-        self, server: pva.PvaServer, name: str, id_field: str, stage_id: int, commands: Mapping[str, Command], takes_args: frozenset[str]
+        self,
+        server: pva.PvaServer,
+        name: str,
+        id_field: str,
+        stage_id: int,
+        commands: Mapping[str, Command],
+        takes_args: frozenset[str],
     ) -> None:
         self._server = server
         self.name = name
         self._commands = commands
         self._takes_args = takes_args
-        server.addRecord(name, pva.PvObject(control_type(id_field), {id_field: stage_id}), self._on_put)
+        server.addRecord(
+            name, pva.PvObject(control_type(id_field), {id_field: stage_id}), self._on_put
+        )
 
     def reply(self, message: str) -> None:
         """Write a message to the channel."""
-        self._server.update(self.name, {"statusMessage": message, "command": "", "args": "", **time_fields()})
+        self._server.update(
+            self.name, {"statusMessage": message, "command": "", "args": "", **time_fields()}
+        )
 
     def _on_put(self, record: Any) -> None:
         try:
@@ -52,9 +62,13 @@ class ControlChannel:
 
     def _run(self, command: str, args: str) -> str:
         if not command:
-            raise ValueError(f"no command given; put command as one of {', '.join(sorted(self._commands))}")
+            raise ValueError(
+                f"no command given; put command as one of {', '.join(sorted(self._commands))}"
+            )
         if command not in self._commands:
-            raise ValueError(f"unknown command {command!r}; known are {', '.join(sorted(self._commands))}")
+            raise ValueError(
+                f"unknown command {command!r}; known are {', '.join(sorted(self._commands))}"
+            )
         _log.info("%s: %s %s", self.name, command, args)
         value: Any = None
         if command in self._takes_args:

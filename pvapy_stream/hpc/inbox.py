@@ -86,7 +86,10 @@ class DirectInbox:
             ValueError: a size for a queue.
         """
         if size >= 0:
-            raise ValueError("this stage was started without a receiver queue; start it with --receiver-queue-size to change the size")
+            raise ValueError(
+                "this stage was started without a receiver queue; start it with"
+                " --receiver-queue-size to change the size"
+            )
 
     def drain(self, timeout: float) -> list[Any]:
         """Hand over what waits, for at most `timeout` seconds; returns what is left. No put may follow."""
@@ -96,7 +99,9 @@ class DirectInbox:
 
     def counts(self) -> InboxCounts:
         held = len(self._held)
-        return InboxCounts(self._received, self._rejected, self._received - self._rejected - held, held)
+        return InboxCounts(
+            self._received, self._rejected, self._received - self._rejected - held, held
+        )
 
     def reset_counts(self) -> None:
         self._received = len(self._held)
@@ -106,7 +111,14 @@ class DirectInbox:
 class QueueInbox:
     """A queue and the thread that runs the stage. When it is full, the newest object is rejected."""
 
-    def __init__(self, handle: Handle, reject: Reject, size: int, accumulate: int = -1, accumulation_timeout: float = 1.0) -> None:
+    def __init__(
+        self,
+        handle: Handle,
+        reject: Reject,
+        size: int,
+        accumulate: int = -1,
+        accumulation_timeout: float = 1.0,
+    ) -> None:
         self._handle = handle
         self._reject = reject
         self._size = size
@@ -194,7 +206,9 @@ class QueueInbox:
                 return left
 
     def counts(self) -> InboxCounts:
-        return InboxCounts(self._received, self._rejected, self._delivered, self._queue.qsize() + len(self._batch))
+        return InboxCounts(
+            self._received, self._rejected, self._delivered, self._queue.qsize() + len(self._batch)
+        )
 
     def reset_counts(self) -> None:
         self._received = self._queue.qsize() + len(self._batch)

@@ -19,9 +19,13 @@ _SEARCH_AGAIN_AFTER = 1.0  # s, as in transport.pva
 class MetadataReceiver:
     """Fills one `pvaccess.PvObjectQueue` from one channel, without any Python in between."""
 
-    def __init__(self, channel: MetadataChannel, server_queue_size: int, receiver_queue_size: int) -> None:
+    def __init__(
+        self, channel: MetadataChannel, server_queue_size: int, receiver_queue_size: int
+    ) -> None:
         self.channel = channel
-        self.queue = pva.PvObjectQueue(receiver_queue_size if receiver_queue_size >= 0 else _DEFAULT_QUEUE_SIZE)
+        self.queue = pva.PvObjectQueue(
+            receiver_queue_size if receiver_queue_size >= 0 else _DEFAULT_QUEUE_SIZE
+        )
         # A CA channel gives its value alone unless asked for its time too.
         fields = "value,timeStamp" if channel.provider == "ca" else ""
         self._request = monitor_request(fields, queue_size=server_queue_size)
@@ -35,7 +39,11 @@ class MetadataReceiver:
 
     def keep_up(self) -> None:
         """Search again for a channel that is not there; see `transport.pva`."""
-        if self._pv is not None and not self.connected and time.monotonic() - self._searching_since > _SEARCH_AGAIN_AFTER:
+        if (
+            self._pv is not None
+            and not self.connected
+            and time.monotonic() - self._searching_since > _SEARCH_AGAIN_AFTER
+        ):
             self._pv.stopMonitor()
             self.start()
 
@@ -56,8 +64,13 @@ class MetadataReceiver:
 class Metadata:
     """All metadata channels of a stage."""
 
-    def __init__(self, channels: Sequence[MetadataChannel], server_queue_size: int, receiver_queue_size: int) -> None:
-        self.receivers = [MetadataReceiver(channel, server_queue_size, receiver_queue_size) for channel in channels]
+    def __init__(
+        self, channels: Sequence[MetadataChannel], server_queue_size: int, receiver_queue_size: int
+    ) -> None:
+        self.receivers = [
+            MetadataReceiver(channel, server_queue_size, receiver_queue_size)
+            for channel in channels
+        ]
         self.queues = {receiver.channel.name: receiver.queue for receiver in self.receivers}
 
     def start(self) -> None:

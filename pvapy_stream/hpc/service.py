@@ -59,7 +59,9 @@ class ConsumerService:
         ProcessorError: the processor cannot be loaded or made.
     """
 
-    def __init__(self, settings: ConsumerSettings, consumer_id: int, report: Report, stop: threading.Event) -> None:
+    def __init__(
+        self, settings: ConsumerSettings, consumer_id: int, report: Report, stop: threading.Event
+    ) -> None:
         self._settings = settings
         self._id = consumer_id
         self._report = report
@@ -107,7 +109,14 @@ class ConsumerService:
         if status:
             self._status = StatusChannel(self._server, status, self._consumer.status_type())
         if control:
-            self._control = ControlChannel(self._server, control, "consumerId", self._id, self._commands(), frozenset({"configure"}))
+            self._control = ControlChannel(
+                self._server,
+                control,
+                "consumerId",
+                self._id,
+                self._commands(),
+                frozenset({"configure"}),
+            )
 
     def _commands(self) -> dict[str, Command]:
         consumer = self._consumer
@@ -144,7 +153,9 @@ class ConsumerService:
         self._stop.set()
         return "Stop flag set"
 
-    def _publish(self, final: bool = False, problem: str = "", patience: float = 0.5) -> StageReport:
+    def _publish(
+        self, final: bool = False, problem: str = "", patience: float = 0.5
+    ) -> StageReport:
         """Write the status and hand a report on."""
         with self._publish_lock:
             consumer = self._consumer

@@ -10,7 +10,8 @@ from typing import Any
 
 from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.hpc.processor import UserDataProcessor
-from pvapy_stream.ledger import Ledger, SequenceTracker
+from pvapy_stream.idset import IdSet
+from pvapy_stream.ledger import Ledger, SequenceTracker, union
 from pvapy_stream.pva.objects import IdReader, id_reader
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
@@ -41,7 +42,9 @@ class Output:
         if not self._know_structure:
             self._know_structure = True
             # An output of another structure may have no id: then it goes by its input's.
-            self._read_id = id_reader(self._id_field, pvObject) if pvObject.hasField(self._id_field) else None
+            self._read_id = (
+                id_reader(self._id_field, pvObject) if pvObject.hasField(self._id_field) else None
+            )
         try:
             self._publisher.publish(pvObject)
         except TransportError as error:
@@ -168,10 +171,13 @@ class Stage:
         return self._read_id(obj)
 
     def _went_back(self, value: int) -> None:
-        self.ledger.repeated += 1
-        if self.ledger.repeated == 1 or self.ledger.repeated % _LOG_EVERY == 0:
+        self.ledger.went_back += 1
+        if self.ledger.went_back == 1 or self.ledger.went_back % _LOG_EVERY == 0:
             self._log.warning(
-                "id %d came again or went back (%d times so far); it is processed; did the source restart?", value, self.ledger.repeated
+                "id %d came again or went back (%d times so far); it is processed; did the source"
+                " restart?",
+                value,
+                self.ledger.went_back,
             )
 
     def _failed(self, kind: str, value: int, error: Exception) -> None:
@@ -182,7 +188,14 @@ class Stage:
         if seen == 1 or seen % _LOG_EVERY == 0:
             # The first of a kind comes with its traceback, unless we raised it and its message is enough.
             trace = error if seen == 1 and not isinstance(error, PvapyStreamError) else None
-            self._log.error("object %d failed, %s (%d of this kind so far): %s", value, kind, seen, error, exc_info=trace)
+            self._log.error(
+                "object %d failed, %s (%d of this kind so far): %s",
+                value,
+                kind,
+                seen,
+                error,
+                exc_info=trace,
+            )
 
     def reject(self, policy: str, obj: Any) -> None:
         """Write down an object that was dropped before the stage took it."""
@@ -194,10 +207,9 @@ class Stage:
             except Exception as error:
                 self._failed(NO_ID, 0, error)
                 return
+            # The tracker does not hear of it: objects that came earlier may still wait.
             self.ledger.received.add(value)
             self.ledger.reject(policy, value)
-            # Rejected is not missed: the next id follows this one.
-            self.tracker.observe(value)
 
     def skip_next(self, count: int) -> None:
         """Skip the next objects."""
@@ -248,23 +260,37 @@ class Stage:
     def reset(self) -> None:
         """Begin to count anew; the ledger goes on."""
         with self.lock:
-            self.ledger.missed.update(self.tracker.missed)
+            self.ledger.missed.update(self.missed())
             self.tracker.restart()
             self.counts = StageCounts()
             if self.output is not None:
                 self.output.reset_counts()
             self.call("resetStats", self.processor.resetStats)
 
+    def missed(self, newest: int | None = None) -> IdSet:
+        """Ids that should have come and did not, since the last reset.
+
+        Args:
+            newest: the source's newest id, if it is known; ids up to it are overdue.
+        """
+        missed = self.tracker.missed
+        if newest is not None:
+            missed = missed | self.tracker.overdue(newest)
+        # What was rejected did come.
+        return missed - union(self.ledger.rejected.values()) if missed else missed
+
     def finish(self, newest: int | None = None) -> None:
         """Close the account: what should have come up to the source's newest id is missed."""
         with self.lock:
             if newest is not None:
-                overdue = self.tracker.overdue(newest)
-                self.tracker.missed.update(overdue)
-                self.tracker.n_missed += len(overdue)
-            self.ledger.missed.update(self.tracker.missed)
-            self.tracker.missed = type(self.tracker.missed)()
+                self.tracker.missed.update(self.tracker.overdue(newest))
+            self.ledger.missed.update(self.missed())
             self.counts.end_time = time.time()
+
+    @property
+    def error_counts(self) -> dict[str, int]:
+        """Number of errors by kind, in the whole run."""
+        return dict(self._error_counts)
 
     @property
     def ok(self) -> bool:

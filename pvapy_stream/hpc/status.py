@@ -44,7 +44,12 @@ def publisher_stats(counts: PublisherCounts, seconds: float) -> Stats:
 
 def queue_stats(counts: InboxCounts) -> Stats:
     """`queueStats` of the status channel."""
-    return {"nReceived": counts.received, "nRejected": counts.rejected, "nDelivered": counts.delivered, "nQueued": counts.queued}
+    return {
+        "nReceived": counts.received,
+        "nRejected": counts.rejected,
+        "nDelivered": counts.delivered,
+        "nQueued": counts.queued,
+    }
 
 
 def processor_stats(counts: StageCounts, missed: int, now: float) -> Stats:
@@ -102,7 +107,10 @@ class StatusChannel:
                 status.set({**known, **time_fields()})
             except Exception as error:
                 # One user value of a wrong type must not hide all the others.
-                self._tell("userStats", f"statistics do not fit their types ({error}); userStats is left out")
+                self._tell(
+                    "userStats",
+                    f"statistics do not fit their types ({error}); userStats is left out",
+                )
                 known.pop("userStats", None)
                 status.set({**known, **time_fields()})
             self._server.update(self.name, status)
@@ -112,7 +120,10 @@ class StatusChannel:
         for name, value in stats.items():
             if name not in structure:
                 if path:
-                    self._tell(path + name, f"{path + name} has no type in getStatsPvaTypes(); it is left out")
+                    self._tell(
+                        path + name,
+                        f"{path + name} has no type in getStatsPvaTypes(); it is left out",
+                    )
             elif isinstance(value, dict) and isinstance(structure[name], dict):
                 known[name] = self._known(value, structure[name], f"{path}{name}.")
             else:

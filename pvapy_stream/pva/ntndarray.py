@@ -66,7 +66,11 @@ def to_frame(obj: Any) -> Frame:
         frame_id = obj.getInt("uniqueId")
     except (pva.PvaException, KeyError, AttributeError, TypeError) as error:
         missing = [name for name in _NEEDED if not obj.hasField(name)]
-        hint = f"it lacks {', '.join(missing)}; ask for them with --field-request" if missing else str(error)
+        hint = (
+            f"it lacks {', '.join(missing)}; ask for them with --field-request"
+            if missing
+            else str(error)
+        )
         raise ObjectError(f"the object is no NTNDArray image: {hint}") from error
     if payload is None or isinstance(payload, list):
         payload = np.asarray(payload if payload is not None else [], np.uint8)
@@ -92,7 +96,9 @@ def read_attributes(obj: Any) -> dict[str, Any]:
     for attribute in obj["attribute"]:
         value = attribute.get("value")
         value = value[0] if isinstance(value, tuple) else value
-        values[attribute["name"]] = value.get("value") if isinstance(value, dict) and "value" in value else value
+        values[attribute["name"]] = (
+            value.get("value") if isinstance(value, dict) and "value" in value else value
+        )
     return values
 
 
@@ -106,7 +112,9 @@ def _codec(obj: Any) -> tuple[str, np.dtype | None]:
         kind = obj["codec.parameters"][0]["value"]
         return name, _DTYPE_OF_SCALAR[int(kind)]
     except (pva.PvaException, KeyError, IndexError, TypeError, ValueError) as error:
-        raise ObjectError(f"codec {name!r} does not say the type of its pixels in codec.parameters ({error})") from error
+        raise ObjectError(
+            f"codec {name!r} does not say the type of its pixels in codec.parameters ({error})"
+        ) from error
 
 
 def _color_mode(obj: Any, shape: tuple[int, ...]) -> ColorMode:
@@ -120,7 +128,10 @@ def _color_mode(obj: Any, shape: tuple[int, ...]) -> ColorMode:
             fitting = [mode for mode, planes in by_shape.items() if planes == 3]
             if len(fitting) == 1:
                 return fitting[0]
-    raise ObjectError(f"dimensions {shape} (slowest first) and ColorMode attribute {declared} do not make an image")
+    raise ObjectError(
+        f"dimensions {shape} (slowest first) and ColorMode attribute {declared} do not make an"
+        " image"
+    )
 
 
 def _time_ns(obj: Any) -> int:
@@ -144,7 +155,9 @@ class ObjectBuilder:
     """
 
     def __init__(self, like: Any = None) -> None:
-        self.keeps_structure = like is not None and all(like.hasField(name) for name in pva.NtNdArray().keys())
+        self.keeps_structure = like is not None and all(
+            like.hasField(name) for name in pva.NtNdArray().keys()
+        )
         self.prototype: Any = like.copy() if self.keeps_structure else pva.NtNdArray()
         self._template: Any = None
         self._template_key: tuple[Any, ...] | None = None
@@ -157,9 +170,14 @@ class ObjectBuilder:
         """
         field = _FIELD_OF_DTYPE.get(frame.payload.dtype)
         if field is None:
-            raise ObjectError(f"pixels of type {frame.payload.dtype} cannot be published; NTNDArray has {', '.join(map(str, _SCALAR_OF_DTYPE))}")
+            raise ObjectError(
+                f"pixels of type {frame.payload.dtype} cannot be published; NTNDArray has"
+                f" {', '.join(map(str, _SCALAR_OF_DTYPE))}"
+            )
         if self.keeps_structure and frame.origin is not None:
             obj = frame.origin.copy()
+            if frame.attributes_changed:
+                obj["attribute"] = _merged_attributes(frame)
             _set_layout(obj, frame)
         else:
             obj = self._from_template(frame)
@@ -169,11 +187,18 @@ class ObjectBuilder:
         return obj
 
     def _from_template(self, frame: Frame) -> Any:
-        key = (frame.stored_shape, frame.dtype, frame.codec, frame.color_mode, tuple(frame.attributes.items()))
+        key = (
+            frame.stored_shape,
+            frame.dtype,
+            frame.codec,
+            frame.color_mode,
+            *_attribute_key(frame),
+        )
         if key != self._template_key:
             template = self.prototype.copy()
             template["attribute"] = _attributes(frame)
             _set_layout(template, frame)
+            _set_codec(template, frame)
             self._template, self._template_key = template, key
         obj = self._template.copy()
         if frame.codec:
@@ -200,13 +225,51 @@ def _set_layout(obj: Any, frame: Frame) -> None:
     if obj.getLong("compressedSize") != frame.payload.nbytes:
         obj.setLong("compressedSize", frame.payload.nbytes)
     if obj.getString("codec.name") != frame.codec:
-        kind = pva.PvInt(int(_SCALAR_OF_DTYPE[frame.dtype])) if frame.codec else pva.PvInt(0)
-        obj["codec"] = pva.PvCodec(frame.codec, kind)
+        _set_codec(obj, frame)
+
+
+def _set_codec(obj: Any, frame: Frame) -> None:
+    kind = int(_SCALAR_OF_DTYPE[frame.dtype]) if frame.codec else 0
+    obj["codec"] = pva.PvCodec(frame.codec, pva.PvInt(kind))
 
 
 def _attributes(frame: Frame) -> list[Any]:
     values = {**frame.attributes, "ColorMode": int(frame.color_mode)}
     return [pva.NtAttribute(name, _pv_value(value)) for name, value in values.items()]
+
+
+def _merged_attributes(frame: Frame) -> list[Any]:
+    """The frame's attributes; those its origin has with the same value keep their type, source and description."""
+    origin: Any = frame.origin
+    before = read_attributes(origin)
+    kept = {attribute["name"]: attribute for attribute in origin["attribute"]}
+    values = dict(frame.attributes)
+    if "ColorMode" in values or frame.color_mode is not ColorMode.MONO:
+        values["ColorMode"] = int(frame.color_mode)
+    return [
+        (
+            kept[name]
+            if name in kept and np.array_equal(before[name], value)
+            else pva.NtAttribute(name, _pv_value(value))
+        )
+        for name, value in values.items()
+    ]
+
+
+def _attribute_key(frame: Frame) -> tuple[Any, ...]:
+    """What tells attributes apart: types too, for 1 == 1.0 == True."""
+    return tuple(
+        (
+            name,
+            type(value),
+            (
+                (value.dtype.str, value.shape, value.tobytes())
+                if isinstance(value, np.ndarray)
+                else value
+            ),
+        )
+        for name, value in frame.attributes.items()
+    )
 
 
 def _pv_value(value: Any) -> Any:
@@ -217,7 +280,13 @@ def _pv_value(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return pva.PvDouble(float(value))
     if isinstance(value, (np.ndarray, list, tuple)):
-        array = np.asarray(value)
-        kind = _SCALAR_OF_DTYPE.get(array.dtype, pva.STRING)
-        return pva.PvObject({"value": [kind]}, {"value": array.tolist()})
+        array = np.asarray(value).reshape(-1)
+        if array.dtype == np.int8:
+            # The binding takes no list of signed bytes.
+            array = array.astype(np.int16)
+        kind = pva.BOOLEAN if array.dtype == np.bool_ else _SCALAR_OF_DTYPE.get(array.dtype)
+        return pva.PvObject(
+            {"value": [kind or pva.STRING]},
+            {"value": array.tolist() if kind else [str(part) for part in array]},
+        )
     return pva.PvString(str(value))

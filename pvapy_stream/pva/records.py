@@ -13,8 +13,18 @@ RECEIVER = {
     "nReceived": pva.ULONG, "receivedRate": _RATES, "nRejected": pva.ULONG, "rejectedRate": _RATES,
     "nErrors": pva.ULONG, "errorRate": _RATES, "nOverruns": pva.ULONG, "overrunRate": _RATES,
 }  # fmt: skip
-PUBLISHER = {"nPublished": pva.ULONG, "publishedRate": _RATES, "nErrors": pva.ULONG, "errorRate": _RATES}
-QUEUE = {"nReceived": pva.ULONG, "nRejected": pva.ULONG, "nDelivered": pva.ULONG, "nQueued": pva.ULONG}
+PUBLISHER = {
+    "nPublished": pva.ULONG,
+    "publishedRate": _RATES,
+    "nErrors": pva.ULONG,
+    "errorRate": _RATES,
+}
+QUEUE = {
+    "nReceived": pva.ULONG,
+    "nRejected": pva.ULONG,
+    "nDelivered": pva.ULONG,
+    "nQueued": pva.ULONG,
+}
 PROCESSOR = {
     "runtime": pva.DOUBLE, "startTime": pva.DOUBLE, "endTime": pva.DOUBLE, "receivingTime": pva.DOUBLE,
     "firstObjectTime": pva.DOUBLE, "lastObjectTime": pva.DOUBLE, "firstObjectId": pva.LONG, "lastObjectId": pva.LONG,
@@ -56,6 +66,6 @@ def consumer_status_type(user_types: dict[str, Any]) -> dict[str, Any]:
 
 
 def time_fields(now: float | None = None) -> dict[str, Any]:
-    """objectTime and objectTimestamp of a status or reply."""
+    """ObjectTime and objectTimestamp of a status or reply."""
     now = time.time() if now is None else now
     return {"objectTime": now, "objectTimestamp": pva.PvTimeStamp(now)}

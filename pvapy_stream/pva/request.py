@@ -18,12 +18,24 @@ class Distributor:
 
     def option(self) -> str:
         """``plugin=key:value;…``, or "" when nothing is asked for."""
-        keys = {"group": self.group, "set": self.client_set, "trigger": self.trigger, "updates": self.updates, "mode": self.mode}
+        keys = {
+            "group": self.group,
+            "set": self.client_set,
+            "trigger": self.trigger,
+            "updates": self.updates,
+            "mode": self.mode,
+        }
         parts = [f"{key}:{value}" for key, value in keys.items() if value]
         return f"{self.plugin}={';'.join(parts)}" if parts else ""
 
 
-def monitor_request(fields: str = "", *, id_field: str = "", queue_size: int = 0, distributor: Distributor | None = None) -> str:
+def monitor_request(
+    fields: str = "",
+    *,
+    id_field: str = "",
+    queue_size: int = 0,
+    distributor: Distributor | None = None,
+) -> str:
     """Make a monitor request.
 
     Args:
@@ -32,7 +44,14 @@ def monitor_request(fields: str = "", *, id_field: str = "", queue_size: int = 0
         queue_size: objects the server keeps for this monitor; 0 for its default.
         distributor: what to ask of the distributor plugin.
     """
-    names = [name for name in (part.strip() for part in fields.strip().removeprefix("field(").removesuffix(")").split(",")) if name]
+    names = [
+        name
+        for name in (
+            part.strip()
+            for part in fields.strip().removeprefix("field(").removesuffix(")").split(",")
+        )
+        if name
+    ]
     option = distributor.option() if distributor else ""
     if names:
         # The id field goes first and carries the plugin: asked of the whole structure (_), the

@@ -44,8 +44,14 @@ class HostedPublisher:
             self._server.update(self.channel, obj)
         except Exception as error:
             self._errors += 1
-            hint = "; a channel keeps the structure of its first object (see getOutputPvObjectType)" if "definitions" in str(error) else ""
-            raise TransportError(f"cannot publish on channel {self.channel}: {error}{hint}") from error
+            hint = (
+                "; a channel keeps the structure of its first object (see getOutputPvObjectType)"
+                if "definitions" in str(error)
+                else ""
+            )
+            raise TransportError(
+                f"cannot publish on channel {self.channel}: {error}{hint}"
+            ) from error
         self._published += 1
 
     def stop(self) -> None:

@@ -24,7 +24,9 @@ class MemoryReceiver:
             TransportError: the receiver is not started.
         """
         if self._deliver is None:
-            raise TransportError("the memory receiver is not started; call start(deliver) before feed(obj)")
+            raise TransportError(
+                "the memory receiver is not started; call start(deliver) before feed(obj)"
+            )
         self._received += 1
         self._newest = obj
         self._deliver(obj)

@@ -30,7 +30,9 @@ class MonitorReceiver:
         probe: request with which `newest` asks; the fewer fields, the cheaper.
     """
 
-    def __init__(self, channel: str, request: str = "field()", provider: str = "pva", probe: str = "field()") -> None:
+    def __init__(
+        self, channel: str, request: str = "field()", provider: str = "pva", probe: str = "field()"
+    ) -> None:
         self.channel = channel
         self._request = request
         self._probe = probe
@@ -86,7 +88,11 @@ class MonitorReceiver:
                 _log.exception("channel %s: an object could not be delivered", self.channel)
 
     def keep_up(self) -> None:
-        if self._deliver is None or self._connected or time.monotonic() - self._absent_since < _SEARCH_AGAIN_AFTER:
+        if (
+            self._deliver is None
+            or self._connected
+            or time.monotonic() - self._absent_since < _SEARCH_AGAIN_AFTER
+        ):
             return
         self._close()
         self._search()

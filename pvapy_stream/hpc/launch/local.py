@@ -17,23 +17,38 @@ from pvapy_stream.hpc.service import ConsumerService, StageReport
 from pvapy_stream.ledger import Ledger
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import ConsumerSettings
+from pvapy_stream.signals import run_until_signal
 
 _TICK = 0.2  # s
 _END_GRACE = 5.0  # s; beyond the time to drain, before a process is ended by force
 
-Show = Callable[[Mapping[int, StageReport]], None]
+Ledgers = list[dict[str, Any]]
+Show = Callable[[Mapping[int, StageReport], Ledgers], None]
 
 _log = logging.getLogger(__name__)
 
 
-def run_here(settings: ConsumerSettings, stop: threading.Event, show: Show) -> StageReport:
-    """Run the one consumer of the settings in this process.
+def run_consumers(settings: ConsumerSettings, stop: threading.Event, show: Show) -> str:
+    """Run the consumers of the settings: one in this process, several in processes of their own.
+
+    Args:
+        settings: what to run.
+        stop: ends them in order when it is set.
+        show: gets the newest reports by id, and the accounts of all processes there have been.
+
+    Returns:
+        why the run is no success, or "".
 
     Raises:
-        ProcessorError: the processor cannot be loaded or made.
+        ProcessorError: the processor of the one consumer cannot be loaded or made.
     """
-    consumer_id = settings.ids[0]
-    return ConsumerService(settings, consumer_id, lambda report: show({consumer_id: report}), stop).run()
+    if len(settings.ids) > 1:
+        return Supervisor(settings, stop, show).run()
+    number = settings.ids[0]
+    service = ConsumerService(
+        settings, number, lambda report: show({number: report}, [report.ledger]), stop
+    )
+    return service.run().problem
 
 
 @dataclass(slots=True)
@@ -63,6 +78,7 @@ class Supervisor:
         # EPICS has threads as soon as it is used: a forked child would inherit their locks.
         self._context = multiprocessing.get_context("spawn")
         self._workers = [_Worker(consumer_id) for consumer_id in settings.ids]
+        self._started_at = time.monotonic()
 
     def run(self) -> str:
         """Run until all consumers have ended; returns why it is no success, or ""."""
@@ -73,26 +89,32 @@ class Supervisor:
             if self._stop.is_set() and asked_at is None:
                 asked_at = time.monotonic()
                 self._ask_to_stop()
-            if asked_at is not None and time.monotonic() - asked_at > self._settings.drain_timeout + _END_GRACE:
+            if (
+                asked_at is not None
+                and time.monotonic() - asked_at > self._settings.drain_timeout + _END_GRACE
+            ):
                 self._end_by_force()
             self._listen()
         return "; ".join(worker.problem for worker in self._workers if worker.problem)
 
-    def ledgers(self) -> list[dict[str, Any]]:
+    def _ledgers(self) -> Ledgers:
         """Accounts of all processes, also of those that died."""
         current = [worker.report.ledger for worker in self._workers if worker.report is not None]
         return [ledger for worker in self._workers for ledger in worker.past_ledgers] + current
 
-    @property
-    def pids(self) -> dict[int, int]:
-        """Process ids by consumer id."""
-        return {worker.consumer_id: worker.process.pid for worker in self._workers if not worker.ended}
-
     def _start(self, worker: _Worker) -> None:
+        settings = self._settings
+        if settings.runtime > 0:
+            # A process that is started again ends with the others.
+            settings = settings.replace(
+                runtime=max(0.1, settings.runtime - (time.monotonic() - self._started_at))
+            )
         ours, theirs = self._context.Pipe()
         worker.pipe = ours
         worker.process = self._context.Process(
-            target=_run_child, args=(self._settings, worker.consumer_id, theirs), name=f"consumer-{worker.consumer_id}"
+            target=_run_child,
+            args=(settings, worker.consumer_id, theirs),
+            name=f"consumer-{worker.consumer_id}",
         )
         worker.process.start()
         # Only the child may hold its end, or its death would not close the pipe.
@@ -104,7 +126,10 @@ class Supervisor:
         for worker in running:
             by_source[worker.pipe] = worker
             by_source[worker.process.sentinel] = worker
-        heard = {by_source[source].consumer_id: by_source[source] for source in wait(list(by_source), _TICK)}
+        heard = {
+            by_source[source].consumer_id: by_source[source]
+            for source in wait(list(by_source), _TICK)
+        }
         news = False
         for worker in heard.values():
             news |= self._receive(worker)
@@ -113,7 +138,12 @@ class Supervisor:
                 self._bury(worker)
                 news = True
         if news:
-            self._show({worker.consumer_id: worker.report for worker in self._workers if worker.report is not None})
+            reports = {
+                worker.consumer_id: worker.report
+                for worker in self._workers
+                if worker.report is not None
+            }
+            self._show(reports, self._ledgers())
 
     def _receive(self, worker: _Worker) -> bool:
         news = False
@@ -142,12 +172,23 @@ class Supervisor:
             worker.report = None
         if self._stop.is_set() or worker.restarts >= self._settings.max_restarts:
             worker.ended = True
-            worker.problem = f"consumer {worker.consumer_id} died ({how}) after {worker.restarts} restarts"
+            worker.problem = (
+                f"consumer {worker.consumer_id} died ({how}) after {worker.restarts} restarts"
+            )
             _log.error("%s", worker.problem)
             return
         worker.restarts += 1
-        worker.problem = f"consumer {worker.consumer_id} died {worker.restarts} times, the last time by {how}, and was started again"
-        _log.error("consumer %d died (%s); restart %d of at most %d", worker.consumer_id, how, worker.restarts, self._settings.max_restarts)
+        worker.problem = (
+            f"consumer {worker.consumer_id} died {worker.restarts} times, the last time by {how},"
+            " and was started again"
+        )
+        _log.error(
+            "consumer %d died (%s); restart %d of at most %d",
+            worker.consumer_id,
+            how,
+            worker.restarts,
+            self._settings.max_restarts,
+        )
         self._start(worker)
 
     def _ask_to_stop(self) -> None:
@@ -173,11 +214,16 @@ def _exit_words(code: int | None) -> str:
 
 def _run_child(settings: ConsumerSettings, consumer_id: int, pipe: Connection) -> None:
     """Body of a consumer's process."""
-    stop = threading.Event()
-    # Ctrl-C reaches the whole process group; the parent alone decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     configure_logging(settings)
+    # Ctrl-C reaches the whole process group; the parent alone decides.
+    run_until_signal(
+        lambda stop: _serve(settings, consumer_id, pipe, stop), [signal.SIGTERM], [signal.SIGINT]
+    )
+
+
+def _serve(
+    settings: ConsumerSettings, consumer_id: int, pipe: Connection, stop: threading.Event
+) -> None:
     threading.Thread(target=_obey, args=(pipe, stop), name="parent", daemon=True).start()
     lock = threading.Lock()
 
@@ -192,7 +238,16 @@ def _run_child(settings: ConsumerSettings, consumer_id: int, pipe: Connection) -
     try:
         ConsumerService(settings, consumer_id, report, stop).run()
     except PvapyStreamError as error:
-        report(StageReport(consumer_id, "failed", {}, Ledger("consumer", consumer_id).to_dict(), f"consumer {consumer_id}: {error}", True))
+        report(
+            StageReport(
+                consumer_id,
+                "failed",
+                {},
+                Ledger("consumer", consumer_id).to_dict(),
+                f"consumer {consumer_id}: {error}",
+                True,
+            )
+        )
 
 
 def _obey(pipe: Connection, stop: threading.Event) -> None:

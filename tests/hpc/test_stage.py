@@ -1,0 +1,155 @@
+"""Each object that a stage takes has one fate."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pvaccess as pva
+import pytest
+
+from pvapy_stream.errors import TransportError
+from pvapy_stream.hpc.processor import UserDataProcessor
+from pvapy_stream.hpc.stage import NO_ID, Output, Stage
+from pvapy_stream.ledger import Ledger, SequenceTracker
+from pvapy_stream.transport.memory import MemoryPublisher
+
+
+def obj(number: int) -> pva.PvObject:
+    return pva.PvObject({"id": pva.LONG, "x": pva.DOUBLE}, {"id": number, "x": number / 2})
+
+
+class Choosy(UserDataProcessor):
+    """Fails at some ids."""
+
+    bad: frozenset[int] = frozenset()
+
+    def process(self, pvObject: Any) -> Any:
+        if pvObject["id"] in self.bad:
+            raise ValueError(f"no {pvObject['id']}")
+        return super().process(pvObject)
+
+
+class Broken(MemoryPublisher):
+    def publish(self, obj: Any) -> None:
+        raise TransportError("the cable is out")
+
+
+def make(
+    processor: UserDataProcessor | None = None,
+    publisher: MemoryPublisher | None = None,
+    skip: int = 0,
+    **tracker: int,
+) -> Stage:
+    processor = processor or UserDataProcessor()
+    ledger = Ledger("consumer", 1)
+    publisher = publisher or MemoryPublisher()
+    stage = Stage(
+        processor,
+        ledger,
+        SequenceTracker(**tracker),
+        id_field="id",
+        skip=skip,
+        open_output=lambda _: Output(publisher, ledger, "id"),
+    )
+    processor.outputChannel = "out"
+    return stage
+
+
+def feed(stage: Stage, *ids: int) -> None:
+    for number in ids:
+        stage.handle(obj(number))
+
+
+def test_the_first_objects_are_skipped_and_the_rest_processed_and_published() -> None:
+    publisher = MemoryPublisher()
+    stage = make(publisher=publisher, skip=2)
+    feed(stage, 5, 6, 7, 8)
+    assert list(stage.ledger.skipped) == [5, 6]
+    assert list(stage.ledger.processed) == list(stage.ledger.published) == [7, 8]
+    assert [o["id"] for o in publisher.objects] == [7, 8]
+    assert stage.counts.first_id == 7
+    assert stage.ok
+
+
+def test_an_error_is_counted_logged_once_and_the_next_object_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    processor = Choosy()
+    processor.bad = frozenset({2, 3})
+    stage = make(processor)
+    with caplog.at_level(logging.ERROR):
+        feed(stage, 1, 2, 3, 4)
+    assert {reason: list(ids) for reason, ids in stage.ledger.failed.items()} == {
+        "process: ValueError": [2, 3]
+    }
+    assert list(stage.ledger.processed) == [1, 4]
+    assert len(caplog.records) == 1
+    assert "no 2" in caplog.text
+    assert "no 3" in stage.last_error
+    assert not stage.ok
+
+
+def test_what_cannot_be_published_is_failed_even_if_the_processor_hides_it() -> None:
+    class Hides(UserDataProcessor):
+        def process(self, pvObject: Any) -> Any:
+            try:
+                self.updateOutputChannel(pvObject)
+            except TransportError:
+                pass
+
+    for processor in (UserDataProcessor(), Hides()):
+        stage = make(processor, Broken())
+        feed(stage, 1)
+        assert list(stage.ledger.failed) == ["publishing: the cable is out"]
+        assert not stage.ledger.processed
+        assert not stage.ledger.published
+
+
+def test_objects_without_the_id_field_fail_with_a_hint_and_do_not_stop_the_others() -> None:
+    stage = make()
+    stage.handle(pva.PvObject({"y": pva.INT}, {"y": 1}))
+    assert list(stage.ledger.failed) == [NO_ID]
+    assert "--oid-field" in stage.last_error
+    feed(stage, 1)
+    assert list(stage.ledger.processed) == [1]
+
+
+def test_missed_ids_are_known_and_ids_that_go_back_are_processed() -> None:
+    stage = make()
+    feed(stage, 1, 2, 5, 6, 1, 2)
+    assert list(stage.tracker.missed) == [3, 4]
+    assert stage.counts.processed == 6
+    assert stage.ledger.went_back == 1
+
+
+def test_a_source_that_came_back_shows_an_old_object_which_is_skipped() -> None:
+    stage = make(skip=1)
+    feed(stage, 0, 1, 2, 3)
+    assert stage.handle_again(obj(3))
+    assert not stage.handle_again(obj(9))
+    assert list(stage.ledger.skipped) == [0, 3]
+
+
+def test_reset_counts_anew_but_the_ledger_goes_on() -> None:
+    stage = make()
+    feed(stage, 1, 3)
+    stage.reset()
+    assert stage.counts.processed == 0
+    assert not stage.missed()
+    feed(stage, 4)
+    stage.finish(newest=6)
+    assert list(stage.ledger.processed) == [1, 3, 4]
+    assert list(stage.ledger.missed) == [2, 5, 6]
+
+
+def test_rejected_objects_are_not_missed() -> None:
+    stage = make()
+    feed(stage, 1, 2)
+    stage.reject("receiver queue full", obj(5))
+    feed(stage, 3, 4, 6)
+    assert list(stage.ledger.rejected["receiver queue full"]) == [5]
+    assert not stage.missed()
+    stage.leave([obj(7)])
+    assert list(stage.ledger.left) == [7]
+    assert not stage.ledger.without_fate()

@@ -1,0 +1,147 @@
+"""The distribution examples of the published page: which ids does each consumer get?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pvapy_stream.ledger import Ledger, read_ledgers
+from tests.support import Commands, Program, Source, command, pvget, wait_for_monitors, wait_until
+
+N = 120
+
+
+def run_of(start: int, width: int, period: int) -> list[int]:
+    """Runs of ids as the distributor hands them out."""
+    return [i for i in range(1, N + 1) if (i - 1) % period in range(start, start + width)]
+
+
+def stop_all(prefix: str, ids: list[int], programs: list[Program]) -> None:
+    for number in ids:
+        assert command(f"{prefix}control:{number}", "stop").startswith("Stop")
+    for program in programs:
+        assert program.wait() == 0, program.text
+
+
+def processed(files: list[Path]) -> dict[int, Ledger]:
+    return {ledger.stage_id: ledger for file in files for ledger in read_ledgers(file)}
+
+
+def channels(prefix: str) -> list[str]:
+    return [
+        "-sc",
+        f"{prefix}status:*",
+        "-cc",
+        f"{prefix}control:*",
+        "-oc",
+        f"{prefix}out:*",
+        "-sqs",
+        "200",
+    ]
+
+
+def test_one_consumer_gets_every_id(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    file = tmp_path / "ledger.json"
+    program = commands("consumer", "-ic", source.channel, *channels(prefix), "--ledger", file)
+    wait_for_monitors([f"{prefix}status:1"])
+    source.publish(range(1, N + 1))
+    wait_until(lambda: pvget(f"{prefix}status:1")["processorStats"]["nProcessed"] == N)
+    stats = pvget(f"{prefix}status:1")
+    assert stats["processorStats"]["firstObjectId"] == 1
+    assert stats["processorStats"]["lastObjectId"] == N
+    assert stats["processorStats"]["nMissed"] == 0
+    assert stats["publisherStats"]["nPublished"] == N
+    assert pvget(f"{prefix}out:1")["uniqueId"] == N
+    stop_all(prefix, [1], [program])
+    assert list(processed([file])[1].processed) == list(range(1, N + 1))
+
+
+@pytest.mark.parametrize(("options", "width"), [([], 1), (["-du", "1"], 1), (["-du", "4"], 4)])
+def test_two_consumers_share_the_ids(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path, options: list[str], width: int
+) -> None:
+    file = tmp_path / "ledger.json"
+    program = commands(
+        "consumer", "-ic", source.channel, "-nc", "2", "-dg", "share", "-dt", "uniqueId", *options,
+        *channels(prefix), "--ledger", file,
+    )  # fmt: skip
+    wait_for_monitors([f"{prefix}status:1", f"{prefix}status:2"])
+    source.publish(range(1, N + 1))
+    stats = [
+        wait_until(
+            lambda k=k: (
+                (s := pvget(f"{prefix}status:{k}"))["processorStats"]["nProcessed"] == N / 2 and s
+            )
+        )
+        for k in (1, 2)
+    ]
+    assert [s["processorStats"]["nMissed"] for s in stats] == [0, 0]
+    stop_all(prefix, [1, 2], [program])
+    ledgers = processed([file])
+    # Which of the two comes first is the server's choice.
+    got = sorted(list(ledgers[k].processed) for k in (1, 2))
+    assert got == [run_of(0, width, 2 * width), run_of(width, width, 2 * width)]
+    assert not ledgers[1].missed
+    assert not ledgers[2].missed
+
+
+def test_sets_get_runs_and_all_of_a_set_the_same(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    programs = [
+        commands(
+            "consumer",
+            "-ic",
+            source.channel,
+            "-cid",
+            ids,
+            "-dg",
+            "share",
+            "-ds",
+            name,
+            "-dt",
+            "uniqueId",
+            "-du",
+            "3",
+            "-nds",
+            "2",
+            *channels(prefix),
+            "--ledger",
+            file,
+        )  # fmt: skip
+        for name, ids, file in (("A", "1,2", files[0]), ("B", "range(3,5)", files[1]))
+    ]
+    wait_for_monitors(f"{prefix}status:{k}" for k in (1, 2, 3, 4))
+    source.publish(range(1, N + 1))
+    for k in (1, 2, 3, 4):
+        wait_until(
+            lambda k=k: pvget(f"{prefix}status:{k}")["processorStats"]["nProcessed"] == N / 2
+        )
+    stop_all(prefix, [1, 3], [])
+    stop_all(prefix, [2, 4], programs)
+    ledgers = processed(files)
+    assert list(ledgers[1].processed) == list(ledgers[2].processed)
+    assert list(ledgers[3].processed) == list(ledgers[4].processed)
+    assert sorted(list(ledgers[k].processed) for k in (1, 3)) == [run_of(0, 3, 6), run_of(3, 3, 6)]
+    assert not any(ledger.missed for ledger in ledgers.values())
+
+
+def test_distributor_and_field_request_together(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    program = commands(
+        "consumer", "-ic", source.channel, "-nc", "2", "-dg", "share", "-dt", "uniqueId", "-fr", "value,dimension",
+        *channels(prefix),
+    )  # fmt: skip
+    wait_for_monitors([f"{prefix}status:1", f"{prefix}status:2"])
+    source.publish(range(1, N + 1))
+    for k in (1, 2):
+        wait_until(
+            lambda k=k: pvget(f"{prefix}status:{k}")["processorStats"]["nProcessed"] == N / 2
+        )
+    assert set(pvget(f"{prefix}out:1")) == {"uniqueId", "value", "dimension"}
+    stop_all(prefix, [1, 2], [program])
