@@ -1,3 +1,16 @@
 """Distributed, real-time streaming of detector data over EPICS PVAccess."""
 
 __version__ = "0.1.0"
+
+from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.frame import ColorMode, Frame
+from pvapy_stream.hpc.processor import FrameProcessor, UserDataProcessor
+
+__all__ = [
+    "ColorMode",
+    "Frame",
+    "FrameProcessor",
+    "PvapyStreamError",
+    "UserDataProcessor",
+    "__version__",
+]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ _BITSHUFFLE_BLOCK = 8192  # bytes, for all pixel types
 Bytes = NDArray[np.uint8]
 
 
-def decompress(codec: str, payload: Bytes, dtype: np.dtype, size: int) -> NDArray:
+def decompress(codec: str, payload: Bytes, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
     """Decompress one payload.
 
     Args:
@@ -73,21 +74,26 @@ def strip_hdf5_header(codec: str, chunk: bytes, size: int) -> bytes:
         # Only the header tells of another block size than bitshuffle's own.
         return chunk[_HDF5_HEADER.size :] if header == _BITSHUFFLE_BLOCK else chunk
     blocks = _lz4_blocks(chunk, size, header)
-    # A block that did not shrink is stored raw by the HDF5 filter, which a bare LZ4 decoder cannot read.
+    # A block that did not shrink is stored raw by the HDF5 filter, which a bare LZ4 decoder cannot
+    # read.
     return bytes(blocks[0][0]) if len(blocks) == 1 and len(blocks[0][0]) != blocks[0][1] else chunk
 
 
-def _hdf5_header(payload: bytes | Bytes, size: int) -> int | None:
+def _view(payload: bytes | Bytes) -> memoryview:
+    return memoryview(payload) if isinstance(payload, bytes) else payload.data
+
+
+def _hdf5_header(payload: Any, size: int) -> int | None:
     """Block size in bytes if the payload starts with an HDF5 filter header, else None."""
     if len(payload) < _HDF5_HEADER.size:
         return None
-    uncompressed, block = _HDF5_HEADER.unpack_from(memoryview(payload))
+    uncompressed, block = _HDF5_HEADER.unpack_from(_view(payload))
     return block if uncompressed == size else None
 
 
-def _lz4_blocks(payload: bytes | Bytes, size: int, block: int) -> list[tuple[memoryview, int]]:
+def _lz4_blocks(payload: Any, size: int, block: int) -> list[tuple[memoryview, int]]:
     """Compressed bytes and uncompressed length of each block behind an HDF5 lz4 header."""
-    view, at, left = memoryview(payload), _HDF5_HEADER.size, size
+    view, at, left = _view(payload), _HDF5_HEADER.size, size
     blocks: list[tuple[memoryview, int]] = []
     while left > 0:
         (length,) = _BLOCK_LENGTH.unpack_from(view, at)
@@ -98,12 +104,12 @@ def _lz4_blocks(payload: bytes | Bytes, size: int, block: int) -> list[tuple[mem
     return blocks
 
 
-def _blosc(payload: Bytes, dtype: np.dtype, size: int) -> NDArray:
+def _blosc(payload: Bytes, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
     blosc = require("blosc", "codecs")
     return np.frombuffer(blosc.decompress(payload.tobytes()), dtype)
 
 
-def _lz4(payload: Bytes, dtype: np.dtype, size: int) -> NDArray:
+def _lz4(payload: Bytes, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
     block = require("lz4.block", "codecs")
     header = _hdf5_header(payload, size)
     if header is None:
@@ -119,7 +125,7 @@ def _lz4(payload: Bytes, dtype: np.dtype, size: int) -> NDArray:
     return np.frombuffer(b"".join(parts), dtype)
 
 
-def _bslz4(payload: Bytes, dtype: np.dtype, size: int) -> NDArray:
+def _bslz4(payload: Bytes, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
     bitshuffle = require("bitshuffle", "codecs")
     header = _hdf5_header(payload, size)
     elements = 0 if header is None else header // dtype.itemsize
@@ -127,7 +133,7 @@ def _bslz4(payload: Bytes, dtype: np.dtype, size: int) -> NDArray:
     return bitshuffle.decompress_lz4(body, (size // dtype.itemsize,), dtype, elements)
 
 
-_DECODERS: dict[str, Callable[[Bytes, np.dtype, int], NDArray]] = {
+_DECODERS: dict[str, Callable[[Bytes, np.dtype[Any], int], NDArray[Any]]] = {
     "blosc": _blosc,
     "lz4": _lz4,
     "bslz4": _bslz4,

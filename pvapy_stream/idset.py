@@ -18,12 +18,12 @@ _MERGE_AT = 4096
 
 
 class Comb(NamedTuple):
-    """``count`` runs of ``width`` ids, one every ``period`` ids, from ``first`` on."""
+    """``times`` runs of ``width`` ids, one every ``period`` ids, from ``first`` on."""
 
     first: int
     width: int
     period: int
-    count: int
+    times: int
 
 
 class IdSet:
@@ -33,13 +33,26 @@ class IdSet:
     of the owner's, since each addition leaves the set whole.
     """
 
-    __slots__ = ("_combs", "_end", "_merge_at", "_start")
+    __slots__ = (
+        "_closed",
+        "_end",
+        "_first",
+        "_merge_at",
+        "_next",
+        "_period",
+        "_start",
+        "_times",
+        "_width",
+    )
 
     def __init__(self, ids: Iterable[int] = ()) -> None:
-        self._combs: list[Comb] = []
+        self._closed: list[Comb] = []
+        # The pattern that is growing: `times` whole runs, none when it is 0.
+        self._first = self._width = self._period = self._times = 0
         # The run that is growing, [start, end); empty when they are equal.
-        self._start = 0
-        self._end = 0
+        self._start = self._end = 0
+        # Where the run after it has to start for the pattern to go on; None without a pattern.
+        self._next: int | None = None
         self._merge_at = _MERGE_AT
         for value in ids:
             self.add(value)
@@ -48,9 +61,12 @@ class IdSet:
         """Add one id."""
         if value == self._end and self._start != value:
             self._end = value + 1
-            return
-        self._close_run()
-        self._start, self._end = value, value + 1
+        elif value == self._next and self._end - self._start == self._width:
+            self._times += 1
+            self._start, self._end = value, value + 1
+            self._next = value + self._period
+        else:
+            self._begin_run(value, value + 1)
 
     def add_range(self, first: int, last: int) -> None:
         """Add all ids from first to last, both included."""
@@ -58,58 +74,70 @@ class IdSet:
             return
         if first == self._end and self._start != first:
             self._end = last + 1
-            return
-        self._close_run()
-        self._start, self._end = first, last + 1
+        else:
+            self._begin_run(first, last + 1)
 
     def add_comb(self, comb: Comb) -> None:
         """Add a whole pattern."""
-        if comb.count > 0 and comb.width > 0:
-            self._close_run()
-            self._combs.append(comb)
+        if comb.times > 0 and comb.width > 0:
+            self._close()
+            self._closed.append(comb)
 
     def update(self, other: IdSet) -> None:
         """Add all ids of another set."""
         for comb in other.combs():
             self.add_comb(comb)
 
-    def _close_run(self) -> None:
-        start, width = self._start, self._end - self._start
-        if width == 0:
+    def _begin_run(self, start: int, end: int) -> None:
+        """Begin a run that the fast ways cannot take; see whether it begins or goes on with a pattern."""
+        self._close()
+        self._start, self._end = start, end
+        last = self._closed[-1] if self._closed else None
+        if last is None or start <= last.first:
             return
-        self._start = self._end = 0
-        if self._combs:
-            comb = self._combs[-1]
-            if comb.width == width:
-                if comb.count == 1 and start >= comb.first + width:
-                    self._combs[-1] = Comb(comb.first, width, start - comb.first, 2)
-                    return
-                if start == comb.first + comb.period * comb.count:
-                    self._combs[-1] = comb._replace(count=comb.count + 1)
-                    return
-        self._combs.append(Comb(start, width, width, 1))
-        if len(self._combs) >= self._merge_at:
+        period = last.period if last.times > 1 else start - last.first
+        if period > last.width and start == last.first + period * last.times:
+            self._closed.pop()
+            self._first, self._width, self._period, self._times = (
+                last.first,
+                last.width,
+                period,
+                last.times,
+            )
+            self._next = start + period
+
+    def _close(self) -> None:
+        """Put away the growing run and pattern."""
+        self._closed.extend(self._open_combs())
+        self._start = self._end = self._times = 0
+        self._next = None
+        if len(self._closed) >= self._merge_at:
             self._merge()
+
+    def _open_combs(self) -> list[Comb]:
+        start, width, times = self._start, self._end - self._start, self._times
+        if times and width == self._width:
+            return [Comb(self._first, self._width, self._period, times + 1)]
+        pattern = [Comb(self._first, self._width, self._period, times)] if times else []
+        return [*pattern, Comb(start, width, width, 1)] if width else pattern
 
     def _merge(self) -> None:
         merged = IdSet()
         for start, end in self.ranges().tolist():
             merged.add_range(start, end - 1)
-        merged._close_run()
-        self._combs = merged._combs
+        self._closed = merged.combs()
         # Ids without any pattern cannot shrink; do not try again at each of them.
-        self._merge_at = max(_MERGE_AT, 2 * len(self._combs))
+        self._merge_at = max(_MERGE_AT, 2 * len(self._closed))
 
     def combs(self) -> list[Comb]:
         """The patterns; ids that were added twice may be in two of them."""
-        open_run = [Comb(self._start, self._end - self._start, self._end - self._start, 1)] if self._end > self._start else []
-        return [*self._combs, *open_run]
+        return [*self._closed, *self._open_combs()]
 
     def ranges(self) -> NDArray[np.int64]:
         """Disjoint, sorted, half-open ranges: (n, 2) array of start and end."""
-        parts = []
-        for first, width, period, count in self.combs():
-            starts = first + period * np.arange(count, dtype=np.int64)
+        parts: list[NDArray[np.int64]] = []
+        for first, width, period, times in self.combs():
+            starts = first + period * np.arange(times, dtype=np.int64)
             parts.append(np.stack([starts, starts + width], axis=1))
         return _union(np.concatenate(parts)) if parts else np.empty((0, 2), np.int64)
 
@@ -117,11 +145,14 @@ class IdSet:
         return int(np.diff(self.ranges()).sum())
 
     def __bool__(self) -> bool:
-        return bool(self._combs) or self._end > self._start
+        return bool(self._closed) or self._end > self._start
 
     def __contains__(self, value: int) -> bool:
         return any(
-            value >= c.first and (value - c.first) // c.period < c.count and (value - c.first) % c.period < c.width for c in self.combs()
+            value >= c.first
+            and (value - c.first) // c.period < c.times
+            and (value - c.first) % c.period < c.width
+            for c in self.combs()
         )
 
     def __iter__(self) -> Iterator[int]:
@@ -164,7 +195,7 @@ class IdSet:
         ids = cls()
         for record in combs:
             comb = Comb(*(int(number) for number in record))
-            if comb.width < 1 or comb.count < 1 or comb.period < comb.width:
+            if comb.width < 1 or comb.times < 1 or comb.period < comb.width:
                 raise ValueError(f"{list(comb)} is no id pattern")
             ids.add_comb(comb)
         return ids
@@ -172,7 +203,9 @@ class IdSet:
     def __str__(self) -> str:
         """Ranges as people write them: ``1-50,53,60-61``; long lists are cut."""
         ranges = self.ranges().tolist()
-        text = ",".join(str(start) if end == start + 1 else f"{start}-{end - 1}" for start, end in ranges[:8])
+        text = ",".join(
+            str(start) if end == start + 1 else f"{start}-{end - 1}" for start, end in ranges[:8]
+        )
         return text + (f",… ({len(ranges)} ranges)" if len(ranges) > 8 else "")
 
     def __repr__(self) -> str:
@@ -200,4 +233,8 @@ def _difference(ranges: NDArray[np.int64], holes: NDArray[np.int64]) -> NDArray[
     order = np.argsort(points, kind="stable")
     points, inside, covered = points[order], np.cumsum(inside[order]), np.cumsum(covered[order])
     keep = (inside[:-1] > 0) & (covered[:-1] == 0) & (points[1:] > points[:-1])
-    return _union(np.stack([points[:-1][keep], points[1:][keep]], axis=1)) if len(points) else np.empty((0, 2), np.int64)
+    return (
+        _union(np.stack([points[:-1][keep], points[1:][keep]], axis=1))
+        if len(points)
+        else np.empty((0, 2), np.int64)
+    )

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -40,7 +40,9 @@ class Ledger:
         left: ids that still waited when the time to drain was over.
         missed: ids that should have arrived and did not.
         published: ids that went out.
-        went_back: how often an id was not larger than the one before: a repeat, or a source that started again.
+        went_back: how often an id was not larger than the one before: a repeat, or a source that
+            started again.
+        anonymous: how many objects came whose structure has no id; none of the sets has them.
     """
 
     stage: str
@@ -58,6 +60,7 @@ class Ledger:
     rejected: dict[str, IdSet] = field(default_factory=dict)
     failed: dict[str, IdSet] = field(default_factory=dict)
     went_back: int = 0
+    anonymous: int = 0
 
     def reject(self, policy: str, value: int) -> None:
         """An id was dropped under a named policy."""
@@ -109,11 +112,10 @@ class Ledger:
 def _plain(value: Any) -> Any:
     if isinstance(value, IdSet):
         return value.to_list()
-    return (
-        {reason: ids.to_list() for reason, ids in value.items()}
-        if isinstance(value, dict)
-        else value
-    )
+    if isinstance(value, dict):
+        by_reason = cast("dict[str, IdSet]", value)
+        return {reason: ids.to_list() for reason, ids in by_reason.items()}
+    return value
 
 
 def union(sets: Iterable[IdSet]) -> IdSet:
@@ -151,23 +153,22 @@ def read_ledgers(path: str | Path) -> list[Ledger]:
         LedgerError: the file is missing, or is not a ledger.
     """
     try:
-        content = msgspec.json.decode(Path(path).read_bytes())
+        content = msgspec.json.decode(Path(path).read_bytes(), type=_File)
     except OSError as error:
         raise LedgerError(f"cannot read ledger {path}: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise LedgerError(f"{path} is not a ledger: {error}") from error
-    if (
-        not isinstance(content, dict)
-        or content.get("format") != FORMAT
-        or not isinstance(content.get("stages"), list)
-    ):
-        raise LedgerError(
-            f"{path} is not a ledger of this version ({FORMAT!r}); write it with --ledger"
-        )
+    if content.format != FORMAT:
+        raise LedgerError(f"{path} is a ledger of another version: {content.format}, not {FORMAT}")
     try:
-        return [Ledger.from_dict(entry) for entry in content["stages"]]
+        return [Ledger.from_dict(entry) for entry in content.stages]
     except LedgerError as error:
         raise LedgerError(f"{path}: {error}") from error
+
+
+class _File(msgspec.Struct):
+    format: str
+    stages: list[dict[str, Any]]
 
 
 class SequenceTracker:
@@ -241,5 +242,5 @@ class SequenceTracker:
         self.run_end = (first if value < first + self.run else value) + self.run - 1
 
     def _miss(self, comb: Comb) -> None:
-        if comb.width > 0 and comb.count > 0:
+        if comb.width > 0 and comb.times > 0:
             self.missed.add_comb(comb)

@@ -22,7 +22,9 @@ def configure_logging(settings: LoggingSettings) -> None:
         try:
             handler = logging.FileHandler(Path(settings.log_file))
         except OSError as error:
-            raise SettingsError(f"--log-file: cannot write {settings.log_file}: {error.strerror}") from error
+            raise SettingsError(
+                f"--log-file: cannot write {settings.log_file}: {error.strerror}"
+            ) from error
     else:
         handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(_FORMAT))

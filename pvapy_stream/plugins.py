@@ -24,7 +24,8 @@ def require(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtraError(
-            f"the Python module {module!r} is not installed ({error}); install it with:  pip install 'pvapy-stream[{extra}]'"
+            f"the Python module {module!r} is not installed ({error}); install it with:  pip"
+            f" install 'pvapy-stream[{extra}]'"
         ) from error
 
 
@@ -37,33 +38,52 @@ def load_processor_class(class_name: str, file: str | Path | None = None) -> typ
         ProcessorError: the file or module is missing or fails to import, it has no such class,
             or the class has no ``process`` method.
     """
-    module, name = _module_from_file(Path(file), class_name) if file else _module_from_path(class_name)
+    module, name = (
+        _module_from_file(Path(file), class_name) if file else _module_from_path(class_name)
+    )
     where = str(file) if file else module.__name__
     found = getattr(module, name, None)
     if not isinstance(found, type):
-        classes = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
-        raise ProcessorError(f"{where} has no class {name!r}; its classes are: {', '.join(classes) or 'none'}")
+        classes = [
+            n
+            for n, v in vars(module).items()
+            if isinstance(v, type) and v.__module__ == module.__name__
+        ]
+        raise ProcessorError(
+            f"{where} has no class {name!r}; its classes are: {', '.join(classes) or 'none'}"
+        )
     if not callable(getattr(found, "process", None)):
-        raise ProcessorError(f"class {name!r} in {where} has no process(pvObject) method; add one or derive from UserDataProcessor")
+        raise ProcessorError(
+            f"class {name!r} in {where} has no process(pvObject) method; add one or derive from"
+            " UserDataProcessor"
+        )
     return found
 
 
 def _module_from_file(file: Path, class_name: str) -> tuple[ModuleType, str]:
     if not file.is_file():
-        raise ProcessorError(f"processor file {file} does not exist; give the path of a Python file with --processor-file")
+        raise ProcessorError(
+            f"processor file {file} does not exist; give the path of a Python file with"
+            " --processor-file"
+        )
     # A new name for each load: a reloaded file must not find its old self in sys.modules.
     name = f"pvapy_stream_user_{file.stem}_{next(_file_modules)}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise ProcessorError(f"processor file {file} is not a Python file (its name must end with .py)")
+        raise ProcessorError(
+            f"processor file {file} is not a Python file (its name must end with .py)"
+        )
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        # Compiled from the source text: a cached .pyc of the same second would hide an edit from `reload`.
+        # Compiled from the source text: a cached .pyc of the same second would hide an edit from
+        # `reload`.
         exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
     except Exception as error:
         del sys.modules[name]
-        raise ProcessorError(f"processor file {file} fails to load: {type(error).__name__}: {error}") from error
+        raise ProcessorError(
+            f"processor file {file} fails to load: {type(error).__name__}: {error}"
+        ) from error
     return module, class_name
 
 
@@ -71,9 +91,12 @@ def _module_from_path(class_path: str) -> tuple[ModuleType, str]:
     module_name, _, name = class_path.rpartition(".")
     if not module_name:
         raise ProcessorError(
-            f"processor class {class_path!r} has no module; give package.module.{class_path}, or the file with --processor-file"
+            f"processor class {class_path!r} has no module; give package.module.{class_path}, or"
+            " the file with --processor-file"
         )
     try:
         return importlib.import_module(module_name), name
     except Exception as error:
-        raise ProcessorError(f"module {module_name!r} of processor class {class_path!r} fails to import: {error}") from error
+        raise ProcessorError(
+            f"module {module_name!r} of processor class {class_path!r} fails to import: {error}"
+        ) from error

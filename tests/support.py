@@ -52,16 +52,18 @@ class Source:
         self.server.addRecord(channel, first.copy(), None)
         self.server.start()
 
-    def publish(self, ids: Iterable[int], period: float = 0.001) -> None:
-        """Publish images with these ids."""
+    def publish(self, ids: Iterable[int], period: float = 0.001, side: int = 0) -> None:
+        """Publish images with these ids; `side`: large square ones."""
         for number in ids:
-            self.put(self.builder.build(Frame.of(number, image(number))))
+            pixels = image(number, side, side) if side else image(number)
+            self.put(self.builder.build(Frame.of(number, pixels)))
             time.sleep(period)
 
     def put(self, obj: Any) -> None:
         self.server.update(self.channel, obj)
 
     def close(self) -> None:
+        self.server.removeAllRecords()
         self.server.stop()
 
 

@@ -24,7 +24,7 @@ _LEDGER_PERIOD = 1.0  # s; what a killed command may lose of its account
 _EPILOG = """\
 examples:
   pvapy-hpc-consumer -ic pvapy:image -oc out:* -sc stat:* -cc ctrl:* -pf myproc.py -pc MyProcessor
-  pvapy-hpc-consumer -ic pvapy:image -nc 4 -dg g -dt uniqueId -sqs 100 -rqs 1000 -pf myproc.py -pc MyProcessor
+  pvapy-hpc-consumer -ic pvapy:image -nc 4 -dg g -dt uniqueId -sqs 100 -pf myproc.py -pc MyProcessor
 exit codes: 0 all well; 1 a consumer failed or objects met errors; 2 wrong options
 """
 

@@ -13,10 +13,11 @@ import uuid
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from pvapy_stream.cli.audit import show_audit
+from pvapy_stream.cli import audit
 from pvapy_stream.cli.consumer import Board
 from pvapy_stream.cli.display import Reports
 from pvapy_stream.cli.options import plain_parser
@@ -38,6 +39,8 @@ _LOOPBACK = {
     "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
     "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
 }
+
+_DATASET = "/Scan 1/EBSD/Data/patterns"
 
 _READY_TIMEOUT = 30.0  # s; starting five processes on a busy machine
 _END_TIMEOUT = 20.0  # s; for a program to drain
@@ -98,6 +101,8 @@ class Demo:
         self._ready = threading.Event()
         self._console = Console()
         self._programs: list[subprocess.Popen[bytes]] = []
+        # Held while the simulator runs: a client that leaves is not counted.
+        self._gun: Any = None
 
     def run(self, stop: threading.Event) -> int:
         """Run to the end; 0 when every frame was processed.
@@ -124,20 +129,24 @@ class Demo:
         consumers = threading.Thread(
             target=lambda: outcome.append(run_consumers(settings, consumers_stop, show))
         )
+        simulator, mirror = self._start_programs()
         try:
-            simulator, mirror = self._start_programs()
             consumers.start()
             self._go(stop)
             while simulator.poll() is None and consumers.is_alive() and not stop.wait(0.2):
                 pass
         finally:
+            early = simulator.poll() is None
             self._end(simulator)
             consumers_stop.set()
             if consumers.ident:
                 consumers.join(settings.drain_timeout + _END_TIMEOUT)
             self._end(mirror)
             board.close()
-        return self._report(outcome[0] if outcome else "the consumers did not end")
+        problems = outcome or ["the consumers did not end"]
+        if simulator.returncode and not early:
+            problems.append(f"the simulator failed; see {self._folder}/sim.log")
+        return self._report("; ".join(filter(None, problems)))
 
     def _consumers(self) -> ConsumerSettings:
         return ConsumerSettings.of(
@@ -151,6 +160,8 @@ class Demo:
             server_queue_size=1000,
             processor_class="pvapy_stream.processors.transpose.Transpose",
             status_period=0.5,
+            report_period=2,
+            report_stats=("processor",),
             ledger=self._ledger("consumers"),
         )
 
@@ -160,8 +171,10 @@ class Demo:
     def _start_programs(self) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
         frames = str(files("pvapy_stream") / "data" / "nickel_ebsd_small.h5")
         simulator = self._start(
-            "sim", "-cn", f"{self._prefix}image", "-if", frames, "-fps", f"{self._rate}", "-rp", "0", "-dc", "-rt", "0",
-            "--n-publish", str(self._n_frames), "--wait-for-clients", "2", "-shd", "2", "--ledger", self._ledger("simulator"),
+            "sim", "-cn", f"{self._prefix}image", "-if", frames, "-hds", _DATASET,
+            "-fps", f"{self._rate}", "-rp", "0", "-dc", "-rt", "0", "--n-publish", str(self._n_frames),
+            "--wait-for-clients", "2", "-shd", "2",
+            "--ledger", self._ledger("simulator"),
         )  # fmt: skip
         mirror = self._start(
             "mirror",
@@ -181,7 +194,7 @@ class Demo:
         return program
 
     def _go(self, stop: threading.Event) -> None:
-        """Let the simulator begin: it waits for two clients, the mirror and, when all is ready, us."""
+        """Let the simulator begin: it waits for two clients, the mirror and, at last, us."""
         import pvaccess as pva
 
         deadline = time.monotonic() + _READY_TIMEOUT
@@ -194,7 +207,8 @@ class Demo:
                     else f"the chain was not ready within {_READY_TIMEOUT:g} s"
                 )
                 raise PvapyStreamError(f"{what}; see the logs in {self._folder}")
-        pva.Channel(f"{self._prefix}image").get("field(uniqueId)")
+        self._gun = pva.Channel(f"{self._prefix}image")
+        self._gun.get("field(uniqueId)")
 
     def _end(self, program: subprocess.Popen[bytes]) -> None:
         if program.poll() is None:
@@ -205,11 +219,9 @@ class Demo:
             program.kill()
 
     def _report(self, problem: str) -> int:
-        code = show_audit(
-            [self._ledger(name) for name in ("simulator", "mirror", "consumers")], self._console
-        )
+        code = audit.run([self._ledger(n) for n in ("simulator", "mirror", "consumers")])
         if problem:
-            self._console.print(f"The consumers say: {problem}", markup=False)
+            self._console.print(f"Not all went well: {problem}", markup=False)
         self._console.print(f"Ledgers and logs are in {self._folder}", markup=False, soft_wrap=True)
         beside = Path(sys.executable).parent
         pv = f"{beside}/" if (beside / "pvget").exists() else ""

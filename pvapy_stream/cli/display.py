@@ -16,7 +16,18 @@ from pvapy_stream.settings import StageSettings
 Reports = Mapping[int, StageReport]
 
 _GROUPS = ("receiver", "publisher", "queue", "metadata", "processor", "user")
-_STATE_STYLES = {"running": "green", "stopped": "cyan", "failed": "bold red", "disconnected": "yellow", "waiting": "yellow", "paused": "magenta"}
+_COLUMNS = (
+    "id", "state", "received", "processed", "frames/s", "published",
+    "queued", "missed", "rejected", "errors", "last id",
+)  # fmt: skip
+_STATE_STYLES = {
+    "running": "green",
+    "stopped": "cyan",
+    "failed": "bold red",
+    "disconnected": "yellow",
+    "waiting": "yellow",
+    "paused": "magenta",
+}
 
 
 class Display(Protocol):
@@ -89,18 +100,19 @@ class PlainLines:
 
 def status_table(reports: Reports, rates: Rates) -> Table:
     """Counts, rates, queue depth and losses of each stage."""
-    table = Table(title=None, expand=False)
-    for name, justify in (
-        ("id", "right"), ("state", "left"), ("received", "right"), ("processed", "right"), ("frames/s", "right"),
-        ("published", "right"), ("queued", "right"), ("missed", "right"), ("rejected", "right"), ("errors", "right"), ("last id", "right"),
-    ):  # fmt: skip
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    total = dict.fromkeys(("received", "processed", "rate", "published", "queued", "missed", "rejected", "errors"), 0.0)
+    table = Table()
+    for name in _COLUMNS:
+        table.add_column(name, justify="left" if name == "state" else "right")
+    total: dict[str, float] = dict.fromkeys(
+        ("received", "processed", "rate", "published", "queued", "missed", "rejected", "errors"),
+        0.0,
+    )
     for stage_id, report in sorted(reports.items()):
         row = _row(stage_id, report, rates)
         for name in total:
             total[name] += row[name]
-        table.add_row(str(stage_id), f"[{_STATE_STYLES.get(report.state, '')}]{report.state}[/]" if report.state in _STATE_STYLES else report.state, *_cells(row), f"{row['last']}")  # fmt: skip
+        style = _STATE_STYLES.get(report.state, "default")
+        table.add_row(str(stage_id), f"[{style}]{report.state}[/]", *_cells(row), str(row["last"]))
     if len(reports) > 1:
         table.add_section()
         table.add_row("all", "", *_cells(total), "")
@@ -109,7 +121,9 @@ def status_table(reports: Reports, rates: Rates) -> Table:
 
 def _row(stage_id: int, report: StageReport, rates: Rates) -> dict[str, Any]:
     stats = report.stats
-    processor, receiver, queue = (stats.get(name, {}) for name in ("processorStats", "receiverStats", "queueStats"))
+    processor, receiver, queue = (
+        stats.get(name, {}) for name in ("processorStats", "receiverStats", "queueStats")
+    )
     processed = processor.get("nProcessed", 0)
     return {
         "received": receiver.get("nReceived", 0),
@@ -125,22 +139,41 @@ def _row(stage_id: int, report: StageReport, rates: Rates) -> dict[str, Any]:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    cells = [f"{row['received']:.0f}", f"{row['processed']:.0f}", f"{row['rate']:.1f}", f"{row['published']:.0f}", f"{row['queued']:.0f}"]
-    return cells + [f"[bold red]{row[name]:.0f}[/]" if row[name] else "0" for name in ("missed", "rejected", "errors")]
+    cells = [
+        f"{row['received']:.0f}",
+        f"{row['processed']:.0f}",
+        f"{row['rate']:.1f}",
+        f"{row['published']:.0f}",
+        f"{row['queued']:.0f}",
+    ]
+    return cells + [
+        f"[bold red]{row[name]:.0f}[/]" if row[name] else "0"
+        for name in ("missed", "rejected", "errors")
+    ]
 
 
 def stats_lines(reports: Reports, kinds: Sequence[str]) -> list[str]:
     """The chosen statistics of each stage, and of all together."""
     lines = []
     for stage_id, report in sorted(reports.items()):
-        lines.append(f"consumer {stage_id}: {report.state}" + (f" - {report.problem}" if report.problem else ""))
+        lines.append(
+            f"consumer {stage_id}: {report.state}"
+            + (f" - {report.problem}" if report.problem else "")
+        )
         for group in _GROUPS:
             if group in kinds or "all" in kinds:
                 values = report.stats.get(f"{group}Stats", {})
                 if values:
-                    lines.append(f"  {group:9} " + "  ".join(f"{name} {_shown(name, value)}" for name, value in values.items()))
+                    lines.append(
+                        f"  {group:9} "
+                        + "  ".join(
+                            f"{name} {_shown(name, value)}" for name, value in values.items()
+                        )
+                    )
     if len(reports) > 1:
-        lines.append("all: " + "  ".join(f"{name} {value}" for name, value in combined(reports).items()))
+        lines.append(
+            "all: " + "  ".join(f"{name} {value}" for name, value in combined(reports).items())
+        )
     return lines
 
 
@@ -156,7 +189,9 @@ def combined(reports: Reports) -> dict[str, str]:
         "processedRate": f"{processed / (last - first) if last > first else 0.0:.4f}Hz",
         "nMissed": str(sum(p["nMissed"] for p in processors)),
         "nErrors": str(sum(p["nErrors"] for p in processors)),
-        "nRejected": str(sum(r.stats["queueStats"]["nRejected"] for r in reports.values() if r.stats)),
+        "nRejected": str(
+            sum(r.stats["queueStats"]["nRejected"] for r in reports.values() if r.stats)
+        ),
     }
 
 

@@ -18,16 +18,29 @@ from pvapy_stream.settings import Opt, Settings, option_of
 S = TypeVar("S", bound=Settings)
 
 
+class HelpFormatter(RawDescriptionRichHelpFormatter):
+    """Help as it is written: square brackets are no markup."""
+
+    help_markup = False
+    text_markup = False
+
+
 def plain_parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
     """A parser in the house style, without options of its own but help and version."""
     parser = argparse.ArgumentParser(
-        prog=prog, description=description, epilog=epilog, formatter_class=RawDescriptionRichHelpFormatter, allow_abbrev=False
+        prog=prog,
+        description=description,
+        epilog=epilog,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("-v", "--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
 
-def settings_parser(model: type[Settings], prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+def settings_parser(
+    model: type[Settings], prog: str, description: str, epilog: str = ""
+) -> argparse.ArgumentParser:
     """A parser with one option for each setting of the model, grouped, with defaults and units."""
     parser = plain_parser(prog, description, epilog)
     groups: dict[str, argparse._ArgumentGroup] = {}
@@ -43,10 +56,12 @@ def settings_parser(model: type[Settings], prog: str, description: str, epilog: 
 
 
 def parse(model: type[S], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> S:
-    """Read a command line into settings; a wrong value ends the program with its name and exit code 2."""
+    """Settings from a command line; a wrong value is named and ends the program with code 2."""
     given = vars(parser.parse_args(argv))
     try:
-        return model.of(**{name: value for name, value in given.items() if name in model.model_fields})
+        return model.of(
+            **{name: value for name, value in given.items() if name in model.model_fields}
+        )
     except SettingsError as error:
         parser.error(str(error))
 
@@ -69,7 +84,11 @@ def _argument(field: FieldInfo, option: Opt) -> dict[str, Any]:
 
 def _help(field: FieldInfo, option: Opt) -> str:
     default = field.get_default(call_default_factory=True)
-    notes = [] if field.is_required() or default in (None, "", (), {}, False) else [f"default {_shown(default)}"]
+    notes = (
+        []
+        if field.is_required() or default in (None, "", (), {}, False)
+        else [f"default {_shown(default)}"]
+    )
     if option.unit:
         notes = [f"{notes[0]} {option.unit}" if notes else option.unit]
     if field.is_required():

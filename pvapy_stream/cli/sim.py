@@ -16,7 +16,8 @@ examples:
   pvapy-ad-sim-server -cn pvapy:image -nx 128 -ny 128 -fps 1000 -rt 60
   pvapy-ad-sim-server -cn pvapy:image -if scan.h5 -hcm --wait-for-clients 4 --n-publish 10000
 A client is a process that is connected, whatever it does with the channel.
-exit codes: 0 all well; 1 frames could not be read or published, or too few clients came; 2 wrong options
+exit codes: 0 all well; 1 frames could not be read or published, or clients were too few;
+            2 wrong options
 """
 
 

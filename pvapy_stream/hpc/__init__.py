@@ -1,0 +1,1 @@
+"""The streaming framework: processors, stages, consumers, their channels."""

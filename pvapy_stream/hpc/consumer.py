@@ -111,7 +111,7 @@ class Consumer:
         return processor
 
     def _processor_config(self) -> dict[str, Any]:
-        """What a processor's constructor gets: the user's arguments, and what the incumbent adds to them."""
+        """A processor's configDict: the user's arguments, and what the incumbent adds."""
         settings = self.settings
         return {
             **settings.processor_args,
@@ -195,7 +195,7 @@ class Consumer:
             self.inbox.put(obj)
 
     def keep_up(self) -> None:
-        """Look after connections, and after objects that should have come; call about twice a second."""
+        """Look after connections and overdue objects; called about twice a second."""
         self.receiver.keep_up()
         self.metadata.keep_up()
         received = self.receiver.counts().received
@@ -238,7 +238,8 @@ class Consumer:
                 len(left),
                 self.settings.drain_timeout,
             )
-        # A processor that hangs in process() holds the lock for ever: its account is closed without it.
+        # A processor that hangs in process() holds the lock for ever: its account is closed
+        # without it.
         if not self.stage.lock.acquire(timeout=1.0 if left else -1):
             self.stage.note_error(
                 "stop: the processor hangs in process()",
@@ -258,7 +259,7 @@ class Consumer:
     # -- commands --------------------------------------------------------------------------------
 
     def configure(self, values: Any) -> str:
-        """Run a `configure` command: our own keys, then the processor's `configure` with all of them."""
+        """A `configure` command: our own keys, then the processor's `configure` with all."""
         stage, tracker = self.stage, self.stage.tracker
         if isinstance(values, dict):
             own = {key: _whole(key, values[key]) for key in _SYSTEM_KEYS if key in values}

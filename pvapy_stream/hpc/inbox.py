@@ -92,7 +92,7 @@ class DirectInbox:
             )
 
     def drain(self, timeout: float) -> list[Any]:
-        """Hand over what waits, for at most `timeout` seconds; returns what is left. No put may follow."""
+        """Hand over what waits, for at most `timeout` s; return what is left. No put may follow."""
         self._paused = False
         self._release(time.monotonic() + timeout)
         return list(self._held)
@@ -109,7 +109,7 @@ class DirectInbox:
 
 
 class QueueInbox:
-    """A queue and the thread that runs the stage. When it is full, the newest object is rejected."""
+    """A queue and the thread that runs the stage; a full queue rejects the newest object."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class QueueInbox:
         self._size = size
 
     def drain(self, timeout: float) -> list[Any]:
-        """Hand over what waits, for at most `timeout` seconds; returns what is left. No put may follow."""
+        """Hand over what waits, for at most `timeout` s; return what is left. No put may follow."""
         self._finish.set()
         self._running.set()
         self._thread.join(timeout)

@@ -65,7 +65,7 @@ class Output:
 
 @dataclass(slots=True)
 class StageCounts:
-    """What a stage counted since its start or its last reset. Times in s since 1970, 0 for none yet."""
+    """What a stage counted since its start or last reset. Times: s since 1970, 0 for none yet."""
 
     start_time: float = field(default_factory=time.time)
     end_time: float = 0.0
@@ -120,7 +120,7 @@ class Stage:
         self._log = logging.getLogger(f"pvapy_stream.{ledger.stage}-{ledger.stage_id}")
 
     def handle(self, obj: Any) -> None:
-        """Take one object to its fate. Raises nothing: what goes wrong is counted, logged and in the status."""
+        """Take an object to its fate. Raises nothing: errors are counted, logged and shown."""
         with self.lock:
             read_id = self._read_id
             try:
@@ -186,7 +186,8 @@ class Stage:
         self.ledger.fail(kind, value)
         seen = self._error_counts[kind] = self._error_counts.get(kind, 0) + 1
         if seen == 1 or seen % _LOG_EVERY == 0:
-            # The first of a kind comes with its traceback, unless we raised it and its message is enough.
+            # The first of a kind comes with its traceback, unless we raised it and its message is
+            # enough.
             trace = error if seen == 1 and not isinstance(error, PvapyStreamError) else None
             self._log.error(
                 "object %d failed, %s (%d of this kind so far): %s",
@@ -216,7 +217,7 @@ class Stage:
         self._to_skip = count
 
     def handle_again(self, obj: Any) -> bool:
-        """Take note of the object a source shows when it came back; True if it is old, and skipped."""
+        """Note the object a source shows when it came back; True if it is old, and skipped."""
         with self.lock:
             last = self.tracker.last
             if not self._skips or last is None or self._read_id is None:
@@ -241,7 +242,7 @@ class Stage:
                 self.ledger.left.add(value)
 
     def call(self, what: str, function: Any, *args: Any, fallback: Any = None) -> Any:
-        """Call a method of the processor between two objects; an error is counted and gives the fallback."""
+        """Call the processor between two objects; an error is counted and gives the fallback."""
         with self.lock:
             try:
                 return function(*args)

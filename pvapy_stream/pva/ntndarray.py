@@ -158,7 +158,8 @@ class ObjectBuilder:
         self.keeps_structure = like is not None and all(
             like.hasField(name) for name in pva.NtNdArray().keys()
         )
-        self.prototype: Any = like.copy() if self.keeps_structure else pva.NtNdArray()
+        whole: Any = like if self.keeps_structure else pva.NtNdArray()
+        self.prototype: Any = whole.copy()
         self._template: Any = None
         self._template_key: tuple[Any, ...] | None = None
 
@@ -174,8 +175,9 @@ class ObjectBuilder:
                 f"pixels of type {frame.payload.dtype} cannot be published; NTNDArray has"
                 f" {', '.join(map(str, _SCALAR_OF_DTYPE))}"
             )
-        if self.keeps_structure and frame.origin is not None:
-            obj = frame.origin.copy()
+        origin: Any = frame.origin
+        if self.keeps_structure and origin is not None:
+            obj = origin.copy()
             if frame.attributes_changed:
                 obj["attribute"] = _merged_attributes(frame)
             _set_layout(obj, frame)
@@ -239,7 +241,7 @@ def _attributes(frame: Frame) -> list[Any]:
 
 
 def _merged_attributes(frame: Frame) -> list[Any]:
-    """The frame's attributes; those its origin has with the same value keep their type, source and description."""
+    """The frame's attributes; unchanged ones of its origin keep type, source and description."""
     origin: Any = frame.origin
     before = read_attributes(origin)
     kept = {attribute["name"]: attribute for attribute in origin["attribute"]}
@@ -285,8 +287,7 @@ def _pv_value(value: Any) -> Any:
             # The binding takes no list of signed bytes.
             array = array.astype(np.int16)
         kind = pva.BOOLEAN if array.dtype == np.bool_ else _SCALAR_OF_DTYPE.get(array.dtype)
-        return pva.PvObject(
-            {"value": [kind or pva.STRING]},
-            {"value": array.tolist() if kind else [str(part) for part in array]},
-        )
+        if kind is None:
+            kind, array = pva.STRING, array.astype(str)
+        return pva.PvObject({"value": [kind]}, {"value": array.tolist()})
     return pva.PvString(str(value))

@@ -26,8 +26,9 @@ QUEUE = {
     "nQueued": pva.ULONG,
 }
 PROCESSOR = {
-    "runtime": pva.DOUBLE, "startTime": pva.DOUBLE, "endTime": pva.DOUBLE, "receivingTime": pva.DOUBLE,
-    "firstObjectTime": pva.DOUBLE, "lastObjectTime": pva.DOUBLE, "firstObjectId": pva.LONG, "lastObjectId": pva.LONG,
+    "runtime": pva.DOUBLE, "startTime": pva.DOUBLE, "endTime": pva.DOUBLE,
+    "receivingTime": pva.DOUBLE, "firstObjectTime": pva.DOUBLE, "lastObjectTime": pva.DOUBLE,
+    "firstObjectId": pva.LONG, "lastObjectId": pva.LONG,
     "nProcessed": pva.ULONG, "processedRate": _RATES, "nErrors": pva.ULONG, "errorRate": _RATES,
     "nMissed": pva.ULONG, "missedRate": _RATES,
 }  # fmt: skip

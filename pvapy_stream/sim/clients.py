@@ -21,7 +21,8 @@ _POLL = 0.05
 _QUIET = 0.25
 # Where the byte counters cannot be read, clients get this long after the last of them connected.
 _SETTLE = 1.0
-# struct tcp_info of linux/tcp.h: 8 bytes of flags and 24 32-bit numbers, two 64-bit rates, then these two.
+# struct tcp_info of linux/tcp.h: 8 bytes of flags and 24 32-bit numbers, two 64-bit rates, then
+# these two.
 _BYTES_ACKED_AND_RECEIVED = struct.Struct("@QQ")
 _COUNTERS_AT = 8 + 24 * 4 + 2 * 8
 
@@ -48,7 +49,7 @@ class ClientCounter:
         self._ports = ports
 
     def connections(self) -> dict[Endpoint, tuple[int, int] | None]:
-        """Clients by their end of the connection, with the bytes they have taken and sent, if that can be known."""
+        """Clients by their end of the connection, with the bytes taken and sent, if known."""
         found: dict[Endpoint, tuple[int, int] | None] = {}
         for connection in psutil.Process().net_connections(kind="tcp"):
             if (

@@ -86,7 +86,7 @@ class ObjectFeed:
         self.repeats = True
 
     def __iter__(self) -> Iterator[Any]:
-        """Objects to publish: for ever when they repeat; their id and times are the publisher's to set.
+        """Objects to publish, for ever when they repeat; id and times are the publisher's to set.
 
         Raises:
             SourceError: a frame could not be read.

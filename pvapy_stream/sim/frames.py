@@ -37,7 +37,7 @@ class RandomSource:
         shape: (ny, nx).
         color_mode: mono or one of the RGB modes.
         dtype: pixel type.
-        minimum, maximum: range, both included, clipped to what the type holds; None: the type's own.
+        minimum, maximum: range, both included, clipped to the type's; None: the type's own.
 
     Raises:
         SettingsError: the range is empty.

@@ -22,7 +22,7 @@ _random = random.Random()  # noqa: S311 - simulated values, nothing secret
 
 
 class Metadata:
-    """Hosts the metadata channels: those of PVA on the given server, those of CA on an IOC in this process.
+    """Hosts the metadata channels: PVA ones on the given server, CA ones on an IOC of its own.
 
     A process can have one IOC, once.
 
@@ -83,7 +83,7 @@ def _start_ioc(names: Sequence[str]) -> Any:
 
 
 def notify(channel: str, value: str, timeout: float) -> bool:
-    """Put a value to a CA channel; False, with a warning in the log, when that fails within the timeout (s)."""
+    """Put a value to a CA channel; False, with a warning, when that fails within the timeout (s)."""
     try:
         target = pva.Channel(channel, pva.CA)
         target.setTimeout(timeout)

@@ -25,7 +25,7 @@ class Pacer:
         runtime: s after the first frame when the schedule ends; 0: never.
 
     Attributes:
-        late: how many frames were due for longer than a period, and at least 1 ms, when their turn came.
+        late: how many frames were due for more than a period, and 1 ms, when their turn came.
     """
 
     def __init__(self, rate: float, stop: threading.Event, runtime: float = 0) -> None:
@@ -38,7 +38,7 @@ class Pacer:
         self.late = 0
 
     def wait(self, n: int) -> bool:
-        """Wait until frame `n` (0 first) is due; False when stopped or over. The first call starts the clock."""
+        """Wait until frame `n` (0 first) is due; False when stopped or over. The first starts the clock."""
         now = time.perf_counter()
         if self._start is None:
             self._start = now

@@ -71,7 +71,7 @@ class Receiver(Protocol):
         ...
 
     def newest(self, timeout: float) -> Any | None:
-        """The newest object of the other side, or None if it cannot be had within `timeout` seconds."""
+        """The other side's newest object, or None if it cannot be had within `timeout` s."""
         ...
 
 

@@ -57,9 +57,9 @@ class MonitorReceiver:
 
     def _search(self) -> None:
         self._absent_since = time.monotonic()
-        self._pv = pva.Channel(self.channel, self._provider)
-        self._pv.setConnectionCallback(self._on_connection)
-        self._pv.monitor(self._on_update, self._request)
+        pv = self._pv = pva.Channel(self.channel, self._provider)
+        pv.setConnectionCallback(self._on_connection)
+        pv.monitor(self._on_update, self._request)
 
     def _on_connection(self, connected: bool) -> None:
         if connected != self._connected:

@@ -44,7 +44,7 @@ def run_consumers(settings: ConsumerSettings, stop: threading.Event, show: Show)
     """
     if len(settings.ids) > 1:
         return Supervisor(settings, stop, show).run()
-    number = settings.ids[0]
+    number = settings.ids[0]  # pyright: ignore[reportGeneralTypeIssues] - never empty
     service = ConsumerService(
         settings, number, lambda report: show({number: report}, [report.ledger]), stop
     )
@@ -68,7 +68,7 @@ class _Worker:
 class Supervisor:
     """Runs each consumer of the settings in a process of its own.
 
-    A process that dies is started again, up to the limit; its account up to the last report is kept.
+    A process that dies is started again, up to the limit; its last reported account is kept.
     """
 
     def __init__(self, settings: ConsumerSettings, stop: threading.Event, show: Show) -> None:

@@ -1,0 +1,157 @@
+"""``pvapy-stream try``: runs a processor over frames of a file, without a network."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from pvapy_stream.cli.options import plain_parser
+from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.errors import ObjectError, SourceError
+from pvapy_stream.logs import configure_logging
+from pvapy_stream.plugins import load_processor_class
+from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
+from pvapy_stream.settings import ConsumerSettings, LoggingSettings, SimulatorSettings
+from pvapy_stream.sim.frames import open_sources
+from pvapy_stream.testing import ProcessorRun, Result
+from pvapy_stream.transport.ports import PublisherCounts
+
+_RANDOM_FRAMES = 100
+
+_EPILOG = """\
+examples:
+  pvapy-stream try peak_finder.py:PeakFinder
+  pvapy-stream try peak_finder.py:PeakFinder --input scan.h5 --n 500 --args '{"threshold": 100}'
+  pvapy-stream try my.package:PeakFinder --input scan.h5 --dataset /entry/data/data
+exit codes: 0 all well; 1 frames met errors, or there are none; 2 wrong options
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's parser."""
+    made = plain_parser(
+        "pvapy-stream try",
+        "Run a processor over frames of a file, in this process and without a network.",
+        _EPILOG,
+    )
+    made.add_argument(
+        "processor", metavar="FILE:CLASS", help="a class in a Python file, or package.module:CLASS"
+    )
+    made.add_argument(
+        "--input",
+        "--input-file",
+        metavar="FILE",
+        help="npy, npz, HDF5, TIFF or what fabio reads; 512x512 random frames when not given",
+    )
+    made.add_argument(
+        "--dataset",
+        "--hdf-dataset",
+        metavar="PATH",
+        help="dataset in the HDF5 file; the only image dataset when not given",
+    )
+    made.add_argument(
+        "--n",
+        "--n-frames",
+        type=int,
+        default=0,
+        metavar="N",
+        help=f"frames to use [default: all; {_RANDOM_FRAMES} random ones]",
+    )
+    made.add_argument(
+        "--args",
+        "--processor-args",
+        metavar="JSON",
+        help="JSON object for the processor's constructor",
+    )
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = parser().parse_args(argv)
+    return exit_code(lambda: run(options))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the processor and tell what came of it; 1 when frames met errors.
+
+    Raises:
+        PvapyStreamError: wrong arguments, or no processor or no frames there.
+    """
+    # The stage logs the first error of each kind, with its traceback.
+    configure_logging(LoggingSettings.of())
+    settings = ConsumerSettings.of(input_channel="try", processor_args=options.args)
+    sources = open_sources(_source_settings(options))
+    output = LastObject()
+    file, colon, name = options.processor.rpartition(":")
+    if colon and file.endswith(".py"):
+        found = load_processor_class(name, file)
+    else:
+        found = load_processor_class(f"{file}.{name}" if colon else name)
+    processor = ProcessorRun(found, args=settings.processor_args, publisher=output)
+    builder = ObjectBuilder()
+    for frame in sources:
+        processor.feed(builder.build(frame))
+    result = processor.finish()
+    count = len(result.ledger.received)
+    if not count:
+        raise SourceError(f"{options.input} gave no frames; give a file with some, or a larger --n")
+    sys.stdout.write("".join(f"{line}\n" for line in report(result, count, output)))
+    return 0 if result.ok else 1
+
+
+def report(result: Result, count: int, output: LastObject) -> list[str]:
+    """Lines that tell what came of the run."""
+    rate = count / result.seconds if result.seconds else float("inf")
+    lines = [
+        f"Processed frames: {len(result.ledger.processed)} of {count}"
+        f" @ {rate:.1f} fps ({result.seconds / count * 1e3:.3f} ms a frame)",
+        f"Published objects: {output.counts().published}"
+        + (f", the last: {_told(output.last)}" if output.last is not None else ""),
+        f"Errors: {sum(result.errors.values())}",
+    ]
+    lines += [f"  {kind}: {number}" for kind, number in sorted(result.errors.items())]
+    if result.last_error:
+        lines.append(f"  the last: {result.last_error}")
+    return [*lines, *(f"{name}: {value}" for name, value in result.stats.items())]
+
+
+class LastObject:
+    """A publisher that keeps the last object alone: files may be larger than the memory."""
+
+    def __init__(self) -> None:
+        self.last: Any = None
+        self._published = 0
+
+    def publish(self, obj: Any) -> None:
+        self.last = obj
+        self._published += 1
+
+    def stop(self) -> None:
+        pass
+
+    def counts(self) -> PublisherCounts:
+        return PublisherCounts(self._published)
+
+    def reset_counts(self) -> None:
+        self._published = 0
+
+
+def _source_settings(options: argparse.Namespace) -> SimulatorSettings:
+    if options.input:
+        return SimulatorSettings.of(
+            input_file=options.input, hdf_dataset=options.dataset, n_frames=options.n
+        )
+    return SimulatorSettings.of(
+        n_frames=options.n or _RANDOM_FRAMES, n_x_pixels=512, n_y_pixels=512
+    )
+
+
+def _told(obj: Any) -> str:
+    try:
+        frame = to_frame(obj)
+    except ObjectError:
+        return f"structure of {', '.join(obj.keys())}"
+    return f"{'x'.join(map(str, frame.image.shape))} {frame.dtype}, id {frame.id}"

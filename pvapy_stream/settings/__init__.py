@@ -1,0 +1,28 @@
+"""The only home of option names, defaults, units and help.
+
+One frozen model per kind of stage. A model comes from a command line (`cli.options` makes the
+parser from it), from a file or from Python; it pickles, so it crosses to a spawned process; it
+rejects unknown keys by name.
+"""
+
+from pvapy_stream.settings.base import Opt, Settings, option_of
+from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
+from pvapy_stream.settings.consumer import ConsumerSettings
+from pvapy_stream.settings.mirror import MirrorSettings
+from pvapy_stream.settings.simulator import SimulatorSettings
+from pvapy_stream.settings.stage import StageSettings
+from pvapy_stream.settings.values import MetadataChannel, parse_id_list
+
+__all__ = [
+    "ConsumerSettings",
+    "LedgerSettings",
+    "LoggingSettings",
+    "MetadataChannel",
+    "MirrorSettings",
+    "Opt",
+    "Settings",
+    "SimulatorSettings",
+    "StageSettings",
+    "option_of",
+    "parse_id_list",
+]

@@ -1,0 +1,74 @@
+"""What all settings share: how a setting stands on the command line, and what a wrong one gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pvapy_stream.errors import SettingsError
+
+Self = TypeVar("Self", bound="Settings")
+
+
+@dataclass(frozen=True, slots=True)
+class Opt:
+    """How a setting stands on the command line: its flags, its group in the help, its unit."""
+
+    flags: tuple[str, ...]
+    group: str = "General"
+    unit: str = ""
+    metavar: str = ""
+
+    @classmethod
+    def of(cls, flags: str, group: str, unit: str = "", metavar: str = "") -> Opt:
+        return cls(tuple(flags.split()), group, unit, metavar)
+
+
+opt = Opt.of
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def of(cls: type[Self], **values: Any) -> Self:
+        """Make settings; like the constructor, with our error.
+
+        Raises:
+            SettingsError: naming each wrong option and what is wrong with it.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise SettingsError(
+                "; ".join(_explain(cls, item) for item in error.errors())
+            ) from error
+
+    def replace(self: Self, **changes: Any) -> Self:
+        """A copy with some values changed, validated again."""
+        return type(self).of(
+            **{**{name: getattr(self, name) for name in self.model_fields_set}, **changes}
+        )
+
+
+def option_of(model: type[Settings], name: str) -> Opt | None:
+    """The command-line form of a field, if it has one."""
+    field = model.model_fields.get(name)
+    return next((m for m in field.metadata if isinstance(m, Opt)), None) if field else None
+
+
+def _explain(model: type[Settings], item: Any) -> str:
+    if not item["loc"]:
+        return item["msg"].removeprefix("Value error, ")
+    name = str(item["loc"][0])
+    option = option_of(model, name)
+    label = option.flags[-1] if option else name
+    if item["type"] == "extra_forbidden":
+        return f"unknown setting {name!r}; known are {', '.join(sorted(model.model_fields))}"
+    if item["type"] == "missing":
+        return f"{label} is required"
+    return f"{label}: {item['msg'].removeprefix('Value error, ')} (given {item['input']!r})"

@@ -1,0 +1,39 @@
+"""Settings of every command: logging, the ledger."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+from pydantic import Field
+
+from pvapy_stream.settings.base import Settings, opt
+from pvapy_stream.settings.values import LogLevel
+
+
+class LoggingSettings(Settings):
+    """Where log messages go."""
+
+    log_level: Annotated[LogLevel, opt("-ll --log-level", "Reporting", metavar="LEVEL")] = Field(
+        None,
+        description=(
+            "lowest level that is logged: debug, info, warning, error, critical; warnings when not"
+            " given"
+        ),
+    )
+    log_file: Annotated[str | None, opt("-lf --log-file", "Reporting", metavar="FILE")] = Field(
+        None, description="log to this file instead of standard error"
+    )
+
+    @property
+    def level(self) -> int:
+        """The level as `logging` numbers it."""
+        return getattr(logging, (self.log_level or "warning").upper())
+
+
+class LedgerSettings(Settings):
+    """Where the account of all ids is written."""
+
+    ledger: Annotated[str | None, opt("--ledger", "Accounting", metavar="FILE")] = Field(
+        None, description="write the fate of every id to this JSON file, for pvapy-stream audit"
+    )

@@ -1,0 +1,124 @@
+"""Settings of consumers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from pvapy_stream.settings.base import opt
+from pvapy_stream.settings.stage import StageSettings
+from pvapy_stream.settings.values import IdList, JsonObject, lower
+
+
+class ConsumerSettings(StageSettings):
+    """A consumer, or several that share a stream."""
+
+    consumer_id: Annotated[int, opt("-id --consumer-id", "Consumers", metavar="N")] = Field(
+        1, ge=0, description="id of the first consumer"
+    )
+    n_consumers: Annotated[int, opt("-nc --n-consumers", "Consumers", metavar="N")] = Field(
+        1, ge=1, description="number of consumers, each a process"
+    )
+    consumer_id_list: Annotated[
+        IdList, opt("-cid --consumer-id-list", "Consumers", metavar="LIST")
+    ] = Field(None, description="ids instead of the two above: 1,2,5 or range(first,last+1[,step])")
+    max_restarts: Annotated[int, opt("--max-restarts", "Consumers", metavar="N")] = Field(
+        3, ge=0, description="how often a consumer process that died is started again"
+    )
+    input_mode: Annotated[
+        Literal["pva", "ca"], BeforeValidator(lower), opt("-im --input-mode", "Channels")
+    ] = Field("pva", description="how objects come in: monitor of a PVA or of a CA channel")
+    input_args: Annotated[JsonObject, opt("-ia --input-args", "Channels", metavar="JSON")] = Field(
+        default_factory=dict, description="JSON object for the input mode"
+    )
+    output_mode: Annotated[
+        Literal["pvas"], BeforeValidator(lower), opt("-om --output-mode", "Channels")
+    ] = Field("pvas", description="how objects go out: a channel on our PVA server")
+    output_args: Annotated[JsonObject, opt("-oa --output-args", "Channels", metavar="JSON")] = (
+        Field(default_factory=dict, description="JSON object for the output mode")
+    )
+    accumulate_objects: Annotated[
+        int, opt("-ao --accumulate-objects", "Queues", "objects", metavar="N")
+    ] = Field(
+        -1,
+        description=(
+            "objects to gather in the receiver queue before processing starts; 0 or less: none"
+        ),
+    )
+    accumulation_timeout: Annotated[
+        float, opt("-at --accumulation-timeout", "Queues", "s", metavar="T")
+    ] = Field(1, ge=0, description="process what was gathered when nothing came for this time")
+    distributor_plugin_name: Annotated[
+        str, opt("-dpn --distributor-plugin-name", "Distributor", metavar="NAME")
+    ] = Field("pydistributor", description="name of the server's distributor plugin")
+    distributor_group: Annotated[
+        str | None, opt("-dg --distributor-group", "Distributor", metavar="NAME")
+    ] = Field(None, description="group this client shares the stream with")
+    distributor_set: Annotated[
+        str | None, opt("-ds --distributor-set", "Distributor", metavar="NAME")
+    ] = Field(None, description="set within the group; all clients of a set get the same objects")
+    distributor_trigger: Annotated[
+        str | None, opt("-dt --distributor-trigger", "Distributor", metavar="FIELD")
+    ] = Field(None, description="field whose change tells a new object, such as uniqueId")
+    distributor_updates: Annotated[
+        int | None, opt("-du --distributor-updates", "Distributor", metavar="N")
+    ] = Field(
+        None, ge=1, description="objects in a row before the next client (or set) has its turn"
+    )
+    n_distributor_sets: Annotated[
+        int, opt("-nds --n-distributor-sets", "Distributor", metavar="N")
+    ] = Field(
+        1,
+        ge=1,
+        description=(
+            "sets in the group, which tells the step of ids when sets run as separate commands"
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _queue_fits(self) -> ConsumerSettings:
+        if self.accumulate_objects > 0 and self.receiver_queue_size < 0:
+            raise ValueError(
+                "--accumulate-objects needs a receiver queue: give --receiver-queue-size 0 or more"
+            )
+        if 0 < self.receiver_queue_size < self.accumulate_objects:
+            raise ValueError(
+                f"--accumulate-objects {self.accumulate_objects} never fits in"
+                f" --receiver-queue-size {self.receiver_queue_size}; enlarge the queue"
+            )
+        return self
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Ids of all consumers of this command."""
+        return self.consumer_id_list or tuple(
+            range(self.consumer_id, self.consumer_id + self.n_consumers)
+        )
+
+    @property
+    def distributed(self) -> bool:
+        """Whether the distributor plugin is asked for."""
+        return any(
+            (
+                self.distributor_group,
+                self.distributor_set,
+                self.distributor_trigger,
+                self.distributor_updates,
+            )
+        )
+
+    @property
+    def sequential_updates(self) -> int:
+        """Objects in a row that one consumer gets."""
+        return (self.distributor_updates or 1) if self.distributed else 1
+
+    @property
+    def id_step(self) -> int:
+        """Step from the last id of a run to the first of the next, given or computed."""
+        if self.oid_offset > 0:
+            return self.oid_offset
+        if not self.distributed:
+            return 1
+        sharers = self.n_distributor_sets if self.distributor_set else len(self.ids)
+        return (sharers - 1) * self.sequential_updates + 1

@@ -1,0 +1,29 @@
+"""Settings of the mirror server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pvapy_stream.settings.base import opt
+from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
+
+
+class MirrorSettings(LoggingSettings, LedgerSettings):
+    """A server that shows channels of other servers under names of its own."""
+
+    channel_map: Annotated[str, opt("-cm --channel-map", "Channels", metavar="MAP")] = Field(
+        min_length=1, description="(mirror,source[,pva|ca[,queue[,n_monitors,request]]]),(…)"
+    )
+    runtime: Annotated[float, opt("-rt --runtime", "Run", "s", metavar="T")] = Field(
+        0, description="stop after this time; 0: run until stopped"
+    )
+    report_period: Annotated[float, opt("-rp --report-period", "Reporting", "s", metavar="T")] = (
+        Field(0, description="how often counters are shown; 0: only at the end")
+    )
+    oid_field: Annotated[str, opt("-of --oid-field", "Accounting", metavar="FIELD")] = Field(
+        "uniqueId",
+        min_length=1,
+        description="field that holds the object id; without it the ledger stays empty",
+    )

@@ -1,0 +1,130 @@
+"""Settings of the area detector simulator."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pvapy_stream.settings.base import opt
+from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
+from pvapy_stream.settings.values import MetadataChannels
+
+
+class SimulatorSettings(LoggingSettings, LedgerSettings):
+    """A server that publishes images as an area detector does."""
+
+    input_directory: Annotated[
+        str | None, opt("-id --input-directory", "Frames", metavar="DIR")
+    ] = Field(None, description="folder with files to stream, in the order of their names")
+    input_file: Annotated[str | None, opt("-if --input-file", "Frames", metavar="FILE")] = Field(
+        None,
+        description=(
+            "file to stream: npy, npz, HDF5, TIFF and what fabio reads; random frames when no input"
+            " is given"
+        ),
+    )
+    mmap_mode: Annotated[bool, opt("-mm --mmap-mode", "Frames")] = Field(
+        False, description="map npy files into memory instead of reading them"
+    )
+    hdf_dataset: Annotated[str | None, opt("-hds --hdf-dataset", "Frames", metavar="PATH")] = Field(
+        None, description="dataset in HDF5 files; the only image dataset when not given"
+    )
+    hdf_compression_mode: Annotated[bool, opt("-hcm --hdf-compression-mode", "Frames")] = Field(
+        False, description="send chunks of HDF5 files as they are stored, with their codec"
+    )
+    config_file: Annotated[str | None, opt("-cfg --config-file", "Frames", metavar="FILE")] = Field(
+        None, description="YAML that describes raw binary files"
+    )
+    n_x_pixels: Annotated[int, opt("-nx --n-x-pixels", "Frames", "pixels", metavar="N")] = Field(
+        256, ge=1, description="columns of random frames"
+    )
+    n_y_pixels: Annotated[int, opt("-ny --n-y-pixels", "Frames", "pixels", metavar="N")] = Field(
+        256, ge=1, description="rows of random frames"
+    )
+    color_mode: Annotated[Literal[0, 2, 3, 4], opt("-cm --color-mode", "Frames")] = Field(
+        0, description="0 mono, 2 RGB1 [3,nx,ny], 3 RGB2 [nx,3,ny], 4 RGB3 [nx,ny,3]"
+    )
+    datatype: Annotated[
+        Literal[
+            "int8",
+            "uint8",
+            "int16",
+            "uint16",
+            "int32",
+            "uint32",
+            "int64",
+            "uint64",
+            "float32",
+            "float64",
+        ],
+        opt("-dt --datatype", "Frames"),
+    ] = Field("uint8", description="pixel type of random frames")
+    minimum: Annotated[float | None, opt("-mn --minimum", "Frames", metavar="X")] = Field(
+        None, description="smallest random value; the type's when not given"
+    )
+    maximum: Annotated[float | None, opt("-mx --maximum", "Frames", metavar="X")] = Field(
+        None, description="largest random value; the type's when not given"
+    )
+    n_frames: Annotated[int, opt("-nf --n-frames", "Frames", "frames", metavar="N")] = Field(
+        0,
+        ge=0,
+        description="different frames to use; 0: all in the files, or a cache full of random ones",
+    )
+    cache_size: Annotated[int, opt("-cs --cache-size", "Frames", "frames", metavar="N")] = Field(
+        1000,
+        ge=1,
+        description=(
+            "frames kept in memory; when they all fit they are repeated, else the stream ends with"
+            " the last"
+        ),
+    )
+    channel_name: Annotated[str, opt("-cn --channel-name", "Channels", metavar="NAME")] = Field(
+        "pvapy:image", min_length=1, description="channel to publish on"
+    )
+    notify_pv: Annotated[str | None, opt("-npv --notify-pv", "Channels", metavar="NAME")] = Field(
+        None, description="CA channel to put to at start"
+    )
+    notify_pv_value: Annotated[str, opt("-nvl --notify-pv-value", "Channels", metavar="VALUE")] = (
+        Field("1", description="what is put there")
+    )
+    metadata_pv: Annotated[
+        MetadataChannels, opt("-mpv --metadata-pv", "Channels", metavar="LIST")
+    ] = Field(
+        (),
+        description=(
+            "channels to publish with random values beside each frame: pva://NAME,ca://NAME; no"
+            " scheme means ca"
+        ),
+    )
+    frame_rate: Annotated[float, opt("-fps --frame-rate", "Run", "frames/s", metavar="R")] = Field(
+        20, ge=0, description="rate; 0: as fast as possible"
+    )
+    runtime: Annotated[float, opt("-rt --runtime", "Run", "s", metavar="T")] = Field(
+        300, description="stop after this time; 0: run until stopped"
+    )
+    n_publish: Annotated[int, opt("--n-publish", "Run", "frames", metavar="N")] = Field(
+        0, ge=0, description="stop after this many published frames; 0: no limit"
+    )
+    wait_for_clients: Annotated[int, opt("--wait-for-clients", "Run", metavar="N")] = Field(
+        0,
+        ge=0,
+        description=(
+            "start when this many clients monitor the channel, instead of after the start delay"
+        ),
+    )
+    wait_timeout: Annotated[float, opt("--wait-timeout", "Run", "s", metavar="T")] = Field(
+        60, gt=0, description="longest wait for those clients; then it is an error"
+    )
+    start_delay: Annotated[float, opt("-std --start-delay", "Run", "s", metavar="T")] = Field(
+        10, ge=0, description="wait before the first frame"
+    )
+    shutdown_delay: Annotated[float, opt("-shd --shutdown-delay", "Run", "s", metavar="T")] = Field(
+        10, ge=0, description="wait after the last frame, for clients to finish"
+    )
+    report_period: Annotated[
+        int, opt("-rp --report-period", "Reporting", "frames", metavar="N")
+    ] = Field(1, description="frames between reports (at most 5 a second); 0: none")
+    disable_curses: Annotated[bool, opt("-dc --disable-curses", "Reporting")] = Field(
+        False, description="print plain lines, no live line"
+    )

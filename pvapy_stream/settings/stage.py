@@ -1,0 +1,160 @@
+"""Settings of every stage that runs a processor: consumers and collectors."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from pvapy_stream.settings.base import opt
+from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
+from pvapy_stream.settings.values import JsonObject, MetadataChannels, StatsKinds
+
+
+class StageSettings(LoggingSettings, LedgerSettings):
+    """What every stage that runs a processor has: consumers and collectors."""
+
+    input_channel: Annotated[str, opt("-ic --input-channel", "Channels", metavar="NAME")] = Field(
+        min_length=1, description="channel to receive from; * becomes the id"
+    )
+    output_channel: Annotated[str, opt("-oc --output-channel", "Channels", metavar="NAME")] = Field(
+        "", description="channel to publish on; * becomes the id, _ means pvapy:KIND:ID:output"
+    )
+    status_channel: Annotated[str, opt("-sc --status-channel", "Channels", metavar="NAME")] = Field(
+        "", description="channel with the statistics; * and _ as above"
+    )
+    control_channel: Annotated[str, opt("-cc --control-channel", "Channels", metavar="NAME")] = (
+        Field(
+            "",
+            description=(
+                "channel that takes commands: configure, get_stats, reset_stats, pause, resume,"
+                " reload, stop; * and _ as above"
+            ),
+        )
+    )
+    id_format_spec: Annotated[str, opt("-ifs --id-format-spec", "Channels", metavar="SPEC")] = (
+        Field("", description="Python format of the id in channel names, such as 02d")
+    )
+    field_request: Annotated[str, opt("-fr --field-request", "Channels", metavar="FIELDS")] = Field(
+        "",
+        description=(
+            "fields to receive, such as uniqueId,value; all when not given; the id field is added"
+        ),
+    )
+    metadata_channels: Annotated[
+        MetadataChannels, opt("-mc --metadata-channels", "Channels", metavar="LIST")
+    ] = Field(
+        (),
+        description=(
+            "channels whose values accompany the stream: pva://NAME,ca://NAME; no scheme means ca"
+        ),
+    )
+    oid_field: Annotated[str, opt("-of --oid-field", "Object ids", metavar="FIELD")] = Field(
+        "uniqueId", min_length=1, description="field that holds the object id"
+    )
+    oid_offset: Annotated[int, opt("-oo --oid-offset", "Object ids", metavar="N")] = Field(
+        0,
+        description=(
+            "step from the last id of a run to the first of the next; 0: computed from the"
+            " distributor options"
+        ),
+    )
+    skip_initial_updates: Annotated[
+        int, opt("-siu --skip-initial-updates", "Object ids", metavar="N")
+    ] = Field(
+        1,
+        ge=0,
+        description=(
+            "first updates that are not processed: a monitor starts with the value already there"
+        ),
+    )
+    server_queue_size: Annotated[
+        int, opt("-sqs --server-queue-size", "Queues", "objects", metavar="N")
+    ] = Field(
+        0,
+        ge=0,
+        description="queue the source's server keeps for each of us; 0: the server's default",
+    )
+    receiver_queue_size: Annotated[
+        int,
+        opt(
+            "-rqs --receiver-queue-size -cqs --client-queue-size", "Queues", "objects", metavar="N"
+        ),
+    ] = Field(
+        -1,
+        ge=-1,
+        description=(
+            "queue on our side; -1: none, objects are processed as they arrive; 0: unlimited"
+        ),
+    )
+    pause_queue_size: Annotated[
+        int, opt("--pause-queue-size", "Queues", "objects", metavar="N")
+    ] = Field(
+        100,
+        ge=0,
+        description=(
+            "objects kept while paused when there is no receiver queue; more are rejected and"
+            " counted"
+        ),
+    )
+    processor_file: Annotated[
+        str | None, opt("-pf --processor-file", "Processor", metavar="FILE")
+    ] = Field(None, description="Python file with the processor class")
+    processor_class: Annotated[
+        str | None, opt("-pc --processor-class", "Processor", metavar="CLASS")
+    ] = Field(
+        None,
+        description=(
+            "class in that file, or package.module.Class; without one, objects are passed through"
+        ),
+    )
+    processor_args: Annotated[
+        JsonObject, opt("-pa --processor-args", "Processor", metavar="JSON")
+    ] = Field(default_factory=dict, description="JSON object handed to the processor's constructor")
+    runtime: Annotated[float, opt("-rt --runtime", "Run", "s", metavar="T")] = Field(
+        0, description="stop after this time; 0: run until stopped"
+    )
+    drain_timeout: Annotated[float, opt("--drain-timeout", "Run", "s", metavar="T")] = Field(
+        10,
+        ge=0,
+        description=(
+            "longest time to process what waits in queues at stop; the rest is counted as left"
+        ),
+    )
+    status_period: Annotated[float, opt("--status-period", "Reporting", "s", metavar="T")] = Field(
+        1, gt=0, description="how often the status channel is updated"
+    )
+    report_period: Annotated[float, opt("-rp --report-period", "Reporting", "s", metavar="T")] = (
+        Field(0, description="how often statistics are shown; 0: only at the end")
+    )
+    report_stats: Annotated[StatsKinds, opt("-rs --report-stats", "Reporting", metavar="LIST")] = (
+        Field(
+            ("all",),
+            description=(
+                "statistics to show: receiver, publisher, queue, metadata, processor, user, all"
+            ),
+        )
+    )
+    disable_curses: Annotated[bool, opt("-dc --disable-curses", "Reporting")] = Field(
+        False, description="print plain lines, no live table"
+    )
+
+    @model_validator(mode="after")
+    def _processor_is_complete(self) -> StageSettings:
+        if self.processor_file and not self.processor_class:
+            raise ValueError(
+                "--processor-file needs --processor-class: the name of the class in that file"
+            )
+        try:
+            format(1, self.id_format_spec)
+        except ValueError as error:
+            raise ValueError(
+                f"--id-format-spec: {self.id_format_spec!r} cannot format an integer ({error});"
+                " write it like 02d"
+            ) from error
+        return self
+
+    def named(self, name: str, kind: str, role: str, stage_id: int) -> str:
+        """A channel name with ``*`` and ``_`` replaced."""
+        text = format(stage_id, self.id_format_spec)
+        return f"pvapy:{kind}:{text}:{role}" if name == "_" else name.replace("*", text)

@@ -1,0 +1,261 @@
+"""For authors of processors: frames, objects and a stage without a network.
+
+::
+
+    from pvapy_stream.testing import image_object, run_processor
+
+    def test_doubles():
+        result = run_processor(Doubler, [image_object(np.ones((4, 6), np.uint16), id=7)])
+        assert result.ok
+        assert result.frames[0].image.max() == 2
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pvaccess as pva
+from numpy.typing import ArrayLike
+
+from pvapy_stream.errors import TransportError
+from pvapy_stream.frame import ColorMode, Frame
+from pvapy_stream.hpc.processor import UserDataProcessor
+from pvapy_stream.hpc.stage import Output, Stage
+from pvapy_stream.ledger import Ledger, SequenceTracker
+from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
+from pvapy_stream.transport.memory import MemoryPublisher
+from pvapy_stream.transport.ports import Publisher
+
+INPUT = "test:input"
+OUTPUT = "test:output"
+
+_NANO = 1_000_000_000
+
+
+def frame(
+    image: ArrayLike | None = None,
+    id: int = 1,
+    *,
+    time: float = 0.0,
+    color_mode: ColorMode | None = None,
+    **attributes: Any,
+) -> Frame:
+    """A frame.
+
+    Args:
+        image: (ny, nx) or (ny, nx, 3); when not given, 4 rows of 6 uint16 that begin with the id.
+        id: number of the frame.
+        time: s since 1970; 0 for unknown.
+        color_mode: how colour is stored; RGB1 when not given.
+        attributes: values by attribute name.
+    """
+    pixels = (
+        np.arange(24, dtype=np.uint16).reshape(4, 6) + np.uint16(id)
+        if image is None
+        else np.asarray(image)
+    )
+    return Frame.of(
+        id, pixels, time_ns=round(time * _NANO), color_mode=color_mode, attributes=attributes
+    )
+
+
+def image_object(image: ArrayLike | None = None, id: int = 1, **others: Any) -> Any:
+    """An NTNDArray `pvaccess.PvObject`; arguments as for `frame`."""
+    return ObjectBuilder().build(frame(image, id, **others))
+
+
+def metadata_object(value: Any, time: float = 0.0) -> Any:
+    """A `pvaccess.PvObject` as metadata channels give it: value and timeStamp (s since 1970)."""
+    kind = {str: pva.STRING, bool: pva.BOOLEAN, int: pva.LONG}.get(type(value), pva.DOUBLE)
+    return pva.PvObject(
+        {"value": kind, "timeStamp": pva.PvTimeStamp()},
+        {"value": value, "timeStamp": pva.PvTimeStamp(time)},
+    )
+
+
+def metadata_queue(objects: Iterable[Any]) -> Any:
+    """A `pvaccess.PvObjectQueue` with these objects, as `metadataQueueMap` has it."""
+    queue = pva.PvObjectQueue(0)
+    for obj in objects:
+        queue.put(obj)
+    return queue
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a run.
+
+    Attributes:
+        published: objects on the output channel.
+        errors: number of errors by kind, such as ``process: ValueError``.
+        last_error: message of the last one, "" for none.
+        stats: what `getStats` said at the end.
+        ledger: the fate of every id.
+        processor: the processor, stopped.
+        seconds: time spent in the stage, s.
+    """
+
+    published: list[Any]
+    errors: dict[str, int]
+    last_error: str
+    stats: dict[str, Any]
+    ledger: Ledger
+    processor: Any
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return not self.errors
+
+    @property
+    def frames(self) -> list[Frame]:
+        """The published objects as frames.
+
+        Raises:
+            ObjectError: they are no images.
+        """
+        return [to_frame(obj) for obj in self.published]
+
+
+class ProcessorRun:
+    """A processor in a stage, fed object by object; `run_processor` for those who have them all.
+
+    Args:
+        processor: a processor class or a processor.
+        args: what the constructor of a class gets, as with ``--processor-args``.
+        configure: sent to `configure` after the start, as a `configure` command is.
+        metadata: objects by name of their metadata channel.
+        id_field: field with the object id.
+        publisher: where objects go; kept in memory when not given.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        *,
+        args: Mapping[str, Any] | None = None,
+        configure: Any = None,
+        metadata: Mapping[str, Iterable[Any]] | None = None,
+        id_field: str = "uniqueId",
+        publisher: Publisher | None = None,
+    ) -> None:
+        self.processor = _made(processor, args or {}, id_field)
+        self.processor.metadataQueueMap = {
+            name: metadata_queue(objects) for name, objects in (metadata or {}).items()
+        }
+        self.publisher: Publisher = MemoryPublisher() if publisher is None else publisher
+        self.ledger = Ledger("test", 1, INPUT, OUTPUT)
+        self.stage = Stage(
+            self.processor,
+            self.ledger,
+            SequenceTracker(),
+            id_field=id_field,
+            open_output=self._open_output,
+        )
+        self._id_field = id_field
+        self._seconds = 0.0
+        self.processor.start()
+        if configure is not None:
+            self.processor.configure(configure)
+
+    def feed(self, obj: Any) -> None:
+        """Let the stage take one object."""
+        start = time.perf_counter()
+        self.stage.handle(obj)
+        self._seconds += time.perf_counter() - start
+
+    def finish(self) -> Result:
+        """Stop the processor and see what came of it."""
+        self.stage.finish()
+        stats = self.stage.call("getStats", self.processor.getStats, fallback={}) or {}
+        types = (
+            self.stage.call("getStatsPvaTypes", self.processor.getStatsPvaTypes, fallback={}) or {}
+        )
+        if unknown := set(stats) - set(types):
+            # The status channel has no place for them.
+            error = KeyError(
+                f"getStats gives {', '.join(sorted(unknown))}, which getStatsPvaTypes does not name"
+            )
+            self.stage.note_error("getStatsPvaTypes", error)
+        self.stage.call("stop", self.processor.stop)
+        published = self.publisher.objects if isinstance(self.publisher, MemoryPublisher) else []
+        return Result(
+            published,
+            self.stage.error_counts,
+            self.stage.last_error,
+            stats,
+            self.ledger,
+            self.processor,
+            self._seconds,
+        )
+
+    def _open_output(self, first: Any) -> Output | None:
+        prototype = self.processor.getOutputPvObjectType(first)
+        if prototype is None:
+            return None
+        return Output(_SameStructure(self.publisher, prototype), self.ledger, self._id_field)
+
+
+def run_processor(processor: Any, objects: Iterable[Any], **options: Any) -> Result:
+    """Run a processor over objects as a consumer does, without a network.
+
+    An error of the processor does not end the run: as in a stream, it is counted.
+
+    Args:
+        processor: a processor class or a processor.
+        objects: `pvaccess.PvObject`s, or `Frame`s.
+        options: args, configure, metadata, id_field, publisher; see `ProcessorRun`.
+    """
+    run = ProcessorRun(processor, **options)
+    builder = ObjectBuilder()
+    for obj in objects:
+        run.feed(builder.build(obj) if isinstance(obj, Frame) else obj)
+    return run.finish()
+
+
+class _SameStructure:
+    """Refuses what a hosted channel would refuse: objects of another structure than its first."""
+
+    def __init__(self, publisher: Publisher, prototype: Any) -> None:
+        self._structure = _fields(prototype)
+        self._publisher = publisher
+        self.stop = publisher.stop
+        self.counts = publisher.counts
+        self.reset_counts = publisher.reset_counts
+
+    def publish(self, obj: Any) -> None:
+        fields = _fields(obj)
+        if fields != self._structure:
+            wrong = ", ".join(
+                f"{name} {kind}" for name, kind in fields if (name, kind) not in self._structure
+            )
+            raise TransportError(
+                "the object has another structure than what getOutputPvObjectType gave"
+                f" ({wrong or 'fields are missing or in another order'});"
+                " a channel keeps its structure"
+            )
+        self._publisher.publish(obj)
+
+
+def _fields(obj: Any) -> list[tuple[str, Any]]:
+    """Names and types in their order."""
+    return list(obj.getStructureDict().items())
+
+
+def _made(processor: Any, args: Mapping[str, Any], id_field: str) -> UserDataProcessor:
+    """A processor with the attributes that runners set."""
+    names = {
+        "processorId": 1,
+        "inputChannel": INPUT,
+        "outputChannel": OUTPUT,
+        "objectIdField": id_field,
+    }
+    made = processor({**args, **names}) if isinstance(processor, type) else processor
+    for name, value in {**names, "pvaServer": None, "dataPublisher": None}.items():
+        setattr(made, name, value)
+    return made

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pvapy_stream import __version__
+from pvapy_stream.cli import main as cli
+from pvapy_stream.cli.completion import command_tree
+
+
+def python(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+    ).stdout
+
+
+@pytest.mark.parametrize("argv", [[], ["-h"], ["--help"]])
+def test_the_commands_are_listed(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(argv) == 0
+    shown = capsys.readouterr().out
+    for name, command in cli.COMMANDS.items():
+        assert f"  {name} " in shown
+        assert command.help in shown
+
+
+@pytest.mark.parametrize("flag", ["-v", "--version"])
+def test_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([flag]) == 0
+    assert capsys.readouterr().out == f"pvapy-stream {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("consummer", "no command 'consummer'; did you mean 'consumer'?"),
+        ("new_processor", "did you mean 'new-processor'?"),
+        ("xyzzy", "no command 'xyzzy'; commands are consumer, "),
+        ("--channel", "no option '--channel'"),
+    ],
+)
+def test_unknown_commands(name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+
+
+def test_listing_commands_imports_none_of_them() -> None:
+    shown = python(
+        "import sys; from pvapy_stream.cli.main import main; main(['-h']);"
+        "ours = [m for m in sys.modules if m.startswith('pvapy_stream.cli.')];"
+        "print(ours, 'rich' in sys.modules)"
+    )
+    assert shown.splitlines()[-1] == "['pvapy_stream.cli.main'] False"
+
+
+def test_the_module_of_every_command_is_there() -> None:
+    folder = Path(cli.__file__).parent
+    assert [
+        name for name, c in cli.COMMANDS.items() if not (folder / f"{c.module}.py").is_file()
+    ] == []
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([name, "--help"])
+    assert ended.value.code == 0
+    assert "--help" in capsys.readouterr().out
+
+
+def test_help_shows_defaults_and_units(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        cli.main(["consumer", "-h"])
+    shown = capsys.readouterr().out
+    assert "how often the status channel is updated [default 1 s]" in shown
+    assert "[required]" in shown
+
+
+def test_wrong_options_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["try"])
+    assert ended.value.code == 2
+    assert "FILE:CLASS" in capsys.readouterr().err
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pvapy_stream.cli.main", "nonsense"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: pvapy-stream has no command")
+
+
+def test_the_tree_has_the_options_of_all_commands() -> None:
+    top = command_tree()
+    (commands,) = [action for action in top._actions if action.dest == "command"]
+    parsers = dict(commands.choices)
+    assert list(parsers) == list(cli.COMMANDS)
+    assert "--input-channel" in parsers["consumer"]._option_string_actions
+    assert "--oid-field" in parsers["doctor"]._option_string_actions
+
+
+def complete(script: Path, *words: str) -> list[str]:
+    """What bash offers for the last word if that is an option, else for the next one."""
+    typed = [*words] if words[-1].startswith("-") else [*words, "''"]
+    code = f"""
+        source {script}
+        COMP_WORDS=({" ".join(typed)}); COMP_CWORD={len(typed) - 1}
+        COMP_LINE="${{COMP_WORDS[*]}}"; COMP_POINT=${{#COMP_LINE}}
+        $(complete -p pvapy-stream | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_and_their_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["completion", "bash"]) == 0
+    script = tmp_path / "completion.bash"
+    script.write_text(capsys.readouterr().out)
+    assert set(cli.COMMANDS) <= set(complete(script, "pvapy-stream"))
+    assert "--input-channel" in complete(script, "pvapy-stream", "consumer", "--inp")
+    assert set(complete(script, "pvapy-stream", "completion")) >= {"bash", "zsh", "tcsh"}
+
+
+@pytest.mark.parametrize(
+    ("shell", "start"), [("zsh", "#compdef pvapy-stream"), ("tcsh", "complete pvapy-stream ")]
+)
+def test_other_shells(shell: str, start: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", shell]) == 0
+    shown = capsys.readouterr().out
+    assert start in shown
+    assert "new-processor" in shown
