@@ -89,7 +89,7 @@ class IdSet:
             self.add_comb(comb)
 
     def _begin_run(self, start: int, end: int) -> None:
-        """Begin a run that the fast ways cannot take; see whether it begins or goes on with a pattern."""
+        """Begin a run that the fast ways cannot take; it may begin or go on with a pattern."""
         self._close()
         self._start, self._end = start, end
         last = self._closed[-1] if self._closed else None

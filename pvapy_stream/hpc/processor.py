@@ -90,20 +90,27 @@ class UserDataProcessor:
 
 
 class FrameProcessor(UserDataProcessor):
-    """User code for images: `process_frame` gets a `Frame`, and what it returns is published."""
+    """User code for images: `process_frame` gets a `Frame`, and what it returns is published.
 
+    Attributes:
+        keeps_frames: set it to True in a class that keeps frames after `process_frame` returns,
+            to publish them later. They are then made from a copy of the object, which the binding
+            otherwise reuses for the next one. Images may be kept in any case.
+    """
+
+    keeps_frames = False
     _builder: ObjectBuilder | None = None
     _passes_through = False
 
     def process_frame(self, frame: Frame) -> Frame | Iterable[Frame] | None:
         """Called with each frame; return the frame or frames to publish, or None.
 
-        The frame and its image may be kept; its attributes must be looked at before this returns.
+        To keep the frame itself, not its image alone, see `keeps_frames`.
         """
         return frame
 
     def process(self, pvObject: Any) -> Any:
-        frame = to_frame(pvObject)
+        frame = to_frame(pvObject.copy() if self.keeps_frames else pvObject)
         result = self.process_frame(frame)
         if result is None:
             return None

@@ -180,12 +180,16 @@ class ObjectBuilder:
             obj = origin.copy()
             if frame.attributes_changed:
                 obj["attribute"] = _merged_attributes(frame)
-            _set_layout(obj, frame)
+            if frame.layout_changed:
+                _set_layout(obj, frame)
+            timed = frame.time_ns and not frame.time_changed
         else:
             obj = self._from_template(frame)
+            timed = False
         obj["value"] = {field: frame.payload}
         obj.setInt("uniqueId", frame.id)
-        set_times(obj, frame.time_ns or time.time_ns())
+        if not timed:
+            set_times(obj, frame.time_ns or time.time_ns())
         return obj
 
     def _from_template(self, frame: Frame) -> Any:
