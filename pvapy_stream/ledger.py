@@ -175,14 +175,16 @@ class SequenceTracker:
     """Tells which ids were missed, from the ids that came and the pattern they should follow.
 
     A client of the distributor gets runs of ``run`` sequential ids; from the last id of a run to
-    the first of its next one the step is ``offset``. Without distributor, both are 1.
+    the first of its next one the step is ``offset``. Without distributor, both are 1. With
+    ``repeats`` an id may come several times in a row, as from several producers.
     """
 
-    __slots__ = ("last", "missed", "n_restarts", "offset", "run", "run_end")
+    __slots__ = ("last", "missed", "n_restarts", "offset", "repeats", "run", "run_end")
 
-    def __init__(self, offset: int = 1, run: int = 1) -> None:
+    def __init__(self, offset: int = 1, run: int = 1, repeats: bool = False) -> None:
         self.offset = offset
         self.run = run
+        self.repeats = repeats
         self.missed = IdSet()
         self.n_restarts = 0
         self.last: int | None = None
@@ -205,6 +207,8 @@ class SequenceTracker:
                 self.run_end = value + self.run - 1
         elif value > last:
             self._note_gap(last, value)
+        elif self.repeats and value == last:
+            pass
         else:
             # A repeated object, or a source that started its numbers again.
             self.run_end = value + self.run - 1

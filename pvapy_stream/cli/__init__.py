@@ -1,0 +1,1 @@
+"""Commands: parsers made from settings, and one thin file a command."""

@@ -18,12 +18,12 @@ from typing import Any
 from rich.console import Console
 
 from pvapy_stream.cli import audit
-from pvapy_stream.cli.consumer import Board
 from pvapy_stream.cli.display import Reports
 from pvapy_stream.cli.options import plain_parser
 from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.cli.stages import Board
 from pvapy_stream.errors import PvapyStreamError
-from pvapy_stream.hpc.launch.local import Ledgers, run_consumers
+from pvapy_stream.hpc.launch.local import Ledgers, run_stages
 from pvapy_stream.settings import ConsumerSettings
 from pvapy_stream.signals import run_until_signal
 
@@ -127,7 +127,7 @@ class Demo:
                 self._ready.set()
 
         consumers = threading.Thread(
-            target=lambda: outcome.append(run_consumers(settings, consumers_stop, show))
+            target=lambda: outcome.append(run_stages(settings, consumers_stop, show))
         )
         simulator, mirror = self._start_programs()
         try:
@@ -171,8 +171,10 @@ class Demo:
     def _start_programs(self) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
         frames = str(files("pvapy_stream") / "data" / "nickel_ebsd_small.h5")
         simulator = self._start(
-            "sim", "-cn", f"{self._prefix}image", "-if", frames, "-hds", _DATASET,
-            "-fps", f"{self._rate}", "-rp", "0", "-dc", "-rt", "0", "--n-publish", str(self._n_frames),
+            "sim", "-cn", f"{self._prefix}image",
+            "-if", frames, "-hds", _DATASET,
+            "-fps", f"{self._rate}", "-rp", "0", "-dc", "-rt", "0", "--n-publish",
+            str(self._n_frames),
             "--wait-for-clients", "2", "-shd", "2",
             "--ledger", self._ledger("simulator"),
         )  # fmt: skip

@@ -157,7 +157,7 @@ def stats_lines(reports: Reports, kinds: Sequence[str]) -> list[str]:
     lines = []
     for stage_id, report in sorted(reports.items()):
         lines.append(
-            f"consumer {stage_id}: {report.state}"
+            f"{report.kind} {stage_id}: {report.state}"
             + (f" - {report.problem}" if report.problem else "")
         )
         for group in _GROUPS:

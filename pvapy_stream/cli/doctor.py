@@ -40,7 +40,7 @@ _NOT_FOR_USERS = ("dev", "docs", "all")
 # Commands of the incumbent's names, and what does the same whatever the shell finds.
 COMMANDS = {
     "pvapy-hpc-consumer": "pvapy-stream consumer",
-    "pvapy-hpc-collector": "",
+    "pvapy-hpc-collector": "pvapy-stream collector",
     "pvapy-mirror-server": "pvapy-stream mirror",
     "pvapy-ad-sim-server": "pvapy-stream sim",
 }

@@ -28,13 +28,17 @@ COMMANDS = {
     "consumer": Command(
         "consumer", "receive a stream, split it over processes, process and publish it"
     ),
+    "collector": Command("collector", "gather the streams of several producers in order"),
     "mirror": Command("mirror", "show channels of other servers under names of your own"),
     "sim": Command("sim", "publish images as an area detector does"),
     "audit": Command("audit", "tell whether every frame of a run has a fate"),
+    "write": Command("write", "write a stream to HDF5/NeXus files"),
+    "verify": Command("verify", "check files for lost and damaged images; recover unclosed ones"),
     "demo": Command("demo", "see a whole stream at work on this machine"),
     "doctor": Command("doctor", "look at the installation, the network settings and a channel"),
     "new-processor": Command("new_processor", "write a processor and its test to start from"),
     "try": Command("try_processor", "run a processor over frames of a file, without a network"),
+    "keygen": Command("keygen", "make a pair of keys for encrypting or signing a stream"),
     "completion": Command(
         "completion", "print what makes bash, zsh or tcsh complete these commands"
     ),

@@ -83,7 +83,7 @@ def _start_ioc(names: Sequence[str]) -> Any:
 
 
 def notify(channel: str, value: str, timeout: float) -> bool:
-    """Put a value to a CA channel; False, with a warning, when that fails within the timeout (s)."""
+    """Put a value to a CA channel; False, with a warning, when that fails within `timeout` s."""
     try:
         target = pva.Channel(channel, pva.CA)
         target.setTimeout(timeout)

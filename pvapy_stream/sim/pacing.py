@@ -38,7 +38,7 @@ class Pacer:
         self.late = 0
 
     def wait(self, n: int) -> bool:
-        """Wait until frame `n` (0 first) is due; False when stopped or over. The first starts the clock."""
+        """Wait until frame `n` (0 first) is due; False when stopped or over."""
         now = time.perf_counter()
         if self._start is None:
             self._start = now

@@ -1,0 +1,119 @@
+"""``pvapy-stream audit``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from pvapy_stream.audit import AuditResult, StageAccount, audit
+from pvapy_stream.cli.options import plain_parser
+from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.idset import IdSet
+from pvapy_stream.ledger import read_ledgers
+
+# A table that is not read on a terminal is not to be folded.
+_WIDE = 250
+
+_EPILOG = """\
+examples:
+  pvapy-stream audit sim.json mirror.json consumers.json
+  pvapy-stream audit --strict --json *.json
+exit codes: 0 every id has a fate; 1 an id has none, or a ledger cannot be read; 2 wrong options
+"""
+
+_COUNTS = ("received", "processed", "skipped", "missed", "rejected", "failed", "left", "published")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's parser."""
+    made = plain_parser(
+        "pvapy-stream audit",
+        "Put the ledgers of a run together and tell whether every frame has a fate.",
+        _EPILOG,
+    )
+    made.add_argument("ledgers", nargs="+", metavar="LEDGER", help="file written with --ledger")
+    made.add_argument(
+        "--strict", action="store_true", help="fail also when an id was not processed"
+    )
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = parser().parse_args(argv)
+    return exit_code(lambda: run(options.ledgers, strict=options.strict, as_json=options.json))
+
+
+def run(paths: Sequence[str], *, strict: bool = False, as_json: bool = False) -> int:
+    """Audit the ledgers of these files and print the outcome.
+
+    Raises:
+        LedgerError: a file is missing, or is not a ledger.
+    """
+    result = audit([one for path in paths for one in read_ledgers(path)], strict)
+    if as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(result.to_dict())).decode() + "\n")
+    else:
+        _show(result)
+    return 0 if result.ok else 1
+
+
+def _show(result: AuditResult) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)
+    console.print(_stage_table(result.stages))
+    if result.channels:
+        console.print(_channel_table(result))
+    drops = () if result.strict else result.drops
+    for line in (*result.notes, *drops, result.verdict):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _stage_table(stages: Sequence[StageAccount]) -> Table:
+    table = Table()
+    for name in ("stage", "id", "channel in", "channel out"):
+        table.add_column(name, justify="right" if name == "id" else "left")
+    for name in _COUNTS:
+        table.add_column(name, justify="right")
+    for stage in stages:
+        one = stage.ledger
+        table.add_row(
+            one.stage,
+            str(one.stage_id),
+            one.input_channel,
+            one.output_channel,
+            *(str(_count(getattr(one, name))) for name in _COUNTS),
+        )
+    return table
+
+
+def _count(ids: IdSet | Mapping[str, IdSet]) -> int:
+    return len(ids) if isinstance(ids, IdSet) else sum(map(len, ids.values()))
+
+
+def _channel_table(result: AuditResult) -> Table:
+    table = Table()
+    table.add_column("channel")
+    table.add_column("published", justify="right")
+    table.add_column("received by")
+    table.add_column("lost")
+    for channel in result.channels:
+        published = str(len(channel.published))
+        if not channel.subscribers:
+            table.add_row(channel.channel, published, "nobody in these ledgers", "")
+        for one in channel.subscribers:
+            lost = [str(one.lost)] if one.lost else []
+            lost += [f"{ids} by {member}" for member, ids in one.lost_by.items()]
+            table.add_row(channel.channel, published, one.name, "; ".join(lost) or "none")
+    return table
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

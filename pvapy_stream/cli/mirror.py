@@ -1,0 +1,62 @@
+"""``pvapy-mirror-server`` and ``pvapy-stream mirror``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pvapy_stream.cli.options import parse, settings_parser
+from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.logs import configure_logging
+from pvapy_stream.settings import MirrorSettings
+from pvapy_stream.signals import run_until_signal
+
+_EPILOG = """\
+examples:
+  pvapy-mirror-server -cm "(my:image,13SIM1:Pva1:Image),(my:motor,13IDA:m1,ca)"
+  pvapy-mirror-server -cm "(my:image,cam:image,pva,100,2,_[pydistributor=group:m;trigger:uniqueId])"
+exit codes: 0 all well; 1 a source never came, or updates could not be published; 2 wrong options
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's parser."""
+    return settings_parser(
+        MirrorSettings,
+        "pvapy-mirror-server",
+        "Show channels of other servers under names of your own.",
+        _EPILOG,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    settings = parse(MirrorSettings, parser(), argv)
+    return exit_code(lambda: run(settings))
+
+
+def run(settings: MirrorSettings) -> int:
+    """Mirror until the runtime is over, or until a signal comes.
+
+    Raises:
+        PvapyStreamError: the channel map is wrong, or the ledger cannot be written.
+    """
+    # Imported late: --help and wrong options need no EPICS.
+    from pvapy_stream.mirror import MirrorServer
+
+    configure_logging(settings)
+    server = MirrorServer(settings, _say)
+    code = run_until_signal(server.run)
+    for problem in server.problems():
+        sys.stderr.write(f"error: {problem}\n")
+    return code
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,63 @@
+"""Running consumers and collectors from a command line: display, ledger file, last report."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+
+from pvapy_stream.cli.display import Reports, make_display, stats_lines
+from pvapy_stream.hpc.launch.local import run_stages
+from pvapy_stream.ledger import write_ledgers
+from pvapy_stream.logs import configure_logging
+from pvapy_stream.settings import StageSettings
+from pvapy_stream.signals import run_until_signal
+
+_LEDGER_PERIOD = 1.0  # s; what a killed command may lose of its account
+
+
+def run(settings: StageSettings) -> int:
+    """Run stages until they end.
+
+    Raises:
+        PvapyStreamError: they cannot be started.
+    """
+    configure_logging(settings)
+    console = Console()
+    board = Board(settings, console)
+    try:
+        problem = run_until_signal(lambda stop: run_stages(settings, stop, board.show))
+    finally:
+        board.close()
+    for line in stats_lines(board.reports, settings.report_stats):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    if problem:
+        sys.stderr.write(f"error: {problem}\n")
+    return 1 if problem else 0
+
+
+class Board:
+    """Gets the reports of all stages: shows them, and writes the ledger file."""
+
+    def __init__(self, settings: StageSettings, console: Console) -> None:
+        self.reports: Reports = {}
+        self._ledgers: list[dict[str, Any]] = []
+        self._file = settings.ledger
+        self._written = 0.0
+        self._display = make_display(settings, console)
+
+    def show(self, reports: Reports, ledgers: list[dict[str, Any]]) -> None:
+        """Take the newest reports, and the accounts of all processes there have been."""
+        self.reports, self._ledgers = reports, ledgers
+        self._display.show(reports)
+        if self._file and time.monotonic() - self._written > _LEDGER_PERIOD:
+            self._written = time.monotonic()
+            write_ledgers(self._file, ledgers)
+
+    def close(self) -> None:
+        """End the display and write the last ledgers."""
+        self._display.close()
+        if self._file and self._ledgers:
+            write_ledgers(self._file, self._ledgers)

@@ -1,0 +1,301 @@
+"""Channels of other servers under names of our own: each a receiver tied to a publisher."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pvaccess as pva
+
+from pvapy_stream.errors import ObjectError, TransportError
+from pvapy_stream.ledger import Ledger, SequenceTracker, write_ledgers
+from pvapy_stream.pva.channel_map import MirrorEntry, parse_channel_map
+from pvapy_stream.pva.objects import IdReader, id_reader
+from pvapy_stream.settings import MirrorSettings
+from pvapy_stream.transport.hosted import HostedPublisher
+from pvapy_stream.transport.pva import MonitorReceiver
+
+KIND = "mirror"
+
+_TICK = 0.5  # s; how often connections are looked after
+_LEDGER_PERIOD = 1.0  # s; what a killed mirror may lose of its account
+_LAST_UPDATES = 0.3  # s; how long the last updates stay before the server goes
+_LOG_EVERY = 1000
+
+_log = logging.getLogger(__name__)
+
+
+class MirrorChannel:
+    """Publishes what the monitors of one source deliver, and accounts for it.
+
+    Args:
+        entry: what is mirrored.
+        stage_id: its id in the ledger.
+        oid_field: field with the object id; a source without it is mirrored, not accounted for.
+        server: PVA server for the mirror; the caller starts and stops it.
+    """
+
+    def __init__(
+        self, entry: MirrorEntry, stage_id: int, oid_field: str, server: pva.PvaServer
+    ) -> None:
+        self.entry = entry
+        share = entry.distribution
+        self.ledger = Ledger(
+            stage=KIND,
+            stage_id=stage_id,
+            input_channel=entry.source,
+            output_channel=entry.mirror,
+            group="" if share is None else share.get("group", "default"),
+            client_set="" if share is None else share.get("set", ""),
+        )
+        self.last_error = ""
+        self._oid_field = oid_field
+        self._publisher = HostedPublisher(server, entry.mirror)
+        self._receivers = [
+            MonitorReceiver(entry.source, entry.pv_request, entry.provider)
+            for _ in range(entry.n_monitors)
+        ]
+        # Only a monitor that gets the whole stream can tell gaps; the audit finds the others'.
+        self._tracker = SequenceTracker() if share is None and entry.n_monitors == 1 else None
+        self._lock = threading.Lock()
+        self._read_id: IdReader | None = None
+        self._last_published: int | None = None
+        # Monitors that have shown the source's current value since it came, or came back.
+        self._arrived: set[int] = set()
+        self._published = 0
+        self._errors = 0
+        self._structure_changes = 0
+        if share is None and entry.n_monitors > 1:
+            _log.warning(
+                "channel %s: no distributor in the request: %d monitors publish all %d times",
+                entry.mirror,
+                entry.n_monitors,
+                entry.n_monitors,
+            )
+
+    def start(self) -> None:
+        """Begin to follow the source."""
+        for number, receiver in enumerate(self._receivers):
+            self._start(number, receiver)
+
+    def _start(self, number: int, receiver: MonitorReceiver) -> None:
+        fresh = True
+
+        def deliver(obj: Any) -> None:
+            if fresh:
+                deliver_current(obj)
+            else:
+                with self._lock:
+                    self._pass_on(obj, self._id_of(obj))
+
+        def deliver_current(obj: Any) -> None:
+            nonlocal fresh
+            fresh = False
+            self._take_current(number, obj)
+
+        receiver.start(deliver, deliver_current)
+
+    def keep_up(self) -> None:
+        """Look after the connections; call about twice a second."""
+        for receiver in self._receivers:
+            receiver.keep_up()
+
+    def stop(self) -> None:
+        """Take nothing more from the source; the mirror itself stays until its server stops."""
+        for receiver in self._receivers:
+            receiver.stop()
+
+    def _take_current(self, number: int, obj: Any) -> None:
+        """Take the value with which a source answers a monitor, which may be old.
+
+        Clients of the mirror need the first one, but it is no update: in the ledger it is skipped.
+        What further monitors of a group are shown was published before they came, and so belongs
+        to those that were there. After a restart it is new, unless it was the last one published.
+        """
+        with self._lock:
+            first = not self.ledger.received and not self.ledger.anonymous
+            returns = not self._arrived or number in self._arrived
+            self._arrived = {number} if returns else self._arrived | {number}
+            self._read_id = self._reader_for(obj)
+            value = self._id_of(obj)
+            if returns and not first and (value is None or value != self._last_published):
+                self._pass_on(obj, value)
+                return
+            if value is not None:
+                self.ledger.received.add(value)
+                self.ledger.skipped.add(value)
+            if first and self._publish(obj, value) and value is not None and self._tracker:
+                self._tracker.observe(value)
+
+    def _reader_for(self, obj: Any) -> IdReader | None:
+        try:
+            return id_reader(self._oid_field, obj)
+        except ObjectError as error:
+            _log.info("channel %s: not accounted for: %s", self.entry.mirror, error)
+            return None
+
+    def _id_of(self, obj: Any) -> int | None:
+        if self._read_id is None:
+            self.ledger.anonymous += 1
+            return None
+        return self._read_id(obj)
+
+    def _pass_on(self, obj: Any, value: int | None) -> None:
+        """Publish an update and write down its fate."""
+        ledger = self.ledger
+        if value is None:
+            self._publish(obj, None)
+            return
+        ledger.received.add(value)
+        if self._tracker is not None and not self._tracker.observe(value):
+            ledger.went_back += 1
+        if self._publish(obj, value):
+            ledger.processed.add(value)
+            ledger.published.add(value)
+
+    def _publish(self, obj: Any, value: int | None) -> bool:
+        try:
+            try:
+                self._publisher.publish(obj)
+            except TransportError as error:
+                if "definitions" not in str(error):
+                    raise
+                self._open_anew(obj)
+        except TransportError as error:
+            self._note_error(error, value)
+            return False
+        self._published += 1
+        self._last_published = value
+        return True
+
+    def _open_anew(self, obj: Any) -> None:
+        """Host the channel with another structure, which the source has now; clients reconnect."""
+        self._structure_changes += 1
+        if self._structure_changes == 1 or self._structure_changes % _LOG_EVERY == 0:
+            _log.warning(
+                "channel %s: structure of %s has changed; clients connect again (%d times so far)",
+                self.entry.mirror,
+                self.entry.source,
+                self._structure_changes,
+            )
+        self._publisher.stop()
+        self._publisher.publish(obj)
+
+    def _note_error(self, error: TransportError, value: int | None) -> None:
+        self._errors += 1
+        self.last_error = str(error)
+        if value is not None:
+            self.ledger.fail("publishing", value)
+        if self._errors == 1 or self._errors % _LOG_EVERY == 0:
+            _log.error("%s (%d errors so far)", error, self._errors)
+
+    def counters(self) -> dict[str, int]:
+        """What was counted since the start, as the incumbent names it."""
+        counts = [receiver.counts() for receiver in self._receivers]
+        return {
+            "nReceived": sum(count.received for count in counts),
+            "nPublished": self._published,
+            "nOverruns": sum(count.overruns for count in counts),
+            "nErrors": self._errors + sum(count.errors for count in counts),
+        }
+
+    def ledger_now(self) -> dict[str, Any]:
+        """The account as it stands."""
+        with self._lock:
+            plain = self.ledger.to_dict()
+            if self._tracker is not None:
+                plain["missed"] = self._tracker.missed.to_list()
+            return plain
+
+    def problem(self) -> str:
+        """Why the run must not count as a success, or ""."""
+        entry = self.entry
+        errors = self.counters()["nErrors"]
+        if errors:
+            last = self.last_error or "see the log"
+            return f"channel {entry.mirror}: {errors} errors, the last: {last}"
+        if not all(receiver.was_connected for receiver in self._receivers):
+            what = f"its name and EPICS_{entry.provider.upper()}_ADDR_LIST"
+            return f"channel {entry.mirror}: source {entry.source} never came; check {what}"
+        return ""
+
+
+class MirrorServer:
+    """Mirrors the channels of a map until it is told to stop.
+
+    Args:
+        settings: what was asked for.
+        report: takes the lines with the counters.
+
+    Raises:
+        SettingsError: the channel map is wrong.
+    """
+
+    def __init__(
+        self, settings: MirrorSettings, report: Callable[[str], None] | None = None
+    ) -> None:
+        self.settings = settings
+        self.entries = parse_channel_map(settings.channel_map)
+        self._report = report or (lambda _: None)
+        self._server = pva.PvaServer()
+        self.channels = [
+            MirrorChannel(entry, number, settings.oid_field, self._server)
+            for number, entry in enumerate(self.entries, 1)
+        ]
+
+    def run(self, stop: threading.Event) -> int:
+        """Mirror until `stop` is set or the runtime is over.
+
+        Returns:
+            Exit code: 1 when a source never came or there were errors; see `problems`.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        self._server.start()
+        try:
+            for channel in self.channels:
+                channel.start()
+            self._follow(stop)
+        finally:
+            for channel in self.channels:
+                channel.stop()
+            self._show()
+            # Clients may not have taken the last updates yet.
+            time.sleep(_LAST_UPDATES)
+            self._server.stop()
+        self._write_ledger()
+        return 1 if self.problems() else 0
+
+    def _follow(self, stop: threading.Event) -> None:
+        period = self.settings.report_period
+        start = time.monotonic()
+        end = start + self.settings.runtime if self.settings.runtime > 0 else float("inf")
+        report_due, ledger_due = start + period, start
+        while (now := time.monotonic()) < end:
+            if now >= ledger_due:
+                ledger_due = now + _LEDGER_PERIOD
+                self._write_ledger()
+            if 0 < period and report_due <= now:
+                report_due = now + period
+                self._show()
+            for channel in self.channels:
+                channel.keep_up()
+            if stop.wait(min(_TICK, end - now, period or _TICK)):
+                return
+
+    def _show(self) -> None:
+        now = time.time()
+        for channel in self.channels:
+            self._report(f"Channel {channel.entry.mirror} @ {now:.3f}: {channel.counters()}")
+
+    def _write_ledger(self) -> None:
+        if self.settings.ledger:
+            write_ledgers(self.settings.ledger, [channel.ledger_now() for channel in self.channels])
+
+    def problems(self) -> list[str]:
+        """Why the run must not count as a success, a line for each channel concerned."""
+        return list(filter(None, (channel.problem() for channel in self.channels)))

@@ -1,0 +1,235 @@
+"""Mirrors of real channels on loopback, from outside."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pvaccess as pva
+import pytest
+
+from pvapy_stream.frame import Frame
+from pvapy_stream.ledger import read_ledgers
+from pvapy_stream.transport.pva import MonitorReceiver
+from tests.support import BIN, Commands, Program, Source, status, wait_until
+from tests.support import image as picture
+
+N = 300
+
+
+class Client:
+    """A monitor of a mirror, with all it was shown."""
+
+    def __init__(self, channel: str) -> None:
+        self.seen: list[dict[str, Any]] = []
+        self._receiver = MonitorReceiver(channel)
+        self._receiver.start(lambda obj: self.seen.append(obj.toDict()))
+
+    @property
+    def ids(self) -> list[int]:
+        return [obj["uniqueId"] for obj in list(self.seen)]
+
+    def wait_for(self, condition: Any, timeout: float = 10) -> None:
+        def met() -> bool:
+            self._receiver.keep_up()
+            return bool(condition(self))
+
+        wait_until(met, timeout, f"seen so far: {self.seen[-3:]}")
+
+    def close(self) -> None:
+        self._receiver.stop()
+
+
+@contextmanager
+def client_of(channel: str) -> Iterator[Client]:
+    client = Client(channel)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def end(program: Program, code: int = 0) -> None:
+    program.signal()
+    assert program.wait() == code, program.text
+
+
+def audit(commands: Commands, *files: Path) -> Program:
+    program = commands("audit", *files)
+    program.wait()
+    return program
+
+
+def counters(program: Program) -> str:
+    return next(line for line in reversed(program.out) if line.startswith("Channel "))
+
+
+def test_mirror_before_source_then_all_ids_and_the_audit(
+    prefix: str, commands: Commands, tmp_path: Path
+) -> None:
+    files = [tmp_path / name for name in ("sim.json", "mirror.json", "consumers.json")]
+    image, mirrored = f"{prefix}image", f"{prefix}mirror"
+    mirror = commands("mirror", "-cm", f"({mirrored},{image},pva,100)", "--ledger", files[1])
+    consumers = commands(
+        "consumer", "-ic", mirrored, "-nc", "2", "-dg", "g", "-dt", "uniqueId", "-sqs", "100",
+        "-sc", f"{prefix}status:*", "--ledger", files[2],
+    )  # fmt: skip
+    sim = commands(
+        "sim", "-cn", image, "-nx", "8", "-ny", "8", "-fps", "500", "--n-publish", N, "-rp", "0",
+        "-nf", "10", "-dc", "-std", "4", "-shd", "1", "-rt", "0", "--ledger", files[0],
+    )  # fmt: skip
+    assert sim.wait() == 0, sim.text
+
+    def processed() -> int:
+        return sum(
+            status(f"{prefix}status:{k}").get("processorStats", {}).get("nProcessed", 0)
+            for k in (1, 2)
+        )
+
+    wait_until(lambda: processed() >= N - 1, what="frames at the consumers")
+    end(consumers)
+    end(mirror)
+    report = audit(commands, *files)
+    assert report.process.returncode == 0, report.text
+    assert f"published {N}, " in report.out[-1]
+    assert report.out[-1].endswith("missed 0, without a fate 0: OK\n")
+    assert "'nOverruns': 0, 'nErrors': 0}" in counters(mirror)
+
+
+def test_source_killed_and_restarted_is_followed_again(prefix: str, commands: Commands) -> None:
+    image, mirrored = f"{prefix}image", f"{prefix}mirror"
+
+    def simulate() -> Program:
+        return commands(
+            "sim", "-cn", image, "-nx", "8", "-ny", "8", "-fps", "100", "-nf", "2", "-dc",
+            "-std", "0", "-rt", "60", "-rp", "0",
+        )  # fmt: skip
+
+    first = simulate()
+    mirror = commands("mirror", "-cm", f"({mirrored},{image})")
+    with client_of(mirrored) as client:
+        client.wait_for(lambda c: len(c.ids) > 50)
+        first.process.kill()
+        first.process.wait(10)
+        before = max(client.ids)
+        simulate()
+        client.wait_for(lambda c: c.ids[-1] < before or c.ids[-1] > before + 20, 10)
+        client.wait_for(lambda c: len(c.ids) > before + 20)
+    end(mirror)
+
+
+def test_source_restarted_with_another_structure(prefix: str, commands: Commands) -> None:
+    image, mirrored = f"{prefix}image", f"{prefix}mirror"
+    old = Source(image, pva.PvObject({"uniqueId": pva.INT, "x": pva.INT}, {"uniqueId": 7}))
+    mirror = commands("mirror", "-cm", f"({mirrored},{image})")
+    with client_of(mirrored) as client:
+        client.wait_for(lambda c: c.ids == [7])
+        old.close()
+        new = Source(image, pva.PvObject({"uniqueId": pva.INT, "y": pva.STRING}, {"uniqueId": 8}))
+        try:
+            client.wait_for(lambda c: c.seen[-1] == {"uniqueId": 8, "y": ""})
+            new.put(
+                pva.PvObject({"uniqueId": pva.INT, "y": pva.STRING}, {"uniqueId": 9, "y": "new"})
+            )
+            client.wait_for(lambda c: c.seen[-1] == {"uniqueId": 9, "y": "new"})
+        finally:
+            new.close()
+    end(mirror)
+    assert "".join(mirror.err).count("has changed") == 1
+    assert "'nPublished': 3," in counters(mirror)
+
+
+def test_same_object_after_a_restart_is_published_once(
+    prefix: str, commands: Commands, tmp_path: Path
+) -> None:
+    image, mirrored, file = f"{prefix}image", f"{prefix}mirror", tmp_path / "mirror.json"
+    source = Source(image)
+    mirror = commands("mirror", "-cm", f"({mirrored},{image})", "--ledger", file)
+    with client_of(mirrored) as client:
+        client.wait_for(lambda c: c.ids == [0])
+        source.publish([1, 2, 3])
+        client.wait_for(lambda c: c.ids[-1] == 3)
+        builder = source.builder
+        source.close()
+        source = Source(image, builder.build(Frame.of(3, picture(3))))
+        try:
+            wait_until(
+                lambda: any(3 in entry.skipped for entry in read_ledgers(file)), 10, "the old value"
+            )
+            source.publish([4])
+            client.wait_for(lambda c: c.ids[-1] == 4)
+        finally:
+            source.close()
+        assert client.ids == [0, 1, 2, 3, 4]
+    end(mirror)
+    (ledger,) = read_ledgers(file)
+    assert str(ledger.published) == str(ledger.processed) == "1-4"
+
+
+def test_monitors_that_share_the_stream(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    mirrored, file = f"{prefix}mirror", tmp_path / "mirror.json"
+    request = "_[pydistributor=updates:1;group:m;trigger:uniqueId]"
+    mirror = commands(
+        "mirror", "-cm", f"({mirrored},{source.channel},pva,100,2,{request})", "--ledger", file,
+        "-rp", "0.3",
+    )  # fmt: skip
+    with client_of(mirrored) as client:
+        client.wait_for(lambda c: c.ids == [0])
+        wait_until(lambda: "'nReceived': 2," in counters(mirror) if mirror.out else False)
+        source.publish(range(1, N + 1))
+        client.wait_for(lambda c: len(c.ids) == N + 1)
+        assert sorted(client.ids) == list(range(N + 1))
+    end(mirror)
+    (ledger,) = read_ledgers(file)
+    assert ledger.group == "m"
+    assert str(ledger.received) == f"0-{N}"
+    assert str(ledger.skipped) == "0"
+    assert str(ledger.published) == str(ledger.processed) == f"1-{N}"
+
+
+@pytest.fixture
+def motor(prefix: str, tmp_path: Path) -> Iterator[str]:
+    """A CA channel of a real IOC."""
+    database = tmp_path / "motor.db"
+    database.write_text(f'record(calc,"{prefix}m1"){{field(SCAN,".1 second") field(CALC,"VAL+1")}}')
+    with subprocess.Popen(
+        [BIN / "softIoc", "-d", database],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as ioc:
+        yield f"{prefix}m1"
+        ioc.kill()
+
+
+def test_ca_source(prefix: str, motor: str, commands: Commands, tmp_path: Path) -> None:
+    mirrored, file = f"{prefix}mirror", tmp_path / "mirror.json"
+    mirror = commands("mirror", "-cm", f"({mirrored},{motor},ca)", "--ledger", file)
+    with client_of(mirrored) as client:
+        client.wait_for(lambda c: len(c.seen) > 4)
+        values = [obj["value"] for obj in client.seen]
+        assert values == [values[0] + k for k in range(len(values))]
+        assert client.seen[-1]["timeStamp"]["secondsPastEpoch"] > 0
+    end(mirror)
+    (ledger,) = read_ledgers(file)
+    assert ledger.anonymous > 4
+    assert not ledger.received
+    assert audit(commands, file).process.returncode == 0
+
+
+def test_source_that_never_came(prefix: str, commands: Commands) -> None:
+    mirror = commands("mirror", "-cm", f"({prefix}m,{prefix}none)", "-rt", "0.6", "-rp", "0.2")
+    assert mirror.wait() == 1
+    assert f"source {prefix}none never came" in mirror.err[-1]
+    assert len([line for line in mirror.out if line.startswith(f"Channel {prefix}m @ ")]) >= 3
+
+
+def test_wrong_map_is_a_usage_error(commands: Commands) -> None:
+    mirror = commands("mirror", "-cm", "(m,m)")
+    assert mirror.wait() == 2
+    assert "(m,m) mirrors a channel under its own name" in mirror.text
