@@ -25,10 +25,13 @@ _KEYS = re.compile(r'"(?:\\.|[^"\\])*"|([{,])\s*(\w+):')
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = 15.0, what: str = "") -> Any:
-    """Wait for a condition; its value."""
+    """Wait for a condition; its value. What a channel does not show yet is not there yet."""
     deadline = time.monotonic() + timeout
     while True:
-        value = condition()
+        try:
+            value = condition()
+        except (KeyError, TypeError):
+            value = None
         if value:
             return value
         if time.monotonic() > deadline:
@@ -62,8 +65,13 @@ class Source:
     def put(self, obj: Any) -> None:
         self.server.update(self.channel, obj)
 
+    def vanish(self) -> None:
+        """Take the channel away; the server goes on, as it may serve others of this process."""
+        if self.server.hasRecord(self.channel):
+            self.server.removeRecord(self.channel)
+
     def close(self) -> None:
-        self.server.removeAllRecords()
+        self.vanish()
         self.server.stop()
 
 
@@ -165,7 +173,7 @@ def command(channel: str, name: str, args: str = "") -> str:
 def get(channel: str, field: str = "") -> Any:
     """A channel's value, or one field of it, through the binding; None when it is not there."""
     pv = pva.Channel(channel)
-    pv.setTimeout(1.0)
+    pv.setTimeout(2.0)
     try:
         value = pv.get("field()")
     except pva.PvaException:

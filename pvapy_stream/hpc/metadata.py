@@ -89,6 +89,12 @@ class Metadata:
         """Names of channels that are not connected."""
         return [receiver.channel.name for receiver in self.receivers if not receiver.connected]
 
-    def stats(self) -> dict[str, dict[str, int]]:
-        """Counters by channel name."""
-        return {receiver.channel.name: receiver.counts() for receiver in self.receivers}
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """Counters of each channel, as the status channel names them."""
+        return {
+            f"metadataStats_{number}": {
+                "channel": receiver.channel.name,
+                "queueStats": receiver.counts(),
+            }
+            for number, receiver in enumerate(self.receivers, 1)
+        }

@@ -12,10 +12,12 @@ from typing import Any
 import pvaccess as pva
 
 from pvapy_stream.errors import PvapyStreamError
-from pvapy_stream.hpc.consumer import KIND, Consumer
+from pvapy_stream.hpc.collector import Collector
+from pvapy_stream.hpc.consumer import Consumer
 from pvapy_stream.hpc.control import Command, ControlChannel
+from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, StatusChannel
-from pvapy_stream.settings import ConsumerSettings
+from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSettings
 
 _KEEP_UP_PERIOD = 0.5  # s
 _LAST_STATUS = 0.3  # s; how long the final status and reply stay before the server goes
@@ -30,28 +32,43 @@ class StageReport:
     """How a stage does: sent about every status period, and once at the end.
 
     Attributes:
-        stage_id: id of the consumer.
+        kind: consumer or collector.
+        stage_id: id of the runner.
         state: starting, waiting, running, paused, disconnected, draining, stopped or failed.
         stats: all statistics by their names in the status channel.
-        ledger: the account, as `Ledger.to_dict` gives it.
+        ledgers: its accounts, as `Ledger.to_dict` gives them.
         problem: why the run is no success, or "".
         final: whether the stage has ended.
     """
 
+    kind: str
     stage_id: int
     state: str
     stats: Stats
-    ledger: dict[str, Any]
+    ledgers: list[dict[str, Any]]
     problem: str = ""
     final: bool = False
 
 
-class ConsumerService:
-    """One consumer with its channels.
+def make_runner(settings: StageSettings, stage_id: int, server: pva.PvaServer) -> StageRunner:
+    """The stage that settings describe.
+
+    Raises:
+        ProcessorError: its processor cannot be loaded or made.
+    """
+    if isinstance(settings, CollectorSettings):
+        return Collector(settings, stage_id, server)
+    if isinstance(settings, ConsumerSettings):
+        return Consumer(settings, stage_id, server)
+    raise TypeError(f"no stage is made from {type(settings).__name__}")
+
+
+class StageService:
+    """A consumer or a collector with its channels.
 
     Args:
         settings: settings of the command.
-        consumer_id: which consumer this is.
+        stage_id: which of the settings' stages this is.
         report: gets a `StageReport` every status period and at the end; any thread may call it.
         stop: ends `run` when it is set; a stop command sets it.
 
@@ -60,17 +77,17 @@ class ConsumerService:
     """
 
     def __init__(
-        self, settings: ConsumerSettings, consumer_id: int, report: Report, stop: threading.Event
+        self, settings: StageSettings, stage_id: int, report: Report, stop: threading.Event
     ) -> None:
         self._settings = settings
-        self._id = consumer_id
+        self._id = stage_id
         self._report = report
         self._stop = stop
-        # Set where the service knows better than the consumer: starting, draining, stopped, failed.
+        # Set where the service knows better than the stage: starting, draining, stopped, failed.
         self._state = "starting"
         self._publish_lock = threading.Lock()
         self._server = pva.PvaServer()
-        self._consumer = Consumer(settings, consumer_id, self._server)
+        self._runner = make_runner(settings, stage_id, self._server)
         self._status: StatusChannel | None = None
         self._control: ControlChannel | None = None
 
@@ -83,7 +100,7 @@ class ConsumerService:
         try:
             self._host_channels()
             self._server.start()
-            self._consumer.start()
+            self._runner.start()
         except (PvapyStreamError, pva.PvaException) as error:
             return self._end("failed", str(error))
         self._state = ""
@@ -91,41 +108,41 @@ class ConsumerService:
         deadline = time.monotonic() + settings.runtime if settings.runtime > 0 else float("inf")
         next_status = 0.0
         while not self._stop.is_set() and (now := time.monotonic()) < deadline:
-            self._consumer.keep_up()
+            self._runner.keep_up()
             if now >= next_status:
                 next_status = now + settings.status_period
                 self._publish()
             self._stop.wait(min(_KEEP_UP_PERIOD, settings.status_period, deadline - now))
         self._state = "draining"
         self._publish()
-        self._consumer.stop()
-        problem = self._consumer.problem()
+        self._runner.stop()
+        problem = self._runner.problem()
         return self._end("failed" if problem else "stopped", problem)
 
     def _host_channels(self) -> None:
         settings = self._settings
-        status = settings.named(settings.status_channel, KIND, "status", self._id)
-        control = settings.named(settings.control_channel, KIND, "control", self._id)
+        status = settings.named(settings.status_channel, self._runner.kind, "status", self._id)
+        control = settings.named(settings.control_channel, self._runner.kind, "control", self._id)
         if status:
-            self._status = StatusChannel(self._server, status, self._consumer.status_type())
+            self._status = StatusChannel(self._server, status, self._runner.status_type())
         if control:
             self._control = ControlChannel(
                 self._server,
                 control,
-                "consumerId",
+                f"{self._runner.kind}Id",
                 self._id,
                 self._commands(),
                 frozenset({"configure"}),
             )
 
     def _commands(self) -> dict[str, Command]:
-        consumer = self._consumer
+        runner = self._runner
         return {
-            "configure": consumer.configure,
+            "configure": runner.configure,
             "get_stats": self._get_stats,
-            "reset_stats": self._then_publish(consumer.reset_stats),
-            "pause": self._then_publish(consumer.pause),
-            "resume": self._then_publish(consumer.resume),
+            "reset_stats": self._then_publish(runner.reset_stats),
+            "pause": self._then_publish(runner.pause),
+            "resume": self._then_publish(runner.resume),
             "reload": self._reload,
             "stop": self._stop_command,
         }
@@ -143,9 +160,9 @@ class ConsumerService:
         return "Stats update successful"
 
     def _reload(self, _: Any) -> str:
-        reply = self._consumer.reload()
+        reply = self._runner.reload()
         if self._status:
-            self._status.restructure(self._consumer.status_type())
+            self._status.restructure(self._runner.status_type())
         self._publish()
         return reply
 
@@ -158,17 +175,19 @@ class ConsumerService:
     ) -> StageReport:
         """Write the status and hand a report on."""
         with self._publish_lock:
-            consumer = self._consumer
-            state = self._state or consumer.phase
-            stats = {**consumer.stats(patience), "state": state}
+            runner = self._runner
+            state = self._state or runner.phase
+            stats = {**runner.stats(patience), "state": state}
             if problem:
                 stats["message"] = problem
             if self._status:
                 try:
                     self._status.publish(stats)
                 except Exception as error:
-                    consumer.stage.note_error("status channel", error)
-            report = StageReport(self._id, state, stats, consumer.ledger_now(), problem, final)
+                    runner.stage.note_error("status channel", error)
+            report = StageReport(
+                runner.kind, self._id, state, stats, runner.ledgers(), problem, final
+            )
             self._report(report)
             return report
 

@@ -26,7 +26,7 @@ class Output:
 
     def __init__(self, publisher: Publisher, ledger: Ledger, id_field: str) -> None:
         self._publisher = publisher
-        self._ledger = ledger
+        self.ledger = ledger
         self._id_field = id_field
         self._read_id: IdReader | None = None
         self._know_structure = False
@@ -51,7 +51,7 @@ class Output:
             # Kept too: processors written for the incumbent swallow what is raised here.
             self.failure = error
             raise
-        self._ledger.published.add(self._read_id(pvObject) if self._read_id else self.input_id)
+        self.ledger.published.add(self._read_id(pvObject) if self._read_id else self.input_id)
 
     def counts(self) -> PublisherCounts:
         return self._publisher.counts()
@@ -107,6 +107,8 @@ class Stage:
         self.processor = processor
         self.ledger = ledger
         self.tracker = tracker
+        # What no object brings: ids that were missed.
+        self._summary = ledger
         self._to_skip = skip
         self._skips = skip > 0
         self.counts = StageCounts()
@@ -126,7 +128,7 @@ class Stage:
             try:
                 value = read_id(obj) if read_id else self._first(obj)
             except Exception as error:
-                self._failed(NO_ID, 0, error)
+                self.no_id(error)
                 return
             ledger = self.ledger
             ledger.received.add(value)
@@ -159,6 +161,16 @@ class Stage:
             if output is not None:
                 output.failure = None
 
+    def prepare(self, first: Any) -> None:
+        """Open the output from the first object received, before any is processed.
+
+        Raises:
+            ObjectError: the object has no id.
+        """
+        with self.lock:
+            if self._read_id is None:
+                self._first(first)
+
     def _first(self, obj: Any) -> int:
         self._read_id = id_reader(self._id_field, obj)
         if self._open_output is not None and self.output is None:
@@ -169,6 +181,17 @@ class Stage:
             else:
                 self.processor.dataPublisher = self.output
         return self._read_id(obj)
+
+    def account_to(self, ledger: Ledger) -> None:
+        """Write what follows to another ledger: a stage with several sources has one for each."""
+        self.ledger = ledger
+        if self.output is not None:
+            self.output.ledger = ledger
+
+    def no_id(self, error: Exception) -> None:
+        """Count an object whose id cannot be told."""
+        self.ledger.anonymous += 1
+        self.note_error(NO_ID, error)
 
     def _went_back(self, value: int) -> None:
         self.ledger.went_back += 1
@@ -206,7 +229,7 @@ class Stage:
                     self._read_id = id_reader(self._id_field, obj)
                 value = self._read_id(obj)
             except Exception as error:
-                self._failed(NO_ID, 0, error)
+                self.no_id(error)
                 return
             # The tracker does not hear of it: objects that came earlier may still wait.
             self.ledger.received.add(value)
@@ -236,7 +259,7 @@ class Stage:
                 try:
                     value = (self._read_id or id_reader(self._id_field, obj))(obj)
                 except Exception as error:
-                    self._failed(NO_ID, 0, error)
+                    self.no_id(error)
                     continue
                 self.ledger.received.add(value)
                 self.ledger.left.add(value)
@@ -253,15 +276,20 @@ class Stage:
     def note_error(self, what: str, error: Exception) -> None:
         """Count an error that met no object."""
         self.counts.errors += 1
-        self.last_error = f"{what}: {type(error).__name__}: {error}"
+        self.last_error = (
+            f"{what}: {error}"
+            if isinstance(error, PvapyStreamError)
+            else f"{what}: {type(error).__name__}: {error}"
+        )
         seen = self._error_counts[what] = self._error_counts.get(what, 0) + 1
         if seen == 1 or seen % _LOG_EVERY == 0:
-            self._log.error("%s failed (%d times so far): %s", what, seen, error, exc_info=error)
+            trace = None if isinstance(error, PvapyStreamError) else error
+            self._log.error("%s (%d times so far): %s", what, seen, error, exc_info=trace)
 
     def reset(self) -> None:
         """Begin to count anew; the ledger goes on."""
         with self.lock:
-            self.ledger.missed.update(self.missed())
+            self._summary.missed.update(self.missed())
             self.tracker.restart()
             self.counts = StageCounts()
             if self.output is not None:
@@ -278,14 +306,18 @@ class Stage:
         if newest is not None:
             missed = missed | self.tracker.overdue(newest)
         # What was rejected did come.
-        return missed - union(self.ledger.rejected.values()) if missed else missed
+        return missed - self.rejected() if missed else missed
+
+    def rejected(self) -> IdSet:
+        """Ids that were dropped before they were processed."""
+        return union(self.ledger.rejected.values())
 
     def finish(self, newest: int | None = None) -> None:
         """Close the account: what should have come up to the source's newest id is missed."""
         with self.lock:
             if newest is not None:
                 self.tracker.missed.update(self.tracker.overdue(newest))
-            self.ledger.missed.update(self.missed())
+            self._summary.missed.update(self.missed())
             self.counts.end_time = time.time()
 
     @property

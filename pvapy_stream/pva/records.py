@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pvaccess as pva
@@ -34,6 +35,16 @@ PROCESSOR = {
 }  # fmt: skip
 
 
+COLLECTOR = {
+    "nCollected": pva.ULONG, "collectedRate": _RATES, "nRejected": pva.ULONG,
+    "rejectedRate": _RATES, "nMissed": pva.ULONG, "missedRate": _RATES, "nCached": pva.ULONG,
+}  # fmt: skip
+_COMMON = {
+    "state": pva.STRING, "message": pva.STRING, "objectId": pva.LONG,
+    "objectTime": pva.DOUBLE, "objectTimestamp": pva.PvTimeStamp(),
+}  # fmt: skip
+
+
 def control_type(id_field: str) -> dict[str, Any]:
     """Structure of a control channel; `id_field` is consumerId or collectorId."""
     return {
@@ -46,24 +57,51 @@ def control_type(id_field: str) -> dict[str, Any]:
     }
 
 
-def consumer_status_type(user_types: dict[str, Any]) -> dict[str, Any]:
+def consumer_status_type(user_types: dict[str, Any], n_metadata: int = 0) -> dict[str, Any]:
     """Structure of a consumer's status channel; the users' own statistics come last."""
-    status: dict[str, Any] = {
+    return {
         "consumerId": pva.UINT,
         "inputChannel": pva.STRING,
-        "state": pva.STRING,
-        "message": pva.STRING,
-        "objectId": pva.LONG,
-        "objectTime": pva.DOUBLE,
-        "objectTimestamp": pva.PvTimeStamp(),
+        **_COMMON,
         "receiverStats": RECEIVER,
         "publisherStats": PUBLISHER,
         "queueStats": QUEUE,
         "processorStats": PROCESSOR,
+        **_last(user_types, n_metadata),
     }
-    if user_types:
-        status["userStats"] = user_types
-    return status
+
+
+def collector_status_type(
+    user_types: dict[str, Any], producers: Sequence[int], n_metadata: int = 0
+) -> dict[str, Any]:
+    """Structure of a collector's status channel, with statistics of each producer."""
+    return {
+        "collectorId": pva.UINT,
+        "inputChannel": pva.STRING,
+        **_COMMON,
+        "collectorStats": COLLECTOR,
+        "publisherStats": PUBLISHER,
+        "queueStats": QUEUE,
+        "processorStats": PROCESSOR,
+        **{
+            f"producerStats_{number}": {
+                "producerId": pva.UINT,
+                "channel": pva.STRING,
+                "receiverStats": RECEIVER,
+            }
+            for number in producers
+        },
+        **_last(user_types, n_metadata),
+    }
+
+
+def _last(user_types: dict[str, Any], n_metadata: int) -> dict[str, Any]:
+    metadata = {
+        f"metadataStats_{number}": {"channel": pva.STRING, "queueStats": QUEUE}
+        for number in range(1, n_metadata + 1)
+    }
+    # A structure without fields cannot be served.
+    return {**metadata, **({"userStats": user_types} if user_types else {})}
 
 
 def time_fields(now: float | None = None) -> dict[str, Any]:

@@ -158,3 +158,8 @@ class StageSettings(LoggingSettings, LedgerSettings):
         """A channel name with ``*`` and ``_`` replaced."""
         text = format(stage_id, self.id_format_spec)
         return f"pvapy:{kind}:{text}:{role}" if name == "_" else name.replace("*", text)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Ids of the stages of this command: one stage, or one process, each."""
+        raise NotImplementedError

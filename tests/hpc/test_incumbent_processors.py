@@ -30,7 +30,8 @@ class Turn(AdImageProcessor):
         self.n = 0
         self.seen = (configDict['processorId'], configDict['inputChannel'])
     def start(self):
-        self.started = (self.processorId, self.outputChannel, self.objectIdField, self.pvaServer is not None)
+        self.started = (self.processorId, self.outputChannel, self.objectIdField)
+        assert self.pvaServer is not None
     def configure(self, configDict):
         self.k = configDict['k']
     def process(self, pvObject):
@@ -56,7 +57,9 @@ class Sum(UserDataProcessor):
         return pva.PvObject({'uniqueId': pva.INT, 'sum': pva.DOUBLE})
     def process(self, pvObject):
         total = float(pvObject['value'][0]['ushortValue'].sum())
-        self.updateOutputChannel(pva.PvObject({'uniqueId': pva.INT, 'sum': pva.DOUBLE}, {'uniqueId': pvObject['uniqueId'], 'sum': total}))
+        out = self.getOutputPvObjectType(pvObject)
+        out.set({'uniqueId': pvObject['uniqueId'], 'sum': total})
+        self.updateOutputChannel(out)
         return pvObject
 """
 
@@ -66,7 +69,8 @@ def test_an_image_processor_with_all_its_methods(
 ) -> None:
     file = write_processor(tmp_path, IMAGE_PROCESSOR)
     program = commands(
-        "consumer", "-id", "7", "-ic", source.channel, "-oc", f"{prefix}out:*", "-sc", f"{prefix}status:*", "-cc", f"{prefix}control:*",
+        "consumer", "-id", "7", "-ic", source.channel, "-oc", f"{prefix}out:*", "-sc",
+        f"{prefix}status:*", "-cc", f"{prefix}control:*",
         "-pf", file, "-pc", "Turn", "-pa", '{"k": 2}', "-sqs", "100",
     )  # fmt: skip
     wait_for_monitors([f"{prefix}status:7"])

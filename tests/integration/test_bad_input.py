@@ -135,7 +135,8 @@ def run_faulty(
     """Run a faulty processor on some images; its last status, its program and its ledger."""
     file, ledger = write_processor(folder, FAULTY), folder / "ledger.json"
     program = commands(
-        "consumer", "-ic", source.channel, "-oc", f"{prefix}out", "-sc", f"{prefix}status", "-pf", file, "-pc", name,
+        "consumer", "-ic", source.channel, "-oc", f"{prefix}out", "-sc", f"{prefix}status", "-pf",
+        file, "-pc", name,
         "-sqs", "100", "--ledger", ledger, "--status-period", "0.2",
     )  # fmt: skip
     wait_for_monitors([f"{prefix}status"])
@@ -190,7 +191,8 @@ def test_empty_images_objects_without_id_and_ids_that_go_back(
     )
     ledger = tmp_path / "ledger.json"
     program = commands(
-        "consumer", "-ic", source.channel, "-oc", f"{prefix}out", "-sc", f"{prefix}status", "-pf", file, "-pc", "Turn",
+        "consumer", "-ic", source.channel, "-oc", f"{prefix}out", "-sc", f"{prefix}status", "-pf",
+        file, "-pc", "Turn",
         "-sqs", "100", "--ledger", ledger,
     )  # fmt: skip
     wait_for_monitors([f"{prefix}status"])
@@ -250,7 +252,8 @@ def test_a_dead_consumer_is_started_again_and_the_account_of_the_dead_is_kept(
     )
     ledger = tmp_path / "ledger.json"
     program = commands(
-        "consumer", "-ic", source.channel, "-nc", "2", "-sc", f"{prefix}status:*", "-pf", file, "-pc", "P", "-sqs", "100",
+        "consumer", "-ic", source.channel, "-nc", "2", "-sc", f"{prefix}status:*", "-pf", file,
+        "-pc", "P", "-sqs", "100",
         "--ledger", ledger, "--status-period", "0.2",
     )  # fmt: skip
     both = [f"{prefix}status:1", f"{prefix}status:2"]

@@ -46,7 +46,8 @@ class Counter(UserDataProcessor):
 def start(prefix: str, source: Source, commands: Commands, folder: Path, *options: object):
     file = write_processor(folder, COUNTER.format(version=1))
     program = commands(
-        "consumer", "-ic", source.channel, "-oc", f"{prefix}out", "-sc", f"{prefix}status", "-cc", f"{prefix}control",
+        "consumer", "-ic", source.channel, "-oc", f"{prefix}out", "-sc", f"{prefix}status", "-cc",
+        f"{prefix}control",
         "-pf", file, "-pc", "Counter", "-sqs", "300", *options,
     )  # fmt: skip
     wait_for_monitors([f"{prefix}status"])
@@ -173,7 +174,8 @@ def test_what_cannot_be_drained_in_time_is_counted_as_left(
     )
     ledger = tmp_path / "ledger.json"
     program = commands(
-        "consumer", "-ic", source.channel, "-sc", f"{prefix}status", "-pf", hang, "-pc", "Slow", "-sqs", "300", "-rqs", "0",
+        "consumer", "-ic", source.channel, "-sc", f"{prefix}status", "-pf", hang, "-pc", "Slow",
+        "-sqs", "300", "-rqs", "0",
         "--drain-timeout", "1", "--ledger", ledger,
     )  # fmt: skip
     wait_for_monitors([f"{prefix}status"])

@@ -112,7 +112,7 @@ def test_sets_get_runs_and_all_of_a_set_the_same(
             *channels(prefix),
             "--ledger",
             file,
-        )  # fmt: skip
+        )
         for name, ids, file in (("A", "1,2", files[0]), ("B", "range(3,5)", files[1]))
     ]
     wait_for_monitors(f"{prefix}status:{k}" for k in (1, 2, 3, 4))
@@ -134,7 +134,8 @@ def test_distributor_and_field_request_together(
     prefix: str, source: Source, commands: Commands, tmp_path: Path
 ) -> None:
     program = commands(
-        "consumer", "-ic", source.channel, "-nc", "2", "-dg", "share", "-dt", "uniqueId", "-fr", "value,dimension",
+        "consumer", "-ic", source.channel, "-nc", "2", "-dg", "share", "-dt", "uniqueId", "-fr",
+        "value,dimension",
         *channels(prefix),
     )  # fmt: skip
     wait_for_monitors([f"{prefix}status:1", f"{prefix}status:2"])

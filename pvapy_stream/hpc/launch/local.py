@@ -1,4 +1,4 @@
-"""Consumers as processes on this machine: spawned, supervised, drained at the end."""
+"""Stages as processes on this machine: spawned, supervised, drained at the end."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from pvapy_stream.errors import PvapyStreamError
-from pvapy_stream.hpc.service import ConsumerService, StageReport
-from pvapy_stream.ledger import Ledger
+from pvapy_stream.hpc.service import StageReport, StageService
 from pvapy_stream.logs import configure_logging
-from pvapy_stream.settings import ConsumerSettings
+from pvapy_stream.settings import StageSettings
 from pvapy_stream.signals import run_until_signal
 
 _TICK = 0.2  # s
@@ -28,8 +27,8 @@ Show = Callable[[Mapping[int, StageReport], Ledgers], None]
 _log = logging.getLogger(__name__)
 
 
-def run_consumers(settings: ConsumerSettings, stop: threading.Event, show: Show) -> str:
-    """Run the consumers of the settings: one in this process, several in processes of their own.
+def run_stages(settings: StageSettings, stop: threading.Event, show: Show) -> str:
+    """Run the stages of the settings: one in this process, several in processes of their own.
 
     Args:
         settings: what to run.
@@ -40,13 +39,13 @@ def run_consumers(settings: ConsumerSettings, stop: threading.Event, show: Show)
         why the run is no success, or "".
 
     Raises:
-        ProcessorError: the processor of the one consumer cannot be loaded or made.
+        ProcessorError: the processor of the one stage cannot be loaded or made.
     """
     if len(settings.ids) > 1:
         return Supervisor(settings, stop, show).run()
-    number = settings.ids[0]  # pyright: ignore[reportGeneralTypeIssues] - never empty
-    service = ConsumerService(
-        settings, number, lambda report: show({number: report}, [report.ledger]), stop
+    number = settings.ids[0]
+    service = StageService(
+        settings, number, lambda report: show({number: report}, report.ledgers), stop
     )
     return service.run().problem
 
@@ -71,7 +70,7 @@ class Supervisor:
     A process that dies is started again, up to the limit; its last reported account is kept.
     """
 
-    def __init__(self, settings: ConsumerSettings, stop: threading.Event, show: Show) -> None:
+    def __init__(self, settings: StageSettings, stop: threading.Event, show: Show) -> None:
         self._settings = settings
         self._stop = stop
         self._show = show
@@ -99,7 +98,7 @@ class Supervisor:
 
     def _ledgers(self) -> Ledgers:
         """Accounts of all processes, also of those that died."""
-        current = [worker.report.ledger for worker in self._workers if worker.report is not None]
+        current = [ledger for w in self._workers if w.report for ledger in w.report.ledgers]
         return [ledger for worker in self._workers for ledger in worker.past_ledgers] + current
 
     def _start(self, worker: _Worker) -> None:
@@ -168,7 +167,7 @@ class Supervisor:
             return
         how = _exit_words(worker.process.exitcode)
         if worker.report is not None:
-            worker.past_ledgers.append(worker.report.ledger)
+            worker.past_ledgers += worker.report.ledgers
             worker.report = None
         if self._stop.is_set() or worker.restarts >= self._settings.max_restarts:
             worker.ended = True
@@ -212,7 +211,7 @@ def _exit_words(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _run_child(settings: ConsumerSettings, consumer_id: int, pipe: Connection) -> None:
+def _run_child(settings: StageSettings, consumer_id: int, pipe: Connection) -> None:
     """Body of a consumer's process."""
     configure_logging(settings)
     # Ctrl-C reaches the whole process group; the parent alone decides.
@@ -222,7 +221,7 @@ def _run_child(settings: ConsumerSettings, consumer_id: int, pipe: Connection) -
 
 
 def _serve(
-    settings: ConsumerSettings, consumer_id: int, pipe: Connection, stop: threading.Event
+    settings: StageSettings, consumer_id: int, pipe: Connection, stop: threading.Event
 ) -> None:
     threading.Thread(target=_obey, args=(pipe, stop), name="parent", daemon=True).start()
     lock = threading.Lock()
@@ -236,18 +235,10 @@ def _serve(
                 stop.set()
 
     try:
-        ConsumerService(settings, consumer_id, report, stop).run()
+        StageService(settings, consumer_id, report, stop).run()
     except PvapyStreamError as error:
-        report(
-            StageReport(
-                consumer_id,
-                "failed",
-                {},
-                Ledger("consumer", consumer_id).to_dict(),
-                f"consumer {consumer_id}: {error}",
-                True,
-            )
-        )
+        problem = f"consumer {consumer_id}: {error}"
+        report(StageReport("consumer", consumer_id, "failed", {}, [], problem, True))
 
 
 def _obey(pipe: Connection, stop: threading.Event) -> None:

@@ -1,0 +1,282 @@
+"""A collector: many receivers, a reorder buffer and one stage."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import pvaccess as pva
+
+from pvapy_stream.hpc.inbox import QUEUE_FULL
+from pvapy_stream.hpc.reorder import Released, ReorderBuffer
+from pvapy_stream.hpc.runner import StageRunner
+from pvapy_stream.hpc.status import Stats, queue_stats, rate, receiver_stats
+from pvapy_stream.idset import IdSet
+from pvapy_stream.ledger import Ledger, SequenceTracker, union
+from pvapy_stream.pva.objects import IdReader, id_reader
+from pvapy_stream.pva.records import collector_status_type
+from pvapy_stream.pva.request import monitor_request
+from pvapy_stream.settings import CollectorSettings
+from pvapy_stream.transport.pva import MonitorReceiver
+
+_LAST_ARRIVALS = 0.25  # s; how long what producers have just sent may be under way
+
+
+class _Arrival:
+    """An object and the producer it came from."""
+
+    __slots__ = ("obj", "ours", "producer")
+
+    def __init__(self, producer: int, obj: Any, ours: bool = False) -> None:
+        self.producer = producer
+        self.obj = obj
+        # Whether it may be kept: the binding reuses what a monitor delivers.
+        self.ours = ours
+
+    def copy(self) -> _Arrival:
+        return self if self.ours else _Arrival(self.producer, self.obj.copy(), True)
+
+
+class _Source:
+    """What is known of one producer."""
+
+    def __init__(
+        self, number: int, channel: str, receiver: MonitorReceiver, ledger: Ledger
+    ) -> None:
+        self.number = number
+        self.channel = channel
+        self.receiver = receiver
+        self.ledger = ledger
+        self.to_skip = 0
+        self.newest: int | None = None
+        self.rejected = 0
+
+
+class Collector(StageRunner):
+    """Receives from several producers and processes their objects in the order of ids.
+
+    Each producer has a ledger of its own; ids that none of them brought stand in the first.
+    """
+
+    kind = "collector"
+    settings: CollectorSettings
+
+    def __init__(self, settings: CollectorSettings, stage_id: int, server: pva.PvaServer) -> None:
+        super().__init__(settings, stage_id, server)
+        request = monitor_request(
+            settings.field_request,
+            id_field=settings.oid_field,
+            queue_size=settings.server_queue_size,
+        )
+        probe = f"field({settings.oid_field})"
+        self.sources = {
+            number: _Source(
+                number,
+                channel,
+                MonitorReceiver(channel, request, probe=probe),
+                Ledger(
+                    stage=self.kind,
+                    stage_id=stage_id,
+                    input_channel=channel,
+                    output_channel=self.output_channel,
+                ),
+            )
+            for number, channel in settings.producers.items()
+        }
+        for source in self.sources.values():
+            source.to_skip = settings.skip_initial_updates
+        first = next(iter(self.sources.values()))
+        tracker = SequenceTracker(max(settings.oid_offset, 1), repeats=True)
+        self.stage = self.make_stage(first.ledger, tracker, skip=0)
+        self.inbox = self.make_inbox(self._take, self._reject)
+        self.buffer = ReorderBuffer(
+            self.sources, settings.cache_size, settings.gap_timeout, settings.producer_disorder
+        )
+        self._read_id: IdReader | None = None
+        self._collected = 0
+
+    def processor_config(self) -> dict[str, Any]:
+        return {**super().processor_config(), "objectIdOffset": max(self.settings.oid_offset, 1)}
+
+    # -- the way of an object --------------------------------------------------------------------
+
+    def start_receiving(self) -> None:
+        for number, source in self.sources.items():
+            source.receiver.start(partial(self._put, number), partial(self._put_again, number))
+
+    def _put(self, producer: int, obj: Any) -> None:
+        self.inbox.put(_Arrival(producer, obj))
+
+    def _put_again(self, producer: int, obj: Any) -> None:
+        """Take the object a producer shows when it came back, unless it is an old one."""
+        with self.stage.lock:
+            source = self.sources[producer]
+            value = self._read_id(obj) if self._read_id else None
+            if value is not None and source.newest is not None and value <= source.newest:
+                source.ledger.received.add(value)
+                source.ledger.skipped.add(value)
+                return
+        self._put(producer, obj)
+
+    def _take(self, arrival: _Arrival) -> None:
+        with self.stage.lock:
+            source = self.sources[arrival.producer]
+            self.stage.account_to(source.ledger)
+            value = self._id_of(arrival.obj)
+            if value is None:
+                return
+            if source.to_skip > 0:
+                source.to_skip -= 1
+                source.ledger.received.add(value)
+                source.ledger.skipped.add(value)
+                return
+            if self.buffer.begins_anew(source.number, value):
+                self._begin_anew(source, value)
+            source.newest = value
+            why = self.buffer.add(source.number, value, arrival.copy().obj, time.monotonic())
+            if why is None:
+                self._collected += 1
+                self._handle(self.buffer.release(time.monotonic()))
+            else:
+                source.rejected += 1
+                source.ledger.received.add(value)
+                source.ledger.reject(why, value)
+
+    def _id_of(self, obj: Any) -> int | None:
+        try:
+            if self._read_id is None:
+                self._read_id = id_reader(self.settings.oid_field, obj)
+                self.stage.prepare(obj)
+            return self._read_id(obj)
+        except Exception as error:
+            self.stage.no_id(error)
+            return None
+
+    def _begin_anew(self, source: _Source, value: int) -> None:
+        self.log.warning(
+            "producer %d went back from id %s to %d: a new sequence begins; what is held is"
+            " processed first",
+            source.number,
+            source.newest,
+            value,
+        )
+        self._handle(self.buffer.drain())
+        self.buffer.restart()
+
+    def _handle(self, released: list[Released]) -> None:
+        for one in released:
+            self.stage.account_to(self.sources[one.producer].ledger)
+            self.stage.handle(one.obj)
+
+    def _reject(self, policy: str, arrival: _Arrival) -> None:
+        with self.stage.lock:
+            source = self.sources[arrival.producer]
+            if policy == QUEUE_FULL:
+                source.rejected += 1
+            self.stage.account_to(source.ledger)
+            self.stage.reject(policy, arrival.obj)
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def keep_up(self) -> None:
+        self.metadata.keep_up()
+        for number, source in self.sources.items():
+            source.receiver.keep_up()
+            # One that has never been there may come yet; one that is gone holds up nobody.
+            gone = source.receiver.was_connected and not source.receiver.connected
+            self.buffer.set_live(number, not gone)
+        if not self.paused and self.stage.lock.acquire(timeout=0.1):
+            try:
+                self._handle(self.buffer.release(time.monotonic()))
+            finally:
+                self.stage.lock.release()
+
+    def stop_receiving(self) -> int | None:
+        time.sleep(_LAST_ARRIVALS)
+        for source in self.sources.values():
+            source.receiver.stop()
+        return None
+
+    def flush(self, deadline: float) -> list[Any]:
+        waiting = self.inbox.drain(max(0.0, deadline - time.monotonic()))
+        left = [arrival.obj for arrival in waiting]
+        if not self.stage.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return left
+        try:
+            held = self.buffer.drain()
+            while held and time.monotonic() < deadline:
+                self._handle([held.pop(0)])
+            return [one.obj for one in held] + left
+        finally:
+            self.stage.lock.release()
+
+    def configure_own(self, own: dict[str, int]) -> None:
+        size = own.get("collectorCacheSize")
+        if size is not None:
+            self.buffer.size = self.settings.replace(collector_cache_size=size).cache_size
+        super().configure_own(own)
+
+    def reset_stats(self, _: Any = None) -> str:
+        for source in self.sources.values():
+            source.receiver.reset_counts()
+            source.rejected = 0
+        self._collected = 0
+        return super().reset_stats()
+
+    # -- accounts and statistics -----------------------------------------------------------------
+
+    def ledgers(self) -> list[dict[str, Any]]:
+        plain = [source.ledger.to_dict() for source in self.sources.values()]
+        first = next(iter(self.sources.values())).ledger
+        plain[0]["missed"] = (first.missed | self._missed()).to_list()
+        return plain
+
+    def _missed(self) -> IdSet:
+        rejected = [i for s in self.sources.values() for i in s.ledger.rejected.values()]
+        return self.stage.missed() - union(rejected)
+
+    @property
+    def missed(self) -> int:
+        """Ids that no producer brought."""
+        return len(self._missed())
+
+    def status_type(self) -> dict[str, Any]:
+        return collector_status_type(
+            self.user_types(), list(self.sources), len(self.metadata.receivers)
+        )
+
+    def own_stats(self, seconds: float) -> Stats:
+        rejected = sum(source.rejected for source in self.sources.values())
+        missed = self.missed
+        stats: Stats = {
+            "collectorStats": {
+                "nCollected": self._collected,
+                "collectedRate": rate(self._collected, seconds),
+                "nRejected": rejected,
+                "rejectedRate": rate(rejected, seconds),
+                "nMissed": missed,
+                "missedRate": rate(missed, seconds),
+                "nCached": len(self.buffer),
+            },
+            "queueStats": queue_stats(self.inbox.counts()),
+        }
+        for number, source in self.sources.items():
+            stats[f"producerStats_{number}"] = {
+                "producerId": number,
+                "channel": source.channel,
+                "receiverStats": receiver_stats(source.receiver.counts(), source.rejected, seconds),
+            }
+        return stats
+
+    @property
+    def phase(self) -> str:
+        if self.paused:
+            return "paused"
+        receivers = [source.receiver for source in self.sources.values()]
+        if any(receiver.connected for receiver in receivers):
+            return "running"
+        return "disconnected" if any(r.was_connected for r in receivers) else "waiting"
+
+    def absent(self) -> list[str]:
+        return [s.channel for s in self.sources.values() if not s.receiver.was_connected]

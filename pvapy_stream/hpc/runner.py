@@ -1,0 +1,336 @@
+"""What consumers and collectors share: the processor, the stage before it, the commands."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from typing import Any
+
+import pvaccess as pva
+
+from pvapy_stream.errors import ProcessorError, PvapyStreamError
+from pvapy_stream.hpc.inbox import DirectInbox, Handle, QueueInbox, Reject
+from pvapy_stream.hpc.metadata import Metadata
+from pvapy_stream.hpc.processor import UserDataProcessor
+from pvapy_stream.hpc.stage import Output, Stage
+from pvapy_stream.hpc.status import Stats, processor_stats, publisher_stats
+from pvapy_stream.ledger import Ledger, SequenceTracker
+from pvapy_stream.plugins import load_processor_class
+from pvapy_stream.settings import StageSettings
+from pvapy_stream.transport.hosted import HostedPublisher
+from pvapy_stream.transport.ports import PublisherCounts
+
+_STATS_PATIENCE = 0.5  # s; a processor that takes longer keeps its last statistics in the status
+
+# Keys of a `configure` command that are ours, with their smallest value.
+_SYSTEM_KEYS = {
+    "receiverQueueSize": -1,
+    "skipInitialUpdates": 0,
+    "objectIdOffset": 1,
+    "nSequentialUpdates": 1,
+    "collectorCacheSize": -1,
+}
+
+
+class StageRunner(ABC):
+    """Receives objects, processes and publishes them, and accounts for it all.
+
+    Attributes:
+        kind: consumer or collector.
+        id: which of its kind it is.
+
+    Args:
+        settings: what was asked for.
+        stage_id: which consumer or collector this is.
+        server: PVA server for the output; the caller starts and stops it.
+
+    Raises:
+        ProcessorError: the processor cannot be loaded or made.
+    """
+
+    kind: str
+
+    def __init__(self, settings: StageSettings, stage_id: int, server: pva.PvaServer) -> None:
+        self.settings = settings
+        self.id = stage_id
+        self.server = server
+        self.input_channel = settings.input_channel
+        self.output_channel = settings.named(settings.output_channel, self.kind, "output", stage_id)
+        self.metadata = Metadata(
+            settings.metadata_channels, settings.server_queue_size, settings.receiver_queue_size
+        )
+        self.paused = False
+        self._user_stats: Stats = {}
+        self.log = logging.getLogger(f"pvapy_stream.{self.kind}-{stage_id}")
+
+    def make_stage(self, ledger: Ledger, tracker: SequenceTracker, skip: int) -> Stage:
+        """The stage, with the processor."""
+        return Stage(
+            self._make_processor(),
+            ledger,
+            tracker,
+            id_field=self.settings.oid_field,
+            skip=skip,
+            open_output=self._open_output if self.output_channel else None,
+        )
+
+    def make_inbox(self, handle: Handle, reject: Reject, **queue: Any) -> DirectInbox | QueueInbox:
+        """What stands before the stage, by the receiver queue size that was asked for."""
+        settings = self.settings
+        if settings.receiver_queue_size < 0:
+            return DirectInbox(handle, reject, settings.pause_queue_size)
+        return QueueInbox(handle, reject, settings.receiver_queue_size, **queue)
+
+    def _make_processor(self) -> UserDataProcessor:
+        settings = self.settings
+        if not settings.processor_class:
+            processor = UserDataProcessor()
+        else:
+            found = load_processor_class(settings.processor_class, settings.processor_file)
+            try:
+                processor = found(self.processor_config())
+            except PvapyStreamError:
+                raise
+            except Exception as error:
+                raise ProcessorError(
+                    f"processor {settings.processor_class} cannot be made:"
+                    f" {type(error).__name__}: {error}"
+                ) from error
+        processor.processorId = self.id
+        processor.objectIdField = settings.oid_field
+        processor.inputChannel = self.input_channel
+        processor.outputChannel = self.output_channel
+        processor.pvaServer = self.server
+        processor.metadataQueueMap = self.metadata.queues
+        processor.dataPublisher = None
+        return processor
+
+    def processor_config(self) -> dict[str, Any]:
+        """A processor's configDict: the user's arguments, and what the incumbent adds."""
+        settings = self.settings
+        return {
+            **settings.processor_args,
+            "processorId": self.id,
+            "inputChannel": self.input_channel,
+            "outputChannel": self.output_channel,
+            "objectIdField": settings.oid_field,
+            "skipInitialUpdates": settings.skip_initial_updates,
+            "fieldRequest": settings.field_request,
+        }
+
+    def _open_output(self, first: Any) -> Output | None:
+        prototype = self.stage.processor.getOutputPvObjectType(first)
+        if prototype is None:
+            return None
+        publisher = HostedPublisher(self.server, self.output_channel)
+        publisher.open(prototype)
+        return Output(publisher, self.stage.ledger, self.settings.oid_field)
+
+    # -- what each kind has of its own -----------------------------------------------------------
+
+    stage: Stage
+    inbox: DirectInbox | QueueInbox
+
+    @abstractmethod
+    def start_receiving(self) -> None:
+        """Start the receivers."""
+
+    @abstractmethod
+    def keep_up(self) -> None:
+        """Look after connections and overdue objects; called about twice a second."""
+
+    @abstractmethod
+    def stop_receiving(self) -> int | None:
+        """Take what is under way and stop the receivers; the source's newest id, if known."""
+
+    @abstractmethod
+    def flush(self, deadline: float) -> list[Any]:
+        """Process what waits, until a time of `time.monotonic`; what is left is returned."""
+
+    @abstractmethod
+    def ledgers(self) -> list[dict[str, Any]]:
+        """The account as it stands, for files and pipes."""
+
+    @abstractmethod
+    def status_type(self) -> dict[str, Any]:
+        """Structure of the status channel."""
+
+    @abstractmethod
+    def own_stats(self, seconds: float) -> Stats:
+        """Statistics of the kind; rates over `seconds`."""
+
+    @property
+    @abstractmethod
+    def missed(self) -> int:
+        """How many objects did not come."""
+
+    @property
+    @abstractmethod
+    def phase(self) -> str:
+        """Waiting (for a channel), running, paused or disconnected."""
+
+    @abstractmethod
+    def absent(self) -> list[str]:
+        """Channels that never came."""
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the processor, then receive.
+
+        Raises:
+            ProcessorError: the processor does not start.
+        """
+        try:
+            self.stage.processor.start()
+        except Exception as error:
+            raise ProcessorError(
+                f"processor {self.settings.processor_class} does not start:"
+                f" {type(error).__name__}: {error}"
+            ) from error
+        self.metadata.start()
+        self.inbox.start()
+        self.start_receiving()
+
+    def stop(self) -> None:
+        """Take what is under way, process what waits, and close the account. Raises nothing."""
+        newest = self.stop_receiving()
+        patience = self.settings.drain_timeout
+        left = self.flush(time.monotonic() + patience)
+        if left:
+            self.log.error(
+                "%d objects were still waiting after %g s and are left; see --drain-timeout",
+                len(left),
+                patience,
+            )
+        # A processor that hangs in process() holds the lock for ever: its account is closed
+        # without it.
+        if not self.stage.lock.acquire(timeout=1.0 if left else -1):
+            self.stage.note_error("stop", ProcessorError(f"process() has no end in {patience} s"))
+            return
+        try:
+            self.stage.leave(left)
+            self.stage.finish(newest)
+            self.stats()
+            self.stage.call("stop", self.stage.processor.stop)
+        finally:
+            self.stage.lock.release()
+        self.metadata.stop()
+
+    def problem(self) -> str:
+        """Why the run must not count as a success, or ""."""
+        who = f"{self.kind} {self.id}"
+        if not self.stage.ok:
+            return f"{who}: {self.stage.counts.errors} errors, the last: {self.stage.last_error}"
+        absent = ", ".join(self.absent())
+        if absent:
+            return (
+                f"{who}: channel {absent} never came; check its name and EPICS_PVA_ADDR_LIST"
+                " (pvapy-stream doctor)"
+            )
+        return ""
+
+    # -- commands --------------------------------------------------------------------------------
+
+    def configure(self, values: Any) -> str:
+        """A `configure` command: our own keys, then the processor's `configure` with all."""
+        if isinstance(values, dict):
+            own = {k: _whole(k, values[k], low) for k, low in _SYSTEM_KEYS.items() if k in values}
+            self.configure_own(own)
+        with self.stage.lock:
+            self.stage.processor.configure(values)
+        return "Configuration successful"
+
+    def configure_own(self, own: dict[str, int]) -> None:
+        """Take our own keys of a `configure` command."""
+        if "receiverQueueSize" in own:
+            self.inbox.resize(own["receiverQueueSize"])
+        tracker = self.stage.tracker
+        with self.stage.lock:
+            if "skipInitialUpdates" in own:
+                self.stage.skip_next(own["skipInitialUpdates"])
+            tracker.offset = own.get("objectIdOffset", tracker.offset)
+            tracker.run = own.get("nSequentialUpdates", tracker.run)
+
+    def reset_stats(self, _: Any = None) -> str:
+        """Begin to count anew."""
+        self.inbox.reset_counts()
+        self.stage.reset()
+        return "Stats reset successful"
+
+    def pause(self, _: Any = None) -> str:
+        """Process nothing until `resume`; what arrives waits in the queue."""
+        self.paused = True
+        self.inbox.pause()
+        return "Paused"
+
+    def resume(self, _: Any = None) -> str:
+        """Process what waited, then go on."""
+        self.paused = False
+        self.inbox.resume()
+        return "Resumed"
+
+    def reload(self, _: Any = None) -> str:
+        """Load the processor's file again and change over between two objects."""
+        if not self.settings.processor_class:
+            raise ProcessorError("there is no processor to reload; start with --processor-class")
+        new = self._make_processor()
+        new.dataPublisher = self.stage.output
+        try:
+            new.start()
+        except Exception as error:
+            raise ProcessorError(
+                "the new processor does not start, the old one goes on:"
+                f" {type(error).__name__}: {error}"
+            ) from error
+        old = self.stage.processor
+        with self.stage.lock:
+            self.stage.processor = new
+        self._user_stats = {}
+        self.stage.call("stop of the old processor", old.stop)
+        return "Reload successful"
+
+    # -- statistics ------------------------------------------------------------------------------
+
+    def user_types(self) -> dict[str, Any]:
+        """PVA types of the processor's own statistics."""
+        types = self.stage.call(
+            "getStatsPvaTypes", self.stage.processor.getStatsPvaTypes, fallback={}
+        )
+        return types or {}
+
+    def stats(self, patience: float = _STATS_PATIENCE) -> Stats:
+        """All statistics, as the status channel names them."""
+        stage = self.stage
+        message = stage.last_error
+        if stage.lock.acquire(timeout=patience):
+            try:
+                found = stage.call("getStats", stage.processor.getStats, fallback={})
+                self._user_stats = found or {}
+            finally:
+                stage.lock.release()
+        else:
+            message = f"process() has not returned for {patience} s; userStats are old"
+        counts = stage.counts
+        seconds = counts.receiving_time
+        published = stage.output.counts() if stage.output else PublisherCounts()
+        return {
+            f"{self.kind}Id": self.id,
+            "inputChannel": self.input_channel,
+            "message": message,
+            "objectId": counts.last_id or 0,
+            **self.own_stats(seconds),
+            "publisherStats": publisher_stats(published, seconds),
+            **self.metadata.stats(),
+            "processorStats": processor_stats(counts, self.missed, time.time()),
+            "userStats": self._user_stats,
+        }
+
+
+def _whole(key: str, value: Any, lowest: int) -> int:
+    if not isinstance(value, bool) and isinstance(value, (int, str)):
+        text = str(value)
+        if text.lstrip("-").isdigit() and int(text) >= lowest:
+            return int(text)
+    raise ValueError(f"{key} must be a whole number from {lowest} on, not {value!r}")
