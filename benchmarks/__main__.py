@@ -1,0 +1,66 @@
+"""``python -m benchmarks [NAME…] [--quick] [--write FILE]``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.table import Row, facts, markdown, show, write
+
+TOPICS = ("build", "consumer", "rates", "simulator", "startup", "memory")
+
+
+def _terminate(*_: Any) -> None:
+    # As an exception, so that every process that was started is ended on the way out.
+    raise SystemExit(143)
+
+
+def main() -> int:
+    """Run the benchmarks; 1 when one could not be measured, whatever became of the targets."""
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(TOPICS)}")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round of each: for a look only"
+    )
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="put the table in this Markdown file"
+    )
+    options = parser.parse_args()
+    unknown = set(options.names) - set(TOPICS)
+    if unknown:
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(TOPICS)}")
+    if options.write and options.names:
+        parser.error("--write replaces the whole table; give it without names")
+    # Children inherit how signals stand: an ignored SIGINT (a job of a shell) would not stop them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
+    rows: list[Row] = []
+    failed = 0
+    start = time.monotonic()
+    for name in TOPICS:
+        if options.names and name not in options.names:
+            continue
+        began = time.monotonic()
+        try:
+            found = importlib.import_module(f"benchmarks.{name}").run(options.quick)
+        except Exception as error:  # the other benchmarks are still worth having
+            failed += 1
+            print(f"error: {name}: {type(error).__name__}: {error}", file=sys.stderr)
+            continue
+        rows += found
+        print(f"\n{name} ({time.monotonic() - began:.0f} s)\n")
+        show(found)
+    print(f"\n{facts(options.quick)}\nAll in {time.monotonic() - start:.0f} s.")
+    if options.write and not failed:
+        write(options.write, f"{markdown(rows)}\n\n{facts(options.quick)}")
+        print(f"Written to {options.write}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""``python -m benchmarks.source CHANNEL SIZE``: publishes frames as it is told.
+
+A line ``RATE N`` on standard input publishes N frames at RATE frames/s; the answer is a JSON line
+with the first and the last id and the rate. Ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+
+import numpy as np
+import pvaccess as pva
+
+from pvapy_stream.frame import Frame
+from pvapy_stream.pva.ntndarray import ObjectBuilder, set_times
+from pvapy_stream.sim.pacing import Pacer
+
+_N_IMAGES = 50
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    channel, size = sys.argv[1], int(sys.argv[2])
+    rng = np.random.default_rng(1)
+    builder = ObjectBuilder()
+    images = rng.integers(0, 256, (_N_IMAGES, size, size), np.uint8)
+    objects = [builder.build(Frame.of(0, image)) for image in images]
+    server = pva.PvaServer()
+    server.addRecord(channel, objects[0].copy(), None)
+    server.start()
+    stop = threading.Event()
+    last_id = 0
+
+    def publish(rate: float, n: int) -> None:
+        nonlocal last_id
+        first_id = last_id + 1
+        pacer = Pacer(rate, stop)
+        start = now = time.perf_counter()
+        for index in range(n):
+            if not pacer.wait(index):
+                break
+            obj = objects[index % _N_IMAGES]
+            last_id += 1
+            obj.setInt("uniqueId", last_id)
+            set_times(obj, time.time_ns())
+            server.update(channel, obj)
+            now = time.perf_counter()
+            if not index:
+                start = now
+        seconds = now - start
+        reached = (n - 1) / seconds if seconds else 0.0
+        print(json.dumps({"first": first_id, "last": last_id, "rate": reached}), flush=True)
+
+    # Reading goes on while a burst is under way, so the end of the input ends the program at once.
+    workers: list[threading.Thread] = []
+    for line in sys.stdin:
+        rate, n = line.split()
+        worker = threading.Thread(target=publish, args=(float(rate), int(n)), daemon=True)
+        workers.append(worker)
+        worker.start()
+    stop.set()
+    for worker in workers:
+        worker.join(2)
+    server.stop()
+
+
+if __name__ == "__main__":
+    main()
