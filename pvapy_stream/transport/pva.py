@@ -17,6 +17,9 @@ _PROVIDERS = {"pva": pva.PVA, "ca": pva.CA}
 # The client library searches for an absent channel at growing intervals, up to minutes. A search
 # that is begun anew asks at short intervals again.
 _SEARCH_AGAIN_AFTER = 1.0
+# A monitor begins with an object, but after a quick restart of the source it may stay silent for
+# ever, though connected. The first object may be large and the network slow: be patient.
+_SILENT_AFTER = 3.0
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ class MonitorReceiver:
         self.was_connected = False
         self._pv: pva.Channel | None = None
         self._connected = False
+        self._silent = True
         self._absent_since = 0.0
         self._errors = 0
         # Counters of monitors that were replaced by a new search.
@@ -60,12 +64,16 @@ class MonitorReceiver:
     def _search(self) -> None:
         self._absent_since = time.monotonic()
         pv = self._pv = pva.Channel(self.channel, self._provider)
-        pv.setConnectionCallback(self._on_connection)
+        # Not the other way round: a channel that connects between the two calls our callback from
+        # within `monitor`, in a thread that holds the GIL, and the binding keeps what it must give
+        # back in one variable for all threads: a callback elsewhere meanwhile ends the process.
         pv.monitor(self._on_update, self._request)
+        pv.setConnectionCallback(self._on_connection)
 
     def _on_connection(self, connected: bool) -> None:
         if connected != self._connected:
             self._connected = connected
+            self._silent = True
             self._absent_since = time.monotonic()
             self._came_back = connected and self.was_connected
             self.was_connected = self.was_connected or connected
@@ -78,7 +86,8 @@ class MonitorReceiver:
             if self._deliver is None:
                 return
             # A disconnection may be noticed late, or a connection not told; an object is proof.
-            self._connected = self.was_connected = True
+            self._on_connection(True)
+            self._silent = False
             self._received += 1
             try:
                 if self._came_back and self._deliver_again is not None:
@@ -102,11 +111,10 @@ class MonitorReceiver:
         ctypes.pythonapi.PyGILState_Ensure()
 
     def keep_up(self) -> None:
-        if (
-            self._deliver is None
-            or self._connected
-            or time.monotonic() - self._absent_since < _SEARCH_AGAIN_AFTER
-        ):
+        if self._deliver is None or (self._connected and not self._silent):
+            return
+        patience = _SILENT_AFTER if self._connected else _SEARCH_AGAIN_AFTER
+        if time.monotonic() - self._absent_since < patience:
             return
         self._close()
         self._search()
