@@ -6,6 +6,7 @@ rejects unknown keys by name.
 """
 
 from pvapy_stream.settings.base import Opt, Settings, option_of
+from pvapy_stream.settings.collector import CollectorSettings
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
 from pvapy_stream.settings.consumer import ConsumerSettings
 from pvapy_stream.settings.mirror import MirrorSettings
@@ -14,6 +15,7 @@ from pvapy_stream.settings.stage import StageSettings
 from pvapy_stream.settings.values import MetadataChannel, parse_id_list
 
 __all__ = [
+    "CollectorSettings",
     "ConsumerSettings",
     "LedgerSettings",
     "LoggingSettings",
