@@ -98,5 +98,6 @@ def run(quick: bool) -> list[Row]:
         either = what == "transpose"
         target = f"ratio <= {limit}" + (" or rate x 2" if either else "")
         name = f"consumer, {what} {size}x{size} at {rate:g} frames/s: CPU per frame"
-        rows.append(Row(name, "us", cpu[OURS], cpu[PVAPY], target, met or (None if either else False)))
+        verdict = met or (None if either else False)
+        rows.append(Row(name, "us", cpu[OURS], cpu[PVAPY], target, verdict))
     return rows
