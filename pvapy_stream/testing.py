@@ -208,7 +208,7 @@ def run_processor(processor: Any, objects: Iterable[Any], **options: Any) -> Res
 
     Args:
         processor: a processor class or a processor.
-        objects: `pvaccess.PvObject`s, or `Frame`s.
+        objects: each a `pvaccess.PvObject` or a `Frame`.
         options: args, configure, metadata, id_field, publisher; see `ProcessorRun`.
     """
     run = ProcessorRun(processor, **options)
