@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.table import Row, facts, markdown, show, write
 
-TOPICS = ("build", "consumer", "rates", "simulator", "startup", "memory", "encryption")
+TOPICS = ("build", "consumer", "rates", "simulator", "startup", "memory", "collector", "encryption")
 
 
 def _terminate(*_: Any) -> None:

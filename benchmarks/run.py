@@ -27,6 +27,7 @@ PVAPY = "pvapy"
 SIDES = (OURS, PVAPY)
 
 _CONSUMER = {OURS: ("pvapy_stream.cli.main", "consumer"), PVAPY: ("pvapy.cli.hpcConsumer",)}
+_COLLECTOR = {OURS: ("pvapy_stream.cli.main", "collector"), PVAPY: ("pvapy.cli.hpcCollector",)}
 _SIMULATOR = {OURS: ("pvapy_stream.cli.main", "sim"), PVAPY: ("pvapy.cli.adSimServer",)}
 PROCESSORS = {OURS: HERE / "processors.py", PVAPY: HERE / "pvapy_processors.py"}
 
@@ -144,11 +145,11 @@ class Child:
 
 
 class Source(Child):
-    """Hosts a channel and publishes bursts of frames on demand, see `source.py`."""
+    """Hosts one channel or several and publishes bursts of frames on demand, see `source.py`."""
 
-    def __init__(self, size: int) -> None:
-        self.channel = channel("in")
-        super().__init__("benchmarks.source", self.channel, size)
+    def __init__(self, size: int, n_channels: int = 1) -> None:
+        self.channel = channel("in") + (":*" if n_channels > 1 else "")
+        super().__init__("benchmarks.source", self.channel, size, n_channels)
 
     def burst(self, rate: float, n: int) -> dict[str, Any]:
         """Publish `n` frames at `rate` frames/s and wait until they are out."""
@@ -164,10 +165,12 @@ class Source(Child):
 class Consumer(Child):
     """A consumer of one side, with an output channel."""
 
+    programs = _CONSUMER
+
     def __init__(self, side: str, source: str, *args: object, runtime: float = 300) -> None:
         self.output = channel("out")
         self._pv: pva.Channel | None = None
-        module, *command = _CONSUMER[side]
+        module, *command = self.programs[side]
         channels = ("-ic", source, "-oc", self.output)
         super().__init__(module, *command, *channels, "-sqs", 1000, "-rt", runtime, "-dc", *args)
         self._cpu = psutil.Process(self.process.pid)
@@ -206,6 +209,12 @@ class Consumer(Child):
         if not found:
             raise RuntimeError(f"no nProcessed in what the consumer printed: {text}")
         return int(found[0])
+
+
+class Collector(Consumer):
+    """A collector of one side; `source` has a ``*`` for the producers."""
+
+    programs = _COLLECTOR
 
 
 class Simulator(Child):

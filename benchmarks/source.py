@@ -1,4 +1,6 @@
-"""``python -m benchmarks.source CHANNEL SIZE``: publishes frames as it is told.
+"""``python -m benchmarks.source CHANNEL SIZE [N]``: publishes frames as it is told.
+
+With N channels, a ``*`` in the name becomes 1…N, and frames go to them in turn.
 
 A line ``RATE N`` on standard input publishes N frames at RATE frames/s; the answer is a JSON line
 with the first and the last id and the rate. Ends with its standard input.
@@ -23,13 +25,15 @@ _N_IMAGES = 50
 
 def main() -> None:
     """Serve until standard input ends."""
-    channel, size = sys.argv[1], int(sys.argv[2])
+    name, size, n_channels = sys.argv[1], int(sys.argv[2]), int([*sys.argv, "1"][3])
+    channels = [name.replace("*", str(number)) for number in range(1, n_channels + 1)]
     rng = np.random.default_rng(1)
     builder = ObjectBuilder()
     images = rng.integers(0, 256, (_N_IMAGES, size, size), np.uint8)
     objects = [builder.build(Frame.of(0, image)) for image in images]
     server = pva.PvaServer()
-    server.addRecord(channel, objects[0].copy(), None)
+    for channel in channels:
+        server.addRecord(channel, objects[0].copy(), None)
     server.start()
     stop = threading.Event()
     last_id = 0
@@ -46,7 +50,7 @@ def main() -> None:
             last_id += 1
             obj.setInt("uniqueId", last_id)
             set_times(obj, time.time_ns())
-            server.update(channel, obj)
+            server.update(channels[last_id % n_channels], obj)
             now = time.perf_counter()
             if not index:
                 start = now

@@ -8,7 +8,9 @@
     ├── ObjectError                 an object lacks what a stage needs (id, image, dimensions)
     ├── TransportError              a channel cannot be reached, hosted or published to
     ├── SourceError                 frames cannot be read from a file or folder
-    └── LedgerError                 a ledger cannot be read or written
+    ├── FileError                   a data file cannot be written or read
+    ├── LedgerError                 a ledger cannot be read or written
+    └── CryptoError                 a key cannot be used, or an encrypted object is refused
 
 A message says what went wrong, where (channel, file, option), and what to do.
 """
@@ -50,5 +52,21 @@ class SourceError(PvapyStreamError):
     """Frames cannot be read from a file or a folder."""
 
 
+class FileError(PvapyStreamError):
+    """A data file cannot be written or read."""
+
+
 class LedgerError(PvapyStreamError):
     """A ledger cannot be read or written."""
+
+
+class CryptoError(PvapyStreamError):
+    """A key cannot be used, or an encrypted object is refused.
+
+    Attributes:
+        check: the check an object did not pass, such as ``signature``; "" for keys.
+    """
+
+    def __init__(self, message: str = "", check: str = "") -> None:
+        super().__init__(message)
+        self.check = check

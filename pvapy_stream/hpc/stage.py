@@ -116,6 +116,7 @@ class Stage:
         self.last_error = ""
         self.lock = threading.RLock()
         self._open_output = open_output
+        self._wants_output = open_output is not None
         self._id_field = id_field
         self._read_id: IdReader | None = None
         self._error_counts: dict[str, int] = {}
@@ -132,9 +133,12 @@ class Stage:
                 return
             ledger = self.ledger
             ledger.received.add(value)
+            trouble = self._open_from(obj) if self._wants_output else None
             if self._to_skip > 0:
                 self._to_skip -= 1
                 ledger.skipped.add(value)
+                if trouble is not None:
+                    self._log.warning("an initial update cannot open the output: %s", trouble)
                 return
             counts = self.counts
             counts.last_time = time.time()
@@ -143,6 +147,9 @@ class Stage:
             counts.last_id = value
             if not self.tracker.observe(value):
                 self._went_back(value)
+            if trouble is not None:
+                self._failed("opening the output", value, trouble)
+                return
             output = self.output
             if output is not None:
                 output.input_id = value
@@ -162,7 +169,7 @@ class Stage:
                 output.failure = None
 
     def prepare(self, first: Any) -> None:
-        """Open the output from the first object received, before any is processed.
+        """Open the output from an object received before any that is processed.
 
         Raises:
             ObjectError: the object has no id.
@@ -170,17 +177,24 @@ class Stage:
         with self.lock:
             if self._read_id is None:
                 self._first(first)
+            if self._wants_output:
+                self._open_from(first)
 
     def _first(self, obj: Any) -> int:
         self._read_id = id_reader(self._id_field, obj)
-        if self._open_output is not None and self.output is None:
-            try:
-                self.output = self._open_output(obj)
-            except Exception as error:
-                self._failed("opening the output", self._read_id(obj), error)
-            else:
-                self.processor.dataPublisher = self.output
         return self._read_id(obj)
+
+    def _open_from(self, obj: Any) -> Exception | None:
+        """Open the output with an object's structure; why it cannot be told, to be tried again."""
+        try:
+            self.output = self._open_output(obj)
+        except Exception as error:
+            return error
+        self._wants_output = False
+        if self.output is not None:
+            self.output.ledger = self.ledger
+        self.processor.dataPublisher = self.output
+        return None
 
     def account_to(self, ledger: Ledger) -> None:
         """Write what follows to another ledger: a stage with several sources has one for each."""

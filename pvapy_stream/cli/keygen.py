@@ -1,0 +1,100 @@
+"""``pvapy-stream keygen``: makes pairs of keys."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pvapy_stream.cli.main import PROG
+from pvapy_stream.cli.options import plain_parser
+from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.errors import SettingsError
+
+KINDS = ("encryption", "signing")
+
+_EPILOG = """\
+The recipient makes a pair for encryption and gives NAME.pub.pem to the sender; the sender makes a
+pair for signing and gives its NAME.pub.pem to the recipient. NAME.pem stays with who made it.
+
+examples:
+  pvapy-stream keygen beamline --kind signing
+  pvapy-stream keygen archive --kind encryption --directory ~/keys --passphrase-file ~/keys/secret
+exit codes: 0 written; 1 a file is there already, or cannot be written; 2 wrong options
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's parser."""
+    made = plain_parser(
+        f"{PROG} keygen",
+        "Make a pair of keys: NAME.pem, the private one, and NAME.pub.pem, the public one.",
+        _EPILOG,
+    )
+    made.add_argument("name", help="name of the pair, without .pem")
+    made.add_argument(
+        "--directory", default=".", metavar="DIR", help="where to write the files [default: here]"
+    )
+    made.add_argument(
+        "--kind",
+        choices=KINDS,
+        default="encryption",
+        help="what it is for: encryption (RSA) or signing (Ed25519) [default: encryption]",
+    )
+    source = made.add_mutually_exclusive_group()
+    source.add_argument(
+        "--passphrase-file", default="", metavar="FILE", help="its first line protects NAME.pem"
+    )
+    source.add_argument(
+        "--passphrase-env",
+        default="",
+        metavar="NAME",
+        help="environment variable with what protects NAME.pem [default: asked for]",
+    )
+    source.add_argument(
+        "--no-passphrase",
+        action="store_true",
+        help="leave NAME.pem unprotected: who can read the file can use the key",
+    )
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = parser().parse_args(argv)
+    return exit_code(lambda: run(options))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make the keys and write them.
+
+    Raises:
+        SettingsError: the name is not one of a file.
+        CryptoError: there is no passphrase, a file is there already, or cannot be written.
+    """
+    # Imported late: --help needs no cryptography.
+    from pvapy_stream.crypto.keys import Passphrase, check_free, key_id, make_key, write_pair
+
+    name, directory = options.name, Path(options.directory).expanduser()
+    if not name or name.startswith(".") or Path(name).name != name:
+        raise SettingsError(
+            f"{name!r} is no name for files; give one such as beamline, and the folder with"
+            " --directory"
+        )
+    # Before a passphrase is typed and seconds of work are done.
+    check_free(name, directory)
+    source = Passphrase(options.passphrase_file, options.passphrase_env)
+    passphrase = None if options.no_passphrase else source.get(f"new key {name}", twice=True)
+    key = make_key(options.kind)
+    private, public = write_pair(key, name, directory, passphrase)
+    sys.stdout.write(
+        f"{options.kind} key {key_id(key).hex()}\n"
+        f"  {private}: the private key; keep it{'' if passphrase else ', it has no passphrase'}\n"
+        f"  {public}: the public key; give it to the other side\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Encryption of objects: keys and envelopes. Bytes in, bytes out; no EPICS."""

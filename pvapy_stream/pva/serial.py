@@ -1,0 +1,171 @@
+"""PvObjects to bytes and back, by their structure.
+
+A PvObject becomes a small head (MessagePack: structure, values, lengths) and the bytes of its large
+arrays behind it, as they are in memory. Nothing is executed to read it back: a structure is names
+and types, a value is numbers, strings and arrays.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import numpy as np
+import pvaccess as pva
+
+from pvapy_stream.errors import ObjectError
+from pvapy_stream.pva.structure import (
+    Codec,
+    Reading,
+    Writing,
+    codec_of,
+    kind_of,
+    plain_kind,
+    type_ids,
+)
+
+# Its stub does not know of type ids.
+_PvObject: Any = pva.PvObject
+
+Buffer = bytes | bytearray | memoryview
+
+MAX_HEAD = 64 * 2**20  # bytes; all that is not in large arrays
+_MAGIC = b"PVO\x01"
+_START = struct.Struct("<4sI")
+_ALIGN = 8  # large arrays start at a multiple of this, so that they can be looked into
+_PADDING = bytes(_ALIGN)
+
+# What the binding, numpy and the codecs raise for values of another type than their field's.
+_WRONG_VALUES = (pva.PvaException, TypeError, ValueError, OverflowError, KeyError, IndexError)
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_head = msgspec.msgpack.Decoder(tuple[bytes, Any, list[int]]).decode
+_decode_schema = msgspec.msgpack.Decoder(tuple[str, dict[str, str], dict[str, Any]]).decode
+
+
+class ObjectWriter:
+    """Turns the objects of one stream into bytes; remembers their structure between calls.
+
+    Type ids are those of the first object of a structure. Not locked: one writer a thread.
+    """
+
+    def __init__(self) -> None:
+        self._structure: dict[str, Any] = {}
+        self._schema = b""
+        self._codec = codec_of({})
+
+    def parts(self, obj: Any) -> list[Buffer]:
+        """Parts whose concatenation is the object; large arrays are views of it, not copies.
+
+        Raises:
+            ObjectError: the binding cannot give one of its values.
+        """
+        self._learn(obj)
+        writing = Writing()
+        try:
+            plain = self._codec.write(obj.toDict(), writing)
+        except UnicodeDecodeError as error:
+            raise ObjectError(
+                "the binding cannot read a value of the object: it has a negative number in a"
+                f" field of type byte, or text that is not UTF-8 ({error})"
+            ) from error
+        head = _encode((self._schema, plain, [array.nbytes for array in writing.arrays]))
+        parts: list[Buffer] = [_START.pack(_MAGIC, len(head)), head]
+        at = _START.size + len(head)
+        for array in writing.arrays:
+            if padding := -at % _ALIGN:
+                parts.append(_PADDING[:padding])
+            parts.append(array.view(np.uint8).data)
+            at += padding + array.nbytes
+        return parts
+
+    def _learn(self, obj: Any) -> None:
+        structure = obj.getStructureDict()
+        if self._schema and structure == self._structure and [*structure] == [*self._structure]:
+            return
+        self._schema = _encode((*type_ids(obj), plain_kind(structure)))
+        self._structure, self._codec = structure, codec_of(structure)
+
+
+def dumps(obj: Any) -> bytes:
+    """One object as bytes; `ObjectWriter` is faster for a stream.
+
+    Raises:
+        ObjectError: the binding cannot give one of its values.
+    """
+    return b"".join(ObjectWriter().parts(obj))
+
+
+def loads(data: Buffer) -> Any:
+    """The `pvaccess.PvObject` that these bytes are; its arrays are copied once, into it.
+
+    Raises:
+        ObjectError: the bytes are no such object, or go beyond the limits of this module.
+    """
+    view = memoryview(data)
+    try:
+        schema, plain, lengths, at = _head(view)
+        codec, prototype = _known(schema)
+        reading = Reading(_arrays(view, at, lengths))
+        values = codec.read(plain, reading)
+        if not reading.all_taken:
+            raise ObjectError("there are more arrays than the values name")
+        obj = prototype.copy()
+        obj.set(values)
+    except ObjectError as error:
+        raise ObjectError(f"the bytes are no PvObject: {error}") from error
+    except _WRONG_VALUES as error:
+        raise ObjectError(
+            f"the bytes are no PvObject: values do not fit their structure ({error})"
+        ) from error
+    return obj
+
+
+def blank(obj: Any) -> Any:
+    """An object of the same structure and type ids, without its values."""
+    type_id, ids = type_ids(obj)
+    return _PvObject(obj.getStructureDict(), type_id, ids)
+
+
+def _head(view: memoryview) -> tuple[bytes, Any, list[int], int]:
+    if len(view) < _START.size:
+        raise ObjectError(f"there are only {len(view)} of them")
+    magic, n_head = _START.unpack_from(view)
+    if magic != _MAGIC:
+        raise ObjectError(f"they begin with {magic!r}, not {_MAGIC!r}")
+    at = _START.size + n_head
+    if n_head > MAX_HEAD or at > len(view):
+        raise ObjectError(f"a head of {n_head} bytes is beyond {min(len(view), MAX_HEAD)}")
+    try:
+        return *_decode_head(view[_START.size : at]), at
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise ObjectError(f"their head is unreadable ({error})") from error
+
+
+def _arrays(view: memoryview, at: int, lengths: Sequence[int]) -> list[memoryview]:
+    found = []
+    for length in lengths:
+        at += -at % _ALIGN
+        if length < 0 or at + length > len(view):
+            raise ObjectError("the arrays do not fit into them")
+        found.append(view[at : at + length])
+        at += length
+    if at != len(view):
+        raise ObjectError(f"there are {len(view) - at} too many")
+    return found
+
+
+@lru_cache(maxsize=64)
+def _known(schema: bytes) -> tuple[Codec, Any]:
+    """Codec of a structure, and an object of it to copy."""
+    try:
+        type_id, ids, plain = _decode_schema(schema)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise ObjectError(f"their structure is unreadable ({error})") from error
+    structure = kind_of(plain)
+    if not structure:
+        raise ObjectError("their structure has no fields")
+    return codec_of(structure), _PvObject(structure, type_id, ids)
