@@ -12,7 +12,17 @@ from typing import Any
 
 from benchmarks.table import Row, facts, markdown, show, write
 
-TOPICS = ("build", "consumer", "rates", "simulator", "startup", "memory", "collector", "encryption")
+TOPICS = (
+    "build",
+    "consumer",
+    "rates",
+    "simulator",
+    "startup",
+    "memory",
+    "collector",
+    "encryption",
+    "files",
+)
 
 
 def _terminate(*_: Any) -> None:

@@ -70,7 +70,7 @@ class Collector(StageRunner):
             queue_size=settings.server_queue_size,
         )
         probe = f"field({settings.oid_field})"
-        self.sources = {
+        self.sources: dict[Any, _Source] = {
             number: _Source(
                 number,
                 channel,

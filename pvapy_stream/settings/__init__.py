@@ -13,10 +13,12 @@ from pvapy_stream.settings.mirror import MirrorSettings
 from pvapy_stream.settings.simulator import SimulatorSettings
 from pvapy_stream.settings.stage import StageSettings
 from pvapy_stream.settings.values import MetadataChannel, parse_id_list
+from pvapy_stream.settings.write import FileSettings, WriteSettings
 
 __all__ = [
     "CollectorSettings",
     "ConsumerSettings",
+    "FileSettings",
     "LedgerSettings",
     "LoggingSettings",
     "MetadataChannel",
@@ -25,6 +27,7 @@ __all__ = [
     "Settings",
     "SimulatorSettings",
     "StageSettings",
+    "WriteSettings",
     "option_of",
     "parse_id_list",
 ]

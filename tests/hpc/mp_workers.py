@@ -34,7 +34,7 @@ class Doubler(UserMpDataProcessor):
     def configure(self, configDict: Any) -> None:
         self.factor = int(configDict["factor"])
 
-    def process(self, mpqObject: Any) -> Any:  # noqa: N803
+    def process(self, mpqObject: Any) -> Any:
         frame: Frame = mpqObject
         what = frame.attributes
         self.n += 1
@@ -66,14 +66,14 @@ class Doubler(UserMpDataProcessor):
 class Summer(UserMpDataProcessor):
     """Gets dictionaries, returns numbers."""
 
-    def process(self, mpqObject: Any) -> Any:  # noqa: N803
+    def process(self, mpqObject: Any) -> Any:
         return float(np.sum(mpqObject["values"]))
 
 
 class Shape(UserMpDataProcessor):
     """Returns what no pool publishes by itself."""
 
-    def process(self, mpqObject: Any) -> Any:  # noqa: N803
+    def process(self, mpqObject: Any) -> Any:
         return float(mpqObject.image.size)
 
 

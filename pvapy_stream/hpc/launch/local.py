@@ -15,7 +15,7 @@ from typing import Any
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.hpc.service import StageReport, StageService
 from pvapy_stream.logs import configure_logging
-from pvapy_stream.settings import StageSettings
+from pvapy_stream.settings import ConsumerSettings, StageSettings
 from pvapy_stream.signals import run_until_signal
 
 _TICK = 0.2  # s
@@ -41,9 +41,9 @@ def run_stages(settings: StageSettings, stop: threading.Event, show: Show) -> st
     Raises:
         ProcessorError: the processor of the one stage cannot be loaded or made.
     """
-    if len(settings.ids) > 1:
+    if isinstance(settings, ConsumerSettings) and len(settings.ids) > 1:
         return Supervisor(settings, stop, show).run()
-    number = settings.ids[0]
+    number = min(settings.ids)
     service = StageService(
         settings, number, lambda report: show({number: report}, report.ledgers), stop
     )
@@ -70,7 +70,7 @@ class Supervisor:
     A process that dies is started again, up to the limit; its last reported account is kept.
     """
 
-    def __init__(self, settings: StageSettings, stop: threading.Event, show: Show) -> None:
+    def __init__(self, settings: ConsumerSettings, stop: threading.Event, show: Show) -> None:
         self._settings = settings
         self._stop = stop
         self._show = show

@@ -1,0 +1,109 @@
+"""``pvapy-stream verify``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pvapy_stream.cli.options import plain_parser
+from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.files.master import make_master
+from pvapy_stream.files.repair import repair
+from pvapy_stream.files.verify import FileReport, verify
+
+# A table that is not read on a terminal is not to be folded.
+_WIDE = 250
+
+_EPILOG = """\
+examples:
+  pvapy-stream verify scan_*.h5
+  pvapy-stream verify --repair scan.h5.part
+  pvapy-stream verify scan_*.h5 --master scan.h5
+exit codes: 0 all is there; 1 something is lost or damaged; 2 wrong options
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's parser."""
+    made = plain_parser(
+        "pvapy-stream verify",
+        "Check the ids, lengths, checksums and loss records of files that were written by"
+        " pvapy-stream write, and of masters over them.",
+        _EPILOG,
+    )
+    made.add_argument("files", nargs="+", metavar="FILE", help="file to check")
+    made.add_argument(
+        "--repair",
+        action="store_true",
+        help="first complete files whose writer was killed, and take .part off their names",
+    )
+    made.add_argument(
+        "--master", metavar="FILE", help="then write this file, which shows the images of all"
+    )
+    made.add_argument("--overwrite", action="store_true", help="replace the master if it exists")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = parser().parse_args(argv)
+    return exit_code(lambda: run(options))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check the files; 1 if something is lost or damaged.
+
+    Raises:
+        FileError: a file cannot be recovered, or the master not be made.
+    """
+    paths = [Path(name) for name in options.files]
+    if options.repair:
+        paths = [repair(path)[0] for path in paths]
+    reports = [verify(path) for path in paths]
+    if options.master:
+        make_master(paths, options.master, overwrite=options.overwrite)
+        reports.append(verify(options.master))
+    _show(reports)
+    return 0 if all(report.ok for report in reports) else 1
+
+
+def _show(reports: Sequence[FileReport]) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)
+    table = Table()
+    for name in ("file", "state", "images", "ids", "checksums right", "lost", "result"):
+        right = name in ("images", "checksums right", "lost")
+        table.add_column(name, justify="right" if right else "left")
+    for one in reports:
+        table.add_row(
+            str(one.path),
+            one.state,
+            str(one.n_images),
+            str(one.ids),
+            str(one.n_checked),
+            str(one.n_lost),
+            "ok" if one.ok else "NOT OK",
+        )
+    console.print(table)
+    for one in reports:
+        lines = [*one.problems, *(f"{what}: {ids}" for what, ids in one.lost.items())]
+        for line in lines:
+            console.print(f"{one.path}: {line}", highlight=False, soft_wrap=True, markup=False)
+        for line in one.notes:
+            console.print(
+                f"{one.path}: note: {line}", highlight=False, soft_wrap=True, markup=False
+            )
+    bad = sum(not one.ok for one in reports)
+    verdict = f"{bad} of {len(reports)} files not ok" if bad else "All is there."
+    sys.stdout.flush()
+    console.print(verdict, highlight=False, markup=False)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

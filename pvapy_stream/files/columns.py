@@ -1,0 +1,278 @@
+"""Attributes as columns: one dataset for each name, one row for each image.
+
+A file that is read while it is written can get no new datasets, and no dataset changes its type.
+So the columns are those of the first image; whatever does not fit them (a name that appears late,
+a value that is missing, text that is too long) is put down in a log in the file, and is worked
+into the columns when the file is closed or recovered.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import h5py
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pvapy_stream.idset import IdSet
+
+LOG = "log"
+
+_ROWS_PER_CHUNK = 1024
+_LOG_CHUNK = 16384  # bytes
+_TEXT_LENGTH = 64  # bytes, at least; a file that is being read while written has no longer ones
+_LENGTH = 4  # bytes that hold the length of a log entry
+_MOST_RANGES = 1000  # of absent rows
+_BIG = 2**63
+
+_ABSENT = object()
+
+
+class Columns:
+    """The columns of one file while it is written. One thread at a time.
+
+    Args:
+        group: where the datasets are made.
+        first: attributes of the first image.
+    """
+
+    def __init__(self, group: Any, first: Mapping[str, Any]) -> None:
+        self._columns = {
+            name: _Column(group, name, value)
+            for name, value in first.items()
+            if _kind(value) is not None
+        }
+        self._log = group.create_dataset(
+            LOG, (0,), np.uint8, maxshape=(None,), chunks=(_LOG_CHUNK,)
+        )
+        self._exceptions: list[tuple[int, str, Any]] = []
+
+    def add(self, row: int, attributes: Mapping[str, Any]) -> None:
+        """Take the attributes of the next image."""
+        columns = self._columns
+        known = 0
+        for name, column in columns.items():
+            value = attributes.get(name, _ABSENT)
+            known += value is not _ABSENT
+            if not column.add(value):
+                self._exceptions.append((row, name, None if value is _ABSENT else _plain(value)))
+        if known < len(attributes):
+            self._exceptions += [
+                (row, name, _plain(value))
+                for name, value in attributes.items()
+                if name not in columns
+            ]
+
+    def write(self, start: int, stop: int) -> None:
+        """Write the rows from start to before stop; those after them are forgotten."""
+        for column in self._columns.values():
+            column.write(start, stop)
+        exceptions = [entry for entry in self._exceptions if entry[0] < stop]
+        self._exceptions.clear()
+        if exceptions:
+            encoded = msgspec.msgpack.encode(exceptions)
+            data = np.frombuffer(len(encoded).to_bytes(_LENGTH, "big") + encoded, np.uint8)
+            end = self._log.shape[0]
+            self._log.resize((end + data.size,))
+            self._log[end:] = data
+
+
+class _Column:
+    """One dataset, and the values that wait to be written to it."""
+
+    def __init__(self, group: Any, name: str, value: Any) -> None:
+        self._kind = _kind(value)
+        shape = np.shape(value)
+        dtype: Any = self._kind
+        self._width = 0
+        if self._kind == "S":
+            self._width = max(_TEXT_LENGTH, 2 * len(str(value).encode()))
+            dtype = h5py.string_dtype("utf-8", self._width)
+        self._shape = shape
+        self._dtype = np.dtype(dtype)
+        self._fill: Any = _fill(self._dtype, shape)
+        self._values: list[Any] = []
+        rows = max(1, _ROWS_PER_CHUNK * 8 // max(8, self._dtype.itemsize * int(np.prod(shape))))
+        self._data = group.create_dataset(
+            _quoted(name),
+            (0, *shape),
+            self._dtype,
+            maxshape=(None, *shape),
+            chunks=(rows, *shape),
+        )
+        self._data.attrs["name"] = name
+
+    def add(self, value: Any) -> bool:
+        """Take the value of the next row; False if it does not fit, and stands as missing."""
+        if value is not _ABSENT and _kind(value) == self._kind:
+            if self._width:
+                value = str(value).encode()
+                fits = len(value) <= self._width
+            else:
+                fits = np.shape(value) == self._shape
+            if fits:
+                self._values.append(value)
+                return True
+        self._values.append(self._fill)
+        return False
+
+    def write(self, start: int, stop: int) -> None:
+        rows = np.array(self._values[: stop - start], self._dtype)
+        self._values.clear()
+        self._data.resize(stop, 0)
+        self._data[start:stop] = rows.reshape(stop - start, *self._shape)
+
+
+def settle(group: Any, n_rows: int) -> None:
+    """Cut the columns to so many rows and work the log into them; the file is not in SWMR mode."""
+    by_name: dict[str, dict[int, Any]] = defaultdict(dict)
+    for row, name, value in read_log(group):
+        if row < n_rows:
+            by_name[name][row] = value
+    del group[LOG]
+    for column in group.values():
+        if column.shape[0] > n_rows:
+            column.resize(n_rows, 0)
+    for name, values in by_name.items():
+        _rewrite(group, name, values, n_rows)
+
+
+def read_log(group: Any) -> Iterator[tuple[int, str, Any]]:
+    """Row, name and value (None for no value) of all that does not stand in the columns."""
+    log = bytes(group[LOG][()]) if LOG in group else b""
+    at = 0
+    while at < len(log):
+        end = at + _LENGTH + int.from_bytes(log[at : at + _LENGTH], "big")
+        try:
+            yield from msgspec.msgpack.decode(log[at + _LENGTH : end])
+        except msgspec.DecodeError:
+            return  # cut off when its writer was killed
+        at = end
+
+
+def _rewrite(group: Any, name: str, exceptions: dict[int, Any], n_rows: int) -> None:
+    """Make a column anew with the values of the log in it."""
+    values: list[Any] = [_ABSENT] * n_rows
+    if (key := _quoted(name)) in group:
+        old = _values(group[key])[:n_rows]
+        values[: len(old)] = old
+        del group[key]
+    for row, value in exceptions.items():
+        values[row] = _ABSENT if value is None else value
+    _store(group, name, values)
+
+
+def gather(sources: Sequence[Any], lengths: Sequence[int], order: Any, group: Any) -> None:
+    """Put the columns of several files together.
+
+    Args:
+        sources: group with the columns of each file.
+        lengths: images in each file.
+        order: (n,) rows of the files laid end to end, in the order they are to have.
+        group: where the columns are made.
+    """
+    names = {key: data.attrs["name"] for one in sources for key, data in one.items() if key != LOG}
+    for key, name in names.items():
+        values: list[Any] = []
+        for one, length in zip(sources, lengths, strict=True):
+            found = _values(one[key])[:length] if key in one else []
+            values += found + [_ABSENT] * (length - len(found))
+        _store(group, name, [values[row] for row in order])
+
+
+def _values(data: Any) -> list[Any]:
+    """What stands in a column; absent rows marked."""
+    text = h5py.check_string_dtype(data.dtype) is not None
+    values = (data.asstr() if text else data)[()].tolist()
+    for first, last in data.attrs.get("absent_rows", ()):
+        values[first : last + 1] = [_ABSENT] * (last + 1 - first)
+    return values
+
+
+def _store(group: Any, name: str, values: list[Any]) -> None:
+    data = group.create_dataset(_quoted(name), data=joined(values))
+    data.attrs["name"] = name
+    absent = IdSet(row for row, value in enumerate(values) if value is _ABSENT)
+    if absent:
+        # What stands there only fills the rows.
+        data.attrs["n_absent"] = len(absent)
+        ranges = absent.ranges()[:_MOST_RANGES]
+        data.attrs["absent_rows"] = np.stack([ranges[:, 0], ranges[:, 1] - 1], axis=1)
+
+
+def joined(values: list[Any]) -> NDArray[Any]:
+    """An array of values of any kinds: numbers if all are, else text; absent ones are filled."""
+    present = [value for value in values if value is not _ABSENT]
+    kinds = {_kind(value) for value in present}
+    shapes = {np.shape(value) for value in present}
+    if kinds <= {"?"}:
+        dtype = np.dtype("?")
+    elif kinds <= {"?", "i8"}:
+        dtype = np.dtype("i8")
+    elif kinds <= {"?", "i8", "u8"} and np.min(np.array(present, object)) >= 0:
+        dtype = np.dtype("u8")
+    elif kinds <= {"?", "i8", "u8", "f8"}:
+        dtype = np.dtype("f8")
+    else:
+        dtype, shapes = np.dtype("O"), {()}
+    if len(shapes) > 1:
+        dtype, shapes = np.dtype("O"), {()}
+    if dtype.kind == "O":
+        texts = ["" if value is _ABSENT else str(value) for value in values]
+        return np.array(
+            [text.encode() for text in texts], h5py.string_dtype("utf-8", _width(texts))
+        )
+    shape = shapes.pop() if shapes else ()
+    fill = _fill(dtype, shape)
+    return np.array([fill if value is _ABSENT else value for value in values], dtype)
+
+
+def _width(texts: list[str]) -> int:
+    return max(1, max((len(text.encode()) for text in texts), default=1))
+
+
+def _kind(value: Any) -> str | None:
+    """Type of a column for a value; None for what cannot begin one."""
+    if isinstance(value, str):
+        return "S"
+    if isinstance(value, (bool, np.bool_)):
+        return "?"
+    if isinstance(value, float):
+        return "f8"
+    if isinstance(value, int):
+        return "i8" if -_BIG <= value < _BIG else "u8" if 0 <= value < 2 * _BIG else None
+    kind = None
+    if isinstance(value, (np.ndarray, np.generic, list, tuple)):
+        array = np.asarray(value)
+        if array.size:
+            kind = {"b": "?", "i": "i8", "u": "i8", "f": "f8"}.get(array.dtype.kind)
+            if array.dtype.kind == "u" and array.max() >= _BIG:
+                kind = "u8"
+    return kind
+
+
+def _plain(value: Any) -> Any:
+    """A value that can be put into the log; anything else than numbers and text as text."""
+    kind = _kind(value)
+    if kind is None:
+        return str(value)
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def _fill(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+    """What stands for a missing value: NaN, 0, False or no text."""
+    if dtype.kind == "S":
+        return b""
+    value = dtype.type(np.nan if dtype.kind == "f" else 0)
+    return np.full(shape, value) if shape else value
+
+
+def _quoted(name: str) -> str:
+    """A name without what is special in HDF5 paths; the log has a name of its own."""
+    quoted = name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
+    if quoted in (".", ".."):
+        quoted = quoted.replace(".", "%2E")
+    return quoted.replace("l", "%6C", 1) if quoted == LOG else quoted or "%20"

@@ -1,0 +1,253 @@
+"""One NeXus file: its groups and datasets, growing while others read it, and its end.
+
+::
+
+    /                 NXroot, default=entry
+      entry           NXentry, default=data
+        data          NXdata, signal=data
+          data        (n, ny, nx[, 3]) images, one a chunk
+          id          (n,) ids
+          time        (n,) ns since 1970-01-01 UTC, 0 for unknown
+        checksum      (n,) CRC-32 of each image's chunk as it is stored
+        attributes    NXcollection, one column for each attribute
+        loss_record   NXcollection, only in files that were closed
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from pvapy_stream.files.chunks import Chunk, filter_options
+from pvapy_stream.files.columns import Columns, settle
+from pvapy_stream.files.disk import Reserve, check_new, file_error
+from pvapy_stream.files.names import part_of
+from pvapy_stream.files.record import LossRecord
+
+IMAGES = "entry/data/data"
+IDS = "entry/data/id"
+TIMES = "entry/data/time"
+CHECKSUMS = "entry/checksum"
+ATTRIBUTES = "entry/attributes"
+
+_ROWS_PER_CHUNK = 1024
+_PROGRAM = "pvapy_stream"
+_EPOCH = "1970-01-01T00:00:00Z"
+
+
+class NexusFile:
+    """A file that is being written; `PATH.part` until it is closed. One thread at a time.
+
+    Args:
+        path: its name when it is closed.
+        image_shape: of one image, (ny, nx) or (ny, nx, 3).
+        dtype: of one pixel.
+        codec: how chunks are compressed, see `chunks`.
+        attributes: of the first image; they tell the columns.
+        overwrite: whether a file of the same name may be replaced.
+        image_name: another name for the images, "" for none.
+        notes: texts by name, such as why the file was begun.
+
+    Raises:
+        FileError: it exists, or cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        image_shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        *,
+        codec: str = "none",
+        attributes: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        image_name: str = "",
+        notes: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = path
+        self.part = part_of(path)
+        self.kind = (image_shape, dtype)
+        self.codec = codec
+        self.n_rows = 0
+        self.n_written = 0
+        self._offset = (0,) * len(image_shape)
+        self._ids: list[int] = []
+        self._times: list[int] = []
+        check_new(path, overwrite)
+        self._reserve = Reserve(path.parent)
+        try:
+            # Readers take no locks in SWMR mode, and other writers are kept off by the name.
+            self._file = opened(self.part, "w" if overwrite else "x")
+            self._make(codec, attributes or {}, image_name, notes or {})
+            self._file.swmr_mode = True
+        except (OSError, RuntimeError, ValueError) as error:
+            raise file_error("write", self.part, error) from error
+
+    def _make(
+        self, codec: str, attributes: Mapping[str, Any], image_name: str, notes: Mapping[str, str]
+    ) -> None:
+        shape, dtype = self.kind
+        data = make_tree(self._file, notes, len(shape) == 3)
+        images = data.create_dataset(
+            "data",
+            (0, *shape),
+            dtype,
+            maxshape=(None, *shape),
+            chunks=(1, *shape),
+            **filter_options(codec),
+        )
+        entry = self._file["entry"]
+        images.attrs["interpretation"] = "rgb-image" if len(shape) == 3 else "image"
+        if image_name and f"/{image_name.strip('/')}" != images.name:
+            self._file[image_name] = h5py.SoftLink(images.name)
+        self._image_set: Any = images
+        self._images = images.id
+        self._rows = [
+            _column(data, "id", np.int64),
+            _column(data, "time", np.int64),
+            _column(entry, "checksum", np.uint32),
+        ]
+        describe(data["time"], entry["checksum"])
+        self._columns = Columns(collection(entry, "attributes"), attributes)
+
+    def add(self, frame_id: int, time_ns: int, attributes: Mapping[str, Any]) -> int:
+        """Make room for one more image; its row. `put` fills it."""
+        row = self.n_rows
+        self._images.set_extent((row + 1, *self.kind[0]))
+        self._columns.add(row, attributes)
+        self._ids.append(frame_id)
+        self._times.append(time_ns)
+        self.n_rows = row + 1
+        return row
+
+    def put(self, row: int, chunk: Chunk) -> None:
+        """Write the chunk of one row."""
+        self._images.write_direct_chunk((row, *self._offset), chunk)
+
+    def write(self, checksums: list[int]) -> None:
+        """Write ids, times and attributes of the next rows, whose images are all in the file.
+
+        Args:
+            checksums: of those rows; rows after them are forgotten.
+        """
+        start, stop = self.n_written, self.n_written + len(checksums)
+        if stop > start:
+            # Images first: a reader, or the recovery after a crash, counts the ids.
+            self._image_set.flush()
+            for data, values in zip(self._rows, (self._ids, self._times, checksums), strict=True):
+                data.resize((stop,))
+                data[start:stop] = values[: stop - start]
+            self._columns.write(start, stop)
+            self._file.flush()
+        self._ids.clear()
+        self._times.clear()
+        self.n_written = self.n_rows = stop
+
+    def prepare_to_end(self) -> None:
+        """Make space for what is left to do on a disk that is full."""
+        self._reserve.release()
+
+    def close(self, record: LossRecord, notes: Mapping[str, str]) -> None:
+        """Cut, complete and rename the file.
+
+        Raises:
+            FileError: that is not possible; what was written stays as `PATH.part`.
+        """
+        self._reserve.release()
+        try:
+            self._file.close()
+            # Those who read along hold a lock, which must not keep the file from its end.
+            with opened(self.part, "r+", locking=False) as file:
+                complete(file, record, notes)
+            os.replace(self.part, self.path)
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            raise file_error("complete", self.part, error) from error
+
+    def abandon(self) -> None:
+        """Leave the file as it is, as if its writer had been killed."""
+        self._reserve.release()
+        try:
+            self._file.close()
+        except (OSError, RuntimeError, ValueError):
+            pass  # its disk is full: what was flushed is there
+
+
+def opened(path: Path, mode: str, **options: Any) -> Any:
+    """An `h5py.File`, whose own types do not know what stands under which name."""
+    return h5py.File(path, mode, libver="latest", **options)
+
+
+def make_tree(file: Any, notes: Mapping[str, str], colour: bool) -> Any:
+    """Make the groups that NeXus readers look for; the one for the images."""
+    file.attrs["NX_class"] = "NXroot"
+    file.attrs["default"] = "entry"
+    file.attrs["creator"] = f"{_PROGRAM} {_version()}"
+    entry = file.create_group("entry")
+    entry.attrs["NX_class"] = "NXentry"
+    entry.attrs["default"] = "data"
+    entry["start_time"] = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    entry["program_name"] = _PROGRAM
+    entry["program_name"].attrs["version"] = _version()
+    add_notes(entry, notes)
+    data = entry.create_group("data")
+    data.attrs["NX_class"] = "NXdata"
+    data.attrs["signal"] = "data"
+    data.attrs["axes"] = ["id", ".", ".", "."] if colour else ["id", ".", "."]
+    data.attrs["id_indices"] = 0
+    return data
+
+
+def describe(time: Any, checksum: Any) -> None:
+    """Say what the numbers in two columns are."""
+    time.attrs["units"] = "ns"
+    time.attrs["start"] = _EPOCH
+    checksum.attrs["description"] = "CRC-32 (as zlib's) of the stored chunk of each image"
+
+
+def collection(parent: Any, name: str) -> Any:
+    """A group for anything."""
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = "NXcollection"
+    return group
+
+
+def add_notes(entry: Any, notes: Mapping[str, str]) -> None:
+    """Write texts, each as an NXnote."""
+    for name, text in notes.items():
+        note = entry.create_group(name)
+        note.attrs["NX_class"] = "NXnote"
+        note["type"] = "text/plain"
+        note["description"] = text
+
+
+def complete(file: Any, record: LossRecord, notes: Mapping[str, str]) -> int:
+    """Make a file whole that is no longer in SWMR mode; how many images it has."""
+    n_rows = min(file[name].shape[0] for name in (IMAGES, IDS, TIMES, CHECKSUMS))
+    for name in (IMAGES, IDS, TIMES, CHECKSUMS):
+        if file[name].shape[0] != n_rows:
+            file[name].resize(n_rows, 0)
+    entry = file["entry"]
+    settle(file[ATTRIBUTES], n_rows)
+    entry["end_time"] = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    add_notes(entry, notes)
+    # Last: a file with this record is whole.
+    record.write(entry)
+    return n_rows
+
+
+def _version() -> str:
+    try:
+        return metadata.version(_PROGRAM)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _column(group: Any, name: str, dtype: Any) -> Any:
+    return group.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(_ROWS_PER_CHUNK,))

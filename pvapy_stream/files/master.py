@@ -1,0 +1,161 @@
+"""A master file: one NeXus file that shows the images of several, in the order of their ids."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pvapy_stream.errors import FileError
+from pvapy_stream.files.columns import gather
+from pvapy_stream.files.disk import check_new, file_error
+from pvapy_stream.files.layout import (
+    ATTRIBUTES,
+    CHECKSUMS,
+    IDS,
+    IMAGES,
+    TIMES,
+    collection,
+    describe,
+    make_tree,
+    opened,
+)
+from pvapy_stream.files.names import part_of
+from pvapy_stream.files.reading import open_data
+from pvapy_stream.files.record import LossRecord
+from pvapy_stream.idset import IdSet
+
+# Its lower half has no types.
+_h5: Any = h5py
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One of the files: opened, with its ids so far."""
+
+    path: Path
+    file: Any
+    ids: NDArray[np.int64]
+
+
+def make_master(files: Sequence[str | Path], target: str | Path, *, overwrite: bool = False) -> int:
+    """Make a master over the files there are; it holds no pixels itself, but shows them.
+
+    Files that are still being written (`.part`) are taken as they are now: make the master again
+    when they are closed.
+
+    Args:
+        files: of images of one shape and type; any number, in any order.
+        target: the master; the files are found from where it is.
+        overwrite: whether a master that exists may be replaced.
+
+    Returns:
+        how many images it shows.
+
+    Raises:
+        FileError: a file cannot be read or written, or the images are of different kinds.
+    """
+    target = Path(target)
+    if not files:
+        raise FileError(f"cannot make {target}: there are no files to show")
+    check_new(target, overwrite)
+    part = part_of(target)
+    with ExitStack() as stack:
+        sources: list[_Source] = []
+        for path in map(Path, files):
+            file = stack.enter_context(open_data(path))
+            sources.append(_Source(path, file, file[IDS][()]))
+        _check_alike(sources)
+        order = np.argsort(np.concatenate([one.ids for one in sources]), kind="stable")
+        try:
+            with opened(part, "w") as master:
+                _fill(master, sources, order, target)
+            os.replace(part, target)
+        except (OSError, RuntimeError, ValueError) as error:
+            part.unlink(missing_ok=True)
+            raise file_error("write", target, error) from error
+    return len(order)
+
+
+def _check_alike(sources: Sequence[_Source]) -> None:
+    first = sources[0]
+    for one in sources:
+        images, model = one.file[IMAGES], first.file[IMAGES]
+        if images.is_virtual:
+            raise FileError(f"{one.path} is a master itself; give the files it shows")
+        if images.shape[1:] != model.shape[1:] or images.dtype != model.dtype:
+            raise FileError(
+                f"{one.path} has images of {images.shape[1:]} {images.dtype}, {first.path} of"
+                f" {model.shape[1:]} {model.dtype}: make a master of each kind"
+            )
+
+
+def _fill(master: Any, sources: Sequence[_Source], order: NDArray[np.int64], target: Path) -> None:
+    data = make_tree(master, {}, sources[0].file[IMAGES].ndim == 4)
+    entry = master["entry"]
+    _make_images(data, sources, order, target)
+
+    def joined(name: str) -> Any:
+        # As many as there are ids: in a file that grows, the others may be longer by now.
+        parts = [one.file[name][: len(one.ids)] for one in sources]
+        return np.concatenate(parts)[order]
+
+    data["id"], data["time"], entry["checksum"] = joined(IDS), joined(TIMES), joined(CHECKSUMS)
+    describe(data["time"], entry["checksum"])
+    lengths = [len(one.ids) for one in sources]
+    attributes = collection(entry, "attributes")
+    gather([one.file[ATTRIBUTES] for one in sources], lengths, order, attributes)
+    record: LossRecord | None = None
+    for one in sources:
+        other = LossRecord.read(one.file["entry"])
+        if other is None:
+            other = LossRecord("being written")
+        if record is None:
+            record = other
+        else:
+            record.merge(other)
+    if record is not None:
+        record.write(entry)
+
+
+def _make_images(
+    data: Any, sources: Sequence[_Source], order: NDArray[np.int64], target: Path
+) -> None:
+    """A virtual dataset; a file's part in a distributed stream is one regular pattern."""
+    model = sources[0].file[IMAGES]
+    image = model.shape[1:]
+    rest = (0,) * len(image)
+    plan = _h5.h5p.create(_h5.h5p.DATASET_CREATE)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    begin = 0
+    for one in sources:
+        places = place[begin : begin + len(one.ids)]
+        begin += len(one.ids)
+        name = os.path.relpath(one.path.resolve(), target.resolve().parent).encode()
+        row = 0
+        # Rows are not in the order of ids where a source started its ids again.
+        for run in np.split(places, np.flatnonzero(np.diff(places) < 0) + 1):
+            for comb in IdSet(run.tolist()).combs():
+                shown = _h5.h5s.create_simple((len(order), *image))
+                shown.select_hyperslab(
+                    (comb.first, *rest),
+                    (comb.times, *(1 for _ in image)),
+                    (max(comb.period, comb.width), *image),
+                    (comb.width, *image),
+                )
+                n_rows = comb.width * comb.times
+                stored = _h5.h5s.create_simple((len(one.ids), *image))
+                stored.select_hyperslab((row, *rest), (n_rows, *image))
+                plan.set_virtual(shown, name, f"/{IMAGES}".encode(), stored)
+                row += n_rows
+    space = _h5.h5s.create_simple((len(order), *image))
+    _h5.h5d.create(data.id, b"data", _h5.h5t.py_create(model.dtype, logical=True), space, plan)
+    data["data"].attrs["interpretation"] = model.attrs["interpretation"]

@@ -1,0 +1,91 @@
+"""Names of data files, from a format with the id of the first image and the number of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pvapy_stream.errors import SettingsError
+
+PART = ".part"
+
+_ID_KEYS = ("uniqueId", "id", "frameId", "objectId")
+_FILE_KEYS = ("fileId", "index", "outputFileId")
+_KEYS = (*_ID_KEYS, *_FILE_KEYS, "processorId")
+
+
+class FileNames:
+    """Makes the names of one writer's files.
+
+    Args:
+        name_format: path with ``{uniqueId}``, ``{fileId}``, ``{processorId}`` or their other names.
+        processor_id: id of the processor that writes.
+        rotates: whether there will be more than one file.
+
+    Raises:
+        SettingsError: an unknown key, or two files would have the same name.
+    """
+
+    def __init__(self, name_format: str, processor_id: int = 1, rotates: bool = False) -> None:
+        self._format = name_format
+        self._processor_id = processor_id
+        self.depends_on_id = self.name(1, 1) != self.name(1, 2)
+        if rotates and self.name(1, 1) == self.name(2, 2):
+            raise SettingsError(
+                f"file name {name_format!r} is the same for every file, so they would overwrite"
+                " each other; put {fileId:06d} or {uniqueId} into it, or write all images to one"
+                " file"
+            )
+        # Files that begin for another reason than the number of images need names too.
+        self._numbered = self.name(1, 1) != self.name(2, 2)
+
+    def name(self, file_id: int, first_id: int) -> Path:
+        """Path of a file by its number, 1 for the first, and the id of its first image."""
+        values = {
+            **dict.fromkeys(_ID_KEYS, first_id),
+            **dict.fromkeys(_FILE_KEYS, file_id),
+            "processorId": self._processor_id,
+        }
+        try:
+            return Path(self._format.format(**values))
+        except (KeyError, IndexError) as error:
+            raise SettingsError(
+                f"file name {self._format!r} has an unknown key {{{error.args[0]}}}; known are"
+                f" {', '.join(f'{{{key}}}' for key in _KEYS)}"
+            ) from error
+        except (ValueError, AttributeError, TypeError) as error:
+            raise SettingsError(
+                f"file name {self._format!r} cannot be formatted ({error}); write keys like"
+                " {fileId:06d}, and a brace of the name itself twice"
+            ) from error
+
+    def next_name(self, file_id: int, first_id: int) -> Path:
+        """Like `name`, but the second file and later ones get a number if they have none."""
+        path = self.name(file_id, first_id)
+        if self._numbered or file_id == 1:
+            return path
+        return path.with_name(f"{path.stem}.{file_id}{path.suffix}")
+
+
+def check_parallel(name_format: str, processor_ids: Iterable[int], rotates: bool) -> None:
+    """Refuse a format that gives two processors the same name.
+
+    Raises:
+        SettingsError: it does, or it is wrong in itself.
+    """
+    names = [FileNames(name_format, number, rotates).name(1, 1) for number in processor_ids]
+    if len(set(names)) < len(names):
+        raise SettingsError(
+            f"file name {name_format!r} is the same for several consumers; put {{processorId}} into"
+            " it"
+        )
+
+
+def part_of(path: Path) -> Path:
+    """Name of a file until it is closed."""
+    return path.with_name(path.name + PART)
+
+
+def final_of(path: Path) -> Path:
+    """Name of a file once it is closed."""
+    return path.with_name(path.name.removesuffix(PART))

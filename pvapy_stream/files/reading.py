@@ -1,0 +1,44 @@
+"""Opening of files of frames, also of those that are being written or were never closed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pvapy_stream.errors import FileError
+from pvapy_stream.files.chunks import checksum
+from pvapy_stream.files.disk import file_error
+from pvapy_stream.files.layout import ATTRIBUTES, CHECKSUMS, IDS, IMAGES, TIMES, opened
+
+
+def open_data(path: Path) -> Any:
+    """Open a file of frames to read, also one that is being written.
+
+    Raises:
+        FileError: it cannot be read, or is no file of frames.
+    """
+    try:
+        try:
+            file = opened(path, "r")
+        except OSError as error:
+            # What HDF5 says of a file that is being written, or whose writer was killed. Others
+            # are not to be read this way: the checks that this leaves out keep it from crashing.
+            if "open for write" not in str(error):
+                raise
+            file = opened(path, "r", swmr=True)
+    except OSError as error:
+        raise file_error("read", path, error) from error
+    missing = [name for name in (IMAGES, IDS, TIMES, CHECKSUMS, ATTRIBUTES) if name not in file]
+    if missing:
+        file.close()
+        raise FileError(f"{path} has no /{missing[0]}: it was not written by this program")
+    return file
+
+
+def chunk_is_whole(images: Any, row: int, expected: int) -> bool:
+    """Whether the stored chunk of an image is there and is what was written."""
+    try:
+        _, chunk = images.id.read_direct_chunk((row,) + (0,) * (images.ndim - 1))
+    except (OSError, RuntimeError, ValueError):
+        return False
+    return checksum(chunk) == expected

@@ -1,0 +1,183 @@
+"""Tells whether a file of frames is whole: ids, lengths, checksums, and what its record says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pvapy_stream.errors import FileError
+from pvapy_stream.files.layout import ATTRIBUTES, CHECKSUMS, IDS, IMAGES, TIMES
+from pvapy_stream.files.names import PART
+from pvapy_stream.files.reading import chunk_is_whole, open_data
+from pvapy_stream.files.record import RECOVERED, LossRecord, ids_of
+from pvapy_stream.idset import IdSet
+
+_UNREADABLE = "unreadable"
+_OPEN = "not closed"
+
+
+@dataclass(slots=True)
+class FileReport:
+    """What was found in one file.
+
+    Attributes:
+        path: the file.
+        state: closed, recovered, not closed, master or unreadable.
+        n_images: images in it.
+        n_checked: images whose checksums are right.
+        ids: all ids in it.
+        lost: ids that are lost, by what became of them.
+        problems: what is wrong with the file.
+        notes: what is worth knowing.
+    """
+
+    path: Path
+    state: str = _UNREADABLE
+    n_images: int = 0
+    n_checked: int = 0
+    ids: IdSet = field(default_factory=IdSet)
+    lost: dict[str, IdSet] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def n_lost(self) -> int:
+        """Ids that are lost."""
+        return sum(map(len, self.lost.values()))
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is lost or damaged."""
+        return not self.problems and not self.lost
+
+
+def verify(path: str | Path) -> FileReport:
+    """Look at all of a file, or of a master and the files it shows; bad files raise nothing."""
+    path = Path(path)
+    report = FileReport(path)
+    try:
+        with open_data(path) as file:
+            if file[IMAGES].is_virtual:
+                _look_at_master(report, file)
+            else:
+                _look_at_file(report, file)
+    except FileError as error:
+        report.problems.append(str(error))
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        report.problems.append(f"cannot be read: {error}")
+    return report
+
+
+def _look_at_file(report: FileReport, file: Any) -> None:
+    record = LossRecord.read(file["entry"])
+    report.state = record.state if record else _OPEN
+    ids = _look_at_columns(report, file)
+    images = file[IMAGES]
+    bad = IdSet(
+        row
+        for row, expected in enumerate(file[CHECKSUMS][: len(ids)].tolist())
+        if not chunk_is_whole(images, row, expected)
+    )
+    report.n_checked = len(ids) - len(bad)
+    if bad:
+        report.problems.append(f"{len(bad)} images are damaged or missing: rows {bad}")
+    if record is None:
+        hint = f"; if its writer is dead: verify --repair {report.path}"
+        report.problems.append(f"was not closed{hint if report.path.suffix == PART else ''}")
+        return
+    _look_at_record(report, record)
+    if record.state == RECOVERED:
+        report.notes.append(
+            "its writer was killed: what came in its last second, and after, is unknown"
+        )
+
+
+def _look_at_columns(report: FileReport, file: Any) -> NDArray[np.int64]:
+    """Lengths and ids; the ids."""
+    ids = file[IDS][()]
+    names = [IMAGES, TIMES, CHECKSUMS]
+    if report.state != _OPEN:
+        names += [f"{ATTRIBUTES}/{name}" for name in file[ATTRIBUTES]]
+    for name in names:
+        length = file[name].shape[0]
+        # One who writes may be ahead with the images.
+        if length != len(ids) and (report.state != _OPEN or length < len(ids)):
+            report.problems.append(f"/{name} has {length} rows, where there are {len(ids)} ids")
+    report.n_images = len(ids)
+    report.ids = ids_of(ids)
+    steps = np.diff(ids)
+    if len(report.ids) < len(ids):
+        values, counts = np.unique(ids, return_counts=True)
+        report.problems.append(f"ids are there more than once: {ids_of(values[counts > 1])}")
+    if (steps < 0).any():
+        row = int(np.flatnonzero(steps < 0)[0]) + 1
+        report.problems.append(
+            f"ids go back {int((steps < 0).sum())} times, first at row {row} from {ids[row - 1]} to"
+            f" {ids[row]}"
+        )
+    return ids
+
+
+def _look_at_record(report: FileReport, record: LossRecord) -> None:
+    report.lost = record.losses(report.ids)
+    gaps = _gaps(report.ids)
+    if not record.known and gaps:
+        report.lost["no ledger tells why"] = gaps
+
+
+def _gaps(ids: IdSet) -> IdSet:
+    """Ids between the first and the last that are not there."""
+    ranges = ids.ranges()
+    return IdSet.of_ranges(np.stack([ranges[:-1, 1], ranges[1:, 0]], axis=1))
+
+
+def _look_at_master(report: FileReport, master: Any) -> None:
+    report.state = "master"
+    ids = _look_at_columns(report, master)
+    images = master[IMAGES]
+    names = dict.fromkeys(source.file_name for source in images.virtual_sources())
+    found: list[NDArray[np.int64]] = []
+    for name in names:
+        path = report.path.parent / name
+        source = verify(path)
+        report.problems += [f"{path}: {problem}" for problem in source.problems]
+        report.notes += [f"{path}: {note}" for note in source.notes]
+        report.n_checked += source.n_checked
+        if source.state == _UNREADABLE:
+            continue
+        with open_data(path) as file:
+            theirs = file[IDS][()]
+            found.append(theirs)
+            _compare(report, master, ids, file, theirs)
+    theirs = np.sort(np.concatenate(found)) if found else np.empty(0, np.int64)
+    if not np.array_equal(theirs, ids):
+        report.problems.append(
+            f"it shows {len(ids)} images where its files have {len(theirs)}, or others; make it"
+            " again"
+        )
+    record = LossRecord.read(master["entry"])
+    if record is not None:
+        report.lost = record.losses(report.ids)
+        explained = [*report.lost.values(), record.skipped]
+        rest = _gaps(report.ids)
+        for known in explained:
+            rest = rest - known
+        if rest:
+            # What one consumer does not get, another has: here all of it should be.
+            report.lost["in none of its files"] = rest
+
+
+def _compare(
+    report: FileReport, master: Any, ids: NDArray[np.int64], file: Any, theirs: NDArray[np.int64]
+) -> None:
+    """Whether the master shows a file's first and last image at their ids."""
+    for row in {0, len(theirs) - 1} if len(theirs) else ():
+        place = int(np.searchsorted(ids, theirs[row]))
+        if np.count_nonzero(ids == theirs[row]) != 1:
+            continue
+        if not np.array_equal(master[IMAGES][place], file[IMAGES][row]):
+            report.problems.append(f"id {theirs[row]} has other pixels than in {file.filename}")

@@ -1,0 +1,329 @@
+"""``MetadataAssociator``: values of metadata channels as attributes of the frames of their time."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from typing import Any, cast
+
+import numpy as np
+import pvaccess as pva
+from pydantic import Field, model_validator
+
+from pvapy_stream.errors import ObjectError, SettingsError
+from pvapy_stream.frame import Frame
+from pvapy_stream.hpc.late import LateFailures
+from pvapy_stream.processors.association import Associator, Match, Mode, Rule, TimeSeries
+from pvapy_stream.processors.options import OptionProcessor, Options
+from pvapy_stream.pva.ntndarray import to_frame
+
+_NANO = 1_000_000_000
+_TICK = 0.02  # s; how late a frame may be whose time to wait is over
+
+
+class ChannelOptions(Options):
+    """What may differ for one channel."""
+
+    mode: Mode | None = None
+    tolerance: float | None = Field(None, ge=0)
+    offset: float | None = None
+    constant: bool = False
+    attribute: str = ""
+
+
+class MetadataAssociatorOptions(Options):
+    """Options of `MetadataAssociator`."""
+
+    mode: Mode = "nearest"
+    tolerance: float | None = Field(None, ge=0)
+    offset: float = 0
+    hold_time: float = Field(0.2, ge=0, le=60)
+    hold_frames: int = Field(100, ge=0)
+    max_samples: int = Field(10_000, ge=4)
+    residuals: bool = True
+    channels: dict[str, ChannelOptions] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _finite(self) -> MetadataAssociatorOptions:
+        numbers = [self.tolerance, self.offset]
+        for channel in self.channels.values():
+            numbers += [channel.tolerance, channel.offset]
+        if not all(np.isfinite(number) for number in numbers if number is not None):
+            raise ValueError("tolerance and offset must be finite numbers of seconds")
+        return self
+
+    def rule(self, name: str) -> Rule:
+        """How values of a channel are found."""
+        own = self.channels.get(name) or ChannelOptions.of()
+        tolerance = self.tolerance if own.tolerance is None else own.tolerance
+        offset = self.offset if own.offset is None else own.offset
+        return Rule(
+            own.mode or self.mode,
+            None if tolerance is None else round(tolerance * _NANO),
+            round(offset * _NANO),
+            own.constant,
+        )
+
+
+class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
+    """Publishes each frame with the values that the metadata channels had at its time.
+
+    The attribute NAME is the value, `NAME:residual_us` how much later the frame is than the value,
+    in us; between two interpolated values, than the nearer. A channel that has updated only once
+    is a constant: its value serves for all frames. Frames wait for values that may be under way,
+    in order, for holdTime at most; a channel that stays without a second value is not waited for
+    again. A frame without a value is published without the attribute, and counted.
+
+    Keys: mode: "nearest", "previous" or "linear" (numbers, and arrays of them of equal shapes; all
+    else has its previous value), tolerance (s; any when not given), offset (s, added to the times
+    of values), holdTime (0.2 s), holdFrames (100), maxSamples (10000 per channel), residuals
+    (true), and channels: for a channel by name mode, tolerance, offset, constant (true: the newest
+    value at any time), attribute (its name in the frame).
+    """
+
+    options_type = MetadataAssociatorOptions
+    COUNTERS = ("nAssociated", "nIncomplete", "nWithoutTime", "nTypeChanges", "nUnusable")
+
+    def __init__(self, configDict: dict[str, Any] | None = None) -> None:
+        self._associator: Associator[Frame] = Associator({})
+        super().__init__(configDict)
+        self.late_failures = LateFailures(self.logger)
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._told: set[str] = set()
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Make ready for the metadata channels there are.
+
+        Raises:
+            SettingsError: channels are configured that are not among them, or there are none.
+        """
+        if not self.metadataQueueMap:
+            raise SettingsError("there are no metadata channels; name them with -mc")
+        self._check_channels()
+        options = self.options
+        self._associator = Associator(
+            {name: options.rule(name) for name in self.metadataQueueMap},
+            options.hold_time,
+            options.hold_frames,
+            options.max_samples,
+        )
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._release_in_time, daemon=True, name="metadata")
+        self._thread.start()
+
+    def _check_channels(self) -> None:
+        known = list(self.metadataQueueMap)
+        if unknown := [name for name in self.options.channels if name not in known]:
+            raise SettingsError(
+                f"channels: {', '.join(unknown)} is not among the metadata channels"
+                f" {', '.join(known)}"
+            )
+
+    def configure(self, configDict: Any) -> None:
+        with self._lock:
+            before = self.options, self._given
+            super().configure(configDict)
+            try:
+                self._check_channels()
+            except SettingsError:
+                self.options, self._given = before
+                raise
+            self._associator.hold_time = self.options.hold_time
+            self._associator.hold_items = self.options.hold_frames
+            for name, series in self._associator.series.items():
+                series.rule = self.options.rule(name)
+
+    def stop(self) -> None:
+        """Publish what still waits.
+
+        Raises:
+            ProcessorError: frames could not be published after their `process` had returned.
+        """
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(5)
+        with self._lock:
+            self._drain_queues()
+            self._release(flush=True)
+        self.late_failures.raise_any()
+
+    # -- frames ----------------------------------------------------------------------------------
+
+    def process(self, pvObject: Any) -> None:
+        # A copy of the object costs microseconds: the pixels are shared until one is changed.
+        frame = to_frame(pvObject.copy())
+        with self._lock:
+            self._drain_queues()
+            time_ns = frame.time_ns
+            if not time_ns:
+                self.counts["nWithoutTime"] += 1
+                self._tell("frames", "frame %d has no time; it gets the values of now", frame.id)
+                time_ns = time.time_ns()
+            self._associator.put(frame, time_ns, time.monotonic())
+            self._release(current=frame)
+
+    def _release_in_time(self) -> None:
+        """Publish frames whose time to wait ends while none follows."""
+        while not self._stopping.wait(_TICK):
+            if len(self._associator):
+                with self._lock:
+                    self._drain_queues()
+                    self._release()
+
+    def _release(self, current: Frame | None = None, flush: bool = False) -> None:
+        for frame, matches in self._associator.ready(time.monotonic(), flush):
+            try:
+                self._publish(self._with_values(frame, matches))
+            except Exception as error:
+                if frame is current:
+                    raise
+                self.late_failures.note(frame.id, f"publishing: {type(error).__name__}", error)
+
+    def _with_values(self, frame: Frame, matches: dict[str, Match | None]) -> Frame:
+        attributes = dict(frame.attributes)
+        complete = True
+        for name, match in matches.items():
+            if match is None:
+                complete = False
+                self._tell_distance(name, frame)
+                continue
+            own = self.options.channels.get(name)
+            attribute = (own and own.attribute) or name
+            attributes[attribute] = match.value
+            if self.options.residuals:
+                attributes[f"{attribute}:residual_us"] = match.residual_ns / 1000
+        self.counts["nAssociated" if complete else "nIncomplete"] += 1
+        return frame.replace(attributes=attributes)
+
+    def _tell_distance(self, name: str, frame: Frame) -> None:
+        residual = self._associator.series[name].nearest_residual_ns(frame.time_ns)
+        if residual is None:
+            self._tell(
+                f"none {name}", "metadata channel %s has no value yet; is its name right?", name
+            )
+        else:
+            self._tell(
+                f"far {name}",
+                "metadata channel %s: the value nearest to frame %d is %.6f s away, beyond what"
+                " mode and tolerance allow; do the clocks differ? see offset",
+                name,
+                frame.id,
+                residual / _NANO,
+            )
+
+    def _tell(self, key: str, message: str, *args: Any) -> None:
+        """Log once a run."""
+        if key not in self._told:
+            self._told.add(key)
+            self.logger.warning(message, *args)
+
+    # -- values ----------------------------------------------------------------------------------
+
+    def _drain_queues(self) -> None:
+        for name, queue in self.metadataQueueMap.items():
+            series = self._associator.series.get(name)
+            if series is None:
+                continue
+            # No more than there are now: a fast channel must not keep the frames waiting.
+            for _ in range(len(queue)):
+                self._take(name, series, queue.get(0))
+
+    def _take(self, name: str, series: TimeSeries, obj: Any) -> None:
+        try:
+            time_ns, value = sample(obj)
+        except (ObjectError, pva.PvaException) as error:
+            self.counts["nUnusable"] += 1
+            self._tell(f"unusable {name}", "metadata channel %s: %s", name, error)
+            return
+        if len(series) and _kind(series.newest) != _kind(value):
+            self.counts["nTypeChanges"] += 1
+            self._tell(
+                f"type {name}",
+                "metadata channel %s changes its type from %s to %s; values are not interpolated"
+                " across that",
+                name,
+                _kind(series.newest),
+                _kind(value),
+            )
+        series.add(time_ns, value)
+
+    # -- statistics ------------------------------------------------------------------------------
+
+    def resetStats(self) -> None:
+        super().resetStats()
+        self._associator.reset_coverage()
+
+    def getStats(self) -> dict[str, Any]:
+        stats: dict[str, Any] = {**self.counts, "nHeld": len(self._associator)}
+        for name, field in self._fields().items():
+            coverage = self._associator.coverage.get(name)
+            if coverage is not None:
+                stats[f"{field}_nAssociated"] = coverage.found
+                stats[f"{field}_nWithout"] = coverage.without
+                stats[f"{field}_coverage"] = coverage.share
+                stats[f"{field}_residual_us"] = coverage.last_residual_ns / 1000
+        return stats
+
+    def getStatsPvaTypes(self) -> dict[str, Any]:
+        types: dict[str, Any] = {**super().getStatsPvaTypes(), "nHeld": pva.ULONG}
+        for field in self._fields().values():
+            types |= {
+                f"{field}_nAssociated": pva.ULONG,
+                f"{field}_nWithout": pva.ULONG,
+                f"{field}_coverage": pva.DOUBLE,
+                f"{field}_residual_us": pva.DOUBLE,
+            }
+        return types
+
+    def _fields(self) -> dict[str, str]:
+        """Names of channels, and what stands for them in names of PV fields."""
+        fields: dict[str, str] = {}
+        for name in self.metadataQueueMap:
+            field = re.sub(r"\W", "_", name, flags=re.ASCII)
+            if not field[:1].isalpha():
+                field = f"c{field}"
+            while field in fields.values():
+                field += "_"
+            fields[name] = field
+        return fields
+
+
+def sample(obj: Any) -> tuple[int, Any]:
+    """Time, ns since 1970, and value of a metadata object; without a time of its own, now.
+
+    Raises:
+        ObjectError: it has no value.
+    """
+    if not obj.hasField("value"):
+        raise ObjectError(f"objects have no field 'value', only {', '.join(obj.keys())}")
+    value = obj["value"]
+    if isinstance(value, tuple):
+        # A union: what it holds, under the name of its type.
+        value = next(iter(cast("dict[str, Any]", value[0]).values()), None) if value else None
+    if isinstance(value, dict):
+        value = _enum(cast("dict[str, Any]", value))
+    time_ns = 0
+    if obj.hasField("timeStamp.secondsPastEpoch"):
+        time_ns = obj.getLong("timeStamp.secondsPastEpoch") * _NANO
+        time_ns += obj.getInt("timeStamp.nanoseconds")
+    return time_ns or time.time_ns(), value
+
+
+def _enum(value: dict[str, Any]) -> Any:
+    """The chosen name of an enumeration."""
+    choices, index = value.get("choices"), value.get("index")
+    if choices is None or not isinstance(index, int):
+        raise ObjectError(f"the value is a structure of {', '.join(value)}, not a scalar or array")
+    return choices[index] if 0 <= index < len(choices) else str(index)
+
+
+def _kind(value: Any) -> str:
+    """What must stay the same from value to value."""
+    array = np.asarray(value)
+    names = {"i": "number", "u": "number", "f": "number", "b": "bool", "U": "text"}
+    return f"{names.get(array.dtype.kind, 'object')}{' array' if array.ndim else ''}"
