@@ -31,7 +31,8 @@ def run(quick: bool) -> list[Row]:
 
         def measure(side: str) -> float:
             found = burst(side, source, _ARGS[side], _RATE, program=Collector, held_back=_CACHE)
-            if found.lost:
+            # pvapy's skips one initial update in all, and processes those of the other producers.
+            if found.lost > 0:
                 raise RuntimeError(f"{side} lost {found.lost} frames at {_RATE:g} frames/s")
             return found.cpu
 

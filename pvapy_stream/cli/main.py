@@ -35,6 +35,7 @@ COMMANDS = {
     "write": Command("write", "write a stream to HDF5/NeXus files"),
     "verify": Command("verify", "check files for lost and damaged images; recover unclosed ones"),
     "demo": Command("demo", "see a whole stream at work on this machine"),
+    "preflight": Command("preflight", "measure which rate is possible, and with which options"),
     "doctor": Command("doctor", "look at the installation, the network settings and a channel"),
     "new-processor": Command("new_processor", "write a processor and its test to start from"),
     "try": Command("try_processor", "run a processor over frames of a file, without a network"),

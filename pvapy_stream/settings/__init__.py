@@ -10,6 +10,7 @@ from pvapy_stream.settings.collector import CollectorSettings
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
 from pvapy_stream.settings.consumer import ConsumerSettings
 from pvapy_stream.settings.mirror import MirrorSettings
+from pvapy_stream.settings.preflight import PreflightSettings
 from pvapy_stream.settings.simulator import SimulatorSettings
 from pvapy_stream.settings.stage import StageSettings
 from pvapy_stream.settings.values import MetadataChannel, parse_id_list
@@ -24,6 +25,7 @@ __all__ = [
     "MetadataChannel",
     "MirrorSettings",
     "Opt",
+    "PreflightSettings",
     "Settings",
     "SimulatorSettings",
     "StageSettings",
