@@ -117,7 +117,7 @@ class SimulatorSettings(LoggingSettings, LedgerSettings):
         (),
         description=(
             "start when the consumers and collectors with these status channels have received"
-            " their first object: a whole chain is then connected"
+            " their first object and metadata: a whole chain is then connected"
         ),
     )
     wait_timeout: Annotated[float, opt("--wait-timeout", "Run", "s", metavar="T")] = Field(

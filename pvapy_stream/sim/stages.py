@@ -15,7 +15,7 @@ _RECEIVER = "receiverStats"
 
 
 def wait_for_stages(channels: Iterable[str], timeout: float, stop: threading.Event) -> list[str]:
-    """Wait until each stage has received an object from each of its sources.
+    """Wait until each stage has received an object from each of its sources and metadata channels.
 
     Args:
         channels: status channels of consumers and collectors.
@@ -41,6 +41,7 @@ def _receives(channel: str) -> bool:
         status = cast("dict[str, Any]", connection.get("field()").toDict())
     except pva.PvaException:
         return False
-    producers = [status[name] for name in status if name.startswith("producerStats_")]
-    sources = producers or [status]
-    return all(source.get(_RECEIVER, {}).get("nReceived", 0) > 0 for source in sources)
+    counters = [status[name][_RECEIVER] for name in status if name.startswith("producerStats_")]
+    counters = counters or [status.get(_RECEIVER, {})]
+    counters += [status[name]["queueStats"] for name in status if name.startswith("metadataStats_")]
+    return all(counter.get("nReceived", 0) > 0 for counter in counters)
