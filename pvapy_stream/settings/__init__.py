@@ -13,6 +13,7 @@ from pvapy_stream.settings.mirror import MirrorSettings
 from pvapy_stream.settings.preflight import PreflightSettings
 from pvapy_stream.settings.simulator import SimulatorSettings
 from pvapy_stream.settings.stage import StageSettings
+from pvapy_stream.settings.transport import ShmSettings, TransportSettings
 from pvapy_stream.settings.values import MetadataChannel, parse_id_list
 from pvapy_stream.settings.write import FileSettings, WriteSettings
 
@@ -27,8 +28,10 @@ __all__ = [
     "Opt",
     "PreflightSettings",
     "Settings",
+    "ShmSettings",
     "SimulatorSettings",
     "StageSettings",
+    "TransportSettings",
     "WriteSettings",
     "option_of",
     "parse_id_list",

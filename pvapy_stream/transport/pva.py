@@ -148,7 +148,7 @@ class MonitorReceiver:
             self._retired = [one for one in self._retired if now - one[0] < _RETIREMENT]
         self._retired.append((now, pv))
 
-    def stop(self) -> None:
+    def stop(self, patience: float = 0.0) -> list[Any]:
         self._close()
         self._deliver = None
         self._connected = False
@@ -161,6 +161,7 @@ class MonitorReceiver:
                 _LAST_DELIVERY,
             )
             _stuck.append(self)
+        return []
 
     def counts(self) -> ReceiverCounts:
         overruns = self._pv.getMonitorCounters().get("nOverruns", 0) if self._pv else 0
