@@ -29,10 +29,9 @@ DOUBLER = {"workerClass": "tests.hpc.mp_workers.Doubler"}
 @pytest.fixture
 def no_process_left() -> Iterator[None]:
     before = set(psutil.Process().children(recursive=True))
-    files = set(os.listdir("/dev/shm"))
     yield
+    # Their memory has no name: it is gone with the last process that has it open.
     wait_until(lambda: not left_of(before), 5, "the end of all workers")
-    assert set(os.listdir("/dev/shm")) <= files
 
 
 def left_of(before: set[psutil.Process]) -> list[psutil.Process]:
