@@ -142,7 +142,7 @@ class Collector(StageRunner):
         try:
             if self._read_id is None:
                 self._read_id = id_reader(self.settings.oid_field, obj)
-                self.stage.prepare(obj)
+                self.stage.prepare(self.wanted(obj))
             return self._read_id(obj)
         except Exception as error:
             self.stage.no_id(error)
@@ -162,7 +162,7 @@ class Collector(StageRunner):
     def _handle(self, released: list[Released]) -> None:
         for one in released:
             self.stage.account_to(self.sources[one.producer].ledger)
-            self.stage.handle(one.obj)
+            self.handle(one.obj)
 
     def _reject(self, policy: str, arrival: _Arrival) -> None:
         with self.stage.lock:

@@ -15,7 +15,7 @@ from pvapy_stream.pva.objects import id_reader
 from pvapy_stream.pva.records import consumer_status_type
 from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import ConsumerSettings
-from pvapy_stream.transport.modes import Input, make_receiver
+from pvapy_stream.transport.modes import LAZY_MODES, Input, make_receiver
 from pvapy_stream.transport.ports import Receiver
 
 _PROBE_TIMEOUT = 0.5  # s; the source is on a network whose round trips are milliseconds
@@ -44,7 +44,7 @@ class Consumer(StageRunner):
         tracker = SequenceTracker(settings.id_step, settings.sequential_updates)
         self.stage = self.make_stage(self.ledger, tracker, settings.initial_updates)
         self.inbox = self.make_inbox(
-            self.stage.handle,
+            self.handle if settings.input_mode in LAZY_MODES else self.stage.handle,
             self.stage.reject,
             accumulate=settings.accumulate_objects,
             accumulation_timeout=settings.accumulation_timeout,

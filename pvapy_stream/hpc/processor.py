@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.late import LateFailures
 from pvapy_stream.ledger import Ledger
-from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
+from pvapy_stream.pva.lazy import LazyObject, frame_of, pv_object
+from pvapy_stream.pva.ntndarray import ObjectBuilder
 
 
 class DataPublisher(Protocol):
@@ -117,7 +118,7 @@ class FrameProcessor(UserDataProcessor):
         return frame
 
     def process(self, pvObject: Any) -> Any:
-        frame = to_frame(pvObject.copy() if self.keeps_frames else pvObject)
+        frame = frame_of(pvObject.copy() if self.keeps_frames else pvObject)
         result = self.process_frame(frame)
         if result is None:
             return None
@@ -132,7 +133,7 @@ class FrameProcessor(UserDataProcessor):
         return result
 
     def getOutputPvObjectType(self, pvObject: Any) -> Any:
-        self._builder = ObjectBuilder(pvObject)
+        self._builder = ObjectBuilder(pv_object(pvObject))
         self._passes_through = self._builder.keeps_structure
         return self._builder.prototype
 
@@ -141,4 +142,17 @@ class FrameProcessor(UserDataProcessor):
             return
         if self._builder is None:
             self._builder = ObjectBuilder()
-        self.updateOutputChannel(self._builder.build(frame))
+        build = self._builder.build
+        lazy = getattr(self.dataPublisher, "takes_lazy", False)
+        self.updateOutputChannel(LazyObject(frame, build) if lazy else build(frame))
+
+
+def takes_lazy(processor: Any) -> bool:
+    """Whether a processor gets along without PvObjects: one whose `process` is ours."""
+    kind = type(processor)
+    return (
+        kind.process in (UserDataProcessor.process, FrameProcessor.process)
+        and kind.getOutputPvObjectType
+        in (UserDataProcessor.getOutputPvObjectType, FrameProcessor.getOutputPvObjectType)
+        and kind.updateOutputChannel is UserDataProcessor.updateOutputChannel
+    )

@@ -9,17 +9,19 @@ from typing import Any
 
 import pvaccess as pva
 
-from pvapy_stream.errors import ProcessorError, PvapyStreamError
+from pvapy_stream.errors import ObjectError, ProcessorError, PvapyStreamError
 from pvapy_stream.hpc.inbox import DirectInbox, Handle, QueueInbox, Reject
 from pvapy_stream.hpc.metadata import Metadata
-from pvapy_stream.hpc.processor import UserDataProcessor
+from pvapy_stream.hpc.processor import UserDataProcessor, takes_lazy
 from pvapy_stream.hpc.stage import Output, Stage
 from pvapy_stream.hpc.status import Stats, processor_stats, publisher_stats
 from pvapy_stream.ledger import Ledger, SequenceTracker, merged
 from pvapy_stream.plugins import load_processor_class
+from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.pva.objects import LazyIds
 from pvapy_stream.settings import StageSettings
+from pvapy_stream.transport.modes import LAZY_MODES, make_publisher
 from pvapy_stream.transport.modes import Output as Way
-from pvapy_stream.transport.modes import make_publisher
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
 _LAST_TAKEN = 0.5  # s; least time that subscribers get for what was published last
@@ -68,19 +70,43 @@ class StageRunner(ABC):
             else None
         )
         self.paused = False
+        self._known: Any = None
+        self._lazy = False
         self._user_stats: Stats = {}
         self.log = logging.getLogger(f"pvapy_stream.{self.kind}-{stage_id}")
 
     def make_stage(self, ledger: Ledger, tracker: SequenceTracker, skip: int) -> Stage:
         """The stage, with the processor."""
+        settings = self.settings
         return Stage(
             self._make_processor(),
             ledger,
             tracker,
-            id_field=self.settings.oid_field,
+            id_field=settings.oid_field,
             skip=skip,
             open_output=self._open_output if self.publisher else None,
+            read_id=LazyIds(settings.oid_field) if settings.input_mode in LAZY_MODES else None,
         )
+
+    def handle(self, obj: Any) -> None:
+        """Hand an object to the stage as the processor wants it."""
+        try:
+            wanted = self.wanted(obj)
+        except ObjectError as error:
+            self.stage.no_id(error)
+            return
+        self.stage.handle(wanted)
+
+    def wanted(self, obj: Any) -> Any:
+        """A PvObject, unless the processor can do without.
+
+        Raises:
+            ObjectError: none can be made of what came.
+        """
+        processor = self.stage.processor
+        if processor is not self._known:
+            self._known, self._lazy = processor, takes_lazy(processor)
+        return obj if self._lazy else pv_object(obj)
 
     def make_inbox(self, handle: Handle, reject: Reject, **queue: Any) -> DirectInbox | QueueInbox:
         """What stands before the stage, by the receiver queue size that was asked for."""

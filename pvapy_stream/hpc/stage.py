@@ -27,6 +27,7 @@ class Output:
 
     def __init__(self, publisher: Publisher, ledger: Ledger, id_field: str) -> None:
         self._publisher = publisher
+        self.takes_lazy = publisher.takes_lazy
         self.ledger = ledger
         self._id_field = id_field
         self._read_id: IdReader | None = None
@@ -96,6 +97,7 @@ class Stage:
         id_field: field with the object id.
         skip: how many first objects are not processed.
         open_output: makes the output from the first object received; None for no output.
+        read_id: reads ids; told from the first object when not given.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Stage:
         id_field: str,
         skip: int = 0,
         open_output: Any = None,
+        read_id: IdReader | None = None,
     ) -> None:
         self.processor = processor
         self.ledger = ledger
@@ -122,7 +125,7 @@ class Stage:
         self._open_output = open_output
         self._wants_output = open_output is not None
         self._id_field = id_field
-        self._read_id: IdReader | None = None
+        self._read_id = read_id
         self._error_counts: dict[str, int] = {}
         self._log = logging.getLogger(f"pvapy_stream.{ledger.stage}-{ledger.stage_id}")
 

@@ -39,6 +39,8 @@ def publisher_stats(counts: PublisherCounts, seconds: float) -> Stats:
         "publishedRate": rate(counts.published, seconds),
         "nErrors": counts.errors,
         "errorRate": rate(counts.errors, seconds),
+        "nRejected": counts.rejected,
+        "rejectedRate": rate(counts.rejected, seconds),
     }
 
 

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pvapy_stream.hpc.processor import UserDataProcessor
 
 
 class PassThrough(UserDataProcessor):
     """Publishes each object as it came: to split a stream, or to measure without user code."""
-
-    def process(self, pvObject: Any) -> Any:
-        self.updateOutputChannel(pvObject)
-        return pvObject

@@ -202,9 +202,14 @@ class ObjectBuilder:
         )
         if key != self._template_key:
             template = self.prototype.copy()
-            template["attribute"] = _attributes(frame)
             _set_layout(template, frame)
             _set_codec(template, frame)
+            dress = getattr(frame.attributes, "dress", None)
+            if dress is not None:
+                # They came from an object, and know more than names and values.
+                dress(template)
+            else:
+                template["attribute"] = _attributes(frame)
             self._template, self._template_key = template, key
         obj = self._template.copy()
         if frame.codec:
@@ -241,7 +246,7 @@ def _set_codec(obj: Any, frame: Frame) -> None:
 
 def _attributes(frame: Frame) -> list[Any]:
     values = {**frame.attributes, "ColorMode": int(frame.color_mode)}
-    return [pva.NtAttribute(name, _pv_value(value)) for name, value in values.items()]
+    return [pva.NtAttribute(name, pv_value(value)) for name, value in values.items()]
 
 
 def _merged_attributes(frame: Frame) -> list[Any]:
@@ -256,7 +261,7 @@ def _merged_attributes(frame: Frame) -> list[Any]:
         (
             kept[name]
             if name in kept and np.array_equal(before[name], value)
-            else pva.NtAttribute(name, _pv_value(value))
+            else pva.NtAttribute(name, pv_value(value))
         )
         for name, value in values.items()
     ]
@@ -264,6 +269,9 @@ def _merged_attributes(frame: Frame) -> list[Any]:
 
 def _attribute_key(frame: Frame) -> tuple[Any, ...]:
     """What tells attributes apart: types too, for 1 == 1.0 == True."""
+    wire = getattr(frame.attributes, "wire", None)
+    if wire is not None:
+        return (wire,)
     return tuple(
         (
             name,
@@ -278,7 +286,8 @@ def _attribute_key(frame: Frame) -> tuple[Any, ...]:
     )
 
 
-def _pv_value(value: Any) -> Any:
+def pv_value(value: Any) -> Any:
+    """The PvObject of an attribute's value."""
     if isinstance(value, (bool, np.bool_)):
         return pva.PvBoolean(bool(value))
     if isinstance(value, (int, np.integer)):

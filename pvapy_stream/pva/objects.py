@@ -35,7 +35,7 @@ def id_reader(field: str, example: Any) -> IdReader:
         ObjectError: the structure has no such field, or the field is no number.
     """
     if isinstance(example, LazyObject):
-        return _LazyIds(field)
+        return LazyIds(field)
     if not example.hasField(field):
         raise ObjectError(
             f"the object has no field {field!r} to take its id from; its fields are"
@@ -58,8 +58,12 @@ def id_reader(field: str, example: Any) -> IdReader:
     return lambda obj: _whole(get(obj, field))
 
 
-class _LazyIds:
-    """Reads ids of `LazyObject`s; a PvObject is built for other fields than uniqueId only."""
+class LazyIds:
+    """Reads ids of PvObjects and of `LazyObject`s, which are built for other fields than uniqueId.
+
+    Raises:
+        ObjectError: as `id_reader`, when an object is read.
+    """
 
     def __init__(self, field: str) -> None:
         self._field = field

@@ -19,6 +19,8 @@ PUBLISHER = {
     "publishedRate": _RATES,
     "nErrors": pva.ULONG,
     "errorRate": _RATES,
+    "nRejected": pva.ULONG,
+    "rejectedRate": _RATES,
 }
 QUEUE = {
     "nReceived": pva.ULONG,

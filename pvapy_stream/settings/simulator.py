@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from pvapy_stream.settings.base import opt
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
-from pvapy_stream.settings.values import MetadataChannels, Names
+from pvapy_stream.settings.transport import ShmSettings
+from pvapy_stream.settings.values import MetadataChannels, Names, lower
 
 
-class SimulatorSettings(LoggingSettings, LedgerSettings):
+class SimulatorSettings(LoggingSettings, LedgerSettings, ShmSettings):
     """A server that publishes images as an area detector does."""
 
     input_directory: Annotated[
@@ -81,6 +82,12 @@ class SimulatorSettings(LoggingSettings, LedgerSettings):
     )
     channel_name: Annotated[str, opt("-cn --channel-name", "Channels", metavar="NAME")] = Field(
         "pvapy:image", min_length=1, description="channel to publish on"
+    )
+    output_mode: Annotated[
+        Literal["pva", "shm", "both"], BeforeValidator(lower), opt("-om --output-mode", "Channels")
+    ] = Field(
+        "pva",
+        description="how frames go out: pva: a hosted channel; shm: shared memory of this host",
     )
     notify_pv: Annotated[str | None, opt("-npv --notify-pv", "Channels", metavar="NAME")] = Field(
         None, description="CA channel to put to at start"

@@ -43,10 +43,12 @@ class ClientCounter:
 
     Args:
         ports: what `listening_ports` gained when the server started.
+        others: how many clients there are that need no connection.
     """
 
-    def __init__(self, ports: frozenset[int]) -> None:
+    def __init__(self, ports: frozenset[int], others: Callable[[], int] = lambda: 0) -> None:
         self._ports = ports
+        self._others = others
 
     def connections(self) -> dict[Endpoint, tuple[int, int] | None]:
         """Clients by their end of the connection, with the bytes taken and sent, if known."""
@@ -80,8 +82,9 @@ class ClientCounter:
             if now != before:
                 before, since = now, clock()
             quiet = clock() - since >= (_SETTLE if None in now.values() else _QUIET)
-            if (len(now) >= n and quiet) or clock() >= end or stop.wait(_POLL):
-                return len(now)
+            came = len(now) + self._others()
+            if (came >= n and quiet) or clock() >= end or stop.wait(_POLL):
+                return came
 
 
 def _traffic(fd: int) -> tuple[int, int] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -28,6 +28,7 @@ class ObjectFeed:
     Args:
         frames: where they come from.
         cache_size: number of objects held in memory.
+        build: makes what is published from a frame; a PvObject when not given.
 
     Attributes:
         prototype: the first object, with id 0: what the record holds at first. Copy it to keep it.
@@ -36,10 +37,15 @@ class ObjectFeed:
         nbytes: uncompressed bytes of one frame, on the average.
     """
 
-    def __init__(self, frames: Iterator[Frame], cache_size: int) -> None:
+    def __init__(
+        self,
+        frames: Iterator[Frame],
+        cache_size: int,
+        build: Callable[[Frame], Any] | None = None,
+    ) -> None:
         self._frames = frames
         self._cache_size = cache_size
-        self._builder = ObjectBuilder()
+        self._builder = build or ObjectBuilder().build
         self._cache: list[Any] = []
         self._queue: queue.Queue[Any] = queue.Queue(cache_size)
         self._stop = threading.Event()
@@ -139,4 +145,4 @@ class ObjectFeed:
     def _build(self, frame: Frame) -> Any:
         self.n_built += 1
         self._total_bytes += frame.nbytes
-        return self._builder.build(frame.replace(id=0))
+        return self._builder(frame.replace(id=0))

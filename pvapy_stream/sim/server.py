@@ -21,12 +21,15 @@ from pvapy_stream.sim.metadata import Metadata, notify
 from pvapy_stream.sim.pacing import Pacer
 from pvapy_stream.sim.report import Reporter, Totals
 from pvapy_stream.sim.stages import wait_for_stages
-from pvapy_stream.transport.hosted import HostedPublisher
+from pvapy_stream.sim.ways import WAYS, Way
+from pvapy_stream.transport.modes import make_source_publisher
+from pvapy_stream.transport.ports import Publisher
 
 _NANO = 1_000_000_000
 _MAX_ID = 2**31 - 1  # uniqueId is a 32-bit field
 _LEDGER_PERIOD = 1.0
 _NOTIFY_TIMEOUT = 2.0
+_LAST_TAKEN = 0.5  # s; least time that subscribers in shared memory get for the last frames
 
 logger = logging.getLogger(__name__)
 
@@ -63,28 +66,42 @@ class SimServer:
             SourceError: frames cannot be read.
             TransportError: a channel cannot be hosted, or too few clients came.
         """
-        feed = ObjectFeed(iter(open_sources(self.settings)), self.settings.cache_size)
+        settings = self.settings
+        way = WAYS[settings.output_mode]
+        feed = ObjectFeed(iter(open_sources(settings)), settings.cache_size, way.build)
         before = listening_ports()
         server = pva.PvaServer()
         server.start()
-        counter = ClientCounter(listening_ports() - before)
-        publisher = HostedPublisher(server, self.settings.channel_name)
+        publisher = make_source_publisher(
+            settings.output_mode, settings, settings.channel_name, server
+        )
+        counter = ClientCounter(listening_ports() - before, lambda: publisher.subscribers)
         try:
-            metadata = Metadata(server, self.settings.metadata_pv)
-            publisher.open(feed.prototype)
+            metadata = Metadata(server, settings.metadata_pv)
+            publisher.open(way.stamp(feed.prototype, 0, time.time_ns()))
             self._reporter.start()
             self._wait_for_start(feed, counter, stop)
             try:
-                self._publish(feed, publisher, metadata, stop)
+                self._publish(feed, way, publisher, metadata, stop)
             finally:
                 self.totals.frame_bytes = feed.nbytes
-            stop.wait(self.settings.shutdown_delay)
+            self._let_clients_finish(publisher, stop)
         finally:
             feed.stop()
+            publisher.stop()
             self._reporter.end(self.totals)
             server.stop()
             self._write_ledger()
         return 1 if self.ledger.failed else 0
+
+    def _let_clients_finish(self, publisher: Publisher, stop: threading.Event) -> None:
+        settings = self.settings
+        end = time.monotonic() + settings.shutdown_delay
+        patience = 0.0 if stop.is_set() else settings.shutdown_delay
+        publisher.finish(max(_LAST_TAKEN, patience))
+        if settings.output_mode != "shm":
+            # Who monitors a channel does not tell what it has taken.
+            stop.wait(max(0.0, end - time.monotonic()))
 
     def _wait_for_start(
         self, feed: ObjectFeed, counter: ClientCounter, stop: threading.Event
@@ -129,7 +146,8 @@ class SimServer:
     def _publish(
         self,
         feed: Iterable[Any],
-        publisher: HostedPublisher,
+        way: Way,
+        publisher: Publisher,
         metadata: Metadata,
         stop: threading.Event,
     ) -> None:
@@ -143,23 +161,19 @@ class SimServer:
         pacer = Pacer(settings.frame_rate, stop, settings.runtime)
         last = settings.n_publish or math.inf
         ledger_due = time.monotonic() + _LEDGER_PERIOD if settings.ledger else math.inf
-        has_metadata = bool(metadata)
+        has_metadata, stamp = bool(metadata), way.stamp
         for n, obj in enumerate(feed):
             if n >= last or not pacer.wait(n):
                 break
             frame_id = n % _MAX_ID + 1
             if has_metadata:
                 metadata.publish_ca()
-            seconds, nanoseconds = divmod(time.time_ns(), _NANO)
-            obj.setInt("uniqueId", frame_id)
-            obj.setLong("timeStamp.secondsPastEpoch", seconds)
-            obj.setInt("timeStamp.nanoseconds", nanoseconds)
-            obj.setLong("dataTimeStamp.secondsPastEpoch", seconds)
-            obj.setInt("dataTimeStamp.nanoseconds", nanoseconds)
+            now_ns = time.time_ns()
+            stamped = stamp(obj, frame_id, now_ns)
             if has_metadata:
-                metadata.publish_pva(seconds, nanoseconds)
+                metadata.publish_pva(*divmod(now_ns, _NANO))
             try:
-                publisher.publish(obj)
+                publisher.publish(stamped)
             except TransportError as error:
                 self._note_failure(error, frame_id)
                 continue

@@ -9,14 +9,19 @@ from typing import Any
 import pvaccess as pva
 
 from pvapy_stream.pva.request import Distributor, monitor_request
-from pvapy_stream.settings import StageSettings
+from pvapy_stream.settings import ShmSettings, StageSettings
+from pvapy_stream.transport.auto import AutoReceiver
+from pvapy_stream.transport.both import BothPublisher
 from pvapy_stream.transport.hosted import HostedPublisher
 from pvapy_stream.transport.ports import Publisher, Receiver
 from pvapy_stream.transport.put import PutPublisher
 from pvapy_stream.transport.pva import MonitorReceiver
 from pvapy_stream.transport.pvas import PutReceiver
 from pvapy_stream.transport.rpc import RpcPublisher, RpcReceiver
+from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, has_publisher
 
+# Modes whose receivers deliver `LazyObject`s.
+LAZY_MODES = ("shm", "auto")
 # CA channels have no fields to choose from; these make an object with a time.
 _CA_FIELDS = "value,alarm,timeStamp"
 
@@ -94,15 +99,62 @@ def _pvas(what: Input) -> PutReceiver:
     return PutReceiver(what.server, what.channel, what.input_type() or pva.NtNdArray())
 
 
+def _shm(what: Input) -> ShmReceiver:
+    share = what.distributor or Distributor()
+    distributed = bool(share.option())
+    return ShmReceiver(
+        what.channel,
+        (share.group or "default") if distributed else "",
+        share.client_set or "",
+        share.updates or 1,
+        what.settings.server_queue_size,
+    )
+
+
+def _auto(what: Input) -> AutoReceiver:
+    return AutoReceiver(
+        what.channel,
+        lambda: has_publisher(what.channel),
+        lambda: _shm(what),
+        lambda: _pva(what),
+    )
+
+
 _RECEIVERS: dict[str, Callable[[Input], Receiver]] = {
     "pva": _pva,
     "ca": _ca,
     "pvas": _pvas,
     "rpc": lambda what: RpcReceiver(what.channel),
+    "shm": _shm,
+    "auto": _auto,
 }
+
+
+def make_source_publisher(
+    mode: str, settings: ShmSettings, channel: str, server: pva.PvaServer
+) -> Publisher:
+    """The way out of a source that has its frames itself: pva (hosted), shm or both."""
+    made: dict[str, Callable[[], Publisher]] = {
+        "pva": lambda: HostedPublisher(server, channel),
+        "shm": lambda: ShmPublisher(channel, settings),
+        "both": lambda: _both(settings, channel, server),
+    }
+    return made[mode]()
+
+
+def _both(
+    settings: ShmSettings, channel: str, server: pva.PvaServer, id_field: str = "uniqueId"
+) -> BothPublisher:
+    # Shared memory first: who finds the PVA channel, and may choose, then finds that too.
+    return BothPublisher(
+        [ShmPublisher(channel, settings, id_field), HostedPublisher(server, channel)]
+    )
+
 
 _PUBLISHERS: dict[str, Callable[[Output], Publisher]] = {
     "pvas": lambda what: HostedPublisher(what.server, what.channel),
     "pva": lambda what: PutPublisher(what.channel, what.settings.remote_timeout),
     "rpc": lambda what: RpcPublisher(what.channel, what.settings.remote_timeout),
+    "shm": lambda what: ShmPublisher(what.channel, what.settings, what.settings.oid_field),
+    "both": lambda what: _both(what.settings, what.channel, what.server, what.settings.oid_field),
 }

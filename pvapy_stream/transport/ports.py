@@ -91,9 +91,14 @@ class Publisher(Protocol):
 
     Attributes:
         takes_lazy: whether a `pva.lazy.LazyObject` is sent without building a PvObject.
+        subscribers: how many there are, where the transport knows; else 0.
     """
 
     takes_lazy: bool = False
+
+    @property
+    def subscribers(self) -> int:
+        return 0
 
     def start(self) -> None:
         """Show oneself to subscribers, if that needs no object."""

@@ -21,7 +21,7 @@ from pvapy_stream.transport.ports import Deliver, Publisher, Receiver
 from tests.support import BIN, image, wait_until
 
 # Mode of the sender and of the receiver: every combination that is made to meet.
-MODES = ("pvas-pva", "pva-pvas", "rpc-rpc")
+MODES = ("pvas-pva", "pva-pvas", "rpc-rpc", "shm-shm", "both-auto")
 BUILDER = ObjectBuilder()
 
 # The binding calls back for channels that are gone: what it calls must still be there.

@@ -1,0 +1,114 @@
+"""Way in: shared memory when the source is on this host and publishes there, else PVA."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from pvapy_stream.transport.ports import Deliver, Receiver, ReceiverCounts
+
+_POLL = 0.05  # s
+
+_log = logging.getLogger(__name__)
+
+
+class AutoReceiver:
+    """Waits for the first of two ways in, and stays with it.
+
+    Args:
+        channel: its name, for messages.
+        is_near: whether the source is reached by the near way.
+        near, far: make the two ways in.
+    """
+
+    def __init__(
+        self,
+        channel: str,
+        is_near: Callable[[], bool],
+        near: Callable[[], Receiver],
+        far: Callable[[], Receiver],
+    ) -> None:
+        self.channel = channel
+        self._is_near = is_near
+        self._near = near
+        self._far = far()
+        self._chosen: Receiver | None = None
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._deliver: Deliver | None = None
+        self._again: Deliver | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, deliver: Deliver, deliver_again: Deliver | None = None) -> None:
+        self._deliver, self._again = deliver, deliver_again
+        if self._choose_near():
+            return
+        self._far.start(self._from_far, self._from_far_again)
+        self._thread = threading.Thread(target=self._watch, name="auto-receiver", daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while self._chosen is None and not self._stopped.wait(_POLL):
+            if self._choose_near():
+                self._far.stop()
+
+    def _choose_near(self) -> bool:
+        if not self._is_near():
+            return False
+        with self._lock:
+            if self._chosen is not None or self._stopped.is_set() or self._deliver is None:
+                return False
+            self._chosen = self._near()
+            self._chosen.start(self._deliver, self._again)
+        _log.info("channel %s: shared memory", self.channel)
+        return True
+
+    def _takes_far(self) -> bool:
+        """Whether what came the far way is to be delivered: one look more for the near one."""
+        if self._chosen is None and not self._is_near():
+            with self._lock:
+                if self._chosen is None:
+                    self._chosen = self._far
+                    _log.info("channel %s: PVA", self.channel)
+        return self._chosen is self._far
+
+    def _from_far(self, obj: Any) -> None:
+        if self._takes_far() and self._deliver is not None:
+            self._deliver(obj)
+
+    def _from_far_again(self, obj: Any) -> None:
+        if self._takes_far() and self._deliver is not None:
+            (self._again or self._deliver)(obj)
+
+    def stop(self, patience: float = 0.0) -> list[Any]:
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join(5)
+        with self._lock:
+            chosen = self._chosen
+        if chosen is not self._far:
+            self._far.stop()
+        return chosen.stop(patience) if chosen is not None else []
+
+    def counts(self) -> ReceiverCounts:
+        return self._chosen.counts() if self._chosen else ReceiverCounts()
+
+    def reset_counts(self) -> None:
+        if self._chosen:
+            self._chosen.reset_counts()
+
+    @property
+    def connected(self) -> bool:
+        return self._chosen is not None and self._chosen.connected
+
+    @property
+    def was_connected(self) -> bool:
+        return self._chosen is not None and self._chosen.was_connected
+
+    def keep_up(self) -> None:
+        (self._chosen or self._far).keep_up()
+
+    def newest(self, timeout: float) -> Any | None:
+        return self._chosen.newest(timeout) if self._chosen else None

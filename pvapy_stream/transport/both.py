@@ -1,0 +1,61 @@
+"""Way out: several at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from pvapy_stream.errors import TransportError
+from pvapy_stream.transport.ports import Publisher, PublisherCounts
+
+
+class BothPublisher(Publisher):
+    """Publishes each object in all given ways; the failure of one does not keep it from others."""
+
+    takes_lazy = True
+
+    def __init__(self, ways: Sequence[Publisher]) -> None:
+        self._ways = ways
+
+    @property
+    def subscribers(self) -> int:
+        return sum(way.subscribers for way in self._ways)
+
+    def start(self) -> None:
+        for way in self._ways:
+            way.start()
+
+    def open(self, prototype: Any) -> None:
+        for way in self._ways:
+            way.open(prototype)
+
+    def publish(self, obj: Any) -> None:
+        failure: TransportError | None = None
+        for way in self._ways:
+            try:
+                way.publish(obj)
+            except TransportError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+    def finish(self, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        for way in self._ways:
+            way.finish(max(0.0, deadline - time.monotonic()))
+
+    def stop(self) -> None:
+        for way in self._ways:
+            way.stop()
+
+    def counts(self) -> PublisherCounts:
+        """Objects that the first way took; errors and rejections of all."""
+        counts = [way.counts() for way in self._ways]
+        return PublisherCounts(
+            counts[0].published, sum(c.errors for c in counts), sum(c.rejected for c in counts)
+        )
+
+    def reset_counts(self) -> None:
+        for way in self._ways:
+            way.reset_counts()
