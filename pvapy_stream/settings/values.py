@@ -96,3 +96,15 @@ StatsKinds = Annotated[
     tuple[Literal["receiver", "publisher", "queue", "metadata", "processor", "user", "all"], ...],
     BeforeValidator(_names),
 ]
+
+
+def _texts(value: Any) -> Any:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(filter(None, (part.strip() for part in value.split(","))))
+    return tuple(cast("list[str]", value)) if isinstance(value, list) else value
+
+
+# Several texts: a list, or one text with commas.
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
