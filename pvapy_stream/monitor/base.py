@@ -103,6 +103,7 @@ class Monitor:
         self.n_steps = 0
         self.n_failures = 0
         self.last_failure = ""
+        self._problems: dict[str, int] = {}
         self._outboxes: list[Outbox] = []
         for notifier in (email, PrintNotifier() if stdout else None, *notifiers):
             if notifier is not None:
@@ -155,19 +156,27 @@ class Monitor:
             return self.step()
         except NotImplementedError:
             raise
+        except PvapyStreamError as error:
+            self.note_problem(str(error))
         except Exception as error:
-            self.n_failures += 1
-            known = isinstance(error, PvapyStreamError)
-            self.last_failure = str(error) if known else f"{type(error).__name__}: {error}"
-            if self.n_failures == 1 or self.n_failures % _LOG_EVERY == 0:
-                _log.error(
-                    "%s failed (%d times so far), and goes on: %s",
-                    type(self).__name__,
-                    self.n_failures,
-                    self.last_failure,
-                    exc_info=None if known else error,
-                )
-            return False
+            self.note_problem(f"{type(error).__name__}: {error}", error)
+        return False
+
+    def note_problem(self, problem: str, error: Exception | None = None) -> None:
+        """Count and log what went wrong; the same again only every thousandth time."""
+        self.n_failures += 1
+        if len(self._problems) > _LOG_EVERY:
+            self._problems.clear()
+        seen = self._problems[problem] = self._problems.get(problem, 0) + 1
+        self.last_failure = problem
+        if seen == 1 or seen % _LOG_EVERY == 0:
+            _log.error(
+                "%s: %s (%d times so far); it goes on",
+                type(self).__name__,
+                problem,
+                seen,
+                exc_info=error if seen == 1 else None,
+            )
 
     def close(self) -> None:
         """Send what waits to be sent, within a time limit."""

@@ -199,6 +199,9 @@ class TableSettings(MonitorSettings):
     columns: Annotated[Texts, opt("-c --column", "Table", metavar="NAME", many=True)] = Field(
         (), description="columns that are watched; all that hold numbers when not given"
     )
+    time_column: Annotated[str, opt("--time-column", "Table", metavar="NAME")] = Field(
+        "", description="column with the time, s since 1970; the time of reading if not given"
+    )
     header: Annotated[Texts, opt("--header", "Table", metavar="NAME", many=True)] = Field(
         (), description="names of the columns of a file whose first line does not name them"
     )
