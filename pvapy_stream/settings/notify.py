@@ -16,7 +16,7 @@ class NotifySettings(LoggingSettings):
 
     notify: Annotated[Texts, opt("-n --notify", "Notifications", metavar="TARGET", many=True)] = (
         Field(
-            (),
+            ("print",),
             description=(
                 "print, log, pv:CHANNEL, command:PROGRAM ARGS, or a URL that apprise knows, such as"
                 " slack://… (extra notify)"

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pvapy_stream.settings.base import opt
-from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
+from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
 from pvapy_stream.settings.values import MetadataChannels
 
 
-class SimulatorSettings(LoggingSettings, LedgerSettings):
+class SimulatorSettings(LoggingSettings, LedgerSettings, MetricsSettings):
     """A server that publishes images as an area detector does."""
 
     input_directory: Annotated[

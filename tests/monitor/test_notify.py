@@ -73,7 +73,7 @@ def mailbox() -> Iterator[Mailbox]:
 
 def test_mail_has_from_to_subject_and_text(mailbox: Mailbox) -> None:
     settings = MonitorSettings.of(
-        email_to="a@x.org, b@x.org", email_from="beam@x.org", smtp_server="127.0.0.1",
+        notify="", email_to="a@x.org, b@x.org", email_from="beam@x.org", smtp_server="127.0.0.1",
         smtp_port=mailbox.port,
     )  # fmt: skip
     (outbox,) = make_notifiers(settings)
@@ -107,6 +107,7 @@ def test_mail_with_tls_and_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     mailbox = Mailbox(tls_context=context, auth_required=True, authenticator=check).start()
     settings = {
         "email_to": "a@x.org", "smtp_server": "127.0.0.1", "smtp_port": mailbox.port,
+        "notify": "",
         "smtp_tls": "starttls", "smtp_user": "beam", "smtp_ca_file": str(certificate),
     }  # fmt: skip
     try:
