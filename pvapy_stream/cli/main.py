@@ -35,6 +35,7 @@ COMMANDS = {
     "write": Command("write", "write a stream to HDF5/NeXus files"),
     "verify": Command("verify", "check files for lost and damaged images; recover unclosed ones"),
     "monitor": Command("monitor", "watch disks, machines, stages, images, tables; give alarms"),
+    "report": Command("report", "write a page about stages, series and alarms"),
     "demo": Command("demo", "see a whole stream at work on this machine"),
     "doctor": Command("doctor", "look at the installation, the network settings and a channel"),
     "new-processor": Command("new_processor", "write a processor and its test to start from"),

@@ -148,6 +148,7 @@ class _Stage:
         self._status: dict[str, Any] = {}
         self._counts: dict[str, float] = {}
         self._meter = RateMeter()
+        self.n_statuses = 0
         self._came_at = self._changed_at = time.monotonic()
         self._lock = threading.Lock()
 
@@ -164,6 +165,7 @@ class _Stage:
             # The stage's own clock: its statuses may be late on their way.
             self._meter.update(counts, float(status.get("objectTime") or time.time()))
             self._status, self._counts, self._came_at = status, counts, now
+            self.n_statuses += 1
 
     def view(self) -> StageView:
         now = time.monotonic()
@@ -239,11 +241,14 @@ class StageWatch:
         """All stages there are, or should be."""
         return [stage.view() for stage in list(self._stages.values())]
 
-    def wait_for_all(self, timeout: float) -> bool:
-        """Wait until every stage has shown its status; False when one has not in `timeout` s."""
+    def wait_for_all(self, timeout: float, statuses: int = 1) -> bool:
+        """Wait until every stage has shown so many statuses; False when not in `timeout` s.
+
+        A rate needs two of them.
+        """
         deadline = time.monotonic() + timeout
         self._looked.wait(timeout)
-        while not all(view.state != ABSENT for view in self.views()):
+        while not all(stage.n_statuses >= statuses for stage in list(self._stages.values())):
             if time.monotonic() > deadline or self._stop.wait(0.05):
                 return False
         return True
