@@ -36,6 +36,8 @@ COMMANDS = {
     "verify": Command("verify", "check files for lost and damaged images; recover unclosed ones"),
     "monitor": Command("monitor", "watch disks, machines, stages, images, tables; give alarms"),
     "report": Command("report", "write a page about stages, series and alarms"),
+    "dashboard": Command("dashboard", "serve a live page: the chain, images, alarms, controls"),
+    "top": Command("top", "see all stages on the terminal, live"),
     "demo": Command("demo", "see a whole stream at work on this machine"),
     "doctor": Command("doctor", "look at the installation, the network settings and a channel"),
     "new-processor": Command("new_processor", "write a processor and its test to start from"),

@@ -12,6 +12,18 @@ from pvapy_stream.settings.notify import NotifySettings
 from pvapy_stream.settings.rules import AlarmRules, check_units, parse_rule
 from pvapy_stream.settings.values import IdList, Texts
 
+# When nothing else is asked for: whatever loses frames, and stages that are gone.
+STREAM_ALARMS = tuple(
+    parse_rule(text)
+    for text in (
+        "connected < 1 for 5 s",
+        "failed > 0",
+        "missed_rate > 0",
+        "rejected_rate > 0",
+        "error_rate > 0",
+    )
+)
+
 
 class MonitorSettings(NotifySettings):
     """What all monitors share."""
@@ -136,15 +148,7 @@ class StreamsSettings(MonitorSettings, ChannelsSettings):
         float, opt("-si --sampling-interval", "Monitor", "s", metavar="T")
     ] = Field(5, gt=0, description="time between samples")
     alarms: Annotated[AlarmRules, opt("-a --alarm", "Monitor", metavar="RULE", many=True)] = Field(
-        tuple(
-            map(
-                parse_rule,
-                (
-                    "connected < 1 for 5 s", "failed > 0", "missed_rate > 0", "rejected_rate > 0",
-                    "error_rate > 0",
-                ),
-            )
-        ),
+        STREAM_ALARMS,
         description=(
             "when to give an alarm: 'QUANTITY[@CHANNEL] < VALUE [clear VALUE] [for TIME] [every"
             " TIME]'; '' for never"

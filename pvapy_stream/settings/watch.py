@@ -8,7 +8,8 @@ from pydantic import Field
 
 from pvapy_stream.settings.base import opt
 from pvapy_stream.settings.common import LoggingSettings
-from pvapy_stream.settings.monitor import ChannelsSettings
+from pvapy_stream.settings.monitor import STREAM_ALARMS, ChannelsSettings
+from pvapy_stream.settings.rules import AlarmRules
 from pvapy_stream.settings.values import Texts
 
 
@@ -38,6 +39,9 @@ class DashboardSettings(LoggingSettings, ChannelsSettings):
     image_channels: Annotated[
         Texts, opt("-ic --image-channel", "Stages", metavar="NAME", many=True)
     ] = Field((), description="channels whose latest image is shown; outputs of stages if none")
+    alarms: Annotated[AlarmRules, opt("-a --alarm", "Page", metavar="RULE", many=True)] = Field(
+        STREAM_ALARMS, description="when to show an alarm, as for pvapy-stream monitor streams"
+    )
     title: Annotated[str, opt("--title", "Page", metavar="TEXT")] = Field(
         "Streams", min_length=1, description="title of the page"
     )
