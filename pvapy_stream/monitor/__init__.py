@@ -1,9 +1,14 @@
 """Monitors: what they see is stored as series; alarms are told to notifiers."""
 
+from pvapy_stream.monitor.alarms import Alarm, AlarmEvent
 from pvapy_stream.monitor.base import Clock, Monitor, Sample, SamplingMonitor
 from pvapy_stream.monitor.notifiers import LogNotifier, Notifier, PrintNotifier
+from pvapy_stream.settings import AlarmRule, parse_rule
 
 __all__ = [
+    "Alarm",
+    "AlarmEvent",
+    "AlarmRule",
     "Clock",
     "LogNotifier",
     "Monitor",
@@ -11,4 +16,5 @@ __all__ = [
     "PrintNotifier",
     "Sample",
     "SamplingMonitor",
+    "parse_rule",
 ]
