@@ -157,6 +157,7 @@ class ProcessorRun:
             id_field=id_field,
             open_output=self._open_output,
         )
+        self.processor.account = lambda: self.ledger
         self._id_field = id_field
         self._seconds = 0.0
         self.processor.start()
@@ -183,6 +184,7 @@ class ProcessorRun:
             )
             self.stage.note_error("getStatsPvaTypes", error)
         self.stage.call("stop", self.processor.stop)
+        self.stage.settle([self.stage.ledger])
         published = self.publisher.objects if isinstance(self.publisher, MemoryPublisher) else []
         return Result(
             published,

@@ -226,6 +226,10 @@ class Collector(StageRunner):
 
     # -- accounts and statistics -----------------------------------------------------------------
 
+    @property
+    def accounts(self) -> list[Ledger]:
+        return [source.ledger for source in self.sources.values()]
+
     def ledgers(self) -> list[dict[str, Any]]:
         plain = [source.ledger.to_dict() for source in self.sources.values()]
         first = next(iter(self.sources.values())).ledger

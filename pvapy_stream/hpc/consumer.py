@@ -137,6 +137,10 @@ class Consumer(StageRunner):
         self._newest = None
         return super().reset_stats()
 
+    @property
+    def accounts(self) -> list[Ledger]:
+        return [self.ledger]
+
     def ledgers(self) -> list[dict[str, Any]]:
         plain = self.ledger.to_dict()
         plain["missed"] = (self.ledger.missed | self.stage.missed(self._newest)).to_list()

@@ -15,7 +15,7 @@ from pvapy_stream.hpc.metadata import Metadata
 from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.hpc.stage import Output, Stage
 from pvapy_stream.hpc.status import Stats, processor_stats, publisher_stats
-from pvapy_stream.ledger import Ledger, SequenceTracker
+from pvapy_stream.ledger import Ledger, SequenceTracker, merged
 from pvapy_stream.plugins import load_processor_class
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.transport.hosted import HostedPublisher
@@ -104,6 +104,7 @@ class StageRunner(ABC):
         processor.pvaServer = self.server
         processor.metadataQueueMap = self.metadata.queues
         processor.dataPublisher = None
+        processor.account = lambda: merged([Ledger.from_dict(one) for one in self.ledgers()])
         return processor
 
     def processor_config(self) -> dict[str, Any]:
@@ -148,6 +149,11 @@ class StageRunner(ABC):
     def flush(self, deadline: float) -> list[Any]:
         """Process what waits, until a time of `time.monotonic`; what is left is returned."""
 
+    @property
+    @abstractmethod
+    def accounts(self) -> list[Ledger]:
+        """The ledgers the stage writes, one for each source."""
+
     @abstractmethod
     def ledgers(self) -> list[dict[str, Any]]:
         """The account as it stands, for files and pipes."""
@@ -189,9 +195,10 @@ class StageRunner(ABC):
                 f"processor {self.settings.processor_class} does not start:"
                 f" {type(error).__name__}: {error}"
             ) from error
-        self.metadata.start()
+        # A source that waits for its clients begins with the first it sees: metadata come second.
         self.inbox.start()
         self.start_receiving()
+        self.metadata.start()
 
     def stop(self) -> None:
         """Take what is under way, process what waits, and close the account. Raises nothing."""
@@ -214,6 +221,7 @@ class StageRunner(ABC):
             self.stage.finish(newest)
             self.stats()
             self.stage.call("stop", self.stage.processor.stop)
+            self.stage.settle(self.accounts)
         finally:
             self.stage.lock.release()
         self.metadata.stop()
@@ -284,11 +292,11 @@ class StageRunner(ABC):
                 "the new processor does not start, the old one goes on:"
                 f" {type(error).__name__}: {error}"
             ) from error
-        old = self.stage.processor
         with self.stage.lock:
-            self.stage.processor = new
+            old, self.stage.processor = self.stage.processor, new
         self._user_stats = {}
         self.stage.call("stop of the old processor", old.stop)
+        self.stage.settle(self.accounts, old)
         return "Reload successful"
 
     # -- statistics ------------------------------------------------------------------------------
@@ -308,6 +316,8 @@ class StageRunner(ABC):
             try:
                 found = stage.call("getStats", stage.processor.getStats, fallback={})
                 self._user_stats = found or {}
+                stage.settle(self.accounts)
+                message = stage.last_error
             finally:
                 stage.lock.release()
         else:

@@ -20,6 +20,7 @@ from pvapy_stream.settings.monitor import (
     TableSettings,
 )
 from pvapy_stream.settings.notify import NotifySettings
+from pvapy_stream.settings.preflight import PreflightSettings
 from pvapy_stream.settings.rules import AlarmRule, parse_rule
 from pvapy_stream.settings.simulator import SimulatorSettings
 from pvapy_stream.settings.stage import StageSettings
@@ -44,6 +45,7 @@ __all__ = [
     "MonitorSettings",
     "NotifySettings",
     "Opt",
+    "PreflightSettings",
     "ReportSettings",
     "Settings",
     "SimulatorSettings",

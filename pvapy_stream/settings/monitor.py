@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pvapy_stream.settings.base import Settings, opt
 from pvapy_stream.settings.notify import NotifySettings
 from pvapy_stream.settings.rules import AlarmRules, check_units, parse_rule
-from pvapy_stream.settings.values import IdList, Texts
+from pvapy_stream.settings.values import IdList, Names
 
 # When nothing else is asked for: whatever loses frames, and stages that are gone.
 STREAM_ALARMS = tuple(
@@ -76,7 +76,7 @@ class DiskSettings(MonitorSettings):
         "full_in": "h",
     }
 
-    paths: Annotated[Texts, opt("-p --path", "Disks", metavar="PATH", many=True)] = Field(
+    paths: Annotated[Names, opt("-p --path", "Disks", metavar="PATH", many=True)] = Field(
         (".",), min_length=1, description="a path on each disk that is watched"
     )
     min_free: Annotated[float | None, opt("--min-free", "Disks", "GB", metavar="N")] = Field(
@@ -101,7 +101,7 @@ class ChannelsSettings(Settings):
     """Which stages are looked at."""
 
     status_channels: Annotated[
-        Texts, opt("-sc --status-channel", "Stages", metavar="NAME", many=True)
+        Names, opt("-sc --status-channel", "Stages", metavar="NAME", many=True)
     ] = Field(
         (),
         description=(
@@ -169,7 +169,7 @@ class ImageSettings(MonitorSettings):
     }
 
     image_channels: Annotated[
-        Texts, opt("-ic --image-channel", "Images", metavar="NAME", many=True)
+        Names, opt("-ic --image-channel", "Images", metavar="NAME", many=True)
     ] = Field(min_length=1, description="channels with images")
     every: Annotated[int, opt("--every", "Images", metavar="N")] = Field(
         0,
@@ -200,13 +200,13 @@ class TableSettings(MonitorSettings):
     table: Annotated[str, opt("--table", "Table", metavar="NAME")] = Field(
         "", description="table of an SQLite file; its only one when not given"
     )
-    columns: Annotated[Texts, opt("-c --column", "Table", metavar="NAME", many=True)] = Field(
+    columns: Annotated[Names, opt("-c --column", "Table", metavar="NAME", many=True)] = Field(
         (), description="columns that are watched; all that hold numbers when not given"
     )
     time_column: Annotated[str, opt("--time-column", "Table", metavar="NAME")] = Field(
         "", description="column with the time, s since 1970; the time of reading if not given"
     )
-    header: Annotated[Texts, opt("--header", "Table", metavar="NAME", many=True)] = Field(
+    header: Annotated[Names, opt("--header", "Table", metavar="NAME", many=True)] = Field(
         (), description="names of the columns of a file whose first line does not name them"
     )
     sampling_interval: Annotated[

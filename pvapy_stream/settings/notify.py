@@ -8,13 +8,13 @@ from pydantic import Field, model_validator
 
 from pvapy_stream.settings.base import opt
 from pvapy_stream.settings.common import LoggingSettings
-from pvapy_stream.settings.values import Texts
+from pvapy_stream.settings.values import Names
 
 
 class NotifySettings(LoggingSettings):
     """Who is told of alarms."""
 
-    notify: Annotated[Texts, opt("-n --notify", "Notifications", metavar="TARGET", many=True)] = (
+    notify: Annotated[Names, opt("-n --notify", "Notifications", metavar="TARGET", many=True)] = (
         Field(
             ("print",),
             description=(
@@ -31,7 +31,7 @@ class NotifySettings(LoggingSettings):
         description="highest rate at which each target is sent messages; what is more is put"
         " together into one",
     )
-    email_to: Annotated[Texts, opt("--email-to", "Notifications", metavar="ADDRESS", many=True)] = (
+    email_to: Annotated[Names, opt("--email-to", "Notifications", metavar="ADDRESS", many=True)] = (
         Field((), description="send mail to these addresses")
     )
     email_from: Annotated[str, opt("--email-from", "Notifications", metavar="ADDRESS")] = Field(

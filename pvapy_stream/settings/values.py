@@ -87,6 +87,8 @@ def lower(value: Any) -> Any:
 
 
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
+# Several names: a sequence, or one text with commas.
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 IdList = Annotated[tuple[int, ...] | None, BeforeValidator(_unique)]
 MetadataChannels = Annotated[tuple[MetadataChannel, ...], BeforeValidator(_metadata_channels)]
 LogLevel = Annotated[
@@ -96,15 +98,3 @@ StatsKinds = Annotated[
     tuple[Literal["receiver", "publisher", "queue", "metadata", "processor", "user", "all"], ...],
     BeforeValidator(_names),
 ]
-
-
-def _texts(value: Any) -> Any:
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        return tuple(filter(None, (part.strip() for part in value.split(","))))
-    return tuple(cast("list[str]", value)) if isinstance(value, list) else value
-
-
-# Several texts: a list, or one text with commas.
-Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]

@@ -10,7 +10,7 @@ from pvapy_stream.settings.base import opt
 from pvapy_stream.settings.common import LoggingSettings
 from pvapy_stream.settings.monitor import STREAM_ALARMS, ChannelsSettings
 from pvapy_stream.settings.rules import AlarmRules
-from pvapy_stream.settings.values import Texts
+from pvapy_stream.settings.values import Names
 
 
 class TopSettings(LoggingSettings, ChannelsSettings):
@@ -28,7 +28,7 @@ class DashboardSettings(LoggingSettings, ChannelsSettings):
     """A live page."""
 
     control_channels: Annotated[
-        Texts, opt("-cc --control-channel", "Stages", metavar="NAME", many=True)
+        Names, opt("-cc --control-channel", "Stages", metavar="NAME", many=True)
     ] = Field(
         (),
         description=(
@@ -37,7 +37,7 @@ class DashboardSettings(LoggingSettings, ChannelsSettings):
         ),
     )
     image_channels: Annotated[
-        Texts, opt("-ic --image-channel", "Stages", metavar="NAME", many=True)
+        Names, opt("-ic --image-channel", "Stages", metavar="NAME", many=True)
     ] = Field((), description="channels whose latest image is shown; outputs of stages if none")
     alarms: Annotated[AlarmRules, opt("-a --alarm", "Page", metavar="RULE", many=True)] = Field(
         STREAM_ALARMS, description="when to show an alarm, as for pvapy-stream monitor streams"
@@ -82,11 +82,11 @@ class ReportSettings(LoggingSettings, ChannelsSettings):
     monitor_time: Annotated[float, opt("-mt --monitor-time", "Report", "min", metavar="T")] = Field(
         0, ge=0, description="stop after this time; 0: when all stages have ended, or when stopped"
     )
-    series: Annotated[Texts, opt("--series", "Report", metavar="FILE", many=True)] = Field(
+    series: Annotated[Names, opt("--series", "Report", metavar="FILE", many=True)] = Field(
         (), description="SQLite files of monitors, whose series and alarms are shown too"
     )
     image_channels: Annotated[
-        Texts, opt("-ic --image-channel", "Report", metavar="NAME", many=True)
+        Names, opt("-ic --image-channel", "Report", metavar="NAME", many=True)
     ] = Field((), description="channels whose latest image is shown")
     span: Annotated[float, opt("--span", "Report", "h", metavar="T")] = Field(
         24, gt=0, description="the last time that is shown"
