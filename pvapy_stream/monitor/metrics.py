@@ -45,14 +45,15 @@ class Metric:
 
 Collect = Callable[[], Iterable[Metric]]
 
+# Of each count of a status, the metric and what it is.
 _STAGE_COUNTS = {
-    "received": "Objects that arrived.",
-    "processed": "Objects that were processed.",
-    "published": "Objects that were published.",
-    "missed": "Objects that should have come and did not.",
-    "rejected": "Objects that were dropped because a queue was full.",
-    "errors": "Errors of receiving, processing and publishing.",
-    "overruns": "Objects that the sender replaced before they were taken.",
+    "received": ("received_objects", "Objects that arrived."),
+    "processed": ("processed_objects", "Objects that were processed."),
+    "published": ("published_objects", "Objects that were published."),
+    "missed": ("missed_objects", "Objects that should have come and did not."),
+    "rejected": ("rejected_objects", "Objects that were dropped because a queue was full."),
+    "errors": ("errors", "Errors of receiving, processing and publishing."),
+    "overruns": ("overrun_objects", "Objects the sender replaced before they were taken."),
 }
 _STATES = (
     "starting", "waiting", "running", "paused", "disconnected", "draining", "stopped", "failed",
@@ -73,9 +74,8 @@ def stage_metrics(reports: Mapping[int, Any]) -> Iterator[Metric]:
             continue
         labels["channel"] = stats["inputChannel"]
         counts = read_counts(stats)
-        for name, text in _STAGE_COUNTS.items():
-            unit = "" if name == "errors" else "_objects"
-            yield Metric(f"stage_{name}{unit}", text, "counter", counts[name], labels)
+        for name, (metric, text) in _STAGE_COUNTS.items():
+            yield Metric(f"stage_{metric}", text, "counter", counts[name], labels)
         queued = "Objects that wait to be processed."
         yield Metric("stage_queued_objects", queued, "gauge", counts["queued"], labels)
         last = "Id of the last object processed."
@@ -95,7 +95,7 @@ def mirror_metrics(channels: Iterable[Any]) -> Iterator[Metric]:
     texts = {
         "received_objects": ("nReceived", "Updates that the source sent."),
         "published_objects": ("nPublished", "Updates that were published."),
-        "overruns_objects": ("nOverruns", "Updates replaced before they were taken."),
+        "overrun_objects": ("nOverruns", "Updates replaced before they were taken."),
         "errors": ("nErrors", "Errors of receiving and publishing."),
     }
     for channel in channels:
