@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -79,6 +80,18 @@ class StageView:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {**asdict(self), "label": self.label, "connected": self.connected}
+
+
+def labels(views: Sequence[StageView]) -> list[str]:
+    """A short name for each stage, or its channel where two would be the same."""
+    names = Counter(view.label for view in views)
+    return [view.label if names[view.label] == 1 else view.channel for view in views]
+
+
+def last_in_chain(views: Sequence[StageView]) -> list[StageView]:
+    """Stages whose output no other of them takes: what they do is what comes out of the chain."""
+    taken = {name for view in views for name in view.inputs}
+    return [view for view in views if view.output not in taken]
 
 
 class RateMeter:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pvapy_stream import __version__
 from pvapy_stream.monitor.reading import Points, SeriesInfo, SeriesReader
-from pvapy_stream.monitor.stages import StageView
+from pvapy_stream.monitor.stages import StageView, labels, last_in_chain
 
 # What is charted of each kind of monitor, and in which order; of other kinds, all.
 _CHARTS: dict[str, tuple[str, ...]] = {
@@ -67,7 +67,11 @@ def gather(
     now = time.time()
     content: dict[str, Any] = {
         "now": now, "host": platform.node(), "version": __version__, "notes": [],
-        "stages": [_stage(view) for view in stages], "totals": _totals(stages),
+        "stages": [
+            {**_stage(view), "label": label}
+            for view, label in zip(stages, labels(stages), strict=True)
+        ],
+        "totals": _totals(stages),
         "charts": [], "histograms": [], "images": [], "active": [], "events": [],
         "monitors": [], "system": [],
     }  # fmt: skip
@@ -90,13 +94,16 @@ def _stage(view: StageView) -> dict[str, Any]:
 
 
 def _totals(stages: Sequence[StageView]) -> dict[str, Any]:
+    last = last_in_chain(stages)
     latencies = [view.latency["p90"] for view in stages if view.latency]
     return {
         **{
             name: sum(view.counts.get(name, 0) for view in stages)
-            for name in ("received", "processed", "missed", "rejected", "errors")
+            for name in ("missed", "rejected", "errors")
         },
-        "rate": sum(view.rates.get("processed", 0) for view in stages),
+        # An object is counted once, at the end of the chain.
+        "processed": sum(view.counts.get("processed", 0) for view in last),
+        "rate": sum(view.rates.get("processed", 0) for view in last),
         "latency": max(latencies, default=None),
     }
 

@@ -17,12 +17,14 @@ from pvapy_stream.errors import MonitorError
 from pvapy_stream.monitor.alarms import AlarmEvent
 from pvapy_stream.monitor.channels import ChannelFinder, unique, with_ids
 from pvapy_stream.monitor.pictures import to_png
-from pvapy_stream.monitor.stages import StageView, StageWatch
+from pvapy_stream.monitor.stages import StageView, StageWatch, labels, last_in_chain
 from pvapy_stream.monitor.streams import StreamsMonitor
 from pvapy_stream.pva.ntndarray import to_frame
 from pvapy_stream.settings import DashboardSettings, StreamsSettings
 
 _EVENTS = 50
+# Rates are judged over this time, s: an error now and then must not come and go as an alarm.
+_JUDGE_PERIOD = 5.0
 _IMAGE_TIMEOUT = 2.0  # s
 _IMAGE_KEPT = 0.5  # s; how long a picture serves all who ask
 _IMAGES_KEPT = 32
@@ -50,6 +52,7 @@ class LiveBoard:
         self._watch = StageWatch(ChannelFinder(settings))
         rules = StreamsSettings.of(status_channels="-", series="", alarms=settings.alarms)
         self._judge = StreamsMonitor(rules, watch=self._watch)
+        self._judge_due = 0.0
         self._events: deque[dict[str, Any]] = deque(maxlen=_EVENTS)
         kept = max(2, round(60 * settings.history / settings.refresh))
         self._times: deque[float] = deque(maxlen=kept)
@@ -95,23 +98,26 @@ class LiveBoard:
     def _look(self) -> None:
         now = time.time()
         views = self._watch.views()
-        for event in self._judge.judge(self._judge.sample()):
-            self._note(event, now)
+        if time.monotonic() >= self._judge_due:
+            self._judge_due = time.monotonic() + _JUDGE_PERIOD
+            for event in self._judge.judge(self._judge.sample()):
+                self._note(event, now)
         with self._lock:
             self.views = {view.channel: view for view in views}
             self._remember(views, now)
         plain = {
             "time": now,
-            "stages": [self._plain(view) for view in views],
+            "stages": [
+                {**view.to_dict(), "label": label, "control": self.control_channel(view)}
+                for view, label in zip(views, labels(views), strict=True)
+            ],
+            "out": [view.channel for view in last_in_chain(views)],
             "active": list(self._active.values()),
             "events": list(self._events),
             "images": self.image_channels(),
         }
         self.state = msgspec.json.encode(plain, enc_hook=str)
         self.version += 1
-
-    def _plain(self, view: StageView) -> dict[str, Any]:
-        return {**view.to_dict(), "control": self.control_channel(view)}
 
     def _note(self, event: AlarmEvent, now: float) -> None:
         plain = {

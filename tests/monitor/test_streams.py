@@ -14,7 +14,14 @@ from pvapy_stream.errors import MonitorError, SettingsError
 from pvapy_stream.monitor.channels import ChannelFinder, workflow_channels
 from pvapy_stream.monitor.reading import SeriesReader
 from pvapy_stream.monitor.series import SeriesStore
-from pvapy_stream.monitor.stages import RateMeter, StageView, StageWatch, read_counts
+from pvapy_stream.monitor.stages import (
+    RateMeter,
+    StageView,
+    StageWatch,
+    labels,
+    last_in_chain,
+    read_counts,
+)
 from pvapy_stream.monitor.streams import StreamsMonitor
 from pvapy_stream.settings import ChannelsSettings, StreamsSettings
 from tests.monitor.fakes import Listener
@@ -109,6 +116,18 @@ def test_rates() -> None:
     assert meter.update({"a": 5}, 14.0) == {"a": 0}
     assert meter.update({"a": 9}, 1.0) == {"a": 0}
     assert meter.update({"a": 19}, 2.0) == {"a": 10}
+
+
+def test_names_and_the_end_of_a_chain() -> None:
+    views = [
+        StageView("s:1", "running", "consumer", 1, ("image",), "part:1"),
+        StageView("s:2", "running", "consumer", 2, ("image",), "part:2"),
+        StageView("c", "running", "collector", 1, ("part:1", "part:2"), "all"),
+        StageView("w", "running", "consumer", 1, ("all",)),
+        StageView("x", "absent"),
+    ]
+    assert labels(views) == ["s:1", "consumer 2", "collector 1", "w", "x"]
+    assert [view.channel for view in last_in_chain(views)] == ["w", "x"]
 
 
 def test_counts_of_a_collector() -> None:

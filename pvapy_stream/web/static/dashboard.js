@@ -19,14 +19,17 @@ function make(name, options = {}, ...children) {
 
 // -- totals, alarms, stages -----------------------------------------------------------------------
 
-function tiles(stages) {
+function tiles(news) {
+  const stages = news.stages;
   const total = (kind, name) => stages.reduce((sum, one) => sum + (one[kind][name] || 0), 0);
+  // An object is counted once, at the end of the chain.
+  const out = (kind, name) => stages.reduce((sum, one) => sum + (news.out.includes(one.channel) ? one[kind][name] || 0 : 0), 0);
   const latency = Math.max(...stages.map((one) => one.latency.p90 ?? -1));
   const running = stages.filter((one) => one.state === "running").length;
   const shown = [
     ["Stages running", `${running} of ${stages.length}`, false],
-    ["Rate", `${number(total("rates", "processed"))} /s`, false],
-    ["Processed", whole(total("counts", "processed")), false],
+    ["Rate", `${number(out("rates", "processed"))} /s`, false],
+    ["Processed", whole(out("counts", "processed")), false],
     ["Queued", whole(total("counts", "queued")), false],
     ...(latency >= 0 ? [["Latency, 90 %", number(latency, "s"), false]] : []),
     ...["missed", "rejected", "errors"].map((name) => [name[0].toUpperCase() + name.slice(1), whole(total("counts", name)), total("counts", name) > 0]),
@@ -241,7 +244,7 @@ function show(news) {
   $("clock").textContent = new Date(news.time * 1000).toLocaleTimeString("en-GB");
   remember(news);
   if (document.hidden) return;
-  tiles(news.stages);
+  tiles(news);
   alarms(news);
   Chain.draw($("chain"), news.stages);
   showStages(news.stages);
