@@ -9,6 +9,7 @@
     ├── TransportError              a channel cannot be reached, hosted or published to
     ├── SourceError                 frames cannot be read from a file or folder
     ├── FileError                   a data file cannot be written or read
+    ├── MonitorError                a monitor, its series, a report or a page cannot do its work
     ├── LedgerError                 a ledger cannot be read or written
     └── CryptoError                 a key cannot be used, or an encrypted object is refused
 
@@ -58,6 +59,10 @@ class FileError(PvapyStreamError):
 
 class LedgerError(PvapyStreamError):
     """A ledger cannot be read or written."""
+
+
+class MonitorError(PvapyStreamError):
+    """A monitor, its series, a report or a page cannot do its work."""
 
 
 class CryptoError(PvapyStreamError):

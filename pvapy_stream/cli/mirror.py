@@ -44,10 +44,12 @@ def run(settings: MirrorSettings) -> int:
     """
     # Imported late: --help and wrong options need no EPICS.
     from pvapy_stream.mirror import MirrorServer
+    from pvapy_stream.monitor.metrics import mirror_metrics, served
 
     configure_logging(settings)
     server = MirrorServer(settings, _say)
-    code = run_until_signal(server.run)
+    with served(settings, lambda: mirror_metrics(server.channels)):
+        code = run_until_signal(server.run)
     for problem in server.problems():
         sys.stderr.write(f"error: {problem}\n")
     return code

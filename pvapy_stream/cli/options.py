@@ -43,6 +43,12 @@ def settings_parser(
 ) -> argparse.ArgumentParser:
     """A parser with one option for each setting of the model, grouped, with defaults and units."""
     parser = plain_parser(prog, description, epilog)
+    add_settings(parser, model)
+    return parser
+
+
+def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
+    """Add the options of a model to a parser."""
     groups: dict[str, argparse._ArgumentGroup] = {}
     for name, field in model.model_fields.items():
         option = option_of(model, name)
@@ -52,12 +58,15 @@ def settings_parser(
         if group is None:
             group = groups[option.group] = parser.add_argument_group(option.group)
         group.add_argument(*option.flags, dest=name, **_argument(field, option))
-    return parser
 
 
 def parse(model: type[S], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> S:
     """Settings from a command line; a wrong value is named and ends the program with code 2."""
-    given = vars(parser.parse_args(argv))
+    return settings_of(model, parser, vars(parser.parse_args(argv)))
+
+
+def settings_of(model: type[S], parser: argparse.ArgumentParser, given: dict[str, Any]) -> S:
+    """Settings from what a parser found; a wrong value ends the program with code 2."""
     try:
         return model.of(
             **{name: value for name, value in given.items() if name in model.model_fields}
@@ -70,6 +79,8 @@ def _argument(field: FieldInfo, option: Opt) -> dict[str, Any]:
     # Absent options stay absent: the model alone knows the defaults.
     argument: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(field, option)}
     kind = _plain(field.annotation)
+    if option.many:
+        argument |= {"nargs": "+", "action": "extend"}
     if kind is bool:
         return {**argument, "action": "store_true"}
     if get_origin(kind) is Literal:

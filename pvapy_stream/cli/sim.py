@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from pvapy_stream.cli.options import parse, settings_parser
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.signals import run_until_signal
+
+if TYPE_CHECKING:
+    from pvapy_stream.monitor.metrics import Metric
 
 _EPILOG = """\
 examples:
@@ -44,10 +48,18 @@ def run(settings: SimulatorSettings) -> int:
         PvapyStreamError: frames cannot be read or a channel cannot be hosted.
     """
     # Imported late: --help and wrong options need neither EPICS nor HDF5.
+    from pvapy_stream.monitor.metrics import served, simulator_metrics
     from pvapy_stream.sim.server import SimServer
 
     configure_logging(settings)
-    return run_until_signal(SimServer(settings).run)
+    server = SimServer(settings)
+
+    def collect() -> Iterable[Metric]:
+        failed = sum(map(len, server.ledger.failed.values()))
+        return simulator_metrics(settings.channel_name, server.totals, failed)
+
+    with served(settings, collect):
+        return run_until_signal(server.run)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pvapy_stream.cli.display import Reports, make_display, stats_lines
 from pvapy_stream.hpc.launch.local import run_stages
 from pvapy_stream.ledger import write_ledgers
 from pvapy_stream.logs import configure_logging
+from pvapy_stream.monitor.metrics import served, stage_metrics
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.signals import run_until_signal
 
@@ -28,7 +29,8 @@ def run(settings: StageSettings) -> int:
     console = Console()
     board = Board(settings, console)
     try:
-        problem = run_until_signal(lambda stop: run_stages(settings, stop, board.show))
+        with served(settings, lambda: stage_metrics(board.reports)):
+            problem = run_until_signal(lambda stop: run_stages(settings, stop, board.show))
     finally:
         board.close()
     for line in stats_lines(board.reports, settings.report_stats):

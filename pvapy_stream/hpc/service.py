@@ -177,7 +177,13 @@ class StageService:
         with self._publish_lock:
             runner = self._runner
             state = self._state or runner.phase
-            stats = {**runner.stats(patience), "state": state}
+            stats = {
+                **runner.stats(patience),
+                "state": state,
+                "outputChannel": runner.output_channel,
+                "controlChannel": self._control.name if self._control else "",
+                "latencyStats": runner.stage.latency.stats(),
+            }
             if problem:
                 stats["message"] = problem
             if self._status:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pvapy_stream.errors import PvapyStreamError, TransportError
+from pvapy_stream.hpc.latency import Latency
 from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.idset import IdSet
 from pvapy_stream.ledger import Ledger, SequenceTracker, union
@@ -119,6 +120,7 @@ class Stage:
         self._to_skip = skip
         self._skips = skip > 0
         self.counts = StageCounts()
+        self.latency = Latency()
         self.output: Output | None = None
         self.last_error = ""
         self.lock = threading.RLock()
@@ -173,6 +175,8 @@ class Stage:
                 else:
                     counts.processed += 1
                     ledger.processed.add(value)
+                    if counts.last_time >= self.latency.due:
+                        self.latency.note(obj)
             if output is not None:
                 output.failure = None
 
@@ -329,6 +333,7 @@ class Stage:
             self._summary.missed.update(self.missed())
             self.tracker.restart()
             self.counts = StageCounts()
+            self.latency = Latency()
             if self.output is not None:
                 self.output.reset_counts()
             self.call("resetStats", self.processor.resetStats)

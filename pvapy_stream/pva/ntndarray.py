@@ -79,7 +79,7 @@ def to_frame(obj: Any) -> Frame:
         frame_id,
         payload,
         shape,
-        time_ns=_time_ns(obj),
+        time_ns=time_of(obj),
         dtype=dtype or payload.dtype,
         codec=codec,
         color_mode=ColorMode.MONO if len(shape) < 3 else _color_mode(obj, shape),
@@ -134,7 +134,8 @@ def _color_mode(obj: Any, shape: tuple[int, ...]) -> ColorMode:
     )
 
 
-def _time_ns(obj: Any) -> int:
+def time_of(obj: Any) -> int:
+    """When an object's data were taken, ns since 1970; 0 when it does not say."""
     # The time the data were taken comes before the time the record was processed.
     for field in ("dataTimeStamp", "timeStamp"):
         if obj.hasField(field):

@@ -44,6 +44,12 @@ COLLECTOR = {
 _COMMON = {
     "state": pva.STRING, "message": pva.STRING, "objectId": pva.LONG,
     "objectTime": pva.DOUBLE, "objectTimestamp": pva.PvTimeStamp(),
+    # For those who look at a chain: where to the stage sends, and where it takes commands.
+    "outputChannel": pva.STRING, "controlChannel": pva.STRING,
+}  # fmt: skip
+LATENCY = {
+    "n": pva.ULONG, "sum": pva.DOUBLE, "p50": pva.DOUBLE, "p90": pva.DOUBLE, "p99": pva.DOUBLE,
+    "max": pva.DOUBLE,
 }  # fmt: skip
 
 
@@ -69,6 +75,7 @@ def consumer_status_type(user_types: dict[str, Any], n_metadata: int = 0) -> dic
         "publisherStats": PUBLISHER,
         "queueStats": QUEUE,
         "processorStats": PROCESSOR,
+        "latencyStats": LATENCY,
         **_last(user_types, n_metadata),
     }
 
@@ -85,6 +92,7 @@ def collector_status_type(
         "publisherStats": PUBLISHER,
         "queueStats": QUEUE,
         "processorStats": PROCESSOR,
+        "latencyStats": LATENCY,
         **{
             f"producerStats_{number}": {
                 "producerId": pva.UINT,

@@ -7,32 +7,58 @@ rejects unknown keys by name.
 
 from pvapy_stream.settings.base import Opt, Settings, option_of
 from pvapy_stream.settings.collector import CollectorSettings
-from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
+from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
 from pvapy_stream.settings.consumer import ConsumerSettings
 from pvapy_stream.settings.mirror import MirrorSettings
+from pvapy_stream.settings.monitor import (
+    ChannelsSettings,
+    DiskSettings,
+    ImageSettings,
+    MonitorSettings,
+    StreamsSettings,
+    SystemSettings,
+    TableSettings,
+)
+from pvapy_stream.settings.notify import NotifySettings
 from pvapy_stream.settings.preflight import PreflightSettings
+from pvapy_stream.settings.rules import AlarmRule, parse_rule
 from pvapy_stream.settings.simulator import SimulatorSettings
 from pvapy_stream.settings.stage import StageSettings
 from pvapy_stream.settings.transport import ShmSettings, TransportSettings
 from pvapy_stream.settings.values import MetadataChannel, parse_id_list
+from pvapy_stream.settings.watch import DashboardSettings, ReportSettings, TopSettings
 from pvapy_stream.settings.write import FileSettings, WriteSettings
 
 __all__ = [
+    "AlarmRule",
+    "ChannelsSettings",
     "CollectorSettings",
     "ConsumerSettings",
+    "DashboardSettings",
+    "DiskSettings",
     "FileSettings",
+    "ImageSettings",
     "LedgerSettings",
     "LoggingSettings",
     "MetadataChannel",
+    "MetricsSettings",
     "MirrorSettings",
+    "MonitorSettings",
+    "NotifySettings",
     "Opt",
     "PreflightSettings",
+    "ReportSettings",
     "Settings",
     "ShmSettings",
     "SimulatorSettings",
     "StageSettings",
+    "StreamsSettings",
+    "SystemSettings",
+    "TableSettings",
+    "TopSettings",
     "TransportSettings",
     "WriteSettings",
     "option_of",
     "parse_id_list",
+    "parse_rule",
 ]

@@ -14,16 +14,27 @@ Self = TypeVar("Self", bound="Settings")
 
 @dataclass(frozen=True, slots=True)
 class Opt:
-    """How a setting stands on the command line: its flags, its group in the help, its unit."""
+    """How a setting stands on the command line.
+
+    Attributes:
+        flags: its options.
+        group: its group in the help.
+        unit: unit of its value.
+        metavar: stands for its value in the help.
+        many: whether it takes several values, and may be given again.
+    """
 
     flags: tuple[str, ...]
     group: str = "General"
     unit: str = ""
     metavar: str = ""
+    many: bool = False
 
     @classmethod
-    def of(cls, flags: str, group: str, unit: str = "", metavar: str = "") -> Opt:
-        return cls(tuple(flags.split()), group, unit, metavar)
+    def of(
+        cls, flags: str, group: str, unit: str = "", metavar: str = "", many: bool = False
+    ) -> Opt:
+        return cls(tuple(flags.split()), group, unit, metavar, many)
 
 
 opt = Opt.of

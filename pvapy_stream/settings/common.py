@@ -37,3 +37,19 @@ class LedgerSettings(Settings):
     ledger: Annotated[str | None, opt("--ledger", "Accounting", metavar="FILE")] = Field(
         None, description="write the fate of every id to this JSON file, for pvapy-stream audit"
     )
+
+
+class MetricsSettings(Settings):
+    """Where Prometheus finds the metrics of a program."""
+
+    metrics_port: Annotated[int | None, opt("--metrics-port", "Metrics", metavar="PORT")] = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="serve /metrics for Prometheus at this port (extra web); 0: any that is free",
+    )
+    metrics_address: Annotated[str, opt("--metrics-address", "Metrics", metavar="HOST")] = Field(
+        "0.0.0.0",  # noqa: S104 - scraped from another machine, as every exporter is
+        min_length=1,
+        description="address to serve them at",
+    )

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from pvapy_stream.settings.base import opt
-from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
+from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
 from pvapy_stream.settings.transport import ShmSettings
 from pvapy_stream.settings.values import MetadataChannels, Names, lower
 
 
-class SimulatorSettings(LoggingSettings, LedgerSettings, ShmSettings):
+class SimulatorSettings(LoggingSettings, LedgerSettings, MetricsSettings, ShmSettings):
     """A server that publishes images as an area detector does."""
 
     input_directory: Annotated[

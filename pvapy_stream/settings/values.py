@@ -87,6 +87,7 @@ def lower(value: Any) -> Any:
 
 
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
+# Several names: a sequence, or one text with commas.
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 IdList = Annotated[tuple[int, ...] | None, BeforeValidator(_unique)]
 MetadataChannels = Annotated[tuple[MetadataChannel, ...], BeforeValidator(_metadata_channels)]

@@ -1,0 +1,117 @@
+"""``pvapy-stream monitor KIND``: watches something, and gives alarms."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pvapy_stream.cli.options import HelpFormatter, add_settings, plain_parser, settings_of
+from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.logs import configure_logging
+from pvapy_stream.settings import (
+    DiskSettings,
+    ImageSettings,
+    LoggingSettings,
+    MonitorSettings,
+    StreamsSettings,
+    SystemSettings,
+    TableSettings,
+)
+from pvapy_stream.signals import run_until_signal
+
+_KINDS: dict[str, tuple[type[MonitorSettings], str]] = {
+    "disk": (DiskSettings, "free space, and the time until a disk is full"),
+    "system": (SystemSettings, "CPU, memory, network, disks and GPUs of this machine"),
+    "streams": (StreamsSettings, "rates, losses, queues and latency of stages"),
+    "image": (ImageSettings, "statistics of images on channels"),
+    "table": (TableSettings, "values that other programs write to a text, CSV or SQLite file"),
+}
+
+_EPILOG = """\
+examples:
+  pvapy-stream monitor disk --path /data --min-free 500 --notify print --email-to me@home.org
+  pvapy-stream monitor streams -sc 'det:status:*' --ids 1,2,3,4 --alarm 'silence > 60 s'
+  pvapy-stream monitor run monitors.toml
+A rule is QUANTITY[@SUBJECT] <|> VALUE [clear VALUE] [for TIME] [every TIME]; see docs/monitoring.md
+exit codes: 0 all well; 1 a monitor met errors; 2 wrong options
+"""
+
+
+class _File(LoggingSettings):
+    """What `run` takes beside its file."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's parser."""
+    made = plain_parser(
+        "pvapy-stream monitor",
+        "Watch something: store what is seen, and tell when it enters or leaves a bad state.",
+        _EPILOG,
+    )
+    kinds = made.add_subparsers(dest="kind", metavar="KIND", required=True)
+    for kind, (model, text) in _KINDS.items():
+        one = kinds.add_parser(
+            kind, help=text, description=f"Watch {text}.", epilog=_quantities(model),
+            formatter_class=HelpFormatter, allow_abbrev=False,
+        )  # fmt: skip
+        add_settings(one, model)
+    several = kinds.add_parser(
+        "run", help="the monitors that a TOML or JSON file lists", formatter_class=HelpFormatter,
+        description="Run the monitors that a TOML or JSON file lists.", allow_abbrev=False,
+    )  # fmt: skip
+    several.add_argument("file", help="file with [[monitor]] tables")
+    add_settings(several, _File)
+    return made
+
+
+def _quantities(model: type[MonitorSettings]) -> str:
+    if not model.QUANTITIES:
+        return "quantities of rules: the columns"
+    named = (f"{name} [{unit}]" if unit else name for name, unit in model.QUANTITIES.items())
+    return f"quantities of rules: {', '.join(named)}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    made = parser()
+    given = vars(made.parse_args(argv))
+    kind = given.pop("kind")
+    if kind == "run":
+        file = given.pop("file")
+        logging = settings_of(_File, made, given)
+        return exit_code(lambda: run_file(file, logging))
+    settings = settings_of(_KINDS[kind][0], made, given)
+    return exit_code(lambda: run([settings], settings))
+
+
+def run_file(file: str, logging: LoggingSettings) -> int:
+    """Run the monitors of a file.
+
+    Raises:
+        PvapyStreamError: the file is wrong, or a monitor cannot be made.
+    """
+    from pvapy_stream.monitor.run import read_monitors
+
+    return run(read_monitors(file), logging)
+
+
+def run(settings: Sequence[MonitorSettings], logging: LoggingSettings) -> int:
+    """Run monitors until they end, or until a signal comes.
+
+    Raises:
+        PvapyStreamError: a monitor cannot be made.
+    """
+    # Imported late: --help and wrong options need no EPICS.
+    from pvapy_stream.monitor.run import make_monitor, run_monitors
+
+    configure_logging(logging)
+    monitors = [make_monitor(one) for one in settings]
+    problems = run_until_signal(lambda stop: run_monitors(monitors, stop))
+    for problem in problems:
+        sys.stderr.write(f"error: {problem}\n")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,134 @@
+"""``pvapy-stream top``: all stages on the terminal, live."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pvapy_stream.cli.options import parse, settings_parser
+from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.logs import configure_logging
+from pvapy_stream.monitor.stages import StageView, StageWatch
+from pvapy_stream.settings import TopSettings
+from pvapy_stream.signals import run_until_signal
+
+_EPILOG = """\
+examples:
+  pvapy-stream top -sc 'det:status:*' --ids 1,2,3,4
+  pvapy-stream top -sc 'det:*status*'
+exit codes: 0 all well; 2 wrong options
+"""
+_COLUMNS = (
+    "stage", "state", "rate/s", "received", "processed", "published", "queued", "missed",
+    "rejected", "errors", "latency 90 %", "last id", "message",
+)  # fmt: skip
+_STYLES = {
+    "running": "green", "stopped": "cyan", "failed": "bold red", "gone": "bold red",
+    "absent": "yellow", "disconnected": "yellow", "waiting": "yellow", "paused": "magenta",
+}  # fmt: skip
+_FIRST_LOOK = 2.0  # s
+_WIDE = 200
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's parser."""
+    return settings_parser(
+        TopSettings, "pvapy-stream top", "Show all stages on the terminal, live.", _EPILOG
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    settings = parse(TopSettings, parser(), argv)
+    return exit_code(lambda: run(settings))
+
+
+def run(settings: TopSettings) -> int:
+    """Show the stages until the runtime is over, or until a signal comes.
+
+    Raises:
+        PvapyStreamError: a pattern or a workflow file cannot be used.
+    """
+    from pvapy_stream.monitor.channels import ChannelFinder
+
+    configure_logging(settings)
+    watch = StageWatch(ChannelFinder(settings))
+    run_until_signal(lambda stop: follow(watch, settings, stop))
+    return 0
+
+
+def follow(watch: StageWatch, settings: TopSettings, stop: threading.Event) -> None:
+    """Show the stages every refresh: in place on a terminal, else one table after the other."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)
+    watch.start()
+    live = Live(console=console, auto_refresh=False, transient=True)
+    try:
+        watch.wait_for_all(_FIRST_LOOK)
+        end = time.monotonic() + settings.runtime if settings.runtime else float("inf")
+        if console.is_terminal:
+            live.start()
+        while not stop.is_set() and time.monotonic() < end:
+            table = stage_table(watch.views())
+            if console.is_terminal:
+                live.update(table, refresh=True)
+            else:
+                console.print(table)
+            stop.wait(min(settings.refresh, max(0.0, end - time.monotonic())))
+    finally:
+        live.stop()
+        watch.stop()
+
+
+def stage_table(views: Iterable[StageView]) -> Table:
+    """A line for each stage, and one for all."""
+    table = Table(caption=time.strftime("%H:%M:%S"), caption_justify="right")
+    for name in _COLUMNS:
+        table.add_column(name, justify="left" if name in ("stage", "state", "message") else "right")
+    views = list(views)
+    for view in views:
+        table.add_row(
+            Text(view.channel),
+            Text(view.state, _STYLES.get(view.state, "")),
+            *_counts([view]),
+            _duration(view.latency.get("p90")),
+            str(view.last_id),
+            Text(view.message, "red"),
+        )
+    if len(views) > 1:
+        table.add_section()
+        latencies = [view.latency["p90"] for view in views if view.latency]
+        table.add_row("all", "", *_counts(views), _duration(max(latencies, default=None)), "", "")
+    return table
+
+
+def _counts(views: Sequence[StageView]) -> list[Text]:
+    def total(name: str) -> float:
+        return sum(view.counts.get(name, 0) for view in views)
+
+    rate = sum(view.rates.get("processed", 0) for view in views)
+    names = ("received", "processed", "published", "queued")
+    losses = ("missed", "rejected", "errors")
+    return [
+        Text(f"{rate:.1f}"),
+        *(Text(f"{total(name):.0f}") for name in names),
+        *(Text(f"{total(name):.0f}", "bold red" if total(name) else "") for name in losses),
+    ]
+
+
+def _duration(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value * 1e3:.3g} ms" if abs(value) < 1 else f"{value:.3g} s"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

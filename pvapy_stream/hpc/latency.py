@@ -1,0 +1,65 @@
+"""How long objects take from the detector until they are processed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from pvapy_stream.pva.ntndarray import time_of
+
+_PERIOD = 0.01  # s; at most one object in this time is looked at, whatever the rate
+_KEPT = 500  # latest latencies, over which percentiles are told
+
+
+class Latency:
+    """Latencies of a sample of the objects, from the time stamps they came with.
+
+    It is as good as the clocks of detector and host agree.
+
+    Attributes:
+        due: when the next object is looked at, s since 1970.
+    """
+
+    __slots__ = ("_latest", "_n", "_total", "due")
+
+    def __init__(self) -> None:
+        self.due = 0.0
+        self._latest: deque[float] = deque(maxlen=_KEPT)
+        self._n = 0
+        self._total = 0.0
+
+    def note(self, obj: Any) -> None:
+        """Take an object that has just been processed; raises nothing."""
+        now = time.time()
+        self.due = now + _PERIOD
+        try:
+            taken = time_of(obj)
+        except Exception:
+            taken = 0
+        if not taken:
+            # Objects of this stream have no time: do not look again.
+            self.due = math.inf
+            return
+        latency = now - taken / 1e9
+        self._latest.append(latency)
+        self._n += 1
+        self._total += latency
+
+    def stats(self) -> dict[str, float]:
+        """`latencyStats` of the status channel: s; 0 when nothing was looked at."""
+        latest = list(self._latest)
+        if not latest:
+            return dict.fromkeys(("n", "sum", "p50", "p90", "p99", "max"), 0)
+        p50, p90, p99 = np.percentile(latest, (50, 90, 99)).tolist()
+        return {
+            "n": self._n,
+            "sum": self._total,
+            "p50": p50,
+            "p90": p90,
+            "p99": p99,
+            "max": max(latest),
+        }

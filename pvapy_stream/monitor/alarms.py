@@ -1,0 +1,114 @@
+"""When an alarm is given: on entering and on leaving a bad state, and again while it lasts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from pvapy_stream.settings import AlarmRule
+
+Change = Literal["enter", "leave", "repeat"]
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmEvent:
+    """What is to be told.
+
+    Attributes:
+        change: enter, leave or repeat.
+        rule: the rule that was broken.
+        subject: what it is about, such as a path or a channel.
+        value: the value that made it.
+        unit: of the value.
+        lasted: s since the bad state began.
+    """
+
+    change: Change
+    rule: AlarmRule
+    subject: str
+    value: float
+    unit: str = ""
+    lasted: float = 0.0
+
+    @property
+    def title(self) -> str:
+        """One line for a subject of a mail."""
+        word = {"enter": "ALARM", "leave": "OK", "repeat": "still ALARM"}[self.change]
+        return f"{word}: {self.subject}: {self.rule}"
+
+    @property
+    def message(self) -> str:
+        """One sentence."""
+        unit = f" {self.unit}" if self.unit else ""
+        now = f"{self.subject}: {self.rule.quantity} is {self.value:.6g}{unit}"
+        if self.change == "enter":
+            return f"{now}; the rule is {self.rule}"
+        if self.change == "leave":
+            return f"{now} again, after {self.lasted:.0f} s of {self.rule}"
+        return f"{now}, for {self.lasted:.0f} s now; the rule is {self.rule}"
+
+
+class Alarm:
+    """One rule for one subject. Pure: times come from the caller, s on a steady clock."""
+
+    __slots__ = ("_bad_since", "_told_at", "active", "rule", "subject")
+
+    def __init__(self, rule: AlarmRule, subject: str) -> None:
+        self.rule = rule
+        self.subject = subject
+        self.active = False
+        self._bad_since: float | None = None
+        self._told_at = 0.0
+
+    def update(self, value: float, now: float) -> tuple[Change, float] | None:
+        """Take a value; what is to be told and how long it lasted (s). NaN changes nothing."""
+        if math.isnan(value):
+            return None
+        if not self.rule.is_bad(value, self.active):
+            since, self._bad_since = self._bad_since, None
+            if not self.active or since is None:
+                return None
+            self.active = False
+            return "leave", now - since
+        if self._bad_since is None:
+            self._bad_since = now
+        lasted = now - self._bad_since
+        if not self.active:
+            if lasted < self.rule.lasts:
+                return None
+            self.active, self._told_at = True, now
+            return "enter", lasted
+        if 0 < self.rule.every <= now - self._told_at:
+            self._told_at = now
+            return "repeat", lasted
+        return None
+
+
+class Alarms:
+    """All alarms of a monitor: a state for each rule and subject it concerns."""
+
+    def __init__(self, rules: Iterable[AlarmRule]) -> None:
+        self._rules = tuple(rules)
+        self._alarms: dict[tuple[str, str], list[Alarm]] = {}
+
+    def update(
+        self, quantity: str, subject: str, value: float, now: float, unit: str = ""
+    ) -> list[AlarmEvent]:
+        """Take a value; what is to be told of it."""
+        key = quantity, subject
+        alarms = self._alarms.get(key)
+        if alarms is None:
+            alarms = self._alarms[key] = [
+                Alarm(rule, subject) for rule in self._rules if rule.concerns(quantity, subject)
+            ]
+        return [
+            AlarmEvent(told[0], alarm.rule, subject, value, unit, told[1])
+            for alarm in alarms
+            if (told := alarm.update(value, now)) is not None
+        ]
+
+    def active(self) -> list[Alarm]:
+        """The alarms that are given now."""
+        return [alarm for alarms in self._alarms.values() for alarm in alarms if alarm.active]

@@ -1,0 +1,184 @@
+"""Metrics for Prometheus: what a program has counted, told when it is asked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pvapy_stream.errors import MonitorError
+from pvapy_stream.monitor.stages import read_counts
+from pvapy_stream.plugins import require
+from pvapy_stream.settings import MetricsSettings
+
+PREFIX = "pvapy_stream_"
+
+_END_TIMEOUT = 5.0  # s
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One value of a metric.
+
+    Attributes:
+        name: without prefix, with the unit; a counter gets its ``_total`` by itself.
+        help: what it is.
+        kind: of metric.
+        value: for a summary, the sum.
+        labels: what tells it from others of the same name.
+        quantiles: of a summary.
+        count: of a summary.
+    """
+
+    name: str
+    help: str
+    kind: Literal["counter", "gauge", "summary"]
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+    quantiles: Mapping[float, float] = field(default_factory=dict)
+    count: float = 0
+
+
+Collect = Callable[[], Iterable[Metric]]
+
+# Of each count of a status, the metric and what it is.
+_STAGE_COUNTS = {
+    "received": ("received_objects", "Objects that arrived."),
+    "processed": ("processed_objects", "Objects that were processed."),
+    "published": ("published_objects", "Objects that were published."),
+    "missed": ("missed_objects", "Objects that should have come and did not."),
+    "rejected": ("rejected_objects", "Objects that were dropped because a queue was full."),
+    "errors": ("errors", "Errors of receiving, processing and publishing."),
+    "overruns": ("overrun_objects", "Objects the sender replaced before they were taken."),
+}
+_STATES = (
+    "starting", "waiting", "running", "paused", "disconnected", "draining", "stopped", "failed",
+)  # fmt: skip
+
+
+def stage_metrics(reports: Mapping[int, Any]) -> Iterator[Metric]:
+    """Metrics of consumers or collectors, from their latest reports (`hpc.service.StageReport`)."""
+    for stage_id, report in sorted(reports.items()):
+        stats = report.stats
+        labels = {"kind": report.kind, "stage": str(stage_id)}
+        for state in _STATES:
+            yield Metric(
+                "stage_state", "1 for the state the stage is in.", "gauge",
+                float(report.state == state), {**labels, "state": state},
+            )  # fmt: skip
+        if not stats:
+            continue
+        labels["channel"] = stats["inputChannel"]
+        counts = read_counts(stats)
+        for name, (metric, text) in _STAGE_COUNTS.items():
+            yield Metric(f"stage_{metric}", text, "counter", counts[name], labels)
+        queued = "Objects that wait to be processed."
+        yield Metric("stage_queued_objects", queued, "gauge", counts["queued"], labels)
+        last = "Id of the last object processed."
+        yield Metric("stage_last_object_id", last, "gauge", stats["objectId"], labels)
+        latency = stats.get("latencyStats", {})
+        if latency.get("n"):
+            yield Metric(
+                "stage_latency_seconds",
+                "Time from the detector until an object is processed, of a sample of objects.",
+                "summary", latency["sum"], labels,
+                {0.5: latency["p50"], 0.9: latency["p90"], 0.99: latency["p99"]}, latency["n"],
+            )  # fmt: skip
+
+
+def mirror_metrics(channels: Iterable[Any]) -> Iterator[Metric]:
+    """Metrics of a mirror server, from its channels."""
+    texts = {
+        "received_objects": ("nReceived", "Updates that the source sent."),
+        "published_objects": ("nPublished", "Updates that were published."),
+        "overrun_objects": ("nOverruns", "Updates replaced before they were taken."),
+        "errors": ("nErrors", "Errors of receiving and publishing."),
+    }
+    for channel in channels:
+        counters = channel.counters()
+        labels = {"channel": channel.entry.mirror, "source": channel.entry.source}
+        for name, (key, text) in texts.items():
+            yield Metric(f"mirror_{name}", text, "counter", counters[key], labels)
+
+
+def simulator_metrics(channel: str, totals: Any, failed: int) -> Iterator[Metric]:
+    """Metrics of a simulator, from its totals."""
+    labels = {"channel": channel}
+    yield Metric(
+        "simulator_published_frames", "Frames published.", "counter", totals.frames, labels
+    )
+    late = "Frames that went out after their time."
+    yield Metric("simulator_late_frames", late, "counter", totals.late, labels)
+    broken = "Frames that could not be published."
+    yield Metric("simulator_failed_frames", broken, "counter", failed, labels)
+
+
+@contextmanager
+def served(settings: MetricsSettings, collect: Collect) -> Iterator[str]:
+    """Serve ``/metrics`` while the program runs, if it was asked for.
+
+    Args:
+        settings: port and address.
+        collect: gives the metrics; called from another thread whenever they are asked for.
+
+    Yields:
+        the address of the metrics, or "".
+
+    Raises:
+        MonitorError: the port cannot be had.
+        MissingExtraError: prometheus-client is not installed.
+    """
+    port = settings.metrics_port
+    if port is None:
+        yield ""
+        return
+    client = require("prometheus_client", "web")
+    registry = client.CollectorRegistry()
+    client.ProcessCollector(registry=registry)
+    registry.register(_Collector(collect))
+    try:
+        server, thread = client.start_http_server(port, settings.metrics_address, registry)
+    except OSError as error:
+        raise MonitorError(
+            f"cannot serve metrics at {settings.metrics_address}:{port}: {error.strerror}; choose"
+            " another with --metrics-port"
+        ) from error
+    address = f"http://{settings.metrics_address}:{server.server_port}/metrics"
+    _log.info("metrics are served at %s", address)
+    try:
+        yield address
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(_END_TIMEOUT)
+
+
+class _Collector:
+    """What the client library asks, in its form."""
+
+    def __init__(self, collect: Collect) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterator[Any]:
+        core = require("prometheus_client.core", "web")
+        families: dict[str, Any] = {}
+        for metric in self._collect():
+            name = PREFIX + metric.name
+            family = families.get(name)
+            if family is None:
+                family = families[name] = core.Metric(name, metric.help, metric.kind)
+            labels = dict(metric.labels)
+            if metric.kind == "counter":
+                family.add_sample(f"{name}_total", labels, metric.value)
+            elif metric.kind == "gauge":
+                family.add_sample(name, labels, metric.value)
+            else:
+                for quantile, value in metric.quantiles.items():
+                    family.add_sample(name, {**labels, "quantile": str(quantile)}, value)
+                family.add_sample(f"{name}_count", labels, metric.count)
+                family.add_sample(f"{name}_sum", labels, metric.value)
+        yield from families.values()

@@ -1,0 +1,291 @@
+"""What stages say of themselves on their status channels."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.monitor.channels import ChannelFinder
+from pvapy_stream.transport.pva import MonitorReceiver
+
+ABSENT = "absent"
+GONE = "gone"
+ENDED = ("stopped", "failed", GONE)
+
+_TICK = 0.5  # s
+_FIND_AGAIN = 10.0  # s
+_MIN_SPAN = 0.2  # s; counts closer in time give no rate
+
+_log = logging.getLogger(__name__)
+
+_COUNTS = (
+    "received", "processed", "published", "missed", "rejected", "errors", "overruns", "queued",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StageView:
+    """A stage as its status channel shows it.
+
+    Attributes:
+        channel: its status channel.
+        state: absent (never seen), gone, or what the stage says.
+        kind: consumer, collector, or "" when it is not known.
+        id: number of the stage.
+        inputs: channels it receives from.
+        output: channel it publishes on; "" for none.
+        control: channel that takes its commands; "" for none.
+        counts: received, processed, published, missed, rejected, errors, overruns, queued.
+        rates: the same but the queue, 1/s, between its last two statuses.
+        latency: p50, p90, p99 and max of the time from detector to processed, s; may be empty.
+        last_id: last object id.
+        silence: s since the number of processed objects last changed.
+        age: s since its last status.
+        message: its last error.
+        user: statistics of the processor.
+    """
+
+    channel: str
+    state: str
+    kind: str = ""
+    id: int = 0
+    inputs: tuple[str, ...] = ()
+    output: str = ""
+    control: str = ""
+    counts: Mapping[str, float] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
+    latency: Mapping[str, float] = field(default_factory=dict)
+    last_id: int = 0
+    silence: float = 0.0
+    age: float = 0.0
+    message: str = ""
+    user: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the status channel is there."""
+        return self.state not in (ABSENT, GONE)
+
+    @property
+    def label(self) -> str:
+        """A short name."""
+        return f"{self.kind} {self.id}" if self.kind else self.channel
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "label": self.label, "connected": self.connected}
+
+
+def labels(views: Sequence[StageView]) -> list[str]:
+    """A short name for each stage, or its channel where two would be the same."""
+    names = Counter(view.label for view in views)
+    return [view.label if names[view.label] == 1 else view.channel for view in views]
+
+
+def last_in_chain(views: Sequence[StageView]) -> list[StageView]:
+    """Stages whose output no other of them takes: what they do is what comes out of the chain."""
+    taken = {name for view in views for name in view.inputs}
+    return [view for view in views if view.output not in taken]
+
+
+class RateMeter:
+    """Rates of growing counts."""
+
+    def __init__(self) -> None:
+        self._at: float | None = None
+        self._counts: dict[str, float] = {}
+        self.rates: dict[str, float] = {}
+
+    def update(self, counts: Mapping[str, float], at: float) -> dict[str, float]:
+        """Take counts at a time, s; the rates since the time before, 1/s.
+
+        A count that went down began anew: its rate is 0.
+        """
+        span = at - self._at if self._at is not None else 0.0
+        if self._at is None or span < 0:
+            self.rates = dict.fromkeys(counts, 0.0)
+        elif span < _MIN_SPAN:
+            return self.rates
+        else:
+            self.rates = {
+                name: max(0.0, value - self._counts.get(name, value)) / span
+                for name, value in counts.items()
+            }
+        self._at, self._counts = at, dict(counts)
+        return self.rates
+
+
+def read_counts(status: Mapping[str, Any]) -> dict[str, float]:
+    """Counts in a status, ours or the incumbent's, of a consumer or a collector."""
+    receivers = [status.get("receiverStats", {})] + [
+        value.get("receiverStats", {})
+        for name, value in status.items()
+        if name.startswith("producerStats_")
+    ]
+    processor, publisher, queue, collector = (
+        status.get(f"{name}Stats", {}) for name in ("processor", "publisher", "queue", "collector")
+    )
+
+    def of_receivers(name: str) -> float:
+        return sum(receiver.get(name, 0) for receiver in receivers)
+
+    return {
+        "received": of_receivers("nReceived"),
+        "processed": processor.get("nProcessed", 0),
+        "published": publisher.get("nPublished", 0),
+        "missed": max(processor.get("nMissed", 0), collector.get("nMissed", 0)),
+        # The same objects are counted where they are rejected and where that is told.
+        "rejected": max(
+            queue.get("nRejected", 0), of_receivers("nRejected"), collector.get("nRejected", 0)
+        ),
+        "errors": processor.get("nErrors", 0)
+        + publisher.get("nErrors", 0)
+        + of_receivers("nErrors"),
+        "overruns": of_receivers("nOverruns"),
+        "queued": queue.get("nQueued", 0) + collector.get("nCached", 0),
+    }
+
+
+class _Stage:
+    """Follows one status channel."""
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+        self.receiver = MonitorReceiver(channel)
+        self._status: dict[str, Any] = {}
+        self._counts: dict[str, float] = {}
+        self._meter = RateMeter()
+        self.n_statuses = 0
+        self._came_at = self._changed_at = time.monotonic()
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        self.receiver.start(self._take)
+
+    def _take(self, obj: Any) -> None:
+        status = obj.toDict()
+        counts = read_counts(status)
+        now = time.monotonic()
+        with self._lock:
+            if counts["processed"] != self._counts.get("processed") or not self._status:
+                self._changed_at = now
+            # The stage's own clock: its statuses may be late on their way.
+            self._meter.update(counts, float(status.get("objectTime") or time.time()))
+            self._status, self._counts, self._came_at = status, counts, now
+            self.n_statuses += 1
+
+    def view(self) -> StageView:
+        now = time.monotonic()
+        with self._lock:
+            status, counts, rates = self._status, self._counts, dict(self._meter.rates)
+            age, silence = now - self._came_at, now - self._changed_at
+        if not status:
+            return StageView(self.channel, ABSENT, age=age, silence=silence)
+        state = str(status.get("state") or "running")
+        ended = state in ENDED
+        if not self.receiver.connected and not ended:
+            state, ended = GONE, True
+        if ended:
+            rates = dict.fromkeys(rates, 0.0)
+        kind = next((k for k in ("consumer", "collector") if f"{k}Id" in status), "")
+        inputs = [
+            value.get("channel", "")
+            for name, value in status.items()
+            if name.startswith("producerStats_")
+        ] or [status.get("inputChannel", "")]
+        return StageView(
+            self.channel,
+            state,
+            kind,
+            int(status.get(f"{kind}Id", 0)),
+            tuple(filter(None, inputs)),
+            status.get("outputChannel", ""),
+            status.get("controlChannel", ""),
+            counts,
+            rates,
+            _latency(status),
+            int(status.get("objectId", 0)),
+            silence,
+            age,
+            status.get("message", ""),
+            status.get("userStats", {}),
+        )
+
+
+def _latency(status: Mapping[str, Any]) -> dict[str, float]:
+    stats = status.get("latencyStats", {})
+    return {name: stats[name] for name in ("p50", "p90", "p99", "max")} if stats.get("n") else {}
+
+
+class StageWatch:
+    """Follows the status channels of stages, of those too that start later.
+
+    Args:
+        finder: tells the channels.
+    """
+
+    def __init__(self, finder: ChannelFinder) -> None:
+        self._finder = finder
+        self._stages: dict[str, _Stage] = {}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._looked = threading.Event()
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._add(self._finder.fixed)
+        self._thread = threading.Thread(target=self._run, name="stage-watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(30)
+        for stage in list(self._stages.values()):
+            stage.receiver.stop()
+
+    def views(self) -> list[StageView]:
+        """All stages there are, or should be."""
+        return [stage.view() for stage in list(self._stages.values())]
+
+    def wait_for_all(self, timeout: float, statuses: int = 1) -> bool:
+        """Wait until every stage has shown so many statuses; False when not in `timeout` s.
+
+        A rate needs two of them.
+        """
+        deadline = time.monotonic() + timeout
+        self._looked.wait(timeout)
+        while not all(stage.n_statuses >= statuses for stage in list(self._stages.values())):
+            if time.monotonic() > deadline or self._stop.wait(0.05):
+                return False
+        return True
+
+    def _add(self, channels: list[str]) -> None:
+        for channel in channels:
+            if channel not in self._stages:
+                stage = _Stage(channel)
+                stage.start()
+                self._stages[channel] = stage
+
+    def _run(self) -> None:
+        next_look = 0.0
+        told = False
+        while not self._stop.is_set():
+            if time.monotonic() >= next_look:
+                try:
+                    self._add(self._finder.find())
+                except PvapyStreamError as error:
+                    if not told:
+                        told = True
+                        _log.error("%s; it is tried again every %g s", error, _FIND_AGAIN)
+                self._looked.set()
+                next_look = time.monotonic() + (_FIND_AGAIN if self._finder.patterns else 1e9)
+            for stage in list(self._stages.values()):
+                stage.receiver.keep_up()
+            self._stop.wait(_TICK)

@@ -1,0 +1,68 @@
+"""Settings of notifications: who is told, and how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pvapy_stream.settings.base import opt
+from pvapy_stream.settings.common import LoggingSettings
+from pvapy_stream.settings.values import Names
+
+
+class NotifySettings(LoggingSettings):
+    """Who is told of alarms."""
+
+    notify: Annotated[Names, opt("-n --notify", "Notifications", metavar="TARGET", many=True)] = (
+        Field(
+            ("print",),
+            description=(
+                "print, log, pv:CHANNEL, command:PROGRAM ARGS, or a URL that apprise knows, such as"
+                " slack://… (extra notify)"
+            ),
+        )
+    )
+    notify_rate: Annotated[
+        float, opt("--notify-rate", "Notifications", "messages/min", metavar="N")
+    ] = Field(
+        6,
+        gt=0,
+        description="highest rate at which each target is sent messages; what is more is put"
+        " together into one",
+    )
+    email_to: Annotated[Names, opt("--email-to", "Notifications", metavar="ADDRESS", many=True)] = (
+        Field((), description="send mail to these addresses")
+    )
+    email_from: Annotated[str, opt("--email-from", "Notifications", metavar="ADDRESS")] = Field(
+        "", description="sender of the mail; the first recipient when not given"
+    )
+    smtp_server: Annotated[str, opt("--smtp-server", "Notifications", metavar="HOST")] = Field(
+        "localhost", min_length=1, description="mail server"
+    )
+    smtp_port: Annotated[int, opt("--smtp-port", "Notifications", metavar="PORT")] = Field(
+        0, ge=0, le=65535, description="its port; 0: 25, 587 with starttls, 465 with tls"
+    )
+    smtp_tls: Annotated[Literal["none", "starttls", "tls"], opt("--smtp-tls", "Notifications")] = (
+        Field("none", description="how the connection is encrypted")
+    )
+    smtp_ca_file: Annotated[str, opt("--smtp-ca-file", "Notifications", metavar="FILE")] = Field(
+        "", description="certificate of the authority that signed the mail server's certificate"
+    )
+    smtp_user: Annotated[str, opt("--smtp-user", "Notifications", metavar="NAME")] = Field(
+        "", description="user at the mail server"
+    )
+    smtp_password_file: Annotated[
+        str, opt("--smtp-password-file", "Notifications", metavar="FILE")
+    ] = Field(
+        "",
+        description="file with the password; when not given, the variable"
+        " PVAPY_STREAM_SMTP_PASSWORD",
+    )
+
+    @model_validator(mode="after")
+    def _mail_is_complete(self) -> NotifySettings:
+        for name in ("email_from", "smtp_user"):
+            if name in self.model_fields_set and getattr(self, name) and not self.email_to:
+                raise ValueError(f"--{name.replace('_', '-')} needs --email-to")
+        return self

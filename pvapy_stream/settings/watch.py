@@ -1,0 +1,109 @@
+"""Settings of what people look at: report, dashboard and top."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pvapy_stream.settings.base import opt
+from pvapy_stream.settings.common import LoggingSettings
+from pvapy_stream.settings.monitor import STREAM_ALARMS, ChannelsSettings
+from pvapy_stream.settings.rules import AlarmRules
+from pvapy_stream.settings.values import Names
+
+
+class TopSettings(LoggingSettings, ChannelsSettings):
+    """A table of stages on the terminal."""
+
+    refresh: Annotated[float, opt("--refresh", "Display", "s", metavar="T")] = Field(
+        1, ge=0.1, description="time between updates"
+    )
+    runtime: Annotated[float, opt("-rt --runtime", "Display", "s", metavar="T")] = Field(
+        0, ge=0, description="stop after this time; 0: run until stopped"
+    )
+
+
+class DashboardSettings(LoggingSettings, ChannelsSettings):
+    """A live page."""
+
+    control_channels: Annotated[
+        Names, opt("-cc --control-channel", "Stages", metavar="NAME", many=True)
+    ] = Field(
+        (),
+        description=(
+            "control channels, in the order of the status channels, of stages that do not tell"
+            " theirs; * as above"
+        ),
+    )
+    image_channels: Annotated[
+        Names, opt("-ic --image-channel", "Stages", metavar="NAME", many=True)
+    ] = Field((), description="channels whose latest image is shown; outputs of stages if none")
+    alarms: Annotated[AlarmRules, opt("-a --alarm", "Page", metavar="RULE", many=True)] = Field(
+        STREAM_ALARMS, description="when to show an alarm, as for pvapy-stream monitor streams"
+    )
+    title: Annotated[str, opt("--title", "Page", metavar="TEXT")] = Field(
+        "Streams", min_length=1, description="title of the page"
+    )
+    address: Annotated[str, opt("--address", "Page", metavar="HOST")] = Field(
+        "127.0.0.1", min_length=1, description="address to serve at; 0.0.0.0 for all"
+    )
+    port: Annotated[int, opt("--port", "Page", metavar="PORT")] = Field(
+        8080, ge=0, le=65535, description="port to serve at; 0: any that is free"
+    )
+    refresh: Annotated[float, opt("--refresh", "Page", "s", metavar="T")] = Field(
+        1, ge=0.2, description="time between updates"
+    )
+    history: Annotated[float, opt("--history", "Page", "min", metavar="T")] = Field(
+        10, gt=0, le=1440, description="what the charts show"
+    )
+    token_file: Annotated[str, opt("--token-file", "Control", metavar="FILE")] = Field(
+        "",
+        description="file with the token that control commands need; one is made and shown when"
+        " not given",
+    )
+    read_only: Annotated[bool, opt("--read-only", "Control")] = Field(
+        False, description="take no control commands"
+    )
+
+
+class ReportSettings(LoggingSettings, ChannelsSettings):
+    """A page that is written to a file."""
+
+    output: Annotated[str, opt("-o --output", "Report", metavar="FILE")] = Field(
+        min_length=1, description="HTML file to write"
+    )
+    once: Annotated[bool, opt("--once", "Report")] = Field(
+        False, description="write it once and end"
+    )
+    interval: Annotated[
+        float, opt("-si --interval --sampling-interval", "Report", "s", metavar="T")
+    ] = Field(30, gt=0, description="time between two versions")
+    monitor_time: Annotated[float, opt("-mt --monitor-time", "Report", "min", metavar="T")] = Field(
+        0, ge=0, description="stop after this time; 0: when all stages have ended, or when stopped"
+    )
+    series: Annotated[Names, opt("--series", "Report", metavar="FILE", many=True)] = Field(
+        (), description="SQLite files of monitors, whose series and alarms are shown too"
+    )
+    image_channels: Annotated[
+        Names, opt("-ic --image-channel", "Report", metavar="NAME", many=True)
+    ] = Field((), description="channels whose latest image is shown")
+    span: Annotated[float, opt("--span", "Report", "h", metavar="T")] = Field(
+        24, gt=0, description="the last time that is shown"
+    )
+    title: Annotated[str, opt("--title", "Report", metavar="TEXT")] = Field(
+        "Stream report", min_length=1, description="title of the page"
+    )
+    template: Annotated[str, opt("--template", "Report", metavar="FILE")] = Field(
+        "", description="Jinja2 template instead of ours"
+    )
+    publish: Annotated[str, opt("--publish", "Report", metavar="COMMAND")] = Field(
+        "",
+        description=(
+            "command that is run after each version; %%(REPORT_FOLDER)s and %%(REPORT_PATH)s become"
+            " the folder and the file"
+        ),
+    )
+
+    def _needs_stages(self) -> bool:
+        return not self.series

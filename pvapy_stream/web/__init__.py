@@ -1,0 +1,1 @@
+"""The live page: one server for browsers, fed by the status channels of stages."""

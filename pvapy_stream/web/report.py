@@ -1,0 +1,212 @@
+"""The report: one page that opens without a network, written anew each interval."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import subprocess
+import tempfile
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from pvapy_stream.errors import MonitorError, PvapyStreamError, SettingsError
+from pvapy_stream.monitor.base import Clock, Monitor, SamplingMonitor
+from pvapy_stream.monitor.channels import ChannelFinder
+from pvapy_stream.monitor.image import ImageMonitor
+from pvapy_stream.monitor.reading import SeriesReader
+from pvapy_stream.monitor.series import SeriesStore
+from pvapy_stream.monitor.stages import StageWatch
+from pvapy_stream.monitor.streams import StreamsMonitor
+from pvapy_stream.monitor.system import SystemMonitor
+from pvapy_stream.settings import ImageSettings, ReportSettings, StreamsSettings, SystemSettings
+from pvapy_stream.web.content import gather
+from pvapy_stream.web.render import Renderer
+
+_FIRST_LOOK = 5.0  # s
+_FOR_RATES = 2.5  # s
+_PUBLISH_TIMEOUT = 120.0  # s
+
+_log = logging.getLogger(__name__)
+
+
+class ReportMonitor(Monitor):
+    """Looks at stages, images and this machine, and writes a page of it and of given series.
+
+    Args:
+        settings: what was asked for.
+        clock: where time comes from.
+
+    Raises:
+        PvapyStreamError: a template, command, file or channel that cannot be used.
+    """
+
+    def __init__(self, settings: ReportSettings, clock: Clock | None = None) -> None:
+        super().__init__(
+            working_dir=Path(settings.output).parent,
+            sampling_interval=settings.interval,
+            monitor_time=settings.monitor_time,
+            clock=clock,
+        )
+        self.settings = settings
+        self._output = Path(settings.output)
+        self._renderer = Renderer(settings.template)
+        self._publisher = Publisher(settings.publish, self._output) if settings.publish else None
+        self._readers = [SeriesReader(file) for file in settings.series]
+        self._watch = StageWatch(ChannelFinder(settings))
+        self._has_stages = bool(settings.status_channels or settings.workflow)
+        self._own = ExitStack()
+        self._monitors: list[SamplingMonitor] = []
+
+    def init_loop(self) -> None:
+        folder = self._own.enter_context(tempfile.TemporaryDirectory(prefix="pvapy-stream-"))
+        store = SeriesStore(Path(folder) / "series.sqlite")
+        self._own.callback(store.close)
+        self._monitors = self._make_monitors(store)
+        self._readers.append(SeriesReader(store.path))
+        self._watch.start()
+        self._own.callback(self._watch.stop)
+        if self._has_stages and self._watch.wait_for_all(_FIRST_LOOK) and self.settings.once:
+            # For rates; a page that is written again gets them with the next version.
+            self._watch.wait_for_all(_FOR_RATES, statuses=3)
+
+    def _make_monitors(self, store: SeriesStore) -> list[SamplingMonitor]:
+        settings, made = self.settings, list[SamplingMonitor]()
+        common: dict[str, Any] = {"sampling_interval": settings.interval}
+        if self._has_stages:
+            # The watch knows the channels.
+            streams = StreamsSettings.of(status_channels="-", **common)
+            made.append(StreamsMonitor(streams, store, clock=self.clock, watch=self._watch))
+        if settings.image_channels:
+            images = ImageSettings.of(image_channels=settings.image_channels, **common)
+            made.append(ImageMonitor(images, store, clock=self.clock))
+        if self._has_stages:
+            made.append(SystemMonitor(SystemSettings.of(**common), store, clock=self.clock))
+        return made
+
+    def step(self) -> bool:
+        for monitor in self._monitors:
+            monitor.step()
+        views = self._watch.views()
+        ended = bool(views) and all(view.state in ("stopped", "failed") for view in views)
+        try:
+            self.write("FINISHED" if ended else "RUNNING")
+        except PvapyStreamError as error:
+            self.note_problem(str(error))
+        return ended or self.settings.once
+
+    def end_loop(self) -> None:
+        try:
+            if not self.settings.once:
+                self.write("FINISHED")
+        except PvapyStreamError as error:
+            self.note_problem(str(error))
+        finally:
+            if self._publisher:
+                self._publisher.close()
+            for reader in self._readers:
+                reader.close()
+            self._own.close()
+
+    def problem(self) -> str:
+        """Why the run must not count as a success, or ""."""
+        if self.n_failures:
+            return f"{self.n_failures} failures, the last: {self.last_failure}"
+        if self._publisher and self._publisher.last_error:
+            return f"the report could not be published: {self._publisher.last_error}"
+        return ""
+
+    def write(self, state: str) -> None:
+        """Write the page; a reader never sees half of it.
+
+        Raises:
+            MonitorError: the template fails, or the page cannot be written; the old one stays.
+        """
+        settings = self.settings
+        own = self._readers[-1]
+        content = gather(self._watch.views(), self._readers, 3600 * settings.span, own)
+        if not self._has_stages:
+            # The monitors whose series are shown tell whether there is more to come.
+            running = any(one["state"] == "RUNNING" for one in content["monitors"])
+            state = "RUNNING" if running else "FINISHED"
+        content |= {
+            "state": state,
+            "title": settings.title,
+            "refresh": 0 if settings.once else max(1, round(settings.interval)),
+        }
+        write_whole(self._output, self._renderer.render(content))
+        if self._publisher:
+            self._publisher.publish()
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Replace a file in one step.
+
+    Raises:
+        MonitorError: it cannot be written; the file is as it was.
+    """
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise MonitorError(
+            f"cannot write the report {file}: {error.strerror}; the one before is as it was"
+        ) from error
+
+
+class Publisher:
+    """Runs a command after each version, in a thread; a version that comes too soon is left out.
+
+    Raises:
+        SettingsError: the command cannot be understood.
+    """
+
+    def __init__(self, command: str, output: Path) -> None:
+        path = output.absolute()
+        names = {"REPORT_FOLDER": str(path.parent), "REPORT_PATH": str(path)}
+        try:
+            self._words = [word % names for word in shlex.split(command)]
+        except (ValueError, KeyError, TypeError) as error:
+            raise SettingsError(
+                f"--publish: {command!r} cannot be understood ({error}); %(REPORT_FOLDER)s and"
+                " %(REPORT_PATH)s are known, and a % is written %%"
+            ) from error
+        self._thread: threading.Thread | None = None
+        self._again = False
+        self.n_published = 0
+        self.last_error = ""
+
+    def publish(self) -> None:
+        """Begin to run the command, unless it is still running."""
+        self._again = True
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while self._again:
+            self._again = False
+            try:
+                subprocess.run(
+                    self._words,
+                    check=True,
+                    capture_output=True,
+                    stdin=subprocess.DEVNULL,
+                    timeout=_PUBLISH_TIMEOUT,
+                )
+                self.n_published += 1
+            except (OSError, subprocess.SubprocessError) as error:
+                said = getattr(error, "stderr", None) or b""
+                text = f"{error} {said.decode(errors='replace').strip()[-200:]}".strip()
+                if text != self.last_error:
+                    _log.error("the report could not be published: %s", text)
+                self.last_error = text
+
+    def close(self) -> None:
+        """Wait until the last version is out."""
+        if self._thread is not None:
+            self._thread.join(_PUBLISH_TIMEOUT)

@@ -1,0 +1,273 @@
+"""The live page of a real chain: in a browser, and as those see it who should not give commands."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pvapy_stream.errors import MonitorError
+from pvapy_stream.monitor.control import send_command
+from tests.support import Commands, Program, Source, get, wait_for_monitors, wait_until
+from tests.support import write_processor as write_file
+from tests.web.browser import needs_chromium, overflow, page
+
+TOKEN = "a-token-of-the-test"
+
+PROCESSOR = """
+import pvaccess as pva
+from pvapy_stream import UserDataProcessor
+
+class Factor(UserDataProcessor):
+    def __init__(self, configDict):
+        super().__init__(configDict)
+        self.factor = 1
+    def configure(self, configDict):
+        if configDict["factor"] < 0:
+            raise ValueError("factor must not be negative")
+        self.factor = configDict["factor"]
+    def process(self, pvObject):
+        self.updateOutputChannel(pvObject)
+    def getStats(self):
+        return {"factor": self.factor}
+    def getStatsPvaTypes(self):
+        return {"factor": pva.INT}
+"""
+
+
+class Dashboard:
+    """A running dashboard, and requests to it."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        line = wait_until(lambda: next((x for x in program.out if "dashboard:" in x), ""), 20)
+        self.url = line.split()[1]
+
+    def ask(self, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        """Status and content of an answer; a body makes it a POST."""
+        data = None if body is None else json.dumps(body).encode()
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(self.url + path, data, names)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                content = answer.read()
+                kind = answer.headers["content-type"]
+                return answer.status, json.loads(content) if "json" in kind else content
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def command(self, body: Any, **headers: str) -> tuple[int, Any]:
+        given = {"Content_Type": "application/json", "Authorization": f"Bearer {TOKEN}", **headers}
+        return self.ask("api/command", body, **given)
+
+
+@pytest.fixture
+def consumer(prefix: str, source: Source, commands: Commands, tmp_path: Path) -> Program:
+    """A consumer with a processor that can be configured."""
+    file = write_file(tmp_path, PROCESSOR)
+    program = commands(
+        "consumer", "-ic", source.channel, "-oc", f"{prefix}out", "-sc", f"{prefix}status", "-cc",
+        f"{prefix}control", "-pf", file, "-pc", "Factor", "--status-period", "0.2", "-sqs", "500",
+    )  # fmt: skip
+    wait_for_monitors([f"{prefix}status"])
+    return program
+
+
+@pytest.fixture
+def dashboard(
+    prefix: str, source: Source, commands: Commands, consumer: Program, tmp_path: Path
+) -> Iterator[Dashboard]:
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    program = commands(
+        "dashboard", "-sc", f"{prefix}status", f"{prefix}none", "-ic", source.channel, "--port", 0,
+        "--token-file", tmp_path / "token", "--refresh", "0.3", "--title", "Test <1>",
+    )  # fmt: skip
+    yield Dashboard(program)
+    program.signal()
+    assert program.wait() == 0, program.text
+    assert "Traceback" not in program.text
+
+
+@needs_chromium
+def test_a_person_watches_and_configures(prefix: str, source: Source, dashboard: Dashboard) -> None:
+    with page(viewport={"width": 1300, "height": 900}) as shown:
+        shown.goto(dashboard.url)
+        row = shown.locator(f'tr[data-channel="{prefix}status"]')
+        row.wait_for()
+        assert shown.locator("h1").inner_text() == "Test <1>"
+        source.publish(range(1, 101), 0.01)
+        shown.wait_for_function(
+            "row => parseFloat(row.querySelector('.rate').textContent) > 5",
+            arg=row.element_handle(),
+        )
+        source.publish(range(101, 103), 0.01)
+        processed = row.locator('[data-label="processed"]')
+        shown.wait_for_function(
+            "cell => cell.textContent === '102'", arg=processed.element_handle()
+        )
+        # The rate is live: it goes down when nothing comes.
+        shown.wait_for_function(
+            "row => row.querySelector('.rate').textContent === '0/s'", arg=row.element_handle()
+        )
+        assert shown.locator("#chain g").count() == 3
+        assert "consumer 1" in shown.locator("#chain").text_content()
+        assert shown.locator(".chart canvas").count() == 3
+        assert shown.locator("#link").inner_text() == "live"
+        shown.wait_for_function("document.getElementById('image').naturalWidth > 0")
+        before = shown.locator("#image").get_attribute("src")
+        shown.select_option("#colormap", "inferno")
+        shown.wait_for_function("old => document.getElementById('image').src !== old", arg=before)
+        # The absent stage is an alarm after five seconds.
+        shown.locator("#active .alarm").first.wait_for()
+        assert f"{prefix}none: connected is 0" in shown.locator("#active").inner_text()
+
+        row.locator("button").click()
+        shown.select_option("#command", "configure")
+        shown.fill("#args", '{"factor": 7}')
+        shown.fill("#token", "no token at all")
+        shown.click("#send")
+        reply = shown.locator("#reply.bad", has_text="wrong token")
+        reply.wait_for()
+        shown.fill("#token", TOKEN)
+        shown.click("#send")
+        shown.locator("#reply", has_text="Configuration successful").wait_for()
+        wait_until(lambda: get(f"{prefix}status", "userStats")["factor"] == 7)
+        shown.fill("#args", '{"factor": -1}')
+        shown.click("#send")
+        shown.locator("#reply.bad", has_text="factor must not be negative").wait_for()
+        shown.locator("#control button.plain").click()
+        # The console tells of the answer to the wrong token.
+        assert [p for p in shown.problems if "401" not in p] == []
+        assert overflow(shown) <= 0
+
+
+@needs_chromium
+def test_on_a_phone_in_the_dark(dashboard: Dashboard) -> None:
+    size = {"width": 390, "height": 844}
+    with page(viewport=size, color_scheme="dark", has_touch=True) as shown:
+        shown.goto(dashboard.url)
+        shown.locator("#stages tbody tr").first.wait_for()
+        assert overflow(shown) <= 0
+        assert shown.locator("#stages thead").is_hidden()
+        background = shown.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert background == "rgb(14, 18, 24)"
+
+
+def test_who_may_give_commands(prefix: str, source: Source, dashboard: Dashboard) -> None:
+    stage = {"channel": f"{prefix}status", "command": "get_stats"}
+    status, told = dashboard.command(stage)
+    assert (status, told) == (200, {"ok": True, "reply": "Stats update successful"})
+    # Without the right token, or from a page of another origin, nothing is done.
+    host = dashboard.url.split("/")[2]
+    for headers, expected in (
+        ({"Authorization": ""}, 401),
+        ({"Authorization": "Bearer wrong"}, 401),
+        ({"Authorization": f"Bearer {TOKEN}x"}, 401),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec_Fetch_Site": "cross-site"}, 403),
+        ({"Origin": f"http://{host}", "Sec_Fetch_Site": "same-origin"}, 200),
+    ):
+        assert dashboard.command({**stage, "command": "pause"}, **headers)[0] == expected
+        paused = get(f"{prefix}status", "state") == "paused"
+        assert paused == (expected == 200)
+    assert dashboard.command({**stage, "command": "resume"})[0] == 200
+    # What is asked must make sense.
+    status, told = dashboard.command({**stage, "command": "fly"})
+    assert (status, told["ok"]) == (200, False)
+    assert "unknown command 'fly'" in told["reply"]
+    assert dashboard.command({**stage, "channel": "other"})[0] == 404
+    assert dashboard.command({**stage, "channel": f"{prefix}none"})[0] == 404
+    for wrong in ({}, [], {"channel": 1, "command": ""}, {**stage, "command": "x" * 999}):
+        assert dashboard.command(wrong)[0] == 422
+    # Pages of others can read nothing, and hold us in no frame.
+    with urllib.request.urlopen(dashboard.url, timeout=10) as answer:
+        assert answer.headers["access-control-allow-origin"] is None
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+
+
+def test_what_can_be_asked(prefix: str, source: Source, dashboard: Dashboard) -> None:
+    assert dashboard.ask(f"api/image?channel={source.channel}")[1].startswith(b"\x89PNG")
+    assert dashboard.ask(f"api/image?channel={source.channel}&colormap=pink")[0] == 400
+    assert dashboard.ask("api/image?channel=other")[0] == 404
+    source.vanish()
+    status, told = dashboard.ask(f"api/image?channel={source.channel}&log=true")
+    assert status == 503
+    assert "does not answer" in told
+    for path in ("static/../app.py", "static/%2e%2e/app.py", "openapi.json", "docs"):
+        assert dashboard.ask(path)[0] == 404
+    history = dashboard.ask("api/history")[1]
+    assert len(history["stages"][f"{prefix}status"]["rate"]) == len(history["times"]) > 0
+    with urllib.request.urlopen(dashboard.url + "api/events", timeout=10) as news:
+        seen = [json.loads(line[6:]) for line in (next(news) for _ in range(6)) if line[:1] == b"d"]
+    assert seen[1]["time"] > seen[0]["time"]
+    assert seen[0]["stages"][0]["channel"] == f"{prefix}status"
+    assert [one["state"] for one in seen[0]["stages"]][1] == "absent"
+
+
+def test_control_channels_of_stages_that_do_not_tell_and_read_only(
+    prefix: str, commands: Commands, consumer: Program, tmp_path: Path
+) -> None:
+    one = commands("dashboard", "-sc", f"{prefix}status", "--read-only", "--port", 0)
+    board = Dashboard(one)
+    body = {"channel": f"{prefix}status", "command": "get_stats"}
+    status, told = board.command(body)
+    assert status == 403
+    assert "--read-only" in told
+    assert board.ask("api/state")[1]["stages"][0]["control"] == ""
+    assert "token" not in one.text
+    # The port is taken now.
+    port = board.url.split(":")[2].strip("/")
+    second = commands("dashboard", "-sc", f"{prefix}status", "--port", port)
+    assert second.wait() == 1
+    assert "Address already in use; choose others with --address and --port" in second.text
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ((), 2, "give --status-channel or --workflow"),
+        (("-sc", "a", "--token-file", "/no/such"), 2, "cannot read /no/such"),
+        (("-sc", "a", "--token-file", "/dev/null"), 2, "at least 8 characters"),
+        (("-sc", "a", "--alarm", "nothing > 3"), 2, "no quantity 'nothing'"),
+        (("-sc", "a", "--address", "203.0.113.1"), 1, "cannot serve at 203.0.113.1"),
+    ],
+)
+def test_wrong_options(
+    options: tuple[str, ...], code: int, message: str, commands: Commands
+) -> None:
+    program = commands("dashboard", *options)
+    assert program.wait() == code
+    assert message in program.text
+
+
+def test_commands_without_anybody_to_answer(prefix: str) -> None:
+    with pytest.raises(MonitorError, match="does not answer"):
+        send_command(f"{prefix}none", "get_stats", timeout=0.5)
+
+
+def test_the_terminal(prefix: str, commands: Commands, consumer: Program, source: Source) -> None:
+    source.publish(range(1, 8))
+    top = commands(
+        "top", "-sc", f"{prefix}status", f"{prefix}none", "-rt", "1.5", "--refresh", "0.5"
+    )
+    assert top.wait() == 0, top.text
+    lines = [line for line in top.out if f"{prefix}status" in line]
+    assert "running" in lines[-1]
+    assert any(" absent " in line for line in top.out)
+    assert any(line.split("│")[1].strip() == "all" for line in top.out if "│" in line)
+
+
+def test_an_address_of_the_new_kind(prefix: str, commands: Commands) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    program = commands("dashboard", "-sc", f"{prefix}none", "--address", "::1", "--port", 0)
+    line = wait_until(lambda: program.out and program.out[0])
+    with urllib.request.urlopen(line.split()[1] + "api/state", timeout=10) as answer:
+        assert answer.status == 200
