@@ -10,6 +10,7 @@
     ├── SourceError                 frames cannot be read from a file or folder
     ├── FileError                   a data file cannot be written or read
     ├── LedgerError                 a ledger cannot be read or written
+    ├── WorkflowError               a workflow, a project or one of its runs cannot go on
     └── CryptoError                 a key cannot be used, or an encrypted object is refused
 
 A message says what went wrong, where (channel, file, option), and what to do.
@@ -58,6 +59,10 @@ class FileError(PvapyStreamError):
 
 class LedgerError(PvapyStreamError):
     """A ledger cannot be read or written."""
+
+
+class WorkflowError(PvapyStreamError):
+    """A workflow, a project or one of its runs cannot go on."""
 
 
 class CryptoError(PvapyStreamError):

@@ -1,0 +1,1 @@
+"""Workflows: protocols of steps and of streaming stages, in one graph."""
