@@ -50,8 +50,8 @@ def find_class(name: str, folder: Path | None = None) -> Any:
         )
     module = _file(where, folder) if where.endswith(".py") else _module(where, name)
     found = getattr(module, class_name, None)
-    if not isinstance(found, type) or not hasattr(found, "insert_all_steps"):
-        classes = [n for n, v in vars(module).items() if hasattr(v, "insert_all_steps")]
+    if not isinstance(found, type) or not hasattr(found, "problems"):
+        classes = [n for n, v in vars(module).items() if hasattr(v, "problems")]
         near = difflib.get_close_matches(class_name, classes, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(classes) or 'none'}"
         raise SettingsError(f"{where} has no protocol {class_name!r}; {hint}")
