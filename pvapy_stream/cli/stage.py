@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
@@ -24,6 +25,7 @@ from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.settings import SimulatorSettings
 
 _READY, _DONE = "ready", "done"
+_END_LIMIT = 60.0  # s; from the word stop, or the end of the input, to our end
 
 
 def main() -> int:
@@ -86,6 +88,10 @@ class Orders:
         else:
             sys.stderr.write("the workflow is gone; stopping\n")
         os.kill(os.getpid(), signal.SIGTERM)
+        # A workflow that is there would end us by force; one that is gone cannot.
+        time.sleep(_END_LIMIT)
+        sys.stderr.write(f"no end within {_END_LIMIT:g} s; ending by force\n")
+        os._exit(1)
 
     def begin(self, stop: threading.Event) -> None:
         threading.Thread(target=self._finish_after, args=(stop,), daemon=True).start()

@@ -13,7 +13,7 @@ from pvapy_stream.errors import SettingsError
 from pvapy_stream.workflow.params import Form, Pointer
 from pvapy_stream.workflow.protocol import Protocol
 from pvapy_stream.workflow.registry import find_class, reference
-from pvapy_stream.workflow.stages import Collector, Command, Stage
+from pvapy_stream.workflow.stages import Site, Stage, Stream
 
 _LABEL = re.compile(r"[^.\s/][^./\n]*")
 _STAGE_LABEL = re.compile(r"[A-Za-z0-9_-]+")
@@ -146,7 +146,18 @@ class Workflow:
         found = [problem for node in self.nodes.values() for problem in self._node_problems(node)]
         if not any("points to" in problem or "waits for" in problem for problem in found):
             found += self._cycle()
-        return found
+        return found or self._wiring_problems()
+
+    def _wiring_problems(self) -> list[str]:
+        """Stages that do not fit what their arrows bring."""
+        streams: dict[str, Stream | None] = {}
+        for node in self.stages():
+            try:
+                source = streams.get(self.follows(node))
+                streams[node.label] = node.make().wire(node.label, source, Site("")).output
+            except SettingsError as error:
+                return [f"{node.label}: {error}"]
+        return []
 
     def check(self) -> None:
         """Look whether it can run.
@@ -226,6 +237,3 @@ class Workflow:
         """Label of the stage whose stream a stage receives; "" for none."""
         to = node.params.get("input") or ""
         return str(to).partition(".")[0]
-
-
-__all__ = ["Collector", "Command", "Node", "Workflow"]

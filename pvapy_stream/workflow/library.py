@@ -1,5 +1,5 @@
 """Protocols that come with the package; importing them registers their names."""
 
-from pvapy_stream.workflow import stages
+from pvapy_stream.workflow import kinds
 
-__all__ = ["stages"]
+__all__ = ["kinds"]

@@ -221,6 +221,16 @@ class Protocol:
             self._sets[name].set_properties(**properties)
         return self._sets[name]
 
+    def output_file(self, name: str, path: Path | str) -> None:
+        """Tell the file that is an output of this run; others get it when the run has finished.
+
+        Raises:
+            WorkflowError: `outputs` does not name it.
+        """
+        if self.outputs.get(name) != "file" or self._store is None:
+            raise WorkflowError(f"{type(self).__name__} has no output file {name!r} to tell now")
+        self._store.put_value(f"output {name}", str(path))
+
     def take(self, name: str, batch: int = 1) -> list[list[Item]]:
         """New items of an input set, in batches; each item is handed over once in all runs.
 

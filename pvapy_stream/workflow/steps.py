@@ -128,6 +128,12 @@ class StepStore:
             for row in rows
         ]
 
+    def count_states(self) -> dict[str, int]:
+        """How many steps are in each state."""
+        with explained(self.path):
+            query = "SELECT state, count(*) FROM steps GROUP BY state"
+            return dict(self._db.execute(query).fetchall())
+
     def clear_steps(self) -> None:
         """Forget all steps; `put` those that stay."""
         with transaction(self._db, self.path):

@@ -16,14 +16,18 @@ from pvapy_stream.idset import IdSet
 from pvapy_stream.ledger import Ledger, union
 from pvapy_stream.workflow.accounts import witnessed
 from pvapy_stream.workflow.graph import Node, Workflow
+from pvapy_stream.workflow.kinds import Mirror
 from pvapy_stream.workflow.stages import Site, Stream
 from pvapy_stream.workflow.supervision import Supervised
 
 _TICK = 0.1  # s
-# Ledgers are written about once a second; who has nothing new for this long has nothing to come.
-_QUIET = 2.2  # s
+# Who has nothing new for this long has nothing to come: longer than between two ledgers, and than
+# several objects take. Mirrors and simulators write ledgers once a second, the others oftener.
+_QUIET, _QUIET_MIRROR, _QUIET_LIMIT = 1.0, 2.2, 20.0  # s
+_QUIET_OBJECTS = 5
 _DRAIN_LIMIT = 60.0  # s; for each stage
 _END_LIMIT = 25.0  # s; from the word stop to the end of a program
+_START_FAILED_LIMIT = 2.0  # s; the same, when nothing was streamed yet
 
 Say = Callable[[str], None]
 
@@ -35,10 +39,12 @@ class StreamOutcome:
     Attributes:
         problems: why it is no success, a sentence each.
         audit: the fate of all ids.
+        ledgers: accounts of all stages, with what was witnessed of killed ones.
     """
 
     problems: tuple[str, ...]
     audit: AuditResult
+    ledgers: tuple[Ledger, ...]
 
     @property
     def ok(self) -> bool:
@@ -114,6 +120,7 @@ class StreamRun:
         self._say = say
         self.stages: dict[str, RunningStage] = {}
         self.phase = "starting"
+        self._began = time.monotonic()
         streams: dict[str, Stream | None] = {}
         for node in nodes:
             stage = node.make()
@@ -164,6 +171,7 @@ class StreamRun:
         n = sum(len(stage.programs) for stage in self.stages.values())
         if not stop.is_set():
             self._say(f"{n} programs of {len(self.stages)} stages are ready after {seconds:.1f} s")
+        self._began = time.monotonic()
         for stage in self._sources():
             stage.tell("go")
 
@@ -252,6 +260,7 @@ class StreamRun:
     def _settle(self, stages: list[RunningStage], complete: Callable[[RunningStage], bool]) -> None:
         """Wait until stages have all, or get nothing more."""
         last: dict[str, Any] = {}
+        quiet = max((self._quiet(stage) for stage in stages), default=0.0)
         quiet_since = time.monotonic()
 
         def settled() -> bool:
@@ -265,9 +274,15 @@ class StreamRun:
             )
             if now != last or away:
                 last, quiet_since = now, time.monotonic()
-            return time.monotonic() - quiet_since > _QUIET
+            return time.monotonic() - quiet_since > quiet
 
         self._until(settled, _DRAIN_LIMIT)
+
+    def _quiet(self, stage: RunningStage) -> float:
+        least = _QUIET_MIRROR if stage.node.kind is Mirror else _QUIET
+        each = (time.monotonic() - self._began) * len(stage.programs)
+        pace = each / max(1, stage.counts()["processed"])
+        return min(max(least, _QUIET_OBJECTS * pace), _QUIET_LIMIT)
 
     def _until(self, condition: Callable[[], bool], limit: float) -> bool:
         deadline = time.monotonic() + limit
@@ -281,7 +296,8 @@ class StreamRun:
     def _stop_stage(self, stage: RunningStage) -> None:
         stage.stopped = True
         stage.tell("stop")
-        if not self._until(lambda: stage.ended, _END_LIMIT):
+        limit = _START_FAILED_LIMIT if self.phase == "starting" else _END_LIMIT
+        if not self._until(lambda: stage.ended, limit):
             for one in stage.programs:
                 one.kill()
                 one.poll()
@@ -300,7 +316,8 @@ class StreamRun:
         ledgers = [ledger for one in programs for ledger in one.ledgers()]
         killed = [ledger for one in programs for ledger in one.killed]
         problems = tuple(one.problem for one in programs if one.problem)
-        return StreamOutcome(problems, audit(witnessed(ledgers, killed)))
+        whole = tuple(witnessed(ledgers, killed))
+        return StreamOutcome(problems, audit(whole), whole)
 
     def status(self) -> list[dict[str, Any]]:
         """How the stages do, for people."""

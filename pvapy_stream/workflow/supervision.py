@@ -31,6 +31,7 @@ class Supervised:
     Attributes:
         problem: why the run must not count as a success, or "".
         ended: it will not run again.
+        gave_up: it died, and was not started again.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Supervised:
         self.restarts = 0
         self.problem = ""
         self.ended = False
+        self.gave_up = False
         self._asked = False
         self._started_at = 0.0
         self._start_again_at: float | None = None
@@ -114,6 +116,7 @@ class Supervised:
         if code == 0 or (code > 0 and (self._asked or accounts_closed(code))):
             self.ended = True
             if code:
+                self.gave_up = True
                 self.problem = f"{name} ended with exit code {code}: {_last_line(program)}"
                 self._say(self.problem)
             return
@@ -136,7 +139,7 @@ class Supervised:
         self._start_again_at = now + pause
 
     def _give_up(self, problem: str) -> None:
-        self.ended = True
+        self.ended = self.gave_up = True
         self.problem = problem
         self._start_again_at = None
         self._say(problem)

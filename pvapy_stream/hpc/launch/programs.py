@@ -102,6 +102,9 @@ class LocalProgram:
         self._state = folder / "tmp" / f"{base}.state"
         for file in (self._log, self.ledger, self._state):
             file.parent.mkdir(parents=True, exist_ok=True)
+        # Of an earlier run in this folder.
+        self.ledger.unlink(missing_ok=True)
+        self._state.unlink(missing_ok=True)
         order: dict[str, Any] = {"command": spec.command, "state": str(self._state)}
         if spec.argv is not None:
             order["argv"] = list(spec.argv)
