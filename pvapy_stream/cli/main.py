@@ -35,6 +35,7 @@ COMMANDS = {
     "write": Command("write", "write a stream to HDF5/NeXus files"),
     "verify": Command("verify", "check files for lost and damaged images; recover unclosed ones"),
     "workflow": Command("workflow", "run, check or draw a whole chain from one file"),
+    "template": Command("template", "fill in a template of a workflow, in a form, and run it"),
     "create-project": Command("create_project", "make a project from a workflow file"),
     "schedule-project": Command("schedule_project", "run the protocols of a project"),
     "stop-project": Command("stop_project", "end the run of a project in order"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,15 +26,21 @@ def connect(path: Path, schema: str = "", patience: float = _PATIENCE) -> sqlite
         connection = sqlite3.connect(
             path, timeout=patience, isolation_level=None, check_same_thread=False
         )
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            if schema:
-                connection.executescript(schema)
-        except sqlite3.Error:
-            connection.close()
-            raise
-    return connection
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=NORMAL")
+                if schema:
+                    connection.executescript(schema)
+                return connection
+            except sqlite3.Error as error:
+                # Two processes that make a database at once do not wait for each other by
+                # themselves.
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    connection.close()
+                    raise
+                time.sleep(0.02)
 
 
 @contextmanager

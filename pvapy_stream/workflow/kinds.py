@@ -51,14 +51,17 @@ class Mirror(Stage):
 
     @classmethod
     def add_own_params(cls, form: Form) -> None:
+        form.add("source", String("", help="channel of a server outside of the workflow"))
         form.add("server_queue_size", Int(DEFAULT_QUEUE, help="objects the source keeps for us"))
         form.add("monitors", Int(1, validators=(GE(1),), help="monitors that share the stream"))
 
     def wire(self, label: str, source: Stream | None, site: Site) -> Wired:
         values = self.own_settings(site)
+        if source is None and self.value("source"):
+            source = Stream(str(self.value("source")))
         if source is None:
             if "channel_map" not in values:
-                raise SettingsError("needs an input, or a channel_map")
+                raise SettingsError("needs an input, a source, or a channel_map")
             return Wired((self.spec(label, values),), None)
         queue, monitors = self.value("server_queue_size"), self.value("monitors")
         field = values.get("oid_field", "uniqueId")

@@ -16,7 +16,7 @@ import msgspec
 
 from pvapy_stream.errors import SettingsError, WorkflowError
 from pvapy_stream.workflow.params import EXPERT, Enum, Float, Form, Int, Pointer, String, Text
-from pvapy_stream.workflow.sets import Item, StreamSet, StreamState, close_set, key_maker
+from pvapy_stream.workflow.sets import Item, StreamSet, StreamState, key_maker
 from pvapy_stream.workflow.steps import State, Step, StepGraph, StepStore
 from pvapy_stream.workflow.validators import GE, GT
 
@@ -288,6 +288,9 @@ class Protocol:
         self._open_inputs()
         for part in ("extra", "tmp", "logs"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
+        for name, kind in self.outputs.items():
+            if kind == "set" and (self.folder / f"{name}.sqlite").exists():
+                self.output(name)
         with self._run_database() as (graph, store):
             try:
                 self.state, self.error = execute(self, graph, store, stop or threading.Event())
@@ -324,11 +327,6 @@ class Protocol:
         for one in self._sets.values():
             one.close()
         self._sets.clear()
-        # A set of an earlier run that this one did not touch.
-        for name, kind in self.outputs.items():
-            path = self.folder / f"{name}.sqlite"
-            if kind == "set" and path.exists() and StreamSet.read(path).state is StreamState.OPEN:
-                close_set(path)
 
     def _open_inputs(self) -> None:
         for name, param in self.form().params.items():

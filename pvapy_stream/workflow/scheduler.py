@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from pvapy_stream.audit import AuditResult
-from pvapy_stream.errors import PvapyStreamError, SettingsError
+from pvapy_stream.errors import PvapyStreamError, SettingsError, WorkflowError
 from pvapy_stream.hpc.launch.programs import Launcher, LocalPrograms
 from pvapy_stream.workflow.graph import Node, Workflow
 from pvapy_stream.workflow.kinds import Command
@@ -121,6 +121,10 @@ class Scheduler:
             for row in self.project.protocols()
             if row.state is not State.FINISHED and row.label not in self._ignored
         }
+        for node in self.flow.in_order():
+            # Whose inputs go on, goes on too: it takes what is new.
+            if todo & set(node.sources()) and node.label not in self._ignored:
+                todo.add(node.label)
         units: list[Unit] = []
         for nodes in self._groups():
             if not todo & {node.label for node in nodes}:
@@ -200,6 +204,15 @@ class Scheduler:
         if node.is_stage:
             return True
         pointers = [to for _, _, to in node.pointers()]
+        begun = {label for unit in self._at_work + self._ended for label in unit.labels}
+        planned = {label for unit in self._waiting + self._running for label in unit.labels}
+        if (planned - begun) & set(node.sources()):
+            # Its outputs may be those of an earlier run, which it is about to continue.
+            return False
+        for to in pointers:
+            label = str(to).partition(".")[0]
+            if label in self._ignored and self.project.state_of(label) is not State.FINISHED:
+                raise WorkflowError(f"its input {to} never comes: {label} is left out")
         return all(resolve(self.project, self.flow, node, to) is not None for to in pointers)
 
     def _look_after(self) -> None:

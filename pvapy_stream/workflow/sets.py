@@ -86,7 +86,8 @@ class StreamSet:
         path = Path(path)
         if not path.is_file():
             raise WorkflowError(f"set {path} does not exist; is its protocol running?")
-        made = cls(path, connect(path))
+        # With the tables: its writer may have made no more than the file yet.
+        made = cls(path, connect(path, _SCHEMA))
         try:
             _ = made.state
         except WorkflowError:

@@ -109,6 +109,11 @@ class StepUnit:
         self.problems: list[str] = []
 
     def start(self) -> None:
+        if (self._folder / "run.sqlite").is_file():
+            # What an earlier run wrote there says nothing of this one.
+            store = StepStore(self._folder / "run.sqlite")
+            store.put_value("state", State.LAUNCHED.value)
+            store.close()
         self._supervised.start()
 
     def poll(self) -> None:
@@ -128,7 +133,7 @@ class StepUnit:
     @property
     def at_work(self) -> bool:
         """Whether its steps run."""
-        return "state" in run_values(self._folder)
+        return run_values(self._folder).get("state", "launched") != State.LAUNCHED.value
 
     def finish(self) -> None:
         """Write how it ended; sets that a killed process left open are closed."""

@@ -128,7 +128,7 @@ COUNT = "label: count, class: tests.workflow.protocols:Count"
         ),
         ("protocols: [{label: m, class: Mirror, input: [3]}]", "write it like label.output"),
         ("protocols: [{label: m, class: Consumer}]", "m: needs an input, such as"),
-        ("protocols: [{label: m, class: Mirror}]", "m: needs an input, or a channel_map"),
+        ("protocols: [{label: m, class: Mirror}]", "m: needs an input, a source, or"),
         (f"protocols: [{{{COUNT}}}, {{{COUNT}}}]", "two protocols are called 'count'"),
         (f"protocols: [{{{COUNT}, after: cuont}}]", "waits for 'cuont', which does not exist"),
         ("protocols: [{label: a b, class: Simulator}]", "label 'a b' is not possible"),
