@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -63,6 +63,11 @@ class Protocol:
         self._is_copy = False
         self._lock = threading.Lock()
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Parameters are attributes; only the form knows which."""
+
     # -- hooks -----------------------------------------------------------------------------------
 
     def define_params(self, form: Form) -> None:
@@ -77,6 +82,9 @@ class Protocol:
     def more_to_come(self) -> bool:
         """Whether the run goes on though no step is left: here, until all inputs are taken."""
         return any(not self._exhausted(name) for name in self._taken_from)
+
+    def finish(self) -> None:
+        """Called when the run has ended, however it did."""
 
     def validate(self) -> list[str]:
         """What is wrong with the parameters together."""
@@ -295,6 +303,7 @@ class Protocol:
             try:
                 self.state, self.error = execute(self, graph, store, stop or threading.Event())
             finally:
+                self.finish()
                 self._close_outputs()
             store.put_value("state", self.state.value)
             store.put_value("error", self.error)
