@@ -19,13 +19,13 @@ from pvapy_stream.workflow.units import resolve
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the protocol of a project: its folder, and the label."""
+    """Run the protocol of a project: its folder, the label, and the address of a cluster."""
     configure_logging(LoggingSettings.of(log_level="info"))
-    folder, label = argv
-    return exit_code(lambda: run_until_signal(lambda stop: run(Path(folder), label, stop)))
+    folder, label, cluster = argv
+    return exit_code(lambda: run_until_signal(lambda stop: run(Path(folder), label, cluster, stop)))
 
 
-def run(folder: Path, label: str, stop: threading.Event) -> int:
+def run(folder: Path, label: str, cluster: str, stop: threading.Event) -> int:
     """Run it to the end; 0 when it finished.
 
     Raises:
@@ -42,6 +42,7 @@ def run(folder: Path, label: str, stop: threading.Event) -> int:
         else:
             changes[name] = found
     protocol: Protocol = node.make(**changes)
+    protocol.cluster = cluster
     state = protocol.run(project.run_folder(label), stop)
     for line in protocol.summary() if state is State.FINISHED else [protocol.error]:
         logging.getLogger(__name__).info("%s", line)

@@ -7,12 +7,12 @@ import multiprocessing
 import queue
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.hpc.launch.dask import DaskSteps
 from pvapy_stream.workflow.registry import find_class, reference
 from pvapy_stream.workflow.steps import State, Step, StepGraph, StepStore
 
@@ -48,7 +48,7 @@ class StepProcesses:
 
     def __init__(self, protocol: Protocol, n: int) -> None:
         self.n = n
-        self._what = (reference(type(protocol)), protocol.plain_params(), str(protocol.folder))
+        self._what = described(protocol)
         self._pool = self._make_pool()
 
     def _make_pool(self) -> ProcessPoolExecutor:
@@ -84,11 +84,9 @@ def run_step(what: tuple[str, dict[str, Any], str], number: int, name: str, args
     return _copies[key].call(number, name, args)
 
 
-Pool = StepThreads | StepProcesses
-MakePool = Callable[["Protocol", int], Any]
-
-# What `workers` of a protocol run in; replaced where a cluster is used.
-make_processes: MakePool = StepProcesses
+def described(protocol: Protocol) -> tuple[str, dict[str, Any], str]:
+    """What `run_step` needs to make a protocol again."""
+    return reference(type(protocol)), protocol.plain_params(), str(protocol.folder)
 
 
 def execute(
@@ -108,11 +106,12 @@ def execute(
             _log.exception("steps could not be inserted")
         return State.FAILED, f"steps could not be inserted: {_words(error)}"
     workers = protocol.workers if "workers" in protocol.form().params else 0
-    pool = (
-        make_processes(protocol, workers)
-        if workers
-        else StepThreads(protocol, max(1, protocol.threads))
-    )
+    if not workers:
+        pool: Any = StepThreads(protocol, max(1, protocol.threads))
+    elif protocol.cluster:
+        pool = DaskSteps(protocol.cluster, run_step, described(protocol), workers)
+    else:
+        pool = StepProcesses(protocol, workers)
     try:
         return StepLoop(protocol, graph, store, pool, stop).run()
     finally:

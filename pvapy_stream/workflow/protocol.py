@@ -38,6 +38,7 @@ class Protocol:
         threads: steps that run at the same time, in threads; 0 leaves the choice out: one.
         workers: steps that run at the same time, in processes; 0 leaves the choice out: none.
         check_interval: s between calls of `steps_check`.
+        cluster: address of a Dask scheduler whose workers run the steps instead of processes.
         folder: where the run keeps its files; ``extra`` and ``tmp`` are in it.
         log: for the steps' messages.
     """
@@ -48,6 +49,7 @@ class Protocol:
     threads: int = 0
     workers: int = 0
     check_interval: float = 5.0
+    cluster: str = ""
 
     def __init__(self, **params: Any) -> None:
         self.given = params

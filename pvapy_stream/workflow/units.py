@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.errors import PvapyStreamError, WorkflowError
-from pvapy_stream.hpc.launch.programs import Launcher, ProgramSpec
+from pvapy_stream.hpc.launch.programs import Launcher, LocalPrograms, ProgramSpec
 from pvapy_stream.ledger import write_ledgers
 from pvapy_stream.workflow.graph import Node, Workflow
 from pvapy_stream.workflow.project import Project
@@ -102,10 +102,10 @@ class StepUnit:
         self.node = node
         self._project = project
         self._folder = project.run_folder(node.label)
-        spec = ProgramSpec(
-            self._folder.name, "protocol", argv=(str(project.folder), node.label), has_ledger=False
-        )
-        self._supervised = Supervised(spec, self._folder, launcher, 0, say)
+        # Here, where the project's folder is; a cluster runs its steps.
+        argv = (str(project.folder), node.label, launcher.address)
+        spec = ProgramSpec(self._folder.name, "protocol", argv=argv, has_ledger=False)
+        self._supervised = Supervised(spec, self._folder, LocalPrograms(), 0, say)
         self.problems: list[str] = []
 
     def start(self) -> None:

@@ -74,7 +74,13 @@ class Program(Protocol):
 
 
 class Launcher(Protocol):
-    """Where programs are started."""
+    """Where programs are started.
+
+    Attributes:
+        address: of a cluster that runs steps too; "" for this machine.
+    """
+
+    address: str
 
     def start(self, spec: ProgramSpec, folder: Path, incarnation: int) -> Program:
         """Start a program whose files are in a folder."""
@@ -173,6 +179,8 @@ class LocalProgram:
 
 class LocalPrograms:
     """Starts programs on this machine."""
+
+    address = ""
 
     def start(self, spec: ProgramSpec, folder: Path, incarnation: int) -> LocalProgram:
         return LocalProgram(spec, folder, incarnation)
