@@ -26,7 +26,7 @@ from pvapy_stream.preflight.trial import CONNECT, DIFFERENT, Trial
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 from pvapy_stream.settings import ConsumerSettings, FileSettings, PreflightSettings
 from pvapy_stream.testing import ProcessorRun
-from pvapy_stream.transport.ports import PublisherCounts
+from pvapy_stream.transport.ports import Publisher, PublisherCounts
 from pvapy_stream.transport.pva import MonitorReceiver
 
 _MARGIN = 0.8  # of what a saturated consumer reached: less than that is tried first
@@ -255,7 +255,7 @@ class Preflight:
             return Trial(Path(folder), found, consumer, rate, seconds).run(self._stop)
 
 
-class _Nowhere:
+class _Nowhere(Publisher):
     """A publisher that only counts."""
 
     def __init__(self) -> None:
@@ -263,8 +263,6 @@ class _Nowhere:
 
     def publish(self, obj: Any) -> None:
         self._published += 1
-
-    def stop(self) -> None: ...
 
     def counts(self) -> PublisherCounts:
         return PublisherCounts(self._published)
