@@ -35,7 +35,8 @@ class Burst:
     @property
     def kept_up(self) -> bool:
         """Whether nothing was lost and no queue grew."""
-        return not self.lost and self.behind < _KEEPS_UP
+        # Less than none: one that takes initial updates for frames.
+        return self.lost <= 0 and self.behind < _KEEPS_UP
 
 
 def burst(

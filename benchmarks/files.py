@@ -41,6 +41,7 @@ def run(quick: bool) -> list[Row]:
             {
                 "ours": lambda: _ours(folder, images, n_frames, "none"),
                 "plain": lambda: _plain(folder, images, n_frames),
+                "system": lambda: _system(folder, images, n_frames),
                 "ours, objects": lambda: _processor(folder, objects, n_frames, Hdf5Writer),
                 "pvapy, objects": lambda: _processor(folder, objects, n_frames, _incumbent()),
                 "ours, bslz4": lambda: _ours(folder, images, n_frames, "bslz4"),
@@ -72,6 +73,14 @@ def run(quick: bool) -> list[Row]:
             None,
             ">= 0.8",
             over_plain >= 0.8,
+        ),
+        Row(
+            "… the same bytes with the system's write alone",
+            "frames/s",
+            rates["system"],
+            None,
+            "",
+            None,
         ),
         Row(
             f"{what} with bslz4, 2 threads",
@@ -133,6 +142,18 @@ def _plain(folder: Path, images: list[Any], n_frames: int) -> float:
         )
         for number in range(n_frames):
             data.id.write_direct_chunk((number, 0, 0), images[number % _DIFFERENT])
+    return time.perf_counter() - start
+
+
+def _system(folder: Path, images: list[Any], n_frames: int) -> float:
+    """What no writer of plain pixels can exceed."""
+    path = folder / "bytes"
+    path.unlink(missing_ok=True)
+    os.sync()
+    start = time.perf_counter()
+    with path.open("wb", buffering=0) as file:
+        for number in range(n_frames):
+            file.write(images[number % _DIFFERENT])
     return time.perf_counter() - start
 
 

@@ -19,6 +19,8 @@ from pvapy_stream.errors import LedgerError
 from pvapy_stream.idset import Comb, IdSet
 
 FORMAT = "pvapy_stream ledger 1"
+_SETS = ("received", "processed", "skipped", "left", "missed", "published")
+_BY_REASON = ("rejected", "failed")
 
 
 @dataclass(slots=True)
@@ -70,6 +72,13 @@ class Ledger:
         """An id met an error."""
         self.failed.setdefault(error, IdSet()).add(value)
 
+    def fail_late(self, error: str, ids: IdSet) -> None:
+        """Ids that were written down as processed met an error afterwards."""
+        known = ids & self.processed
+        if known:
+            self.processed = self.processed - known
+            self.failed.setdefault(error, IdSet()).update(known)
+
     def without_fate(self) -> IdSet:
         """Ids that were received and of which nothing else is known."""
         known = union(
@@ -96,9 +105,9 @@ class Ledger:
         """
         try:
             ledger = cls(**values)
-            for name in ("received", "processed", "skipped", "left", "missed", "published"):
+            for name in _SETS:
                 setattr(ledger, name, IdSet.from_list(getattr(ledger, name)))
-            for name in ("rejected", "failed"):
+            for name in _BY_REASON:
                 setattr(
                     ledger,
                     name,
@@ -124,6 +133,20 @@ def union(sets: Iterable[IdSet]) -> IdSet:
     for ids in sets:
         gathered.update(ids)
     return IdSet.of_ranges(gathered.ranges())
+
+
+def merged(ledgers: Sequence[Ledger]) -> Ledger:
+    """One ledger of a stage that has several: an id has every fate it met in any of them."""
+    total = Ledger.from_dict(ledgers[0].to_dict())
+    for ledger in ledgers[1:]:
+        for name in _SETS:
+            getattr(total, name).update(getattr(ledger, name))
+        for name in _BY_REASON:
+            for reason, ids in getattr(ledger, name).items():
+                getattr(total, name).setdefault(reason, IdSet()).update(ids)
+        total.went_back += ledger.went_back
+        total.anonymous += ledger.anonymous
+    return total
 
 
 def write_ledgers(path: str | Path, ledgers: Sequence[Ledger | dict[str, Any]]) -> None:

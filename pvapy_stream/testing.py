@@ -28,7 +28,7 @@ from pvapy_stream.hpc.stage import Output, Stage
 from pvapy_stream.ledger import Ledger, SequenceTracker
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 from pvapy_stream.transport.memory import MemoryPublisher
-from pvapy_stream.transport.ports import Publisher
+from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
 INPUT = "test:input"
 OUTPUT = "test:output"
@@ -157,6 +157,7 @@ class ProcessorRun:
             id_field=id_field,
             open_output=self._open_output,
         )
+        self.processor.account = lambda: self.ledger
         self._id_field = id_field
         self._seconds = 0.0
         self.processor.start()
@@ -183,6 +184,7 @@ class ProcessorRun:
             )
             self.stage.note_error("getStatsPvaTypes", error)
         self.stage.call("stop", self.processor.stop)
+        self.stage.settle([self.stage.ledger])
         published = self.publisher.objects if isinstance(self.publisher, MemoryPublisher) else []
         return Result(
             published,
@@ -218,15 +220,12 @@ def run_processor(processor: Any, objects: Iterable[Any], **options: Any) -> Res
     return run.finish()
 
 
-class _SameStructure:
+class _SameStructure(Publisher):
     """Refuses what a hosted channel would refuse: objects of another structure than its first."""
 
     def __init__(self, publisher: Publisher, prototype: Any) -> None:
         self._structure = _fields(prototype)
         self._publisher = publisher
-        self.stop = publisher.stop
-        self.counts = publisher.counts
-        self.reset_counts = publisher.reset_counts
 
     def publish(self, obj: Any) -> None:
         fields = _fields(obj)
@@ -240,6 +239,12 @@ class _SameStructure:
                 " a channel keeps its structure"
             )
         self._publisher.publish(obj)
+
+    def counts(self) -> PublisherCounts:
+        return self._publisher.counts()
+
+    def reset_counts(self) -> None:
+        self._publisher.reset_counts()
 
 
 def _fields(obj: Any) -> list[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import uuid
 from collections.abc import Iterator
@@ -10,10 +11,17 @@ from collections.abc import Iterator
 import pytest
 
 
-def _free_port(kind: int) -> str:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+def _free_port() -> str:
+    """A port that is free for TCP and UDP, and below those that the system hands out by itself."""
+    for port in random.SystemRandom().sample(range(12000, 32000), 100):
+        try:
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                with socket.socket(socket.AF_INET, kind) as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return str(port)
+    raise RuntimeError("no free port")
 
 
 os.environ.update(
@@ -29,9 +37,9 @@ os.environ.update(
         "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
         "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
         # Runs that go on at the same time must not meet.
-        "EPICS_PVA_BROADCAST_PORT": _free_port(socket.SOCK_DGRAM),
-        "EPICS_CA_SERVER_PORT": _free_port(socket.SOCK_STREAM),
-        "EPICS_CA_REPEATER_PORT": _free_port(socket.SOCK_DGRAM),
+        "EPICS_PVA_BROADCAST_PORT": _free_port(),
+        "EPICS_CA_SERVER_PORT": _free_port(),
+        "EPICS_CA_REPEATER_PORT": _free_port(),
     }
 )
 

@@ -8,22 +8,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from pvapy_stream.cli import audit
-from pvapy_stream.cli.display import Reports
 from pvapy_stream.cli.options import plain_parser
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.cli.stages import Board
-from pvapy_stream.errors import PvapyStreamError
-from pvapy_stream.hpc.launch.local import Ledgers, run_stages
+from pvapy_stream.hpc.launch.local import run_stages
 from pvapy_stream.settings import ConsumerSettings
 from pvapy_stream.signals import run_until_signal
 
@@ -98,11 +94,8 @@ class Demo:
         self._rate = rate
         # With --keep-running the names are known beforehand; otherwise runs must not meet.
         self._prefix = f"demo:{uuid.uuid4().hex[:6]}:" if n_frames else "demo:"
-        self._ready = threading.Event()
         self._console = Console()
         self._programs: list[subprocess.Popen[bytes]] = []
-        # Held while the simulator runs: a client that leaves is not counted.
-        self._gun: Any = None
 
     def run(self, stop: threading.Event) -> int:
         """Run to the end; 0 when every frame was processed.
@@ -119,20 +112,12 @@ class Demo:
         outcome: list[str] = []
         board = Board(settings, self._console)
 
-        def show(reports: Reports, ledgers: Ledgers) -> None:
-            board.show(reports, ledgers)
-            if len(reports) == 2 and all(
-                r.stats and r.stats["receiverStats"]["nReceived"] for r in reports.values()
-            ):
-                self._ready.set()
-
         consumers = threading.Thread(
-            target=lambda: outcome.append(run_stages(settings, consumers_stop, show))
+            target=lambda: outcome.append(run_stages(settings, consumers_stop, board.show))
         )
         simulator, mirror = self._start_programs()
         try:
             consumers.start()
-            self._go(stop)
             while simulator.poll() is None and consumers.is_alive() and not stop.wait(0.2):
                 pass
         finally:
@@ -175,7 +160,8 @@ class Demo:
             "-if", frames, "-hds", _DATASET,
             "-fps", f"{self._rate}", "-rp", "0", "-dc", "-rt", "0", "--n-publish",
             str(self._n_frames),
-            "--wait-for-clients", "2", "-shd", "2",
+            "--wait-for-stages", f"{self._prefix}status:1,{self._prefix}status:2",
+            "--wait-timeout", f"{_READY_TIMEOUT}", "-shd", "2",
             "--ledger", self._ledger("simulator"),
         )  # fmt: skip
         mirror = self._start(
@@ -194,23 +180,6 @@ class Demo:
             )
         self._programs.append(program)
         return program
-
-    def _go(self, stop: threading.Event) -> None:
-        """Let the simulator begin: it waits for two clients, the mirror and, at last, us."""
-        import pvaccess as pva
-
-        deadline = time.monotonic() + _READY_TIMEOUT
-        while not self._ready.wait(0.1) and not stop.is_set():
-            dead = [program for program in self._programs if program.poll() is not None]
-            if dead or time.monotonic() > deadline:
-                what = (
-                    "a part of the chain ended early"
-                    if dead
-                    else f"the chain was not ready within {_READY_TIMEOUT:g} s"
-                )
-                raise PvapyStreamError(f"{what}; see the logs in {self._folder}")
-        self._gun = pva.Channel(f"{self._prefix}image")
-        self._gun.get("field(uniqueId)")
 
     def _end(self, program: subprocess.Popen[bytes]) -> None:
         if program.poll() is None:

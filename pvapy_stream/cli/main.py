@@ -41,6 +41,7 @@ COMMANDS = {
     "stop-project": Command("stop_project", "end the run of a project in order"),
     "project": Command("projects", "list, show and resume projects"),
     "demo": Command("demo", "see a whole stream at work on this machine"),
+    "preflight": Command("preflight", "measure which rate is possible, and with which options"),
     "doctor": Command("doctor", "look at the installation, the network settings and a channel"),
     "new-processor": Command("new_processor", "write a processor and its test to start from"),
     "try": Command("try_processor", "run a processor over frames of a file, without a network"),

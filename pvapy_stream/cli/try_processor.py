@@ -16,7 +16,7 @@ from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 from pvapy_stream.settings import ConsumerSettings, LoggingSettings, SimulatorSettings
 from pvapy_stream.sim.frames import open_sources
 from pvapy_stream.testing import ProcessorRun, Result
-from pvapy_stream.transport.ports import PublisherCounts
+from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
 _RANDOM_FRAMES = 100
 
@@ -118,7 +118,7 @@ def report(result: Result, count: int, output: LastObject) -> list[str]:
     return [*lines, *(f"{name}: {value}" for name, value in result.stats.items())]
 
 
-class LastObject:
+class LastObject(Publisher):
     """A publisher that keeps the last object alone: files may be larger than the memory."""
 
     def __init__(self) -> None:
@@ -128,9 +128,6 @@ class LastObject:
     def publish(self, obj: Any) -> None:
         self.last = obj
         self._published += 1
-
-    def stop(self) -> None:
-        pass
 
     def counts(self) -> PublisherCounts:
         return PublisherCounts(self._published)

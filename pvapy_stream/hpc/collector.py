@@ -16,9 +16,9 @@ from pvapy_stream.idset import IdSet
 from pvapy_stream.ledger import Ledger, SequenceTracker, union
 from pvapy_stream.pva.objects import IdReader, id_reader
 from pvapy_stream.pva.records import collector_status_type
-from pvapy_stream.pva.request import monitor_request
 from pvapy_stream.settings import CollectorSettings
-from pvapy_stream.transport.pva import MonitorReceiver
+from pvapy_stream.transport.modes import Input, make_receiver
+from pvapy_stream.transport.ports import Receiver
 
 _LAST_ARRIVALS = 0.25  # s; how long what producers have just sent may be under way
 
@@ -41,16 +41,16 @@ class _Arrival:
 class _Source:
     """What is known of one producer."""
 
-    def __init__(
-        self, number: int, channel: str, receiver: MonitorReceiver, ledger: Ledger
-    ) -> None:
+    receiver: Receiver
+
+    def __init__(self, number: int, channel: str, ledger: Ledger) -> None:
         self.number = number
         self.channel = channel
-        self.receiver = receiver
         self.ledger = ledger
         self.to_skip = 0
         self.newest: int | None = None
         self.rejected = 0
+        self.left: list[Any] = []
 
 
 class Collector(StageRunner):
@@ -64,17 +64,10 @@ class Collector(StageRunner):
 
     def __init__(self, settings: CollectorSettings, stage_id: int, server: pva.PvaServer) -> None:
         super().__init__(settings, stage_id, server)
-        request = monitor_request(
-            settings.field_request,
-            id_field=settings.oid_field,
-            queue_size=settings.server_queue_size,
-        )
-        probe = f"field({settings.oid_field})"
         self.sources: dict[Any, _Source] = {
             number: _Source(
                 number,
                 channel,
-                MonitorReceiver(channel, request, probe=probe),
                 Ledger(
                     stage=self.kind,
                     stage_id=stage_id,
@@ -84,11 +77,13 @@ class Collector(StageRunner):
             )
             for number, channel in settings.producers.items()
         }
-        for source in self.sources.values():
-            source.to_skip = settings.skip_initial_updates
         first = next(iter(self.sources.values()))
         tracker = SequenceTracker(max(settings.oid_offset, 1), repeats=True)
         self.stage = self.make_stage(first.ledger, tracker, skip=0)
+        input_type = self.stage.processor.getInputPvObjectType
+        for source in self.sources.values():
+            source.to_skip = settings.initial_updates
+            source.receiver = make_receiver(Input(settings, source.channel, server, input_type))
         self.inbox = self.make_inbox(self._take, self._reject)
         self.buffer = ReorderBuffer(
             self.sources, settings.cache_size, settings.gap_timeout, settings.producer_disorder
@@ -192,15 +187,16 @@ class Collector(StageRunner):
             finally:
                 self.stage.lock.release()
 
-    def stop_receiving(self) -> int | None:
+    def stop_receiving(self, deadline: float) -> int | None:
         time.sleep(_LAST_ARRIVALS)
         for source in self.sources.values():
-            source.receiver.stop()
+            source.left = source.receiver.stop(max(0.0, deadline - time.monotonic()))
         return None
 
     def flush(self, deadline: float) -> list[Any]:
         waiting = self.inbox.drain(max(0.0, deadline - time.monotonic()))
         left = [arrival.obj for arrival in waiting]
+        left += [obj for source in self.sources.values() for obj in source.left]
         if not self.stage.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             return left
         try:
@@ -225,6 +221,10 @@ class Collector(StageRunner):
         return super().reset_stats()
 
     # -- accounts and statistics -----------------------------------------------------------------
+
+    @property
+    def accounts(self) -> list[Ledger]:
+        return [source.ledger for source in self.sources.values()]
 
     def ledgers(self) -> list[dict[str, Any]]:
         plain = [source.ledger.to_dict() for source in self.sources.values()]

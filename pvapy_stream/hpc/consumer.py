@@ -13,9 +13,10 @@ from pvapy_stream.hpc.status import Stats, queue_stats, receiver_stats
 from pvapy_stream.ledger import Ledger, SequenceTracker
 from pvapy_stream.pva.objects import id_reader
 from pvapy_stream.pva.records import consumer_status_type
-from pvapy_stream.pva.request import Distributor, monitor_request
+from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import ConsumerSettings
-from pvapy_stream.transport.pva import MonitorReceiver
+from pvapy_stream.transport.modes import Input, make_receiver
+from pvapy_stream.transport.ports import Receiver
 
 _PROBE_TIMEOUT = 0.5  # s; the source is on a network whose round trips are milliseconds
 _PROBE_AGAIN_AFTER = 5.0  # s
@@ -41,7 +42,7 @@ class Consumer(StageRunner):
             client_set=settings.distributor_set or "",
         )
         tracker = SequenceTracker(settings.id_step, settings.sequential_updates)
-        self.stage = self.make_stage(self.ledger, tracker, settings.skip_initial_updates)
+        self.stage = self.make_stage(self.ledger, tracker, settings.initial_updates)
         self.inbox = self.make_inbox(
             self.stage.handle,
             self.stage.reject,
@@ -49,6 +50,7 @@ class Consumer(StageRunner):
             accumulation_timeout=settings.accumulation_timeout,
         )
         self.receiver = self._make_receiver()
+        self._left: list[Any] = []
         self._newest: int | None = None
         self._probed_at = 0.0
         self._probed_received = -1
@@ -57,19 +59,12 @@ class Consumer(StageRunner):
         settings = self.settings
         return {
             **super().processor_config(),
-            "inputMode": settings.input_mode,
-            "inputArgs": settings.input_args,
-            "outputMode": settings.output_mode,
-            "outputArgs": settings.output_args,
             "objectIdOffset": settings.id_step,
             "nSequentialUpdates": settings.sequential_updates,
         }
 
-    def _make_receiver(self) -> MonitorReceiver:
+    def _make_receiver(self) -> Receiver:
         settings = self.settings
-        fields = settings.field_request
-        if settings.input_mode == "ca" and not fields:
-            fields = "value,alarm,timeStamp"
         distributor = Distributor(
             settings.distributor_plugin_name,
             settings.distributor_group,
@@ -77,15 +72,15 @@ class Consumer(StageRunner):
             settings.distributor_trigger,
             settings.distributor_updates,
         )
-        request = monitor_request(
-            fields,
-            id_field=settings.oid_field,
-            queue_size=settings.server_queue_size,
-            distributor=distributor,
+        return make_receiver(
+            Input(
+                settings,
+                self.input_channel,
+                self.server,
+                self.stage.processor.getInputPvObjectType,
+                distributor,
+            )
         )
-        # CA channels have no fields to choose the id from.
-        probe = f"field({settings.oid_field})" if settings.input_mode == "pva" else request
-        return MonitorReceiver(self.input_channel, request, settings.input_mode, probe)
 
     def start_receiving(self) -> None:
         self.receiver.start(self.inbox.put, self._put_again)
@@ -119,23 +114,27 @@ class Consumer(StageRunner):
         except PvapyStreamError:
             return None
 
-    def stop_receiving(self) -> int | None:
+    def stop_receiving(self, deadline: float) -> int | None:
         newest = self._newest_id()
         if newest is not None:
-            deadline = time.monotonic() + _LAST_ARRIVALS
-            while (self.stage.tracker.last or 0) < newest and time.monotonic() < deadline:
+            soon = time.monotonic() + _LAST_ARRIVALS
+            while (self.stage.tracker.last or 0) < newest and time.monotonic() < soon:
                 time.sleep(0.01)
-        self.receiver.stop()
+        self._left = self.receiver.stop(max(0.0, deadline - time.monotonic()))
         self._newest = None
         return newest
 
     def flush(self, deadline: float) -> list[Any]:
-        return self.inbox.drain(max(0.0, deadline - time.monotonic()))
+        return self.inbox.drain(max(0.0, deadline - time.monotonic())) + self._left
 
     def reset_stats(self, _: Any = None) -> str:
         self.receiver.reset_counts()
         self._newest = None
         return super().reset_stats()
+
+    @property
+    def accounts(self) -> list[Ledger]:
+        return [self.ledger]
 
     def ledgers(self) -> list[dict[str, Any]]:
         plain = self.ledger.to_dict()

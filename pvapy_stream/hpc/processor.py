@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from pvapy_stream.frame import Frame
+from pvapy_stream.hpc.late import LateFailures
+from pvapy_stream.ledger import Ledger
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 
 
@@ -31,6 +33,9 @@ class UserDataProcessor:
         pvaServer: the stage's `pvaccess.PvaServer`, for channels of your own.
         dataPublisher: what `updateOutputChannel` publishes with; None before the first object.
         metadataQueueMap: `pvaccess.PvObjectQueue` by name of the metadata channel.
+        account: gives the stage's ledger as it stands: what was received, missed, rejected.
+        late_failures: where a processor notes objects that fail after `process` has returned;
+            they count as failed then.
     """
 
     def __init__(self, configDict: dict[str, Any] | None = None) -> None:
@@ -42,6 +47,8 @@ class UserDataProcessor:
         self.pvaServer: Any = None
         self.dataPublisher: DataPublisher | None = None
         self.metadataQueueMap: dict[str, Any] = {}
+        self.account: Callable[[], Ledger] | None = None
+        self.late_failures = LateFailures(self.logger)
 
     def start(self) -> None:
         """Called once, before the first object."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 LATE = "late"
+_ALL, _NONE = float("inf"), float("-inf")
 DUPLICATE = "duplicate"
 
 
@@ -129,12 +130,16 @@ class ReorderBuffer:
 
     def _passed(self) -> float:
         """The largest id that all live producers have reached: smaller ones cannot come."""
-        live = [source for source in self._producers.values() if source.live]
-        if not live:
-            return float("inf")
-        if any(source.newest is None for source in live):
-            return float("-inf")
-        return min(source.newest for source in live if source.newest is not None) - self._disorder
+        # One plain loop: this is done for every object.
+        passed = _ALL
+        for source in self._producers.values():
+            if source.live:
+                newest = source.newest
+                if newest is None:
+                    return _NONE
+                if newest < passed:
+                    passed = newest
+        return passed - self._disorder
 
     def _pop(self) -> Released:
         value, _, _, producer, obj = heapq.heappop(self._heap)

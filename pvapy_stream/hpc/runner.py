@@ -15,12 +15,14 @@ from pvapy_stream.hpc.metadata import Metadata
 from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.hpc.stage import Output, Stage
 from pvapy_stream.hpc.status import Stats, processor_stats, publisher_stats
-from pvapy_stream.ledger import Ledger, SequenceTracker
+from pvapy_stream.ledger import Ledger, SequenceTracker, merged
 from pvapy_stream.plugins import load_processor_class
 from pvapy_stream.settings import StageSettings
-from pvapy_stream.transport.hosted import HostedPublisher
-from pvapy_stream.transport.ports import PublisherCounts
+from pvapy_stream.transport.modes import Output as Way
+from pvapy_stream.transport.modes import make_publisher
+from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
+_LAST_TAKEN = 0.5  # s; least time that subscribers get for what was published last
 _STATS_PATIENCE = 0.5  # s; a processor that takes longer keeps its last statistics in the status
 
 # Keys of a `configure` command that are ours, with their smallest value.
@@ -60,6 +62,11 @@ class StageRunner(ABC):
         self.metadata = Metadata(
             settings.metadata_channels, settings.server_queue_size, settings.receiver_queue_size
         )
+        self.publisher: Publisher | None = (
+            make_publisher(Way(settings, self.output_channel, server))
+            if self.output_channel
+            else None
+        )
         self.paused = False
         self._user_stats: Stats = {}
         self.log = logging.getLogger(f"pvapy_stream.{self.kind}-{stage_id}")
@@ -72,7 +79,7 @@ class StageRunner(ABC):
             tracker,
             id_field=self.settings.oid_field,
             skip=skip,
-            open_output=self._open_output if self.output_channel else None,
+            open_output=self._open_output if self.publisher else None,
         )
 
     def make_inbox(self, handle: Handle, reject: Reject, **queue: Any) -> DirectInbox | QueueInbox:
@@ -104,6 +111,7 @@ class StageRunner(ABC):
         processor.pvaServer = self.server
         processor.metadataQueueMap = self.metadata.queues
         processor.dataPublisher = None
+        processor.account = lambda: merged([Ledger.from_dict(one) for one in self.ledgers()])
         return processor
 
     def processor_config(self) -> dict[str, Any]:
@@ -115,17 +123,20 @@ class StageRunner(ABC):
             "inputChannel": self.input_channel,
             "outputChannel": self.output_channel,
             "objectIdField": settings.oid_field,
-            "skipInitialUpdates": settings.skip_initial_updates,
+            "skipInitialUpdates": settings.initial_updates,
             "fieldRequest": settings.field_request,
+            "inputMode": settings.input_mode,
+            "inputArgs": settings.input_args,
+            "outputMode": settings.output_mode,
+            "outputArgs": settings.output_args,
         }
 
     def _open_output(self, first: Any) -> Output | None:
         prototype = self.stage.processor.getOutputPvObjectType(first)
-        if prototype is None:
+        if prototype is None or self.publisher is None:
             return None
-        publisher = HostedPublisher(self.server, self.output_channel)
-        publisher.open(prototype)
-        return Output(publisher, self.stage.ledger, self.settings.oid_field)
+        self.publisher.open(prototype)
+        return Output(self.publisher, self.stage.ledger, self.settings.oid_field)
 
     # -- what each kind has of its own -----------------------------------------------------------
 
@@ -141,12 +152,21 @@ class StageRunner(ABC):
         """Look after connections and overdue objects; called about twice a second."""
 
     @abstractmethod
-    def stop_receiving(self) -> int | None:
-        """Take what is under way and stop the receivers; the source's newest id, if known."""
+    def stop_receiving(self, deadline: float) -> int | None:
+        """Take what is under way, until a time of `time.monotonic`, and stop the receivers.
+
+        Returns:
+            the source's newest id, if known.
+        """
 
     @abstractmethod
     def flush(self, deadline: float) -> list[Any]:
         """Process what waits, until a time of `time.monotonic`; what is left is returned."""
+
+    @property
+    @abstractmethod
+    def accounts(self) -> list[Ledger]:
+        """The ledgers the stage writes, one for each source."""
 
     @abstractmethod
     def ledgers(self) -> list[dict[str, Any]]:
@@ -189,15 +209,19 @@ class StageRunner(ABC):
                 f"processor {self.settings.processor_class} does not start:"
                 f" {type(error).__name__}: {error}"
             ) from error
-        self.metadata.start()
+        if self.publisher is not None:
+            self.publisher.start()
+        # A source that waits for its clients begins with the first it sees: metadata come second.
         self.inbox.start()
         self.start_receiving()
+        self.metadata.start()
 
     def stop(self) -> None:
         """Take what is under way, process what waits, and close the account. Raises nothing."""
-        newest = self.stop_receiving()
         patience = self.settings.drain_timeout
-        left = self.flush(time.monotonic() + patience)
+        deadline = time.monotonic() + patience
+        newest = self.stop_receiving(deadline)
+        left = self.flush(deadline)
         if left:
             self.log.error(
                 "%d objects were still waiting after %g s and are left; see --drain-timeout",
@@ -214,9 +238,12 @@ class StageRunner(ABC):
             self.stage.finish(newest)
             self.stats()
             self.stage.call("stop", self.stage.processor.stop)
+            self.stage.settle(self.accounts)
         finally:
             self.stage.lock.release()
         self.metadata.stop()
+        if self.publisher is not None:
+            self.publisher.finish(max(_LAST_TAKEN, deadline - time.monotonic()))
 
     def problem(self) -> str:
         """Why the run must not count as a success, or ""."""
@@ -284,11 +311,11 @@ class StageRunner(ABC):
                 "the new processor does not start, the old one goes on:"
                 f" {type(error).__name__}: {error}"
             ) from error
-        old = self.stage.processor
         with self.stage.lock:
-            self.stage.processor = new
+            old, self.stage.processor = self.stage.processor, new
         self._user_stats = {}
         self.stage.call("stop of the old processor", old.stop)
+        self.stage.settle(self.accounts, old)
         return "Reload successful"
 
     # -- statistics ------------------------------------------------------------------------------
@@ -308,6 +335,8 @@ class StageRunner(ABC):
             try:
                 found = stage.call("getStats", stage.processor.getStats, fallback={})
                 self._user_stats = found or {}
+                stage.settle(self.accounts)
+                message = stage.last_error
             finally:
                 stage.lock.release()
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,7 @@ class Output:
         self._read_id: IdReader | None = None
         self._know_structure = False
         self.input_id = 0
+        self.thread = 0
         self.failure: TransportError | None = None
 
     def updateOutputChannel(self, pvObject: Any) -> None:
@@ -48,8 +50,10 @@ class Output:
         try:
             self._publisher.publish(pvObject)
         except TransportError as error:
-            # Kept too: processors written for the incumbent swallow what is raised here.
-            self.failure = error
+            # Kept too: processors written for the incumbent swallow what is raised here. A thread
+            # of the processor's own publishes other objects than the one in `process`.
+            if threading.get_ident() == self.thread:
+                self.failure = error
             raise
         self.ledger.published.add(self._read_id(pvObject) if self._read_id else self.input_id)
 
@@ -153,6 +157,7 @@ class Stage:
             output = self.output
             if output is not None:
                 output.input_id = value
+                output.thread = threading.get_ident()
             try:
                 self.processor.process(obj)
             except TransportError as error:
@@ -299,6 +304,21 @@ class Stage:
         if seen == 1 or seen % _LOG_EVERY == 0:
             trace = None if isinstance(error, PvapyStreamError) else error
             self._log.error("%s (%d times so far): %s", what, seen, error, exc_info=trace)
+
+    def settle(self, ledgers: Iterable[Ledger], processor: Any = None) -> None:
+        """Write down what failed after `process` had returned, in processors that finish later."""
+        late = getattr(processor or self.processor, "late_failures", None)
+        if late is None:
+            return
+        ledgers = list(ledgers)
+        with self.lock:
+            for kind, ids in late.take().items():
+                for ledger in ledgers:
+                    ledger.fail_late(kind, ids)
+                self.counts.errors += len(ids)
+                self.counts.processed = max(0, self.counts.processed - len(ids))
+                self._error_counts[kind] = self._error_counts.get(kind, 0) + len(ids)
+                self.last_error = late.last
 
     def reset(self) -> None:
         """Begin to count anew; the ledger goes on."""

@@ -24,7 +24,6 @@ from pydantic.alias_generators import to_camel
 
 from pvapy_stream.errors import ProcessorError, SettingsError
 from pvapy_stream.frame import Frame
-from pvapy_stream.hpc.late import LateFailures
 from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.hpc.worker import Job, PoolSettings, UserMpWorker
 from pvapy_stream.hpc.worker_pool import WorkerPool
@@ -78,7 +77,6 @@ class UserMpWorkerPool(UserDataProcessor):
         super().__init__(configDict)
         self._config = dict(configDict or {})
         self.options = WorkerPoolOptions.of(**self._config)
-        self.late_failures = LateFailures(self.logger)
         found = self._worker_class()
         self._source = ProcessorSource.of(found)
         # Tells wrong arguments before a process is started, and the types of the statistics.
@@ -176,16 +174,11 @@ class UserMpWorkerPool(UserDataProcessor):
             self._pool.configure(configDict)
 
     def stop(self) -> None:
-        """Finish what the workers have, within drainTimeout, and end them.
-
-        Raises:
-            ProcessorError: objects failed after they were taken, or were left.
-        """
+        """Finish what the workers have, within drainTimeout, and end them."""
         if self._pool is not None:
             for job in self._pool.stop(self.options.drain_timeout):
                 self._pool.counts.failed += 1
                 self.late_failures.note(job.object_id, _LEFT, "see drainTimeout")
-        self.late_failures.raise_any()
 
     def resetStats(self) -> None:
         if self._pool is not None:

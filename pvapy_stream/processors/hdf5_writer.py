@@ -36,9 +36,6 @@ class Hdf5Writer(FrameProcessor):
     `datasetName` [images; a link to /entry/data/data], `compression` [none; lz4, bslz4, zstd,
     blosc], `overwrite` [false], `nThreads` [2].
 
-    Attributes:
-        account: set by the runner; gives the stage's ledger as it stands.
-
     Raises:
         SettingsError: a wrong value, or a name format that gives two files one name.
     """
@@ -46,7 +43,6 @@ class Hdf5Writer(FrameProcessor):
     def __init__(self, configDict: dict[str, Any] | None = None) -> None:
         super().__init__(configDict)
         config = configDict or {}
-        self.account: Any = None
         self._config: dict[str, Any] = {key: default for key, (_, default) in _KEYS.items()} | {
             _DIRECTORY: ".",
             _NAME: _DEFAULT_NAME,
@@ -89,7 +85,7 @@ class Hdf5Writer(FrameProcessor):
         return FrameWriter(self._settings, self._number, self._ledger, first_file_id)
 
     def _ledger(self) -> Ledger | None:
-        return None if self.account is None else Ledger.from_dict(self.account())
+        return None if self.account is None else self.account()
 
     def process_frame(self, frame: Frame) -> Frame:
         if self._writer is None:

@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import Frame, Pixels
-from pvapy_stream.hpc.late import LateFailures
 from pvapy_stream.processors.options import OptionProcessor, Options
 
 
@@ -146,7 +145,6 @@ class _Stack(OptionProcessor[StackOptions]):
 
     def __init__(self, configDict: dict[str, Any] | None = None) -> None:
         super().__init__(configDict)
-        self.late_failures = LateFailures(self.logger)
         self._frames: list[Frame] = []
         self._total: Pixels | None = None
         self._count = 0
@@ -190,11 +188,7 @@ class _Stack(OptionProcessor[StackOptions]):
         self._frames, self._total = [], None
 
     def stop(self) -> None:
-        """Count what fills no whole sum.
-
-        Raises:
-            ProcessorError: sums were given up because the image changed.
-        """
+        """Count what fills no whole sum."""
         if self._frames:
             # The end of a run rarely meets a multiple of nFrames: that is no error.
             self.counts["nLeft"] += len(self._frames)
@@ -206,7 +200,6 @@ class _Stack(OptionProcessor[StackOptions]):
                 self._count,
             )
             self._frames, self._total = [], None
-        self.late_failures.raise_any()
 
 
 class SumFrames(_Stack):

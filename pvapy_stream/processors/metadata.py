@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 
 from pvapy_stream.errors import ObjectError, SettingsError
 from pvapy_stream.frame import Frame
-from pvapy_stream.hpc.late import LateFailures
 from pvapy_stream.processors.association import Associator, Match, Mode, Rule, TimeSeries
 from pvapy_stream.processors.options import OptionProcessor, Options
 from pvapy_stream.pva.ntndarray import to_frame
@@ -88,7 +87,6 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
     def __init__(self, configDict: dict[str, Any] | None = None) -> None:
         self._associator: Associator[Frame] = Associator({})
         super().__init__(configDict)
-        self.late_failures = LateFailures(self.logger)
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -139,18 +137,13 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
                 series.rule = self.options.rule(name)
 
     def stop(self) -> None:
-        """Publish what still waits.
-
-        Raises:
-            ProcessorError: frames could not be published after their `process` had returned.
-        """
+        """Publish what still waits."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(5)
         with self._lock:
             self._drain_queues()
             self._release(flush=True)
-        self.late_failures.raise_any()
 
     # -- frames ----------------------------------------------------------------------------------
 

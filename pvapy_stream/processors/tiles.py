@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 
 from pvapy_stream.errors import ObjectError, SettingsError
 from pvapy_stream.frame import ColorMode, Frame, Pixels
-from pvapy_stream.hpc.late import LateFailures
 from pvapy_stream.processors.options import OptionProcessor, Options
 
 TILE_ATTRIBUTES = ("TileX", "TileY", "TilesX", "TilesY", "FullX", "FullY")
@@ -230,7 +229,6 @@ class TileStitcher(OptionProcessor[TileStitcherOptions]):
 
     def __init__(self, configDict: dict[str, Any] | None = None) -> None:
         super().__init__(configDict)
-        self.late_failures = LateFailures(self.logger)
         self._pending: dict[int, Puzzle] = {}
         self._closed: deque[int] = deque(maxlen=16)
 
@@ -288,14 +286,9 @@ class TileStitcher(OptionProcessor[TileStitcherOptions]):
         )
 
     def stop(self) -> None:
-        """Give up what is incomplete.
-
-        Raises:
-            ProcessorError: ids were given up in this run.
-        """
+        """Give up what is incomplete."""
         for object_id in list(self._pending):
             self._give_up(object_id)
-        self.late_failures.raise_any()
 
 
 def place_of(frame: Frame) -> Place:

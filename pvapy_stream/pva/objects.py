@@ -8,6 +8,7 @@ from typing import Any
 import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
+from pvapy_stream.pva.lazy import LazyObject, pv_object
 
 IdReader = Callable[[Any], int]
 
@@ -33,6 +34,8 @@ def id_reader(field: str, example: Any) -> IdReader:
     Raises:
         ObjectError: the structure has no such field, or the field is no number.
     """
+    if isinstance(example, LazyObject):
+        return _LazyIds(field)
     if not example.hasField(field):
         raise ObjectError(
             f"the object has no field {field!r} to take its id from; its fields are"
@@ -53,6 +56,23 @@ def id_reader(field: str, example: Any) -> IdReader:
         return lambda obj: (ord(get(obj, field)) + 128) % 256 - 128
     # Times and numbers in strings serve as ids too, rounded down.
     return lambda obj: _whole(get(obj, field))
+
+
+class _LazyIds:
+    """Reads ids of `LazyObject`s; a PvObject is built for other fields than uniqueId only."""
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+        self._read: IdReader | None = None
+
+    def __call__(self, obj: Any) -> int:
+        value = obj.id_of(self._field) if isinstance(obj, LazyObject) else None
+        if value is not None:
+            return value
+        real = pv_object(obj)
+        if self._read is None:
+            self._read = id_reader(self._field, real)
+        return self._read(real)
 
 
 def _whole(value: float | str) -> int:

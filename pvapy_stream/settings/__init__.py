@@ -10,8 +10,10 @@ from pvapy_stream.settings.collector import CollectorSettings
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
 from pvapy_stream.settings.consumer import ConsumerSettings
 from pvapy_stream.settings.mirror import MirrorSettings
+from pvapy_stream.settings.preflight import PreflightSettings
 from pvapy_stream.settings.simulator import SimulatorSettings
 from pvapy_stream.settings.stage import StageSettings
+from pvapy_stream.settings.transport import ShmSettings, TransportSettings
 from pvapy_stream.settings.values import MetadataChannel, parse_id_list
 from pvapy_stream.settings.write import FileSettings, WriteSettings
 
@@ -24,9 +26,12 @@ __all__ = [
     "MetadataChannel",
     "MirrorSettings",
     "Opt",
+    "PreflightSettings",
     "Settings",
+    "ShmSettings",
     "SimulatorSettings",
     "StageSettings",
+    "TransportSettings",
     "WriteSettings",
     "option_of",
     "parse_id_list",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from pvapy_stream.settings.base import opt
 from pvapy_stream.settings.stage import StageSettings
-from pvapy_stream.settings.values import IdList, JsonObject, lower
+from pvapy_stream.settings.values import IdList
 
 
 class ConsumerSettings(StageSettings):
@@ -25,18 +25,6 @@ class ConsumerSettings(StageSettings):
     ] = Field(None, description="ids instead of the two above: 1,2,5 or range(first,last+1[,step])")
     max_restarts: Annotated[int, opt("--max-restarts", "Consumers", metavar="N")] = Field(
         3, ge=0, description="how often a consumer process that died is started again"
-    )
-    input_mode: Annotated[
-        Literal["pva", "ca"], BeforeValidator(lower), opt("-im --input-mode", "Channels")
-    ] = Field("pva", description="how objects come in: monitor of a PVA or of a CA channel")
-    input_args: Annotated[JsonObject, opt("-ia --input-args", "Channels", metavar="JSON")] = Field(
-        default_factory=dict, description="JSON object for the input mode"
-    )
-    output_mode: Annotated[
-        Literal["pvas"], BeforeValidator(lower), opt("-om --output-mode", "Channels")
-    ] = Field("pvas", description="how objects go out: a channel on our PVA server")
-    output_args: Annotated[JsonObject, opt("-oa --output-args", "Channels", metavar="JSON")] = (
-        Field(default_factory=dict, description="JSON object for the output mode")
     )
     accumulate_objects: Annotated[
         int, opt("-ao --accumulate-objects", "Queues", "objects", metavar="N")
@@ -87,7 +75,16 @@ class ConsumerSettings(StageSettings):
                 f"--accumulate-objects {self.accumulate_objects} never fits in"
                 f" --receiver-queue-size {self.receiver_queue_size}; enlarge the queue"
             )
+        if len(self.ids) > 1 and self.input_mode in ("pvas", "rpc"):
+            self._needs_star("--input-channel", self.input_channel)
         return self
+
+    def _needs_star(self, option: str, channel: str) -> None:
+        if "*" not in channel and channel != "_":
+            raise ValueError(
+                f"{option} {channel}: each of the {len(self.ids)} consumers hosts a channel of its"
+                f" own; write it like {channel}:*"
+            )
 
     @property
     def ids(self) -> tuple[int, ...]:

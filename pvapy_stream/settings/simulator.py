@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pvapy_stream.settings.base import opt
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
-from pvapy_stream.settings.values import MetadataChannels
+from pvapy_stream.settings.values import MetadataChannels, Names
 
 
 class SimulatorSettings(LoggingSettings, LedgerSettings):
@@ -113,8 +113,15 @@ class SimulatorSettings(LoggingSettings, LedgerSettings):
             "start when this many clients monitor the channel, instead of after the start delay"
         ),
     )
+    wait_for_stages: Annotated[Names, opt("--wait-for-stages", "Run", metavar="LIST")] = Field(
+        (),
+        description=(
+            "start when the consumers and collectors with these status channels have received"
+            " their first object and metadata: a whole chain is then connected"
+        ),
+    )
     wait_timeout: Annotated[float, opt("--wait-timeout", "Run", "s", metavar="T")] = Field(
-        60, gt=0, description="longest wait for those clients; then it is an error"
+        60, gt=0, description="longest wait for those clients and stages; then it is an error"
     )
     start_delay: Annotated[float, opt("-std --start-delay", "Run", "s", metavar="T")] = Field(
         10, ge=0, description="wait before the first frame"

@@ -8,10 +8,11 @@ from pydantic import Field, model_validator
 
 from pvapy_stream.settings.base import opt
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
+from pvapy_stream.settings.transport import TransportSettings
 from pvapy_stream.settings.values import JsonObject, MetadataChannels, StatsKinds
 
 
-class StageSettings(LoggingSettings, LedgerSettings):
+class StageSettings(LoggingSettings, LedgerSettings, TransportSettings):
     """What every stage that runs a processor has: consumers and collectors."""
 
     input_channel: Annotated[str, opt("-ic --input-channel", "Channels", metavar="NAME")] = Field(
@@ -158,6 +159,13 @@ class StageSettings(LoggingSettings, LedgerSettings):
         """A channel name with ``*`` and ``_`` replaced."""
         text = format(stage_id, self.id_format_spec)
         return f"pvapy:{kind}:{text}:{role}" if name == "_" else name.replace("*", text)
+
+    @property
+    def initial_updates(self) -> int:
+        """First updates that are not processed; modes without a value to begin with have none."""
+        given = "skip_initial_updates" in self.model_fields_set
+        without = self.input_mode in ("pvas", "rpc")
+        return 0 if without and not given else self.skip_initial_updates
 
     @property
     def ids(self) -> tuple[int, ...]:

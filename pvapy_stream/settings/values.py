@@ -87,6 +87,7 @@ def lower(value: Any) -> Any:
 
 
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 IdList = Annotated[tuple[int, ...] | None, BeforeValidator(_unique)]
 MetadataChannels = Annotated[tuple[MetadataChannel, ...], BeforeValidator(_metadata_channels)]
 LogLevel = Annotated[

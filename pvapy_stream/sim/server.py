@@ -20,6 +20,7 @@ from pvapy_stream.sim.frames import open_sources
 from pvapy_stream.sim.metadata import Metadata, notify
 from pvapy_stream.sim.pacing import Pacer
 from pvapy_stream.sim.report import Reporter, Totals
+from pvapy_stream.sim.stages import wait_for_stages
 from pvapy_stream.transport.hosted import HostedPublisher
 
 _NANO = 1_000_000_000
@@ -124,9 +125,16 @@ class SimServer:
         if self._gate is not None:
             self._gate.begin(stop)
             return
-        if not settings.wait_for_clients:
+        if not settings.wait_for_clients and not settings.wait_for_stages:
             stop.wait(max(0.0, start - time.monotonic()))
             return
+        if settings.wait_for_clients:
+            self._wait_for_clients(counter, stop)
+        if settings.wait_for_stages:
+            self._wait_for_stages(stop)
+
+    def _wait_for_clients(self, counter: ClientCounter, stop: threading.Event) -> None:
+        settings = self.settings
         self._reporter.say(f"Waiting for {settings.wait_for_clients} clients")
         came = counter.wait(settings.wait_for_clients, settings.wait_timeout, stop)
         if came < settings.wait_for_clients and not stop.is_set():
@@ -134,6 +142,17 @@ class SimServer:
                 f"{came} of {settings.wait_for_clients} clients connected to"
                 f" {settings.channel_name} within {settings.wait_timeout:g} s; start the others, or"
                 " give more time with --wait-timeout"
+            )
+
+    def _wait_for_stages(self, stop: threading.Event) -> None:
+        settings = self.settings
+        self._reporter.say(f"Waiting for {', '.join(settings.wait_for_stages)}")
+        missing = wait_for_stages(settings.wait_for_stages, settings.wait_timeout, stop)
+        if missing and not stop.is_set():
+            raise TransportError(
+                f"{', '.join(missing)}: no stage with this status channel has received an object"
+                f" within {settings.wait_timeout:g} s; start it, check its input channel, or give"
+                " more time with --wait-timeout"
             )
 
     def _publish(

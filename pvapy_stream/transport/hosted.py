@@ -7,10 +7,11 @@ from typing import Any
 import pvaccess as pva
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.transport.ports import PublisherCounts
+from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
 
-class HostedPublisher:
+class HostedPublisher(Publisher):
     """Publishes on one channel of a server that the caller owns.
 
     The channel appears with `open`, or with the first published object.
@@ -31,7 +32,7 @@ class HostedPublisher:
         """
         try:
             # The server shares what it is given: a copy keeps the caller's object his own.
-            self._server.addRecord(self.channel, prototype.copy(), None)
+            self._server.addRecord(self.channel, pv_object(prototype).copy(), None)
         except (pva.PvaException, ValueError) as error:
             raise TransportError(f"cannot host channel {self.channel}: {error}") from error
         self._open = True
@@ -41,7 +42,7 @@ class HostedPublisher:
             self.open(obj)
         try:
             # Not updateUnchecked: it costs the same, and ends the process when structures differ.
-            self._server.update(self.channel, obj)
+            self._server.update(self.channel, pv_object(obj))
         except Exception as error:
             self._errors += 1
             hint = (

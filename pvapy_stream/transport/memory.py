@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.transport.ports import Deliver, PublisherCounts, ReceiverCounts
+from pvapy_stream.transport.ports import Deliver, Publisher, PublisherCounts, ReceiverCounts
 
 
 class MemoryReceiver:
@@ -35,8 +35,9 @@ class MemoryReceiver:
         self._deliver = deliver
         self.was_connected = True
 
-    def stop(self) -> None:
+    def stop(self, patience: float = 0.0) -> list[Any]:
         self._deliver = None
+        return []
 
     def counts(self) -> ReceiverCounts:
         return ReceiverCounts(received=self._received)
@@ -55,7 +56,7 @@ class MemoryReceiver:
         return self._newest
 
 
-class MemoryPublisher:
+class MemoryPublisher(Publisher):
     """Keeps what was published in `objects`."""
 
     def __init__(self) -> None:
@@ -65,9 +66,6 @@ class MemoryPublisher:
     def publish(self, obj: Any) -> None:
         self.objects.append(obj)
         self._published += 1
-
-    def stop(self) -> None:
-        pass
 
     def counts(self) -> PublisherCounts:
         return PublisherCounts(published=self._published)

@@ -30,10 +30,17 @@ class ReceiverCounts:
 
 @dataclass(frozen=True, slots=True)
 class PublisherCounts:
-    """What a publisher counted since its start or its last reset."""
+    """What a publisher counted since its start or its last reset.
+
+    Attributes:
+        published: objects sent.
+        errors: failures of the transport, those that a second attempt mended too.
+        rejected: deliveries to single subscribers that were given up, by the overflow policy.
+    """
 
     published: int = 0
     errors: int = 0
+    rejected: int = 0
 
 
 class Receiver(Protocol):
@@ -48,8 +55,12 @@ class Receiver(Protocol):
         """
         ...
 
-    def stop(self) -> None:
-        """Deliver nothing more. When this returns, no call of `deliver` is under way."""
+    def stop(self, patience: float = 0.0) -> list[Any]:
+        """Deliver what waits here for us, for at most `patience` s, and then nothing more.
+
+        When this returns, no call of `deliver` is under way. What is left is returned; a server
+        that keeps a queue for us throws away what is in it.
+        """
         ...
 
     def counts(self) -> ReceiverCounts: ...
@@ -76,7 +87,23 @@ class Receiver(Protocol):
 
 
 class Publisher(Protocol):
-    """A way out."""
+    """A way out. Transports derive from it and leave out what they have no use for.
+
+    Attributes:
+        takes_lazy: whether a `pva.lazy.LazyObject` is sent without building a PvObject.
+    """
+
+    takes_lazy: bool = False
+
+    def start(self) -> None:
+        """Show oneself to subscribers, if that needs no object."""
+
+    def open(self, prototype: Any) -> None:
+        """Show an object of the structure that will be published; `publish` does it if need be.
+
+        Raises:
+            TransportError: there can be no such channel.
+        """
 
     def publish(self, obj: Any) -> None:
         """Send one object.
@@ -86,7 +113,11 @@ class Publisher(Protocol):
         """
         ...
 
-    def stop(self) -> None: ...
+    def finish(self, patience: float) -> None:
+        """Let subscribers take what is under way, for at most `patience` s; nothing will follow."""
+
+    def stop(self) -> None:
+        """Take the channel away."""
 
     def counts(self) -> PublisherCounts: ...
 

@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import pvaccess as pva
@@ -21,6 +22,14 @@ _SEARCH_AGAIN_AFTER = 1.0
 # A monitor begins with an object, but after a quick restart of the source it may stay silent for
 # ever, though connected. The first object may be large and the network slow: be patient.
 _SILENT_AFTER = 3.0
+# How long `stop` waits for an object that is being delivered.
+_LAST_DELIVERY = 5.0
+# A channel is let go this long after its monitor was stopped: the binding may still be in our
+# callback, and returns into the channel from it.
+_RETIREMENT = 5.0
+
+# Receivers whose callback never returned, and with them their channels.
+_stuck: list[Any] = []
 
 _log = logging.getLogger(__name__)
 
@@ -49,12 +58,14 @@ class MonitorReceiver:
         self._pv: pva.Channel | None = None
         self._connected = False
         self._silent = True
+        self._search_count = 0
         self._absent_since = 0.0
         self._errors = 0
         # Counters of monitors that were replaced by a new search.
         self._past_overruns = 0
         self._received = 0
         self._busy = threading.Lock()
+        self._retired: list[tuple[float, pva.Channel]] = []
         self._pinned = 0
 
     def start(self, deliver: Deliver, deliver_again: Deliver | None = None) -> None:
@@ -64,12 +75,18 @@ class MonitorReceiver:
 
     def _search(self) -> None:
         self._absent_since = time.monotonic()
+        self._search_count += 1
         pv = self._pv = pva.Channel(self.channel, self._provider)
         # Not the other way round: a channel that connects between the two calls our callback from
         # within `monitor`, in a thread that holds the GIL, and the binding keeps what it must give
         # back in one variable for all threads: a callback elsewhere meanwhile ends the process.
         pv.monitor(self._on_update, self._request)
-        pv.setConnectionCallback(self._on_connection)
+        pv.setConnectionCallback(partial(self._tell_connection, self._search_count))
+
+    def _tell_connection(self, search: int, connected: bool) -> None:
+        # A channel that was given up may still come and go.
+        if search == self._search_count:
+            self._on_connection(connected)
 
     def _on_connection(self, connected: bool) -> None:
         if connected != self._connected:
@@ -84,7 +101,8 @@ class MonitorReceiver:
         if threading.get_ident() != self._pinned:
             self._pin_thread()
         with self._busy:
-            if self._deliver is None:
+            deliver = self._deliver
+            if deliver is None:
                 return
             # A disconnection may be noticed late, or a connection not told; an object is proof.
             self._on_connection(True)
@@ -95,7 +113,7 @@ class MonitorReceiver:
                     self._came_back = False
                     self._deliver_again(obj)
                 else:
-                    self._deliver(obj)
+                    deliver(obj)
             except Exception:
                 # The binding would print it and go on; here it is counted.
                 self._errors += 1
@@ -126,12 +144,25 @@ class MonitorReceiver:
             return
         self._past_overruns += pv.getMonitorCounters().get("nOverruns", 0)
         pv.stopMonitor()
+        now = time.monotonic()
+        if not self._busy.locked():
+            self._retired = [one for one in self._retired if now - one[0] < _RETIREMENT]
+        self._retired.append((now, pv))
 
-    def stop(self) -> None:
+    def stop(self, patience: float = 0.0) -> list[Any]:
         self._close()
-        with self._busy:
-            self._deliver = None
+        self._deliver = None
         self._connected = False
+        if self._busy.acquire(timeout=_LAST_DELIVERY):
+            self._busy.release()
+        else:
+            _log.error(
+                "channel %s: an object is still being processed after %g s",
+                self.channel,
+                _LAST_DELIVERY,
+            )
+            _stuck.append(self)
+        return []
 
     def counts(self) -> ReceiverCounts:
         overruns = self._pv.getMonitorCounters().get("nOverruns", 0) if self._pv else 0

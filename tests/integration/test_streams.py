@@ -51,6 +51,75 @@ def test_a_source_that_comes_late_loses_nothing(
         assert str(read_ledgers(file)[0].processed) == "1-300"
 
 
+POOL = """
+from pvapy_stream.hpc.workers import UserMpDataProcessor, UserMpWorkerPool
+
+class Odd(UserMpDataProcessor):
+    def process(self, frame):
+        if frame.id == 5:
+            raise ValueError("five")
+        return frame
+
+class Pool(UserMpWorkerPool):
+    workerClass = Odd
+"""
+
+
+def test_what_fails_in_a_worker_fails_in_the_account(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger.json"
+    consumer = commands(
+        "consumer", "-ic", source.channel, "-oc", f"{prefix}out", "-sc", f"{prefix}s", "-sqs",
+        "100", "-pf", write_processor(tmp_path, POOL), "-pc", "Pool", "--ledger", ledger,
+        "--status-period", "0.2",
+    )  # fmt: skip
+    wait_for_monitors([f"{prefix}s"])
+    source.publish(range(1, 11))
+    shown = wait_until(
+        lambda: (s := status(f"{prefix}s")) and s["publisherStats"]["nPublished"] == 9 and s
+    )
+    wait_until(lambda: status(f"{prefix}s")["processorStats"]["nErrors"] == 1)
+    assert shown["state"] == "running"
+    consumer.signal()
+    assert consumer.wait() == 1
+    assert "object 5: process: ValueError: five" in consumer.text
+    account = read_ledgers(ledger)[0]
+    assert str(account.processed) == str(account.published) == "1-4,6-10"
+    assert {kind: list(ids) for kind, ids in account.failed.items()} == {"process: ValueError": [5]}
+
+
+SLOW = """
+import time
+from pvapy_stream import FrameProcessor
+
+class Slow(FrameProcessor):
+    def process_frame(self, frame):
+        time.sleep(0.02)
+        return frame
+"""
+
+
+def test_a_stop_while_an_object_is_processed_and_more_wait(
+    prefix: str, commands: Commands, tmp_path: Path
+) -> None:
+    """The binding must not lose its channel while it is in our callback."""
+    simulator = commands(
+        "sim", "-cn", f"{prefix}image", "-nx", "16", "-ny", "16", "-nf", "10", "-fps", "5000",
+        "-rt", "30", "--wait-for-stages", f"{prefix}s", "-shd", "0", "-rp", "0",
+    )  # fmt: skip
+    consumer = commands(
+        "consumer", "-ic", f"{prefix}image", "-oc", f"{prefix}out", "-sc", f"{prefix}s",
+        "-pf", write_processor(tmp_path, SLOW), "-pc", "Slow", "--status-period", "0.2",
+    )  # fmt: skip
+    wait_until(lambda: status(f"{prefix}s")["processorStats"]["nProcessed"] > 20)
+    consumer.signal()
+    assert consumer.wait() == 0, consumer.text
+    assert "nProcessed" in consumer.text
+    simulator.signal()
+    simulator.wait()
+
+
 def test_a_source_that_restarts_is_followed_and_its_first_object_is_skipped(
     prefix: str, commands: Commands, tmp_path: Path
 ) -> None:
@@ -78,7 +147,9 @@ def test_a_source_that_restarts_is_followed_and_its_first_object_is_skipped(
     consumer.signal()
     assert consumer.wait() == 0, consumer.text
     (account,) = read_ledgers(ledger)
-    assert (str(account.processed), str(account.skipped)) == ("1-20", "0")
+    assert str(account.processed) == "1-20"
+    # A server that removes a record tells its clients first: a quick one may see it once more.
+    assert str(account.skipped) in ("0", "0,20")
 
 
 METADATA = """

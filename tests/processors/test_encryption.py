@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from pvapy_stream.processors.encryption import (
 from pvapy_stream.pva.structure import type_ids
 from pvapy_stream.testing import image_object, run_processor
 from tests.crypto.keyring import key, write_keys
-from tests.support import BIN, Commands, Source, image, status, wait_until
+from tests.support import Commands, Source, image, status, wait_until
 
 POINT = {"id": pva.LONG, "x": pva.DOUBLE, "tags": [pva.STRING], "s": {"n": [pva.INT]}}
 
@@ -326,15 +324,3 @@ def test_an_unreadable_key_ends_the_consumer_with_a_message(
     program = start(commands, "AdImageEncryptor", wrong, f"{prefix}image", f"{prefix}out")
     assert program.wait() != 0
     assert "is a private key where a public one is needed" in program.text
-
-
-def test_the_example_runs() -> None:
-    done = subprocess.run(
-        ["bash", Path(__file__).parents[2] / "examples" / "encrypt_between_sites.sh"],
-        env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=80,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "published 300, processed 300, missed 0, without a fate 0: OK" in done.stdout

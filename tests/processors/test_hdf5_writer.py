@@ -48,7 +48,6 @@ def test_the_incumbents_configuration(tmp_path: Path) -> None:
 
 def test_the_ledger_is_in_the_file(tmp_path: Path) -> None:
     made = run(tmp_path, nImagesPerFile=0, outputFileNameFormat="a.h5")
-    made.processor.account = made.ledger.to_dict
     for one in (*objects(1, 3), *objects(6, 8)):
         made.feed(one)
     assert made.finish().ok

@@ -164,7 +164,7 @@ def test_a_change_of_shape_begins_a_new_sum() -> None:
     result = run_processor(SumFrames, objects)
     assert [f.image.tolist() for f in result.frames] == [[[2, 2]] * 3]
     assert result.stats["nLeft"] == 1
-    assert "image changes: ids 0" in result.last_error
+    assert list(result.ledger.failed["image changes"]) == [0]
 
 
 def test_a_new_number_of_frames_counts_from_the_next_sum() -> None:

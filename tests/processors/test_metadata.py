@@ -373,7 +373,7 @@ def test_a_stream_with_real_ca_and_pva_channels(prefix: str, commands: Commands)
     channels = f"ca://{ca_name},pva://{pva_name}"
     commands(
         "sim", "-cn", f"{prefix}image", "-nx", "6", "-ny", "4", "-nf", "5", "-fps", "50",
-        "-mpv", channels, "--n-publish", "150", "--wait-for-clients", "1", "-shd", "20",
+        "-mpv", channels, "--n-publish", "150", "--wait-for-stages", f"{prefix}s", "-shd", "20",
     )  # fmt: skip
     args = json.dumps({"tolerance": 0.1, "holdTime": 1})
     consumer = commands(

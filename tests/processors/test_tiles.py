@@ -142,11 +142,10 @@ def test_a_missing_tile_is_counted_and_named() -> None:
     result = run.finish()
     assert [f.id for f in result.frames] == [4, 6]
     assert result.stats == {"nTiles": 11, "nStitched": 2, "nIncomplete": 1, "nRefused": 0}
-    # Told at stop: the exit code must not be that of a success.
-    assert list(result.errors) == ["stop"]
-    assert "tiles missing: ids 5" in result.last_error
+    assert result.errors == {"tiles missing": 1}
+    assert "object 5: tiles missing" in result.last_error
     assert "(0, 1)" in result.last_error
-    assert list(result.processor.late_failures.by_kind["tiles missing"]) == [5]
+    assert list(result.ledger.failed["tiles missing"]) == [5]
 
 
 def test_what_waits_is_bounded_and_given_up_at_stop() -> None:
@@ -154,7 +153,7 @@ def test_what_waits_is_bounded_and_given_up_at_stop() -> None:
     result = run_processor(TileStitcher, firsts, args={"maxPending": 4})
     assert result.stats["nIncomplete"] == 6
     assert result.processor.getStats()["nIncomplete"] == 10
-    assert list(result.processor.late_failures.by_kind["tiles missing"]) == list(range(10))
+    assert list(result.ledger.failed["tiles missing"]) == list(range(10))
 
 
 def fails_with(tiles: list[Any], words: str) -> None:

@@ -214,7 +214,8 @@ def test_pva_metadata_have_the_time_of_their_frame(prefix: str) -> None:
 def test_stop_ends_a_wait_for_clients_and_the_delays(prefix: str) -> None:
     for values in (
         {"wait_for_clients": 3},
-        {"wait_for_clients": 0, "start_delay": 60},
+        {"wait_for_stages": f"{prefix}nobody"},
+        {"start_delay": 60},
         {"n_publish": 1, "shutdown_delay": 60},
     ):
         running = Running(channel_name=f"{prefix}a", **values)
@@ -322,6 +323,7 @@ def _value(channel: pva.Channel) -> float | None:
         (["-if", "nowhere.npy"], 1, "error: nowhere.npy does not exist"),
         (["-mn", "5", "-mx", "4"], 2, "error: --minimum"),
         (["--wait-for-clients", "1", "--wait-timeout", "0.2"], 1, "0 of 1 clients"),
+        (["--wait-for-stages", "nobody", "--wait-timeout", "0.2"], 1, "nobody: no stage with"),
         (["-ll", "debug", "-lf", "/nowhere/log"], 2, "cannot write /nowhere/log"),
         (
             ["--ledger", "/nowhere/l.json", "-std", "0", "--n-publish", "1"],

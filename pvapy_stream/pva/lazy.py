@@ -1,0 +1,98 @@
+"""Objects that came without PVAccess: a PvObject is built when somebody wants one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pvapy_stream.errors import ObjectError
+from pvapy_stream.frame import Frame
+from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
+
+Build = Callable[[Frame], Any]
+
+
+class LazyObject:
+    """A frame on its way through a stage that can do without a PvObject.
+
+    What only PvObjects have (`getInt`, `toDict`, `set` …) works too, and builds one. The binding's
+    own functions take none of these: give them `pv_object(obj)`.
+
+    Attributes:
+        id: its id; None when only the PvObject tells.
+    """
+
+    __slots__ = ("_build", "_frame", "_object", "id")
+
+    def __init__(self, frame: Frame | None, build: Build | None = None) -> None:
+        self.id = frame.id if frame is not None else None
+        self._frame = frame
+        self._build = build
+        self._object: Any = None
+
+    @property
+    def frame(self) -> Frame:
+        """The frame; arrays are not copied.
+
+        Raises:
+            ObjectError: it is no image.
+        """
+        if self._frame is None:
+            self._frame = self._make_frame()
+        return self._frame
+
+    def _make_frame(self) -> Frame:
+        return to_frame(self.pv_object())
+
+    def pv_object(self) -> Any:
+        """The `pvaccess.PvObject`.
+
+        Raises:
+            ObjectError: none can be made of it.
+        """
+        if self._object is None:
+            self._object = self._make_object()
+        return self._object
+
+    def _make_object(self) -> Any:
+        return (self._build or ObjectBuilder().build)(self.frame)
+
+    def id_of(self, field: str) -> int | None:
+        """The id, if it is known without a PvObject."""
+        return self.id if field == "uniqueId" else None
+
+    def copy(self) -> LazyObject:
+        """Itself: it may be kept."""
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.pv_object(), name)
+
+    def __getitem__(self, field: str) -> Any:
+        return self.pv_object()[field]
+
+    def __setitem__(self, field: str, value: Any) -> None:
+        raise ObjectError(
+            f"field {field} cannot be set: the object is shared with others; set it in a copy"
+            " made with pvapy_stream.pva.lazy.pv_object(obj).copy()"
+        )
+
+
+def pv_object(obj: Any) -> Any:
+    """The `pvaccess.PvObject` of what a transport delivers.
+
+    Raises:
+        ObjectError: none can be made of it.
+    """
+    return obj.pv_object() if isinstance(obj, LazyObject) else obj
+
+
+def frame_of(obj: Any) -> Frame:
+    """A frame of a PvObject or of a `LazyObject`.
+
+    Raises:
+        ObjectError: it is no image.
+    """
+    return obj.frame if isinstance(obj, LazyObject) else to_frame(obj)

@@ -1,0 +1,75 @@
+"""The measurement before a run, with real streams."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pvapy_stream.preflight import queue_for
+from tests.support import Commands, Source, write_processor
+
+SLOW = """
+import time
+from pvapy_stream import FrameProcessor
+
+class Slow(FrameProcessor):
+    def process_frame(self, frame):
+        time.sleep(0.005)
+        return frame
+"""
+
+
+@pytest.mark.parametrize(
+    ("rate", "size", "expected"), [(100, 1000, 51), (1e6, 1000, 10_000), (10, 10**9, 2)]
+)
+def test_queues_bridge_the_pause_within_the_memory(rate: float, size: int, expected: int) -> None:
+    assert queue_for(rate, size, 0.5, 10**7) == expected
+
+
+def test_a_slow_processor_decides_and_a_second_consumer_helps(
+    commands: Commands, tmp_path: Path
+) -> None:
+    file = write_processor(tmp_path, SLOW)
+    program = commands(
+        "preflight", "-nx", "32", "-ny", "16", "-fps", "250", "-pf", file, "-pc", "Slow",
+        "-od", tmp_path, "--seconds", "0.5",
+    )  # fmt: skip
+    assert program.wait(60) == 0, program.text
+    rates = dict(re.findall(r"^  (.*?)\s+([\d,]+) frames/s", "".join(program.out), re.MULTILINE))
+    alone = float(rates["the processor alone"])
+    # It sleeps for 5 ms.
+    assert alone < 200
+    assert 40 < float(rates["one consumer, without loss"]) < 200
+    assert float(rates["2 consumers, without loss"]) == 250
+    assert "-nc 2 -dg share -dt uniqueId -sqs 64" in program.text
+    assert float(rates["the disk alone"].replace(",", "")) > 200
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["processor.py"]
+
+
+def test_a_rate_that_cannot_be_reached(source: Source, commands: Commands, tmp_path: Path) -> None:
+    file = write_processor(tmp_path, SLOW)
+    program = commands(
+        "preflight", "-ic", source.channel, "-fps", "5000", "-pf", file, "-pc", "Slow",
+        "--seconds", "0.3",
+    )  # fmt: skip
+    source.publish(range(1, 400), period=0.01)
+    assert program.wait(60) == 1, program.text
+    assert "Frames of 4x6 uint16, 48 bytes" in program.text
+    assert "the source sends" in program.text
+    assert "5000 frames/s were not reached with 2 consumers" in program.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-od", "/nowhere"], "cannot write to /nowhere"),
+        (["-pc", "pvapy_stream.processors.Region", "-pa", '{"x": 50}'], "does not take these"),
+        (["-pf", "a.py"], "--processor-file needs --processor-class"),
+    ],
+)
+def test_what_cannot_be_measured(commands: Commands, options: list[str], message: str) -> None:
+    program = commands("preflight", "-nx", "8", "-ny", "8", "--seconds", "0.1", *options)
+    assert program.wait(40) != 0
+    assert message in program.text

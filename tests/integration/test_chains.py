@@ -1,0 +1,153 @@
+"""The scripts of examples/chains: exact ids at every stage, and every pixel at the end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401 - so that compressed images can be read
+import numpy as np
+import pytest
+
+from pvapy_stream.ledger import Ledger, read_ledgers
+
+N = 90
+IDS = list(range(1, N + 1))
+SCRIPTS = Path(__file__).parents[2] / "examples" / "chains"
+
+
+class Chain:
+    """A script that ran, with its ledgers and files."""
+
+    def __init__(self, folder: Path, images: np.ndarray) -> None:
+        self.folder = folder
+        self.images = images
+
+    def ledgers(self, name: str) -> list[Ledger]:
+        """Ledgers of a program: one for each stage, or for each producer of a collector."""
+        return read_ledgers(self.folder / f"{name}.json")
+
+    def processed(self, name: str) -> list[list[int]]:
+        """Ids in each ledger of a program, that with the smallest first."""
+        return sorted(list(ledger.processed) for ledger in self.ledgers(name))
+
+    def saved(self, name: str) -> dict[str, Any]:
+        with h5py.File(self.folder / name) as file:
+            columns = {key: column[...] for key, column in _columns(file)}
+            return {"id": file["entry/data/id"][...].tolist(), "data": file["entry/data/data"][...],
+                    **columns}  # fmt: skip
+
+    def is_whole(self, name: str, work: Callable[[np.ndarray], np.ndarray] = lambda a: a) -> bool:
+        """Whether a file has all images, worked on as they should be, in the order of ids."""
+        saved = self.saved(name)
+        return saved["id"] == IDS and np.array_equal(
+            saved["data"], np.array([work(image) for image in self.images])
+        )
+
+
+def _columns(file: h5py.File) -> list[tuple[str, Any]]:
+    group = file.get("entry/attributes", {})
+    return [(name, group[name]["value"] if isinstance(group[name], h5py.Group) else group[name])
+            for name in group]  # fmt: skip
+
+
+@pytest.fixture
+def run(prefix: str, tmp_path: Path) -> Callable[[str], Chain]:
+    images = np.random.default_rng(7).integers(0, 60000, (N, 47, 65)).astype(np.uint16)
+    np.save(tmp_path / "frames.npy", images)
+
+    def run_script(name: str) -> Chain:
+        done = subprocess.run(
+            ["bash", SCRIPTS / f"{name}.sh"],
+            env={
+                **os.environ,
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "N": str(N),
+                "INPUT": str(tmp_path / "frames.npy"),
+                "PREFIX": prefix,
+                "WORK": str(tmp_path),
+            },
+            capture_output=True,
+            text=True,
+            timeout=80,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return Chain(tmp_path, images)
+
+    return run_script
+
+
+def halves(first: int) -> list[int]:
+    return list(range(first, N + 1, 2))
+
+
+def test_chain_of_consumers(run: Callable[[str], Chain]) -> None:
+    chain = run("chain_of_consumers")
+    for name in ("transpose", "bin", "write"):
+        assert chain.processed(name) == [IDS]
+
+    def work(image: np.ndarray) -> np.ndarray:
+        turned = image.T[:64, :46].astype(np.uint32)
+        return turned.reshape(32, 2, 23, 2).sum((1, 3))
+
+    assert chain.is_whole("binned.h5", work)
+
+
+def test_parallel_chains(run: Callable[[str], Chain]) -> None:
+    chain = run("parallel_chains")
+    assert chain.processed("transpose") == [halves(1), halves(2)]
+    assert chain.processed("write") == [halves(1), halves(2)]
+    assert not any(ledger.missed for ledger in chain.ledgers("write"))
+    assert sorted(chain.saved(f"half.{k}.h5")["id"] for k in (1, 2)) == [halves(1), halves(2)]
+    assert chain.is_whole("all.h5", np.transpose)
+
+
+def test_collector(run: Callable[[str], Chain]) -> None:
+    chain = run("collector")
+    # Runs of three in turn, whichever consumer is the first.
+    assert chain.processed("consumers") == [
+        [i for i in IDS if (i - 1) // 3 % 4 == k] for k in range(4)
+    ]
+    assert chain.processed("collector") == chain.processed("consumers")
+    assert chain.processed("write") == [IDS]
+    assert chain.is_whole("all.h5", np.transpose)
+
+
+def test_split_and_stitch(run: Callable[[str], Chain]) -> None:
+    chain = run("split_and_stitch")
+    assert chain.processed("split") == [IDS] * 4
+    assert chain.processed("stitch") == [IDS] * 4
+    assert chain.is_whole("whole.h5")
+
+
+@pytest.mark.parametrize("name", ["metadata_with_collector", "metadata_with_consumers"])
+def test_metadata(run: Callable[[str], Chain], name: str) -> None:
+    chain = run(name)
+    assert chain.processed("consumers") == [halves(1), halves(2)]
+    assert chain.is_whole("all.h5")
+    saved = chain.saved("all.h5")
+    for attribute in ("x", "y"):
+        values = saved[attribute]
+        assert len(values) == N
+        assert ((values >= 0) & (values <= 1)).all()
+        # Its own value for almost every image: both are published at 200 Hz.
+        assert len(np.unique(values)) > N / 2
+        assert (np.abs(saved[f"{attribute}:residual_us"]) <= 500_000).all()
+
+
+def test_saving(run: Callable[[str], Chain]) -> None:
+    chain = run("saving")
+    assert chain.processed("save") == [halves(1), halves(2)]
+    assert chain.is_whole("scan.h5")
+
+
+def test_encryption(run: Callable[[str], Chain]) -> None:
+    chain = run("encryption")
+    for name in ("beamline", "archive", "write"):
+        assert chain.processed(name) == [IDS]
+    assert chain.is_whole("plain.h5")

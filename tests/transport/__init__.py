@@ -1,0 +1,1 @@
+"""Every way in and out keeps one contract."""
