@@ -11,6 +11,7 @@
     ├── FileError                   a data file cannot be written or read
     ├── MonitorError                a monitor, its series, a report or a page cannot do its work
     ├── LedgerError                 a ledger cannot be read or written
+    ├── WorkflowError               a workflow, a project or one of its runs cannot go on
     └── CryptoError                 a key cannot be used, or an encrypted object is refused
 
 A message says what went wrong, where (channel, file, option), and what to do.
@@ -63,6 +64,10 @@ class LedgerError(PvapyStreamError):
 
 class MonitorError(PvapyStreamError):
     """A monitor, its series, a report or a page cannot do its work."""
+
+
+class WorkflowError(PvapyStreamError):
+    """A workflow, a project or one of its runs cannot go on."""
 
 
 class CryptoError(PvapyStreamError):

@@ -39,7 +39,16 @@ def load_processor_class(class_name: str, file: str | Path | None = None) -> typ
             or the class has no ``process`` method.
     """
     module, name = (
-        _module_from_file(Path(file), class_name) if file else _module_from_path(class_name)
+        (
+            load_file(
+                Path(file),
+                "processor file",
+                "; give the path of a Python file with --processor-file",
+            ),
+            class_name,
+        )
+        if file
+        else _module_from_path(class_name)
     )
     where = str(file) if file else module.__name__
     found = getattr(module, name, None)
@@ -60,19 +69,19 @@ def load_processor_class(class_name: str, file: str | Path | None = None) -> typ
     return found
 
 
-def _module_from_file(file: Path, class_name: str) -> tuple[ModuleType, str]:
+def load_file(file: Path, what: str = "file", hint: str = "") -> ModuleType:
+    """Execute a Python file anew.
+
+    Raises:
+        ProcessorError: it is missing, is no Python file, or fails.
+    """
     if not file.is_file():
-        raise ProcessorError(
-            f"processor file {file} does not exist; give the path of a Python file with"
-            " --processor-file"
-        )
+        raise ProcessorError(f"{what} {file} does not exist{hint}")
     # A new name for each load: a reloaded file must not find its old self in sys.modules.
     name = f"pvapy_stream_user_{file.stem}_{next(_file_modules)}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise ProcessorError(
-            f"processor file {file} is not a Python file (its name must end with .py)"
-        )
+        raise ProcessorError(f"{what} {file} is not a Python file (its name must end with .py)")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -82,9 +91,9 @@ def _module_from_file(file: Path, class_name: str) -> tuple[ModuleType, str]:
     except Exception as error:
         del sys.modules[name]
         raise ProcessorError(
-            f"processor file {file} fails to load: {type(error).__name__}: {error}"
+            f"{what} {file} fails to load: {type(error).__name__}: {error}"
         ) from error
-    return module, class_name
+    return module
 
 
 def _module_from_path(class_path: str) -> tuple[ModuleType, str]:

@@ -16,7 +16,7 @@ from pvapy_stream.monitor.metrics import served, stage_metrics
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.signals import run_until_signal
 
-_LEDGER_PERIOD = 1.0  # s; what a killed command may lose of its account
+_LEDGER_PERIOD = 1.0  # s; what a killed command may lose of its account, at most
 
 
 def run(settings: StageSettings) -> int:
@@ -48,13 +48,14 @@ class Board:
         self._ledgers: list[dict[str, Any]] = []
         self._file = settings.ledger
         self._written = 0.0
+        self._period = min(_LEDGER_PERIOD, settings.status_period)
         self._display = make_display(settings, console)
 
     def show(self, reports: Reports, ledgers: list[dict[str, Any]]) -> None:
         """Take the newest reports, and the accounts of all processes there have been."""
         self.reports, self._ledgers = reports, ledgers
         self._display.show(reports)
-        if self._file and time.monotonic() - self._written > _LEDGER_PERIOD:
+        if self._file and time.monotonic() - self._written > self._period:
             self._written = time.monotonic()
             write_ledgers(self._file, ledgers)
 

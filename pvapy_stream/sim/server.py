@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import pvaccess as pva
 
@@ -34,11 +34,31 @@ _LAST_TAKEN = 0.5  # s; least time that subscribers in shared memory get for the
 logger = logging.getLogger(__name__)
 
 
+class Gate(Protocol):
+    """Who says when to begin and when to go, instead of delays: a workflow.
+
+    Attributes:
+        finish: ends the publishing, as the number of frames does; set also after `stop`.
+    """
+
+    finish: threading.Event
+
+    def begin(self, stop: threading.Event) -> None:
+        """The channel is there; returns when the first frame is to be published."""
+
+    def end(self, stop: threading.Event) -> None:
+        """All is published; returns when everybody has it."""
+
+
 class SimServer:
     """A server that publishes frames on one channel, ids from 1 on.
 
     Until the first frame the channel holds an object with id 0, so what a client skips as its
     initial update is no frame.
+
+    Args:
+        settings: what was asked for.
+        gate: says when to begin and when to go, instead of clients and delays.
 
     Attributes:
         totals: what was published so far.
@@ -46,8 +66,9 @@ class SimServer:
         notify_failures: how often the notify channel could not be put to.
     """
 
-    def __init__(self, settings: SimulatorSettings) -> None:
+    def __init__(self, settings: SimulatorSettings, gate: Gate | None = None) -> None:
         self.settings = settings
+        self._gate = gate
         self.totals = Totals()
         self.ledger = Ledger(stage="sim", output_channel=settings.channel_name)
         self.notify_failures = 0
@@ -82,10 +103,16 @@ class SimServer:
             self._reporter.start()
             self._wait_for_start(feed, counter, stop)
             try:
-                self._publish(feed, way, publisher, metadata, stop)
+                finish = stop if self._gate is None else self._gate.finish
+                self._publish(feed, way, publisher, metadata, finish)
             finally:
                 self.totals.frame_bytes = feed.nbytes
-            self._let_clients_finish(publisher, stop)
+            if self._gate is not None:
+                self._write_ledger()
+                publisher.finish(_LAST_TAKEN)
+                self._gate.end(stop)
+            else:
+                self._let_clients_finish(publisher, stop)
         finally:
             feed.stop()
             publisher.stop()
@@ -113,6 +140,9 @@ class SimServer:
         ):
             self.notify_failures += 1
         feed.fill(stop)
+        if self._gate is not None:
+            self._gate.begin(stop)
+            return
         if not settings.wait_for_clients and not settings.wait_for_stages:
             stop.wait(max(0.0, start - time.monotonic()))
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import queue
 import threading
 import time
 from functools import partial
@@ -179,9 +180,19 @@ class MonitorReceiver:
     def newest(self, timeout: float) -> Any | None:
         if not self._connected:
             return None
+        answer: queue.SimpleQueue[Any | None] = queue.SimpleQueue()
+        # A thread of its own: the binding's get waits for ever, whatever its time limit, when the
+        # source goes between the connection of the channel and that of the get.
+        threading.Thread(target=self._ask, args=(timeout, answer), daemon=True).start()
+        try:
+            return answer.get(timeout=2 * timeout)
+        except queue.Empty:
+            return None
+
+    def _ask(self, timeout: float, answer: queue.SimpleQueue[Any | None]) -> None:
         try:
             probe = pva.Channel(self.channel, self._provider)
             probe.setTimeout(timeout)
-            return probe.get(self._probe)
+            answer.put(probe.get(self._probe))
         except pva.PvaException:
-            return None
+            answer.put(None)

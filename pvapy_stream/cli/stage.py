@@ -1,0 +1,114 @@
+"""A stage of a workflow as a program: it is told what to do on its standard input.
+
+The first line is JSON: the command, its settings, and a file for its state. Later lines are
+``go`` (a source may begin), ``finish`` (it publishes no more, but stays) and ``stop``. The end of
+the input means that the workflow is gone: the stage then stops in order, as at SIGTERM.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TextIO
+
+import msgspec
+
+from pvapy_stream import settings as models
+from pvapy_stream.cli.main import COMMANDS
+from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.settings import SimulatorSettings
+
+_READY, _DONE = "ready", "done"
+_END_LIMIT = 60.0  # s; from the word stop, or the end of the input, to our end
+
+
+def main() -> int:
+    """Run the stage that standard input tells."""
+    # The buffered reader of sys.stdin would hold its lock while the program ends.
+    told = os.fdopen(os.dup(0), encoding="utf-8")
+    order = msgspec.json.decode(told.readline())
+    orders = Orders(Path(order["state"]))
+    # A source waits for `go` in a thread that has no other way to be told.
+    threading.Thread(target=orders.listen, args=(told,), name="workflow", daemon=True).start()
+    # Ctrl-C reaches the whole process group; the workflow alone decides.
+    return exit_code(lambda: _run(order, orders))
+
+
+def _run(order: dict[str, Any], orders: Orders) -> int:
+    name = order["command"]
+    if "argv" in order:
+        return _module(name).main(order["argv"])
+    settings = getattr(models, order["settings_class"]).of(**order["settings"])
+    if isinstance(settings, SimulatorSettings):
+        return _simulate(settings, orders)
+    return _module(name).run(settings)
+
+
+def _module(command: str) -> ModuleType:
+    found = COMMANDS.get(command)
+    return importlib.import_module(f"pvapy_stream.cli.{found.module if found else command}")
+
+
+def _simulate(settings: SimulatorSettings, orders: Orders) -> int:
+    from pvapy_stream.logs import configure_logging
+    from pvapy_stream.signals import run_until_signal
+    from pvapy_stream.sim.server import SimServer
+
+    configure_logging(settings)
+    return run_until_signal(SimServer(settings, orders).run)
+
+
+class Orders:
+    """What the workflow says; the gate of a source.
+
+    Args:
+        state: file that tells the workflow how far a source is.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._go = threading.Event()
+        self.finish = threading.Event()
+
+    def listen(self, told: TextIO) -> None:
+        """Obey until the end of the input."""
+        for line in told:
+            if line.strip() == "go":
+                self._go.set()
+            elif line.strip() == "finish":
+                self.finish.set()
+            elif line.strip() == "stop":
+                break
+        else:
+            sys.stderr.write("the workflow is gone; stopping\n")
+        os.kill(os.getpid(), signal.SIGTERM)
+        # A workflow that is there would end us by force; one that is gone cannot.
+        time.sleep(_END_LIMIT)
+        sys.stderr.write(f"no end within {_END_LIMIT:g} s; ending by force\n")
+        os._exit(1)
+
+    def begin(self, stop: threading.Event) -> None:
+        threading.Thread(target=self._finish_after, args=(stop,), daemon=True).start()
+        self._state.write_text(_READY)
+        while not self.finish.is_set() and not self._go.wait(0.02):
+            pass
+
+    def _finish_after(self, stop: threading.Event) -> None:
+        while not stop.wait(60):
+            pass
+        self.finish.set()
+
+    def end(self, stop: threading.Event) -> None:
+        self._state.write_text(_DONE)
+        while not stop.wait(60):
+            pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

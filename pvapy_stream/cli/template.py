@@ -1,0 +1,119 @@
+"""``pvapy-stream template``."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+import threading
+import time
+import webbrowser
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from pvapy_stream.cli.options import plain_parser
+from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.cli.workflow import add_cluster_option, run_project
+from pvapy_stream.errors import SettingsError
+from pvapy_stream.logs import configure_logging
+from pvapy_stream.settings import LoggingSettings
+from pvapy_stream.signals import run_until_signal
+from pvapy_stream.workflow.project import Project
+from pvapy_stream.workflow.template import Template
+
+_EPILOG = """\
+examples:
+  pvapy-stream template detector_to_disk
+  pvapy-stream template my.json.template frames=1000 rate=50 folder=/data
+  pvapy-stream template detector_to_disk --defaults --project night_1
+With all fields given as alias=value, or with --defaults, it runs at once; otherwise a form opens
+in the browser. exit codes: 0 all well; 1 a protocol failed, or frames were lost; 2 wrong values
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's parser."""
+    made = plain_parser(
+        "pvapy-stream template", "Fill in a template of a workflow, and run it.", _EPILOG
+    )
+    made.add_argument("file", nargs="?", help="*.json.template, or the name of a ready one")
+    made.add_argument("values", nargs="*", metavar="ALIAS=VALUE", help="of a field")
+    made.add_argument("--list", action="store_true", help="name the templates that are ready")
+    made.add_argument("--defaults", action="store_true", help="take defaults where none is given")
+    made.add_argument("--project", metavar="NAME", help="name of the project [default NAME-TIME]")
+    made.add_argument("--location", metavar="DIR", type=Path, help="folder to make it in")
+    made.add_argument("--host", default="127.0.0.1", help="the form is served here [127.0.0.1]")
+    made.add_argument("--port", type=int, default=0, help="and here; 0: a free one [default 0]")
+    made.add_argument("--no-browser", action="store_true", help="only print the form's address")
+    add_cluster_option(made)
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    made = parser()
+    options = made.parse_intermixed_args(argv)
+    configure_logging(LoggingSettings.of())
+    if options.list:
+        for name in ready():
+            sys.stdout.write(f"{name:<28}{Template.read(ready()[name]).description}\n")
+        return 0
+    if not options.file:
+        made.error("name a template; --list tells those that are ready")
+    return exit_code(lambda: run(options))
+
+
+def ready() -> dict[str, Path]:
+    """Templates that come with the package, by name."""
+    folder = Path(str(files("pvapy_stream.workflow") / "templates"))
+    return {path.name.partition(".")[0]: path for path in sorted(folder.glob("*.template"))}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fill in the template, from the words given or from the form, and run it.
+
+    Raises:
+        PvapyStreamError: the template or a value is wrong.
+    """
+    template = Template.read(ready().get(options.file, Path(options.file)))
+    given: dict[str, str] = {}
+    for word in options.values:
+        alias, equals, value = word.partition("=")
+        if not equals:
+            raise SettingsError(f"{word!r} is no value of a field; write it as alias=value")
+        given[alias] = value
+    name = options.project or f"{template.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    complete = options.defaults or template.fields.keys() <= given.keys()
+    values, problems = template.parse_values(given, defaults=True)
+    if problems:
+        raise SettingsError("; ".join(problems))
+    if not complete:
+        return _serve(template, name, options)
+    project = Project.create(name, template.fill(values), options.location)
+    try:
+        return run_project(project, options.cluster)
+    finally:
+        project.close()
+
+
+def _serve(template: Template, name: str, options: argparse.Namespace) -> int:
+    from pvapy_stream.workflow.form import FormApp, serve
+
+    form = FormApp(template, name, options.location)
+    port = options.port or _free_port(options.host)
+    address = f"http://{options.host}:{port}/"
+    sys.stdout.write(f"The form of {template.name} is at {address}  (Ctrl-C ends it)\n")
+    sys.stdout.flush()
+    if not options.no_browser:
+        opener = threading.Timer(1.0, webbrowser.open, [address])
+        opener.daemon = True
+        opener.start()
+    run_until_signal(lambda stop: serve(form, options.host, port, stop))
+    return 0
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]

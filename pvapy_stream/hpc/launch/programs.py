@@ -1,0 +1,189 @@
+"""Stages as programs of their own, told what to do on their standard input."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from pvapy_stream.errors import LedgerError
+from pvapy_stream.ledger import Ledger, read_ledgers
+
+_TAIL = 4096  # bytes of the log that are shown
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramSpec:
+    """What a program is: plain values only, so that it crosses to another host.
+
+    Attributes:
+        name: such as ``workers-2``; names its files.
+        command: a command of ``pvapy-stream``.
+        settings_class: its settings model, and `settings` the values; or
+        argv: its arguments.
+        env: what is set in its environment.
+        has_ledger: whether it accounts for ids.
+        place: name or address of the worker it must run on; "" for any.
+    """
+
+    name: str
+    command: str
+    settings_class: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    argv: tuple[str, ...] | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    has_ledger: bool = True
+    place: str = ""
+
+
+class Program(Protocol):
+    """A program that was started."""
+
+    pid: int
+    host: str
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        ...
+
+    def tell(self, word: str) -> None:
+        """Send it a word: go or stop."""
+
+    def kill(self) -> None:
+        """End it by force."""
+
+    def state(self) -> str:
+        """What a source says: ready or done; "" before."""
+        ...
+
+    def ledgers(self) -> list[Ledger] | None:
+        """Its account as last written; None before the first."""
+        ...
+
+    def log_tail(self) -> str:
+        """The last lines of its log."""
+        ...
+
+
+class Launcher(Protocol):
+    """Where programs are started.
+
+    Attributes:
+        address: of a cluster that runs steps too; "" for this machine.
+    """
+
+    address: str
+
+    def start(self, spec: ProgramSpec, folder: Path, incarnation: int) -> Program:
+        """Start a program whose files are in a folder."""
+        ...
+
+    def close(self) -> None:
+        """Give back what was used."""
+
+
+class LocalProgram:
+    """A program on this machine.
+
+    Args:
+        spec: what it is.
+        folder: where its log, ledger and state are.
+        incarnation: how often it was started, itself included; each has a ledger of its own.
+    """
+
+    host = "localhost"
+
+    def __init__(self, spec: ProgramSpec, folder: Path, incarnation: int) -> None:
+        base = f"{spec.name}.{incarnation}"
+        self._log = folder / "logs" / f"{spec.name}.log"
+        self.ledger = folder / "extra" / f"{base}.ledger.json"
+        self._state = folder / "tmp" / f"{base}.state"
+        for file in (self._log, self.ledger, self._state):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        # Of an earlier run in this folder.
+        self.ledger.unlink(missing_ok=True)
+        self._state.unlink(missing_ok=True)
+        order: dict[str, Any] = {"command": spec.command, "state": str(self._state)}
+        if spec.argv is not None:
+            order["argv"] = list(spec.argv)
+        else:
+            order["settings_class"] = spec.settings_class
+            order["settings"] = dict(spec.settings)
+            if spec.has_ledger:
+                order["settings"]["ledger"] = str(self.ledger)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pvapy_stream.cli.stage"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **spec.env},
+                # Ctrl-C at the terminal is for the workflow, which then stops its stages in order.
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+        self._send(msgspec.json.encode(order) + b"\n")
+
+    def _send(self, line: bytes) -> None:
+        pipe = self._process.stdin
+        if pipe is not None:
+            with contextlib.suppress(OSError, ValueError):
+                pipe.write(line)
+                pipe.flush()
+
+    def poll(self) -> int | None:
+        code = self._process.poll()
+        if code is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        return code
+
+    def tell(self, word: str) -> None:
+        self._send(word.encode() + b"\n")
+
+    def kill(self) -> None:
+        # Its own children too: a writer of several files has them.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait(10)
+        self.poll()
+
+    def state(self) -> str:
+        try:
+            return self._state.read_text()
+        except OSError:
+            return ""
+
+    def ledgers(self) -> list[Ledger] | None:
+        try:
+            return read_ledgers(self.ledger)
+        except LedgerError:
+            return None
+
+    def log_tail(self) -> str:
+        try:
+            with self._log.open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
+                return log.read().decode(errors="replace")
+        except OSError:
+            return ""
+
+
+class LocalPrograms:
+    """Starts programs on this machine."""
+
+    address = ""
+
+    def start(self, spec: ProgramSpec, folder: Path, incarnation: int) -> LocalProgram:
+        return LocalProgram(spec, folder, incarnation)
+
+    def close(self) -> None:
+        """Nothing is used."""

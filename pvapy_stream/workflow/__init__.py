@@ -1,0 +1,83 @@
+"""Workflows: protocols of steps and of streaming stages, in one graph.
+
+flow = Workflow("save")
+detector = flow.add(Simulator(n_publish=1000), "detector")
+mirror = flow.add(Mirror(input=detector["output"]), "mirror")
+flow.add(Writer(input=mirror["output"], output="scan.h5"), "disk")
+outcome = run_workflow(flow, "my_run")
+"""
+
+from pvapy_stream.workflow.files import read_workflow, to_json, to_yaml
+from pvapy_stream.workflow.graph import Node, Workflow
+from pvapy_stream.workflow.kinds import Collector, Command, Consumer, Mirror, Simulator, Writer
+from pvapy_stream.workflow.params import (
+    Boolean,
+    Enum,
+    File,
+    Float,
+    Folder,
+    Form,
+    Int,
+    Label,
+    MultiPointer,
+    NumericList,
+    NumericRange,
+    Param,
+    Path,
+    Pointer,
+    String,
+    Text,
+)
+from pvapy_stream.workflow.project import Project
+from pvapy_stream.workflow.protocol import Protocol
+from pvapy_stream.workflow.scheduler import Outcome, Scheduler, run_workflow
+from pvapy_stream.workflow.sets import StreamSet, StreamState
+from pvapy_stream.workflow.steps import State, Step
+from pvapy_stream.workflow.validators import GE, GT, LE, LT, Format, NonEmpty, Positive, Range
+
+__all__ = [
+    "GE",
+    "GT",
+    "LE",
+    "LT",
+    "Boolean",
+    "Collector",
+    "Command",
+    "Consumer",
+    "Enum",
+    "File",
+    "Float",
+    "Folder",
+    "Form",
+    "Format",
+    "Int",
+    "Label",
+    "Mirror",
+    "MultiPointer",
+    "Node",
+    "NonEmpty",
+    "NumericList",
+    "NumericRange",
+    "Outcome",
+    "Param",
+    "Path",
+    "Pointer",
+    "Positive",
+    "Project",
+    "Protocol",
+    "Range",
+    "Scheduler",
+    "Simulator",
+    "State",
+    "Step",
+    "StreamSet",
+    "StreamState",
+    "String",
+    "Text",
+    "Workflow",
+    "Writer",
+    "read_workflow",
+    "run_workflow",
+    "to_json",
+    "to_yaml",
+]

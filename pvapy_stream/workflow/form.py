@@ -1,0 +1,163 @@
+"""The web form of a template: fill in, check, make the project, schedule it, watch it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.plugins import require
+from pvapy_stream.workflow.project import Project
+from pvapy_stream.workflow.stages import Setting
+from pvapy_stream.workflow.template import Template
+
+
+class FormApp:
+    """What stands behind the pages of a form.
+
+    Args:
+        template: to be filled in.
+        project: name that is proposed.
+        location: folder the project is made in.
+    """
+
+    def __init__(self, template: Template, project: str, location: Path | None = None) -> None:
+        self.template = template
+        self._proposed = project
+        self._location = location
+        self._lock = threading.Lock()
+        self.project: Project | None = None
+        self.scheduler: subprocess.Popen[bytes] | None = None
+        self.ended = threading.Event()
+
+    def page(self) -> str:
+        """The form."""
+        jinja2 = require("jinja2", "web")
+        source = (files("pvapy_stream.workflow") / "pages" / "form.html").read_text()
+        environment = jinja2.Environment(autoescape=True)
+        return environment.from_string(source).render(
+            template=self.template,
+            project=self._proposed,
+            fields=[self._field(alias) for alias in self.template.fields],
+        )
+
+    def _field(self, alias: str) -> tuple[Any, ...]:
+        param = self.template.param(alias)
+        choices: Any = ()
+        if isinstance(param, Setting) or hasattr(param, "choices"):
+            choices = getattr(param, "choices", ())
+        return alias, self.template.fields[alias], param.help if param else "", choices
+
+    def check(self, given: dict[str, Any]) -> dict[str, Any]:
+        """What is wrong with values, and which fields are to be shown."""
+        given = {name: value for name, value in given.items() if name != "project"}
+        values, problems = self.template.parse_values(given)
+        if problems:
+            return {"problems": problems, "visible": None}
+        try:
+            problems = self.template.fill(values).problems()
+            return {"problems": problems, "visible": sorted(self.template.visible(values))}
+        except PvapyStreamError as error:
+            return {"problems": [str(error)], "visible": None}
+
+    def start(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Make the project and schedule it, in a process that goes on without us."""
+        answer = self.check(given)
+        if answer["problems"]:
+            return answer
+        values, _ = self.template.parse_values({k: v for k, v in given.items() if k != "project"})
+        with self._lock:
+            if self.scheduler is not None and self.scheduler.poll() is None:
+                return {"problems": ["a project of this form runs already"], "visible": None}
+            try:
+                flow = self.template.fill(values)
+                name = str(given.get("project") or self._proposed)
+                self.project = Project.create(name, flow, self._location)
+            except PvapyStreamError as error:
+                return {"problems": [str(error)], "visible": answer["visible"]}
+            folder = self.project.folder
+            with (folder / "scheduler.log").open("wb") as log:
+                self.scheduler = subprocess.Popen(
+                    [
+                        sys.executable,
+                        "-m",
+                        "pvapy_stream.cli.main",
+                        "schedule-project",
+                        str(folder),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        return {"problems": [], "visible": answer["visible"]}
+
+    def status(self) -> dict[str, Any]:
+        """How the project does."""
+        if self.project is None or self.scheduler is None:
+            return {"state": "not started", "protocols": [], "ended": True}
+        code = self.scheduler.poll()
+        rows = [
+            {"label": row.label, "state": row.state.value, "error": row.error}
+            for row in self.project.protocols()
+        ]
+        if code is None:
+            state = f"Project {self.project.name} runs"
+        else:
+            how = "has finished" if code == 0 else "has ended, and not all went well"
+            state = f"Project {self.project.name} {how}; see {self.project.folder}"
+            self.ended.set()
+        return {"state": state, "protocols": rows, "ended": code is not None}
+
+
+def make_app(form: FormApp) -> Any:
+    """The web application.
+
+    Raises:
+        MissingExtraError: FastAPI is not installed.
+    """
+    fastapi = require("fastapi", "web")
+    responses = require("fastapi.responses", "web")
+    app = fastapi.FastAPI(title=form.template.name, docs_url=None, redoc_url=None)
+    body = fastapi.Body()
+    page = responses.HTMLResponse
+
+    def index() -> str:
+        return form.page()
+
+    def check(given: dict[str, Any] = body) -> dict[str, Any]:
+        return form.check(given)
+
+    def start(given: dict[str, Any] = body) -> dict[str, Any]:
+        return form.start(given)
+
+    app.get("/", response_class=page)(index)
+    app.post("/check")(check)
+    app.post("/start")(start)
+    app.get("/status")(form.status)
+    return app
+
+
+def serve(form: FormApp, host: str, port: int, stop: threading.Event) -> None:
+    """Serve the form until `stop` is set.
+
+    Raises:
+        MissingExtraError: uvicorn is not installed.
+    """
+    uvicorn = require("uvicorn", "web")
+    config = uvicorn.Config(make_app(form), host=host, port=port, log_level="warning")
+    server = uvicorn.Server(config)
+    # Signals are ours: the command's.
+    thread = threading.Thread(target=server.run, name="form", daemon=True)
+    thread.start()
+    while thread.is_alive() and not stop.wait(0.2):
+        pass
+    server.should_exit = True
+    deadline = time.monotonic() + 5
+    while thread.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.05)

@@ -1,0 +1,335 @@
+"""Parameters of protocols: typed, in sections and groups, with conditions and validators."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any, ClassVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from pvapy_stream.errors import SettingsError
+from pvapy_stream.workflow.conditions import holds
+from pvapy_stream.workflow.validators import Validator
+
+NORMAL, ADVANCED, EXPERT = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter; its subclasses are the types.
+
+    Attributes:
+        default: value when none is given.
+        label: name for people; made from the name when empty.
+        condition: expression over other parameters; while it is false, nothing is validated.
+        important: shown with emphasis.
+        expert_level: 0 normal, 1 advanced, 2 expert.
+        validators: called with the value, each returns a list of errors.
+        allows_null: whether the value may be missing.
+    """
+
+    default: Any = None
+    label: str = ""
+    help: str = ""
+    condition: str = ""
+    important: bool = False
+    expert_level: int = NORMAL
+    validators: tuple[Validator, ...] = ()
+    allows_null: bool = False
+
+    kind: ClassVar[str] = "string"
+    type: ClassVar[Any] = str
+    empty_is_null: ClassVar[bool] = True
+
+    def parse(self, value: Any) -> Any:
+        """The value in its type.
+
+        Raises:
+            ValueError: it has another type, or is missing.
+        """
+        if value is None or (value == "" and self.empty_is_null):
+            if self.allows_null:
+                return None
+            raise ValueError("is missing; give a value")
+        return self.convert(value)
+
+    def convert(self, value: Any) -> Any:
+        """A value that is not missing, in its type."""
+        try:
+            return _adapter(self.type).validate_python(value)
+        except ValidationError as error:
+            words = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(f"{words} (given {value!r})") from error
+
+    def problems(self, value: Any) -> list[str]:
+        """What is wrong with a value of the right type."""
+        if value is None:
+            return []
+        return [problem for validator in self.validators for problem in validator(value)]
+
+    def schema(self) -> dict[str, Any]:
+        """JSON schema for editors."""
+        plain = _adapter(self.type).json_schema()
+        if self.allows_null:
+            plain = {"anyOf": [plain, {"type": "null"}]}
+        return plain
+
+
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
+
+
+class String(Param):
+    """One line of text."""
+
+    empty_is_null = False
+
+    def convert(self, value: Any) -> str:
+        if isinstance(value, (dict, list, bool)):
+            raise ValueError(f"must be text (given {value!r})")
+        return str(value)
+
+
+class Text(String):
+    """Several lines of text."""
+
+    kind = "text"
+
+
+class Path(String):
+    """Name of a file or folder, which need not exist."""
+
+    kind = "path"
+
+
+class File(Path):
+    """Name of a file that exists."""
+
+    kind = "file"
+    empty_is_null = True
+
+    def problems(self, value: Any) -> list[str]:
+        missing = value is not None and not FilePath(value).is_file()
+        return [f"file {value} does not exist"] if missing else super().problems(value)
+
+
+class Folder(Path):
+    """Name of a folder that exists."""
+
+    kind = "folder"
+    empty_is_null = True
+
+    def problems(self, value: Any) -> list[str]:
+        missing = value is not None and not FilePath(value).is_dir()
+        return [f"folder {value} does not exist"] if missing else super().problems(value)
+
+
+class Int(Param):
+    """A whole number."""
+
+    kind = "int"
+    type = int
+
+
+class Float(Param):
+    """A number."""
+
+    kind = "float"
+    type = float
+
+
+class Boolean(Param):
+    """Yes or no."""
+
+    kind = "boolean"
+    type = bool
+
+
+@dataclass(frozen=True)
+class Enum(Param):
+    """One of several choices, given by name or by number from 0 on."""
+
+    choices: tuple[str, ...] = ()
+
+    kind = "enum"
+
+    def convert(self, value: Any) -> str:
+        if str(value) in self.choices:
+            return str(value)
+        if str(value).isdecimal() and int(value) < len(self.choices):
+            return self.choices[int(value)]
+        near = difflib.get_close_matches(str(value), self.choices, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"must be one of {', '.join(self.choices)}{hint} (given {value!r})")
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": list(self.choices)}
+
+
+@dataclass(frozen=True)
+class Pointer(Param):
+    """An output of another protocol.
+
+    Attributes:
+        accepts: kind of output, ``set``, ``stream`` or ``file``; "" for any.
+    """
+
+    accepts: str = ""
+
+    kind = "pointer"
+
+    def convert(self, value: Any) -> Any:
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": r"^[^.]+\.[^.]+$"}
+
+
+@dataclass(frozen=True)
+class MultiPointer(Pointer):
+    """Outputs of several other protocols."""
+
+    kind = "multi-pointer"
+
+    def convert(self, value: Any) -> list[Any]:
+        return list(value) if isinstance(value, (list, tuple)) else [value]
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": super().schema()}
+
+
+class NumericList(Param):
+    """Numbers; ``3x5 7`` is 5 5 5 7."""
+
+    kind = "numeric list"
+
+    def convert(self, value: Any) -> list[float]:
+        parts = value if isinstance(value, list) else re.split(r"[\s,]+", str(value).strip())
+        numbers: list[float] = []
+        for part in parts:
+            times, cross, number = str(part).rpartition("x")
+            try:
+                numbers += [_number(number)] * (int(times) if cross else 1)
+            except ValueError as error:
+                raise ValueError(f"{part!r} is no number; write it like '3x5 7'") from error
+        return numbers
+
+
+class NumericRange(Param):
+    """Whole numbers; ``1,5-8`` is 1 5 6 7 8."""
+
+    kind = "numeric range"
+
+    def convert(self, value: Any) -> list[int]:
+        if isinstance(value, list):
+            return [int(part) for part in value]
+        numbers: list[int] = []
+        for part in re.split(r"[\s,]+", str(value).strip()):
+            found = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+            if not found or int(found[2] or found[1]) < int(found[1]):
+                raise ValueError(f"{part!r} is no range; write it like '1,5-8'")
+            numbers += range(int(found[1]), int(found[2] or found[1]) + 1)
+        return numbers
+
+
+class Label(Param):
+    """Words in the form; no value."""
+
+    kind = "label"
+
+    def parse(self, value: Any) -> None:
+        return None
+
+
+def _number(text: str) -> float:
+    return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
+
+
+@dataclass
+class Form:
+    """The parameters of a protocol, in order.
+
+    Attributes:
+        params: by name.
+        sections: name of the section of each parameter.
+        groups: name of the group of each parameter, "" for none.
+    """
+
+    params: dict[str, Param] = field(default_factory=dict)
+    sections: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+    _section: str = "Input"
+    _group: str = ""
+
+    def section(self, name: str) -> Form:
+        """What is added from now on stands in this section."""
+        self._section, self._group = name, ""
+        return self
+
+    def group(self, name: str) -> Form:
+        """What is added from now on stands in this group of the section."""
+        self._group = name
+        return self
+
+    def add(self, name: str, param: Param) -> Form:
+        """Add a parameter.
+
+        Raises:
+            SettingsError: the name is taken, or is no name.
+        """
+        if name in self.params or not name.isidentifier():
+            why = "is defined twice" if name in self.params else "is no name of a parameter"
+            raise SettingsError(f"{name!r} {why}")
+        self.params[name] = param
+        self.sections[name], self.groups[name] = self._section, self._group
+        return self
+
+    def label(self, name: str) -> str:
+        """What a parameter is called in messages and forms."""
+        return self.params[name].label or name.replace("_", " ").capitalize()
+
+    def pointers(self) -> dict[str, Pointer]:
+        """Parameters that point to outputs, by name."""
+        return {name: p for name, p in self.params.items() if isinstance(p, Pointer)}
+
+    def check_names(self, given: Iterable[str], where: str) -> list[str]:
+        """Problems with names that are no parameters, each with the nearest known name."""
+        problems: list[str] = []
+        for name in given:
+            if name not in self.params:
+                near = difflib.get_close_matches(name, self.params, 1, 0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.params)}"
+                problems.append(f"{where} has no parameter {name!r}; {hint}")
+        return problems
+
+    def evaluate(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """All values in their types, and what is wrong with them, label first."""
+        values = {n: p.default for n, p in self.params.items()}
+        problems: dict[str, str] = {}
+        for name, param in self.params.items():
+            try:
+                values[name] = param.parse(given.get(name, param.default))
+            except ValueError as error:
+                problems[name] = f"{self.label(name)}: {error}"
+        found: list[str] = []
+        for name, param in self.params.items():
+            if not holds(param.condition, values):
+                continue
+            if name in problems:
+                found.append(problems[name])
+            else:
+                found += [f"{self.label(name)}: {p}" for p in param.problems(values[name])]
+        return values, found
+
+    def visible(self, values: Mapping[str, Any]) -> set[str]:
+        """Parameters whose conditions hold."""
+        return {n for n, p in self.params.items() if holds(p.condition, values)}

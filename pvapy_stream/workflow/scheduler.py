@@ -1,0 +1,302 @@
+"""Runs a project: starts each protocol when what it needs is there, and ends in order."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pvapy_stream.audit import AuditResult
+from pvapy_stream.errors import PvapyStreamError, SettingsError, WorkflowError
+from pvapy_stream.hpc.launch.programs import Launcher, LocalPrograms
+from pvapy_stream.workflow.graph import Node, Workflow
+from pvapy_stream.workflow.kinds import Command
+from pvapy_stream.workflow.project import Project
+from pvapy_stream.workflow.stages import Site
+from pvapy_stream.workflow.steps import ENDED, State
+from pvapy_stream.workflow.units import CommandUnit, StepUnit, StreamUnit, resolve
+
+_TICK = 0.1  # s
+_STATUS_PERIOD = 0.5  # s
+_STOP_LIMIT = 60.0  # s; from a stop to the end of the last protocol of steps
+
+Say = Callable[[str], None]
+Unit = StreamUnit | StepUnit
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a project's run went.
+
+    Attributes:
+        problems: why it is no success, a sentence each.
+        audits: the fate of all ids, for each group of connected stages.
+    """
+
+    problems: tuple[str, ...]
+    audits: tuple[AuditResult, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems and all(audit.ok for audit in self.audits)
+
+
+class Scheduler:
+    """Runs the protocols of a project.
+
+    Args:
+        project: what to run.
+        ignore: labels of protocols that are left out.
+        launcher: where programs are started; this machine when not given.
+        say: takes a line about what happens.
+
+    Raises:
+        SettingsError: the workflow is wrong.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        ignore: Iterable[str] = (),
+        launcher: Launcher | None = None,
+        say: Say = lambda _: None,
+    ) -> None:
+        self.project = project
+        self.flow: Workflow = project.workflow()
+        self.flow.check()
+        self._ignored = set(ignore)
+        for label in self._ignored:
+            self.flow_node(label)
+        self._launcher = launcher or LocalPrograms()
+        self._say = say
+        prefix = self.flow.channels or f"wf{uuid.uuid4().hex[:6]}:"
+        self._site = Site(prefix, project.folder, self.flow.sources)
+        self._waiting: list[Unit] = []
+        self._running: list[Unit] = []
+        self._at_work: list[Unit] = []
+        self._ended: list[Unit] = []
+
+    def flow_node(self, label: str) -> Node:
+        """A protocol by its label.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        if label not in self.flow.nodes:
+            raise SettingsError(
+                f"there is no protocol {label!r}; labels are {', '.join(self.flow.nodes)}"
+            )
+        return self.flow.nodes[label]
+
+    def run(self, stop: threading.Event) -> Outcome:
+        """Run until all has ended or `stop` is set; then everything is ended in order.
+
+        Raises:
+            WorkflowError: another process runs the project, or its database fails.
+        """
+        with self.project.scheduling():
+            self._waiting = self._units()
+            if not self._waiting:
+                self._say("everything has finished already; nothing to do")
+            for unit in self._waiting:
+                for label in unit.labels:
+                    self.project.set_state(label, State.SCHEDULED)
+            try:
+                self._loop(stop)
+            finally:
+                self._end()
+            return self._outcome()
+
+    # -- what is to be run -----------------------------------------------------------------------
+
+    def _units(self) -> list[Unit]:
+        todo = {
+            row.label
+            for row in self.project.protocols()
+            if row.state is not State.FINISHED and row.label not in self._ignored
+        }
+        for node in self.flow.in_order():
+            # Whose inputs go on, goes on too: it takes what is new.
+            if todo & set(node.sources()) and node.label not in self._ignored:
+                todo.add(node.label)
+        units: list[Unit] = []
+        for nodes in self._groups():
+            if not todo & {node.label for node in nodes}:
+                continue
+            first = nodes[0]
+            if issubclass(first.kind, Command):
+                units.append(
+                    CommandUnit(self.project, first, self._site, self._launcher, self._say)
+                )
+            elif first.is_stage:
+                kept = [node for node in nodes if node.label not in self._ignored]
+                units.append(
+                    StreamUnit(self.project, self.flow, kept, self._site, self._launcher, self._say)
+                )
+            else:
+                units.append(StepUnit(self.project, first, self._launcher, self._say))
+        return units
+
+    def _groups(self) -> list[list[Node]]:
+        """Stages that are connected, together; each other protocol alone."""
+        group_of: dict[str, list[Node]] = {}
+        groups: list[list[Node]] = []
+        for node in self.flow.in_order():
+            upstream = self.flow.follows(node) if node.is_stage else ""
+            if upstream:
+                group = group_of[upstream]
+                group.append(node)
+            else:
+                group = [node]
+                groups.append(group)
+            group_of[node.label] = group
+        return groups
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def _loop(self, stop: threading.Event) -> None:
+        next_status = 0.0
+        while not stop.is_set():
+            for unit in list(self._waiting):
+                self._start_if_ready(unit)
+            self._look_after()
+            if time.monotonic() >= next_status:
+                next_status = time.monotonic() + _STATUS_PERIOD
+                self._write_status("running")
+            main = [u for u in self._waiting + self._running if not isinstance(u, CommandUnit)]
+            if not main and (self._ended or not self._running):
+                return
+            stop.wait(_TICK)
+        self._say("asked to stop")
+
+    def _start_if_ready(self, unit: Unit) -> None:
+        try:
+            # Stages of one unit start together, whatever they wait for among themselves.
+            within = self._ignored | set(unit.labels)
+            if not all(self._ready(self.flow.nodes[label], within) for label in unit.labels):
+                return
+            for label in unit.labels:
+                self.project.set_state(label, State.LAUNCHED)
+            unit.start()
+        except PvapyStreamError as error:
+            self._waiting.remove(unit)
+            for label in unit.labels:
+                self.project.set_state(label, State.FAILED, str(error))
+                self._say(f"{label}: {error}")
+            unit.problems.append(f"{', '.join(unit.labels)}: {error}")
+            self._ended.append(unit)
+            return
+        self._waiting.remove(unit)
+        self._running.append(unit)
+        self._say(f"{', '.join(unit.labels)}: started")
+
+    def _ready(self, node: Node, not_waited_for: set[str]) -> bool:
+        """Whether all that a protocol waits for has ended, and its inputs are there."""
+        for label in node.after:
+            if label not in not_waited_for and self.project.state_of(label) not in ENDED:
+                return False
+        if node.is_stage:
+            return True
+        pointers = [to for _, _, to in node.pointers()]
+        begun = {label for unit in self._at_work + self._ended for label in unit.labels}
+        planned = {label for unit in self._waiting + self._running for label in unit.labels}
+        if (planned - begun) & set(node.sources()):
+            # Its outputs may be those of an earlier run, which it is about to continue.
+            return False
+        for to in pointers:
+            label = str(to).partition(".")[0]
+            if label in self._ignored and self.project.state_of(label) is not State.FINISHED:
+                raise WorkflowError(f"its input {to} never comes: {label} is left out")
+        return all(resolve(self.project, self.flow, node, to) is not None for to in pointers)
+
+    def _look_after(self) -> None:
+        for unit in list(self._running):
+            if isinstance(unit, StepUnit):
+                unit.poll()
+            if unit.ended:
+                self._bury(unit)
+            elif unit not in self._at_work and unit.at_work:
+                self._at_work.append(unit)
+                for label in unit.labels:
+                    self.project.set_state(label, State.RUNNING)
+
+    def _bury(self, unit: Unit) -> None:
+        unit.finish()
+        self._running.remove(unit)
+        self._ended.append(unit)
+        for label in unit.labels:
+            state = self.project.state_of(label)
+            self._say(f"{label}: {state.value}")
+
+    def _end(self) -> None:
+        """Stop what runs, and wait for it."""
+        for unit in self._waiting:
+            for label in unit.labels:
+                self.project.set_state(label, State.ABORTED, "stopped before it started")
+        for unit in self._running:
+            unit.stop()
+        deadline = time.monotonic() + _STOP_LIMIT
+        while self._running and time.monotonic() < deadline:
+            self._look_after()
+            time.sleep(_TICK)
+        for unit in list(self._running):
+            if isinstance(unit, StepUnit):
+                unit.kill()
+            # Connected stages end within limits of their own.
+            while not unit.ended:
+                time.sleep(_TICK)
+            self._bury(unit)
+        self._write_status("ended")
+        self._launcher.close()
+
+    def _outcome(self) -> Outcome:
+        problems = [problem for unit in self._ended for problem in unit.problems]
+        audits: list[AuditResult] = []
+        for number, unit in enumerate(u for u in self._ended if isinstance(u, StreamUnit)):
+            if unit.outcome is not None:
+                audits.append(unit.outcome.audit)
+                suffix = f"-{number + 1}" if number else ""
+                unit.write_ledgers(self.project.folder / f"ledgers{suffix}.json")
+        (self.project.folder / "audit.json").write_bytes(
+            msgspec.json.format(msgspec.json.encode([audit.to_dict() for audit in audits]))
+        )
+        return Outcome(tuple(filter(None, problems)), tuple(audits))
+
+    # -- status ----------------------------------------------------------------------------------
+
+    def _write_status(self, state: str) -> None:
+        """For `workflow status`; a reader never sees half a file."""
+        entries: list[dict[str, Any]] = []
+        for unit in self._running + self._ended:
+            entries += unit.status()
+        path = self.project.folder / "status.json"
+        part = path.with_suffix(".part")
+        plain = {"time": time.time(), "state": state, "protocols": entries}
+        part.write_bytes(msgspec.json.encode(plain))
+        part.replace(path)
+
+
+def run_workflow(
+    flow: Workflow,
+    folder: Path | str,
+    stop: threading.Event | None = None,
+    launcher: Launcher | None = None,
+    say: Say = lambda _: None,
+) -> Outcome:
+    """Run a workflow in a new folder, which becomes a project.
+
+    Raises:
+        SettingsError: the workflow is wrong, or the folder exists.
+        WorkflowError: it cannot be run there.
+    """
+    project = Project.create_in(Path(folder), flow)
+    try:
+        return Scheduler(project, launcher=launcher, say=say).run(stop or threading.Event())
+    finally:
+        project.close()

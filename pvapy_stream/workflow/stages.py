@@ -1,0 +1,232 @@
+"""Streaming stages as protocols: every program of the package, its settings the parameters.
+
+Arrows between stages give channels, queue sizes, ids and offsets; `wire` works them out.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args, get_origin
+
+import msgspec
+from pydantic.fields import FieldInfo
+
+from pvapy_stream.errors import SettingsError
+from pvapy_stream.hpc.launch.programs import ProgramSpec
+from pvapy_stream.settings import Settings, option_of
+from pvapy_stream.workflow.params import ADVANCED, Float, Form, Int, Param, Pointer, String
+from pvapy_stream.workflow.validators import GE, GT
+
+# What the graph decides, so nobody sets it by hand.
+_GRAPHS_OWN = {"ledger", "log_file", "consumer_id", "consumer_id_list", "collector_id"}
+_FILES_READ = {"input_file", "input_directory", "config_file", "processor_file"}
+DEFAULT_QUEUE = 100  # objects a server keeps for each client of an arrow
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What goes along an arrow.
+
+    Attributes:
+        pattern: name of the channel; ``*`` stands for the ids.
+        ids: of the channels; () for one channel.
+        id_format: Python format of ids in names.
+        step: from the last object id of a run to the first of the next on each channel.
+        run: objects in a row with sequential ids on each channel.
+    """
+
+    pattern: str
+    ids: tuple[int, ...] = ()
+    id_format: str = ""
+    step: int = 1
+    run: int = 1
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of all channels."""
+        if not self.ids:
+            return (self.pattern,)
+        return tuple(self.pattern.replace("*", format(k, self.id_format)) for k in self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """A stage with its channels: what is started, and what goes out."""
+
+    programs: tuple[ProgramSpec, ...]
+    output: Stream | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a run is.
+
+    Attributes:
+        prefix: what its channel names begin with.
+        folder: where files go that are named without a folder.
+        sources: where files are looked for that are named without a folder.
+    """
+
+    prefix: str
+    folder: Path = Path()
+    sources: Path = Path()
+
+
+@dataclass(frozen=True)
+class Setting(Param):
+    """A parameter that is a field of a settings model, which also checks it."""
+
+    annotation: Any = None
+    default_given: bool = True
+    schema_of: Any = None
+
+    def parse(self, value: Any) -> Any:
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return dict(self.schema_of or {})
+
+    @property
+    def shape(self) -> str:
+        """Kind of field in a form."""
+        kind = _plain(self.annotation)
+        if get_origin(kind) is Literal:
+            return "enum"
+        return {bool: "boolean", int: "int", float: "float"}.get(kind, "string")
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """Values to choose from."""
+        return get_args(_plain(self.annotation)) if self.shape == "enum" else ()
+
+
+def _default(field: FieldInfo) -> Any:
+    return field.get_default(call_default_factory=True)
+
+
+def _plain(annotation: Any) -> Any:
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+        return _plain(kinds[0]) if len(kinds) == 1 else annotation
+    return annotation
+
+
+class Stage:
+    """A program in a workflow.
+
+    Attributes:
+        label: name for people.
+        outputs: what others may point to, as name: kind.
+        accepts: kind of its input; "" when it has none.
+        settings: its settings model.
+        command: the command of ``pvapy-stream`` that it is.
+        is_source: whether it begins when all others are ready.
+        max_restarts: how often a program that died is started again, when nothing else is said.
+    """
+
+    label: ClassVar[str] = ""
+    outputs: ClassVar[Mapping[str, str]] = {"output": "stream"}
+    accepts: ClassVar[str] = "stream"
+    settings: ClassVar[type[Settings]]
+    command: ClassVar[str]
+    is_source: ClassVar[bool] = False
+    max_restarts: ClassVar[int] = 3
+
+    def __init__(self, **params: Any) -> None:
+        self.given = params
+
+    @classmethod
+    def form(cls) -> Form:
+        """Its parameters: how it is run, then the settings by their groups."""
+        form = Form()
+        if cls.accepts:
+            form.add("input", Pointer(allows_null=True, accepts=cls.accepts, important=True))
+        form.section("Run").group("Supervision")
+        form.add("max_restarts", Int(cls.max_restarts, validators=(GE(0),)))
+        form.add("ready_timeout", Float(30.0, validators=(GT(0),), help="s"))
+        form.add("place", String("", expert_level=ADVANCED, help="worker of a cluster to run on"))
+        cls.add_own_params(form)
+        schema = cls.settings.model_json_schema()["properties"]
+        for name, field in cls.settings.model_fields.items():
+            option = option_of(cls.settings, name)
+            if option is None or name in _GRAPHS_OWN or name in form.params:
+                continue
+            form.section(option.group)
+            form.add(
+                name,
+                Setting(
+                    default=None
+                    if field.is_required()
+                    else field.get_default(call_default_factory=True),
+                    label=name.replace("_", " "),
+                    help=(field.description or "") + (f" [{option.unit}]" if option.unit else ""),
+                    annotation=field.annotation,
+                    schema_of=schema.get(name),
+                    allows_null=True,
+                ),
+            )
+        return form
+
+    @classmethod
+    def add_own_params(cls, form: Form) -> None:
+        """Add what a kind of stage has beside its settings."""
+
+    def value(self, name: str) -> Any:
+        """What is given for a parameter, or its default."""
+        return self.given.get(name, self.form().params[name].default)
+
+    def problems(self) -> list[str]:
+        """What is wrong with the parameters, each by its name."""
+        form = self.form()
+        name = type(self).__name__
+        unknown = form.check_names(self.given, name)
+        _, wrong = form.evaluate(self.given)
+        if unknown or wrong:
+            return unknown + wrong
+        try:
+            given = Stream("input:*", (1, 2)) if name == "Collector" else Stream("input")
+            self.wire("label", given if self.accepts else None, Site("prefix:"))
+        except SettingsError as error:
+            return [str(error)]
+        return []
+
+    def own_settings(self, site: Site) -> dict[str, Any]:
+        """What is given of the settings; files that are read, with their folders."""
+        own = {n: v for n, v in self.given.items() if n in self.settings.model_fields}
+        for name in _FILES_READ & own.keys():
+            there = site.sources / str(own[name])
+            if own[name] and there.exists():
+                own[name] = str(there.absolute())
+        return own
+
+    def spec(self, name: str, values: Mapping[str, Any]) -> ProgramSpec:
+        """A program with these settings, which are checked.
+
+        Raises:
+            SettingsError: naming the option that is wrong.
+        """
+        self.settings.of(**values)
+        return ProgramSpec(
+            name,
+            self.command,
+            self.settings.__name__,
+            msgspec.to_builtins(dict(values)),
+            place=str(self.value("place")),
+        )
+
+    def wire(self, label: str, source: Stream | None, site: Site) -> Wired:
+        """The stage's programs, with channels.
+
+        Args:
+            label: of the stage.
+            source: what its input is; None when it has none, or when the settings name a channel.
+            site: where the run is.
+
+        Raises:
+            SettingsError: settings are wrong, or the input does not fit.
+        """
+        raise NotImplementedError

@@ -1,0 +1,348 @@
+"""Runs connected stages: starts them in any order, supervises, drains in order, audits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pvapy_stream.audit import AuditResult, audit
+from pvapy_stream.errors import WorkflowError
+from pvapy_stream.hpc.launch.programs import Launcher
+from pvapy_stream.idset import IdSet
+from pvapy_stream.ledger import Ledger, union
+from pvapy_stream.workflow.accounts import witnessed
+from pvapy_stream.workflow.graph import Node, Workflow
+from pvapy_stream.workflow.kinds import Mirror
+from pvapy_stream.workflow.stages import Site, Stream
+from pvapy_stream.workflow.supervision import Supervised
+
+_TICK = 0.1  # s
+# Who has nothing new for this long has nothing to come: longer than between two ledgers, and than
+# several objects take. Mirrors and simulators write ledgers once a second, the others oftener.
+_QUIET, _QUIET_MIRROR, _QUIET_LIMIT = 1.0, 2.2, 20.0  # s
+_QUIET_OBJECTS = 5
+_DRAIN_LIMIT = 60.0  # s; for each stage
+_END_LIMIT = 25.0  # s; from the word stop to the end of a program
+_START_FAILED_LIMIT = 2.0  # s; the same, when nothing was streamed yet
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOutcome:
+    """How it went.
+
+    Attributes:
+        problems: why it is no success, a sentence each.
+        audit: the fate of all ids.
+        ledgers: accounts of all stages, with what was witnessed of killed ones.
+    """
+
+    problems: tuple[str, ...]
+    audit: AuditResult
+    ledgers: tuple[Ledger, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems and self.audit.ok
+
+
+class RunningStage:
+    """A stage with its programs."""
+
+    def __init__(self, node: Node, upstream: str, programs: list[Supervised], timeout: float):
+        self.node = node
+        self.upstream = upstream
+        self.programs = programs
+        self.ready_timeout = timeout
+        self.stopped = False
+
+    @property
+    def label(self) -> str:
+        return self.node.label
+
+    @property
+    def is_source(self) -> bool:
+        return self.node.kind.is_source
+
+    @property
+    def ended(self) -> bool:
+        return all(one.ended for one in self.programs)
+
+    def ledgers(self) -> list[Ledger]:
+        return [ledger for one in self.programs for ledger in one.ledgers()]
+
+    def received(self) -> IdSet:
+        return union(one.received for one in self.ledgers())
+
+    def published(self) -> IdSet:
+        return union(one.published for one in self.ledgers())
+
+    def tell(self, word: str) -> None:
+        for one in self.programs:
+            one.tell(word)
+
+    def counts(self) -> dict[str, int]:
+        """Numbers for the status."""
+        ledgers = self.ledgers()
+        names = ("received", "processed", "published", "missed")
+        return {name: len(union(getattr(one, name) for one in ledgers)) for name in names}
+
+
+class StreamRun:
+    """Stages that are connected by streams, from start to audit.
+
+    Args:
+        workflow: the graph.
+        nodes: its stages, each after those it follows.
+        site: where the run is.
+        folder_of: folder of a stage, by label.
+        launcher: starts programs.
+        say: takes a line about what happens.
+
+    Raises:
+        SettingsError: a stage's settings are wrong.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        nodes: Sequence[Node],
+        site: Site,
+        folder_of: Mapping[str, Path],
+        launcher: Launcher,
+        say: Say,
+    ) -> None:
+        self._say = say
+        self.stages: dict[str, RunningStage] = {}
+        self.phase = "starting"
+        self._began = time.monotonic()
+        streams: dict[str, Stream | None] = {}
+        for node in nodes:
+            stage = node.make()
+            upstream = workflow.follows(node)
+            wired = stage.wire(node.label, streams.get(upstream), site)
+            streams[node.label] = wired.output
+            restarts = int(stage.value("max_restarts"))
+            programs = [
+                Supervised(spec, folder_of[node.label], launcher, restarts, say)
+                for spec in wired.programs
+            ]
+            self.stages[node.label] = RunningStage(
+                node, upstream, programs, float(stage.value("ready_timeout"))
+            )
+
+    def run(self, stop: threading.Event) -> StreamOutcome:
+        """Run until the sources have ended, or `stop` is set; then drain, and audit.
+
+        Raises:
+            WorkflowError: a stage was not ready in time; its last log lines are told.
+        """
+        try:
+            self._start(stop)
+            self.phase = "running"
+            self._follow(stop)
+            self.phase = "draining"
+            self._drain()
+        finally:
+            self._end_all()
+        self.phase = "ended"
+        return self._outcome()
+
+    # -- start -----------------------------------------------------------------------------------
+
+    def _start(self, stop: threading.Event) -> None:
+        started = time.monotonic()
+        for stage in self.stages.values():
+            for one in stage.programs:
+                one.start()
+        while not stop.is_set():
+            waiting = [stage for stage in self.stages.values() if not self._ready(stage)]
+            if not waiting:
+                break
+            self._poll()
+            self._give_up_waiting(waiting, time.monotonic() - started)
+            stop.wait(_TICK)
+        seconds = time.monotonic() - started
+        n = sum(len(stage.programs) for stage in self.stages.values())
+        if not stop.is_set():
+            self._say(f"{n} programs of {len(self.stages)} stages are ready after {seconds:.1f} s")
+        self._began = time.monotonic()
+        for stage in self._sources():
+            stage.tell("go")
+
+    def _give_up_waiting(self, waiting: list[RunningStage], seconds: float) -> None:
+        for stage in waiting:
+            dead = [one for one in stage.programs if one.ended]
+            late = seconds > stage.ready_timeout
+            if not dead and not late:
+                continue
+            why = dead[0].problem if dead else f"was not ready within {stage.ready_timeout:g} s"
+            upstream = self.stages.get(stage.upstream)
+            if late and not dead and upstream in waiting:
+                # Who is further up is the reason.
+                continue
+            one = (dead or [p for p in stage.programs if not _has_received(p)] or stage.programs)[0]
+            raise WorkflowError(
+                f"stage {stage.label} {why}; the last lines of the log of {one.spec.name}:\n"
+                + ("\n".join(one.log_tail().splitlines()[-8:]) or "(empty)")
+            )
+
+    def _ready(self, stage: RunningStage) -> bool:
+        if stage.is_source:
+            return all(one.state() for one in stage.programs)
+        if self._root(stage).is_source:
+            return all(_has_received(one) for one in stage.programs)
+        # A source that is not ours may come later: any start order works.
+        return all(one.now() or not one.spec.has_ledger for one in stage.programs)
+
+    def _root(self, stage: RunningStage) -> RunningStage:
+        while stage.upstream in self.stages:
+            stage = self.stages[stage.upstream]
+        return stage
+
+    def _sources(self) -> list[RunningStage]:
+        return [stage for stage in self.stages.values() if stage.is_source]
+
+    # -- middle ----------------------------------------------------------------------------------
+
+    def _poll(self) -> None:
+        for stage in self.stages.values():
+            for one in stage.programs:
+                one.poll()
+
+    def _follow(self, stop: threading.Event) -> None:
+        roots = [stage for stage in self.stages.values() if stage.upstream not in self.stages]
+        while not stop.is_set():
+            self._poll()
+            if all(self._done(root) for root in roots):
+                return
+            gone = [s for s in self.stages.values() if s.ended and s not in roots]
+            if gone:
+                names = ", ".join(stage.label for stage in gone)
+                self._say(f"{names} has ended: the other stages are stopped in order")
+                return
+            stop.wait(_TICK)
+        self._say("stopping in order")
+
+    def _done(self, stage: RunningStage) -> bool:
+        if stage.is_source:
+            return all(one.ended or one.state() == "done" for one in stage.programs)
+        return stage.ended
+
+    # -- end -------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Stop each stage when it has all that came before, and those after it have what it gave.
+
+        The account of a stage that was stopped is final; so this goes down the stream.
+        """
+        for source in self._sources():
+            source.tell("finish")
+            self._until(lambda source=source: self._done(source), _END_LIMIT)
+        for stage in self.stages.values():
+            after = [one for one in self.stages.values() if one.upstream == stage.label]
+            self._settle([stage], self._has_all)
+            self._settle(after, lambda one, stage=stage: self._has_from(one, stage))
+            self._stop_stage(stage)
+
+    def _has_all(self, stage: RunningStage) -> bool:
+        before = self.stages.get(stage.upstream)
+        return before is None or self._has_from(stage, before)
+
+    def _has_from(self, stage: RunningStage, before: RunningStage) -> bool:
+        return not before.published() - stage.received()
+
+    def _settle(self, stages: list[RunningStage], complete: Callable[[RunningStage], bool]) -> None:
+        """Wait until stages have all, or get nothing more."""
+        last: dict[str, Any] = {}
+        quiet = max((self._quiet(stage) for stage in stages), default=0.0)
+        quiet_since = time.monotonic()
+
+        def settled() -> bool:
+            nonlocal last, quiet_since
+            if all(stage.ended or complete(stage) for stage in stages):
+                return True
+            now = {stage.label: stage.counts() for stage in stages}
+            # One who is being started again has yet to come.
+            away = any(
+                one.program is None and not one.ended for stage in stages for one in stage.programs
+            )
+            if now != last or away:
+                last, quiet_since = now, time.monotonic()
+            return time.monotonic() - quiet_since > quiet
+
+        self._until(settled, _DRAIN_LIMIT)
+
+    def _quiet(self, stage: RunningStage) -> float:
+        least = _QUIET_MIRROR if stage.node.kind is Mirror else _QUIET
+        each = (time.monotonic() - self._began) * len(stage.programs)
+        pace = each / max(1, stage.counts()["processed"])
+        return min(max(least, _QUIET_OBJECTS * pace), _QUIET_LIMIT)
+
+    def _until(self, condition: Callable[[], bool], limit: float) -> bool:
+        deadline = time.monotonic() + limit
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            self._poll()
+            time.sleep(_TICK)
+        return True
+
+    def _stop_stage(self, stage: RunningStage) -> None:
+        stage.stopped = True
+        stage.tell("stop")
+        limit = _START_FAILED_LIMIT if self.phase == "starting" else _END_LIMIT
+        if not self._until(lambda: stage.ended, limit):
+            for one in stage.programs:
+                one.kill()
+                one.poll()
+
+    def _end_all(self) -> None:
+        """Leave nothing running, whatever happened."""
+        for stage in self.stages.values():
+            if not stage.stopped:
+                stage.tell("stop")
+        for stage in self.stages.values():
+            if not stage.ended:
+                self._stop_stage(stage)
+
+    def _outcome(self) -> StreamOutcome:
+        programs = [one for stage in self.stages.values() for one in stage.programs]
+        ledgers = [ledger for one in programs for ledger in one.ledgers()]
+        killed = [ledger for one in programs for ledger in one.killed]
+        problems = tuple(one.problem for one in programs if one.problem)
+        whole = tuple(witnessed(ledgers, killed))
+        return StreamOutcome(problems, audit(whole), whole)
+
+    def status(self) -> list[dict[str, Any]]:
+        """How the stages do, for people."""
+        return [
+            {
+                "label": stage.label,
+                "state": "ended" if stage.ended else self.phase,
+                "programs": [
+                    {
+                        "name": one.spec.name,
+                        "pid": one.program.pid if one.program else None,
+                        "host": one.program.host if one.program else "",
+                        "restarts": one.restarts,
+                        "problem": one.problem,
+                    }
+                    for one in stage.programs
+                ],
+                **stage.counts(),
+            }
+            for stage in self.stages.values()
+        ]
+
+
+def _has_received(one: Supervised) -> bool:
+    if not one.spec.has_ledger:
+        return one.program is not None
+    accounts = one.now()
+    return bool(accounts) and all(a.received or a.anonymous for a in accounts)

@@ -1,0 +1,110 @@
+"""Stages and steps on a real Dask cluster of processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import LocalCluster
+
+from pvapy_stream.errors import SettingsError, WorkflowError
+from pvapy_stream.hpc.launch import dask
+from pvapy_stream.workflow import Consumer, Project, Simulator, StreamSet, Workflow
+from pvapy_stream.workflow.clusters import make_launcher
+from pvapy_stream.workflow.scheduler import Scheduler, run_workflow
+from tests.support import wait_until
+from tests.workflow.protocols import InProcesses
+from tests.workflow.test_streams import live
+
+# Dask's own warnings are not ours.
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    made = LocalCluster(
+        n_workers=3,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address="127.0.0.1:0",
+        host="127.0.0.1",
+    )
+    yield made
+    made.close()
+
+
+def test_stages_and_steps_on_workers_one_of_which_is_killed(
+    cluster: Any, tmp_path: Path, prefix: str
+) -> None:
+    flow = Workflow("cluster", channels=prefix)
+    cam = flow.add(
+        Simulator(n_publish=0, frame_rate=100, n_x_pixels=8, n_y_pixels=8, n_frames=4, place="0"),
+        "cam",
+    )
+    flow.add(Consumer(input=cam["output"], n_consumers=2), "work")
+    flow.add(InProcesses(), "steps")
+    project = Project.create_in(tmp_path / "run", flow)
+    launcher = make_launcher(cluster.scheduler_address)
+    said: list[str] = []
+    scheduler = Scheduler(project, launcher=launcher, say=said.append)
+    stop = threading.Event()
+    outcomes: list[Any] = []
+    thread = threading.Thread(target=lambda: outcomes.append(scheduler.run(stop)))
+    thread.start()
+    try:
+        wait_until(lambda: live(project.folder)["work"]["processed"] > 50, 40)
+        before = live(project.folder)["work"]["programs"]
+        assert len({one["host"] for one in before}) == 2
+        on = before[1]["host"]
+        assert isinstance(launcher, dask.DaskPrograms)
+        os.kill(launcher.call(on, os.getpid), signal.SIGKILL)
+        after = wait_until(
+            lambda: (p := live(project.folder)["work"]["programs"][1]) and p["restarts"] and p, 30
+        )
+        wait_until(lambda: live(project.folder)["work"]["programs"][1]["pid"], 20)
+        counted = live(project.folder)["work"]["processed"]
+        wait_until(lambda: live(project.folder)["work"]["processed"] > counted + 50, 30)
+        assert live(project.folder)["work"]["programs"][1]["host"] != on, after
+        wait_until(lambda: project.state_of("steps").value == "finished", 30)
+    finally:
+        stop.set()
+        thread.join(60)
+    (outcome,) = outcomes
+    (audit,) = outcome.audits
+    assert audit.published > 100
+    # What the killed worker's consumer had, and what came while it was away, is named.
+    lost = sum(len(s.lost) for channel in audit.channels for s in channel.subscribers)
+    skipped = sum(len(s.unprocessed) for channel in audit.channels for s in channel.subscribers)
+    assert audit.processed == audit.published - lost - skipped
+    pids = {item["pid"] for item in StreamSet.read(project.run_folder("steps") / "pids.sqlite")}
+    assert len(pids) >= 1
+    assert os.getpid() not in pids
+    project.close()
+
+
+def test_a_cluster_from_a_file_and_one_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(
+        "class: distributed.LocalCluster\njobs: 1\nn_workers: 0\nthreads_per_worker: 1\n"
+        "dashboard_address: 127.0.0.1:0\nhost: 127.0.0.1\n"
+    )
+    flow = Workflow("file")
+    flow.add(Simulator(n_publish=5, frame_rate=50, n_x_pixels=4, n_y_pixels=4, n_frames=2), "cam")
+    outcome = run_workflow(flow, tmp_path / "run", launcher=make_launcher(str(file)))
+    assert outcome.ok, outcome.problems
+    assert outcome.audits[0].published == 5
+    file.write_text("jobs: 1")
+    with pytest.raises(SettingsError, match="describes no cluster"):
+        make_launcher(str(file))
+    with pytest.raises(SettingsError, match="is not known"):
+        make_launcher("slurm")
+    monkeypatch.setattr(dask, "_TIMEOUT", 1.0)
+    with pytest.raises(WorkflowError, match="does not answer"):
+        make_launcher("tcp://127.0.0.1:1")

@@ -1,0 +1,107 @@
+"""Types, conditions and validators of parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pvapy_stream.errors import SettingsError
+from pvapy_stream.workflow import params as p
+from pvapy_stream.workflow.conditions import holds
+from pvapy_stream.workflow.protocol import Protocol
+from pvapy_stream.workflow.validators import GE, LE, LT, Format, NonEmpty, Positive, Range
+
+
+@pytest.mark.parametrize(
+    ("param", "given", "value"),
+    [
+        (p.String(), 5, "5"),
+        (p.Int(), "12", 12),
+        (p.Float(), "1e-3", 0.001),
+        (p.Boolean(), "true", True),
+        (p.Boolean(), "0", False),
+        (p.Enum(choices=("a", "b")), "1", "b"),
+        (p.NumericList(), "3x5 7.5", [5, 5, 5, 7.5]),
+        (p.NumericList(), "10x2 5", [2] * 10 + [5]),
+        (p.NumericRange(), "1,5-8", [1, 5, 6, 7, 8]),
+        (p.MultiPointer(), "2.items", ["2.items"]),
+        (p.Int(allows_null=True), "", None),
+        (p.Label(), None, None),
+    ],
+)
+def test_values_come_in_their_type(param: p.Param, given: object, value: object) -> None:
+    assert param.parse(given) == value
+
+
+@pytest.mark.parametrize(
+    ("param", "given", "words"),
+    [
+        (p.Int(), "x", "valid integer"),
+        (p.Int(), None, "missing"),
+        (p.Boolean(), "perhaps", "boolean"),
+        (p.Enum(choices=("fast", "slow")), "fats", "did you mean 'fast'"),
+        (p.NumericList(), "3x", "no number"),
+        (p.NumericRange(), "8-5", "no range"),
+        (p.String(), {}, "must be text"),
+    ],
+)
+def test_other_values_are_refused(param: p.Param, given: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        param.parse(given)
+
+
+def test_all_problems_are_told_with_their_labels(tmp_path: Path) -> None:
+    form = p.Form()
+    form.add("n", p.Int(1, label="Number of frames", validators=(Positive,)))
+    form.add("low", p.Float(0, validators=(GE(0), LT(1))))
+    form.add("high", p.Float(0, validators=(LE(9, "too high"),)))
+    form.add("percent", p.Int(0, validators=(Range(0, 100),)))
+    form.add("name", p.String("x", validators=(NonEmpty,)))
+    form.add("date", p.String("", validators=(Format(r"\d{4}-\d\d", "write it 2026-01"),)))
+    form.add("file", p.File(""))
+    form.add("folder", p.Folder("."))
+    form.add("unused", p.Int(0, condition="n > 5", validators=(Positive,)))
+    values, problems = form.evaluate(
+        {"n": -1, "low": 1, "high": 10, "percent": 101, "name": " ", "file": tmp_path / "none",
+         "folder": tmp_path / "none"}
+    )  # fmt: skip
+    assert values["n"] == -1
+    assert problems == [
+        "Number of frames: must be greater than 0",
+        "Low: must be less than 1",
+        "High: too high",
+        "Percent: must be from 0 to 100",
+        "Name: must not be empty",
+        "Date: write it 2026-01",
+        f"File: file {tmp_path}/none does not exist",
+        f"Folder: folder {tmp_path}/none does not exist",
+    ]
+    assert "Unused: must be greater than 0" in form.evaluate({"n": 6})[1]
+    assert "unused" not in form.visible(values)
+
+
+def test_conditions_are_read_and_not_executed() -> None:
+    values = {"a": 3, "mode": "fast", "flag": False}
+    assert holds("a > 2 and mode in ('fast', 'slow') and not flag and -1 < a <= 3", values)
+    assert not holds("a == 2 or flag", values)
+    with pytest.raises(SettingsError, match="'b', which is no parameter"):
+        holds("b > 1", values)
+    with pytest.raises(SettingsError, match="cannot be evaluated"):
+        holds("__import__('os')", values)
+
+
+def test_names_of_parameters_are_checked() -> None:
+    class Clash(Protocol):
+        def define_params(self, form: p.Form) -> None:
+            form.add("state_", p.Int(1))
+            form.add("take", p.Int(1))
+
+    with pytest.raises(SettingsError, match="'take' has the name of something"):
+        Clash.form()
+    form = p.Form().add("n_items", p.Int(1))
+    assert form.check_names(["n_item"], "Count") == [
+        "Count has no parameter 'n_item'; did you mean 'n_items'?"
+    ]
+    with pytest.raises(SettingsError, match="defined twice"):
+        form.add("n_items", p.Int(1))

@@ -1,0 +1,156 @@
+"""Whole chains from one file, with kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from pvapy_stream.workflow import Project
+from tests.support import Commands, Program, status, wait_until
+from tests.workflow.test_files import EXAMPLE
+
+
+def live(folder: Path) -> dict[str, Any]:
+    try:
+        entries = json.loads((folder / "status.json").read_text())["protocols"]
+    except OSError:
+        return {}
+    return {entry["label"]: entry for entry in entries}
+
+
+def pid(folder: Path, label: str) -> int:
+    return live(folder)[label]["programs"][0]["pid"]
+
+
+def written(file: Path) -> set[int]:
+    with h5py.File(file) as h5:
+        numbers = h5["entry/data/id"][()].tolist()
+    assert len(numbers) == len(set(numbers))
+    return set(numbers)
+
+
+def ranges(pairs: list[list[int]]) -> set[int]:
+    return {n for first, last in pairs for n in range(first, last + 1)}
+
+
+def named_by_audit(folder: Path) -> set[int]:
+    """Ids that the audit says were lost or not processed."""
+    (audit,) = json.loads((folder / "audit.json").read_text())
+    found: set[int] = set()
+    for channel in audit["channels"]:
+        for one in channel["subscribers"]:
+            found |= ranges(one["lost"])
+    for stage in audit["stages"]:
+        found |= ranges(stage["without_fate"])
+        found |= ranges(stage["skipped"]) - {0}
+    return found
+
+
+def run(commands: Commands, file: Path, folder: Path) -> Program:
+    return commands("workflow", "run", file, "--folder", folder)
+
+
+def test_the_example_survives_kills_and_names_exactly_what_was_lost(
+    commands: Commands, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    program = run(commands, EXAMPLE, folder)
+    wait_until(lambda: live(folder)["disk"]["processed"] > 300, 40)
+    os.kill(pid(folder, "workers"), signal.SIGKILL)
+    wait_until(lambda: live(folder)["workers"]["programs"][0]["restarts"] == 1)
+    before = live(folder)["disk"]["processed"]
+    wait_until(lambda: live(folder)["disk"]["processed"] > before + 300, 30)
+    os.kill(pid(folder, "gather"), signal.SIGKILL)
+    assert program.wait(60) == 1, program.text
+    frames = written(folder / "scan.h5")
+    lost = set(range(1, 5001)) - frames
+    assert lost
+    assert len(frames) > 2500
+    skipped = named_by_audit(folder) & frames
+    # A frame that one skipped as its initial update, another has processed.
+    assert named_by_audit(folder) - skipped == lost
+    assert "workers-1 died (signal SIGKILL); restart 1 of at most 3" in program.text
+    assert f"published 5000, processed {len(frames)}, " in program.text
+    ready = re.search(r"8 programs of 5 stages are ready after ([\d.]+) s", program.text)
+    assert ready
+    assert float(ready[1]) < 15  # 5 s are promised where nothing else runs
+    project = Project(folder)
+    assert {row.state.value for row in project.protocols()} == {"finished"}
+    project.close()
+
+
+CHAIN = """
+channels: "{prefix}"
+protocols:
+  - {{label: cam, class: Simulator, n_publish: {n}, frame_rate: 200, n_x_pixels: 8, n_y_pixels: 8,
+     n_frames: 4}}
+  - {{label: work, class: Consumer, input: cam.output{more}}}
+"""
+
+
+def chain(tmp_path: Path, prefix: str, n: int = 100, more: str = "") -> Path:
+    path = tmp_path / "chain.yaml"
+    path.write_text(CHAIN.format(prefix=prefix, n=n, more=more))
+    return path
+
+
+def test_a_stop_ends_in_order_and_loses_nothing(
+    commands: Commands, tmp_path: Path, prefix: str
+) -> None:
+    folder = tmp_path / "run"
+    program = run(commands, chain(tmp_path, prefix, 0), folder)
+    wait_until(lambda: live(folder)["work"]["processed"] > 50, 30)
+    assert status(f"{prefix}work:status:1")["processorStats"]["nProcessed"] > 50
+    stopped = commands("workflow", "stop", folder)
+    assert stopped.wait(40) == 0, stopped.text
+    assert program.wait() == 0, program.text
+    (audit,) = json.loads((folder / "audit.json").read_text())
+    assert audit["published"] == audit["processed"] > 50
+    again = commands("workflow", "stop", folder)
+    assert again.wait() == 1
+    assert "nobody runs" in again.text
+
+
+def test_stages_end_when_the_runner_is_killed(
+    commands: Commands, tmp_path: Path, prefix: str
+) -> None:
+    folder = tmp_path / "run"
+    program = run(commands, chain(tmp_path, prefix, 0), folder)
+    wait_until(lambda: live(folder)["work"]["processed"] > 10, 30)
+    pids = [pid(folder, "cam"), pid(folder, "work")]
+    program.signal(signal.SIGKILL)
+    wait_until(lambda: not any(Path(f"/proc/{p}").exists() for p in pids), 20)
+    shown = commands("workflow", "status", folder)
+    assert shown.wait() == 1
+    assert "the process that ran it is gone; go on with: pvapy-stream project resume" in shown.text
+
+
+def test_a_stage_that_never_becomes_ready_is_named_with_its_log(
+    commands: Commands, tmp_path: Path, prefix: str
+) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import sys, time\nclass Slow:\n    def __init__(self, config):\n"
+        "        print('waiting for the cryostat', file=sys.stderr)\n        time.sleep(60)\n"
+        "    def process(self, pvObject):\n        pass\n"
+    )
+    more = ", ready_timeout: 4, processor_file: slow.py, processor_class: Slow"
+    program = run(commands, chain(tmp_path, prefix, 10, more), tmp_path / "run")
+    assert program.wait(50) == 1, program.text
+    assert "stage work was not ready within 4 s; the last lines of the log of work" in program.text
+    assert "waiting for the cryostat" in program.text
+
+
+def test_a_stage_that_cannot_start_is_named_with_its_log(
+    commands: Commands, tmp_path: Path, prefix: str
+) -> None:
+    file = chain(tmp_path, prefix, 10, ", processor_class: no.such.Class")
+    program = run(commands, file, tmp_path / "run")
+    assert program.wait(50) == 1, program.text
+    assert "stage work work-1 ended with exit code 1" in program.text
+    assert "module 'no.such' of processor class" in program.text
