@@ -6,6 +6,7 @@ rejects unknown keys by name.
 """
 
 from pvapy_stream.settings.base import Opt, Settings, option_of
+from pvapy_stream.settings.buffer import BufferSettings
 from pvapy_stream.settings.collector import CollectorSettings
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
 from pvapy_stream.settings.consumer import ConsumerSettings
@@ -16,6 +17,7 @@ from pvapy_stream.settings.values import MetadataChannel, parse_id_list
 from pvapy_stream.settings.write import FileSettings, WriteSettings
 
 __all__ = [
+    "BufferSettings",
     "CollectorSettings",
     "ConsumerSettings",
     "FileSettings",

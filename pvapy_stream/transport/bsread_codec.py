@@ -40,6 +40,7 @@ __all__ = [
     "Envelope",
     "Hdf5Chunk",
     "Limits",
+    "MainHeader",
     "Message",
 ]
 
@@ -87,6 +88,14 @@ class Decoder:
         self._headers: tuple[ChannelHeader, ...] | None = None
         self._known: dict[tuple[bytes, str], tuple[ChannelHeader, ...]] = {}
 
+    def main(self, part: Buffer) -> MainHeader | Control:
+        """Read a main header alone.
+
+        Raises:
+            BsreadError: it is malformed.
+        """
+        return parse_main(part, self.limits)
+
     def envelope(self, parts: Sequence[Buffer]) -> Envelope | Control:
         """Read the headers of a message, and see that its parts are as many as they say.
 
@@ -96,7 +105,7 @@ class Decoder:
         """
         if not parts:
             raise BsreadError("a message without parts")
-        main = parse_main(parts[0], self.limits)
+        main = self.main(parts[0])
         if isinstance(main, Control):
             return main
         if len(parts) < 2:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pvapy_stream.errors import BsreadError
-from pvapy_stream.transport.bsread_header import STRING, ChannelHeader
+from pvapy_stream.transport.bsread_header import ELEMENT_TYPES, STRING, ChannelHeader
 from pvapy_stream.transport.bsread_packing import (
     FILTER_BITSHUFFLE,
     FILTER_LZ4,
@@ -25,6 +25,14 @@ from pvapy_stream.transport.bsread_packing import (
 _SECOND = 1_000_000_000
 _STAMPS = {"little": struct.Struct("<qq"), "big": struct.Struct(">qq")}
 _OTHER = {"little": "big", "big": "little"}
+_LETTERS = dict(zip(ELEMENT_TYPES, "bBhHiIqQfd?", strict=True))
+_SCALARS = {
+    (name, encoding): struct.Struct(order + letter)
+    for name, letter in _LETTERS.items()
+    for encoding, order in (("little", "<"), ("big", ">"))
+}
+# Python's numbers, which are packed without numpy: of channels of numbers, and of type bool.
+_NUMBERS = ((int, float), (bool,))
 STAMP_SIZE = 16
 _BITSHUFFLE_WITH_LZ4 = (0, 2)
 _DEFAULT_LIMITS = Limits()
@@ -150,6 +158,15 @@ def write_stamp(timestamp_ns: int, encoding: str) -> bytes:
     return _STAMPS[encoding].pack(*divmod(timestamp_ns, _SECOND))
 
 
+def _number(header: ChannelHeader, value: float) -> bytes:
+    try:
+        return _SCALARS[header.type, header.encoding].pack(value)
+    except (struct.error, OverflowError) as error:
+        raise BsreadError(
+            f"channel {header.name!r}: {value!r} does not fit into {header.type}: {error}"
+        ) from error
+
+
 def encode_value(header: ChannelHeader, value: Any, lz4_order: str = "little") -> Buffer:
     """A value as it is sent.
 
@@ -170,6 +187,8 @@ def encode_value(header: ChannelHeader, value: Any, lz4_order: str = "little") -
     dtype = header.dtype
     if dtype is None:
         raise BsreadError(f"channel {header.name!r}: type {header.type!r} is unknown")
+    if header.shape == (1,) and type(value) in _NUMBERS[header.type == "bool"]:
+        return pack(_number(header, value), header.compression, dtype.itemsize, lz4_order)
     try:
         array = np.asarray(value).astype(dtype, casting="same_kind", order="C", copy=False)
     except (TypeError, ValueError, OverflowError) as error:

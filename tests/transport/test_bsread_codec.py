@@ -301,7 +301,9 @@ def test_text_and_header_bombs() -> None:
     ("header", "value", "expected"),
     [
         (ChannelHeader("x", "string"), 1, "takes text"),
-        (ChannelHeader("x", "int16"), 1.5, "cast"),
+        (ChannelHeader("x", "int16"), 1.5, "does not fit into int16"),
+        (ChannelHeader("x", "int8"), 300, "does not fit into int8"),
+        (ChannelHeader("x", "int16"), np.float64(1.5), "cast"),
         (ChannelHeader("x", "int16", (3,)), [1, 2], r"shape \(3,\), the value \(2,\)"),
         (ChannelHeader("x", "int16", (2, 3)), np.zeros((2, 3), "i2"), r"shape \(3, 2\)"),
     ],
