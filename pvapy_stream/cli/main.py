@@ -35,6 +35,7 @@ COMMANDS = {
     "write": Command("write", "write a stream to HDF5/NeXus files"),
     "verify": Command("verify", "check files for lost and damaged images; recover unclosed ones"),
     "buffer": Command("buffer", "keep the newest pulses of a stream, and give them out"),
+    "bsread-sim": Command("bsread_sim", "send bsread messages as a beamline's sources do"),
     "demo": Command("demo", "see a whole stream at work on this machine"),
     "doctor": Command("doctor", "look at the installation, the network settings and a channel"),
     "new-processor": Command("new_processor", "write a processor and its test to start from"),

@@ -14,9 +14,8 @@ from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.ntndarray import to_frame
 from pvapy_stream.pva.objects import IdReader, id_reader
-from pvapy_stream.transport.bsread_codec import ChannelHeader, Encoder
+from pvapy_stream.transport.bsread_codec import ChannelHeader, Encoder, Packed
 from pvapy_stream.transport.bsread_packing import BITSHUFFLE_HEADER
-from pvapy_stream.transport.bsread_values import write_stamp
 from pvapy_stream.transport.pva import MonitorReceiver
 
 _TICK = 0.5  # s
@@ -48,14 +47,12 @@ class FrameEncoder:
         values = {
             f"{self._channel}:{name}": _plain(value) for name, value in frame.attributes.items()
         }
-        sent = {name: value for name, value in values.items() if value is not None}
+        sent: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
         compressed = _compressed(frame)
-        shape, compression, image = frame.stored_shape, "none", None
         if compressed is None:
-            image = frame.image
-            shape = image.shape
+            shape, compression, image = frame.image.shape, "none", frame.image
         else:
-            compression = compressed[0]
+            shape, compression, image = frame.stored_shape, compressed[0], Packed(compressed[1])
         order = "big" if frame.dtype.byteorder == ">" else "little"
         channels = (
             ChannelHeader(self._channel, frame.dtype.name, shape[::-1], order, compression),
@@ -64,11 +61,7 @@ class FrameEncoder:
         if channels != self._encoder.channels:
             self._encoder = Encoder(channels)
         sent[self._channel] = image
-        parts = self._encoder.encode(pulse_id, frame.time_ns or None, sent)
-        if compressed is not None:
-            # As it is: the encoder would compress.
-            parts[2:4] = compressed[1], write_stamp(frame.time_ns, order)
-        return parts
+        return self._encoder.encode(pulse_id, frame.time_ns or None, sent)
 
 
 def _compressed(frame: Frame) -> tuple[str, bytes] | None:

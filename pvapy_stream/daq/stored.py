@@ -12,8 +12,8 @@ from pvapy_stream.transport.bsread_packing import Buffer
 _LARGE = 64 * 1024
 _KNOWN_HEADERS = 8
 # What Python and the ring take for a message beside its bytes; measured by resident memory.
-_OVERHEAD = 700
-_BLOB_OVERHEAD = 64
+_OVERHEAD = 440
+_BLOB_OVERHEAD = 50
 
 
 @dataclass(slots=True)

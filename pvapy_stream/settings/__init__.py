@@ -6,6 +6,7 @@ rejects unknown keys by name.
 """
 
 from pvapy_stream.settings.base import Opt, Settings, option_of
+from pvapy_stream.settings.bsread_sim import BsreadSimSettings, SimChannel
 from pvapy_stream.settings.buffer import BufferSettings
 from pvapy_stream.settings.collector import CollectorSettings
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
@@ -17,6 +18,7 @@ from pvapy_stream.settings.values import MetadataChannel, parse_id_list
 from pvapy_stream.settings.write import FileSettings, WriteSettings
 
 __all__ = [
+    "BsreadSimSettings",
     "BufferSettings",
     "CollectorSettings",
     "ConsumerSettings",
@@ -27,6 +29,7 @@ __all__ = [
     "MirrorSettings",
     "Opt",
     "Settings",
+    "SimChannel",
     "SimulatorSettings",
     "StageSettings",
     "WriteSettings",

@@ -26,6 +26,7 @@ from pvapy_stream.transport.bsread_packing import Buffer, Limits
 from pvapy_stream.transport.bsread_values import (
     ChannelValue,
     Hdf5Chunk,
+    Packed,
     encode_value,
     read_stamp,
     write_stamp,
@@ -42,6 +43,7 @@ __all__ = [
     "Limits",
     "MainHeader",
     "Message",
+    "Packed",
 ]
 
 # Data headers kept parsed: those of a stream whose channels alternate between a few lists.

@@ -133,6 +133,12 @@ class ChannelValue:
             raise BsreadError(f"channel {header.name!r}: {error}") from error
 
 
+class Packed(NamedTuple):
+    """A value that is sent as it is: it is already what `encode_value` would make of it."""
+
+    data: Buffer
+
+
 def read_stamp(raw: Buffer, encoding: str) -> int | None:
     """A channel's timestamp in ns; None when there is none.
 
@@ -172,13 +178,15 @@ def encode_value(header: ChannelHeader, value: Any, lz4_order: str = "little") -
 
     Args:
         header: its channel.
-        value: array, number or text that fits the channel's type and shape.
+        value: array, number or text that fits the channel's type and shape; or `Packed`.
         lz4_order: byte order of the size before an lz4 block.
 
     Raises:
         BsreadError: it does not fit.
         MissingExtraError: the library of the compression is not installed.
     """
+    if isinstance(value, Packed):
+        return value.data
     if header.type == STRING:
         if not isinstance(value, str):
             raise BsreadError(f"channel {header.name!r} takes text, not {type(value).__name__}")
