@@ -22,6 +22,7 @@ TOPICS = (
     "collector",
     "encryption",
     "files",
+    "bsread",
 )
 
 

@@ -55,7 +55,7 @@ def run(settings: BsreadSimSettings) -> int:
     counts = simulator.summary()
     _say(
         f"{counts['pulses']} pulses, {counts['sent']} messages sent, {counts['not taken']} not"
-        f" taken, {counts['late']} late; {counts['rate']:.1f} pulses/s"
+        f" taken, {counts['late']} late; {counts['rate']:.1f} messages/s"
     )
     return code
 

@@ -28,7 +28,7 @@ _TICK = 100  # ms; how soon a range that waits for nothing more ends
 _RATE_PERIOD = 1.0  # s
 _SILENT_AFTER = 2.0  # s
 _INPUT_TURN = 0.02  # s of taking messages before others have their turn
-_INPUT_HWM = 1000
+_INPUT_HWM = 100
 _MB, _GB = 2**20, 2**30
 
 _log = logging.getLogger(__name__)

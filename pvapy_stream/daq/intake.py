@@ -12,6 +12,7 @@ from pvapy_stream.daq.ring import Ring
 from pvapy_stream.daq.stored import Packer, Stored
 from pvapy_stream.errors import BsreadError, MissingExtraError
 from pvapy_stream.transport.bsread_codec import Control, Decoder, Limits
+from pvapy_stream.transport.bsread_packing import Buffer
 from pvapy_stream.transport.bsread_values import STAMP_SIZE
 
 _LOG_EVERY = 1000
@@ -48,7 +49,7 @@ class Intake:
         self.last_error = ""
         self.heard: float | None = None
 
-    def take(self, parts: Sequence[bytes], now: float) -> None:
+    def take(self, parts: Sequence[Buffer], now: float) -> None:
         """Take a message."""
         self.heard = now
         try:

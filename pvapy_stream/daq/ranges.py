@@ -147,7 +147,9 @@ class RangeReader:
                 self._end()
                 break
             wait = min(max(0, round((deadline - now) * 1000)), _TICK)
-            if self._socket.poll(wait):
+            # Until the buffer is there to be asked, that is what is waited for.
+            asked = zmq.POLLIN if self._request is None else zmq.POLLIN | zmq.POLLOUT
+            if self._socket.poll(wait, asked) & zmq.POLLIN:
                 message = self._take(self._socket.recv_multipart())
                 if message is not None:
                     return message

@@ -6,10 +6,9 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pvapy_stream.transport.bsread import LARGE
 from pvapy_stream.transport.bsread_packing import Buffer
 
-# Parts up to this size are put together; larger ones are kept, and sent, without a copy.
-_LARGE = 64 * 1024
 _KNOWN_HEADERS = 8
 # What Python and the ring take for a message beside its bytes; measured by resident memory.
 _OVERHEAD = 440
@@ -72,17 +71,20 @@ def split(lengths: Buffer, blobs: Sequence[Buffer]) -> list[Buffer]:
 
 
 class Packer:
-    """Makes stored messages of one stream. Not locked."""
+    """Makes stored messages of one stream. Not locked.
+
+    Parts up to `LARGE` are put together; larger ones are kept, and sent, without a copy.
+    """
 
     def __init__(self) -> None:
         self._headers: dict[bytes, bytes] = {}
         self._header = b""
         self._lengths = b""
 
-    def pack(self, parts: Sequence[bytes], pulse_id: int, timestamp_ns: int) -> Stored:
+    def pack(self, parts: Sequence[Buffer], pulse_id: int, timestamp_ns: int) -> Stored:
         """A message from its parts, which has a data header."""
         sizes = list(map(len, parts))
-        header, new = self._shared(parts[1])
+        header, new = self._shared(bytes(parts[1]))
         lengths = array("I", sizes[2:]).tobytes()
         if lengths == self._lengths:
             lengths = self._lengths
@@ -90,7 +92,7 @@ class Packer:
             self._lengths = lengths
             new += len(lengths)
         rest = parts[2:]
-        if max(sizes[2:], default=0) <= _LARGE:
+        if max(sizes[2:], default=0) <= LARGE:
             blobs: Sequence[Buffer] = (b"".join(rest),) if any(sizes[2:]) else ()
         else:
             blobs = _blobs(rest)
@@ -108,14 +110,14 @@ class Packer:
         return self._header, len(header) if known is None else 0
 
 
-def _blobs(parts: Sequence[bytes]) -> tuple[bytes, ...]:
-    blobs: list[bytes] = []
-    small: list[bytes] = []
+def _blobs(parts: Sequence[Buffer]) -> tuple[Buffer, ...]:
+    blobs: list[Buffer] = []
+    small: list[Buffer] = []
     for part in parts:
-        if len(part) <= _LARGE:
+        if len(part) <= LARGE:
             small.append(part)
             continue
         blobs += (b"".join(small), part)
         small = []
     blobs.append(b"".join(small))
-    return tuple(blob for blob in blobs if blob)
+    return tuple(blob for blob in blobs if len(blob))

@@ -109,6 +109,7 @@ class BsreadSimulator:
         pulses: pulses that were made.
         sent: messages that were sent.
         not_taken: messages that nobody took in time.
+        rate: messages/s, from the first that was taken to the last.
 
     Raises:
         TransportError: the address cannot be bound.
@@ -127,7 +128,7 @@ class BsreadSimulator:
         self._sender = BsreadSender(settings.address, settings.mode, timeout=settings.send_timeout)
         self.address = self._sender.address
         self.pulses = self.sent = self.not_taken = 0
-        self.rate = 0.0
+        self.rate = self._sent_first = self._sent_last = 0.0
         self.late = 0
         self.ledger = Ledger(stage=KIND, output_channel=self.address)
         self._held: tuple[int, list[Buffer]] | None = None
@@ -140,7 +141,6 @@ class BsreadSimulator:
         """
         settings = self.settings
         pacer = Pacer(settings.rate, stop, settings.runtime)
-        began = time.perf_counter()
         try:
             while not settings.n_messages or self.pulses < settings.n_messages:
                 if not pacer.wait(self.pulses):
@@ -152,7 +152,8 @@ class BsreadSimulator:
         finally:
             self._sender.stop()
         self.late = pacer.late
-        self.rate = self.pulses / max(time.perf_counter() - began, 1e-9)
+        if self.sent > 1:
+            self.rate = (self.sent - 1) / max(self._sent_last - self._sent_first, 1e-9)
         if settings.ledger:
             write_ledgers(settings.ledger, [self.ledger.to_dict()])
         return 0
@@ -186,6 +187,9 @@ class BsreadSimulator:
     def _send(self, pulse: int, parts: list[Buffer]) -> None:
         self.ledger.received.add(pulse)
         if self._sender.offer(parts):
+            # Not from the start on: until a receiver comes, nothing goes out.
+            self._sent_last = time.perf_counter()
+            self._sent_first = self._sent_first or self._sent_last
             self.sent += 1
             self.ledger.processed.add(pulse)
             self.ledger.published.add(pulse)

@@ -19,11 +19,12 @@ Mode = Literal["pull", "sub"]
 SendMode = Literal["push", "pub"]
 
 _KINDS = {"pull": zmq.PULL, "sub": zmq.SUB, "push": zmq.PUSH, "pub": zmq.PUB}
+LARGE = 64 * 1024  # bytes; smaller parts are cheaper copied than kept where they came
 _TICK = 100  # ms; how soon a receiver notices that it is to stop
 _HEARD_LATELY = 2.0  # s
 _STOP_WAIT = 10.0  # s; for a delivery that is under way
 _LOG_EVERY = 1000
-_LINGER = 1000  # ms; for what was sent and is not taken yet
+_LINGER = 3000  # ms; for what was sent and is not taken yet
 
 _log = logging.getLogger(__name__)
 
@@ -53,12 +54,13 @@ class BsreadInput:
             self.socket.subscribe(b"")
         _open(self.socket, self.socket.connect, address)
 
-    def receive(self) -> list[bytes] | None:
-        """The next message's parts, or None when there is none now."""
+    def receive(self) -> list[Buffer] | None:
+        """The next message's parts, or None when there is none now; large ones are not copied."""
         try:
-            return self.socket.recv_multipart(zmq.NOBLOCK)
+            frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return None
+        return [frame.buffer if len(frame) > LARGE else frame.bytes for frame in frames]
 
     def close(self) -> None:
         """Let the sender go."""
@@ -179,12 +181,18 @@ class BsreadSender:
     def __init__(
         self, address: str, mode: SendMode = "push", hwm: int = 10, timeout: float = 0.0
     ) -> None:
-        self._socket = _socket(mode)
+        # A context of its own: only its end waits until what was sent has left.
+        self._context = zmq.Context()
+        self._socket = _socket(mode, self._context)
         self._socket.sndhwm = hwm
         self._socket.sndtimeo = round(timeout * 1000)
         self._published = self._errors = 0
         address = address[:-2] + ":*" if address.endswith(":0") else address
-        _open(self._socket, self._socket.bind, address)
+        try:
+            _open(self._socket, self._socket.bind, address)
+        except TransportError:
+            self._context.term()
+            raise
         self.address: str = self._socket.last_endpoint.decode()
 
     @property
@@ -214,7 +222,10 @@ class BsreadSender:
         return True
 
     def stop(self) -> None:
+        if self._socket.closed:
+            return
         self._socket.close(_LINGER)
+        self._context.term()
 
     def counts(self) -> PublisherCounts:
         return PublisherCounts(self._published, self._errors)
@@ -223,8 +234,8 @@ class BsreadSender:
         self._published = self._errors = 0
 
 
-def _socket(mode: str) -> Any:
-    socket = zmq.Context.instance().socket(_KINDS[mode])
+def _socket(mode: str, context: Any = None) -> Any:
+    socket = (context or zmq.Context.instance()).socket(_KINDS[mode])
     socket.linger = 0
     # A host that vanishes without a word is noticed.
     socket.tcp_keepalive = 1
