@@ -20,9 +20,13 @@ from pvapy_stream.daq.output import PushOutput
 from pvapy_stream.daq.range_server import RangeServer
 from pvapy_stream.daq.ring import Ring, RingLimits
 from pvapy_stream.daq.spill import Spill
+from pvapy_stream.errors import LedgerError
+from pvapy_stream.ledger import Ledger, write_ledgers
 from pvapy_stream.settings import BufferSettings
 from pvapy_stream.transport.bsread import BsreadInput
 from pvapy_stream.transport.bsread_codec import Limits
+
+KIND = "buffer"
 
 _TICK = 100  # ms; how soon a range that waits for nothing more ends
 _RATE_PERIOD = 1.0  # s
@@ -60,13 +64,15 @@ class Buffer:
         self._rate = self._byte_rate = 0.0
         self._rate_since = clock()
         self._counted = self._counted_bytes = 0
+        self._ledger_failed = False
         with contextlib.ExitStack() as undo:
             spill = None
             if settings.spill_folder:
                 spill = Spill(Path(settings.spill_folder), round(settings.spill_size * _GB))
             self.ring = Ring(self._limits, spill, settings.late_pulses)
             undo.callback(self.ring.close)
-            self.intake = Intake(self.ring, limits, self.analyzer)
+            self.ledger = Ledger(stage=KIND, input_channel=settings.stream)
+            self.intake = Intake(self.ring, limits, self.ledger, self.analyzer)
             output, ranges, _ = settings.ports
             base = f"tcp://{settings.interface}"
             self.output = PushOutput(self.ring, f"{base}:{output}")
@@ -95,7 +101,11 @@ class Buffer:
         self._undo.close()
 
     def run(self, stop: threading.Event, each_second: Callable[[], None] | None = None) -> None:
-        """Buffer until `stop` is set or the runtime is over."""
+        """Buffer until `stop` is set or the runtime is over.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
         runtime = self.settings.runtime
         end = self._clock() + runtime if runtime else float("inf")
         poller = zmq.Poller()
@@ -114,8 +124,23 @@ class Buffer:
             busy = self._turn()
             if self._clock() - self._rate_since >= _RATE_PERIOD:
                 self._count_rates()
+                self._keep_ledger()
                 if each_second is not None:
                     each_second()
+        self._write_ledger()
+
+    def _keep_ledger(self) -> None:
+        """What a killed buffer leaves; a full disk does not end the buffer."""
+        try:
+            self._write_ledger()
+        except LedgerError as error:
+            if not self._ledger_failed:
+                _log.error("%s", error)
+            self._ledger_failed = True
+
+    def _write_ledger(self) -> None:
+        if self.settings.ledger:
+            write_ledgers(self.settings.ledger, [self.ledger.to_dict()])
 
     def _turn(self) -> bool:
         """Do what there is to do; whether there is more."""

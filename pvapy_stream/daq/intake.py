@@ -11,6 +11,7 @@ from pvapy_stream.daq.analyzer import StreamAnalyzer
 from pvapy_stream.daq.ring import Ring
 from pvapy_stream.daq.stored import Packer, Stored
 from pvapy_stream.errors import BsreadError, MissingExtraError
+from pvapy_stream.ledger import Ledger
 from pvapy_stream.transport.bsread_codec import Control, Decoder, Limits
 from pvapy_stream.transport.bsread_packing import Buffer
 from pvapy_stream.transport.bsread_values import STAMP_SIZE
@@ -28,6 +29,7 @@ class Intake:
         ring: where they go.
         limits: what a message may hold.
         analyzer: looks at each, if asked for.
+        ledger: the account of their pulse ids.
 
     Attributes:
         received: messages taken into the ring.
@@ -39,8 +41,11 @@ class Intake:
         heard: when the last message came, s on a clock that does not go back; None: never.
     """
 
-    def __init__(self, ring: Ring, limits: Limits, analyzer: StreamAnalyzer | None = None) -> None:
+    def __init__(
+        self, ring: Ring, limits: Limits, ledger: Ledger, analyzer: StreamAnalyzer | None = None
+    ) -> None:
         self._ring = ring
+        self._ledger = ledger
         self._decoder = Decoder(limits)
         self._packer = Packer()
         self._analyzer = analyzer
@@ -67,6 +72,8 @@ class Intake:
         self.received += 1
         self.nbytes += message.nbytes + len(message.header)
         self.channels = len(headers)
+        self._ledger.received.add(main.pulse_id)
+        self._ledger.processed.add(main.pulse_id)
         self._ring.append(message, now)
         if self._analyzer is not None:
             self._analyzer.observe(message, headers, now)
@@ -87,6 +94,7 @@ class Intake:
 
     def _note_malformed(self, error: Exception) -> None:
         self.malformed += 1
+        self._ledger.anonymous += 1
         self.last_error = str(error)
         if self._analyzer is not None:
             self._analyzer.malformed(self.last_error)

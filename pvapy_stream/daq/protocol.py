@@ -60,9 +60,10 @@ class Alive(msgspec.Struct):
 
 
 class Error(msgspec.Struct):
-    """What was wrong with a request."""
+    """What was wrong with a request. `forgotten`: there is no range, though there may have been."""
 
     error: str
+    forgotten: bool = False
 
 
 encode = msgspec.json.Encoder().encode

@@ -122,7 +122,9 @@ class RangeServer:
         elif reader is None:
             if isinstance(request, (protocol.More, protocol.Stop)):
                 # It was forgotten, or the buffer has started again since.
-                raise ValueError("there is no range to go on with; ask for one")
+                text = "there is no range to go on with; ask for one"
+                error = protocol.Error(text, forgotten=True)
+                self._send(identity, protocol.ERROR, protocol.encode(error))
         elif isinstance(request, protocol.Close):
             del self._readers[identity]
         else:

@@ -21,6 +21,7 @@ from pvapy_stream.transport.bsread_packing import Buffer
 
 _TICK = 100  # ms; how soon `stop_at` and `close` are noticed
 _KEEP_ALIVE = 5.0  # s
+_ASK_AGAIN = 1.0  # s; how often a buffer that says nothing is spoken to
 # Taken messages are acknowledged together.
 _ACKNOWLEDGE = protocol.WINDOW_MESSAGES // 8
 _ACKNOWLEDGE_BYTES = 2**20
@@ -86,8 +87,10 @@ class RangeReader:
         self._taken = self._taken_bytes = 0
         self._said = self._heard
         self._stop: int | None = None
+        self._asked = request
         self._last = request.stop
         self._by: By = request.by
+        self._newest_taken: int | None = None
         self._closed = threading.Event()
         self._socket: Any = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.linger = 0
@@ -173,7 +176,8 @@ class RangeReader:
         if self._stop is not None and self._send(protocol.Stop(self._stop)):
             self._last, self._stop = self._stop, None
         due = self._taken >= _ACKNOWLEDGE or self._taken_bytes >= _ACKNOWLEDGE_BYTES
-        if (due or now - self._said > _KEEP_ALIVE) and self._send(
+        patience = _ASK_AGAIN if now - self._heard > _ASK_AGAIN else _KEEP_ALIVE
+        if (due or now - self._said > patience) and self._send(
             protocol.More(self._taken, self._taken_bytes)
         ):
             self._said = now
@@ -203,16 +207,29 @@ class RangeReader:
             elif kind == protocol.END:
                 self._end()
             elif kind == protocol.ERROR:
-                self._end()
-                raise TransportError(
-                    f"the buffer at {self.address}: {protocol.decode_error(rest[0]).error}"
-                )
+                self._take_error(protocol.decode_error(rest[0]))
         except (msgspec.DecodeError, UnicodeError, IndexError) as error:
             self._end()
             raise TransportError(
                 f"{self.address} does not speak as a buffer's range port does: {error}"
             ) from error
         return None
+
+    def _take_error(self, error: protocol.Error) -> None:
+        if not error.forgotten:
+            self._end()
+            raise TransportError(f"the buffer at {self.address}: {error.error}")
+        if self._request is None:
+            # It has started again: ask for what is left.
+            _log.warning("the buffer at %s has started again", self.address)
+            asked = self._asked
+            newest = self._newest_taken
+            start = asked.start if newest is None else newest + 1
+            if self._last is not None and start is not None and start > self._last:
+                self._end()
+                return
+            self._request = protocol.Open(self._by, start, self._last)
+            self._taken = self._taken_bytes = 0
 
     def _message(self, rest: list[bytes]) -> Message | None:
         self._taken += 1
@@ -225,18 +242,17 @@ class RangeReader:
             _log.error("%s: a message is malformed: %s", self.address, error)
             self._note_malformed(rest[0])
             return None
-        if isinstance(message, Control) or self._is_behind(message):
+        if isinstance(message, Control):
             return None
+        value = message.pulse_id if self._by == "pulse_id" else message.timestamp_ns
+        last = self._stop if self._stop is not None else self._last
+        if value is not None:
+            if last is not None and value > last:
+                # The stop was given while it was under way.
+                return None
+            self._newest_taken = max(value, self._newest_taken or value)
         self.delivered += 1
         return message
-
-    def _is_behind(self, message: Message) -> bool:
-        """Whether a message is behind a stop that was given while it was under way."""
-        last = self._stop if self._stop is not None else self._last
-        if last is None:
-            return False
-        value = message.pulse_id if self._by == "pulse_id" else message.timestamp_ns
-        return value is not None and value > last
 
     def _note_malformed(self, main: bytes) -> None:
         try:

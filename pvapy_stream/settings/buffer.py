@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pvapy_stream.settings.base import opt
-from pvapy_stream.settings.common import LoggingSettings
+from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
 
 _PORT = 65535
 _DEFAULT_MESSAGES = 100
 
 
-class BufferSettings(LoggingSettings):
+class BufferSettings(LoggingSettings, LedgerSettings):
     """A program that keeps the newest pulses of a stream and gives them out."""
 
     stream: Annotated[str, opt("STREAM", "Stream")] = Field(

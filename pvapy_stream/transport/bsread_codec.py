@@ -145,9 +145,10 @@ class Decoder:
 
     def _channels(self, raw: Buffer, compression: str) -> tuple[ChannelHeader, ...]:
         # The bytes decide, not the hash: nothing says that senders keep to it.
+        raw = bytes(raw)  # which compare faster than what they may be a view of
         if self._headers is not None and raw == self._raw and compression == self._compression:
             return self._headers
-        key = bytes(raw), compression
+        key = raw, compression
         headers = self._known.pop(key, None)
         if headers is None:
             headers = parse_channels(raw, compression, self.limits)

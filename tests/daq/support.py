@@ -63,12 +63,18 @@ class RunningBuffer:
     def __init__(self, **settings: Any) -> None:
         self.messages = Messages()
         self.source = BsreadSender("tcp://127.0.0.1:0", hwm=10_000, timeout=10)
-        self.buffer = Buffer(
-            BufferSettings.of(stream=self.source.address, output_port=0, **settings)
-        )
+        self.start_buffer(stream=self.source.address, output_port=0, **settings)
+
+    def start_buffer(self, **settings: Any) -> None:
+        self.buffer = Buffer(BufferSettings.of(**settings))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self.buffer.run, args=(self._stop,))
         self._thread.start()
+
+    def stop_buffer(self) -> None:
+        self._stop.set()
+        self._thread.join(10)
+        self.buffer.close()
 
     def send(self, pulses: Iterable[int]) -> None:
         for pulse in pulses:
@@ -88,10 +94,8 @@ class RunningBuffer:
         return read_range(self.buffer.server.address, start, stop, **options)
 
     def close(self) -> None:
-        self._stop.set()
-        self._thread.join(10)
         self.source.stop()
-        self.buffer.close()
+        self.stop_buffer()
 
 
 @contextmanager

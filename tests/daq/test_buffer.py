@@ -145,6 +145,31 @@ def test_source_that_is_killed_and_comes_back(commands: Commands) -> None:
     assert buffer.status()["malformed"] == 0
 
 
+def test_systemd_is_told_and_every_pulse_has_a_fate(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(15)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        files = [tmp_path / "sim.json", tmp_path / "buffer.json"]
+        sim = commands(
+            "bsread-sim", "-a", "tcp://127.0.0.1:0", "-n", 300, "-fps", 500, "--send-timeout", 20,
+            "--malformed", 0.05, "--ledger", files[0],
+        )  # fmt: skip
+        address = wait_until(lambda: sim.out and sim.out[0].split()[-1])
+        buffer = BufferProgram(commands, address, "--ledger", files[1])
+        assert manager.recv(1000) == b"READY=1"
+        assert sim.wait() == 0
+        wait_until(lambda: buffer.status()["received"] == 300)
+        assert manager.recv(1000).startswith(b"WATCHDOG=1\nSTATUS=")
+        buffer.program.signal()
+        assert buffer.program.wait() == 0
+    audit = commands("audit", *files)
+    assert audit.wait() == 0, audit.text
+    assert "published 300, " in audit.text
+
+
 def test_memory_stays_at_the_limit(commands: Commands) -> None:
     """Resident memory, of a stream of small messages: nothing but bytes would be cheating."""
     sim = commands(

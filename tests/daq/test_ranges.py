@@ -178,7 +178,6 @@ def test_buffer_that_is_not_there_and_wrong_ranges() -> None:
         b'{"op":"open","start":"x"}',
         b'{"op":"open","start":5,"stop":1}',
         b'{"op":"open","start":99999999999999999999}',
-        b'{"op":"more","messages":1}',
         b"[" * 3000,
     ],
 )
@@ -210,12 +209,25 @@ def test_too_many_readers() -> None:
         assert pulses(buffer.read(1, 3)) == [1, 2, 3]
 
 
-def test_reader_of_a_buffer_that_was_started_again_is_told() -> None:
+def test_reader_of_a_buffer_that_is_started_again_gets_the_rest() -> None:
     with running() as buffer:
         buffer.fill(range(1, 4))
         reader = buffer.read(1, 10)
-        assert reader.read(5).pulse_id == 1
+        assert [reader.read(5).pulse_id for _ in range(3)] == [1, 2, 3]
+        address, stream = buffer.buffer.server.address, buffer.source.address
+        buffer.stop_buffer()
+        buffer.start_buffer(stream=stream, output_port=0, range_port=address.rpartition(":")[2])
+        buffer.fill(range(6, 20))
+        assert pulses(reader) == [6, 7, 8, 9, 10]
+        assert reader.gone == [Gone(4, 5, "before")]
+
+
+def test_range_that_was_whole_before_the_buffer_was_started_again_ends() -> None:
+    with running() as buffer:
+        buffer.fill(range(1, 4))
+        reader = buffer.read(1, 10)
+        assert [reader.read(5).pulse_id for _ in range(3)] == [1, 2, 3]
         buffer.buffer.server._readers.clear()
-        reader.stop_at(9)
-        with pytest.raises(TransportError, match="no range to go on with"):
-            list(reader)
+        reader.stop_at(3)
+        assert pulses(reader) == []
+        assert reader.gone == []
