@@ -39,7 +39,9 @@ def make_app(status: Callable[[], BufferStatus], analyzer: StreamAnalyzer | None
     """
     fastapi = require("fastapi", "web")
     prometheus = require("prometheus_client", "web")
-    app = fastapi.FastAPI(title="pvapy_stream buffer", version=__version__)
+    app = fastapi.FastAPI(
+        title="pvapy_stream buffer", version=__version__, docs_url=None, redoc_url=None
+    )
     registry = prometheus.CollectorRegistry(auto_describe=False)
     registry.register(_Collector(status))
 

@@ -16,6 +16,7 @@ from pvapy_stream.daq import protocol
 from pvapy_stream.daq.cursor import By, Gone
 from pvapy_stream.daq.stored import split
 from pvapy_stream.errors import BsreadError, SettingsError, TransportError
+from pvapy_stream.transport.bsread import LARGE
 from pvapy_stream.transport.bsread_codec import Control, Decoder, Limits, Message
 from pvapy_stream.transport.bsread_packing import Buffer
 
@@ -153,7 +154,8 @@ class RangeReader:
             # Until the buffer is there to be asked, that is what is waited for.
             asked = zmq.POLLIN if self._request is None else zmq.POLLIN | zmq.POLLOUT
             if self._socket.poll(wait, asked) & zmq.POLLIN:
-                message = self._take(self._socket.recv_multipart())
+                frames = self._socket.recv_multipart(copy=False)
+                message = self._take([f.buffer if len(f) > LARGE else f.bytes for f in frames])
                 if message is not None:
                     return message
             elif now - self._heard > self._timeout:
@@ -190,7 +192,7 @@ class RangeReader:
             return False
         return True
 
-    def _take(self, parts: list[bytes]) -> Message | None:
+    def _take(self, parts: list[Buffer]) -> Message | None:
         self._heard = time.monotonic()
         kind, rest = parts[0], parts[1:]
         try:
@@ -231,7 +233,7 @@ class RangeReader:
             self._request = protocol.Open(self._by, start, self._last)
             self._taken = self._taken_bytes = 0
 
-    def _message(self, rest: list[bytes]) -> Message | None:
+    def _message(self, rest: list[Buffer]) -> Message | None:
         self._taken += 1
         self._taken_bytes += len(rest[0]) + sum(map(len, rest[3:]))
         self._header = rest[1] or self._header
@@ -254,7 +256,7 @@ class RangeReader:
         self.delivered += 1
         return message
 
-    def _note_malformed(self, main: bytes) -> None:
+    def _note_malformed(self, main: Buffer) -> None:
         try:
             head = self._decoder.main(main)
         except BsreadError:

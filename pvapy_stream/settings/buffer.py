@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from pvapy_stream.settings.base import opt
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
+from pvapy_stream.settings.values import LogLevel
 
 _PORT = 65535
 _DEFAULT_MESSAGES = 100
@@ -84,6 +85,11 @@ class BufferSettings(LoggingSettings, LedgerSettings):
     ] = Field(None, description="PVA channel that shows the status")
     analyzer: Annotated[bool, opt("--analyzer", "Reporting")] = Field(
         False, description="look for anomalies in the stream, and report them at the end"
+    )
+    log_level: Annotated[
+        LogLevel, opt("-ll --log-level --log_level", "Reporting", metavar="LEVEL")
+    ] = Field(
+        None, description="lowest level that is logged: debug, info, warning, error, critical"
     )
     runtime: Annotated[float, opt("-rt --runtime", "Run", "s", metavar="T")] = Field(
         0, ge=0, description="stop after this time; 0: run until stopped"

@@ -20,6 +20,7 @@ SendMode = Literal["push", "pub"]
 
 _KINDS = {"pull": zmq.PULL, "sub": zmq.SUB, "push": zmq.PUSH, "pub": zmq.PUB}
 LARGE = 64 * 1024  # bytes; smaller parts are cheaper copied than kept where they came
+_LARGE_MESSAGE = 512 * 1024  # bytes
 _TICK = 100  # ms; how soon a receiver notices that it is to stop
 _HEARD_LATELY = 2.0  # s
 _STOP_WAIT = 10.0  # s; for a delivery that is under way
@@ -46,6 +47,7 @@ class BsreadInput:
         self, address: str, mode: Mode = "pull", hwm: int = 100, limits: Limits | None = None
     ) -> None:
         self.address = address
+        self._large = False
         limits = limits or Limits()
         self.socket = _socket(mode)
         self.socket.rcvhwm = hwm
@@ -57,10 +59,14 @@ class BsreadInput:
     def receive(self) -> list[Buffer] | None:
         """The next message's parts, or None when there is none now; large ones are not copied."""
         try:
-            frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            parts = self.socket.recv_multipart(zmq.NOBLOCK, copy=not self._large)
         except zmq.Again:
             return None
-        return [frame.buffer if len(frame) > LARGE else frame.bytes for frame in frames]
+        if self._large:
+            parts = [part.buffer if len(part) > LARGE else part.bytes for part in parts]
+        # Many small parts are received in two thirds of the time when all are copied at once.
+        self._large = sum(map(len, parts)) > _LARGE_MESSAGE
+        return parts
 
     def close(self) -> None:
         """Let the sender go."""

@@ -36,7 +36,7 @@ class BufferProgram:
 
     def __init__(self, commands: Commands, stream: str, *options: object) -> None:
         self.program: Program = commands(
-            "buffer", stream, "-o", 0, "--range-port", 0, "--rest-port", 0, *options
+            "buffer", stream, "--output_port", 0, "--log_level", "INFO", *options
         )
         line = wait_until(lambda: self.program.out and self.program.out[0])
         self.output, self.ranges = re.findall(r"tcp://127\.0\.0\.1:\d+", line)[-2:]
@@ -220,7 +220,7 @@ def test_images_of_a_pva_channel(source: Any, prefix: str, commands: Commands) -
         assert value.header.name == camera.channel
         expected = np.arange(24, dtype=np.uint16).reshape(4, 6) + pulse
         assert np.array_equal(value.decode(), expected)
-    assert wait_until(lambda: pvget(f"{prefix}status").get("newest")) == 20
+    wait_until(lambda: pvget(f"{prefix}status").get("newest") == 20)
     camera.close()
 
 
