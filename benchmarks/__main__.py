@@ -23,6 +23,7 @@ TOPICS = (
     "encryption",
     "files",
     "monitoring",
+    "bsread",
 )
 
 

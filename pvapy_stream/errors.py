@@ -7,6 +7,7 @@
     ├── CodecError                  a compressed payload cannot be decoded
     ├── ObjectError                 an object lacks what a stage needs (id, image, dimensions)
     ├── TransportError              a channel cannot be reached, hosted or published to
+    ├── BsreadError                 a bsread message is malformed
     ├── SourceError                 frames cannot be read from a file or folder
     ├── FileError                   a data file cannot be written or read
     ├── MonitorError                a monitor, its series, a report or a page cannot do its work
@@ -48,6 +49,10 @@ class ObjectError(PvapyStreamError):
 
 class TransportError(PvapyStreamError):
     """A channel cannot be reached, hosted or published to."""
+
+
+class BsreadError(PvapyStreamError):
+    """A bsread message, or one value of it, does not follow the format or exceeds a limit."""
 
 
 class SourceError(PvapyStreamError):

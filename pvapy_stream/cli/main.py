@@ -44,6 +44,8 @@ COMMANDS = {
     "schedule-project": Command("schedule_project", "run the protocols of a project"),
     "stop-project": Command("stop_project", "end the run of a project in order"),
     "project": Command("projects", "list, show and resume projects"),
+    "buffer": Command("buffer", "keep the newest pulses of a stream, and give them out"),
+    "bsread-sim": Command("bsread_sim", "send bsread messages as a beamline's sources do"),
     "demo": Command("demo", "see a whole stream at work on this machine"),
     "preflight": Command("preflight", "measure which rate is possible, and with which options"),
     "doctor": Command("doctor", "look at the installation, the network settings and a channel"),

@@ -57,7 +57,20 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None
         group = groups.get(option.group)
         if group is None:
             group = groups[option.group] = parser.add_argument_group(option.group)
-        group.add_argument(*option.flags, dest=name, **_argument(field, option))
+        argument = _argument(field, option)
+        if option.flags[0].startswith("-"):
+            group.add_argument(*option.flags, dest=name, **argument)
+        else:
+            _add_positional(group, name, argument, option)
+
+
+def _add_positional(
+    group: argparse._ArgumentGroup, name: str, argument: dict[str, Any], option: Opt
+) -> None:
+    """A setting that is given by its place; it may be left out when it has a default."""
+    required = argument.pop("required")
+    argument["metavar"] = option.flags[0]
+    group.add_argument(name, nargs=None if required else "?", **argument)
 
 
 def parse(model: type[S], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> S:

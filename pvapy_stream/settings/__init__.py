@@ -6,6 +6,8 @@ rejects unknown keys by name.
 """
 
 from pvapy_stream.settings.base import Opt, Settings, option_of
+from pvapy_stream.settings.bsread_sim import BsreadSimSettings, SimChannel
+from pvapy_stream.settings.buffer import BufferSettings
 from pvapy_stream.settings.collector import CollectorSettings
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
 from pvapy_stream.settings.consumer import ConsumerSettings
@@ -31,6 +33,8 @@ from pvapy_stream.settings.write import FileSettings, WriteSettings
 
 __all__ = [
     "AlarmRule",
+    "BsreadSimSettings",
+    "BufferSettings",
     "ChannelsSettings",
     "CollectorSettings",
     "ConsumerSettings",
@@ -50,6 +54,7 @@ __all__ = [
     "ReportSettings",
     "Settings",
     "ShmSettings",
+    "SimChannel",
     "SimulatorSettings",
     "StageSettings",
     "StreamsSettings",

@@ -1,0 +1,69 @@
+"""``pvapy-stream bsread-sim``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pvapy_stream.cli.options import parse, settings_parser
+from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.logs import configure_logging
+from pvapy_stream.settings import BsreadSimSettings
+from pvapy_stream.signals import run_until_signal
+
+_EPILOG = """\
+examples:
+  pvapy-stream bsread-sim -ns 300
+  pvapy-stream bsread-sim --camera 1280x1024 --camera-compression bitshuffle_lz4 -fps 100
+  pvapy-stream bsread-sim -c WAVE=int32/2048/lz4/big,STATE=string/every10 --drop 0.01 --reorder 0.01
+The image at a pulse is that of any pulse 16 earlier or later; scalars are the pulse id.
+exit codes: 0 all well; 1 the address cannot be bound; 2 wrong options
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's parser."""
+    return settings_parser(
+        BsreadSimSettings,
+        "pvapy-stream bsread-sim",
+        "Send bsread messages as a beamline's sources do, and trouble when told to.",
+        _EPILOG,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    settings = parse(BsreadSimSettings, parser(), argv)
+    return exit_code(lambda: run(settings))
+
+
+def run(settings: BsreadSimSettings) -> int:
+    """Send until the end, or until a signal comes.
+
+    Raises:
+        PvapyStreamError: the address cannot be bound, channels that cannot be, or a ledger that
+            cannot be written.
+    """
+    # Imported late: --help and wrong options need no ZeroMQ.
+    from pvapy_stream.sim.bsread import BsreadSimulator
+
+    configure_logging(settings)
+    simulator = BsreadSimulator(settings)
+    _say(f"sending {len(settings.all_channels)} channels on {simulator.address}")
+    code = run_until_signal(simulator.run)
+    counts = simulator.summary()
+    _say(
+        f"{counts['pulses']} pulses, {counts['sent']} messages sent, {counts['not taken']} not"
+        f" taken, {counts['late']} late; {counts['rate']:.1f} messages/s"
+    )
+    return code
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,121 @@
+"""``sf_bsread_buffer`` and ``pvapy-stream buffer``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from pvapy_stream.cli.options import parse, settings_parser
+from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.logs import configure_logging
+from pvapy_stream.settings import BufferSettings
+from pvapy_stream.signals import run_until_signal
+
+if TYPE_CHECKING:
+    from pvapy_stream.daq.buffer import Buffer
+
+_EPILOG = """\
+examples:
+  sf_bsread_buffer tcp://camera-server:9999
+  sf_bsread_buffer tcp://camera-server:9999 -o 8082 --memory 4000 --seconds 60
+  sf_bsread_buffer pva://13SIM1:Pva1:Image --memory 4000 --spill-folder /nvme --spill-size 200
+Ranges are served on the output port + 1, status and metrics on the output port + 2; all on this
+host only, unless --interface says otherwise.
+exit codes: 0 all well; 1 a port cannot be bound; 2 wrong options
+"""
+
+_log = logging.getLogger(__name__)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's parser."""
+    return settings_parser(
+        BufferSettings,
+        "sf_bsread_buffer",
+        "Keep the newest pulses of a stream, push the stream on, and serve ranges of pulses.",
+        _EPILOG,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    settings = parse(BufferSettings, parser(), argv)
+    return exit_code(lambda: run(settings))
+
+
+def run(settings: BufferSettings) -> int:
+    """Buffer until the runtime is over, or until a signal comes.
+
+    Raises:
+        PvapyStreamError: a port cannot be bound, or the folder to spill to cannot be written.
+    """
+    # Imported late: --help and wrong options need no ZeroMQ.
+    from pvapy_stream.daq.buffer import Buffer
+
+    configure_logging(settings)
+    buffer = Buffer(settings)
+    try:
+        run_until_signal(lambda stop: _run(buffer, stop))
+    finally:
+        buffer.close()
+    return 0
+
+
+def _run(buffer: Buffer, stop: threading.Event) -> None:
+    from pvapy_stream import systemd
+
+    settings = buffer.settings
+    with ExitStack() as outputs:
+        rest = "" if settings.no_rest else _serve_status(buffer, outputs)
+        each_second = _status_channel(buffer, outputs) if settings.status_channel else None
+        sys.stdout.write(
+            f"buffering {settings.stream}; output {buffer.output.address}; ranges"
+            f" {buffer.server.address}{f'; status {rest}' if rest else ''}\n"
+        )
+        sys.stdout.flush()
+        systemd.notify("READY=1")
+        buffer.run(stop, each_second)
+        systemd.notify("STOPPING=1")
+    _say_the_end(buffer)
+
+
+def _serve_status(buffer: Buffer, outputs: ExitStack) -> str:
+    from pvapy_stream.daq.buffer_rest import make_app
+    from pvapy_stream.daq.web import WebThread
+
+    settings = buffer.settings
+    web = WebThread(make_app(buffer.status, buffer.analyzer), settings.interface, settings.ports[2])
+    web.start()
+    outputs.callback(web.stop)
+    return f"{web.address}/status"
+
+
+def _status_channel(buffer: Buffer, outputs: ExitStack) -> Callable[[], None]:
+    from pvapy_stream.daq.buffer_channel import BufferChannel
+
+    channel = BufferChannel(str(buffer.settings.status_channel))
+    outputs.callback(channel.stop)
+    channel.publish(buffer.status())
+    return lambda: channel.publish(buffer.status())
+
+
+def _say_the_end(buffer: Buffer) -> None:
+    status = buffer.status()
+    lines = [
+        f"received {status.received}, malformed {status.malformed}; pushed {status.output_sent},"
+        f" let go before they were pulled {status.output_lost}; given to readers"
+        f" {status.reader_sent}"
+    ]
+    if buffer.analyzer is not None:
+        lines += buffer.analyzer.lines()
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

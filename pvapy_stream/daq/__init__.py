@@ -1,0 +1,1 @@
+"""Buffering what comes, and giving out what is asked for."""

@@ -1,0 +1,218 @@
+"""The buffer: keeps the newest messages of a stream, pushes them on, and serves ranges of them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from pvapy_stream import systemd
+from pvapy_stream.daq.analyzer import StreamAnalyzer
+from pvapy_stream.daq.buffer_status import BufferStatus
+from pvapy_stream.daq.intake import Intake
+from pvapy_stream.daq.output import PushOutput
+from pvapy_stream.daq.range_server import RangeServer
+from pvapy_stream.daq.ring import Ring, RingLimits
+from pvapy_stream.daq.spill import Spill
+from pvapy_stream.errors import LedgerError
+from pvapy_stream.ledger import Ledger, write_ledgers
+from pvapy_stream.settings import BufferSettings
+from pvapy_stream.transport.bsread import BsreadInput
+from pvapy_stream.transport.bsread_codec import Limits
+
+KIND = "buffer"
+
+_TICK = 100  # ms; how soon a range that waits for nothing more ends
+_RATE_PERIOD = 1.0  # s
+_SILENT_AFTER = 2.0  # s
+_INPUT_TURN = 0.02  # s of taking messages before others have their turn
+_INPUT_HWM = 100
+_MB, _GB = 2**20, 2**30
+
+_log = logging.getLogger(__name__)
+
+
+class Buffer:
+    """Takes messages from one source and gives them out until it is stopped.
+
+    Everything happens in the thread that calls `run`; `status` may be called from any.
+
+    Args:
+        settings: what was asked for.
+        clock: s; does not go back.
+
+    Raises:
+        TransportError: a port cannot be bound.
+        SettingsError: the folder to spill to cannot be written.
+    """
+
+    def __init__(
+        self, settings: BufferSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._limits = RingLimits(settings.messages, round(settings.memory * _MB), settings.seconds)
+        self.analyzer = StreamAnalyzer(settings.late_pulses) if settings.analyzer else None
+        value = round(settings.max_value * _MB)
+        limits = Limits(value=value)
+        self._rate = self._byte_rate = 0.0
+        self._rate_since = clock()
+        self._counted = self._counted_bytes = 0
+        self._ledger_failed = False
+        with contextlib.ExitStack() as undo:
+            spill = None
+            if settings.spill_folder:
+                spill = Spill(Path(settings.spill_folder), round(settings.spill_size * _GB))
+            self.ring = Ring(self._limits, spill, settings.late_pulses)
+            undo.callback(self.ring.close)
+            self.ledger = Ledger(stage=KIND, input_channel=settings.stream)
+            self.intake = Intake(self.ring, limits, self.ledger, self.analyzer)
+            output, ranges, _ = settings.ports
+            base = f"tcp://{settings.interface}"
+            self.output = PushOutput(self.ring, f"{base}:{output}")
+            undo.callback(self.output.close)
+            window = round(settings.reader_memory * _MB)
+            self.server = RangeServer(self.ring, f"{base}:{ranges}", settings.max_readers, window)
+            undo.callback(self.server.close)
+            self._pva = self._pva_source()
+            if self._pva is not None:
+                undo.callback(self._pva.stop)
+            address = settings.stream if self._pva is None else self._pva.address
+            self._input = BsreadInput(address, settings.mode, _INPUT_HWM, limits)
+            undo.callback(self._input.close)
+            self._undo = undo.pop_all()
+
+    def _pva_source(self) -> Any:
+        if not self.settings.stream.startswith("pva://"):
+            return None
+        # Imported late: bsread streams need no EPICS.
+        from pvapy_stream.daq.pva_source import PvaSource
+
+        return PvaSource(self.settings.stream.removeprefix("pva://"), self.settings.id_field)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._undo.close()
+
+    def run(self, stop: threading.Event, each_second: Callable[[], None] | None = None) -> None:
+        """Buffer until `stop` is set or the runtime is over.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        runtime = self.settings.runtime
+        end = self._clock() + runtime if runtime else float("inf")
+        poller = zmq.Poller()
+        poller.register(self._input.socket, zmq.POLLIN)
+        poller.register(self.server.socket, zmq.POLLIN)
+        if self._pva is not None:
+            self._pva.start()
+        busy = False
+        while not stop.is_set() and self._clock() < end:
+            # A socket to push on is looked at only while there is something to push.
+            if self.output.waits:
+                poller.register(self.output.socket, 0)
+            else:
+                poller.register(self.output.socket, zmq.POLLOUT)
+            poller.poll(0 if busy else _TICK)
+            busy = self._turn()
+            if self._clock() - self._rate_since >= _RATE_PERIOD:
+                self._count_rates()
+                self._keep_ledger()
+                if each_second is not None:
+                    each_second()
+        self._write_ledger()
+
+    def _keep_ledger(self) -> None:
+        """What a killed buffer leaves; a full disk does not end the buffer."""
+        try:
+            self._write_ledger()
+        except LedgerError as error:
+            if not self._ledger_failed:
+                _log.error("%s", error)
+            self._ledger_failed = True
+
+    def _write_ledger(self) -> None:
+        if self.settings.ledger:
+            write_ledgers(self.settings.ledger, [self.ledger.to_dict()])
+
+    def _turn(self) -> bool:
+        """Do what there is to do; whether there is more."""
+        now = began = self._clock()
+        more = True
+        while now - began < _INPUT_TURN:
+            parts = self._input.receive()
+            if parts is None:
+                more = False
+                break
+            now = self._clock()
+            self.intake.take(parts, now)
+        self.server.take_requests(now)
+        served = self.server.serve(now, self._silent(now))
+        pushed = self.output.push()
+        return more or served or pushed
+
+    def _silent(self, now: float) -> float | None:
+        heard = self.intake.heard
+        return None if heard is None else max(0.0, now - heard)
+
+    def _count_rates(self) -> None:
+        now = self._clock()
+        seconds = now - self._rate_since
+        intake = self.intake
+        self._rate = (intake.received - self._counted) / seconds
+        self._byte_rate = (intake.nbytes - self._counted_bytes) / seconds
+        self._counted, self._counted_bytes, self._rate_since = intake.received, intake.nbytes, now
+        systemd.notify(
+            f"WATCHDOG=1\nSTATUS={len(self.ring)} messages kept, {self._rate:.1f} come in a second"
+        )
+
+    def status(self) -> BufferStatus:
+        """How it does."""
+        ring, intake, server, output = self.ring, self.intake, self.server, self.output
+        silent = self._silent(self._clock())
+        lately = silent is not None and silent < _SILENT_AFTER
+        pva, spill = self._pva, ring.spill
+        oldest, newest = ring.edges()
+        return BufferStatus(
+            status="waiting" if silent is None else "receiving" if lately else "silent",
+            source=self.settings.stream,
+            output=output.address,
+            ranges=server.address,
+            received=intake.received,
+            received_rate=self._rate,
+            byte_rate=self._byte_rate,
+            malformed=intake.malformed,
+            commands=intake.commands,
+            source_lost=pva.lost + pva.errors + pva.overruns if pva is not None else 0,
+            channels=intake.channels,
+            messages=len(ring),
+            in_memory=ring.in_memory,
+            memory=ring.memory,
+            on_disk=spill.nbytes if spill is not None else 0,
+            fill=ring.fill,
+            seconds=ring.seconds,
+            oldest=oldest,
+            newest=newest,
+            dropped=ring.dropped,
+            output_sent=output.sent,
+            output_lost=output.lost,
+            output_pending=output.pending,
+            readers=server.readers,
+            reader_sent=server.sent,
+            reader_errors=server.errors,
+            silent=silent,
+            last_error=self._last_error(),
+        )
+
+    def _last_error(self) -> str:
+        spill = self.ring.spill
+        if spill is not None and spill.error:
+            return spill.error
+        return (self._pva.last_error if self._pva is not None else "") or self.intake.last_error

@@ -1,0 +1,67 @@
+"""Status and metrics of a buffer over HTTP. It changes nothing: there is nothing to protect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pvapy_stream import __version__
+from pvapy_stream.daq.analyzer import StreamAnalyzer
+from pvapy_stream.daq.buffer_status import METRICS, BufferStatus
+from pvapy_stream.plugins import require
+
+
+class _Collector:
+    """The buffer's numbers in the form of Prometheus."""
+
+    def __init__(self, status: Callable[[], BufferStatus]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterable[Any]:
+        core = require("prometheus_client.core", "web")
+        families = {"counter": core.CounterMetricFamily, "gauge": core.GaugeMetricFamily}
+        values = self._status().to_dict()
+        for name, kind, text in METRICS:
+            value = values[name]
+            if value is not None:
+                yield families[kind](f"pvapy_buffer_{name}", text, value=value)
+
+
+def make_app(status: Callable[[], BufferStatus], analyzer: StreamAnalyzer | None) -> Any:
+    """The web application.
+
+    Args:
+        status: tells how the buffer does; called from the web server's thread.
+        analyzer: its report is shown, if there is one.
+
+    Raises:
+        MissingExtraError: FastAPI is not installed.
+    """
+    fastapi = require("fastapi", "web")
+    prometheus = require("prometheus_client", "web")
+    app = fastapi.FastAPI(
+        title="pvapy_stream buffer", version=__version__, docs_url=None, redoc_url=None
+    )
+    registry = prometheus.CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(status))
+
+    @app.get("/status")
+    def show_status() -> dict[str, Any]:
+        """How the buffer does."""
+        return {"state": "ok", **status().to_dict()}
+
+    @app.get("/metrics")
+    def show_metrics() -> Any:
+        """The same for Prometheus."""
+        return fastapi.Response(
+            prometheus.generate_latest(registry), media_type="text/plain; version=0.0.4"
+        )
+
+    @app.get("/analyzer")
+    def show_analysis() -> dict[str, Any]:
+        """What is odd in the stream."""
+        if analyzer is None:
+            raise fastapi.HTTPException(404, "the buffer was started without --analyzer")
+        return {"state": "ok", **analyzer.report()}
+
+    return app

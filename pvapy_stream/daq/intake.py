@@ -1,0 +1,102 @@
+"""From what a socket gives to what the ring keeps: malformed messages are counted and let go."""
+
+from __future__ import annotations
+
+import logging
+import time
+from array import array
+from collections.abc import Sequence
+
+from pvapy_stream.daq.analyzer import StreamAnalyzer
+from pvapy_stream.daq.ring import Ring
+from pvapy_stream.daq.stored import Packer, Stored
+from pvapy_stream.errors import BsreadError, MissingExtraError
+from pvapy_stream.ledger import Ledger
+from pvapy_stream.transport.bsread_codec import Control, Decoder, Limits
+from pvapy_stream.transport.bsread_packing import Buffer
+from pvapy_stream.transport.bsread_values import STAMP_SIZE
+
+_LOG_EVERY = 1000
+_STAMP_SIZES = {0, STAMP_SIZE}
+
+_log = logging.getLogger(__name__)
+
+
+class Intake:
+    """Takes messages into a ring. For one thread.
+
+    Args:
+        ring: where they go.
+        limits: what a message may hold.
+        analyzer: looks at each, if asked for.
+        ledger: the account of their pulse ids.
+
+    Attributes:
+        received: messages taken into the ring.
+        nbytes: their bytes.
+        malformed: messages let go.
+        commands: messages of the sender that are no data.
+        channels: number of channels of the newest message.
+        last_error: what was wrong with the last malformed message.
+        heard: when the last message came, s on a clock that does not go back; None: never.
+    """
+
+    def __init__(
+        self, ring: Ring, limits: Limits, ledger: Ledger, analyzer: StreamAnalyzer | None = None
+    ) -> None:
+        self._ring = ring
+        self._ledger = ledger
+        self._decoder = Decoder(limits)
+        self._packer = Packer()
+        self._analyzer = analyzer
+        self._checked = b""
+        self.received = self.nbytes = self.malformed = self.commands = self.channels = 0
+        self.last_error = ""
+        self.heard: float | None = None
+
+    def take(self, parts: Sequence[Buffer], now: float) -> None:
+        """Take a message."""
+        self.heard = now
+        try:
+            envelope = self._decoder.envelope(parts)
+            if isinstance(envelope, Control):
+                self._note_command(envelope)
+                return
+            main, headers = envelope
+            timestamp = time.time_ns() if main.timestamp_ns is None else main.timestamp_ns
+            message = self._packer.pack(parts, main.pulse_id, timestamp)
+            self._check_stamps(message)
+        except (BsreadError, MissingExtraError) as error:
+            self._note_malformed(error)
+            return
+        self.received += 1
+        self.nbytes += message.nbytes + len(message.header)
+        self.channels = len(headers)
+        self._ledger.received.add(main.pulse_id)
+        self._ledger.processed.add(main.pulse_id)
+        self._ring.append(message, now)
+        if self._analyzer is not None:
+            self._analyzer.observe(message, headers, now)
+
+    def _check_stamps(self, message: Stored) -> None:
+        if message.lengths is self._checked:
+            return
+        sizes = set(array("I", message.lengths)[1::2])
+        if not sizes <= _STAMP_SIZES:
+            raise BsreadError(f"timestamps of {sorted(sizes - _STAMP_SIZES)} bytes")
+        self._checked = message.lengths
+
+    def _note_command(self, command: Control) -> None:
+        # A sender that stops may start again, and nobody is sent elsewhere by a message.
+        self.commands += 1
+        if self.commands == 1 or self.commands % _LOG_EVERY == 0:
+            _log.warning("the source says %s %s; the buffer stays", command.kind, command.address)
+
+    def _note_malformed(self, error: Exception) -> None:
+        self.malformed += 1
+        self._ledger.anonymous += 1
+        self.last_error = str(error)
+        if self._analyzer is not None:
+            self._analyzer.malformed(self.last_error)
+        if self.malformed == 1 or self.malformed % _LOG_EVERY == 0:
+            _log.error("a message is malformed: %s (%d so far)", error, self.malformed)
