@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pvapy_stream.files.names import quoted
 from pvapy_stream.idset import IdSet
 
 LOG = "log"
@@ -272,7 +273,5 @@ def _fill(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
 
 def _quoted(name: str) -> str:
     """A name without what is special in HDF5 paths; the log has a name of its own."""
-    quoted = name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
-    if quoted in (".", ".."):
-        quoted = quoted.replace(".", "%2E")
-    return quoted.replace("l", "%6C", 1) if quoted == LOG else quoted or "%20"
+    key = quoted(name)
+    return key.replace("l", "%6C", 1) if key == LOG else key

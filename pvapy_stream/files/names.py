@@ -89,3 +89,11 @@ def part_of(path: Path) -> Path:
 def final_of(path: Path) -> Path:
     """Name of a file once it is closed."""
     return path.with_name(path.name.removesuffix(PART))
+
+
+def quoted(name: str) -> str:
+    """A name of anything as one part of an HDF5 path."""
+    key = name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
+    if key in (".", ".."):
+        key = key.replace(".", "%2E")
+    return key or "%20"

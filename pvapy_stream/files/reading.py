@@ -11,23 +11,32 @@ from pvapy_stream.files.disk import file_error
 from pvapy_stream.files.layout import ATTRIBUTES, CHECKSUMS, IDS, IMAGES, TIMES, opened
 
 
+def open_any(path: Path) -> Any:
+    """Open a file to read, also one that is being written.
+
+    Raises:
+        FileError: it cannot be read.
+    """
+    try:
+        try:
+            return opened(path, "r")
+        except OSError as error:
+            # What HDF5 says of a file that is being written, or whose writer was killed. Others
+            # are not to be read this way: the checks that this leaves out keep it from crashing.
+            if "open for write" not in str(error):
+                raise
+            return opened(path, "r", swmr=True)
+    except OSError as error:
+        raise file_error("read", path, error) from error
+
+
 def open_data(path: Path) -> Any:
     """Open a file of frames to read, also one that is being written.
 
     Raises:
         FileError: it cannot be read, or is no file of frames.
     """
-    try:
-        try:
-            file = opened(path, "r")
-        except OSError as error:
-            # What HDF5 says of a file that is being written, or whose writer was killed. Others
-            # are not to be read this way: the checks that this leaves out keep it from crashing.
-            if "open for write" not in str(error):
-                raise
-            file = opened(path, "r", swmr=True)
-    except OSError as error:
-        raise file_error("read", path, error) from error
+    file = open_any(path)
     missing = [name for name in (IMAGES, IDS, TIMES, CHECKSUMS, ATTRIBUTES) if name not in file]
     if missing:
         file.close()

@@ -138,6 +138,8 @@ Account = Callable[[], Ledger | None]
 def ids_of(ids: NDArray[np.int64]) -> IdSet:
     """The set of an array of ids."""
     ids = np.unique(ids)
+    if not len(ids):
+        return IdSet()
     starts = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 2) != 1)
     ends = np.append(starts[1:], len(ids)) - 1
     return IdSet.of_ranges(np.stack([ids[starts], ids[ends] + 1], axis=1))

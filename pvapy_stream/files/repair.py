@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 from pvapy_stream.errors import FileError
+from pvapy_stream.files import swissfel_layout
 from pvapy_stream.files.disk import file_error
 from pvapy_stream.files.layout import CHECKSUMS, IMAGES, complete, opened
 from pvapy_stream.files.names import PART, final_of
-from pvapy_stream.files.reading import chunk_is_whole, open_data
+from pvapy_stream.files.reading import chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import RECOVERED, LossRecord
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -29,7 +31,7 @@ def repair(path: str | Path) -> tuple[Path, int]:
     """Complete a file whose writer was killed, and take `.part` off its name.
 
     Returns:
-        its path now, and how many images it has.
+        its path now, and how many images, or rows, it has.
 
     Raises:
         FileError: it is no file of ours, is whole already, or cannot be recovered.
@@ -39,12 +41,11 @@ def repair(path: str | Path) -> tuple[Path, int]:
     if target != path and target.exists():
         raise FileError(f"cannot recover {path}: {target} exists; move one of them away")
     try:
-        n_good = _check(path)
+        finish = _finish_messages if _holds_messages(path) else _finish_frames
+        n_good = _check_messages(path) if finish is _finish_messages else _check(path)
         _unmark(path)
         with opened(path, "r+") as file:
-            file[CHECKSUMS].resize(n_good, 0)
-            text = f"The writer of this file was killed; recovered with {n_good} images."
-            complete(file, LossRecord(RECOVERED), {"recovery": text})
+            finish(file, n_good)
         os.replace(path, target)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise file_error("recover", path, error) from error
@@ -61,6 +62,30 @@ def _check(path: Path) -> int:
         while n_good and not chunk_is_whole(images, n_good - 1, int(checks[n_good - 1])):
             n_good -= 1
         return n_good
+
+
+def _finish_frames(file: Any, n_good: int) -> None:
+    file[CHECKSUMS].resize(n_good, 0)
+    text = f"The writer of this file was killed; recovered with {n_good} images."
+    complete(file, LossRecord(RECOVERED), {"recovery": text})
+
+
+def _holds_messages(path: Path) -> bool:
+    with open_any(path) as file:
+        return swissfel_layout.ACQUISITION in file
+
+
+def _check_messages(path: Path) -> int:
+    """How many rows there are."""
+    with open_any(path) as file:
+        if file[swissfel_layout.ACQUISITION].attrs["state"] != swissfel_layout.OPEN:
+            raise FileError(f"{path} is whole: its writer closed it; there is nothing to recover")
+        return file[swissfel_layout.COUNTED].shape[0]
+
+
+def _finish_messages(file: Any, n_good: int) -> None:
+    lost = swissfel_layout.gaps(file[swissfel_layout.COUNTED][:n_good])
+    swissfel_layout.complete(file, n_good, lost, {}, swissfel_layout.RECOVERED)
 
 
 def _unmark(path: Path) -> None:

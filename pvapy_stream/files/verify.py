@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.layout import ATTRIBUTES, CHECKSUMS, IDS, IMAGES, TIMES
 from pvapy_stream.files.names import PART
-from pvapy_stream.files.reading import chunk_is_whole, open_data
+from pvapy_stream.files.reading import chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import RECOVERED, LossRecord, ids_of
+from pvapy_stream.files.swissfel_layout import ACQUISITION, COUNTED, LOST, OPEN, damaged_channels
 from pvapy_stream.idset import IdSet
 
 _UNREADABLE = "unreadable"
@@ -60,8 +61,12 @@ def verify(path: str | Path) -> FileReport:
     path = Path(path)
     report = FileReport(path)
     try:
-        with open_data(path) as file:
-            if file[IMAGES].is_virtual:
+        with open_any(path) as file:
+            messages = ACQUISITION in file
+        with (open_any if messages else open_data)(path) as file:
+            if messages:
+                _look_at_messages(report, file)
+            elif file[IMAGES].is_virtual:
                 _look_at_master(report, file)
             else:
                 _look_at_file(report, file)
@@ -94,6 +99,22 @@ def _look_at_file(report: FileReport, file: Any) -> None:
         report.notes.append(
             "its writer was killed: what came in its last second, and after, is unknown"
         )
+
+
+def _look_at_messages(report: FileReport, file: Any) -> None:
+    """A file in the SwissFEL layout, which has no checksums: all of it is read."""
+    report.state = str(file[ACQUISITION].attrs["state"])
+    if report.state == OPEN:
+        report.state = _OPEN
+        hint = f"; if its writer is dead: verify --repair {report.path}"
+        report.problems.append(f"was not closed{hint if report.path.suffix == PART else ''}")
+    ids = file[COUNTED][()]
+    report.n_images, report.ids = len(ids), ids_of(ids)
+    report.problems += damaged_channels(file)
+    report.n_checked = len(ids) if len(report.problems) == (report.state == _OPEN) else 0
+    lost = file[LOST][()] if LOST in file else np.empty((0, 2), np.int64)
+    if len(lost):
+        report.lost["did not come"] = IdSet.of_ranges(lost + np.array([0, 1]))
 
 
 def _look_at_columns(report: FileReport, file: Any) -> NDArray[np.int64]:

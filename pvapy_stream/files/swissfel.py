@@ -1,0 +1,293 @@
+"""`SwissfelFile`: bsread messages to an HDF5 file in the SwissFEL layout. No sockets.
+
+::
+
+    /general/created, user, process, instrument     fixed-length texts
+    /data/CHANNEL/data              (n, …) values, one row for each message
+                  pulse_id          (n,) pulse ids; the same dataset for all channels
+                  is_data_present   (n,) whether the row of `data` is a value
+                  timestamp         (n,) ns since 1970-01-01 UTC, 0 for unknown
+    /acquisition/pulse_id, timestamp, flags         (n,) of the messages
+                 lost               (k, 2) first and last pulse id of ranges that are not there
+
+A channel whose type or shape changes goes on in a new `data`; the one before becomes `data(1)`,
+with `is_data_present(1)` and `timestamp(1)`. Row k belongs to `pulse_id[k]` in all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from pvapy_stream.errors import FileError, PvapyStreamError
+from pvapy_stream.files.disk import Reserve, check_new, check_space, file_error, make_folder
+from pvapy_stream.files.layout import opened
+from pvapy_stream.files.names import part_of
+from pvapy_stream.files.swissfel_channel import Channel
+from pvapy_stream.files.swissfel_columns import append
+from pvapy_stream.files.swissfel_layout import (
+    ACQUISITION,
+    CHANNELS,
+    CLOSED,
+    PULSES,
+    complete,
+    make_tree,
+    write_general,
+)
+from pvapy_stream.idset import IdSet
+
+DUPLICATE = 1
+OUT_OF_ORDER = 2
+OUTSIDE = 4
+
+_FLUSH_PERIOD = 0.8  # s; what a crash may take
+_FLUSH_ROWS = 4096
+_FLUSH_BYTES = 64 * 2**20  # of rows that wait
+_PER_CHANNEL = 24_000  # bytes; chunks that a flush may begin in each channel
+
+# What HDF5 and the system raise.
+TROUBLE = (OSError, RuntimeError, ValueError)
+
+
+class MessageLike(Protocol):
+    """What is written of a message; see `transport.bsread_codec.Message`."""
+
+    @property
+    def pulse_id(self) -> int: ...
+    @property
+    def timestamp_ns(self) -> int | None: ...
+    @property
+    def channels(self) -> Any: ...
+    @property
+    def parts(self) -> Any: ...
+
+
+class SwissfelFile:
+    """A file that is being written; `PATH.part` until it is closed. One thread at a time.
+
+    Args:
+        path: its name when it is closed.
+        general: texts for /general, by name.
+        about: what is noted of the acquisition, by name.
+        overwrite: whether a file of the same name may be replaced.
+
+    Raises:
+        FileError: it exists, or cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        general: Mapping[str, str] | None = None,
+        about: Mapping[str, str | int] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = path
+        self.part = part_of(path)
+        self.n_rows = 0
+        self.n_written = 0
+        self.n_bytes = 0
+        self.overwrite = overwrite
+        self._channels: dict[str, Channel] = {}
+        self._plan: list[Channel] = []
+        self._pulses: list[int] = []
+        self._times: list[int] = []
+        self._flags: list[int] = []
+        self._waiting_bytes = 0
+        self._flushed_at = float("-inf")
+        make_folder(path.parent)
+        check_new(path, overwrite)
+        self._reserve = Reserve(path.parent)
+        try:
+            self._file = opened(self.part, "w" if overwrite else "x")
+            make_tree(self._file, general or {}, about or {})
+            self._bind()
+            self._file.swmr_mode = True
+        except TROUBLE as error:
+            self._reserve.release()
+            raise file_error("write", self.part, error) from error
+
+    def _bind(self) -> None:
+        group = self._file[ACQUISITION]
+        self._rows = [group[name] for name in PULSES]
+        data = self._file[CHANNELS]
+        for channel in self._channels.values():
+            channel.bind(data)
+
+    @property
+    def n_channels(self) -> int:
+        """Channels seen so far."""
+        return len(self._channels)
+
+    @property
+    def bad_values(self) -> dict[str, int]:
+        """Values that could not be written because they were damaged, by channel."""
+        return {name: channel.n_bad for name, channel in self._channels.items() if channel.n_bad}
+
+    def add(self, message: MessageLike, flags: int = 0) -> int:
+        """Take a message; it is in the file, and readable, within about a second.
+
+        Values that are damaged are counted, and their rows are absent.
+
+        Returns:
+            its row.
+
+        Raises:
+            FileError: it cannot be written.
+        """
+        row = self.n_rows
+        size = sum(map(len, message.parts))
+        try:
+            check_space(self.part, size)
+            self._add_values(row, message.channels)
+        except TROUBLE as error:
+            raise file_error("write", self.part, error) from error
+        self._pulses.append(message.pulse_id)
+        self._times.append(message.timestamp_ns or 0)
+        self._flags.append(flags)
+        self.n_rows = row + 1
+        self.n_bytes += size
+        self._waiting_bytes += size
+        self._flush_if_due()
+        return row
+
+    def _add_values(self, row: int, values: Any) -> None:
+        plan = self._plan
+        if len(plan) != len(values):
+            plan = self._plan = [self._channel(value.header.name) for value in values]
+        for position, value in enumerate(values):
+            channel = plan[position]
+            if channel.header is not value.header:
+                channel = plan[position] = self._channel(value.header.name)
+                channel.see(value.header)
+            if value.present:
+                try:
+                    channel.add(row, value)
+                except PvapyStreamError:
+                    channel.n_bad += 1
+
+    def _channel(self, name: str) -> Channel:
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = Channel(name)
+        return channel
+
+    def _flush_if_due(self) -> None:
+        late = time.monotonic() - self._flushed_at > _FLUSH_PERIOD
+        if late or len(self._pulses) >= _FLUSH_ROWS or self._waiting_bytes > _FLUSH_BYTES:
+            self.flush()
+
+    def keep_up(self) -> None:
+        """Flush what waits for too long; call several times a second when nothing comes.
+
+        Raises:
+            FileError: it cannot be written.
+        """
+        if self._pulses and time.monotonic() - self._flushed_at > _FLUSH_PERIOD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Make all that was taken readable.
+
+        Raises:
+            FileError: that is not possible.
+        """
+        try:
+            # What waits, and chunks that are begun.
+            check_space(self.part, self._waiting_bytes + _PER_CHANNEL * len(self._channels))
+            self._make_channels()
+            self._write_rows()
+        except TROUBLE as error:
+            raise file_error("write", self.part, error) from error
+        self._flushed_at = time.monotonic()
+
+    def _write_rows(self) -> None:
+        for channel in self._channels.values():
+            for column in channel.columns.values():
+                if column.waits:
+                    column.write()
+        # Values first: a reader, or the recovery after a crash, counts the pulse ids.
+        self._file.flush()
+        for dataset, rows in zip(self._rows, (self._times, self._flags, self._pulses), strict=True):
+            if rows:
+                append(dataset, self.n_written, np.array(rows, dataset.dtype))
+                rows.clear()
+        self._file.flush()
+        self.n_written = self.n_rows
+        self._waiting_bytes = 0
+
+    def _make_channels(self) -> None:
+        """Make groups and datasets, which a file that can be read along does not take."""
+        new = [channel for channel in self._channels.values() if channel.unmade]
+        if not new:
+            return
+        self._file.close()
+        # Those who read along hold a lock, which must not keep us off.
+        self._file = opened(self.part, "r+", locking=False)
+        self._bind()
+        for channel in new:
+            channel.make(self._file[CHANNELS], self._rows[-1])
+        self._file.swmr_mode = True
+
+    def close(
+        self,
+        n_rows: int | None = None,
+        lost: Iterable[tuple[int, int]] = (),
+        general: Mapping[str, str] | None = None,
+        about: Mapping[str, str | int] | None = None,
+    ) -> None:
+        """Write what waits, complete and rename the file.
+
+        Args:
+            n_rows: cut it to so many rows.
+            lost: first and last pulse id of ranges that are not in it.
+            general: texts for /general that have changed.
+            about: what is noted of the acquisition.
+
+        Raises:
+            FileError: that is not possible; what was written stays as `PATH.part`.
+        """
+        problem: FileError | None = None
+        try:
+            self.flush()
+        except FileError as error:
+            problem = error
+        self._reserve.release()
+        missing = IdSet(self._pulses)
+        for first, last in lost:
+            missing.add_range(first, last)
+        try:
+            self._file.close()
+            with opened(self.part, "r+", locking=False) as file:
+                if general:
+                    write_general(file, general)
+                complete(file, n_rows, missing, about or {}, CLOSED)
+            if self.path.exists() and not self.overwrite:
+                raise FileError(
+                    f"{self.path} exists now; the rows are in {self.part}, which is complete:"
+                    " rename it"
+                )
+            os.replace(self.part, self.path)
+        except (*TROUBLE, KeyError) as error:
+            self.abandon()
+            raise problem or file_error("complete", self.part, error) from error
+        if problem is not None:
+            raise problem
+
+    @property
+    def waiting(self) -> list[int]:
+        """Pulse ids of the rows that were taken and are not in the file yet."""
+        return list(self._pulses)
+
+    def abandon(self) -> None:
+        """Leave the file as it is, as if its writer had been killed."""
+        self._reserve.release()
+        try:
+            self._file.close()
+        except TROUBLE:
+            pass  # its disk is full: what was flushed is there

@@ -1,0 +1,93 @@
+"""One bsread channel in a file: a group, and a column for each kind of values it had."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pvapy_stream.errors import ObjectError
+from pvapy_stream.files.names import quoted
+from pvapy_stream.files.swissfel_columns import (
+    Column,
+    Header,
+    Kind,
+    Value,
+    column_for,
+    make_marks,
+)
+
+_MOST_KINDS = 1000
+
+
+class Channel:
+    """Sorts the values of one channel into columns.
+
+    Args:
+        name: its name, which may hold what names in HDF5 do not.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.header: Header | None = None
+        self.columns: dict[Kind, Column] = {}
+        self.named = False
+        self.n_bad = 0
+        self._current: Column | None = None
+        self._newest: Column | None = None
+
+    def see(self, header: Header) -> None:
+        """Take note of what the data header says; it counts when there is a value with it."""
+        self.header = header
+        self._current = None
+
+    def add(self, row: int, value: Value) -> None:
+        """Take the value of a row.
+
+        Raises:
+            PvapyStreamError: it is damaged, or a file cannot hold it.
+            OSError: it cannot be written.
+        """
+        column = self._current
+        if column is None:
+            column = self._current = self._column(value.header)
+        column.add(row, value)
+
+    def _column(self, header: Header) -> Column:
+        kind = Kind.of(header)
+        column = self.columns.get(kind)
+        if column is None:
+            if len(self.columns) >= _MOST_KINDS:
+                raise ObjectError(
+                    f"channel {self.name!r} has had values of {_MOST_KINDS} types and shapes;"
+                    " values of more are not written"
+                )
+            column = self.columns[kind] = column_for(header)
+        return column
+
+    @property
+    def unmade(self) -> bool:
+        """Whether the file lacks something of it."""
+        return not self.named or any(not column.made for column in self.columns.values())
+
+    def make(self, data: Any, pulses: Any) -> None:
+        """Make what the file lacks."""
+        key = quoted(self.name)
+        if not self.named:
+            group = data.create_group(key)
+            group["pulse_id"] = pulses
+            if key != self.name:
+                group.attrs["name"] = self.name
+            make_marks(group)
+            self.named = True
+        group = data[key]
+        for column in self.columns.values():
+            if not column.made:
+                if self._newest is not None:
+                    self._newest.step_aside(group)
+                column.make(group)
+                self._newest = column
+
+    def bind(self, data: Any) -> None:
+        """Find the datasets in a file that was opened anew."""
+        for column in self.columns.values():
+            if column.made:
+                column.bind(data[quoted(self.name)])

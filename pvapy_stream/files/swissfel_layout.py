@@ -1,0 +1,137 @@
+"""The tree of a file in the SwissFEL layout, and its end; see `files.swissfel`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pvapy_stream.files.swissfel_columns import DATA, PRESENT, TIMES, make_dataset
+from pvapy_stream.idset import IdSet
+
+GENERAL = "general"
+CHANNELS = "data"
+ACQUISITION = "acquisition"
+LOST = f"{ACQUISITION}/lost"
+
+# Pulse ids last: who counts rows counts them.
+PULSES = ("timestamp", "flags", "pulse_id")
+COUNTED = f"{ACQUISITION}/pulse_id"
+
+OPEN, CLOSED, RECOVERED = "open", "closed", "recovered"
+
+_GENERAL = ("created", "user", "process", "instrument")
+_NOT_GIVEN = "not given"
+_ROWS = 1024
+_PROGRAM = "pvapy_stream"
+
+
+def make_tree(file: Any, general: Mapping[str, str], about: Mapping[str, str | int]) -> None:
+    """Make the groups of a new file."""
+    file.create_group(CHANNELS)
+    write_general(file, {**dict.fromkeys(_GENERAL, _NOT_GIVEN), **general})
+    group = file.create_group(ACQUISITION)
+    for name, dtype in zip(PULSES, (np.int64, np.uint8, np.int64), strict=True):
+        make_dataset(group, name, dtype, (), _ROWS)
+    group["timestamp"].attrs["units"] = "ns"
+    group["flags"].attrs["meaning"] = "1 duplicate, 2 out of order, 4 outside the range asked for"
+    group.attrs["state"] = OPEN
+    group.attrs["program"] = f"{_PROGRAM} {metadata.version(_PROGRAM)}"
+    group.attrs["start_time"] = _now()
+    _note(group, about)
+
+
+def write_general(file: Any, general: Mapping[str, str]) -> None:
+    """Write texts into /general, in place of those that are there."""
+    group = file.require_group(GENERAL)
+    for name, text in general.items():
+        if name in group:
+            del group[name]
+        # A text without bytes would have no length, which HDF5 does not know.
+        group[name] = np.bytes_(text.encode() or _NOT_GIVEN.encode())
+
+
+def complete(
+    file: Any,
+    n_rows: int | None,
+    lost: IdSet,
+    about: Mapping[str, str | int],
+    state: str,
+) -> int:
+    """Make a file whole that nobody writes any more; how many rows it has."""
+    written = file[COUNTED].shape[0]
+    n = written if n_rows is None else min(n_rows, written)
+    group = file[ACQUISITION]
+    for name in PULSES:
+        _fit(group[name], n)
+    for channel in file[CHANNELS].values():
+        for name in channel:
+            base, older, _ = name.partition("(")
+            if base not in (DATA, PRESENT, TIMES):
+                continue
+            # An older column ends where it ends.
+            _fit(channel[name], min(n, channel[name].shape[0]) if older else n)
+    ranges = lost.ranges()
+    file[LOST] = np.stack([ranges[:, 0], ranges[:, 1] - 1], axis=1)
+    group.attrs["end_time"] = _now()
+    _note(group, about)
+    # Last: a file that says so is whole.
+    group.attrs["state"] = state
+    return n
+
+
+def damaged_channels(file: Any) -> list[str]:
+    """Read all values; what is wrong with them, a sentence for each channel concerned."""
+    n_rows = file[COUNTED].shape[0]
+    closed = file[ACQUISITION].attrs["state"] != OPEN
+    found = []
+    for key, channel in file[CHANNELS].items():
+        for name, dataset in channel.items():
+            where = f"/{CHANNELS}/{key}/{name}"
+            # One who writes may be ahead with large values, and behind with absent ones.
+            if closed and "(" not in name and dataset.shape[0] != n_rows:
+                found.append(f"{where} has {dataset.shape[0]} rows, where there are {n_rows}")
+            if name != "pulse_id" and (row := _unreadable_row(dataset)) is not None:
+                found.append(f"{where} cannot be read from row {row} on")
+    return found
+
+
+def _unreadable_row(dataset: Any) -> int | None:
+    rows = dataset.chunks[0]
+    for start in range(0, dataset.shape[0], rows):
+        try:
+            dataset[start : start + rows]
+        except (OSError, RuntimeError, ValueError):
+            return start
+    return None
+
+
+def gaps(pulse_ids: NDArray[np.int64]) -> IdSet:
+    """Ids that are missing between those of a stream whose pulses come at a constant distance."""
+    ids = np.unique(pulse_ids)
+    steps = np.diff(ids)
+    if not steps.size:
+        return IdSet()
+    step = int(steps.min())
+    missing = IdSet()
+    for k in np.flatnonzero(steps > step).tolist():
+        missing.add_range(int(ids[k]) + step, int(ids[k + 1]) - step)
+    return missing
+
+
+def _fit(dataset: Any, n_rows: int) -> None:
+    if dataset.shape[0] != n_rows:
+        dataset.resize(n_rows, 0)
+
+
+def _note(group: Any, about: Mapping[str, str | int]) -> None:
+    for name, value in about.items():
+        group.attrs[name] = value
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
