@@ -11,6 +11,9 @@
     ├── SourceError                 frames cannot be read from a file or folder
     ├── FileError                   a data file cannot be written or read
     ├── MonitorError                a monitor, its series, a report or a page cannot do its work
+    ├── AcquisitionError            an acquisition cannot be begun, changed or ended
+    │   ├── RangeError              what was asked for can never be
+    │   └── ConflictError           it cannot be now, or a file is in the way
     ├── LedgerError                 a ledger cannot be read or written
     ├── WorkflowError               a workflow, a project or one of its runs cannot go on
     └── CryptoError                 a key cannot be used, or an encrypted object is refused
@@ -61,6 +64,18 @@ class SourceError(PvapyStreamError):
 
 class FileError(PvapyStreamError):
     """A data file cannot be written or read."""
+
+
+class AcquisitionError(PvapyStreamError):
+    """An acquisition cannot be begun, changed or ended."""
+
+
+class RangeError(AcquisitionError):
+    """What was asked for can never be: a stop before the start, an impossible pulse id."""
+
+
+class ConflictError(AcquisitionError):
+    """It cannot be in this state: started twice, over already, a file in the way."""
 
 
 class LedgerError(PvapyStreamError):

@@ -1,1 +1,1 @@
-"""Buffering what comes, and giving out what is asked for."""
+"""Data acquisition: what comes is buffered, and what was asked for, past or to come, is written."""
