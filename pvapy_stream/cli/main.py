@@ -46,6 +46,8 @@ COMMANDS = {
     "project": Command("projects", "list, show and resume projects"),
     "buffer": Command("buffer", "keep the newest pulses of a stream, and give them out"),
     "bsread-sim": Command("bsread_sim", "send bsread messages as a beamline's sources do"),
+    "writer": Command("bsread_writer", "write the pulses that are asked for over REST"),
+    "writer-client": Command("writer_client", "start and stop a writer, and see how it stands"),
     "demo": Command("demo", "see a whole stream at work on this machine"),
     "preflight": Command("preflight", "measure which rate is possible, and with which options"),
     "doctor": Command("doctor", "look at the installation, the network settings and a channel"),

@@ -37,6 +37,18 @@ class PulseAccount:
         self._step: int | None = None
         self._n = 0
         self._start: int | None = None
+        self._before: int | None = None
+
+    def seen_before(self, pulse_id: int) -> None:
+        """Note an id from before the range, which tells the distance of pulses."""
+        self._learn(self._before, pulse_id)
+        self._before = pulse_id
+
+    def _learn(self, before: int | None, pulse_id: int) -> None:
+        if before is not None and pulse_id > before:
+            step = pulse_id - before
+            if self._step is None or step < self._step:
+                self._step = step
 
     def expect_from(self, first: int) -> None:
         """Say which id should be the first; what is missing from there on is lost."""
@@ -56,11 +68,10 @@ class PulseAccount:
         """Note an id."""
         last = self.last
         if last is None:
+            self._learn(self._before, pulse_id)
             self.first = self.last = pulse_id
         elif pulse_id > last:
-            step = pulse_id - last
-            if self._step is None or step < self._step:
-                self._step = step
+            self._learn(last, pulse_id)
             self.last = pulse_id
         elif pulse_id in self._came:
             self.n_duplicates += 1

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from enum import Enum
 
@@ -42,10 +43,9 @@ class Phase(str, Enum):
 
     @property
     def word(self) -> str:
-        """What users of the REST interface know: waiting, writing, done or error."""
-        if self is Phase.ARMED:
-            return Phase.WAITING.value
-        return Phase.WRITING.value if self is Phase.FINISHING else self.value
+        """What users of the REST interface know: waiting (for a start), writing, done or error."""
+        started = self in (Phase.ARMED, Phase.FINISHING)
+        return Phase.WRITING.value if started else self.value
 
 
 class Verdict(Enum):
@@ -86,6 +86,10 @@ class Range:
         self.problem = ""
         self._newest: int | None = None
         self._doubted = False
+
+    def copy(self) -> Range:
+        """Another in the same state."""
+        return copy.copy(self)
 
     def set_start(self, pulse_id: int | None, now: float, time_ns: int) -> None:
         """Begin with a pulse, or now.

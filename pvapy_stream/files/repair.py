@@ -85,7 +85,7 @@ def _check_messages(path: Path) -> int:
 
 def _finish_messages(file: Any, n_good: int) -> None:
     lost = swissfel_layout.gaps(file[swissfel_layout.COUNTED][:n_good])
-    swissfel_layout.complete(file, n_good, lost, {}, swissfel_layout.RECOVERED)
+    swissfel_layout.complete(file, lost, {}, swissfel_layout.RECOVERED)
 
 
 def _unmark(path: Path) -> None:

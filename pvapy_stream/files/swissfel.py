@@ -41,10 +41,6 @@ from pvapy_stream.files.swissfel_layout import (
 )
 from pvapy_stream.idset import IdSet
 
-DUPLICATE = 1
-OUT_OF_ORDER = 2
-OUTSIDE = 4
-
 _FLUSH_PERIOD = 0.8  # s; what a crash may take
 _FLUSH_ROWS = 4096
 _FLUSH_BYTES = 64 * 2**20  # of rows that wait
@@ -236,7 +232,7 @@ class SwissfelFile:
 
     def close(
         self,
-        n_rows: int | None = None,
+        last: int | None = None,
         lost: Iterable[tuple[int, int]] = (),
         general: Mapping[str, str] | None = None,
         about: Mapping[str, str | int] | None = None,
@@ -244,7 +240,7 @@ class SwissfelFile:
         """Write what waits, complete and rename the file.
 
         Args:
-            n_rows: cut it to so many rows.
+            last: pulse id after which the file is cut off.
             lost: first and last pulse id of ranges that are not in it.
             general: texts for /general that have changed.
             about: what is noted of the acquisition.
@@ -259,14 +255,14 @@ class SwissfelFile:
             problem = error
         self._reserve.release()
         missing = IdSet(self._pulses)
-        for first, last in lost:
-            missing.add_range(first, last)
+        for first, end in lost:
+            missing.add_range(first, end)
         try:
             self._file.close()
             with opened(self.part, "r+", locking=False) as file:
                 if general:
                     write_general(file, general)
-                complete(file, n_rows, missing, about or {}, CLOSED)
+                self.n_rows = self.n_written = complete(file, missing, about or {}, CLOSED, last)
             if self.path.exists() and not self.overwrite:
                 raise FileError(
                     f"{self.path} exists now; the rows are in {self.part}, which is complete:"

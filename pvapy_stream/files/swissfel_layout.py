@@ -22,6 +22,8 @@ LOST = f"{ACQUISITION}/lost"
 PULSES = ("timestamp", "flags", "pulse_id")
 COUNTED = f"{ACQUISITION}/pulse_id"
 
+DUPLICATE, OUT_OF_ORDER, OUTSIDE = 1, 2, 4
+
 OPEN, CLOSED, RECOVERED = "open", "closed", "recovered"
 
 _GENERAL = ("created", "user", "process", "instrument")
@@ -56,16 +58,19 @@ def write_general(file: Any, general: Mapping[str, str]) -> None:
 
 
 def complete(
-    file: Any,
-    n_rows: int | None,
-    lost: IdSet,
-    about: Mapping[str, str | int],
-    state: str,
+    file: Any, lost: IdSet, about: Mapping[str, str | int], state: str, last: int | None = None
 ) -> int:
-    """Make a file whole that nobody writes any more; how many rows it has."""
-    written = file[COUNTED].shape[0]
-    n = written if n_rows is None else min(n_rows, written)
+    """Make a file whole that nobody writes any more; how many rows it has.
+
+    Args:
+        file: opened for writing, not in SWMR mode.
+        lost: pulse ids that are not in it.
+        about: what is noted of the acquisition.
+        state: `CLOSED` or `RECOVERED`.
+        last: rows with higher pulse ids at the end are cut off.
+    """
     group = file[ACQUISITION]
+    n = file[COUNTED].shape[0] if last is None else _cut(group, last)
     for name in PULSES:
         _fit(group[name], n)
     for channel in file[CHANNELS].values():
@@ -81,6 +86,17 @@ def complete(
     _note(group, about)
     # Last: a file that says so is whole.
     group.attrs["state"] = state
+    return n
+
+
+def _cut(group: Any, last: int) -> int:
+    """How many rows there are up to a pulse id; those beyond it among them are flagged."""
+    ids = group["pulse_id"][()]
+    within = np.flatnonzero(ids <= last)
+    n = int(within[-1]) + 1 if within.size else 0
+    beyond = np.flatnonzero(ids[:n] > last)
+    if beyond.size:
+        group["flags"][beyond] |= OUTSIDE
     return n
 
 

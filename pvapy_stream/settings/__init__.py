@@ -30,6 +30,7 @@ from pvapy_stream.settings.transport import ShmSettings, TransportSettings
 from pvapy_stream.settings.values import MetadataChannel, parse_id_list
 from pvapy_stream.settings.watch import DashboardSettings, ReportSettings, TopSettings
 from pvapy_stream.settings.write import FileSettings, WriteSettings
+from pvapy_stream.settings.writer import WriterClientSettings, WriterSettings
 
 __all__ = [
     "AlarmRule",
@@ -63,6 +64,8 @@ __all__ = [
     "TopSettings",
     "TransportSettings",
     "WriteSettings",
+    "WriterClientSettings",
+    "WriterSettings",
     "option_of",
     "parse_id_list",
     "parse_rule",

@@ -47,6 +47,12 @@ def test_a_slower_stream_has_no_gaps_at_its_own_distance() -> None:
     made = account([100, 110, 120, 140], start=95)
     assert made.lost(until=149) == [(130, 130)]
     assert made.n_lost == 1
+    made = PulseAccount()
+    made.expect_from(95)
+    for pulse in (80, 90):
+        made.seen_before(pulse)
+    made.add(100)
+    assert made.lost() == []
     assert account([0, 2, 1]).first == 0
     assert account([100, 110], start=75).lost() == [(80, 90)]
 

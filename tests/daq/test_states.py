@@ -49,7 +49,7 @@ def test_the_phases_of_an_acquisition() -> None:
 def test_words_that_users_of_the_interface_know() -> None:
     assert [phase.word for phase in Phase] == [
         "waiting",
-        "waiting",
+        "writing",
         "writing",
         "writing",
         "done",

@@ -9,7 +9,8 @@ import pytest
 
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.repair import repair
-from pvapy_stream.files.swissfel import DUPLICATE, SwissfelFile
+from pvapy_stream.files.swissfel import SwissfelFile
+from pvapy_stream.files.swissfel_layout import DUPLICATE, OUTSIDE
 from pvapy_stream.files.verify import verify
 from pvapy_stream.transport.bsread_codec import ChannelHeader
 from tests.files.messages import START, Stream, camera, picture, scalars
@@ -265,15 +266,16 @@ def test_channels_with_odd_names(path: Path) -> None:
 def test_cut_lost_flags_and_notes_at_the_end(path: Path) -> None:
     stream = Stream(*scalars("A"), camera())
     file = SwissfelFile(path, {"user": "before"})
-    for pulse in (5, 6, 6, 9):
-        flags = DUPLICATE if file.n_rows == 2 else 0
+    for pulse in (5, 6, 11, 6, 9, 10):
+        flags = DUPLICATE if file.n_rows == 3 else 0
         file.add(stream.message(pulse, {"A": 1.0, "CAM": picture(1)}), flags)
-    file.close(3, [(7, 8)], {"user": "after"}, {"ended": "asked for"})
-    assert values_of(path, "CAM")[0] == [5, 6, 6]
-    assert values_of(path, "CAM")[2].shape[0] == 3
+    file.close(8, [(7, 8)], {"user": "after"}, {"ended": "asked for"})
+    assert file.n_rows == 4
+    assert values_of(path, "CAM")[0] == [5, 6, 11, 6]
+    assert values_of(path, "CAM")[2].shape[0] == 4
     with h5py.File(path) as h5:
         assert h5["acquisition/lost"][()].tolist() == [[7, 8]]
-        assert h5["acquisition/flags"][()].tolist() == [0, 0, DUPLICATE]
+        assert h5["acquisition/flags"][()].tolist() == [0, 0, OUTSIDE, DUPLICATE]
         assert h5["acquisition"].attrs["ended"] == "asked for"
         assert h5["general/user"][()] == b"after"
     assert verify(path).lost == {"did not come": verify(path).lost["did not come"]}

@@ -1,0 +1,390 @@
+"""One acquisition: a range of a stream into one file, from the first request to the closed file."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pvapy_stream.daq.feeds import Feed
+from pvapy_stream.daq.progress import Progress, Rates
+from pvapy_stream.daq.pulses import Order, PulseAccount
+from pvapy_stream.daq.states import Bound, Phase, Range, Verdict
+from pvapy_stream.errors import ConflictError, FileError
+from pvapy_stream.files.disk import check_new, file_error
+from pvapy_stream.files.swissfel import SwissfelFile
+from pvapy_stream.files.swissfel_layout import DUPLICATE, OUT_OF_ORDER
+from pvapy_stream.transport.bsread_codec import Message
+
+# s without a message after which the source counts as silent. It must be told within two.
+SILENT = 1.5
+
+_FLAGS = {Order.NEXT: 0, Order.DUPLICATE: DUPLICATE, Order.LATE: OUT_OF_ORDER}
+_STEPS_OF_SILENCE = 3  # pulses of a slow stream that may be late before it counts as silent
+_LONGEST_GAP = 10.0  # s
+_MOST_RANGES = 100  # that are told while it runs
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long an acquisition waits, s; 0: for ever.
+
+    Attributes:
+        silence: for a source from which nothing comes.
+        armed: for the first pulse of the range, while others come.
+    """
+
+    silence: float = 300.0
+    armed: float = 3600.0
+
+
+class Acquisition:
+    """Writes what lies in its range; requests and messages come from different threads.
+
+    Args:
+        number: 1 for the first of a program.
+        stream: address of the stream, which is noted in the file.
+        limits: how long it waits.
+    """
+
+    def __init__(self, number: int, stream: str, limits: Limits | None = None) -> None:
+        self.number = number
+        self.stream = stream
+        self.path: Path | None = None
+        # Set when something is known of the stream: where it is, or that it is over.
+        self.informed = threading.Event()
+        self.over = threading.Event()
+        self._limits = limits or Limits()
+        self._lock = threading.RLock()
+        self._range = Range()
+        self._pulses = PulseAccount()
+        self._rates = Rates()
+        self._file: SwissfelFile | None = None
+        self._general: dict[str, str] = {}
+        self._skipped = 0
+        self._started_at = 0.0
+        self._heard_at = float("-inf")
+        self._interval = 0.0
+        self._last: Message | None = None
+        self._lag_ns: int | None = None
+        self._newest: int | None = None
+        self._feed: Feed | None = None
+        self._lost_of_end: list[tuple[int, int]] | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """Where it stands."""
+        return self._range.phase
+
+    @property
+    def start_pulse_id(self) -> int | None:
+        """First pulse id that was asked for."""
+        start = self._range.start
+        return start.pulse_id if start else None
+
+    @property
+    def stop_pulse_id(self) -> int | None:
+        """Last pulse id that was asked for."""
+        stop = self._range.stop
+        return stop.pulse_id if stop else None
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def start(
+        self,
+        pulse_id: int | None,
+        path: Path,
+        general: Mapping[str, str] | None = None,
+        overwrite: bool = False,
+        stop: int | None = None,
+    ) -> None:
+        """Open the file and wait for the first pulse of the range.
+
+        Args:
+            pulse_id: the first of the range; None: begin now.
+            path: the file.
+            general: texts for its /general.
+            overwrite: whether it may be replaced.
+            stop: the last of the range, if it is known.
+
+        Raises:
+            ConflictError: it was started before.
+            RangeError: the range is impossible.
+            FileError: the file cannot be made; then nothing has changed.
+        """
+        with self._lock:
+            now, now_ns = time.monotonic(), time.time_ns()
+            asked = self._range.copy()
+            asked.set_start(pulse_id, now, now_ns)
+            if stop is not None:
+                asked.set_stop(stop, now, now_ns)
+            _check_file(path, overwrite)
+            about: dict[str, str | int] = {"stream": self.stream}
+            if pulse_id is not None:
+                about["start_pulse_id"] = pulse_id
+            self._file = SwissfelFile(path, general, about, overwrite)
+            if pulse_id is not None:
+                self._pulses.expect_from(pulse_id)
+            self._general, self.path = dict(general or {}), path
+            self._range, self._started_at = asked, now
+            _log.info("acquisition %d: %s from pulse %s on", self.number, path, pulse_id)
+
+    def stop(self, pulse_id: int | None) -> None:
+        """End with a pulse, which may have passed; None: end now.
+
+        Raises:
+            ConflictError: it is over.
+            RangeError: the range is impossible.
+        """
+        with self._lock:
+            self._range.set_stop(pulse_id, time.monotonic(), time.time_ns())
+            if pulse_id is not None and self._feed is not None:
+                self._feed.stop_at(pulse_id)
+
+    def set_general(self, general: Mapping[str, str]) -> None:
+        """Take texts for /general, also while it writes."""
+        with self._lock:
+            if not self._range.phase.over:
+                self._general = dict(general)
+
+    def end(self) -> None:
+        """Finish with what is there; `over` tells when that is done."""
+        with self._lock:
+            if self._range.phase is Phase.WAITING:
+                self._range.succeeded()
+                self._conclude()
+            else:
+                self._range.end_now()
+
+    # -- the stream ------------------------------------------------------------------------------
+
+    def follow(self, feed: Feed) -> None:
+        """Say where its messages come from; the thread that reads them calls `take` and `look`."""
+        with self._lock:
+            self._feed = feed
+
+    def take(self, message: Message, now: float) -> None:
+        """Take a message of the stream; `now`: s on a clock that does not jump."""
+        with self._lock:
+            if self._heard_at > self._started_at:
+                gap = min(now - self._heard_at, _LONGEST_GAP)
+                self._interval += (gap - self._interval) / 16
+            self._heard_at = now
+            verdict = self._range.judge(message.pulse_id, message.timestamp_ns, now)
+            if verdict in (Verdict.WRITE, Verdict.WRITE_LAST):
+                self._write(message)
+            elif self._range.phase is Phase.ARMED:
+                self._skipped += 1
+                self._note_before(message.pulse_id)
+            if verdict is not Verdict.WRITE:
+                self._finish_if_due()
+        if not self.informed.is_set():
+            self.informed.set()
+
+    def _note_before(self, pulse_id: int) -> None:
+        # The stream was there before the range: nothing is missing up to here.
+        start = self.start_pulse_id
+        if start is not None and pulse_id < start:
+            self._pulses.seen_before(pulse_id)
+
+    def _write(self, message: Message) -> None:
+        assert self._file is not None  # noqa: S101 - the range begins with it
+        order = self._pulses.add(message.pulse_id)
+        try:
+            self._file.add(message, _FLAGS[order])
+        except FileError as error:
+            self._fail(str(error))
+            return
+        self._last = message
+        if self._newest is None or message.pulse_id > self._newest:
+            self._newest = message.pulse_id
+
+    def look(self, now: float) -> None:
+        """Go on without a message; call about ten times a second."""
+        with self._lock:
+            if self._range.phase.over or self._range.phase is Phase.WAITING:
+                return
+            file, feed = self._file, self._feed
+            assert file is not None  # noqa: S101 - it was started
+            self._rates.note(now, file.n_rows, file.n_bytes)
+            if self._last is not None and self._last.timestamp_ns:
+                self._lag_ns = time.time_ns() - self._last.timestamp_ns
+            try:
+                file.keep_up()
+            except FileError as error:
+                self._fail(str(error))
+                return
+            self._range.look(self._newest, now)
+            if feed is not None and feed.finished:
+                self._range.end_now()
+            self._look_at_clock(now)
+            self._finish_if_due()
+
+    def _look_at_clock(self, now: float) -> None:
+        """Give up what waited for too long."""
+        quiet = self._quiet()
+        armed = self._range.phase is Phase.ARMED and now - self._started_at
+        if self._limits.silence and quiet > self._limits.silence:
+            self._fail(
+                f"nothing came from {self.stream} for {quiet:.0f} s; see whether its sender runs"
+            )
+        elif self._limits.armed and armed > self._limits.armed:
+            self._fail(
+                f"pulse {self.start_pulse_id} did not come within {armed:.0f} s; the stream is at"
+                f" {self._feed.newest if self._feed else None}"
+            )
+
+    def fail(self, problem: str) -> None:
+        """Come to an end that nobody wanted, with what is there."""
+        with self._lock:
+            if not self._range.phase.over:
+                self._fail(problem)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def _finish_if_due(self) -> None:
+        if self._range.phase is not Phase.FINISHING:
+            return
+        problem = self._close("")
+        if problem:
+            self._range.failed(problem)
+        elif self._is_gone():
+            first, last = self.lost()[0] if self.lost() else (self.start_pulse_id, "?")
+            self._range.failed(
+                f"pulses {first} to {last} are gone: none of the range that was asked for has come"
+            )
+        else:
+            self._range.succeeded()
+        self._conclude()
+
+    def _is_gone(self) -> bool:
+        """Whether a range was asked for of which nothing came, while the stream is behind it."""
+        stop = self.stop_pulse_id
+        return stop is not None and self._pulses.first is None
+
+    def _fail(self, problem: str) -> None:
+        _log.error("acquisition %d: %s", self.number, problem)
+        again = self._close(problem)
+        self._range.failed(problem if not again or again == problem else f"{problem}; {again}")
+        self._conclude()
+
+    def _close(self, problem: str) -> str:
+        """Close the file; what went wrong with that."""
+        file = self._file
+        if file is None:
+            return ""
+        self._lost_of_end = self._pulses.lost(self.stop_pulse_id)
+        about: dict[str, str | int] = {"ended": problem or "as asked for"}
+        if self.stop_pulse_id is not None:
+            about["stop_pulse_id"] = self.stop_pulse_id
+        try:
+            file.close(self.stop_pulse_id, self._lost_of_end, self._general, about)
+        except FileError as error:
+            return str(error)
+        return ""
+
+    def _conclude(self) -> None:
+        self.informed.set()
+        self.over.set()
+        _log.info("acquisition %d: %s", self.number, self._range.phase.value)
+
+    # -- what is known ---------------------------------------------------------------------------
+
+    def lost(self) -> list[tuple[int, int]]:
+        """Ranges of pulse ids that were asked for and are lost, first and last."""
+        with self._lock:
+            if self._lost_of_end is not None:
+                return self._lost_of_end
+            return self._pulses.lost(None)
+
+    def progress(self) -> Progress:
+        """How it stands."""
+        with self._lock:
+            phase, file, pulses, feed = self.phase, self._file, self._pulses, self._feed
+            rate, byte_rate = (0.0, 0.0) if phase.over else self._rates.rates()
+            lost = self.lost() if pulses.n_lost or phase.over else []
+            return Progress(
+                number=self.number,
+                phase=phase.value,
+                status=self._word(),
+                problem=self._range.problem or self._trouble(),
+                source=self._source_state(),
+                file=str(self.path or ""),
+                start_pulse_id=self.start_pulse_id,
+                stop_pulse_id=self.stop_pulse_id,
+                start_ns=_moment(self._range.start),
+                stop_ns=_moment(self._range.stop),
+                first_pulse_id=pulses.first,
+                last_pulse_id=self._newest,
+                last_timestamp_ns=self._last.timestamp_ns if self._last else None,
+                newest_pulse_id=feed.newest if feed else None,
+                rows=file.n_rows if file else 0,
+                n_bytes=file.n_bytes if file else 0,
+                rate=rate,
+                byte_rate=byte_rate,
+                lag=None if self._lag_ns is None else self._lag_ns / 1e9,
+                time_left=self._time_left(rate),
+                skipped=self._skipped,
+                duplicates=pulses.n_duplicates,
+                late=pulses.n_late,
+                malformed=feed.n_errors if feed else 0,
+                damaged=file.bad_values if file else {},
+                n_lost=_count(lost, pulses.step) if phase.over else pulses.n_lost,
+                lost=lost[-_MOST_RANGES:],
+                last_error=feed.last_error if feed else "",
+            )
+
+    def _source_state(self) -> str:
+        feed = self._feed
+        if feed is None or feed.silent == float("inf"):
+            return "unseen"
+        return "silent" if self._is_silent() else "alive"
+
+    def _is_silent(self) -> bool:
+        """Whether the source has not been heard for longer than it should."""
+        limit = max(SILENT, _STEPS_OF_SILENCE * self._interval)
+        return self._quiet() > limit
+
+    def _quiet(self) -> float:
+        """How long the source has not been heard since the start, s."""
+        since_start = time.monotonic() - self._started_at
+        return since_start if self._feed is None else min(self._feed.silent, since_start)
+
+    def _word(self) -> str:
+        phase = self.phase
+        if phase in (Phase.ARMED, Phase.WRITING) and self._is_silent():
+            return Phase.ERROR.value
+        return phase.word
+
+    def _trouble(self) -> str:
+        """What is wrong just now."""
+        if self.phase not in (Phase.ARMED, Phase.WRITING) or not self._is_silent():
+            return ""
+        return f"nothing has come from {self.stream} for {self._quiet():.1f} s"
+
+    def _time_left(self, rate: float) -> float | None:
+        if self.stop_pulse_id is None or self._newest is None or not rate:
+            return None
+        return max(0, self.stop_pulse_id - self._newest) / self._pulses.step / rate
+
+
+def _moment(bound: Bound | None) -> int | None:
+    return None if bound is None or bound.pulse_id is not None else bound.time_ns
+
+
+def _check_file(path: Path, overwrite: bool) -> None:
+    try:
+        check_new(path, overwrite)
+    except FileError as error:
+        raise ConflictError(str(error)) from error
+    except OSError as error:
+        raise file_error("write", path, error) from error
+
+
+def _count(ranges: list[tuple[int, int]], step: int) -> int:
+    return sum((last - first) // step + 1 for first, last in ranges)

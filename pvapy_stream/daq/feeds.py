@@ -1,0 +1,180 @@
+"""Where an acquisition's messages come from: a bsread stream, or ranges of a buffer."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from pvapy_stream.daq.ranges import RangeReader, read_range
+from pvapy_stream.errors import BsreadError, SettingsError
+from pvapy_stream.transport.bsread import BsreadInput, Mode
+from pvapy_stream.transport.bsread_codec import Control, Decoder, Message
+
+STREAM = "tcp://"
+BUFFER = "buffer://"
+
+_QUEUE = 1000  # messages that may wait in the socket
+_BUFFER_TIMEOUT = 10.0  # s
+
+
+class Feed(Protocol):
+    """A way in for one thread, which reads."""
+
+    @property
+    def address(self) -> str:
+        """Where it comes from."""
+        ...
+
+    @property
+    def n_errors(self) -> int:
+        """How many messages were malformed."""
+        ...
+
+    @property
+    def last_error(self) -> str:
+        """What was wrong with the last of them."""
+        ...
+
+    @property
+    def newest(self) -> int | None:
+        """Newest pulse id that is known of."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will come."""
+        ...
+
+    @property
+    def silent(self) -> float:
+        """How long ago the source was heard, s; infinite if never."""
+        ...
+
+    def read(self, timeout: float) -> Message | None:
+        """The next message, None when there is none within `timeout` s.
+
+        Raises:
+            TransportError: nothing can come any more.
+        """
+        ...
+
+    def stop_at(self, pulse_id: int) -> None:
+        """Say that nothing is needed after this pulse."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class StreamFeed:
+    """Messages as a bsread sender sends them.
+
+    Args:
+        address: ``tcp://host:port``.
+        mode: ``pull``, or ``sub`` for senders that publish.
+
+    Raises:
+        TransportError: the address is none.
+    """
+
+    def __init__(self, address: str, mode: Mode = "pull") -> None:
+        self.address = address
+        self.n_errors = 0
+        self.last_error = ""
+        self.newest: int | None = None
+        self.finished = False
+        self._input = BsreadInput(address, mode, _QUEUE)
+        self._decoder = Decoder()
+        self._heard = float("-inf")
+
+    @property
+    def silent(self) -> float:
+        return time.monotonic() - self._heard
+
+    def read(self, timeout: float) -> Message | None:
+        parts = self._input.receive()
+        if parts is None:
+            if not self._input.socket.poll(round(timeout * 1000)):
+                return None
+            parts = self._input.receive()
+            if parts is None:
+                return None
+        self._heard = time.monotonic()
+        try:
+            message = self._decoder.decode(parts)
+        except BsreadError as error:
+            self.n_errors += 1
+            self.last_error = str(error)
+            return None
+        if isinstance(message, Control):
+            # A sender that stops, or moves, may come back: the socket stays.
+            return None
+        if self.newest is None or message.pulse_id > self.newest:
+            self.newest = message.pulse_id
+        return message
+
+    def stop_at(self, pulse_id: int) -> None:
+        pass
+
+    def close(self) -> None:
+        self._input.close()
+
+
+class BufferFeed:
+    """A range of a buffer, which may lie in the past.
+
+    Args:
+        address: ``buffer://host:port`` of the buffer's range port.
+        start: first pulse id, None for the next that comes.
+        stop: the last one, None when it is not known yet.
+
+    Raises:
+        TransportError: the address is none.
+    """
+
+    def __init__(self, address: str, start: int | None, stop: int | None) -> None:
+        self.address = address
+        self.last_error = ""
+        self._reader: RangeReader = read_range(
+            address.replace(BUFFER, STREAM, 1), start, stop, timeout=_BUFFER_TIMEOUT
+        )
+
+    @property
+    def n_errors(self) -> int:
+        """Malformed messages in the range."""
+        return sum(gone.reason == "malformed" for gone in self._reader.gone)
+
+    @property
+    def newest(self) -> int | None:
+        return self._reader.newest
+
+    @property
+    def finished(self) -> bool:
+        return self._reader.finished
+
+    @property
+    def silent(self) -> float:
+        return self._reader.silent
+
+    def read(self, timeout: float) -> Message | None:
+        return self._reader.read(timeout)
+
+    def stop_at(self, pulse_id: int) -> None:
+        self._reader.stop_at(pulse_id)
+
+    def close(self) -> None:
+        self._reader.__exit__(None, None, None)
+
+
+def check_stream(address: str) -> None:
+    """Refuse an address that cannot be one.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    scheme, _, rest = address.partition("://")
+    host, _, port = rest.rpartition(":")
+    if f"{scheme}://" not in (STREAM, BUFFER) or not host or not port.isdigit():
+        raise SettingsError(
+            f"{address!r} is no stream; write tcp://host:port for a bsread stream, or"
+            " buffer://host:port for the range port of a buffer"
+        )

@@ -1,0 +1,328 @@
+"""The writer's REST interface; needs the extra `web`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Path, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException as StarletteError
+
+from pvapy_stream import __version__
+from pvapy_stream.daq.acquisition import Acquisition
+from pvapy_stream.daq.pages import api_page, live_page
+from pvapy_stream.daq.replies import (
+    ErrorReply,
+    OverviewReply,
+    ParametersReply,
+    StartRequest,
+    StatisticsReply,
+    StatusReply,
+    statistics_of,
+    status_of,
+)
+from pvapy_stream.daq.writer import Writer
+from pvapy_stream.errors import (
+    ConflictError,
+    FileError,
+    PvapyStreamError,
+    RangeError,
+    SettingsError,
+    TransportError,
+)
+
+_MOST_BYTES = 1_000_000  # of a request
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": ErrorReply} for code in (400, 401, 403, 404, 409, 413, 507)
+}
+_OPTIONAL_BODY = {
+    "requestBody": {
+        "required": False,
+        "content": {"application/json": {"schema": StartRequest.model_json_schema()}},
+    }
+}
+_PARAMETERS_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": [
+                        "general/created",
+                        "general/user",
+                        "general/process",
+                        "general/instrument",
+                    ],
+                    "additionalProperties": {"type": "string"},
+                }
+            }
+        },
+    }
+}
+
+_BEARER = HTTPBearer(auto_error=False, description="only when the writer was given a token")
+
+PulseId = Annotated[int, Path(description="a pulse id, from 0 to 2^63 - 1")]
+Number = Annotated[int, Path(description="number of an acquisition, 1 for the first")]
+
+_log = logging.getLogger(__name__)
+
+
+def build_app(writer: Writer, token: str = "") -> FastAPI:
+    """The application.
+
+    Args:
+        writer: what it controls.
+        token: bearer token that requests must have; "" for none.
+    """
+    app = FastAPI(
+        title="pvapy_stream writer",
+        version=__version__,
+        description="Tells a writer of bsread streams which pulses to write to which file.",
+        docs_url=None,
+        redoc_url=None,
+        responses=_ERRORS,
+    )
+    allowed = [Depends(_Token(token))]
+    _add_pages(app)
+    _add_original(app, writer, allowed)
+    _add_numbered(app, writer, allowed)
+    _add_errors(app)
+    return app
+
+
+class _Token:
+    """Lets requests in that have the token; and none that a page of another site has made."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+
+    def __call__(
+        self,
+        request: Request,
+        given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+    ) -> None:
+        if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            raise HTTPException(403, "a page of another site may not speak to this writer")
+        # As bytes: the comparison refuses texts with other letters than ASCII.
+        shown = given.credentials.encode() if given else b""
+        if self._token and not secrets.compare_digest(shown, self._token):
+            raise HTTPException(
+                401,
+                "a bearer token is needed, and this is none or a wrong one",
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+
+def _add_pages(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    def page() -> HTMLResponse:
+        return HTMLResponse(live_page())
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return HTMLResponse(api_page(app.openapi()))
+
+
+def _add_original(app: FastAPI, writer: Writer, allowed: Any) -> None:
+    """The calls that users know; they are about the newest acquisition."""
+
+    @app.get("/status", dependencies=allowed)
+    def status() -> StatusReply:
+        """Tell the state of the newest acquisition."""
+        return status_of(writer.current.progress())
+
+    @app.get("/statistics", dependencies=allowed)
+    def statistics() -> StatisticsReply:
+        """Tell what was counted."""
+        return _statistics(writer.current)
+
+    @app.post("/parameters", dependencies=allowed, openapi_extra=_PARAMETERS_BODY)
+    def parameters(given: Annotated[dict[str, Any], Depends(_json_object)]) -> ParametersReply:
+        """Set the texts that go to /general of the file; all four must be given."""
+        writer.set_parameters(given)
+        status = writer.current.progress().status
+        return ParametersReply(status=status, parameters=writer.parameters)
+
+    @app.put("/start_pulse_id/{pulse_id}", dependencies=allowed, openapi_extra=_OPTIONAL_BODY)
+    def start_pulse_id(
+        pulse_id: PulseId, given: Annotated[StartRequest, Depends(_start_request)]
+    ) -> StatusReply:
+        """Write from this pulse on, which may have passed."""
+        return _start(writer, pulse_id, given)
+
+    @app.put("/start_now", dependencies=allowed, openapi_extra=_OPTIONAL_BODY)
+    def start_now(given: Annotated[StartRequest, Depends(_start_request)]) -> StatusReply:
+        """Write from now on."""
+        return _start(writer, None, given)
+
+    @app.put("/stop_pulse_id/{pulse_id}", dependencies=allowed)
+    def stop_pulse_id(pulse_id: PulseId) -> StatusReply:
+        """End with this pulse, which may have passed."""
+        return _stop(writer.current, pulse_id)
+
+    @app.put("/stop_now", dependencies=allowed)
+    def stop_now() -> StatusReply:
+        """End now."""
+        return _stop(writer.current, None)
+
+    @app.get("/stop", dependencies=allowed)
+    def stop() -> StatusReply:
+        """Close the files, then end the program; with --service, only the newest acquisition."""
+        if writer.settings.service:
+            writer.end([writer.current])
+        else:
+            writer.close()
+        return status_of(writer.current.progress())
+
+    @app.get("/kill", dependencies=allowed)
+    def kill() -> StatusReply:
+        """Close all files as they are and end the program."""
+        writer.close()
+        return status_of(writer.current.progress())
+
+
+def _add_numbered(app: FastAPI, writer: Writer, allowed: Any) -> None:
+    """Calls about any of several acquisitions."""
+
+    @app.get("/acquisitions", dependencies=allowed)
+    def acquisitions() -> OverviewReply:
+        """Tell all that is known of all acquisitions."""
+        found = [asdict(one.progress()) for one in writer.acquisitions]
+        status = writer.current.progress().status
+        return OverviewReply(status=status, stream=writer.settings.stream, acquisitions=found)
+
+    @app.get("/acquisitions/{number}", dependencies=allowed)
+    def one(number: Number) -> StatusReply:
+        """Tell the state of an acquisition."""
+        return status_of(_found(writer, number).progress())
+
+    @app.get("/acquisitions/{number}/statistics", dependencies=allowed)
+    def one_statistics(number: Number) -> StatisticsReply:
+        """Tell what an acquisition counted."""
+        return _statistics(_found(writer, number))
+
+    @app.put("/acquisitions/{number}/stop_pulse_id/{pulse_id}", dependencies=allowed)
+    def one_stop_pulse_id(number: Number, pulse_id: PulseId) -> StatusReply:
+        """End an acquisition with this pulse."""
+        return _stop(_found(writer, number), pulse_id)
+
+    @app.put("/acquisitions/{number}/stop_now", dependencies=allowed)
+    def one_stop_now(number: Number) -> StatusReply:
+        """End an acquisition now."""
+        return _stop(_found(writer, number), None)
+
+
+def _found(writer: Writer, number: int) -> Acquisition:
+    try:
+        return writer.find(number)
+    except KeyError:
+        raise HTTPException(404, f"there is no acquisition {number}") from None
+
+
+def _start(writer: Writer, pulse_id: int | None, given: StartRequest) -> StatusReply:
+    made = writer.start(pulse_id, given.output_file, given.stop_pulse_id, given.force)
+    return status_of(made.progress())
+
+
+def _stop(acquisition: Acquisition, pulse_id: int | None) -> StatusReply:
+    acquisition.stop(pulse_id)
+    return status_of(acquisition.progress())
+
+
+def _statistics(acquisition: Acquisition) -> StatisticsReply:
+    found = acquisition.progress()
+    return StatisticsReply(
+        status=found.status, acquisition=found.number, statistics=statistics_of(found)
+    )
+
+
+async def _body(request: Request) -> bytes:
+    """The body, whatever its content type says: curl's own is that of a form."""
+    found = bytearray()
+    async for piece in request.stream():
+        found += piece
+        if len(found) > _MOST_BYTES:
+            raise HTTPException(413, f"the request is longer than {_MOST_BYTES} bytes")
+    return bytes(found)
+
+
+async def _json_object(request: Request) -> dict[str, Any]:
+    body = await _body(request)
+    try:
+        given = json.loads(body) if body.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, f"the request is not JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise HTTPException(400, "the request must be a JSON object, like {}")
+    return given
+
+
+async def _start_request(
+    given: Annotated[dict[str, Any], Depends(_json_object)],
+) -> StartRequest:
+    try:
+        return StartRequest(**given)
+    except ValidationError as error:
+        raise HTTPException(400, _explain(list(error.errors()))) from None
+
+
+def _explain(errors: list[Any]) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc'])) or 'request'}: {item['msg']}" for item in errors
+    )
+
+
+def _add_errors(app: FastAPI) -> None:
+    """All errors are JSON, with `state` and `status`."""
+
+    @app.exception_handler(PvapyStreamError)
+    async def ours(_: Request, error: PvapyStreamError) -> Response:
+        return _failed(_code(error), str(error))
+
+    @app.exception_handler(StarletteError)
+    async def http(_: Request, error: StarletteError) -> Response:
+        return _failed(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        return _failed(400, _explain(list(error.errors())))
+
+    @app.middleware("http")
+    async def unforeseen(
+        request: Request, call: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        try:
+            return await call(request)
+        except Exception as error:
+            _log.exception("%s %s", request.method, request.url.path)
+            return _failed(500, f"{type(error).__name__}: {error}")
+
+
+def _code(error: PvapyStreamError) -> int:
+    """HTTP's number for one of our errors."""
+    if isinstance(error, ConflictError):
+        return 409
+    if isinstance(error, FileError):
+        text = str(error).lower()
+        if "no space left" in text or "quota" in text:
+            return 507
+        return 403 if "permission denied" in text or "lies outside" in text else 400
+    if isinstance(error, (RangeError, SettingsError)):
+        return 400
+    return 502 if isinstance(error, TransportError) else 500
+
+
+def _failed(code: int, text: str, headers: Any = None) -> Response:
+    # Surrogates in what was given cannot be encoded.
+    text = text.encode("utf-8", "replace").decode()
+    return JSONResponse(ErrorReply(status=text).model_dump(), code, headers)

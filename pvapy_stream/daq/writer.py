@@ -1,0 +1,212 @@
+"""`Writer`: acquisitions of one stream, as they are asked for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pvapy_stream.daq.acquisition import Acquisition, Limits
+from pvapy_stream.daq.feeds import BUFFER, BufferFeed, Feed, StreamFeed, check_stream
+from pvapy_stream.daq.states import Phase
+from pvapy_stream.daq.worker import Worker
+from pvapy_stream.errors import ConflictError, FileError, RangeError
+from pvapy_stream.settings import WriterSettings
+
+REQUIRED = ("general/created", "general/user", "general/process", "general/instrument")
+
+_GENERAL = "general/"
+_KEPT = 1000  # acquisitions that are remembered
+_INFORMED = 0.7  # s a start waits for the stream to tell where it is
+_CLOSED = 30.0  # s an end waits for files to be closed
+
+
+class Writer:
+    """Takes requests from any thread.
+
+    Args:
+        settings: the stream, the file, and how often.
+
+    Raises:
+        SettingsError: the stream's address is none.
+    """
+
+    def __init__(self, settings: WriterSettings) -> None:
+        check_stream(settings.stream)
+        self.settings = settings
+        self.parameters: dict[str, Any] = {}
+        # Set when the program is to end.
+        self.ended = threading.Event()
+        self._lock = threading.RLock()
+        self._limits = Limits(settings.silence_limit, settings.start_limit)
+        self._count = 0
+        self._acquisitions: dict[int, Acquisition] = {}
+        self._shared: Worker | None = None
+        self._workers: list[Worker] = []
+        folder = settings.output_file if settings.service else settings.folder
+        self._folder = Path(folder).resolve() if folder else None
+        self.current = self._new()
+
+    def _new(self) -> Acquisition:
+        self._count += 1
+        made = Acquisition(self._count, self.settings.stream, self._limits)
+        self._acquisitions[made.number] = made
+        if len(self._acquisitions) > _KEPT:
+            del self._acquisitions[next(iter(self._acquisitions))]
+        return made
+
+    @property
+    def acquisitions(self) -> list[Acquisition]:
+        """All that are remembered, the newest last."""
+        with self._lock:
+            return list(self._acquisitions.values())
+
+    def find(self, number: int | None) -> Acquisition:
+        """An acquisition by its number; None for the newest.
+
+        Raises:
+            KeyError: there is none.
+        """
+        with self._lock:
+            return self.current if number is None else self._acquisitions[number]
+
+    def set_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Take the texts for /general of the running acquisitions, and of those to come.
+
+        Raises:
+            RangeError: one is missing, or is no text or number.
+            ConflictError: the only acquisition is over.
+        """
+        missing = [name for name in REQUIRED if name not in parameters]
+        if missing:
+            raise RangeError(f"parameters {', '.join(missing)} are missing; give all four")
+        general = _general(parameters)
+        with self._lock:
+            if self.current.phase.over and not self.settings.service:
+                raise ConflictError("the acquisition is over; start another writer")
+            self.parameters = dict(parameters)
+            for acquisition in self._acquisitions.values():
+                acquisition.set_general(general)
+
+    def start(
+        self,
+        pulse_id: int | None,
+        output_file: str | None = None,
+        stop_pulse_id: int | None = None,
+        force: bool = False,
+    ) -> Acquisition:
+        """Begin an acquisition, and wait a little for what the stream tells.
+
+        Args:
+            pulse_id: the first of the range, which may have passed; None: now.
+            output_file: another than that of the settings.
+            stop_pulse_id: the last of the range, if it is known.
+            force: whether a file that exists may be replaced.
+
+        Raises:
+            ConflictError: another one runs, or the file exists.
+            RangeError: the range is impossible.
+            FileError: the file cannot be written.
+            TransportError: the stream cannot be asked.
+        """
+        with self._lock:
+            path = self._path(output_file)
+            acquisition = self._next(path)
+            acquisition.start(
+                pulse_id,
+                path,
+                _general(self.parameters),
+                overwrite=force or self.settings.force,
+                stop=stop_pulse_id,
+            )
+            self.current = acquisition
+            self._follow(acquisition)
+        acquisition.informed.wait(_INFORMED)
+        return acquisition
+
+    def _next(self, path: Path) -> Acquisition:
+        """The acquisition that is to be started."""
+        if self.ended.is_set():
+            raise ConflictError("the writer is ending; start another")
+        if self.current.phase is Phase.WAITING:
+            return self.current
+        running = [one for one in self._acquisitions.values() if not one.phase.over]
+        if not self.settings.service:
+            raise ConflictError(
+                f"the acquisition is {self.current.phase.value}; this writer takes one only:"
+                " start another, or this one with --service"
+            )
+        if len(running) >= self.settings.parallel:
+            raise ConflictError(
+                f"{len(running)} acquisitions are running, and no more than"
+                f" {self.settings.parallel} may; stop one, or raise --parallel"
+            )
+        if any(one.path == path for one in running):
+            raise ConflictError(f"{path} is being written; give another name")
+        return self._new()
+
+    def _path(self, output_file: str | None) -> Path:
+        name = output_file or ("" if self.settings.service else self.settings.output_file)
+        if not name:
+            raise RangeError("output_file is missing; give the name of the file to write")
+        if "\0" in name:
+            raise FileError(f"{name!r} is no name of a file")
+        try:
+            path = Path(self._folder or "", name).resolve()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise FileError(f"{name!r} is no name of a file: {error}") from error
+        if self._folder is not None and not path.is_relative_to(self._folder):
+            raise FileError(f"{path} lies outside {self._folder}, where alone files may be written")
+        return path
+
+    def _follow(self, acquisition: Acquisition) -> None:
+        """Hand the stream's messages to an acquisition."""
+        self._workers = [worker for worker in self._workers if worker.alive]
+        if self._shared is not None and self._shared.join(acquisition):
+            return
+        try:
+            feed = self._feed(acquisition)
+        except Exception as error:
+            acquisition.fail(str(error))
+            raise
+        worker = Worker(feed, acquisition)
+        self._workers.append(worker)
+        self._shared = None if self.settings.stream.startswith(BUFFER) else worker
+
+    def _feed(self, acquisition: Acquisition) -> Feed:
+        address = self.settings.stream
+        if address.startswith(BUFFER):
+            return BufferFeed(address, acquisition.start_pulse_id, acquisition.stop_pulse_id)
+        return StreamFeed(address, self.settings.mode)
+
+    def end(self, acquisitions: list[Acquisition]) -> None:
+        """Finish acquisitions with what is there, and wait until their files are closed."""
+        deadline = time.monotonic() + _CLOSED
+        for one in acquisitions:
+            one.end()
+        for one in acquisitions:
+            one.over.wait(max(0.0, deadline - time.monotonic()))
+
+    def close(self) -> None:
+        """Finish all, and let the stream go."""
+        self.ended.set()
+        self.end(self.acquisitions)
+        for worker in self._workers:
+            worker.wait()
+
+
+def _general(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Texts for /general."""
+    found: dict[str, str] = {}
+    for name, value in parameters.items():
+        if not name.startswith(_GENERAL):
+            continue
+        key = name.removeprefix(_GENERAL)
+        if not key or "/" in key or "\0" in f"{key}{value}" or len(f"{key}{value}") > 32_000:
+            raise RangeError(f"parameter {name!r} cannot be written; use a short name and text")
+        if not isinstance(value, (str, int, float)):
+            raise RangeError(f"parameter {name!r} is {value!r}; it must be a text")
+        found[key] = str(value)
+    return found

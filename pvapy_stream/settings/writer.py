@@ -1,0 +1,94 @@
+"""Settings of the writer of bsread streams, and of its client."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from pvapy_stream.settings.base import Settings, opt
+from pvapy_stream.settings.common import LoggingSettings
+from pvapy_stream.settings.values import LogLevel, lower
+
+
+class WriterSettings(LoggingSettings):
+    """A writer that is told over REST which pulses to write."""
+
+    stream: Annotated[str, opt("STREAM", "Stream and file")] = Field(
+        min_length=1,
+        description=(
+            "tcp://host:port of a bsread stream, or buffer://host:port of a buffer's range port"
+        ),
+    )
+    output_file: Annotated[str, opt("OUTPUT_FILE", "Stream and file")] = Field(
+        min_length=1,
+        description="file to write; with --service, folder in which all files must lie",
+    )
+    user_id: Annotated[int, opt("USER_ID", "Stream and file")] = Field(
+        ge=-1, le=2**31 - 1, description="user and group id to write as; -1: as is"
+    )
+    rest_port: Annotated[int, opt("REST_PORT", "Stream and file")] = Field(
+        ge=0, le=65535, description="port of the REST interface; 0: a free one"
+    )
+    mode: Annotated[
+        Literal["pull", "sub"], BeforeValidator(lower), opt("--mode", "Stream and file")
+    ] = Field("pull", description="sub for a stream that is published, not pushed")
+    service: Annotated[bool, opt("--service", "Run")] = Field(
+        False, description="take one acquisition after another, instead of ending after the first"
+    )
+    parallel: Annotated[int, opt("--parallel", "Run", "acquisitions", metavar="N")] = Field(
+        1, ge=1, le=64, description="how many acquisitions may run at a time, with --service"
+    )
+    force: Annotated[bool, opt("--force", "Stream and file")] = Field(
+        False, description="replace files that exist"
+    )
+    folder: Annotated[str, opt("--folder", "Stream and file", metavar="FOLDER")] = Field(
+        "", description="refuse files outside this folder; with --service it is OUTPUT_FILE"
+    )
+    silence_limit: Annotated[float, opt("--silence-limit", "Run", "s", metavar="T")] = Field(
+        300.0, ge=0, description="give up after so long without a message; 0: never"
+    )
+    start_limit: Annotated[float, opt("--start-limit", "Run", "s", metavar="T")] = Field(
+        3600.0,
+        ge=0,
+        description="give up when the first pulse does not come for so long; 0: never",
+    )
+    linger: Annotated[float, opt("--linger", "Run", "s", metavar="T")] = Field(
+        1.0, ge=0, description="how long the REST interface still answers after the end"
+    )
+    rest_host: Annotated[str, opt("--rest-host", "REST", metavar="ADDRESS")] = Field(
+        "127.0.0.1", description="interface of the REST interface; 0.0.0.0: all"
+    )
+    token_file: Annotated[str | None, opt("--token-file", "REST", metavar="FILE")] = Field(
+        None,
+        description=(
+            "file with the bearer token that requests must have; or PVAPY_STREAM_TOKEN in the"
+            " environment"
+        ),
+    )
+    report_period: Annotated[float, opt("-rp --report-period", "Reporting", "s", metavar="T")] = (
+        Field(10.0, ge=0, description="how often progress is shown where there is no terminal")
+    )
+    log_level: Annotated[
+        LogLevel, opt("-ll --log-level --log_level", "Reporting", metavar="LEVEL")
+    ] = Field(
+        None,
+        description=(
+            "lowest level that is logged: debug, info, warning, error, critical; warnings when not"
+            " given"
+        ),
+    )
+
+
+class WriterClientSettings(Settings):
+    """Where a writer is, and how to speak to it."""
+
+    url: Annotated[str, opt("-u --url", "Writer", metavar="URL")] = Field(
+        "http://127.0.0.1:8888", description="address of the writer's REST interface"
+    )
+    token_file: Annotated[str | None, opt("--token-file", "Writer", metavar="FILE")] = Field(
+        None, description="file with the bearer token; or PVAPY_STREAM_TOKEN in the environment"
+    )
+    timeout: Annotated[float, opt("-t --timeout", "Writer", "s", metavar="T")] = Field(
+        30.0, gt=0, description="how long to wait for an answer, and with --wait for the end"
+    )
