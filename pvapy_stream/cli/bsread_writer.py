@@ -68,15 +68,16 @@ def run(settings: WriterSettings) -> int:
         PvapyStreamError: the writer cannot be started.
     """
     require("fastapi", "web")
-    become(settings.user_id)
-    configure_logging(settings)
-    token = read_token(settings.token_file)
     # Imported late: --help and wrong options need none of it.
     from pvapy_stream.cli.writer_display import Display
     from pvapy_stream.daq.rest import build_app
     from pvapy_stream.daq.web import WebThread
     from pvapy_stream.daq.writer import Writer
 
+    token = read_token(settings.token_file)
+    # After the imports and the token, which the other user may not be allowed to read.
+    become(settings.user_id)
+    configure_logging(settings)
     writer = Writer(settings)
     server = WebThread(build_app(writer, token), settings.rest_host, settings.rest_port)
     server.start()

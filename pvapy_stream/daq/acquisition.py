@@ -74,6 +74,7 @@ class Acquisition:
         self._lag_ns: int | None = None
         self._newest: int | None = None
         self._feed: Feed | None = None
+        self._unwritten: list[tuple[int, int]] = []
         self._lost_of_end: list[tuple[int, int]] | None = None
 
     @property
@@ -198,6 +199,7 @@ class Acquisition:
         try:
             self._file.add(message, _FLAGS[order])
         except FileError as error:
+            self._unwritten.append((message.pulse_id, message.pulse_id))
             self._fail(str(error))
             return
         self._last = message
@@ -278,14 +280,16 @@ class Acquisition:
         file = self._file
         if file is None:
             return ""
-        self._lost_of_end = self._pulses.lost(self.stop_pulse_id)
+        lost = self._pulses.lost(self.stop_pulse_id) + self._unwritten
         about: dict[str, str | int] = {"ended": problem or "as asked for"}
         if self.stop_pulse_id is not None:
             about["stop_pulse_id"] = self.stop_pulse_id
         try:
-            file.close(self.stop_pulse_id, self._lost_of_end, self._general, about)
+            file.close(self.stop_pulse_id, lost, self._general, about)
         except FileError as error:
             return str(error)
+        finally:
+            self._lost_of_end = file.lost
         return ""
 
     def _conclude(self) -> None:

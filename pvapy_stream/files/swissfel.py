@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +30,7 @@ from pvapy_stream.files.disk import Reserve, check_new, check_space, file_error,
 from pvapy_stream.files.layout import opened
 from pvapy_stream.files.names import part_of
 from pvapy_stream.files.swissfel_channel import Channel
-from pvapy_stream.files.swissfel_columns import append
+from pvapy_stream.files.swissfel_columns import ChunkColumn, append
 from pvapy_stream.files.swissfel_layout import (
     ACQUISITION,
     CHANNELS,
@@ -88,13 +89,16 @@ class SwissfelFile:
         self.n_rows = 0
         self.n_written = 0
         self.n_bytes = 0
+        self.lost: list[tuple[int, int]] = []
         self.overwrite = overwrite
         self._channels: dict[str, Channel] = {}
         self._plan: list[Channel] = []
         self._pulses: list[int] = []
         self._times: list[int] = []
         self._flags: list[int] = []
-        self._waiting_bytes = 0
+        self._direct: list[ChunkColumn] = []
+        # Bytes that were gathered and then written, up to the last flush.
+        self._settled = 0
         self._flushed_at = float("-inf")
         make_folder(path.parent)
         check_new(path, overwrite)
@@ -148,7 +152,6 @@ class SwissfelFile:
         self._flags.append(flags)
         self.n_rows = row + 1
         self.n_bytes += size
-        self._waiting_bytes += size
         self._flush_if_due()
         return row
 
@@ -175,8 +178,16 @@ class SwissfelFile:
 
     def _flush_if_due(self) -> None:
         late = time.monotonic() - self._flushed_at > _FLUSH_PERIOD
-        if late or len(self._pulses) >= _FLUSH_ROWS or self._waiting_bytes > _FLUSH_BYTES:
+        if late or len(self._pulses) >= _FLUSH_ROWS or self._waiting > _FLUSH_BYTES:
             self.flush()
+
+    @property
+    def _waiting(self) -> int:
+        """Bytes of values that are in memory only."""
+        return max(0, self.n_bytes - self._n_direct() - self._settled)
+
+    def _n_direct(self) -> int:
+        return sum(column.n_bytes for column in self._direct)
 
     def keep_up(self) -> None:
         """Flush what waits for too long; call several times a second when nothing comes.
@@ -195,11 +206,15 @@ class SwissfelFile:
         """
         try:
             # What waits, and chunks that are begun.
-            check_space(self.part, self._waiting_bytes + _PER_CHANNEL * len(self._channels))
-            self._make_channels()
-            self._write_rows()
+            check_space(self.part, self._waiting + _PER_CHANNEL * len(self._channels))
+            self._write()
         except TROUBLE as error:
             raise file_error("write", self.part, error) from error
+
+    def _write(self) -> None:
+        self._make_channels()
+        self._write_rows()
+        self._settled = self.n_bytes - self._n_direct()
         self._flushed_at = time.monotonic()
 
     def _write_rows(self) -> None:
@@ -215,7 +230,6 @@ class SwissfelFile:
                 rows.clear()
         self._file.flush()
         self.n_written = self.n_rows
-        self._waiting_bytes = 0
 
     def _make_channels(self) -> None:
         """Make groups and datasets, which a file that can be read along does not take."""
@@ -228,6 +242,12 @@ class SwissfelFile:
         self._bind()
         for channel in new:
             channel.make(self._file[CHANNELS], self._rows[-1])
+        self._direct = [
+            column
+            for channel in self._channels.values()
+            for column in channel.columns.values()
+            if isinstance(column, ChunkColumn)
+        ]
         self._file.swmr_mode = True
 
     def close(
@@ -237,7 +257,7 @@ class SwissfelFile:
         general: Mapping[str, str] | None = None,
         about: Mapping[str, str | int] | None = None,
     ) -> None:
-        """Write what waits, complete and rename the file.
+        """Write what waits, complete and rename the file; then `lost` has all that is not in it.
 
         Args:
             last: pulse id after which the file is cut off.
@@ -254,9 +274,14 @@ class SwissfelFile:
         except FileError as error:
             problem = error
         self._reserve.release()
+        if problem is not None:
+            # On a full disk, what was held back is enough for the rows whose images are there.
+            with suppress(*TROUBLE):
+                self._write()
         missing = IdSet(self._pulses)
         for first, end in lost:
             missing.add_range(first, end)
+        self.lost = [(first, end - 1) for first, end in missing.ranges().tolist()]
         try:
             self._file.close()
             with opened(self.part, "r+", locking=False) as file:

@@ -224,6 +224,7 @@ class ChunkColumn(Column):
         self._dtype = dtype
         self._filter = {"lz4": _LZ4, "bitshuffle_lz4": _BITSHUFFLE}.get(header.compression, 0)
         self._offset = (0,) * len(self.kind.shape)
+        self.n_bytes = 0
 
     def _take(self, row: int, value: Value) -> Any:
         if value.header.dtype == self._dtype:
@@ -244,6 +245,7 @@ class ChunkColumn(Column):
             dataset.set_extent((row + 1, *self.kind.shape))
         mask = 0 if found == self._filter else _SKIP_FILTER
         dataset.write_direct_chunk((row, *self._offset), data, mask)
+        self.n_bytes += len(data)
 
     def _make_data(self, group: Any) -> None:
         make_dataset(group, DATA, self._dtype, self.kind.shape, 1, **_FILTERS[self._filter]())

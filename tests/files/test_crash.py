@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -91,22 +88,6 @@ def test_lookup3_is_that_of_hdf5(tmp_path: Path) -> None:
         pass
     block = (tmp_path / "a.h5").read_bytes()[:48]
     assert lookup3(block[:44]) == int.from_bytes(block[44:], "little")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True
-    )
-    if done.returncode:
-        pytest.skip(f"cannot mount a small file system: {done.stderr.decode()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 @pytest.mark.parametrize("codec", ["none", "bslz4"])
