@@ -24,6 +24,7 @@ TOPICS = (
     "files",
     "monitoring",
     "bsread",
+    "writer",
 )
 
 

@@ -45,6 +45,7 @@ from pvapy_stream.idset import IdSet
 _FLUSH_PERIOD = 0.8  # s; what a crash may take
 _FLUSH_ROWS = 4096
 _FLUSH_BYTES = 64 * 2**20  # of rows that wait
+_CHECK_EVERY = 500_000  # bytes, of the space on the disk
 _PER_CHANNEL = 24_000  # bytes; chunks that a flush may begin in each channel
 
 # What HDF5 and the system raise.
@@ -89,6 +90,8 @@ class SwissfelFile:
         self.n_rows = 0
         self.n_written = 0
         self.n_bytes = 0
+        # Up to so many bytes there is space.
+        self._checked = 0
         self.lost: list[tuple[int, int]] = []
         self.overwrite = overwrite
         self._channels: dict[str, Channel] = {}
@@ -143,7 +146,9 @@ class SwissfelFile:
         row = self.n_rows
         size = sum(map(len, message.parts))
         try:
-            check_space(self.part, size)
+            if self.n_bytes + size > self._checked:
+                check_space(self.part, size + _CHECK_EVERY)
+                self._checked = self.n_bytes + size + _CHECK_EVERY
             self._add_values(row, message.channels)
         except TROUBLE as error:
             raise file_error("write", self.part, error) from error
