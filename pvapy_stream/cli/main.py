@@ -50,6 +50,9 @@ COMMANDS = {
     "writer-client": Command("writer_client", "start and stop a writer, and see how it stands"),
     "demo": Command("demo", "see a whole stream at work on this machine"),
     "preflight": Command("preflight", "measure which rate is possible, and with which options"),
+    "demo-writer": Command(
+        "demo_writer", "see a simulator, a buffer and a writer at work on this machine"
+    ),
     "doctor": Command("doctor", "look at the installation, the network settings and a channel"),
     "new-processor": Command("new_processor", "write a processor and its test to start from"),
     "try": Command("try_processor", "run a processor over frames of a file, without a network"),
