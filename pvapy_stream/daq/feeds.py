@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Protocol
-
-import zmq
+from typing import Protocol
 
 from pvapy_stream.daq.ranges import RangeReader, read_range
 from pvapy_stream.errors import BsreadError, SettingsError
@@ -16,9 +14,6 @@ STREAM = "tcp://"
 BUFFER = "buffer://"
 
 _QUEUE = 1000  # messages that may wait in the socket
-# Bytes from which copying a message costs more than keeping account of its memory.
-_LARGE_MESSAGE = 500_000
-_LARGE_PART = 65_536
 _BUFFER_TIMEOUT = 10.0  # s
 
 
@@ -90,29 +85,17 @@ class StreamFeed:
         self._input = BsreadInput(address, mode, _QUEUE)
         self._decoder = Decoder()
         self._heard = float("-inf")
-        self._large = False
 
     @property
     def silent(self) -> float:
         return time.monotonic() - self._heard
 
-    def _receive(self) -> list[Any] | None:
-        """The next message's parts; large ones stay where ZeroMQ has them."""
-        try:
-            parts = self._input.socket.recv_multipart(zmq.NOBLOCK, copy=not self._large)
-        except zmq.Again:
-            return None
-        if self._large:
-            parts = [p.buffer if len(p) > _LARGE_PART else p.bytes for p in parts]
-        self._large = sum(map(len, parts)) > _LARGE_MESSAGE
-        return parts
-
     def read(self, timeout: float) -> Message | None:
-        parts = self._receive()
+        parts = self._input.receive()
         if parts is None:
             if not self._input.socket.poll(round(timeout * 1000)):
                 return None
-            parts = self._receive()
+            parts = self._input.receive()
             if parts is None:
                 return None
         self._heard = time.monotonic()
