@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pvapy_stream.settings.base import opt
 from pvapy_stream.settings.common import LoggingSettings
-from pvapy_stream.settings.values import JsonObject
+from pvapy_stream.settings.values import JsonObject, PixelType
 
 
 class PreflightSettings(LoggingSettings):
@@ -26,13 +26,9 @@ class PreflightSettings(LoggingSettings):
     n_y_pixels: Annotated[int, opt("-ny --n-y-pixels", "Frames", "pixels", metavar="N")] = Field(
         256, ge=1, description="height of the frames"
     )
-    datatype: Annotated[
-        Literal[
-            "int8", "uint8", "int16", "uint16", "int32", "uint32",
-            "int64", "uint64", "float32", "float64",
-        ],
-        opt("-dt --datatype", "Frames"),
-    ] = Field("uint8", description="type of a pixel")  # fmt: skip
+    datatype: Annotated[PixelType, opt("-dt --datatype", "Frames")] = Field(
+        "uint8", description="type of a pixel"
+    )
     frame_rate: Annotated[float, opt("-fps --frame-rate", "Frames", "frames/s", metavar="R")] = (
         Field(0, ge=0, description="the rate you need; 0: that of the source, or the highest")
     )

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from pvapy_stream.settings.base import opt
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
 from pvapy_stream.settings.transport import ShmSettings
-from pvapy_stream.settings.values import MetadataChannels, Names, lower
+from pvapy_stream.settings.values import MetadataChannels, Names, PixelType, lower
 
 
 class SimulatorSettings(LoggingSettings, LedgerSettings, MetricsSettings, ShmSettings):
@@ -46,21 +46,9 @@ class SimulatorSettings(LoggingSettings, LedgerSettings, MetricsSettings, ShmSet
     color_mode: Annotated[Literal[0, 2, 3, 4], opt("-cm --color-mode", "Frames")] = Field(
         0, description="0 mono, 2 RGB1 [3,nx,ny], 3 RGB2 [nx,3,ny], 4 RGB3 [nx,ny,3]"
     )
-    datatype: Annotated[
-        Literal[
-            "int8",
-            "uint8",
-            "int16",
-            "uint16",
-            "int32",
-            "uint32",
-            "int64",
-            "uint64",
-            "float32",
-            "float64",
-        ],
-        opt("-dt --datatype", "Frames"),
-    ] = Field("uint8", description="pixel type of random frames")
+    datatype: Annotated[PixelType, opt("-dt --datatype", "Frames")] = Field(
+        "uint8", description="pixel type of random frames"
+    )
     minimum: Annotated[float | None, opt("-mn --minimum", "Frames", metavar="X")] = Field(
         None, description="smallest random value; the type's when not given"
     )

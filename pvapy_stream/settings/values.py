@@ -86,6 +86,9 @@ def lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+PixelType = Literal[
+    "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"
+]  # fmt: skip
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
 # Several names: a sequence, or one text with commas.
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
