@@ -60,11 +60,12 @@ def run(paths: Sequence[str], *, strict: bool = False, as_json: bool = False) ->
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(result.to_dict())).decode() + "\n")
     else:
-        _show(result)
+        show(result)
     return 0 if result.ok else 1
 
 
-def _show(result: AuditResult) -> None:
+def show(result: AuditResult) -> None:
+    """Print tables of stages and channels, and the verdict."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -12,16 +11,21 @@ import uuid
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.live import Live
 
-from pvapy_stream.cli import audit
+from pvapy_stream.cli import audit, verify
 from pvapy_stream.cli.options import plain_parser
+from pvapy_stream.cli.projects import status_table
 from pvapy_stream.cli.runner import exit_code
-from pvapy_stream.cli.stages import Board
-from pvapy_stream.hpc.launch.local import run_stages
-from pvapy_stream.settings import ConsumerSettings
+from pvapy_stream.logs import configure_logging
+from pvapy_stream.settings import LoggingSettings
 from pvapy_stream.signals import run_until_signal
+
+if TYPE_CHECKING:
+    from pvapy_stream.workflow import Outcome, Project, Workflow
 
 _LOOPBACK = {
     "EPICS_PVA_ADDR_LIST": "127.0.0.1",
@@ -37,17 +41,19 @@ _LOOPBACK = {
 }
 
 _DATASET = "/Scan 1/EBSD/Data/patterns"
-
-_READY_TIMEOUT = 30.0  # s; starting five processes on a busy machine
-_END_TIMEOUT = 20.0  # s; for a program to drain
+_FILE = "patterns.h5"
+_WIDE = 160
+_REFRESH = 0.5  # s
 
 _NEXT = """\
 To look inside, run it with --keep-running and, in another terminal with the same EPICS variables:
-  {pv}pvget {p}status:1
-  {pv}pvput {p}control:1 '{{"command": "get_stats"}}'
-  {pv}pvput {p}control:1 '{{"command": "pause"}}'     then resume, reload, reset_stats, stop
-  {pv}pvmonitor {p}out:1
+  {pv}pvget {p}workers:status:1
+  {pv}pvput {p}workers:control:1 '{{"command": "get_stats"}}'
+  {pv}pvput {p}workers:control:1 '{{"command": "pause"}}'     then resume, reload, reset_stats
+  {pv}pvmonitor {p}gather
+  pvapy-stream dashboard -sc '{p}workers:status:*' --ids 1,2
 Then write a processor of your own:  pvapy-stream new-processor my_processor
+Or change the workflow, and run it:  pvapy-stream workflow run {folder}/demo.yaml
 """
 
 
@@ -55,8 +61,8 @@ def parser() -> argparse.ArgumentParser:
     """The command's parser."""
     made = plain_parser(
         "pvapy-stream demo",
-        "Run a simulator with real frames, a mirror, and two consumers that share the stream; then"
-        " audit it.",
+        "Run a simulator with real frames, a mirror, two consumers that share the stream, a"
+        " collector and a writer, as one workflow; then audit it and verify the file.",
     )
     made.add_argument(
         "--seconds", type=float, default=10.0, help="how long frames are published [default 10 s]"
@@ -71,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     # Before EPICS is used: the demonstration stays on this machine.
     os.environ.update(_LOOPBACK)
+    configure_logging(LoggingSettings.of())
     # The folder outlives an error, so that its logs can be read.
     folder = Path(tempfile.mkdtemp(prefix="pvapy-stream-demo-"))
     demo = Demo(
@@ -80,10 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Demo:
-    """The chain: simulator, mirror, two consumers.
+    """A workflow: simulator, mirror, two consumers, collector, writer, and a report beside them.
 
     Args:
-        folder: where ledgers and logs go.
+        folder: where the file, the report, ledgers and logs go.
         n_frames: how many frames are published; 0: until interrupted.
         rate: frames/s.
     """
@@ -94,112 +101,134 @@ class Demo:
         self._rate = rate
         # With --keep-running the names are known beforehand; otherwise runs must not meet.
         self._prefix = f"demo:{uuid.uuid4().hex[:6]}:" if n_frames else "demo:"
-        self._console = Console()
-        self._programs: list[subprocess.Popen[bytes]] = []
+        self._run = folder / "run"
+        self._page = folder / "report.html"
+        console = Console()
+        self._console = console if console.is_terminal else Console(width=_WIDE)
 
     def run(self, stop: threading.Event) -> int:
-        """Run to the end; 0 when every frame was processed.
+        """Run to the end; 0 when every frame was processed and is in the file.
 
         Raises:
             PvapyStreamError: a part did not start.
         """
-        settings = self._consumers()
-        self._console.print(
-            "Simulator -> mirror -> consumers 1 and 2: nickel diffraction patterns at"
-            f" {self._rate:g} frames/s, transposed."
-        )
-        consumers_stop = threading.Event()
-        outcome: list[str] = []
-        board = Board(settings, self._console)
+        # Imported late, when the environment of EPICS is set.
+        from pvapy_stream.workflow import Project, to_yaml
 
-        consumers = threading.Thread(
-            target=lambda: outcome.append(run_stages(settings, consumers_stop, board.show))
+        flow = self._workflow()
+        (self._folder / "demo.yaml").write_text(to_yaml(flow))
+        self._say(
+            "Simulator -> mirror -> consumers 1 and 2 -> collector -> writer: nickel diffraction"
+            f" patterns at {self._rate:g} frames/s, transposed, compressed, saved."
         )
-        simulator, mirror = self._start_programs()
+        project = Project.create_in(self._run, flow)
         try:
-            consumers.start()
-            while simulator.poll() is None and consumers.is_alive() and not stop.wait(0.2):
-                pass
+            outcome = self._watch(project, stop)
         finally:
-            early = simulator.poll() is None
-            self._end(simulator)
-            consumers_stop.set()
-            if consumers.ident:
-                consumers.join(settings.drain_timeout + _END_TIMEOUT)
-            self._end(mirror)
-            board.close()
-        problems = outcome or ["the consumers did not end"]
-        if simulator.returncode and not early:
-            problems.append(f"the simulator failed; see {self._folder}/sim.log")
-        return self._report("; ".join(filter(None, problems)))
+            project.close()
+        return self._tell(outcome)
 
-    def _consumers(self) -> ConsumerSettings:
-        return ConsumerSettings.of(
-            input_channel=f"{self._prefix}mirror",
-            output_channel=f"{self._prefix}out:*",
-            status_channel=f"{self._prefix}status:*",
-            control_channel=f"{self._prefix}control:*",
-            n_consumers=2,
-            distributor_group="demo",
-            distributor_trigger="uniqueId",
-            server_queue_size=1000,
-            processor_class="pvapy_stream.processors.transpose.Transpose",
-            status_period=0.5,
-            report_period=2,
-            report_stats=("processor",),
-            ledger=self._ledger("consumers"),
+    def _workflow(self) -> Workflow:
+        from pvapy_stream.workflow import (
+            Collector,
+            Command,
+            Consumer,
+            Mirror,
+            Simulator,
+            Workflow,
+            Writer,
         )
 
-    def _ledger(self, name: str) -> str:
-        return str(self._folder / f"{name}.json")
-
-    def _start_programs(self) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
-        frames = str(files("pvapy_stream") / "data" / "nickel_ebsd_small.h5")
-        simulator = self._start(
-            "sim", "-cn", f"{self._prefix}image",
-            "-if", frames, "-hds", _DATASET,
-            "-fps", f"{self._rate}", "-rp", "0", "-dc", "-rt", "0", "--n-publish",
-            str(self._n_frames),
-            "--wait-for-stages", f"{self._prefix}status:1,{self._prefix}status:2",
-            "--wait-timeout", f"{_READY_TIMEOUT}", "-shd", "2",
-            "--ledger", self._ledger("simulator"),
-        )  # fmt: skip
-        mirror = self._start(
-            "mirror",
-            "-cm",
-            f"({self._prefix}mirror,{self._prefix}image,pva,1000)",
-            "--ledger",
-            self._ledger("mirror"),
+        flow = Workflow("demo", "Nickel diffraction patterns to disk", channels=self._prefix)
+        detector = flow.add(
+            Simulator(
+                input_file=str(files("pvapy_stream") / "data" / "nickel_ebsd_small.h5"),
+                hdf_dataset=_DATASET,
+                frame_rate=self._rate,
+                n_publish=self._n_frames,
+            ),
+            "detector",
         )
-        return simulator, mirror
+        mirror = flow.add(Mirror(input=detector["output"], server_queue_size=1000), "mirror")
+        workers = flow.add(
+            Consumer(
+                input=mirror["output"],
+                n_consumers=2,
+                server_queue_size=1000,
+                processor_class="pvapy_stream.processors.Transpose",
+            ),
+            "workers",
+        )
+        gather = flow.add(Collector(input=workers["output"], server_queue_size=1000), "gather")
+        flow.add(
+            Writer(
+                input=gather["output"],
+                output=_FILE,
+                compression="bslz4",
+                server_queue_size=1000,
+            ),
+            "disk",
+        )
+        status = [f"{{prefix}}{name}:status:1" for name in ("workers", "gather", "disk")]
+        flow.add(
+            Command(
+                command=f"report -sc {' '.join(status)} {{prefix}}workers:status:2"
+                f" -ic {{prefix}}gather --interval 2 --title Demo -o {self._page}"
+            ),
+            "page",
+        )
+        return flow
 
-    def _start(self, *args: str) -> subprocess.Popen[bytes]:
-        with (self._folder / f"{args[0]}.log").open("wb") as log:
-            program = subprocess.Popen(
-                [sys.executable, "-m", "pvapy_stream.cli.main", *args], stdout=log, stderr=log
-            )
-        self._programs.append(program)
-        return program
+    def _watch(self, project: Project, stop: threading.Event) -> Outcome:
+        """Run the project, with a live table on a terminal."""
+        from pvapy_stream.workflow import Scheduler
 
-    def _end(self, program: subprocess.Popen[bytes]) -> None:
-        if program.poll() is None:
-            program.terminate()
-        try:
-            program.wait(_END_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            program.kill()
+        if not self._console.is_terminal:
+            return Scheduler(project, say=self._say).run(stop)
+        found: list[Outcome] = []
+        errors: list[BaseException] = []
 
-    def _report(self, problem: str) -> int:
-        code = audit.run([self._ledger(n) for n in ("simulator", "mirror", "consumers")])
-        if problem:
-            self._console.print(f"Not all went well: {problem}", markup=False)
-        self._console.print(f"Ledgers and logs are in {self._folder}", markup=False, soft_wrap=True)
+        def work() -> None:
+            try:
+                found.append(Scheduler(project, say=self._say).run(stop))
+            except BaseException as error:
+                errors.append(error)
+
+        worker = threading.Thread(target=work, name="demo-scheduler")
+        worker.start()
+        with Live(status_table(project), console=self._console, transient=True) as live:
+            while worker.is_alive():
+                worker.join(_REFRESH)
+                live.update(status_table(project))
+        if errors:
+            raise errors[0]
+        return found[0]
+
+    def _tell(self, outcome: Outcome) -> int:
+        for one in outcome.audits:
+            audit.show(one)
+        whole = False
+        file = self._run / _FILE
+        if file.exists():
+            report = verify.verify(file)
+            verify.show([report])
+            whole = report.ok
+        for problem in outcome.problems:
+            self._say(f"Not all went well: {problem}")
+        self._say(f"File, report, ledgers and logs are in {self._folder}")
         beside = Path(sys.executable).parent
-        pv = f"{beside}/" if (beside / "pvget").exists() else ""
-        self._console.print(
-            _NEXT.format(pv=pv, p=self._prefix if not self._n_frames else "demo:"),
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+        self._say(
+            _NEXT.format(
+                pv=f"{beside}/" if (beside / "pvget").exists() else "",
+                p="demo:",
+                folder=self._folder,
+            )
         )
-        return 1 if problem else code
+        return 0 if outcome.ok and whole else 1
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

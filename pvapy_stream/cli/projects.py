@@ -85,19 +85,24 @@ def show_status(name: str) -> int:
 
     project = Project.find(name)
     try:
-        live = {e["label"]: e for e in _live(project.folder).get("protocols", [])}
-        table = _table("protocol", "class", "state", "what it did", "programs", "message")
-        for row in project.protocols():
-            entry = live.get(row.label, {})
-            table.add_row(
-                row.label, row.class_name, row.state.value, _numbers(entry), _programs(entry),
-                row.error,
-            )  # fmt: skip
-        _print(table)
+        _print(status_table(project))
         sys.stdout.write(f"{project.folder}: {_state(project)}\n")
         return 1 if project.died else 0
     finally:
         project.close()
+
+
+def status_table(project: Any) -> Table:
+    """How the protocols of a project do."""
+    live = {e["label"]: e for e in _live(project.folder).get("protocols", [])}
+    table = _table("protocol", "class", "state", "what it did", "programs", "message")
+    for row in project.protocols():
+        entry = live.get(row.label, {})
+        table.add_row(
+            row.label, row.class_name, row.state.value, _numbers(entry), _programs(entry),
+            row.error,
+        )  # fmt: skip
+    return table
 
 
 def _state(project: Any) -> str:

@@ -68,11 +68,12 @@ def run(options: argparse.Namespace) -> int:
     if options.master:
         make_master(paths, options.master, overwrite=options.overwrite)
         reports.append(verify(options.master))
-    _show(reports)
+    show(reports)
     return 0 if all(report.ok for report in reports) else 1
 
 
-def _show(reports: Sequence[FileReport]) -> None:
+def show(reports: Sequence[FileReport]) -> None:
+    """Print a table of files, what is wrong with them, and the verdict."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
