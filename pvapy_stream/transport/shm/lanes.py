@@ -65,7 +65,8 @@ class Subscription:
         return self.sent - self.words[TAKEN] >= self.queue
 
     def wake(self) -> None:
-        """Ring its bell."""
+        """Ring its bell, once for all that comes before it is awake."""
+        self.words[SLEEPING] = 0
         with contextlib.suppress(OSError):
             os.write(self.rope, b"!")
 
