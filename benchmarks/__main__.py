@@ -16,6 +16,7 @@ TOPICS = (
     "build",
     "consumer",
     "rates",
+    "chain",
     "simulator",
     "startup",
     "memory",

@@ -1,0 +1,173 @@
+"""Two-stage chains: simulator, consumer, consumer; over PVA and over shared memory."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.consumer import PASS_THROUGH, TRANSPOSE
+from benchmarks.run import OURS, PVAPY, Consumer, Simulator, Source, channel
+from benchmarks.table import Row
+
+_SIZES = {4096: (20.0, 400), 512: (600.0, 20_000), 128: (800.0, 60_000)}
+_STEP = 1.35
+_SECONDS = 2.0
+_KEEPS_UP = 0.3  # s; the last frame is through the chain so soon after it was published
+_GOALS = {4096: (1.1, 10), 512: (1.3, 8), 128: (1.3, 8)}
+_SHM = ("-im", "shm", "-om", "shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A run of a chain: frames/s, and CPU time per frame of the first consumer, us."""
+
+    rate: float
+    cpu: float
+
+
+def run(quick: bool) -> list[Row]:
+    """Highest rates at which every frame is processed at the end, then CPU per frame."""
+    rows = []
+    flows: dict[int, Flow] = {}
+    for size, (first, n) in _SIZES.items():
+        theirs = _over_pva(PVAPY, size, first, 1 if quick else 2)
+        ours = _over_pva(OURS, size, first, 1 if quick else 2)
+        flows[size] = flow = _over_shm(size, n // 4 if quick else n)
+        name = f"chain of two, {size}x{size}: highest lossless rate"
+        for how, found, goal in (
+            ("PVA", ours.rate, _GOALS[size][0]),
+            ("shm", flow.rate, _GOALS[size][1]),
+        ):
+            what = f"{name}, ours over {how}"
+            met = found >= goal * theirs.rate
+            rows.append(Row(what, "frames/s", found, theirs.rate, f"ratio >= {goal}", met))
+        if size == 4096:
+            for how, cpu, goal in (("PVA", ours.cpu, 0.9), ("shm", flow.cpu, 0.3)):
+                what = f"chain of two, {size}x{size}: CPU per frame, ours over {how}"
+                met = cpu <= goal * theirs.cpu
+                rows.append(Row(what, "us", cpu, theirs.cpu, f"ratio <= {goal}", met))
+    return [*rows, *_transpose(quick), _over_copy(flows[4096])]
+
+
+def _over_copy(flow: Flow) -> Row:
+    """Bytes that one stage of the chain moves, over those of numpy alone."""
+    source, into = (np.ones((4096, 4096), np.uint8) for _ in range(2))
+    times = []
+    for _ in range(50):
+        start = time.perf_counter()
+        np.copyto(into, source)
+        times.append(time.perf_counter() - start)
+    rate = 1 / sorted(times)[len(times) // 2]
+    # Simulator and both consumers copy each frame, on two cores.
+    return Row(
+        "chain of two over shm, 4096x4096: copies/s of all, over numpy's",
+        "times",
+        3 * flow.rate / rate,
+        None,
+        ">= 0.6",
+        3 * flow.rate / rate >= 0.6,
+    )
+
+
+def _transpose(quick: bool) -> list[Row]:
+    """Highest rate of one consumer that transposes 128x128."""
+    theirs = _search(PVAPY, 128, 800.0, 1 if quick else 2, TRANSPOSE[PVAPY], stages=1)
+    ours = _search(OURS, 128, 800.0, 1 if quick else 2, TRANSPOSE[OURS], stages=1)
+    shm = _shm_flow(128, 10_000 if quick else 40_000, TRANSPOSE[OURS], stages=1)
+    name = "transpose, one consumer, 128x128: highest lossless rate, ours over"
+    return [
+        Row(f"{name} {how}", "frames/s", flow.rate, theirs.rate, f"ratio >= {goal}",
+            flow.rate >= goal * theirs.rate)
+        for how, flow, goal in (("PVA", ours, 2), ("shm", shm, 4))
+    ]  # fmt: skip
+
+
+def _over_pva(side: str, size: int, first: float, halvings: int) -> Flow:
+    return _search(side, size, first, halvings, PASS_THROUGH[side], stages=2)
+
+
+def _search(
+    side: str, size: int, rate: float, halvings: int, args: tuple[object, ...], stages: int
+) -> Flow:
+    """Go up until frames are lost, then halve the interval a few times."""
+    best, failed = Flow(0.0, float("inf")), 0.0
+    with Source(size) as source:
+        while halvings >= 0 and rate > 2:
+            found = _burst(side, source, rate, args, stages)
+            if found is not None:
+                best = max(best, found, key=lambda flow: flow.rate)
+            if found is None or found.rate < 0.97 * rate:
+                failed = rate
+            if not failed:
+                rate *= _STEP
+                continue
+            halvings -= 1
+            rate = (best.rate + failed) / 2 if best.rate else rate / 2
+    return best
+
+
+def _burst(
+    side: str, source: Source, rate: float, args: tuple[object, ...], stages: int
+) -> Flow | None:
+    """One burst through a chain; None when frames were lost or it did not keep up."""
+    n = max(10, int(rate * _SECONDS))
+    chain: list[Consumer] = []
+    try:
+        name = source.channel
+        for _ in range(stages):
+            chain.append(Consumer(side, name, *args))
+            name = chain[-1].output
+        for consumer in chain:
+            consumer.ready()
+        before = chain[0].cpu()
+        sent = source.burst(rate, n)
+        start = time.monotonic()
+        while (chain[-1].last_id() or 0) < sent["last"]:
+            if time.monotonic() - start > _KEEPS_UP:
+                return None
+            time.sleep(0.01)
+        cpu = chain[0].cpu() - before
+        if any(consumer.finish() < n for consumer in chain):
+            return None
+        return Flow(sent["rate"], cpu / n * 1e6)
+    finally:
+        for consumer in chain:
+            consumer.__exit__()
+
+
+def _over_shm(size: int, n: int) -> Flow:
+    return _shm_flow(size, n, PASS_THROUGH[OURS], stages=2)
+
+
+def _shm_flow(size: int, n: int, args: tuple[object, ...], stages: int) -> Flow:
+    """Send frames as fast as the chain takes them; all must be processed at its end.
+
+    Raises:
+        RuntimeError: some were not.
+    """
+    chain: list[Consumer] = []
+    try:
+        first = name = channel("shm")
+        for _ in range(stages):
+            chain.append(Consumer(OURS, name, *_SHM, *args, "-sqs", 0))
+            name = chain[-1].output
+        time.sleep(2.0)
+        with Simulator(
+            OURS, "-om", "shm", "-fps", 0, "-rt", 0, "--n-publish", n, "--wait-for-clients", 1,
+            "-shd", 30, size=size, name=first,
+        ) as simulator:  # fmt: skip
+            before = chain[0].cpu()
+            simulator.rate(120)
+        time.sleep(0.5)
+        cpu = chain[0].cpu() - before
+        text = [consumer.interrupt() for consumer in chain][-1]
+        processed = int(re.findall(r"nProcessed\W+(\d+)", text)[0])
+        if processed != n:
+            raise RuntimeError(f"{n - processed} of {n} frames were lost: {text}")
+        return Flow(float(re.findall(r"processedRate\W+([\d.]+)", text)[0]), cpu / n * 1e6)
+    finally:
+        for consumer in chain:
+            consumer.__exit__()
