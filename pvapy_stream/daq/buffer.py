@@ -80,21 +80,21 @@ class Buffer:
             window = round(settings.reader_memory * _MB)
             self.server = RangeServer(self.ring, f"{base}:{ranges}", settings.max_readers, window)
             undo.callback(self.server.close)
-            self._pva = self._pva_source()
-            if self._pva is not None:
-                undo.callback(self._pva.stop)
-            address = settings.stream if self._pva is None else self._pva.address
+            self._frames = self._frame_source()
+            if self._frames is not None:
+                undo.callback(self._frames.stop)
+            address = settings.stream if self._frames is None else self._frames.address
             self._input = BsreadInput(address, settings.mode, _INPUT_HWM, limits)
             undo.callback(self._input.close)
             self._undo = undo.pop_all()
 
-    def _pva_source(self) -> Any:
-        if not self.settings.stream.startswith("pva://"):
+    def _frame_source(self) -> Any:
+        if not self.settings.stream.startswith(("pva://", "shm://")):
             return None
         # Imported late: bsread streams need no EPICS.
-        from pvapy_stream.daq.pva_source import PvaSource
+        from pvapy_stream.daq.frame_source import FrameSource
 
-        return PvaSource(self.settings.stream.removeprefix("pva://"), self.settings.id_field)
+        return FrameSource(self.settings.stream, self.settings.id_field)
 
     def close(self) -> None:
         """Give everything back."""
@@ -111,8 +111,8 @@ class Buffer:
         poller = zmq.Poller()
         poller.register(self._input.socket, zmq.POLLIN)
         poller.register(self.server.socket, zmq.POLLIN)
-        if self._pva is not None:
-            self._pva.start()
+        if self._frames is not None:
+            self._frames.start()
         busy = False
         while not stop.is_set() and self._clock() < end:
             # A socket to push on is looked at only while there is something to push.
@@ -178,7 +178,7 @@ class Buffer:
         ring, intake, server, output = self.ring, self.intake, self.server, self.output
         silent = self._silent(self._clock())
         lately = silent is not None and silent < _SILENT_AFTER
-        pva, spill = self._pva, ring.spill
+        frames, spill = self._frames, ring.spill
         oldest, newest = ring.edges()
         return BufferStatus(
             status="waiting" if silent is None else "receiving" if lately else "silent",
@@ -190,7 +190,7 @@ class Buffer:
             byte_rate=self._byte_rate,
             malformed=intake.malformed,
             commands=intake.commands,
-            source_lost=pva.lost + pva.errors + pva.overruns if pva is not None else 0,
+            source_lost=frames.all_lost if frames is not None else 0,
             channels=intake.channels,
             messages=len(ring),
             in_memory=ring.in_memory,
@@ -215,4 +215,6 @@ class Buffer:
         spill = self.ring.spill
         if spill is not None and spill.error:
             return spill.error
-        return (self._pva.last_error if self._pva is not None else "") or self.intake.last_error
+        return (
+            self._frames.last_error if self._frames is not None else ""
+        ) or self.intake.last_error

@@ -19,13 +19,13 @@ class BufferSettings(LoggingSettings, LedgerSettings):
 
     stream: Annotated[str, opt("STREAM", "Stream")] = Field(
         min_length=1,
-        description="tcp://host:port of a bsread sender, or pva://CHANNEL of images",
+        description="tcp://host:port of a bsread sender; pva://CHANNEL or shm://CHANNEL of images",
     )
     mode: Annotated[Literal["pull", "sub"], opt("--mode", "Stream")] = Field(
         "pull", description="how a bsread sender is asked: sub for senders that publish"
     )
     id_field: Annotated[str, opt("-of --oid-field", "Stream", metavar="FIELD")] = Field(
-        "uniqueId", min_length=1, description="field of PVA images that becomes the pulse id"
+        "uniqueId", min_length=1, description="field of images that becomes the pulse id"
     )
     max_value: Annotated[float, opt("--max-value", "Stream", "MB", metavar="N")] = Field(
         1000, gt=0, le=4000, description="largest value that is taken"
@@ -98,9 +98,10 @@ class BufferSettings(LoggingSettings, LedgerSettings):
     @model_validator(mode="after")
     def _known_source(self) -> BufferSettings:
         scheme, separator, rest = self.stream.partition("://")
-        if not separator or not rest or scheme not in ("tcp", "ipc", "inproc", "pva"):
+        if not separator or not rest or scheme not in ("tcp", "ipc", "inproc", "pva", "shm"):
             raise ValueError(
-                f"STREAM: {self.stream!r} is no stream; write tcp://host:port or pva://CHANNEL"
+                f"STREAM: {self.stream!r} is no stream; write tcp://host:port, pva://CHANNEL or"
+                " shm://CHANNEL"
             )
         if self.status_channel and self.stream == f"pva://{self.status_channel}":
             raise ValueError("--status-channel: the stream itself has this name")

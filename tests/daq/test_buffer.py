@@ -23,11 +23,12 @@ from pvapy_stream.daq.stored import Packer
 from pvapy_stream.errors import SettingsError, TransportError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.ntndarray import ObjectBuilder
-from pvapy_stream.settings import BufferSettings
+from pvapy_stream.settings import BufferSettings, ShmSettings
 from pvapy_stream.transport.bsread import BsreadInput, BsreadSender
 from pvapy_stream.transport.bsread_codec import ChannelHeader, Decoder, Encoder
+from pvapy_stream.transport.shm import ShmPublisher
 from tests.daq.support import CHANNELS, Messages, running, time_of
-from tests.support import Commands, Program, Source, pvget, wait_until
+from tests.support import Commands, Program, Source, image, pvget, wait_until
 from tests.transport.test_bsread_codec import mutate
 
 
@@ -224,9 +225,27 @@ def test_images_of_a_pva_channel(source: Any, prefix: str, commands: Commands) -
     camera.close()
 
 
+def test_images_of_shared_memory(prefix: str, commands: Commands) -> None:
+    publisher = ShmPublisher(f"{prefix}camera", ShmSettings())
+    publisher.start()
+    builder = ObjectBuilder()
+    publisher.open(builder.build(Frame.of(0, image(0))))
+    buffer = BufferProgram(commands, f"shm://{prefix}camera", "-b", 1000)
+    wait_until(lambda: publisher.subscribers == 1)
+    for number in range(1, 201):
+        publisher.publish(builder.build(Frame.of(number, image(number))))
+    wait_until(lambda: buffer.status()["newest"] == 200)
+    with read_range(buffer.ranges, 1, 200) as reader:
+        got = {message.pulse_id: message.channels[0].decode() for message in reader}
+    publisher.stop()
+    assert list(got) == list(range(1, 201))
+    assert all(np.array_equal(got[number], image(number)) for number in got)
+    assert buffer.status()["source_lost"] == 0
+
+
 @pytest.mark.parametrize("codec", ["", "lz4", "bslz4", "blosc"])
 def test_compressed_images_and_attributes_become_channels(codec: str) -> None:
-    from pvapy_stream.daq.pva_source import FrameEncoder
+    from pvapy_stream.daq.frame_source import FrameEncoder
     from pvapy_stream.pva.ntndarray import to_frame
 
     pixels = np.arange(1200, dtype=np.uint16).reshape(30, 40)
@@ -346,8 +365,8 @@ def test_address_that_is_no_address() -> None:
 def test_start_fifty_pulses_back_is_exact_while_the_stream_runs(commands: Commands) -> None:
     sim = commands("bsread-sim", "-a", "tcp://127.0.0.1:0", "-ns", 20, "-fps", 200)
     address = wait_until(lambda: sim.out and sim.out[0].split()[-1])
-    buffer = BufferProgram(commands, address)
-    newest = wait_until(lambda: (n := buffer.status()["newest"] or 0) > 200 and n)
+    buffer = BufferProgram(commands, address, "-b", 500)
+    newest = wait_until(lambda: (n := buffer.status()["newest"] or 0) > 600 and n)
     with read_range(buffer.ranges, newest - 50, newest + 50) as reader:
         got = [message.pulse_id for message in reader]
     assert got == list(range(newest - 50, newest + 51))

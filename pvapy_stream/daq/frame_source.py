@@ -1,10 +1,11 @@
-"""Images of a PVA channel as bsread messages, so that they are buffered as those are."""
+"""Images, of PVA or of shared memory, as bsread messages: they are buffered as those are."""
 
 from __future__ import annotations
 
 import logging
 import math
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,28 @@ import zmq
 
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.frame import Frame
-from pvapy_stream.pva.ntndarray import to_frame
+from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.objects import IdReader, id_reader
 from pvapy_stream.transport.bsread_codec import ChannelHeader, Encoder, Packed
 from pvapy_stream.transport.bsread_packing import BITSHUFFLE_HEADER
+from pvapy_stream.transport.ports import Receiver
 from pvapy_stream.transport.pva import MonitorReceiver
 
 _TICK = 0.5  # s
 _HWM = 1000
 _LOG_EVERY = 1000
 _PREFIX = 4  # bytes of the size before an lz4 block
+
 _log = logging.getLogger(__name__)
+
+
+def _shm(channel: str) -> Receiver:
+    from pvapy_stream.transport.shm import ShmReceiver
+
+    return ShmReceiver(channel)
+
+
+_RECEIVERS: dict[str, Callable[[str], Receiver]] = {"pva": MonitorReceiver, "shm": _shm}
 
 
 class FrameEncoder:
@@ -99,11 +111,11 @@ def _header(name: str, value: Any) -> ChannelHeader:
     return ChannelHeader(name, value.dtype.name, value.shape[::-1] or (1,))
 
 
-class PvaSource:
-    """Follows a PVA channel and hands its images on as messages, through a socket in this process.
+class FrameSource:
+    """Follows a channel and hands its images on as messages, through a socket in this process.
 
     Args:
-        channel: the channel.
+        stream: ``pva://CHANNEL``, or ``shm://CHANNEL`` for shared memory.
         id_field: field that becomes the pulse id.
 
     Attributes:
@@ -112,39 +124,49 @@ class PvaSource:
         errors: objects that are no images, or cannot be sent.
     """
 
-    def __init__(self, channel: str, id_field: str) -> None:
+    def __init__(self, stream: str, id_field: str) -> None:
+        scheme, _, channel = stream.partition("://")
         self._channel = channel
         self._id_field = id_field
         self._encoder = FrameEncoder(channel)
-        self._receiver = MonitorReceiver(channel)
+        self._receiver = _RECEIVERS[scheme](channel)
         self._read_id: IdReader | None = None
+        self._last: int | None = None
         self.lost = self.errors = 0
         self.last_error = ""
-        self.address = f"inproc://pva-{id(self):x}"
+        self.address = f"inproc://frames-{id(self):x}"
         self._socket: Any = zmq.Context.instance().socket(zmq.PUSH)
         self._socket.linger = 0
         self._socket.sndhwm = _HWM
         self._socket.bind(self.address)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep_up, name="pva-source", daemon=True)
+        self._thread = threading.Thread(target=self._keep_up, name="frame-source", daemon=True)
 
     def start(self) -> None:
         """Begin to follow the channel."""
-        self._receiver.start(self._deliver)
+        self._receiver.start(self._deliver, self._deliver_again)
         self._thread.start()
 
     def _keep_up(self) -> None:
         while not self._stop.wait(_TICK):
             self._receiver.keep_up()
 
-    def _deliver(self, obj: Any) -> None:
+    def _deliver_again(self, obj: Any) -> None:
+        # What a source shows when it comes back may be what it showed before it went.
+        self._deliver(obj, again=True)
+
+    def _deliver(self, obj: Any, again: bool = False) -> None:
         try:
             if self._read_id is None:
                 self._read_id = id_reader(self._id_field, obj)
-            parts = self._encoder.encode(to_frame(obj), self._read_id(obj))
+            pulse_id = self._read_id(obj)
+            if again and pulse_id == self._last:
+                return
+            parts = self._encoder.encode(frame_of(obj), pulse_id)
         except PvapyStreamError as error:
             self._note(error)
             return
+        self._last = pulse_id
         try:
             self._socket.send_multipart(parts, zmq.NOBLOCK)
         except zmq.Again:
@@ -157,9 +179,9 @@ class PvaSource:
             _log.error("channel %s: %s (%d errors so far)", self._channel, error, self.errors)
 
     @property
-    def overruns(self) -> int:
-        """Images that the sender replaced before they were taken."""
-        return self._receiver.counts().overruns
+    def all_lost(self) -> int:
+        """Images that did not come through: lost here, refused, or replaced before they came."""
+        return self.lost + self.errors + self._receiver.counts().overruns
 
     def stop(self) -> None:
         """Let the channel go."""
