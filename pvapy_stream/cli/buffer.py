@@ -85,11 +85,17 @@ def _run(buffer: Buffer, stop: threading.Event) -> None:
 
 
 def _serve_status(buffer: Buffer, outputs: ExitStack) -> str:
+    from pvapy_stream.daq.buffer import on_port
     from pvapy_stream.daq.buffer_rest import make_app
     from pvapy_stream.daq.web import WebThread
 
     settings = buffer.settings
-    web = WebThread(make_app(buffer.status, buffer.analyzer), settings.interface, settings.ports[2])
+    app = make_app(buffer.status, buffer.analyzer)
+    web = on_port(
+        lambda port: WebThread(app, settings.interface, port),
+        settings.ports.rest,
+        settings.rest_port is not None,
+    )
     web.start()
     outputs.callback(web.stop)
     return f"{web.address}/status"

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import zmq
 
@@ -20,7 +20,7 @@ from pvapy_stream.daq.output import PushOutput
 from pvapy_stream.daq.range_server import RangeServer
 from pvapy_stream.daq.ring import Ring, RingLimits
 from pvapy_stream.daq.spill import Spill
-from pvapy_stream.errors import LedgerError
+from pvapy_stream.errors import LedgerError, TransportError
 from pvapy_stream.ledger import Ledger, write_ledgers
 from pvapy_stream.settings import BufferSettings
 from pvapy_stream.transport.bsread import BsreadInput
@@ -36,6 +36,24 @@ _INPUT_HWM = 100
 _MB, _GB = 2**20, 2**30
 
 _log = logging.getLogger(__name__)
+
+
+T = TypeVar("T")
+
+
+def on_port(serve: Callable[[int], T], port: int, asked_for: bool) -> T:
+    """Serve on a port, or on a free one where that is taken and nobody asked for it.
+
+    Raises:
+        TransportError: the port, or the interface, cannot be bound.
+    """
+    try:
+        return serve(port)
+    except TransportError as error:
+        if asked_for:
+            raise
+        _log.warning("%s; taking another", error)
+        return serve(0)
 
 
 class Buffer:
@@ -73,12 +91,11 @@ class Buffer:
             undo.callback(self.ring.close)
             self.ledger = Ledger(stage=KIND, input_channel=settings.stream)
             self.intake = Intake(self.ring, limits, self.ledger, self.analyzer)
-            output, ranges, _ = settings.ports
-            base = f"tcp://{settings.interface}"
-            self.output = PushOutput(self.ring, f"{base}:{output}")
+            self.output = PushOutput(
+                self.ring, f"tcp://{settings.interface}:{settings.ports.output}"
+            )
             undo.callback(self.output.close)
-            window = round(settings.reader_memory * _MB)
-            self.server = RangeServer(self.ring, f"{base}:{ranges}", settings.max_readers, window)
+            self.server = self._range_server()
             undo.callback(self.server.close)
             self._frames = self._frame_source()
             if self._frames is not None:
@@ -87,6 +104,15 @@ class Buffer:
             self._input = BsreadInput(address, settings.mode, _INPUT_HWM, limits)
             undo.callback(self._input.close)
             self._undo = undo.pop_all()
+
+    def _range_server(self) -> RangeServer:
+        settings = self.settings
+        base, window = f"tcp://{settings.interface}", round(settings.reader_memory * _MB)
+
+        def serve(port: int) -> RangeServer:
+            return RangeServer(self.ring, f"{base}:{port}", settings.max_readers, window)
+
+        return on_port(serve, settings.ports.ranges, settings.range_port is not None)
 
     def _frame_source(self) -> Any:
         if not self.settings.stream.startswith(("pva://", "shm://")):

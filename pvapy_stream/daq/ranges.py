@@ -253,6 +253,8 @@ class RangeReader:
                 # The stop was given while it was under way.
                 return None
             self._newest_taken = max(value, self._newest_taken or value)
+        if self.newest is None or message.pulse_id > self.newest:
+            self.newest = message.pulse_id
         self.delivered += 1
         return message
 

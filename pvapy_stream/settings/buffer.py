@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,14 @@ from pvapy_stream.settings.values import LogLevel
 
 _PORT = 65535
 _DEFAULT_MESSAGES = 100
+
+
+class Ports(NamedTuple):
+    """Where a buffer listens."""
+
+    output: int
+    ranges: int
+    rest: int
 
 
 class BufferSettings(LoggingSettings, LedgerSettings):
@@ -115,11 +123,11 @@ class BufferSettings(LoggingSettings, LedgerSettings):
         return 0 if self.memory or self.seconds else _DEFAULT_MESSAGES
 
     @property
-    def ports(self) -> tuple[int, int, int]:
-        """Output, range and REST port."""
+    def ports(self) -> Ports:
+        """Output, range and REST port; 0: a free one."""
         output = self.output_port
-        following = (0, 0) if output == 0 else (output + 1, output + 2)
-        return (
+        following = (output + 1, output + 2) if 0 < output < _PORT - 1 else (0, 0)
+        return Ports(
             output,
             following[0] if self.range_port is None else self.range_port,
             following[1] if self.rest_port is None else self.rest_port,

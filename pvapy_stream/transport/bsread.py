@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import zmq
 
-from pvapy_stream.errors import BsreadError, TransportError
+from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.transport.bsread_codec import Control, Decoder, Limits
 from pvapy_stream.transport.bsread_packing import Buffer
 from pvapy_stream.transport.ports import Deliver, PublisherCounts, ReceiverCounts
@@ -120,7 +120,7 @@ class BsreadReceiver:
         self._heard = time.monotonic()
         try:
             message = self._decoder.decode(parts)
-        except BsreadError as error:
+        except PvapyStreamError as error:
             self._note(error)
             return
         if isinstance(message, Control):
@@ -257,5 +257,6 @@ def _open(socket: Any, how: Any, address: str) -> None:
     except (zmq.ZMQError, TypeError, UnicodeError) as error:
         socket.close(0)
         raise TransportError(
-            f"cannot {how.__name__} {address!r}: {error}; write tcp://host:port"
+            f"cannot {how.__name__} {address!r}: {error}; write tcp://host:port, of a free port to"
+            " bind it"
         ) from error

@@ -292,6 +292,21 @@ def test_wrong_settings_and_ports_that_are_taken(commands: Commands, tmp_path: P
     assert commands("buffer").wait() == 2
 
 
+def test_two_buffers_on_ports_side_by_side(commands: Commands) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        probe.listen()
+        port = probe.getsockname()[1]
+        # The port before: its range port is taken.
+        buffer = commands("buffer", "tcp://127.0.0.1:9", "-o", port - 1)
+        line = wait_until(lambda: buffer.out and buffer.out[0])
+    assert f"output tcp://127.0.0.1:{port - 1};" in line
+    assert f"ranges tcp://127.0.0.1:{port};" not in line
+    assert f"'tcp://127.0.0.1:{port}' for ranges" in buffer.text
+    buffer.signal()
+    assert buffer.wait() == 0
+
+
 def test_no_analyzer_is_a_404(commands: Commands) -> None:
     buffer = BufferProgram(commands, "tcp://127.0.0.1:9")
     with pytest.raises(urllib.error.HTTPError) as raised:
