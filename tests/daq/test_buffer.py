@@ -22,6 +22,7 @@ from pvapy_stream.daq.ranges import read_range
 from pvapy_stream.daq.stored import Packer
 from pvapy_stream.errors import SettingsError, TransportError
 from pvapy_stream.frame import Frame
+from pvapy_stream.ledger import read_ledgers
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.settings import BufferSettings, ShmSettings
 from pvapy_stream.transport.bsread import BsreadInput, BsreadSender
@@ -174,7 +175,7 @@ def test_systemd_is_told_and_every_pulse_has_a_fate(
 def test_memory_stays_at_the_limit(commands: Commands) -> None:
     """Resident memory, of a stream of small messages: nothing but bytes would be cheating."""
     sim = commands(
-        "bsread-sim", "-a", "tcp://127.0.0.1:0", "-ns", 10, "-fps", 0, "-n", 60_000,
+        "bsread-sim", "-a", "tcp://127.0.0.1:0", "-ns", 10, "-fps", 0, "-n", 40_000,
         "--send-timeout", 20,
     )  # fmt: skip
     address = wait_until(lambda: sim.out and sim.out[0].split()[-1])
@@ -182,7 +183,7 @@ def test_memory_stays_at_the_limit(commands: Commands) -> None:
     buffer = BufferProgram(commands, address, "--memory", limit)
     before = _resident(buffer.program.process.pid)
     assert sim.wait(60) == 0
-    wait_until(lambda: buffer.status()["received"] == 60_000)
+    wait_until(lambda: buffer.status()["received"] == 40_000)
     status, grown = buffer.status(), _resident(buffer.program.process.pid) - before
     assert status["dropped"] > 0
     assert 0.95 * limit * 2**20 < status["memory"] <= limit * 2**20
@@ -193,6 +194,37 @@ def test_memory_stays_at_the_limit(commands: Commands) -> None:
 def _resident(pid: int) -> int:
     pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
     return int(pages) * resource.getpagesize()
+
+
+def test_under_too_much_load_what_is_lost_is_told(commands: Commands, tmp_path: Path) -> None:
+    """The source does not wait for anybody, the ring is small, and the reader is slow."""
+    ledger = tmp_path / "sim.json"
+    sim = commands(
+        "bsread-sim", "-a", "tcp://127.0.0.1:0", "-ns", 50, "-fps", 0, "-rt", 3, "--ledger", ledger
+    )
+    address = wait_until(lambda: sim.out and sim.out[0].split()[-1])
+    buffer = BufferProgram(commands, address, "-b", 50)
+    first = wait_until(lambda: buffer.status()["oldest"])
+    with read_range(buffer.ranges, first, 2**60) as reader:
+        got: list[int] = []
+
+        def take() -> bool:
+            message = reader.read(0.5)
+            got.extend([message.pulse_id] if message is not None else [])
+            return message is not None or sim.process.poll() is None
+
+        while take():
+            pass
+    assert sim.wait() == 0
+    (account,) = read_ledgers(ledger)
+    sent = np.array([pulse for pulse in account.published if pulse >= first])
+    told = np.zeros(len(sent), bool)
+    for gone in reader.gone:
+        told |= (gone.start <= sent) & (sent <= gone.stop)
+    assert buffer.status()["received"] == len(account.published)
+    assert len(account.published) + len(account.rejected["no receiver"]) == len(account.received)
+    assert sorted(got) == sent[~told].tolist()
+    assert 0 < told.sum() < len(sent)
 
 
 def test_spill_gives_the_past_back(tmp_path: Path) -> None:

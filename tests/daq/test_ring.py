@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +191,46 @@ def test_next_pulse_and_stop_later() -> None:
     cursor.set_stop(12)
     assert cursor.take(1) is None
     assert cursor.finished
+
+
+@given(
+    steps=st.lists(st.integers(1, 3), min_size=1, max_size=80),
+    limit=st.integers(1, 40),
+    start=st.integers(-5, 160),
+    length=st.integers(0, 100),
+    opened=st.integers(0, 80),
+    turns=st.lists(st.integers(0, 4), min_size=80, max_size=80),
+)
+@settings(deadline=None)
+def test_every_pulse_of_a_range_comes_or_is_told_to_be_gone(
+    steps: list[int], limit: int, start: int, length: int, opened: int, turns: list[int]
+) -> None:
+    """A source and a reader in any rhythm, over a ring that may be too small."""
+    ring, template = Ring(RingLimits(messages=limit)), Messages().stored(0)
+    pulses = list(itertools.accumulate(steps))
+    stop, delivered, gone = start + length, [], []
+    cursor: RangeCursor | None = None
+
+    def take(most: int, now: float) -> None:
+        for _ in range(most):
+            item = cursor.take(now) if cursor is not None else None
+            if isinstance(item, Gone):
+                gone.append(item)
+            elif item is not None:
+                delivered.append(item.pulse_id)
+
+    for index, pulse in enumerate(pulses):
+        if index == min(opened, len(pulses) - 1):
+            cursor = RangeCursor(ring, "pulse_id", start, stop)
+        ring.append(replace(template, pulse_id=pulse), index)
+        take(turns[index], index)
+    take(1000, 1e9)
+    told = {pulse for one in gone for pulse in range(one.start, one.stop + 1)}
+    asked = {pulse for pulse in pulses if start <= pulse <= stop}
+    assert delivered == sorted(asked - told)
+    assert told <= set(range(start, stop + 1)) - set(delivered)
+    assert cursor is not None
+    assert cursor.finished == (pulses[-1] >= stop)
 
 
 def test_disk_takes_what_memory_has_no_room_for(spill: Spill, tmp_path: Path) -> None:
