@@ -232,7 +232,10 @@ def test_pictures(colormap: str) -> None:
 
 
 @pytest.mark.parametrize("every", [0, 5])
-def test_images_on_a_channel(every: int, prefix: str, source: Source, tmp_path: Path) -> None:
+def test_images_on_a_channel(
+    every: int, prefix: str, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pvapy_stream.monitor.image._GET_TIMEOUT", 1.0)
     settings = ImageSettings.of(
         image_channels=[source.channel, f"{prefix}absent"] if not every else source.channel,
         every=every, saturation=1000, alarms="saturated > 0", working_dir=str(tmp_path),

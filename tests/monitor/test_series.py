@@ -69,7 +69,10 @@ def test_old_samples_are_removed(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_locked_file_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_locked_file_loses_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pvapy_stream.monitor.series._BUSY", 0.1)
     file = tmp_path / "a.sqlite"
     store = SeriesStore(file)
     fill(store, 3)

@@ -115,7 +115,10 @@ def test_a_run_from_beginning_to_end(
     assert [p.name for p in tmp_path.iterdir() if ".part" in p.name] == []
 
 
-def test_a_stage_that_is_not_there(prefix: str, tmp_path: Path) -> None:
+def test_a_stage_that_is_not_there(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pvapy_stream.web.report._FIRST_LOOK", 0.5)
     html = write(tmp_path / "report.html", status_channels=f"{prefix}none")
     assert f"{prefix}none" in html
     assert ">absent</span>" in html
