@@ -6,12 +6,11 @@ user gives, or compared with the channels that the servers within reach list (pr
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from pvapy_stream.errors import MonitorError, SettingsError
 from pvapy_stream.settings import ChannelsSettings
 
 _PVLIST_TIMEOUT = 15.0  # s
+_SOME_RUN = "?:"  # stands for the prefix of a run that is not known
 _SERVER = re.compile(r"tcp@\[\s*([^\s\]]+)")
 
 
@@ -27,8 +27,8 @@ class ChannelFinder:
     """Finds the status channels that settings mean; stages that start later are found later.
 
     Raises:
-        SettingsError: a pattern cannot be made complete.
-        MonitorError: the workflow file cannot be read.
+        SettingsError: a pattern cannot be made complete, or the workflow file is wrong.
+        MonitorError: the workflow has no stage to look at.
     """
 
     def __init__(self, settings: ChannelsSettings) -> None:
@@ -122,52 +122,37 @@ def _run(*command: str) -> str:
 def workflow_channels(file: str) -> list[str]:
     """Status channels of the stages of a workflow file.
 
-    A stage is an object of the list with `statusChannel` (or `status_channel`); ``*`` in it stands
-    for the ids that its `consumerIdList`, or `consumerId` and `nConsumers`, tell.
+    A workflow that does not say what its `channels` begin with gets a new prefix for each run: then
+    these are patterns.
 
     Raises:
-        MonitorError: the file cannot be read, is no workflow, or has no such stage.
+        SettingsError: the file cannot be read or is no workflow.
+        MonitorError: it has no stage with a status channel.
     """
     if not file:
         return []
-    try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MonitorError(f"--workflow: cannot read {file}: {error.strerror}") from error
-    except ValueError as error:
-        raise MonitorError(f"--workflow: {file} is not JSON: {error}") from error
-    stages = [one for one in content if isinstance(one, dict)] if isinstance(content, list) else []
-    names = [name for stage in stages for name in _stage_channels(stage)]
-    if not names:
-        raise MonitorError(
-            f"--workflow: {file} has no stage with a statusChannel; give it a list of objects, at"
-            " least one of them with that key"
-        )
-    return unique(names)
+    # Imported late: most monitors need no workflow.
+    from pvapy_stream.workflow.files import read_workflow
+    from pvapy_stream.workflow.stages import Site, Stream
+
+    flow = read_workflow(file)
+    flow.check()
+    streams: dict[str, Stream | None] = {}
+    names: list[str] = []
+    for node in flow.stages():
+        site = Site(flow.channels or _SOME_RUN, sources=flow.sources or Path())
+        wired = node.make().wire(node.label, streams.get(flow.follows(node)), site)
+        streams[node.label] = wired.output
+        names += [_status_channel(program.settings) for program in wired.programs]
+    found = unique(name.replace(_SOME_RUN, "wf*:") for name in names if name)
+    if not found:
+        raise MonitorError(f"--workflow: {file} has no stage with a status channel")
+    return found
 
 
-def _stage_channels(stage: dict[str, Any]) -> list[str]:
-    values = {_snake(key): value for key, value in stage.items()}
-    name = values.get("status_channel")
-    if not isinstance(name, str) or not name:
-        return []
-    try:
-        listed = values.get("consumer_id_list")
-        if listed:
-            ids = [int(n) for n in (listed.split(",") if isinstance(listed, str) else listed)]
-        else:
-            first = int(values.get("consumer_id") or values.get("collector_id") or 1)
-            ids = list(range(first, first + int(values.get("n_consumers") or 1)))
-        spec = str(values.get("id_format_spec") or "")
-        if name == "_":
-            kind = "collector" if values.get("collector_id") else "consumer"
-            return [f"pvapy:{kind}:{format(number, spec)}:status" for number in ids]
-        return list(with_ids(name, ids, spec))
-    except (TypeError, ValueError) as error:
-        raise MonitorError(
-            f"--workflow: the ids of the stage with status channel {name} cannot be told: {error}"
-        ) from error
-
-
-def _snake(key: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower()
+def _status_channel(settings: Mapping[str, Any]) -> str:
+    number = settings.get("consumer_id") or settings.get("collector_id") or 1
+    (name,) = with_ids(
+        str(settings.get("status_channel") or ""), [number], settings.get("id_format_spec") or ""
+    )
+    return name

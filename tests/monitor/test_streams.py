@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pvaccess as pva
 import pytest
 
-from pvapy_stream.errors import MonitorError, SettingsError
+from pvapy_stream.errors import MonitorError, PvapyStreamError, SettingsError
 from pvapy_stream.monitor.channels import ChannelFinder, workflow_channels
 from pvapy_stream.monitor.reading import SeriesReader
 from pvapy_stream.monitor.series import SeriesStore
@@ -69,36 +68,45 @@ def test_pvlist_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         found.find()
 
 
+WORKFLOW = """
+name: test
+CHANNELS
+protocols:
+  - {label: detector, class: Simulator}
+  - {label: workers, class: Consumer, input: detector.output, n_consumers: 2}
+  - {label: gather, class: Collector, input: workers.output}
+"""
+
+
 def test_stages_of_a_workflow_file(tmp_path: Path) -> None:
-    file = tmp_path / "workflow.json"
-    stages = [
-        {"object.className": "Simulator"},
-        {"object.className": "Consumer", "statusChannel": "a:*", "nConsumers": 2},
-        {"status_channel": "b:*", "consumer_id_list": "4,6", "idFormatSpec": "02d"},
-        {"statusChannel": "_", "collectorId": 3},
-        {"statusChannel": "c"},
-    ]
-    file.write_text(json.dumps(stages))
-    expected = ["a:1", "a:2", "b:04", "b:06", "pvapy:collector:3:status", "c"]
+    file = tmp_path / "workflow.yaml"
+    file.write_text(WORKFLOW.replace("CHANNELS", "channels: 'run:'"))
+    expected = ["run:workers:status:1", "run:workers:status:2", "run:gather:status:1"]
     assert workflow_channels(str(file)) == expected
     assert finder(workflow=str(file), status_channels="d").find() == ["d", *expected]
+    # Each run has a prefix of its own.
+    file.write_text(WORKFLOW.replace("CHANNELS", ""))
+    found = finder(workflow=str(file))
+    assert found.fixed == []
+    assert found.patterns[0] == "wf*:workers:status:1"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "cannot read"),
-        ("{", "is not JSON"),
-        ('{"a": 1}', "no stage with a statusChannel"),
-        ("[1]", "no stage with a statusChannel"),
-        ('[{"statusChannel": "a:*", "nConsumers": "x"}]', "ids of the stage .* cannot be told"),
+        (None, "cannot read workflow"),
+        ("{", "not YAML or JSON"),
+        ('{"a": 1}', "has no 'a'"),
+        ("[1]", "a protocol is a mapping"),
+        ("protocols: [{label: a, class: Simulator}]", "has no stage with a status channel"),
+        ("protocols: [{label: a, class: Moon}]", "Moon"),
     ],
 )
 def test_wrong_workflow_files(text: str | None, message: str, tmp_path: Path) -> None:
-    file = tmp_path / "workflow.json"
+    file = tmp_path / "workflow.yaml"
     if text is not None:
         file.write_text(text)
-    with pytest.raises(MonitorError, match=message):
+    with pytest.raises(PvapyStreamError, match=message):
         workflow_channels(str(file))
 
 
