@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from pvapy_stream.signals import run_until_signal
 
 if TYPE_CHECKING:
     from pvapy_stream.daq.writer import Writer
+    from pvapy_stream.monitor.metrics import Metric
 
 TOKEN_VARIABLE = "PVAPY_STREAM_TOKEN"  # noqa: S105 - the variable's name
 
@@ -73,6 +74,7 @@ def run(settings: WriterSettings) -> int:
     from pvapy_stream.daq.rest import build_app
     from pvapy_stream.daq.web import WebThread
     from pvapy_stream.daq.writer import Writer
+    from pvapy_stream.monitor.metrics import served, writer_metrics
 
     token = read_token(settings.token_file)
     # After the imports and the token, which the other user may not be allowed to read.
@@ -83,8 +85,13 @@ def run(settings: WriterSettings) -> int:
     server.start()
     display = Display(settings.report_period)
     display.say(f"Writer of {settings.stream}: {server.address}")
+
+    def collect() -> Iterable[Metric]:
+        return writer_metrics(settings.stream, (one.progress() for one in writer.acquisitions))
+
     try:
-        run_until_signal(lambda stop: _follow(writer, stop, display.show))
+        with served(settings, collect):
+            run_until_signal(lambda stop: _follow(writer, stop, display.show))
     finally:
         writer.close()
         display.show(writer.acquisitions)

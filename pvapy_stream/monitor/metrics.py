@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pvapy_stream.errors import MonitorError
-from pvapy_stream.monitor.stages import read_counts
+from pvapy_stream.monitor.statuses import read_counts
 from pvapy_stream.plugins import require
 from pvapy_stream.settings import MetricsSettings
 
@@ -115,6 +115,30 @@ def simulator_metrics(channel: str, totals: Any, failed: int) -> Iterator[Metric
     yield Metric("simulator_late_frames", late, "counter", totals.late, labels)
     broken = "Frames that could not be published."
     yield Metric("simulator_failed_frames", broken, "counter", failed, labels)
+
+
+def writer_metrics(stream: str, progress: Iterable[Any]) -> Iterator[Metric]:
+    """Metrics of a bsread writer, from how its acquisitions stand (`daq.progress.Progress`)."""
+    found = list(progress)
+    labels = {"stream": stream}
+    for name, field_name, text in (
+        ("written_messages", "rows", "Messages written."),
+        ("written_bytes", "n_bytes", "Bytes of messages written."),
+        ("lost_pulses", "n_lost", "Pulses of the ranges asked for that did not come."),
+        ("late_pulses", "late", "Pulses that came after a higher one."),
+        ("duplicate_pulses", "duplicates", "Pulses that came again."),
+        ("malformed_messages", "malformed", "Messages that could not be read."),
+    ):
+        total = sum(getattr(one, field_name) for one in found)
+        yield Metric(f"writer_{name}", text, "counter", total, labels)
+    failed = sum(one.phase == "error" for one in found)
+    yield Metric("writer_failed_acquisitions", "Acquisitions in error.", "gauge", failed, labels)
+    busy = sum(one.phase in ("armed", "writing", "finishing") for one in found)
+    yield Metric("writer_acquisitions", "Acquisitions under way.", "gauge", busy, labels)
+    lags = [one.lag for one in found if one.lag is not None]
+    if lags:
+        text = "Time from a message's time stamp until it is taken."
+        yield Metric("writer_lag_seconds", text, "gauge", lags[-1], labels)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.monitor.channels import ChannelFinder
+from pvapy_stream.monitor.statuses import read_counts, read_facts
 from pvapy_stream.transport.pva import MonitorReceiver
 
 ABSENT = "absent"
@@ -23,10 +24,6 @@ _FIND_AGAIN = 10.0  # s
 _MIN_SPAN = 0.2  # s; counts closer in time give no rate
 
 _log = logging.getLogger(__name__)
-
-_COUNTS = (
-    "received", "processed", "published", "missed", "rejected", "errors", "overruns", "queued",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,37 +118,6 @@ class RateMeter:
         return self.rates
 
 
-def read_counts(status: Mapping[str, Any]) -> dict[str, float]:
-    """Counts in a status, ours or the incumbent's, of a consumer or a collector."""
-    receivers = [status.get("receiverStats", {})] + [
-        value.get("receiverStats", {})
-        for name, value in status.items()
-        if name.startswith("producerStats_")
-    ]
-    processor, publisher, queue, collector = (
-        status.get(f"{name}Stats", {}) for name in ("processor", "publisher", "queue", "collector")
-    )
-
-    def of_receivers(name: str) -> float:
-        return sum(receiver.get(name, 0) for receiver in receivers)
-
-    return {
-        "received": of_receivers("nReceived"),
-        "processed": processor.get("nProcessed", 0),
-        "published": publisher.get("nPublished", 0),
-        "missed": max(processor.get("nMissed", 0), collector.get("nMissed", 0)),
-        # The same objects are counted where they are rejected and where that is told.
-        "rejected": max(
-            queue.get("nRejected", 0), of_receivers("nRejected"), collector.get("nRejected", 0)
-        ),
-        "errors": processor.get("nErrors", 0)
-        + publisher.get("nErrors", 0)
-        + of_receivers("nErrors"),
-        "overruns": of_receivers("nOverruns"),
-        "queued": queue.get("nQueued", 0) + collector.get("nCached", 0),
-    }
-
-
 class _Stage:
     """Follows one status channel."""
 
@@ -187,40 +153,16 @@ class _Stage:
             age, silence = now - self._came_at, now - self._changed_at
         if not status:
             return StageView(self.channel, ABSENT, age=age, silence=silence)
-        state = str(status.get("state") or "running")
+        facts = read_facts(status)
+        state = facts.pop("state")
         ended = state in ENDED
         if not self.receiver.connected and not ended:
             state, ended = GONE, True
         if ended:
             rates = dict.fromkeys(rates, 0.0)
-        kind = next((k for k in ("consumer", "collector") if f"{k}Id" in status), "")
-        inputs = [
-            value.get("channel", "")
-            for name, value in status.items()
-            if name.startswith("producerStats_")
-        ] or [status.get("inputChannel", "")]
         return StageView(
-            self.channel,
-            state,
-            kind,
-            int(status.get(f"{kind}Id", 0)),
-            tuple(filter(None, inputs)),
-            status.get("outputChannel", ""),
-            status.get("controlChannel", ""),
-            counts,
-            rates,
-            _latency(status),
-            int(status.get("objectId", 0)),
-            silence,
-            age,
-            status.get("message", ""),
-            status.get("userStats", {}),
+            self.channel, state, counts=counts, rates=rates, silence=silence, age=age, **facts
         )
-
-
-def _latency(status: Mapping[str, Any]) -> dict[str, float]:
-    stats = status.get("latencyStats", {})
-    return {name: stats[name] for name in ("p50", "p90", "p99", "max")} if stats.get("n") else {}
 
 
 class StageWatch:

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from pvapy_stream.settings.base import Settings, opt
-from pvapy_stream.settings.common import LoggingSettings
+from pvapy_stream.settings.common import LoggingSettings, MetricsSettings
 from pvapy_stream.settings.values import LogLevel, lower
 
 
-class WriterSettings(LoggingSettings):
+class WriterSettings(LoggingSettings, MetricsSettings):
     """A writer that is told over REST which pulses to write."""
 
     stream: Annotated[str, opt("STREAM", "Stream and file")] = Field(

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pvapy_stream.daq.progress import Progress
 from pvapy_stream.errors import MissingExtraError, MonitorError
-from pvapy_stream.monitor.metrics import Metric, served
+from pvapy_stream.monitor.metrics import Metric, served, writer_metrics
 from pvapy_stream.settings import MetricsSettings
 from tests.support import Commands, Source, wait_for_monitors, wait_until
 
@@ -111,6 +112,29 @@ def test_a_collector_and_a_writer(
     wait_for_monitors([f"{prefix}w"])
     source.publish(range(1, 6))
     wait_until(lambda: value(scrape(ports[1]), "stage_processed_objects", kind="consumer") == 5)
+
+
+def test_a_bsread_writer(commands: Commands, tmp_path: Any) -> None:
+    source, rest, port = free_port(), free_port(), free_port()
+    commands(
+        "writer", f"tcp://127.0.0.1:{source}", tmp_path / "a.h5", "-1", rest,
+        "--metrics-address", "127.0.0.1", "--metrics-port", port,
+    )  # fmt: skip
+    families = wait_until(lambda: scrape(port), 20)
+    stream = f"tcp://127.0.0.1:{source}"
+    assert value(families, "writer_written_messages", stream=stream) == 0
+    assert value(families, "writer_failed_acquisitions", stream=stream) == 0
+
+
+def test_metrics_of_acquisitions() -> None:
+    done = Progress(1, "done", "stopped", rows=10, n_bytes=1000, n_lost=2, lag=0.5)
+    now = Progress(2, "writing", "writing", rows=5, n_bytes=500, late=1, lag=0.25)
+    found = {m.name: m.value for m in writer_metrics("tcp://x", [done, now])}
+    assert found == {
+        "writer_written_messages": 15, "writer_written_bytes": 1500, "writer_lost_pulses": 2,
+        "writer_late_pulses": 1, "writer_duplicate_pulses": 0, "writer_malformed_messages": 0,
+        "writer_failed_acquisitions": 0, "writer_acquisitions": 1, "writer_lag_seconds": 0.25,
+    }  # fmt: skip
 
 
 def test_without_a_port_nothing_is_served() -> None:

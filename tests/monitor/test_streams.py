@@ -19,11 +19,12 @@ from pvapy_stream.monitor.stages import (
     StageWatch,
     labels,
     last_in_chain,
-    read_counts,
 )
+from pvapy_stream.monitor.statuses import read_counts
 from pvapy_stream.monitor.streams import StreamsMonitor
 from pvapy_stream.settings import ChannelsSettings, StreamsSettings
 from tests.monitor.fakes import Listener
+from tests.monitor.test_metrics import free_port
 from tests.support import Commands, Source, command, wait_for_monitors, wait_until
 
 
@@ -212,6 +213,25 @@ def test_a_consumer_that_loses_falls_silent_and_dies(
     reader.close()
     assert last["connected"] == 1
     assert "latency_p99" in last
+
+
+def test_a_buffer(prefix: str, commands: Commands) -> None:
+    source, output = free_port(), free_port()
+    commands(
+        "buffer", f"tcp://127.0.0.1:{source}", "-o", output, "--range-port", 0, "--no-rest",
+        "--status-channel", f"{prefix}buffer",
+    )  # fmt: skip
+    watch = StageWatch(finder(status_channels=f"{prefix}buffer"))
+    watch.start()
+    try:
+        assert watch.wait_for_all(20)
+        (view,) = watch.views()
+        assert (view.label, view.state) == ("buffer 1", "waiting")
+        assert view.inputs == (f"tcp://127.0.0.1:{source}",)
+        assert view.counts["received"] == view.counts["missed"] == 0
+        assert view.output.endswith(str(output))
+    finally:
+        watch.stop()
 
 
 def test_stages_that_start_later_are_found(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
