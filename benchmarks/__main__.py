@@ -26,6 +26,7 @@ TOPICS = (
     "monitoring",
     "bsread",
     "writer",
+    "workflow",
 )
 
 
