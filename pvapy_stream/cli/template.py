@@ -90,6 +90,9 @@ def run(options: argparse.Namespace) -> int:
         raise SettingsError("; ".join(problems))
     if not complete:
         return _serve(template, name, options)
+    problems = template.problems(values)
+    if problems:
+        raise SettingsError("; ".join(problems))
     project = Project.create(name, template.fill(values), options.location)
     try:
         return run_project(project, options.cluster)

@@ -59,11 +59,11 @@ class FormApp:
         values, problems = self.template.parse_values(given)
         if problems:
             return {"problems": problems, "visible": None}
+        problems = self.template.problems(values)
         try:
-            problems = self.template.fill(values).problems()
             return {"problems": problems, "visible": sorted(self.template.visible(values))}
-        except PvapyStreamError as error:
-            return {"problems": [str(error)], "visible": None}
+        except PvapyStreamError:
+            return {"problems": problems, "visible": None}
 
     def start(self, given: dict[str, Any]) -> dict[str, Any]:
         """Make the project and schedule it, in a process that goes on without us."""

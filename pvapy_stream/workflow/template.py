@@ -149,6 +149,24 @@ class Template:
         flow.description = self.description
         return flow
 
+    def problems(self, values: Mapping[str, Any]) -> list[str]:
+        """What is wrong with the workflow with these values, by the labels of the fields.
+
+        Args:
+            values: by alias, in their types.
+        """
+        try:
+            flow = self.fill(values)
+        except SettingsError as error:
+            return [str(error)]
+        found = flow.problems()
+        nodes = list(flow.nodes.values())
+        for alias, (place, name) in self._places.items():
+            option = f"{nodes[place].label}: --{name.replace('_', '-')}: "
+            label = f"{self.fields[alias].label}: "
+            found = [problem.replace(option, label) for problem in found]
+        return found
+
     def _value(self, found: re.Match[str], values: Mapping[str, Any], quoted: bool) -> str:
         label, _, _, alias = (part.strip() for part in found.groups())
         value = values[alias or label]
