@@ -47,21 +47,22 @@ class Channel:
             OSError: it cannot be written.
         """
         column = self._current
-        if column is None:
-            column = self._current = self._column(value.header)
+        if column is not None:
+            column.add(row, value)
+            return
+        kind = Kind.of(value.header)
+        column = self.columns.get(kind) or self._new_column(value.header)
+        # A kind that only damaged messages have must not come into the file.
         column.add(row, value)
+        self._current = self.columns[kind] = column
 
-    def _column(self, header: Header) -> Column:
-        kind = Kind.of(header)
-        column = self.columns.get(kind)
-        if column is None:
-            if len(self.columns) >= _MOST_KINDS:
-                raise ObjectError(
-                    f"channel {self.name!r} has had values of {_MOST_KINDS} types and shapes;"
-                    " values of more are not written"
-                )
-            column = self.columns[kind] = column_for(header)
-        return column
+    def _new_column(self, header: Header) -> Column:
+        if len(self.columns) >= _MOST_KINDS:
+            raise ObjectError(
+                f"channel {self.name!r} has had values of {_MOST_KINDS} types and shapes; values of"
+                " more are not written"
+            )
+        return column_for(header)
 
     @property
     def unmade(self) -> bool:

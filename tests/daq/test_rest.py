@@ -240,6 +240,13 @@ def test_pages_need_no_network(serve: Serve) -> None:
         assert "://" not in page.replace("http://www.w3.org", "")
     schema = rest.get("openapi.json")
     assert "/parameters" in schema["paths"]
+    codes = {
+        code
+        for calls in schema["paths"].values()
+        for c in calls.values()
+        for code in c["responses"]
+    }
+    assert codes == {"200", "400", "401", "403", "404", "409", "413", "507"}
 
 
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))

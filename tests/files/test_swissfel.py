@@ -12,7 +12,7 @@ from pvapy_stream.files.repair import repair
 from pvapy_stream.files.swissfel import SwissfelFile
 from pvapy_stream.files.swissfel_layout import DUPLICATE, OUTSIDE
 from pvapy_stream.files.verify import verify
-from pvapy_stream.transport.bsread_codec import ChannelHeader
+from pvapy_stream.transport.bsread_codec import ChannelHeader, Encoder
 from tests.files.messages import START, Stream, camera, picture, scalars
 from tests.files.support import start
 from tests.support import wait_until
@@ -250,6 +250,53 @@ def test_damaged_values_are_counted_and_absent(path: Path) -> None:
     assert values_of(path, "B")[1] == [1, 0, 1]
     assert values_of(path, "CAM")[1] == [1, 0, 1]
     assert verify(path).ok
+
+
+def test_sizes_that_are_lies_come_into_no_file(path: Path) -> None:
+    stream = Stream(*scalars("A"), camera(compression="bitshuffle_lz4"))
+    file = SwissfelFile(path)
+    values = {"A": 1.0, "CAM": picture(1)}
+    file.add(stream.message(1, values))
+    good = stream.parts(2, values)
+    bomb = (2**40).to_bytes(8, "big") + bytes(good[4])[8:]
+    lies = [b"[1099511627776]", b"[40000,30000]", b"[321,256]", b"[1,320,256,0]"]
+    for lie in lies:
+        header = bytes(good[1]).replace(b"[320,256]", lie)
+        file.add(stream.decoder.decode([good[0], header, *good[2:]]))  # type: ignore[arg-type]
+        file.add(stream.decoder.decode([*good[:4], bomb, good[5]]))  # type: ignore[arg-type]
+    assert file.bad_values == {"CAM": 2 * len(lies)}
+    file.add(stream.message(99, values))
+    file.close()
+    with h5py.File(path) as h5:
+        assert "data(1)" not in h5["data/CAM"]
+        assert h5["data/CAM/data"].shape == (2 + 2 * len(lies), 256, 320)
+        assert h5["data/CAM/is_data_present"][()].tolist() == [1, *[0] * 2 * len(lies), 1]
+    assert verify(path).problems == []
+
+
+@pytest.mark.parametrize("n", [20, 20_000])
+@pytest.mark.parametrize("block", [0, 8192])
+def test_bitshuffled_values_of_any_block_size(path: Path, n: int, block: int) -> None:
+    stream = Stream(ChannelHeader("W", "int32", (n,), compression="bitshuffle_lz4"))
+    parts = stream.parts(1, {"W": np.arange(n)})
+    # 8192 bytes are what 0 stands for.
+    parts[2] = bytes(parts[2])[:8] + block.to_bytes(4, "big") + bytes(parts[2])[12:]
+    file = SwissfelFile(path)
+    file.add(stream.decoder.decode(parts))  # type: ignore[arg-type]
+    file.close()
+    assert np.array_equal(values_of(path, "W")[2][0], np.arange(n))
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize("n", [20, 200_000])
+def test_lz4_with_both_prefixes(path: Path, n: int, order: str) -> None:
+    stream = Stream()
+    header = ChannelHeader("W", "int32", (n,), compression="lz4")
+    stream.encoder = Encoder([header], lz4_order=order)
+    file = SwissfelFile(path)
+    file.add(stream.message(1, {"W": np.arange(n) // 3}))
+    file.close()
+    assert np.array_equal(values_of(path, "W")[2][0], np.arange(n) // 3)
 
 
 def test_channels_with_odd_names(path: Path) -> None:
