@@ -37,6 +37,7 @@ examples:
     "general/user": "p12345", "general/process": "scan", "general/instrument": "mine"}'
   curl -X PUT http://127.0.0.1:8888/start_pulse_id/100
   curl -X PUT http://127.0.0.1:8888/stop_pulse_id/200
+  pvapy-stream writer pva://13SIM1:Pva1:Image scan.h5 -1 8888 --layout nexus
   pvapy-stream writer buffer://127.0.0.1:8083 /data/run -1 8888 --service --parallel 4
 The file is called OUTPUT_FILE.part until it is closed; what a killed writer leaves is completed by
 pvapy-stream verify --repair. The interface is listed at /docs, a live page is at /.

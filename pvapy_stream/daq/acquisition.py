@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pvapy_stream.daq.feeds import Feed
+from pvapy_stream.daq.nexus_file import NexusMessages
 from pvapy_stream.daq.progress import Progress, Rates
 from pvapy_stream.daq.pulses import Order, PulseAccount
 from pvapy_stream.daq.states import Bound, Phase, Range, Verdict
@@ -18,6 +19,8 @@ from pvapy_stream.files.disk import check_new, file_error
 from pvapy_stream.files.swissfel import SwissfelFile
 from pvapy_stream.files.swissfel_layout import DUPLICATE, OUT_OF_ORDER
 from pvapy_stream.transport.bsread_codec import Message
+
+MessageFile = SwissfelFile | NexusMessages
 
 # s without a message after which the source counts as silent. It must be told within two.
 SILENT = 1.5
@@ -50,9 +53,16 @@ class Acquisition:
         number: 1 for the first of a program.
         stream: address of the stream, which is noted in the file.
         limits: how long it waits.
+        make_file: the kind of its file.
     """
 
-    def __init__(self, number: int, stream: str, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        stream: str,
+        limits: Limits | None = None,
+        make_file: type[SwissfelFile] | type[NexusMessages] = SwissfelFile,
+    ) -> None:
         self.number = number
         self.stream = stream
         self.path: Path | None = None
@@ -60,11 +70,12 @@ class Acquisition:
         self.informed = threading.Event()
         self.over = threading.Event()
         self._limits = limits or Limits()
+        self._make_file = make_file
         self._lock = threading.RLock()
         self._range = Range()
         self._pulses = PulseAccount()
         self._rates = Rates()
-        self._file: SwissfelFile | None = None
+        self._file: MessageFile | None = None
         self._general: dict[str, str] = {}
         self._skipped = 0
         self._started_at = 0.0
@@ -128,7 +139,7 @@ class Acquisition:
             about: dict[str, str | int] = {"stream": self.stream}
             if pulse_id is not None:
                 about["start_pulse_id"] = pulse_id
-            self._file = SwissfelFile(path, general, about, overwrite)
+            self._file = self._make_file(path, general, about, overwrite)
             if pulse_id is not None:
                 self._pulses.expect_from(pulse_id)
             self._general, self.path = dict(general or {}), path

@@ -12,6 +12,7 @@ from pvapy_stream.transport.bsread_codec import Control, Decoder, Message
 
 STREAM = "tcp://"
 BUFFER = "buffer://"
+PVA = "pva://"
 
 _QUEUE = 1000  # messages that may wait in the socket
 _BUFFER_TIMEOUT = 10.0  # s
@@ -119,6 +120,28 @@ class StreamFeed:
         self._input.close()
 
 
+class PvaFeed(StreamFeed):
+    """Images of a PVA channel.
+
+    Args:
+        address: ``pva://CHANNEL``.
+        id_field: field that becomes the pulse id.
+    """
+
+    def __init__(self, address: str, id_field: str) -> None:
+        # Imported late: bsread streams need no EPICS.
+        from pvapy_stream.daq.pva_source import PvaSource
+
+        self._source = PvaSource(address.removeprefix(PVA), id_field)
+        super().__init__(self._source.address)
+        self.address = address
+        self._source.start()
+
+    def close(self) -> None:
+        self._source.stop()
+        super().close()
+
+
 class BufferFeed:
     """A range of a buffer, which may lie in the past.
 
@@ -171,10 +194,12 @@ def check_stream(address: str) -> None:
     Raises:
         SettingsError: it is none.
     """
+    if address.startswith(PVA) and address != PVA:
+        return
     scheme, _, rest = address.partition("://")
     host, _, port = rest.rpartition(":")
     if f"{scheme}://" not in (STREAM, BUFFER) or not host or not port.isdigit():
         raise SettingsError(
-            f"{address!r} is no stream; write tcp://host:port for a bsread stream, or"
-            " buffer://host:port for the range port of a buffer"
+            f"{address!r} is no stream; write tcp://host:port for a bsread stream,"
+            " buffer://host:port for the range port of a buffer, or pva://CHANNEL"
         )

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.daq.acquisition import Acquisition, Limits
-from pvapy_stream.daq.feeds import BUFFER, BufferFeed, Feed, StreamFeed, check_stream
+from pvapy_stream.daq.feeds import BUFFER, PVA, BufferFeed, Feed, PvaFeed, StreamFeed, check_stream
+from pvapy_stream.daq.nexus_file import NexusMessages
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.worker import Worker
 from pvapy_stream.errors import ConflictError, FileError, RangeError
+from pvapy_stream.files.swissfel import SwissfelFile
 from pvapy_stream.settings import WriterSettings
 
 REQUIRED = ("general/created", "general/user", "general/process", "general/instrument")
@@ -51,7 +53,8 @@ class Writer:
 
     def _new(self) -> Acquisition:
         self._count += 1
-        made = Acquisition(self._count, self.settings.stream, self._limits)
+        make_file = NexusMessages if self.settings.layout == "nexus" else SwissfelFile
+        made = Acquisition(self._count, self.settings.stream, self._limits, make_file)
         self._acquisitions[made.number] = made
         if len(self._acquisitions) > _KEPT:
             del self._acquisitions[next(iter(self._acquisitions))]
@@ -179,6 +182,8 @@ class Writer:
         address = self.settings.stream
         if address.startswith(BUFFER):
             return BufferFeed(address, acquisition.start_pulse_id, acquisition.stop_pulse_id)
+        if address.startswith(PVA):
+            return PvaFeed(address, self.settings.id_field)
         return StreamFeed(address, self.settings.mode)
 
     def end(self, acquisitions: list[Acquisition]) -> None:

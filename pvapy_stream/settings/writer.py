@@ -17,7 +17,8 @@ class WriterSettings(LoggingSettings, MetricsSettings):
     stream: Annotated[str, opt("STREAM", "Stream and file")] = Field(
         min_length=1,
         description=(
-            "tcp://host:port of a bsread stream, or buffer://host:port of a buffer's range port"
+            "tcp://host:port of a bsread stream, buffer://host:port of a buffer's range port, or"
+            " pva://CHANNEL of images"
         ),
     )
     output_file: Annotated[str, opt("OUTPUT_FILE", "Stream and file")] = Field(
@@ -33,6 +34,15 @@ class WriterSettings(LoggingSettings, MetricsSettings):
     mode: Annotated[
         Literal["pull", "sub"], BeforeValidator(lower), opt("--mode", "Stream and file")
     ] = Field("pull", description="sub for a stream that is published, not pushed")
+    id_field: Annotated[str, opt("-of --oid-field", "Stream and file", metavar="FIELD")] = Field(
+        "uniqueId", min_length=1, description="field of PVA images that becomes the pulse id"
+    )
+    layout: Annotated[
+        Literal["swissfel", "nexus"], BeforeValidator(lower), opt("--layout", "Stream and file")
+    ] = Field(
+        "swissfel",
+        description="nexus: as pvapy-stream write; the first image, all else as its attributes",
+    )
     service: Annotated[bool, opt("--service", "Run")] = Field(
         False, description="take one acquisition after another, instead of ending after the first"
     )

@@ -1,0 +1,199 @@
+"""`NexusMessages`: messages with an image, as a `FrameWriter` writes them; like `SwissfelFile`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pvapy_stream.errors import FileError, ObjectError, PvapyStreamError
+from pvapy_stream.files.disk import file_error
+from pvapy_stream.files.layout import (
+    ATTRIBUTES,
+    CHECKSUMS,
+    IDS,
+    IMAGES,
+    TIMES,
+    add_notes,
+    opened,
+)
+from pvapy_stream.files.names import part_of
+from pvapy_stream.files.nexus import FrameWriter
+from pvapy_stream.frame import Frame
+from pvapy_stream.idset import IdSet
+from pvapy_stream.ledger import Ledger
+from pvapy_stream.settings import FileSettings
+from pvapy_stream.transport.bsread_codec import ChannelValue, Message
+
+_LZ4_PREFIX = 4  # bytes of the size before an lz4 block
+_NO_IMAGE = "(no image)"
+
+
+class NexusMessages:
+    """Writes the first image of each message, and its other values as attributes of the image.
+
+    Args:
+        path: the file.
+        general: texts that become notes of the entry.
+        about: what is noted of the acquisition.
+        overwrite: whether the file may be replaced.
+
+    Raises:
+        FileError: it exists, or cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        general: Mapping[str, str] | None = None,
+        about: Mapping[str, str | int] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = path
+        self.part = part_of(path)
+        self.n_bytes = 0
+        self.bad_values: dict[str, int] = {}
+        self.lost: list[tuple[int, int]] = []
+        self._about = dict(about or {})
+        self._general = dict(general or {})
+        self._channel = ""
+        self._ledger = Ledger("writer")
+        self._not_written = IdSet()
+        # Braces in a name are keys to a FrameWriter.
+        output = str(path).replace("{", "{{").replace("}", "}}")
+        self._writer = FrameWriter(FileSettings.of(output=output, overwrite=overwrite))
+
+    @property
+    def n_rows(self) -> int:
+        """Images taken."""
+        return self._writer.n_images
+
+    def add(self, message: Message, flags: int = 0) -> int:
+        """Take a message; one without an image is counted, and not written.
+
+        Raises:
+            FileError: it cannot be written.
+        """
+        self._ledger.received.add(message.pulse_id)
+        try:
+            frame = self._frame(message)
+            self._writer.write(frame)
+        except FileError:
+            raise
+        except PvapyStreamError:
+            name = self._channel or _NO_IMAGE
+            self.bad_values[name] = self.bad_values.get(name, 0) + 1
+            self._not_written.add(message.pulse_id)
+            self._ledger.fail("no image", message.pulse_id)
+            return self.n_rows
+        self.n_bytes += sum(map(len, message.parts))
+        self._ledger.processed.add(message.pulse_id)
+        return self.n_rows
+
+    def _frame(self, message: Message) -> Frame:
+        image: ChannelValue | None = None
+        attributes: dict[str, Any] = {}
+        for value in message.channels:
+            if not value.present:
+                continue
+            name = value.header.name
+            if name == self._channel if self._channel else _is_image(value):
+                self._channel, image = name, value
+            else:
+                attributes[name] = _plain(value.decode())
+        if image is None:
+            raise ObjectError(f"pulse {message.pulse_id} has no image")
+        return _as_frame(message, image, attributes)
+
+    def keep_up(self) -> None:
+        """Nothing: the writer flushes by itself."""
+
+    def close(
+        self,
+        last: int | None = None,
+        lost: Iterable[tuple[int, int]] = (),
+        general: Mapping[str, str] | None = None,
+        about: Mapping[str, str | int] | None = None,
+    ) -> None:
+        """Write what waits, complete the files, and cut off images after the pulse `last`.
+
+        Raises:
+            FileError: that is not possible.
+        """
+        for first, end in lost:
+            self._ledger.missed.add_range(first, end)
+        missing = self._ledger.missed | self._not_written
+        self.lost = [(first, end - 1) for first, end in missing.ranges().tolist()]
+        if last is not None:
+            # What came after it is none of this file's.
+            within = IdSet()
+            within.add_range(0, last)
+            self._ledger.received = self._ledger.received & within
+        self._writer.close(self._ledger)
+        texts = {**self._general, **(general or {})}
+        notes = {**self._about, **(about or {})}
+        notes |= {f"general_{name}": text for name, text in texts.items()}
+        try:
+            for path in self._writer.files:
+                _finish(path, last, notes)
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            raise file_error("complete", self.path, error) from error
+
+
+def _is_image(value: ChannelValue) -> bool:
+    return value.header.dtype is not None and len(value.header.shape) in (2, 3)
+
+
+def _as_frame(message: Message, value: ChannelValue, attributes: dict[str, Any]) -> Frame:
+    """A frame; compressed images stay as they are."""
+    header = value.header
+    time_ns = message.timestamp_ns or value.timestamp_ns or 0
+    chunk = value.hdf5_chunk()
+    if header.compression == "none" or chunk is None or len(header.shape) != 2:
+        return Frame.of(message.pulse_id, value.decode(), time_ns=time_ns, attributes=attributes)  # type: ignore[arg-type]
+    lz4 = header.compression == "lz4"
+    return Frame(
+        message.pulse_id,
+        np.frombuffer(value.data, np.uint8, offset=_LZ4_PREFIX if lz4 else 0),
+        header.array_shape,
+        time_ns=time_ns,
+        dtype=header.dtype,
+        codec="lz4" if lz4 else "bslz4",
+        attributes=attributes,
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.item() if value.size == 1 else value.astype(value.dtype.newbyteorder("="))
+    return value
+
+
+def _finish(path: Path, last: int | None, notes: Mapping[str, str | int]) -> None:
+    """Cut a closed file off after a pulse, and add notes."""
+    with opened(path, "r+") as file:
+        entry = file["entry"]
+        add_notes(entry, {name: str(text) for name, text in notes.items()})
+        ids = file[IDS][()]
+        within = np.flatnonzero(ids <= last) if last is not None else np.arange(len(ids))
+        n = int(within[-1]) + 1 if within.size else 0
+        if n == len(ids):
+            return
+        for name in (IMAGES, IDS, TIMES, CHECKSUMS):
+            file[name].resize(n, 0)
+        for name in list(file[ATTRIBUTES]):
+            _cut(file[ATTRIBUTES], name, n)
+
+
+def _cut(group: Any, name: str, n: int) -> None:
+    """Make a column anew with its first n rows."""
+    column = group[name]
+    values, attributes, dtype = column[:n], dict(column.attrs), column.dtype
+    if "absent_rows" in attributes:
+        ranges = np.minimum(attributes["absent_rows"], n - 1)
+        attributes["absent_rows"] = ranges[attributes["absent_rows"][:, 0] < n]
+        attributes["n_absent"] = int((np.diff(attributes["absent_rows"], axis=1) + 1).sum())
+    del group[name]
+    group.create_dataset(name, data=values, dtype=dtype).attrs.update(attributes)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from pvapy_stream.daq.states import Phase
+from pvapy_stream.daq.writer import REQUIRED, Writer
+from pvapy_stream.files.verify import verify
+from pvapy_stream.settings import WriterSettings
+from pvapy_stream.transport.bsread_codec import ChannelHeader
+from tests.daq.sending import Pulses
+from tests.files.messages import camera, picture, scalars
+from tests.support import Source, image, wait_until
+
+
+@pytest.fixture
+def pulses() -> Iterator[Pulses]:
+    made = Pulses()
+    yield made
+    made.close()
+
+
+def writer_of(stream: str, file: Path, **options: Any) -> Writer:
+    return Writer(
+        WriterSettings.of(stream=stream, output_file=str(file), user_id=-1, rest_port=0, **options)
+    )
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4", "bitshuffle_lz4"])
+def test_messages_with_an_image_in_the_nexus_layout(
+    pulses: Pulses, tmp_path: Path, compression: str
+) -> None:
+    pulses.stream.channels(
+        *scalars("A"), ChannelHeader("TEXT", "string"), camera(compression=compression)
+    )
+
+    def parts(pulse: int) -> Any:
+        values = {"A": pulse / 2, "TEXT": f"p{pulse}", "CAM": picture(pulse)}
+        if pulse == 7:
+            del values["CAM"]
+        return pulses.stream.encoder.encode(pulse, pulse * 1000, values)
+
+    writer = writer_of(pulses.address, tmp_path / "run.h5", layout="nexus")
+    writer.set_parameters(dict.fromkeys(REQUIRED, "me"))
+    one = writer.start(5)
+    pulses.run([5, 6, 7, 9, 10, 11, 12], parts).wait()
+    wait_until(lambda: one.progress().last_pulse_id == 12)
+    # Late: what is behind it is cut off.
+    one.stop(10)
+    assert one.over.wait(5)
+    assert one.phase is Phase.DONE, one.progress()
+    assert one.progress().lost == [(7, 8)]
+    assert one.progress().damaged == {"CAM": 1}
+    report = verify(tmp_path / "run.h5")
+    assert (str(report.ids), report.problems) == ("5-6,9-10", [])
+    assert report.n_lost == 2
+    with h5py.File(tmp_path / "run.h5") as file:
+        entry = file["entry"]
+        assert entry["data/time"][()].tolist() == [5000, 6000, 9000, 10000]
+        assert np.array_equal(entry["data/data"][2], picture(9))
+        assert entry["attributes/A"][()].tolist() == [2.5, 3.0, 4.5, 5.0]
+        assert entry["attributes/TEXT"].asstr()[3] == "p10"
+        assert entry["general_user/description"].asstr()[()] == "me"
+    writer.close()
+
+
+@pytest.mark.parametrize("layout", ["swissfel", "nexus"])
+def test_a_range_of_a_pva_channel(source: Source, tmp_path: Path, layout: str) -> None:
+    file = tmp_path / "run.h5"
+    writer = writer_of(f"pva://{source.channel}", file, layout=layout)
+    one = writer.start(3, stop_pulse_id=40)
+    # The channel's first value has come.
+    wait_until(lambda: one.progress().skipped == 1)
+    source.publish(range(1, 51), period=0.002)
+    assert one.over.wait(5), one.progress()
+    assert (one.phase, one.progress().n_lost) == (Phase.DONE, 0)
+    assert str(verify(file).ids) == "3-40"
+    with h5py.File(file) as h5:
+        path = "entry/data/data" if layout == "nexus" else f"data/{source.channel}/data"
+        assert np.array_equal(h5[path][7], image(10))
+    writer.close()
