@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import glob
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -14,7 +12,7 @@ from pvapy_stream.cli import consumer
 from pvapy_stream.cli.options import parse, settings_parser
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.files.master import make_master
-from pvapy_stream.files.names import check_parallel
+from pvapy_stream.files.names import check_parallel, written_since
 from pvapy_stream.settings import ConsumerSettings, WriteSettings
 
 _PROCESSOR = "pvapy_stream.processors.hdf5_writer.Hdf5Writer"
@@ -85,21 +83,6 @@ def consumer_settings(settings: WriteSettings) -> ConsumerSettings:
             "nThreads": settings.n_threads,
         },
     )
-
-
-def written_since(name_format: str, since: float) -> list[Path]:
-    """Files whose names follow a format and that were written since a time, s since 1970."""
-    # Braces that are doubled stand for themselves.
-    parts = re.split(r"(\{\{|\}\}|\{[^{}]*\})", name_format)
-    pattern = "".join(
-        part[0] if part in ("{{", "}}") else "*" if part[:1] == "{" else glob.escape(part)
-        for part in parts
-    )
-    stem, dot, suffix = pattern.rpartition(".")
-    # The second file and later ones of a name without a number have one before the suffix.
-    patterns = {pattern, f"{stem}.[0-9]*.{suffix}" if dot else f"{pattern}.[0-9]*"}
-    found = {Path(path) for one in patterns for path in glob.glob(one)}
-    return sorted(path for path in found if path.stat().st_mtime >= since)
 
 
 if __name__ == "__main__":

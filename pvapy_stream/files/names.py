@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -97,3 +99,18 @@ def quoted(name: str) -> str:
     if key in (".", ".."):
         key = key.replace(".", "%2E")
     return key or "%20"
+
+
+def written_since(name_format: str, since: float) -> list[Path]:
+    """Files whose names follow a format and that were written since a time, s since 1970."""
+    # Braces that are doubled stand for themselves.
+    parts = re.split(r"(\{\{|\}\}|\{[^{}]*\})", name_format)
+    pattern = "".join(
+        part[0] if part in ("{{", "}}") else "*" if part[:1] == "{" else glob.escape(part)
+        for part in parts
+    )
+    stem, dot, suffix = pattern.rpartition(".")
+    # The second file and later ones of a name without a number have one before the suffix.
+    patterns = {pattern, f"{stem}.[0-9]*.{suffix}" if dot else f"{pattern}.[0-9]*"}
+    found = {Path(path) for one in patterns for path in glob.glob(one)}
+    return sorted(path for path in found if path.stat().st_mtime >= since)

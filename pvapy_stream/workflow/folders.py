@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from pvapy_stream.errors import PvapyStreamError, WorkflowError
 from pvapy_stream.plugins import require
 from pvapy_stream.sim.images import open_image
@@ -200,14 +202,17 @@ def thumbnail(file: Path, target: Path, size: int) -> None:
     Raises:
         PvapyStreamError: the image cannot be read.
     """
-    numpy: Any = require("numpy", "images")
     pillow: Any = require("PIL.Image", "images")
-    image = numpy.asarray(_first_image(file), dtype=float)
-    low, high = numpy.percentile(image, (1, 99))
-    grey = numpy.clip((image - low) / ((high - low) or 1.0), 0, 1) * 255
-    picture = pillow.fromarray(grey.astype("uint8"))
+    picture = pillow.fromarray(grey(_first_image(file)))
     picture.thumbnail((size, size))
     picture.save(target)
+
+
+def grey(image: Any) -> np.ndarray:
+    """An image as bytes, the darkest and brightest hundredth cut off."""
+    pixels = np.asarray(image, dtype=float)
+    low, high = np.percentile(pixels, (1, 99))
+    return (np.clip((pixels - low) / ((high - low) or 1.0), 0, 1) * 255).astype(np.uint8)
 
 
 def _first_image(file: Path) -> Any:

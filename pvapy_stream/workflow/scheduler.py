@@ -24,6 +24,7 @@ from pvapy_stream.workflow.units import CommandUnit, StepUnit, StreamUnit, resol
 
 _TICK = 0.1  # s
 _STATUS_PERIOD = 0.5  # s
+_REPORT_PERIOD = 5.0  # s
 _STOP_LIMIT = 60.0  # s; from a stop to the end of the last protocol of steps
 
 Say = Callable[[str], None]
@@ -162,6 +163,7 @@ class Scheduler:
 
     def _loop(self, stop: threading.Event) -> None:
         next_status = 0.0
+        next_report = time.monotonic() + _REPORT_PERIOD
         while not stop.is_set():
             for unit in list(self._waiting):
                 self._start_if_ready(unit)
@@ -169,6 +171,9 @@ class Scheduler:
             if time.monotonic() >= next_status:
                 next_status = time.monotonic() + _STATUS_PERIOD
                 self._write_status("running")
+            if time.monotonic() >= next_report:
+                next_report = time.monotonic() + _REPORT_PERIOD
+                self._report()
             main = [u for u in self._waiting + self._running if not isinstance(u, CommandUnit)]
             if not main and (self._ended or not self._running):
                 return
@@ -269,6 +274,18 @@ class Scheduler:
         return Outcome(tuple(filter(None, problems)), tuple(audits))
 
     # -- status ----------------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        """One line about all that runs."""
+        parts: list[str] = []
+        for entry in [entry for unit in self._running for entry in unit.status()]:
+            if "steps" in entry:
+                steps = ", ".join(f"{n} {state}" for state, n in entry["steps"].items())
+                parts.append(f"{entry['label']} {steps or 'no steps yet'}")
+            elif "processed" in entry:
+                parts.append(f"{entry['label']} {entry['processed'] or entry['published']}")
+        if parts:
+            self._say("; ".join(parts))
 
     def _write_status(self, state: str) -> None:
         """For `workflow status`; a reader never sees half a file."""
