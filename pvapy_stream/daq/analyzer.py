@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ KINDS = (
 
 
 class StreamAnalyzer:
-    """Looks at each message of a stream. For one thread.
+    """Looks at each message of a stream, in one thread; `report` and `lines` are for any.
 
     Args:
         late_pulses: a pulse further back than that is a restart of the source.
@@ -50,6 +51,7 @@ class StreamAnalyzer:
 
     def __init__(self, late_pulses: int) -> None:
         self._late_pulses = late_pulses
+        self._lock = threading.Lock()
         self._kinds = {name: _Kind() for name in KINDS}
         self._missing: Counter[str] = Counter()
         self._messages = 0
@@ -66,14 +68,16 @@ class StreamAnalyzer:
 
     def malformed(self, error: str) -> None:
         """Take note of a message that could not be read."""
-        self._kinds["malformed messages"].note(error)
+        with self._lock:
+            self._kinds["malformed messages"].note(error)
 
     def observe(self, message: Stored, headers: tuple[ChannelHeader, ...], now: float) -> None:
         """Take note of a message; `now`: s, when it came."""
-        self._messages += 1
-        self._look_at_id(message.pulse_id)
-        self._look_at_times(message, now)
-        self._look_at_channels(message, headers)
+        with self._lock:
+            self._messages += 1
+            self._look_at_id(message.pulse_id)
+            self._look_at_times(message, now)
+            self._look_at_channels(message, headers)
 
     def _look_at_id(self, pulse: int) -> None:
         last = self._last
@@ -151,30 +155,32 @@ class StreamAnalyzer:
 
     def report(self) -> dict[str, Any]:
         """What was found: counts, the latest examples, channels without the values they are due."""
-        return {
-            "messages": self._messages,
-            "usual_step": self._usual_step(),
-            "usual_interval": self._interval,
-            "anomalies": {
-                name: {"count": kind.count, "latest": list(kind.examples)}
-                for name, kind in self._kinds.items()
-            },
-            "missing_values": dict(self._missing.most_common(_EXAMPLES)),
-        }
+        with self._lock:
+            return {
+                "messages": self._messages,
+                "usual_step": self._usual_step(),
+                "usual_interval": self._interval,
+                "anomalies": {
+                    name: {"count": kind.count, "latest": list(kind.examples)}
+                    for name, kind in self._kinds.items()
+                },
+                "missing_values": dict(self._missing.most_common(_EXAMPLES)),
+            }
 
     def lines(self) -> list[str]:
         """The report for people."""
+        report = self.report()
         found = [
-            f"{name}: {kind.count}; the last: {kind.examples[-1]}"
-            for name, kind in self._kinds.items()
-            if kind.count
+            f"{name}: {kind['count']}; the last: {kind['latest'][-1]}"
+            for name, kind in report["anomalies"].items()
+            if kind["count"]
         ]
         found += [
             f"channel {name}: {count} values missing"
-            for name, count in self._missing.most_common(_EXAMPLES)
+            for name, count in report["missing_values"].items()
         ]
-        head = f"{self._messages} messages, usually {self._usual_step() or 1} pulse ids apart,"
-        head += f" every {self._interval * 1000:.1f} ms"
+        head = f"{report['messages']} messages, usually {report['usual_step'] or 1} pulse ids apart"
+        head += f", every {report['usual_interval'] * 1000:.1f} ms"
         return [head, *(found or ["no anomalies"])]
 
 
