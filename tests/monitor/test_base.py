@@ -11,6 +11,7 @@ import pytest
 
 from pvapy_stream.errors import MonitorError
 from pvapy_stream.monitor import Clock, Monitor, Sample, SamplingMonitor
+from pvapy_stream.monitor.outbox import Outbox
 from pvapy_stream.monitor.reading import SeriesReader
 from pvapy_stream.monitor.series import SeriesStore
 from pvapy_stream.settings import MonitorSettings
@@ -188,6 +189,27 @@ def test_samples_are_stored_and_judged(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert reader.active() == []
     assert reader.monitors() == [("scripted", "scripted", "FINISHED", 1000, 1040)]
+    reader.close()
+
+
+def test_ten_thousand_alarms_at_once(tmp_path: Path) -> None:
+    class Many(SamplingMonitor):
+        def sample(self) -> list[Sample]:
+            return [Sample(f"s{n}", "x", self.n_steps - 1) for n in range(10_000)]
+
+        def finished(self) -> bool:
+            return self.n_steps == 2
+
+    listener = Listener()
+    settings = MonitorSettings.of(alarms="x > 0", working_dir=str(tmp_path))
+    store = SeriesStore(tmp_path / "series.sqlite")
+    outbox = Outbox(listener, per_minute=6)
+    started = time.monotonic()
+    Many(settings, store, [outbox], FakeClock()).loop()
+    assert time.monotonic() - started < 10
+    assert len(listener.told) < 10
+    reader = SeriesReader(tmp_path / "series.sqlite")
+    assert len(reader.active()) == 10_000
     reader.close()
 
 

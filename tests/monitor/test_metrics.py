@@ -102,7 +102,8 @@ def test_a_collector_and_a_writer(
         "collector", "-ic", f"{prefix}*", "-pid", "1", "-sc", f"{prefix}status", *where, ports[0]
     )
     commands(
-        "write", "-ic", source.channel, "-o", tmp_path / "a.h5", "-sc", f"{prefix}w", *where,
+        "write", "-ic", source.channel, "-o", tmp_path / "a.h5", "-sc", f"{prefix}w", "-sqs", "100",
+        *where,
         ports[1],
     )  # fmt: skip
     collector = wait_until(lambda: scrape(ports[0]))

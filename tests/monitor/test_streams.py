@@ -160,7 +160,7 @@ def test_a_consumer_that_loses_falls_silent_and_dies(
     status = f"{prefix}status:1"
     consumer = commands(
         "consumer", "-ic", source.channel, "-oc", f"{prefix}out", "-sc", status, "-cc",
-        f"{prefix}control", "--status-period", "0.2",
+        f"{prefix}control", "--status-period", "0.2", "-sqs", "500",
     )  # fmt: skip
     settings = StreamsSettings.of(
         status_channels=[status, f"{prefix}absent"], working_dir=str(tmp_path),

@@ -88,7 +88,7 @@ def test_a_run_from_beginning_to_end(
     status, output, published = f"{prefix}status", tmp_path / "report.html", tmp_path / "published"
     commands(
         "consumer", "-ic", source.channel, "-sc", status, "-cc", f"{prefix}control",
-        "--status-period", "0.2",
+        "--status-period", "0.2", "-sqs", "500",
     )  # fmt: skip
     wait_for_monitors([status])
     report = commands(
