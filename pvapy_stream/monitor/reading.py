@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -124,20 +126,23 @@ class SeriesReader:
         return rows[0][0] if rows else None
 
     def histogram(
-        self, series: int, start: float, end: float, bins: int = 30
+        self, series: Sequence[int], start: float, end: float, bins: int = 30
     ) -> tuple[list[float], list[int]]:
-        """Edges of bins, and how many values are in each; empty when there are none."""
+        """Edges of bins, and how many values of these series are in each; empty for no values."""
+        chosen = json.dumps(list(series))
         low, high = self._rows(
-            "SELECT min(value), max(value) FROM samples WHERE series=? AND time>=? AND time<=?",
-            series, start, end,
+            "SELECT min(value), max(value) FROM samples WHERE series IN (SELECT value FROM"
+            " json_each(?)) AND time>=? AND time<=?",
+            chosen, start, end,
         )[0]  # fmt: skip
         if low is None:
             return [], []
         width = (high - low) / bins or 1.0
         rows = self._rows(
             "SELECT min(CAST((value - ?) / ? AS INTEGER), ?) AS bin, count(*) FROM samples WHERE"
-            " series=? AND time>=? AND time<=? AND value IS NOT NULL GROUP BY bin",
-            low, width, bins - 1, series, start, end,
+            " series IN (SELECT value FROM json_each(?)) AND time>=? AND time<=? AND value IS NOT"
+            " NULL GROUP BY bin",
+            low, width, bins - 1, chosen, start, end,
         )  # fmt: skip
         counts = [0] * bins
         for index, count in rows:

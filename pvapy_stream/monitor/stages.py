@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -20,7 +21,9 @@ GONE = "gone"
 ENDED = ("stopped", "failed", GONE)
 
 _TICK = 0.5  # s
+_GOING = 1.0  # s
 _FIND_AGAIN = 10.0  # s
+_FIND_SOON, _FIRST_LOOKS = 2.0, 3  # s, and how often
 _MIN_SPAN = 0.2  # s; counts closer in time give no rate
 
 _log = logging.getLogger(__name__)
@@ -146,6 +149,11 @@ class _Stage:
             self._status, self._counts, self._came_at = status, counts, now
             self.n_statuses += 1
 
+    @property
+    def is_going(self) -> bool:
+        """Whether the stage has ended and its channel is still there."""
+        return self.receiver.connected and self._status.get("state") in ENDED
+
     def view(self) -> StageView:
         now = time.monotonic()
         with self._lock:
@@ -189,6 +197,13 @@ class StageWatch:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(30)
+        # The servers of stages that have ended go in a moment. The binding tells us so from a
+        # thread of its own, and if Python is at its end just then, the process is aborted.
+        deadline = time.monotonic() + _GOING
+        while any(stage.is_going for stage in self._stages.values()):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
         for stage in list(self._stages.values()):
             stage.receiver.stop()
 
@@ -216,7 +231,7 @@ class StageWatch:
                 self._stages[channel] = stage
 
     def _run(self) -> None:
-        next_look = 0.0
+        next_look, n_looks = 0.0, 0
         told = False
         while not self._stop.is_set():
             if time.monotonic() >= next_look:
@@ -227,7 +242,10 @@ class StageWatch:
                         told = True
                         _log.error("%s; it is tried again every %g s", error, _FIND_AGAIN)
                 self._looked.set()
-                next_look = time.monotonic() + (_FIND_AGAIN if self._finder.patterns else 1e9)
+                n_looks += 1
+                # On a busy network not all answer the first time.
+                pause = _FIND_AGAIN if n_looks > _FIRST_LOOKS else min(_FIND_AGAIN, _FIND_SOON)
+                next_look = time.monotonic() + (pause if self._finder.patterns else math.inf)
             for stage in list(self._stages.values()):
                 stage.receiver.keep_up()
             self._stop.wait(_TICK)

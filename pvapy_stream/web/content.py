@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pvapy_stream import __version__
+from pvapy_stream.monitor.channels import natural
 from pvapy_stream.monitor.reading import Points, SeriesInfo, SeriesReader
 from pvapy_stream.monitor.stages import StageView, labels, last_in_chain
 
@@ -37,6 +38,7 @@ _TITLES = {
 }  # fmt: skip
 _SERIES_IN_A_CHART = 8
 _BINS = 30
+_SUBJECTS_APART = 4  # with histograms of their own
 _EVENTS = 30
 
 
@@ -116,6 +118,8 @@ def _read(
     for info in reader.series():
         if info.last >= start:
             groups.setdefault((info.monitor, info.quantity), []).append(info)
+    for infos in groups.values():
+        infos.sort(key=lambda info: natural(info.subject))
     for (monitor, quantity), infos in sorted(
         groups.items(), key=lambda item: _order(kinds, *item[0])
     ):
@@ -123,8 +127,10 @@ def _read(
         if quantity in _CHARTS.get(kind, (quantity,)):
             _add_charts(reader, content, infos, start, end, points)
         if quantity in _HISTOGRAMS.get(kind, (quantity,)):
+            # Many subjects share one.
+            parts = [infos] if len(infos) > _SUBJECTS_APART else [[info] for info in infos]
             content["histograms"] += [
-                made for info in infos if (made := _histogram(reader, info, start, end))
+                made for part in parts if (made := _histogram(reader, part, start, end))
             ]
     content["system"] += _meters(reader, groups, kinds)
     content["images"] += [
@@ -168,8 +174,9 @@ def _add_charts(
     lines = [_line(name, found) for name, (_, found) in zip(names, read, strict=True)]
     quantity, unit = infos[0].quantity, infos[0].unit
     for n in range(0, len(lines), _SERIES_IN_A_CHART):
+        title = title_of(quantity) + (", continued" if n else "")
         content["charts"].append(
-            {"title": title_of(quantity), "unit": unit, "series": lines[n : n + _SERIES_IN_A_CHART]}
+            {"title": title, "unit": unit, "series": lines[n : n + _SERIES_IN_A_CHART]}
         )
 
 
@@ -200,14 +207,15 @@ def short(names: Sequence[str]) -> list[str]:
 
 
 def _histogram(
-    reader: SeriesReader, info: SeriesInfo, start: float, end: float
+    reader: SeriesReader, infos: Sequence[SeriesInfo], start: float, end: float
 ) -> dict[str, Any] | None:
-    edges, counts = reader.histogram(info.id, start, end, _BINS)
+    edges, counts = reader.histogram([info.id for info in infos], start, end, _BINS)
     if not counts or len(edges) < 2 or sum(counts) < 2:
         return None
     most = max(counts)
+    whose = infos[0].subject if len(infos) == 1 else f"all {len(infos)}"
     return {
-        "title": f"{title_of(info.quantity)}: {info.subject}", "unit": info.unit,
+        "title": f"{title_of(infos[0].quantity)}: {whose}", "unit": infos[0].unit,
         "low": edges[0], "high": edges[-1], "n": sum(counts),
         "bars": [
             {"height": round(100 * n / most, 1), "low": edges[k], "high": edges[k + 1], "count": n}

@@ -38,7 +38,7 @@ def test_many_samples_are_downsampled_and_keep_their_extremes(tmp_path: Path) ->
     few = reader.read(series.id, 100, 150, 200)
     assert few.times == [float(t) for t in range(100, 151)]
     assert few.mean[7] == 7.0
-    edges, counts = reader.histogram(series.id, 0, 12_000, 10)
+    edges, counts = reader.histogram([series.id], 0, 12_000, 10)
     assert len(edges) == 11
     assert sum(counts) == 12_001
     assert counts[0] == 1201 or counts[0] == 1200
@@ -53,8 +53,8 @@ def test_what_is_no_number_is_a_gap(tmp_path: Path) -> None:
     store.add("m", [Sample("s", "x", v, "", float(n)) for n, v in enumerate(values)], (), 0)
     reader = SeriesReader(tmp_path / "a.sqlite")
     assert reader.read(reader.series()[0].id, 0, 9).mean == [1.0, None, None, 4.0]
-    assert reader.histogram(1, 0, 9, 3)[1] == [1, 0, 1]
-    assert reader.histogram(1, 50, 90, 3) == ([], [])
+    assert reader.histogram([1], 0, 9, 3)[1] == [1, 0, 1]
+    assert reader.histogram([1], 50, 90, 3) == ([], [])
     reader.close()
     store.close()
 
