@@ -1,4 +1,4 @@
-"""Where an acquisition's messages come from: a bsread stream, or ranges of a buffer."""
+"""Where messages come from: a bsread stream, ranges of a buffer, images of a channel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pvapy_stream.transport.bsread_codec import Control, Decoder, Message
 
 STREAM = "tcp://"
 BUFFER = "buffer://"
-PVA = "pva://"
+FRAMES = ("pva://", "shm://")
 
 _QUEUE = 1000  # messages that may wait in the socket
 _BUFFER_TIMEOUT = 10.0  # s
@@ -120,19 +120,19 @@ class StreamFeed:
         self._input.close()
 
 
-class PvaFeed(StreamFeed):
-    """Images of a PVA channel.
+class FrameFeed(StreamFeed):
+    """Images of a PVA channel, or of shared memory.
 
     Args:
-        address: ``pva://CHANNEL``.
+        address: ``pva://CHANNEL`` or ``shm://CHANNEL``.
         id_field: field that becomes the pulse id.
     """
 
     def __init__(self, address: str, id_field: str) -> None:
         # Imported late: bsread streams need no EPICS.
-        from pvapy_stream.daq.pva_source import PvaSource
+        from pvapy_stream.daq.frame_source import FrameSource
 
-        self._source = PvaSource(address.removeprefix(PVA), id_field)
+        self._source = FrameSource(address, id_field)
         super().__init__(self._source.address)
         self.address = address
         self._source.start()
@@ -194,12 +194,12 @@ def check_stream(address: str) -> None:
     Raises:
         SettingsError: it is none.
     """
-    if address.startswith(PVA) and address != PVA:
+    if address.startswith(FRAMES) and address not in FRAMES:
         return
     scheme, _, rest = address.partition("://")
     host, _, port = rest.rpartition(":")
     if f"{scheme}://" not in (STREAM, BUFFER) or not host or not port.isdigit():
         raise SettingsError(
             f"{address!r} is no stream; write tcp://host:port for a bsread stream,"
-            " buffer://host:port for the range port of a buffer, or pva://CHANNEL"
+            " buffer://host:port for the range port of a buffer, or pva://CHANNEL or shm://CHANNEL"
         )

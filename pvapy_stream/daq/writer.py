@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.daq.acquisition import Acquisition, Limits
-from pvapy_stream.daq.feeds import BUFFER, PVA, BufferFeed, Feed, PvaFeed, StreamFeed, check_stream
+from pvapy_stream.daq.feeds import (
+    BUFFER,
+    FRAMES,
+    BufferFeed,
+    Feed,
+    FrameFeed,
+    StreamFeed,
+    check_stream,
+)
 from pvapy_stream.daq.nexus_file import NexusMessages
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.worker import Worker
@@ -182,8 +190,8 @@ class Writer:
         address = self.settings.stream
         if address.startswith(BUFFER):
             return BufferFeed(address, acquisition.start_pulse_id, acquisition.stop_pulse_id)
-        if address.startswith(PVA):
-            return PvaFeed(address, self.settings.id_field)
+        if address.startswith(FRAMES):
+            return FrameFeed(address, self.settings.id_field)
         return StreamFeed(address, self.settings.mode)
 
     def end(self, acquisitions: list[Acquisition]) -> None:

@@ -18,7 +18,7 @@ class WriterSettings(LoggingSettings, MetricsSettings):
         min_length=1,
         description=(
             "tcp://host:port of a bsread stream, buffer://host:port of a buffer's range port, or"
-            " pva://CHANNEL of images"
+            " pva://CHANNEL or shm://CHANNEL of images"
         ),
     )
     output_file: Annotated[str, opt("OUTPUT_FILE", "Stream and file")] = Field(
@@ -35,7 +35,7 @@ class WriterSettings(LoggingSettings, MetricsSettings):
         Literal["pull", "sub"], BeforeValidator(lower), opt("--mode", "Stream and file")
     ] = Field("pull", description="sub for a stream that is published, not pushed")
     id_field: Annotated[str, opt("-of --oid-field", "Stream and file", metavar="FIELD")] = Field(
-        "uniqueId", min_length=1, description="field of PVA images that becomes the pulse id"
+        "uniqueId", min_length=1, description="field of images that becomes the pulse id"
     )
     layout: Annotated[
         Literal["swissfel", "nexus"], BeforeValidator(lower), opt("--layout", "Stream and file")

@@ -235,7 +235,9 @@ def test_a_thousand_mutated_messages(pulses: Pulses, run: Run, tmp_path: Path) -
     rest.put("start_pulse_id/0")
     pulses.wait()
     pulses.send([2002], good)
-    found = wait_until(lambda: (s := statistics(rest))["n_rows"] > 1000 and s)
+    found = wait_until(
+        lambda: (s := statistics(rest))["n_rows"] + s["n_malformed"] == len(pulses.sent) and s
+    )
     wait_until(lambda: rest.get("stop")["status"] == "done")
     program.wait()
     assert found["n_malformed"] + sum(found["damaged_values"].values()) > 400
