@@ -15,6 +15,7 @@ from pvapy_stream.settings import (
     MirrorSettings,
     Settings,
     SimulatorSettings,
+    WriterSettings,
     option_of,
 )
 
@@ -55,7 +56,9 @@ def test_every_option_users_know_is_there_once(model: type[Settings], flags: str
     assert set(flags.split()) - set(ours) == set()
 
 
-@pytest.mark.parametrize("model", [ConsumerSettings, SimulatorSettings, MirrorSettings])
+@pytest.mark.parametrize(
+    "model", [ConsumerSettings, SimulatorSettings, MirrorSettings, WriterSettings]
+)
 def test_every_setting_has_help(model: type[Settings]) -> None:
     assert [name for name, field in model.model_fields.items() if not field.description] == []
 

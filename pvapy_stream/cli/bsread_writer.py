@@ -71,6 +71,7 @@ def run(settings: WriterSettings) -> int:
     """
     require("fastapi", "web")
     # Imported late: --help and wrong options need none of it.
+    from pvapy_stream import systemd
     from pvapy_stream.cli.writer_display import Display
     from pvapy_stream.daq.rest import build_app
     from pvapy_stream.daq.web import WebThread
@@ -85,6 +86,7 @@ def run(settings: WriterSettings) -> int:
     server = WebThread(build_app(writer, token), settings.rest_host, settings.rest_port)
     server.start()
     display = Display(settings.report_period)
+    systemd.notify("READY=1")
     display.say(f"Writer of {settings.stream}: {server.address}")
 
     def collect() -> Iterable[Metric]:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pvapy_stream.daq.feeds import Feed
@@ -14,6 +14,7 @@ from pvapy_stream.daq.nexus_file import NexusMessages
 from pvapy_stream.daq.progress import Progress, Rates
 from pvapy_stream.daq.pulses import Order, PulseAccount
 from pvapy_stream.daq.states import Bound, Phase, Range, Verdict
+from pvapy_stream.daq.watch import SourceWatch
 from pvapy_stream.errors import ConflictError, FileError
 from pvapy_stream.files.disk import check_new, file_error
 from pvapy_stream.files.swissfel import SwissfelFile
@@ -22,12 +23,9 @@ from pvapy_stream.transport.bsread_codec import Message
 
 MessageFile = SwissfelFile | NexusMessages
 
-# s without a message after which the source counts as silent. It must be told within two.
-SILENT = 1.5
-
 _FLAGS = {Order.NEXT: 0, Order.DUPLICATE: DUPLICATE, Order.LATE: OUT_OF_ORDER}
-_STEPS_OF_SILENCE = 3  # pulses of a slow stream that may be late before it counts as silent
-_LONGEST_GAP = 10.0  # s
+_EXPECTING = (Phase.ARMED, Phase.WRITING)
+_DISK_WAIT = 1.0  # s
 _MOST_RANGES = 100  # that are told while it runs
 
 _log = logging.getLogger(__name__)
@@ -79,13 +77,12 @@ class Acquisition:
         self._general: dict[str, str] = {}
         self._skipped = 0
         self._started_at = 0.0
-        self._heard_at = float("-inf")
-        self._interval = 0.0
         self._last: Message | None = None
         self._lag_ns: int | None = None
         self._newest: int | None = None
-        self._feed: Feed | None = None
+        self._source = SourceWatch(stream)
         self._unwritten: list[tuple[int, int]] = []
+        self._known = Progress(number, Phase.WAITING.value, Phase.WAITING.word)
         self._lost_of_end: list[tuple[int, int]] | None = None
 
     @property
@@ -144,6 +141,7 @@ class Acquisition:
                 self._pulses.expect_from(pulse_id)
             self._general, self.path = dict(general or {}), path
             self._range, self._started_at = asked, now
+            self._source.start(now)
             _log.info("acquisition %d: %s from pulse %s on", self.number, path, pulse_id)
 
     def stop(self, pulse_id: int | None) -> None:
@@ -155,8 +153,8 @@ class Acquisition:
         """
         with self._lock:
             self._range.set_stop(pulse_id, time.monotonic(), time.time_ns())
-            if pulse_id is not None and self._feed is not None:
-                self._feed.stop_at(pulse_id)
+            if pulse_id is not None and self._source.feed is not None:
+                self._source.feed.stop_at(pulse_id)
 
     def set_general(self, general: Mapping[str, str]) -> None:
         """Take texts for /general, also while it writes."""
@@ -178,15 +176,12 @@ class Acquisition:
     def follow(self, feed: Feed) -> None:
         """Say where its messages come from; the thread that reads them calls `take` and `look`."""
         with self._lock:
-            self._feed = feed
+            self._source.feed = feed
 
     def take(self, message: Message, now: float) -> None:
         """Take a message of the stream; `now`: s on a clock that does not jump."""
         with self._lock:
-            if self._heard_at > self._started_at:
-                gap = min(now - self._heard_at, _LONGEST_GAP)
-                self._interval += (gap - self._interval) / 16
-            self._heard_at = now
+            self._source.heard(now)
             verdict = self._range.judge(message.pulse_id, message.timestamp_ns, now)
             if verdict in (Verdict.WRITE, Verdict.WRITE_LAST):
                 self._write(message)
@@ -222,7 +217,7 @@ class Acquisition:
         with self._lock:
             if self._range.phase.over or self._range.phase is Phase.WAITING:
                 return
-            file, feed = self._file, self._feed
+            file, feed = self._file, self._source.feed
             assert file is not None  # noqa: S101 - it was started
             self._rates.note(now, file.n_rows, file.n_bytes)
             if self._last is not None and self._last.timestamp_ns:
@@ -240,7 +235,7 @@ class Acquisition:
 
     def _look_at_clock(self, now: float) -> None:
         """Give up what waited for too long."""
-        quiet = self._quiet()
+        quiet, feed = self._source.quiet, self._source.feed
         armed = self._range.phase is Phase.ARMED and now - self._started_at
         if self._limits.silence and quiet > self._limits.silence:
             self._fail(
@@ -249,7 +244,7 @@ class Acquisition:
         elif self._limits.armed and armed > self._limits.armed:
             self._fail(
                 f"pulse {self.start_pulse_id} did not come within {armed:.0f} s; the stream is at"
-                f" {self._feed.newest if self._feed else None}"
+                f" {feed.newest if feed else None}"
             )
 
     def fail(self, problem: str) -> None:
@@ -318,69 +313,58 @@ class Acquisition:
             return self._pulses.lost(None)
 
     def progress(self) -> Progress:
-        """How it stands."""
-        with self._lock:
-            phase, file, pulses, feed = self.phase, self._file, self._pulses, self._feed
-            rate, byte_rate = (0.0, 0.0) if phase.over else self._rates.rates()
-            lost = self.lost() if pulses.n_lost or phase.over else []
-            return Progress(
-                number=self.number,
-                phase=phase.value,
-                status=self._word(),
-                problem=self._range.problem or self._trouble(),
-                source=self._source_state(),
-                file=str(self.path or ""),
-                start_pulse_id=self.start_pulse_id,
-                stop_pulse_id=self.stop_pulse_id,
-                start_ns=_moment(self._range.start),
-                stop_ns=_moment(self._range.stop),
-                first_pulse_id=pulses.first,
-                last_pulse_id=self._newest,
-                last_timestamp_ns=self._last.timestamp_ns if self._last else None,
-                newest_pulse_id=feed.newest if feed else None,
-                rows=file.n_rows if file else 0,
-                n_bytes=file.n_bytes if file else 0,
-                rate=rate,
-                byte_rate=byte_rate,
-                lag=None if self._lag_ns is None else self._lag_ns / 1e9,
-                time_left=self._time_left(rate),
-                skipped=self._skipped,
-                duplicates=pulses.n_duplicates,
-                late=pulses.n_late,
-                malformed=feed.n_errors if feed else 0,
-                damaged=file.bad_values if file else {},
-                n_lost=_count(lost, pulses.step) if phase.over else pulses.n_lost,
-                lost=lost[-_MOST_RANGES:],
-                last_error=feed.last_error if feed else "",
-            )
+        """How it stands; while the disk lets it wait, how it stood before."""
+        if not self._lock.acquire(timeout=_DISK_WAIT):
+            problem = f"the disk has not answered for {_DISK_WAIT:g} s or more"
+            return replace(self._known, problem=problem, status=Phase.ERROR.value)
+        try:
+            self._known = self._progress()
+        finally:
+            self._lock.release()
+        return self._known
 
-    def _source_state(self) -> str:
-        feed = self._feed
-        if feed is None or feed.silent == float("inf"):
-            return "unseen"
-        return "silent" if self._is_silent() else "alive"
-
-    def _is_silent(self) -> bool:
-        """Whether the source has not been heard for longer than it should."""
-        limit = max(SILENT, _STEPS_OF_SILENCE * self._interval)
-        return self._quiet() > limit
-
-    def _quiet(self) -> float:
-        """How long the source has not been heard since the start, s."""
-        since_start = time.monotonic() - self._started_at
-        return since_start if self._feed is None else min(self._feed.silent, since_start)
+    def _progress(self) -> Progress:
+        phase, file, pulses, feed = self.phase, self._file, self._pulses, self._source.feed
+        rate, byte_rate = (0.0, 0.0) if phase.over else self._rates.rates()
+        lost = self.lost() if pulses.n_lost or phase.over else []
+        return Progress(
+            number=self.number,
+            phase=phase.value,
+            status=self._word(),
+            problem=self._range.problem or self._trouble(),
+            source=self._source.state,
+            file=str(self.path or ""),
+            start_pulse_id=self.start_pulse_id,
+            stop_pulse_id=self.stop_pulse_id,
+            start_ns=_moment(self._range.start),
+            stop_ns=_moment(self._range.stop),
+            first_pulse_id=pulses.first,
+            last_pulse_id=self._newest,
+            last_timestamp_ns=self._last.timestamp_ns if self._last else None,
+            newest_pulse_id=feed.newest if feed else None,
+            rows=file.n_rows if file else 0,
+            n_bytes=file.n_bytes if file else 0,
+            rate=rate,
+            byte_rate=byte_rate,
+            lag=None if self._lag_ns is None else self._lag_ns / 1e9,
+            time_left=self._time_left(rate),
+            skipped=self._skipped,
+            duplicates=pulses.n_duplicates,
+            late=pulses.n_late,
+            malformed=feed.n_errors if feed else 0,
+            damaged=file.bad_values if file else {},
+            n_lost=_count(lost, pulses.step) if phase.over else pulses.n_lost,
+            lost=lost[-_MOST_RANGES:],
+            last_error=feed.last_error if feed else "",
+        )
 
     def _word(self) -> str:
-        phase = self.phase
-        if phase in (Phase.ARMED, Phase.WRITING) and self._is_silent():
-            return Phase.ERROR.value
-        return phase.word
+        silent = self.phase in _EXPECTING and self._source.is_silent
+        return Phase.ERROR.value if silent else self.phase.word
 
     def _trouble(self) -> str:
-        """What is wrong just now."""
-        if self.phase not in (Phase.ARMED, Phase.WRITING) or not self._is_silent():
-            return ""
-        return f"nothing has come from {self.stream} for {self._quiet():.1f} s"
+        silent = self.phase in _EXPECTING and self._source.is_silent
+        return self._source.trouble if silent else ""
 
     def _time_left(self, rate: float) -> float | None:
         if self.stop_pulse_id is None or self._newest is None or not rate:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from pvapy_stream.daq.acquisition import Acquisition
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.writer import REQUIRED, Writer
 from pvapy_stream.errors import ConflictError, FileError, RangeError, SettingsError
+from pvapy_stream.files.swissfel import SwissfelFile
 from pvapy_stream.files.swissfel_layout import DUPLICATE, OUT_OF_ORDER
 from pvapy_stream.files.verify import verify
 from pvapy_stream.settings import WriterSettings
@@ -416,6 +418,29 @@ def test_progress_while_it_writes(pulses: Pulses, make: Make) -> None:
     assert 0 < found.time_left < 1000 / 20
     one.end()
     assert over(one) is Phase.DONE
+
+
+def test_a_disk_that_does_not_answer_shows(
+    pulses: Pulses, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pvapy_stream.daq.acquisition._DISK_WAIT", 0.2)
+    hangs, goes_on = threading.Event(), threading.Event()
+    write = SwissfelFile.add
+
+    def add(self: SwissfelFile, *args: Any) -> int:
+        hangs.set()
+        goes_on.wait(10)
+        return write(self, *args)
+
+    one = make().start(1, stop_pulse_id=3)
+    monkeypatch.setattr(SwissfelFile, "add", add)
+    pulses.run(range(1, 4))
+    assert hangs.wait(5)
+    found = one.progress()
+    assert (found.status, "disk has not answered" in found.problem) == ("error", True)
+    goes_on.set()
+    assert over(one) is Phase.DONE
+    assert one.progress().rows == 3
 
 
 @pytest.mark.parametrize("address", ["nonsense", "tcp://x", "udp://h:1", "tcp://:1", "tcp://h:x"])

@@ -11,8 +11,11 @@ import pytest
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.writer import REQUIRED, Writer
 from pvapy_stream.files.verify import verify
-from pvapy_stream.settings import WriterSettings
+from pvapy_stream.frame import Frame
+from pvapy_stream.pva.ntndarray import ObjectBuilder
+from pvapy_stream.settings import ShmSettings, WriterSettings
 from pvapy_stream.transport.bsread_codec import ChannelHeader
+from pvapy_stream.transport.shm import ShmPublisher
 from tests.daq.sending import Pulses
 from tests.files.messages import camera, picture, scalars
 from tests.support import Source, image, wait_until
@@ -84,3 +87,20 @@ def test_a_range_of_a_pva_channel(source: Source, tmp_path: Path, layout: str) -
         path = "entry/data/data" if layout == "nexus" else f"data/{source.channel}/data"
         assert np.array_equal(h5[path][7], image(10))
     writer.close()
+
+
+def test_a_range_of_shared_memory(prefix: str, tmp_path: Path) -> None:
+    publisher = ShmPublisher(f"{prefix}camera", ShmSettings())
+    publisher.start()
+    builder = ObjectBuilder()
+    publisher.open(builder.build(Frame.of(0, image(0))))
+    writer = writer_of(f"shm://{prefix}camera", tmp_path / "run.h5", layout="nexus")
+    one = writer.start(3, stop_pulse_id=40)
+    wait_until(lambda: publisher.subscribers == 1)
+    for number in range(1, 51):
+        publisher.publish(builder.build(Frame.of(number, image(number))))
+    assert one.over.wait(5), one.progress()
+    assert one.phase is Phase.DONE
+    assert str(verify(tmp_path / "run.h5").ids) == "3-40"
+    writer.close()
+    publisher.stop()
