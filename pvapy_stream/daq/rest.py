@@ -94,7 +94,8 @@ def build_app(writer: Writer, token: str = "") -> FastAPI:
     )
     allowed = [Depends(_Token(token))]
     _add_pages(app)
-    _add_original(app, writer, allowed)
+    _add_reports(app, writer, allowed)
+    _add_starts_and_stops(app, writer, allowed)
     _add_numbered(app, writer, allowed)
     _add_errors(app)
     for calls in app.openapi()["paths"].values():
@@ -137,8 +138,8 @@ def _add_pages(app: FastAPI) -> None:
         return HTMLResponse(api_page(app.openapi()))
 
 
-def _add_original(app: FastAPI, writer: Writer, allowed: Any) -> None:
-    """The calls that users know; they are about the newest acquisition."""
+def _add_reports(app: FastAPI, writer: Writer, allowed: Any) -> None:
+    """Calls that users know, about the newest acquisition: what tells and what sets."""
 
     @app.get("/status", dependencies=allowed)
     def status() -> StatusReply:
@@ -156,6 +157,10 @@ def _add_original(app: FastAPI, writer: Writer, allowed: Any) -> None:
         writer.set_parameters(given)
         status = writer.current.progress().status
         return ParametersReply(status=status, parameters=writer.parameters)
+
+
+def _add_starts_and_stops(app: FastAPI, writer: Writer, allowed: Any) -> None:
+    """Calls that users know, about the newest acquisition: what begins and ends it."""
 
     @app.put("/start_pulse_id/{pulse_id}", dependencies=allowed, openapi_extra=_OPTIONAL_BODY)
     def start_pulse_id(

@@ -273,16 +273,7 @@ class SwissfelFile:
         Raises:
             FileError: that is not possible; what was written stays as `PATH.part`.
         """
-        problem: FileError | None = None
-        try:
-            self.flush()
-        except FileError as error:
-            problem = error
-        self._reserve.release()
-        if problem is not None:
-            # On a full disk, what was held back is enough for the rows whose images are there.
-            with suppress(*TROUBLE):
-                self._write()
+        problem = self._last_flush()
         missing = IdSet(self._pulses)
         for first, end in lost:
             missing.add_range(first, end)
@@ -305,10 +296,19 @@ class SwissfelFile:
         if problem is not None:
             raise problem
 
-    @property
-    def waiting(self) -> list[int]:
-        """Pulse ids of the rows that were taken and are not in the file yet."""
-        return list(self._pulses)
+    def _last_flush(self) -> FileError | None:
+        """Write what waits; why not all of it could be written."""
+        problem: FileError | None = None
+        try:
+            self.flush()
+        except FileError as error:
+            problem = error
+        self._reserve.release()
+        if problem is not None:
+            # On a full disk, what was held back is enough for the rows whose images are there.
+            with suppress(*TROUBLE):
+                self._write()
+        return problem
 
     def abandon(self) -> None:
         """Leave the file as it is, as if its writer had been killed."""
