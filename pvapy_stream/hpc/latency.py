@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pvapy_stream.pva.ntndarray import time_of
+from pvapy_stream.pva.lazy import time_of
 
 _PERIOD = 0.01  # s; at most one object in this time is looked at, whatever the rate
 _KEPT = 500  # latest latencies, over which percentiles are told

@@ -7,6 +7,7 @@ from typing import Any
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import Frame
+from pvapy_stream.pva import ntndarray
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 
 Build = Callable[[Frame], Any]
@@ -61,6 +62,11 @@ class LazyObject:
         """The id, if it is known without a PvObject."""
         return self.id if field == "uniqueId" else None
 
+    @property
+    def time_ns(self) -> int:
+        """Time of the data, ns since 1970; 0 when unknown."""
+        return self.frame.time_ns
+
     def copy(self) -> LazyObject:
         """Itself: it may be kept."""
         return self
@@ -87,6 +93,11 @@ def pv_object(obj: Any) -> Any:
         ObjectError: none can be made of it.
     """
     return obj.pv_object() if isinstance(obj, LazyObject) else obj
+
+
+def time_of(obj: Any) -> int:
+    """Time of the data of a PvObject or of a `LazyObject`, ns since 1970; 0 when unknown."""
+    return obj.time_ns if isinstance(obj, LazyObject) else ntndarray.time_of(obj)
 
 
 def frame_of(obj: Any) -> Frame:

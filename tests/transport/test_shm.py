@@ -17,10 +17,13 @@ import pytest
 from pvapy_stream.errors import TransportError
 from pvapy_stream.frame import ColorMode, Frame
 from pvapy_stream.hpc.processor import UserDataProcessor, takes_lazy
+from pvapy_stream.hpc.stage import Output, Stage
+from pvapy_stream.ledger import Ledger, SequenceTracker
 from pvapy_stream.processors.passthrough import PassThrough
 from pvapy_stream.processors.transpose import Transpose
 from pvapy_stream.pva.lazy import LazyObject, frame_of, pv_object
 from pvapy_stream.pva.ntndarray import ObjectBuilder
+from pvapy_stream.pva.objects import LazyIds
 from pvapy_stream.settings import ShmSettings
 from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, has_publisher, memory, room
 from pvapy_stream.transport.shm.frames import Parts
@@ -493,6 +496,39 @@ def test_another_version_is_refused(
     wait_until(lambda: got.ids == [0, 2])
     assert receiver.counts().errors == 1
     assert "versions of pvapy_stream that fit together" in caplog.text
+
+
+def test_an_object_goes_through_a_stage_without_a_pvobject(ends: Ends, prefix: str) -> None:
+    out = Ends(f"{prefix}out")
+    seen: list[Any] = []
+    ledger = Ledger("consumer", 1)
+    publisher = out.publisher()
+    stage = Stage(
+        (processor := UserDataProcessor()),
+        ledger,
+        SequenceTracker(),
+        id_field="uniqueId",
+        open_output=lambda _: Output(publisher, ledger, "uniqueId"),
+        read_id=LazyIds("uniqueId"),
+    )
+    processor.outputChannel = out.channel
+
+    def take(obj: Any) -> None:
+        stage.handle(obj)
+        seen.append(obj)
+
+    source = ends.publisher()
+    ends.receiver(take)
+    connect(source)
+    for number in range(1, 30):
+        source.publish(make_object(number))
+        time.sleep(0.002)
+    wait_until(lambda: len(seen) == 30)
+    assert list(ledger.published) == list(range(30))
+    assert stage.latency.stats()["n"] > 3
+    # The first told of its structure.
+    assert [obj for obj in seen[1:] if obj._object is not None] == []
+    out.stop()
 
 
 def test_which_processors_get_along_without_pvobjects() -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import Frame
-from pvapy_stream.pva import serial
+from pvapy_stream.pva import ntndarray, serial
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 from pvapy_stream.transport.ports import Deliver, ReceiverCounts
@@ -93,6 +93,11 @@ class SharedObject(LazyObject):
             obj.setLong("timeStamp.secondsPastEpoch", seconds)
             obj.setInt("timeStamp.nanoseconds", nanoseconds)
         return obj
+
+    @property
+    def time_ns(self) -> int:
+        header = self._header
+        return header.time_ns if header.kind == FRAME else ntndarray.time_of(self.pv_object())
 
     def parts(self) -> Parts:
         """What is needed to write it elsewhere."""
