@@ -531,6 +531,26 @@ def test_an_object_goes_through_a_stage_without_a_pvobject(ends: Ends, prefix: s
     out.stop()
 
 
+def test_a_subscriber_of_another_version_is_told_of_once_and_the_others_go_on(
+    ends: Ends, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = ends.publisher()
+    here = room.Room(ends.channel)
+    stranger = here.enter(f"s-{publisher._key}-stranger", ["another", "form"])
+    try:
+        well = Ids()
+        ends.receiver(well)
+        connect(publisher)
+        for number in range(1, 6):
+            publisher.publish(make_object(number))
+            time.sleep(0.05)
+        wait_until(lambda: well.new == [1, 2, 3, 4, 5])
+        assert caplog.text.count("a subscriber is not understood") == 1
+        assert publisher.counts().errors == 0
+    finally:
+        stranger.close(remove=True)
+
+
 def test_which_processors_get_along_without_pvobjects() -> None:
     class Own(UserDataProcessor):
         def process(self, pvObject: Any) -> Any:

@@ -1,8 +1,8 @@
 """Shared memory of one host: each object is copied once, and looked into by whoever takes it.
 
 `frames` and `attributes` say what lies there, `memory` has the lanes it goes through (iceoryx2),
-`room` is where both sides meet, `lanes` whose turn it is; `sender` and `receiver` are the ways out
-and in.
+`room` is where both sides meet, `lanes` whose turn it is, `objects` what is delivered; `sender` and
+`receiver` are the ways out and in.
 """
 
 from pvapy_stream.transport.shm.receiver import ShmReceiver

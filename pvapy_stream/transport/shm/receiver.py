@@ -9,30 +9,23 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from pvapy_stream.errors import ObjectError
-from pvapy_stream.frame import Frame
-from pvapy_stream.pva import ntndarray, serial
-from pvapy_stream.pva.lazy import LazyObject
-from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
+from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.transport.ports import Deliver, ReceiverCounts
 from pvapy_stream.transport.shm import memory
 from pvapy_stream.transport.shm.frames import (
     EVERYBODY,
-    FRAME,
     HEADER_BYTES,
     INITIAL,
     NOTHING,
     Header,
-    Parts,
-    copy_parts,
-    frame_at,
     read_header,
 )
+from pvapy_stream.transport.shm.objects import Newest, SharedObject, memory_type
 from pvapy_stream.transport.shm.room import (
     ANSWER,
     LEAVING,
@@ -63,63 +56,6 @@ OnSample = Callable[["_Link", Header, Any], None]
 _Head = ctypes.c_uint8 * HEADER_BYTES
 
 _log = logging.getLogger(__name__)
-
-
-class SharedObject(LazyObject):
-    """An object in shared memory, which is given back when nothing looks into it any more."""
-
-    __slots__ = ("_builder", "_header", "_memory")
-
-    def __init__(self, header: Header, memory: Any, builder: ObjectBuilder) -> None:
-        super().__init__(None)
-        self.id = header.id if header.kind == FRAME else None
-        self._header = header
-        self._memory = memory
-        self._builder = builder
-
-    def _make_frame(self) -> Frame:
-        if self._header.kind == FRAME:
-            return frame_at(self._header, self._memory)
-        return to_frame(self.pv_object())
-
-    def _make_object(self) -> Any:
-        header = self._header
-        if header.kind != FRAME:
-            at = header.payload_at
-            return serial.loads(memoryview(self._memory).cast("B")[at : at + header.payload])
-        obj = self._builder.build(self.frame)
-        if header.stamp_ns:
-            seconds, nanoseconds = divmod(header.stamp_ns, 1_000_000_000)
-            obj.setLong("timeStamp.secondsPastEpoch", seconds)
-            obj.setInt("timeStamp.nanoseconds", nanoseconds)
-        return obj
-
-    @property
-    def time_ns(self) -> int:
-        header = self._header
-        return header.time_ns if header.kind == FRAME else ntndarray.time_of(self.pv_object())
-
-    def parts(self) -> Parts:
-        """What is needed to write it elsewhere."""
-        return copy_parts(self._header, self._memory)
-
-    def detach(self) -> None:
-        """Copy it to memory of our own."""
-        used = self._header.payload_at + self._header.payload
-        self._memory = bytes(memoryview(self._memory).cast("B")[:used])
-
-
-class _Newest(LazyObject):
-    """An id without an object."""
-
-    __slots__ = ()
-
-    def __init__(self, value: int) -> None:
-        super().__init__(None)
-        self.id = value
-
-    def pv_object(self) -> Any:
-        raise ObjectError("only the id of the newest object is known")
 
 
 class _Link:
@@ -269,7 +205,7 @@ class ShmReceiver:
             try:
                 address = sample.payload_ptr
                 header = self._header_of(link, address)
-                where: Any = _memory_type(header.chunk).from_address(address)
+                where: Any = memory_type(header.chunk).from_address(address)
                 where.sample = sample
                 where.borrowed = self._borrowed
                 self._borrowed.append(None)
@@ -422,14 +358,4 @@ class ShmReceiver:
                 if words[PUBLISHED]:
                     value = ctypes.c_int64(words[NEWEST]).value
                     newest = value if newest is None else max(newest, value)
-        return None if newest is None else _Newest(newest)
-
-
-@lru_cache(maxsize=64)
-def _memory_type(size: int) -> Any:
-    """A type of memory that gives its sample back when nobody looks into it any more."""
-
-    def forget(self: Any) -> None:
-        self.borrowed.pop()
-
-    return type("Memory", (ctypes.c_uint8 * size,), {"__del__": forget})
+        return None if newest is None else Newest(newest)

@@ -186,6 +186,7 @@ class Room:
             file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             os.posix_fallocate(file, 0, _SIZE)
         except OSError as error:
+            part.unlink(missing_ok=True)
             raise TransportError(
                 f"cannot make {part} for channel {self.channel}: {error.strerror}; shared memory"
                 " may be full (df /dev/shm)"

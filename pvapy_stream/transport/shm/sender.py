@@ -73,7 +73,9 @@ class ShmPublisher(Publisher):
         self._current: Parts | None = None
         self._look_due = self._sweep_due = 0.0
         self._published = self._errors = self._rejected = 0
-        self._problem = ""
+        self._problem = self._puzzle = ""
+        # Subscribers of another version, which are told of once.
+        self._refused: set[str] = set()
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -239,14 +241,22 @@ class ShmPublisher(Publisher):
     # -- who is there ----------------------------------------------------------------------------
 
     def _look_around(self, now: float) -> None:
-        """See who came, who is ready and who is gone."""
+        """See who came, who is ready and who is gone. Raises nothing: objects go on."""
         self._look_due = now + _LOOK_PERIOD
+        try:
+            self._look(now)
+        except Exception as error:
+            if str(error) != self._puzzle:
+                self._puzzle = str(error)
+                _log.exception("channel %s: its subscribers cannot be looked after", self.channel)
+
+    def _look(self, now: float) -> None:
         if now >= self._sweep_due:
             self._sweep_due = now + _SWEEP_PERIOD
             memory.sweep(self._node)
         names = self._room.names(f"s-{self._key}")
         for name in names:
-            if name not in self._subscriptions:
+            if name not in self._subscriptions and name not in self._refused:
                 self._join(name)
         there = set(names)
         for name, one in [*self._subscriptions.items()]:
@@ -264,7 +274,18 @@ class ShmPublisher(Publisher):
         place = self._room.open(name)
         if place is None:
             return
-        told = msgspec.msgpack.decode(place.told(), type=Subscribing)
+        try:
+            told = msgspec.msgpack.decode(place.told(), type=Subscribing)
+        except msgspec.MsgspecError as error:
+            self._refused.add(name)
+            place.close(remove=False)
+            _log.error(
+                "channel %s: a subscriber is not understood (%s); both sides must run versions of"
+                " pvapy_stream that fit together",
+                self.channel,
+                error,
+            )
+            return
         key = (told.group, told.client_set)
         try:
             lane = self._lanes.get(key)
