@@ -115,9 +115,11 @@ class SimServer:
                 self._let_clients_finish(publisher, stop)
         finally:
             feed.stop()
-            publisher.stop()
             self._reporter.end(self.totals)
+            # First the server: who is told that a record goes may ask for it once more, and would
+            # take the last frame for a new one.
             server.stop()
+            publisher.stop()
             self._write_ledger()
         return 1 if self.ledger.failed else 0
 

@@ -26,7 +26,7 @@ _SILENT_AFTER = 3.0
 _LAST_DELIVERY = 5.0
 # A channel is let go this long after its monitor was stopped: the binding may still be in our
 # callback, and returns into the channel from it.
-_RETIREMENT = 5.0
+_RETIREMENT = 0.5
 
 # Receivers whose callback never returned, and with them their channels.
 _stuck: list[Any] = []
@@ -130,6 +130,10 @@ class MonitorReceiver:
         ctypes.pythonapi.PyGILState_Ensure()
 
     def keep_up(self) -> None:
+        if self._retired and not self._busy.locked():
+            # A server still counts them among those that share a stream: not longer than need be.
+            now = time.monotonic()
+            self._retired = [one for one in self._retired if now - one[0] < _RETIREMENT]
         if self._deliver is None or (self._connected and not self._silent):
             return
         patience = _SILENT_AFTER if self._connected else _SEARCH_AGAIN_AFTER
@@ -144,10 +148,7 @@ class MonitorReceiver:
             return
         self._past_overruns += pv.getMonitorCounters().get("nOverruns", 0)
         pv.stopMonitor()
-        now = time.monotonic()
-        if not self._busy.locked():
-            self._retired = [one for one in self._retired if now - one[0] < _RETIREMENT]
-        self._retired.append((now, pv))
+        self._retired.append((time.monotonic(), pv))
 
     def stop(self, patience: float = 0.0) -> list[Any]:
         self._close()

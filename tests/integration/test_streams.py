@@ -183,7 +183,11 @@ def test_metadata_channels_fill_queues_of_the_processor(
         "consumer", "-ic", source.channel, "-sc", f"{prefix}s", "-pf", file, "-pc", "Collect",
         "-mc", f"pva://{prefix}x,pva://{prefix}y",
     )  # fmt: skip
-    wait_for_monitors([f"{prefix}s"])
+    wait_until(
+        lambda: all(
+            status(f"{prefix}s")[f"metadataStats_{k}"]["queueStats"]["nReceived"] for k in (1, 2)
+        )
+    )
     for number in range(1, 6):
         for name, value in (("x", number), ("y", -number)):
             source.server.update(
