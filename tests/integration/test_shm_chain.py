@@ -70,6 +70,8 @@ def test_a_chain_accounts_for_every_frame(
         "consumer", "-id", 2, "-ic", f"{prefix}1", "-oc", f"{prefix}2", *shm, "-sc", f"{prefix}s2",
         "--ledger", files[2],
     )  # fmt: skip
+    # The simulator knows of its own subscriber alone.
+    wait_until(lambda: status(f"{prefix}s2")["state"] == "running")
     sim = commands(
         "sim", "-cn", f"{prefix}0", "-om", "shm", *SIZE, "-fps", "0", "--n-publish", "3000",
         "--wait-for-clients", "1", "--wait-timeout", "20", "-shd", "10", "--ledger", files[0],
@@ -93,7 +95,7 @@ def test_a_slow_last_stage_slows_the_simulator(
         "consumer", "-ic", f"{prefix}1", "-im", "shm", "-pf", write_processor(tmp_path, SLOW),
         "-pc", "Slow", "-sqs", 4, "-sc", f"{prefix}s2", "--ledger", files[2],
     )  # fmt: skip
-    wait_until(lambda: status(f"{prefix}s2"))
+    wait_until(lambda: status(f"{prefix}s2")["state"] == "running")
     sim = commands(
         "sim", "-cn", f"{prefix}0", "-om", "shm", *SIZE, "-fps", "0", "--n-publish", "300",
         "--wait-for-clients", "1", "-shd", "10", "--ledger", files[0],
@@ -123,8 +125,8 @@ def test_distribution_collection_and_writing(
         "write", "-ic", f"{prefix}2", "-im", "auto", "-o", output, "-sc", f"{prefix}w", "--ledger",
         files[3],
     )  # fmt: skip
-    for name in ("s:1", "s:2", "c", "w"):
-        wait_until(lambda name=name: status(f"{prefix}{name}"))
+    for name, state in (("s:1", "waiting"), ("s:2", "waiting"), ("c", "running"), ("w", "running")):
+        wait_until(lambda name=name, state=state: status(f"{prefix}{name}")["state"] == state)
     sim = commands(
         "sim", "-cn", f"{prefix}0", "-om", "both", *SIZE, "-fps", "500", "--n-publish", "400",
         "--wait-for-clients", "2", "-shd", "1", "--ledger", files[0],
