@@ -85,7 +85,7 @@ class RunningBuffer:
         pulses = list(pulses)
         before = self.buffer.intake.received
         self.send(pulses)
-        self.wait_for(lambda: self.buffer.intake.received == before + len(pulses))
+        self.wait_for(lambda: self.buffer.intake.received >= before + len(pulses))
 
     def wait_for(self, condition: Callable[[], Any], timeout: float = 15.0) -> None:
         wait_until(condition, timeout, f"{self.buffer.status()}")
