@@ -42,12 +42,16 @@ class AlarmEvent:
     def message(self) -> str:
         """One sentence."""
         unit = f" {self.unit}" if self.unit else ""
-        now = f"{self.subject}: {self.rule.quantity} is {self.value:.6g}{unit}"
+        now = f"{self.subject}: {self.rule.quantity} is {_number(self.value)}{unit}"
         if self.change == "enter":
             return f"{now}; the rule is {self.rule}"
         if self.change == "leave":
             return f"{now} again, after {self.lasted:.0f} s of {self.rule}"
         return f"{now}, for {self.lasted:.0f} s now; the rule is {self.rule}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
 
 
 class Alarm:

@@ -83,9 +83,12 @@ class StageView:
 
 
 def labels(views: Sequence[StageView]) -> list[str]:
-    """A short name for each stage, or its channel where two would be the same."""
-    names = Counter(view.label for view in views)
-    return [view.label if names[view.label] == 1 else view.channel for view in views]
+    """A short name for each stage; from the channels where two of a kind would have the same."""
+    names = Counter((view.kind, view.label) for view in views)
+    alike = {kind for (kind, _), count in names.items() if count > 1}
+    return [
+        view.channel.replace(":status", "") if view.kind in alike else view.label for view in views
+    ]
 
 
 def last_in_chain(views: Sequence[StageView]) -> list[StageView]:

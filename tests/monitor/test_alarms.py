@@ -74,6 +74,8 @@ def test_each_subject_has_a_state_of_its_own() -> None:
     (event,) = alarms.update("free", "/data1", 8, 7.0, "GB")
     assert event.title == "OK: /data1: free@/data* < 5"
     assert "after 7 s" in event.message
+    (event,) = Alarms([parse_rule("n > 5")]).update("n", "x", 1234567.8, 0)
+    assert event.message == "x: n is 1234568; the rule is n > 5"
 
 
 def test_rules_as_text() -> None:

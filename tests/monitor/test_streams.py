@@ -129,13 +129,14 @@ def test_rates() -> None:
 
 def test_names_and_the_end_of_a_chain() -> None:
     views = [
-        StageView("s:1", "running", "consumer", 1, ("image",), "part:1"),
-        StageView("s:2", "running", "consumer", 2, ("image",), "part:2"),
+        StageView("s:status:1", "running", "consumer", 1, ("image",), "part:1"),
+        StageView("s:status:2", "running", "consumer", 2, ("image",), "part:2"),
         StageView("c", "running", "collector", 1, ("part:1", "part:2"), "all"),
         StageView("w", "running", "consumer", 1, ("all",)),
         StageView("x", "absent"),
     ]
-    assert labels(views) == ["s:1", "consumer 2", "collector 1", "w", "x"]
+    assert labels(views) == ["s:1", "s:2", "collector 1", "w", "x"]
+    assert labels(views[:3]) == ["consumer 1", "consumer 2", "collector 1"]
     assert [view.channel for view in last_in_chain(views)] == ["w", "x"]
 
 
