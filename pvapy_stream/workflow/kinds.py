@@ -182,6 +182,10 @@ class Collector(_Processing):
         if source is not None:
             values["input_channel"] = source.pattern
             values["producer_id_list"] = list(source.ids or (1,))
+            # As much patience with one that lags as the arrows' queues have.
+            values.setdefault(
+                "collector_cache_size", DEFAULT_QUEUE * len(values["producer_id_list"])
+            )
             values["id_format_spec"] = source.id_format
         return Wired((self.spec(label, values),), Stream(values["output_channel"]))
 
@@ -231,7 +235,10 @@ class Command(Stage):
         form.add("command", String("", important=True, help="such as: monitor --interval 5"))
 
     def wire(self, label: str, source: Stream | None, site: Site) -> Wired:
-        words = shlex.split(str(self.value("command")).replace("{prefix}", site.prefix))
+        places = {"{prefix}": site.prefix, "{folder}": str(site.folder)}
+        words = shlex.split(str(self.value("command")))
+        for name, value in places.items():
+            words = [word.replace(name, value) for word in words]
         if not words:
             raise SettingsError("command is missing; write it as after pvapy-stream")
         spec = ProgramSpec(

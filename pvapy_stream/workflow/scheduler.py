@@ -181,6 +181,8 @@ class Scheduler:
         self._say("asked to stop")
 
     def _start_if_ready(self, unit: Unit) -> None:
+        if isinstance(unit, CommandUnit) and not self._streams_stand():
+            return
         try:
             # Stages of one unit start together, whatever they wait for among themselves.
             within = self._ignored | set(unit.labels)
@@ -200,6 +202,12 @@ class Scheduler:
         self._waiting.remove(unit)
         self._running.append(unit)
         self._say(f"{', '.join(unit.labels)}: started")
+
+    def _streams_stand(self) -> bool:
+        """Whether stages are ready: commands beside them would only slow down their start."""
+        streams = [u for u in self._waiting + self._running if isinstance(u, StreamUnit)]
+        running = [unit for unit in streams if unit in self._running]
+        return all(unit.at_work for unit in running) and bool(running or not streams)
 
     def _ready(self, node: Node, not_waited_for: set[str]) -> bool:
         """Whether all that a protocol waits for has ended, and its inputs are there."""

@@ -193,7 +193,9 @@ class CommandUnit(StepUnit):
         )
 
     def status(self) -> list[dict[str, Any]]:
-        return [{**super().status()[0], "state": "ended" if self.ended else "running"}]
+        entry = super().status()[0]
+        del entry["steps"]
+        return [{**entry, "state": "ended" if self.ended else "running"}]
 
 
 def run_values(folder: Path) -> dict[str, Any]:

@@ -193,6 +193,7 @@ def test_arrows_give_channels_queues_ids_and_offsets() -> None:
     assert programs["each"][2]["input_channel"] == "p:split:*"
     assert "distributor_group" not in programs["each"][0]
     assert programs["gather"][0]["producer_id_list"] == [1, 2, 3, 4]
+    assert programs["gather"][0]["collector_cache_size"] == 400
     assert programs["disk"][0]["input_channel"] == "p:gather"
     assert programs["disk"][0]["output"] == "/data/scan.h5"
 
