@@ -104,13 +104,13 @@ def test_ready_templates_make_workflows(name: str) -> None:
 
 def test_all_aliases_run_without_a_form(tmp_path: Path, commands: Commands) -> None:
     done = commands(
-        "template", SPLIT, "frames=200", "rate=200", "columns=16", "rows=16", "consumers=2",
+        "template", SPLIT, "frames=60", "rate=200", "columns=16", "rows=16", "consumers=2",
         "processor=pvapy_stream.processors.transpose.Transpose", "file=night.h5",
         "compression=none", "--project", "night",
     )  # fmt: skip
     assert done.wait(80) == 0, done.text
     with h5py.File(tmp_path / "projects" / "night" / "night.h5") as file:
-        assert file["entry/data/data"].shape == (200, 16, 16)
+        assert file["entry/data/data"].shape == (60, 16, 16)
     wrong = commands("template", SPLIT, "--defaults", "frames=many", "--project", "wrong")
     assert wrong.wait() == 2
     assert "Number of frames: Input should be a valid integer" in wrong.text
