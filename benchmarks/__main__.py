@@ -43,14 +43,15 @@ def main() -> int:
         "--quick", action="store_true", help="one short round of each: for a look only"
     )
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="put the table in this Markdown file"
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="put the table of these topics in this Markdown file",
     )
     options = parser.parse_args()
     unknown = set(options.names) - set(TOPICS)
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(TOPICS)}")
-    if options.write and options.names:
-        parser.error("--write replaces the whole table; give it without names")
     # Children inherit how signals stand: an ignored SIGINT (a job of a shell) would not stop them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminate)

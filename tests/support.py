@@ -134,6 +134,32 @@ class Commands:
                     stream.close()
 
 
+class Ioc:
+    """A real IOC. Only one at a time: of two on one host, one gets the searches."""
+
+    def __init__(self, folder: Path, records: str) -> None:
+        database = folder / "ioc.db"
+        database.write_text(records)
+        # A group of its own: what stands in the path may start the IOC as a child.
+        self._process = subprocess.Popen(
+            [BIN / "softIoc", "-S", "-d", database],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Ioc:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(10)
+
+
 def pvget(channel: str) -> dict[str, Any]:
     """What the real `pvget` shows of a channel; {} when it is not there."""
     done = subprocess.run(

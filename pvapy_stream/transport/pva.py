@@ -27,6 +27,9 @@ _LAST_DELIVERY = 5.0
 # A channel is let go this long after its monitor was stopped: the binding may still be in our
 # callback, and returns into the channel from it.
 _RETIREMENT = 0.5
+# From the end of our callback until the binding's thread has left the channel: it has nothing more
+# to do, but the machine may be busy.
+_LEAVING = 0.2
 
 # Receivers whose callback never returned, and with them their channels.
 _stuck: list[Any] = []
@@ -154,8 +157,13 @@ class MonitorReceiver:
         self._close()
         self._deliver = None
         self._connected = False
+        was_busy = self._busy.locked()
         if self._busy.acquire(timeout=_LAST_DELIVERY):
             self._busy.release()
+            # Gone before Python ends: a callback of the binding would not survive that. But not
+            # before its thread has left ours.
+            time.sleep(_LEAVING if was_busy else _LEAVING / 10)
+            self._retired.clear()
         else:
             _log.error(
                 "channel %s: an object is still being processed after %g s",

@@ -60,7 +60,7 @@ def test_an_acquisition_from_outside(pulses: Pulses, run: Run, tmp_path: Path) -
     wait_until(lambda: rest.get("status")["status"] == "done")
     began = time.monotonic()
     assert program.wait() == 0, program.text
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10
     assert rows(tmp_path / "run.h5") == list(range(10, 81))
     assert "acquisition 1 done: 71 rows, last pulse 80" in program.text
 

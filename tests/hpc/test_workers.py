@@ -192,7 +192,7 @@ def test_stop_is_bounded_and_names_what_is_left() -> None:
         run.feed(image_object(None, k, sleep=60.0 * (k == 2)))
     start = time.monotonic()
     result = run.finish()
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 20
     ids = [f.id for f in result.frames]
     (left,) = result.ledger.failed.values()
     # What the other worker finished is published, in order, though an earlier one is left.

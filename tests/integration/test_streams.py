@@ -11,6 +11,7 @@ import pvaccess as pva
 from pvapy_stream.ledger import read_ledgers
 from tests.support import (
     Commands,
+    Ioc,
     Source,
     get,
     status,
@@ -200,23 +201,12 @@ def test_metadata_channels_fill_queues_of_the_processor(
 
 
 def test_a_ca_channel_and_ca_metadata(prefix: str, commands: Commands, tmp_path: Path) -> None:
-    database = tmp_path / "counter.db"
-    database.write_text(
+    records = (
         f'record(calc, "{prefix}count") {{ field(CALC, "VAL+1") field(SCAN, ".1 second") '
         f'field(VAL, "0") }}\n'
         f'record(ao, "{prefix}x") {{ field(VAL, "3.5") field(PINI, "YES") }}\n'
     )
-    import subprocess
-
-    from tests.support import BIN
-
-    ioc = subprocess.Popen(
-        [BIN / "softIoc", "-S", "-d", database],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    with Ioc(tmp_path, records):
         file = write_processor(tmp_path, METADATA)
         consumer = commands(
             "consumer", "-im", "ca", "-ic", f"{prefix}count", "-of", "value", "-sc", f"{prefix}s",
@@ -235,9 +225,6 @@ def test_a_ca_channel_and_ca_metadata(prefix: str, commands: Commands, tmp_path:
         assert stats["lastObjectId"] >= stats["firstObjectId"] + 9
         consumer.signal()
         assert consumer.wait() == 0, consumer.text
-    finally:
-        ioc.kill()
-        ioc.wait(10)
 
 
 def test_runtime_ends_the_run_and_the_report_says_what_was_done(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from pvapy_stream.frame import Frame
 from pvapy_stream.ledger import read_ledgers
 from pvapy_stream.transport.pva import MonitorReceiver
-from tests.support import BIN, Commands, Program, Source, status, wait_until
+from tests.support import Commands, Ioc, Program, Source, status, wait_until
 from tests.support import image as picture
 
 N = 300
@@ -195,16 +194,9 @@ def test_monitors_that_share_the_stream(
 @pytest.fixture
 def motor(prefix: str, tmp_path: Path) -> Iterator[str]:
     """A CA channel of a real IOC."""
-    database = tmp_path / "motor.db"
-    database.write_text(f'record(calc,"{prefix}m1"){{field(SCAN,".1 second") field(CALC,"VAL+1")}}')
-    with subprocess.Popen(
-        [BIN / "softIoc", "-d", database],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as ioc:
+    records = f'record(calc,"{prefix}m1"){{field(SCAN,".1 second") field(CALC,"VAL+1")}}'
+    with Ioc(tmp_path, records):
         yield f"{prefix}m1"
-        ioc.kill()
 
 
 def test_ca_source(prefix: str, motor: str, commands: Commands, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_feed_stops_while_its_queue_is_full() -> None:
     made.fill(threading.Event())
     start = time.monotonic()
     made.stop()
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 5
     assert made.n_built < 10
 
 
@@ -178,7 +178,7 @@ def test_clients_where_traffic_is_unknown(
         assert (
             ClientCounter(frozenset({server.getsockname()[1]})).wait(1, 5, threading.Event()) == 1
         )
-        assert 0.3 < time.monotonic() - start < 2
+        assert 0.3 < time.monotonic() - start < 10
 
 
 # Reports

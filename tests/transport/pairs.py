@@ -18,7 +18,7 @@ from pvapy_stream.settings import ConsumerSettings
 from pvapy_stream.transport.memory import MemoryPublisher, MemoryReceiver
 from pvapy_stream.transport.modes import Input, Output, make_publisher, make_receiver
 from pvapy_stream.transport.ports import Deliver, Publisher, Receiver
-from tests.support import BIN, image, wait_until
+from tests.support import Ioc, image, wait_until
 
 # Mode of the sender and of the receiver: every combination that is made to meet.
 MODES = ("pvas-pva", "pva-pvas", "rpc-rpc", "shm-shm", "both-auto")
@@ -126,14 +126,7 @@ class CaPair:
 
     def __init__(self, channel: str, folder: Path) -> None:
         self.channel = channel
-        database = folder / "number.db"
-        database.write_text(f'record(longout, "{channel}") {{ field(VAL, "0") }}\n')
-        self._ioc = subprocess.Popen(
-            [BIN / "softIoc", "-S", "-d", database],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        self._ioc = Ioc(folder, f'record(longout, "{channel}") {{ field(VAL, "0") }}\n')
         settings = ConsumerSettings.of(input_channel=channel, input_mode="ca", oid_field="value")
         self._receiver = make_receiver(Input.of(settings, channel, pva.PvaServer()))
         self._client = pva.Channel(channel, pva.CA)
@@ -147,8 +140,7 @@ class CaPair:
 
     def close(self) -> None:
         self._receiver.stop()
-        self._ioc.kill()
-        self._ioc.wait(10)
+        self._ioc.close()
 
 
 class Ids:

@@ -118,7 +118,7 @@ def test_the_side_that_comes_last_is_found(make: Make, mode: str) -> None:
         started = time.monotonic()
         with pytest.raises(TransportError):
             sender.publish(make_object(0))
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 5
         receiver = pair.receiver(got)
     else:
         receiver = pair.receiver(got)

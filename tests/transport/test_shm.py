@@ -331,7 +331,7 @@ def test_who_is_stuck_is_given_up_and_the_others_go_on(
     for number in range(1, 51):
         publisher.publish(make_object(number))
     # One wait, not one for each object.
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     wait_until(lambda: well.new == list(range(1, 51)))
     assert publisher.counts().rejected == 45
     assert "takes nothing for 0.3 s" in caplog.text
@@ -358,7 +358,7 @@ def test_dropped_objects_are_counted(ends: Ends, policy: str, kept: list[int]) -
     started = time.monotonic()
     for number in range(2, 21):
         publisher.publish(make_object(number))
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     slow.may.set()
     wait_until(lambda: len(slow.ids) == 6)
     publisher.publish(make_object(21))

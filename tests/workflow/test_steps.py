@@ -94,7 +94,7 @@ def test_independent_steps_run_at_the_same_time(tmp_path: Path) -> None:
     protocol = Scripted(insert, threads=4)
     start = time.monotonic()
     assert protocol.run(tmp_path) is State.FINISHED
-    assert time.monotonic() - start < 1.0
+    assert time.monotonic() - start < 5
     assert protocol.done == ["end"]
 
 
