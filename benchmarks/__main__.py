@@ -73,7 +73,8 @@ def main() -> int:
         show(found)
     print(f"\n{facts(options.quick)}\nAll in {time.monotonic() - start:.0f} s.")
     if options.write and not failed:
-        write(options.write, f"{markdown(rows)}\n\n{facts(options.quick)}")
+        command = " ".join(["python -m benchmarks", *options.names])
+        write(options.write, f"{markdown(rows)}\n\n{facts(options.quick)} Made by `{command}`.")
         print(f"Written to {options.write}")
     return 1 if failed else 0
 
