@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import tempfile
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,21 @@ from pvapy_stream.web.render import Renderer
 _FIRST_LOOK = 5.0  # s
 _FOR_RATES = 2.5  # s
 _PUBLISH_TIMEOUT = 120.0  # s
+_SERIES_PATIENCE = 10.0  # s; a monitor may be starting
 
 _log = logging.getLogger(__name__)
+
+
+def _opened(file: str, patience: float) -> SeriesReader:
+    """The series of a monitor, which may be on the point of making its file."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return SeriesReader(file)
+        except MonitorError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.1)
 
 
 class ReportMonitor(Monitor):
@@ -54,7 +68,8 @@ class ReportMonitor(Monitor):
         self._output = Path(settings.output)
         self._renderer = Renderer(settings.template)
         self._publisher = Publisher(settings.publish, self._output) if settings.publish else None
-        self._readers = [SeriesReader(file) for file in settings.series]
+        patience = 0.0 if settings.once else _SERIES_PATIENCE
+        self._readers = [_opened(file, patience) for file in settings.series]
         self._watch = StageWatch(ChannelFinder(settings))
         self._has_stages = bool(settings.status_channels or settings.workflow)
         self._own = ExitStack()

@@ -68,6 +68,7 @@ class Hosts:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait(10)
         for name in self._made:
             subprocess.run(["ip", "netns", "del", name], check=False, timeout=10)
 
