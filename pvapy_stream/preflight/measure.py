@@ -31,7 +31,7 @@ from pvapy_stream.transport.pva import MonitorReceiver
 
 _MARGIN = 0.8  # of what a saturated consumer reached: less than that is tried first
 _STEP_DOWN = 0.75
-_MOST_TRIALS = 5
+_MOST_TRIALS = 4
 _WARM_UP = 20
 _MAX_FRAMES = 1_000_000
 
