@@ -16,7 +16,7 @@ export EPICS_CAS_INTF_ADDR_LIST := 127.0.0.1
 export EPICS_CAS_BEACON_ADDR_LIST := 127.0.0.1
 export EPICS_CAS_AUTO_BEACON_ADDR_LIST := NO
 
-.PHONY: demo test check bench docs format clean
+.PHONY: demo test check bench soak docs format clean
 
 demo: $(READY)
 	$(BIN)/pvapy-stream demo
@@ -31,10 +31,15 @@ check: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
+# Ten minutes of the chain over shared memory; loses nothing, and memory is flat.
+soak: $(READY)
+	$(BIN)/python -m benchmarks.soak
+
 docs: $(READY)
-	$(BIN)/python -m pip install --quiet '.[docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	$(BIN)/sphinx-build -W -b html docs docs/_build
 
 format: $(READY)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.plots import Plot, save
 from benchmarks.table import Row, facts, markdown, show, write
 
 TOPICS = (
@@ -17,6 +18,8 @@ TOPICS = (
     "consumer",
     "rates",
     "chain",
+    "flatness",
+    "tuning",
     "simulator",
     "startup",
     "memory",
@@ -46,7 +49,7 @@ def main() -> int:
         "--write",
         type=Path,
         metavar="FILE",
-        help="put the table of these topics in this Markdown file",
+        help="put the table of these topics in this Markdown file, and curves in plots/ beside it",
     )
     options = parser.parse_args()
     unknown = set(options.names) - set(TOPICS)
@@ -56,6 +59,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminate)
     rows: list[Row] = []
+    plots: list[Plot] = []
     failed = 0
     start = time.monotonic()
     for name in TOPICS:
@@ -68,14 +72,17 @@ def main() -> int:
             failed += 1
             print(f"error: {name}: {type(error).__name__}: {error}", file=sys.stderr)
             continue
-        rows += found
+        new = [one for one in found if isinstance(one, Row)]
+        rows += new
+        plots += [one for one in found if isinstance(one, Plot)]
         print(f"\n{name} ({time.monotonic() - began:.0f} s)\n")
-        show(found)
+        show(new)
     print(f"\n{facts(options.quick)}\nAll in {time.monotonic() - start:.0f} s.")
     if options.write and not failed:
         command = " ".join(["python -m benchmarks", *options.names])
         write(options.write, f"{markdown(rows)}\n\n{facts(options.quick)} Made by `{command}`.")
-        print(f"Written to {options.write}")
+        drawn = save(plots, options.write.parent / "plots") if plots else []
+        print(f"Written to {', '.join(map(str, [options.write, *drawn]))}")
     return 1 if failed else 0
 
 

@@ -15,8 +15,6 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
-import psutil
-
 from benchmarks.run import Child, wait_for
 from benchmarks.table import Row
 from pvapy_stream.daq.cursor import RangeCursor
@@ -110,18 +108,10 @@ class _Buffer(Child):
         line = wait_for(lambda: self.lines and self.lines[0], 20, "the buffer")
         self.ranges = re.findall(r"ranges (tcp://\S+?);", line)[0]
         self._rest = re.findall(r"status (\S+)", line)[0]
-        self._process = psutil.Process(self.process.pid)
 
     def status(self) -> dict[str, Any]:
         with urllib.request.urlopen(self._rest, timeout=10) as answer:
             return json.load(answer)
-
-    def cpu(self) -> float:
-        times = self._process.cpu_times()
-        return times.user + times.system
-
-    def rss(self) -> int:
-        return self._process.memory_info().rss
 
 
 class _Simulator(Child):

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 
 from benchmarks.consumer import PASS_THROUGH, TRANSPOSE
-from benchmarks.run import OURS, PVAPY, Consumer, Simulator, Source, channel
+from benchmarks.plots import Curve, Plot
+from benchmarks.run import OURS, PVAPY, Consumer, Source
 from benchmarks.table import Row
+from benchmarks.watched import Stage, connected
 
 _SIZES = {4096: (20.0, 400), 512: (600.0, 20_000), 128: (800.0, 60_000)}
 _STEP = 1.35
 _SECONDS = 2.0
 _KEEPS_UP = 0.3  # s; the last frame is through the chain so soon after it was published
 _GOALS = {4096: (1.1, 10), 512: (1.3, 8), 128: (1.3, 8)}
-_SHM = ("-im", "shm", "-om", "shm")
+_UNPACED = 1e9  # frames/s
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +30,17 @@ class Flow:
     cpu: float
 
 
-def run(quick: bool) -> list[Row]:
+def run(quick: bool) -> list[Row | Plot]:
     """Highest rates at which every frame is processed at the end, then CPU per frame."""
-    rows = []
+    rows: list[Row] = []
     flows: dict[int, Flow] = {}
+    rates: dict[str, list[float]] = {"pvapy": [], "ours over PVA": [], "ours over shm": []}
     for size, (first, n) in _SIZES.items():
         theirs = _over_pva(PVAPY, size, first, 1 if quick else 2)
         ours = _over_pva(OURS, size, first, 1 if quick else 2)
         flows[size] = flow = _over_shm(size, n // 4 if quick else n)
+        for curve, found in zip(rates.values(), (theirs, ours, flow), strict=True):
+            curve.append(found.rate)
         name = f"chain of two, {size}x{size}: highest lossless rate"
         for how, found, goal in (
             ("PVA", ours.rate, _GOALS[size][0]),
@@ -49,7 +54,19 @@ def run(quick: bool) -> list[Row]:
                 what = f"chain of two, {size}x{size}: CPU per frame, ours over {how}"
                 met = cpu <= goal * theirs.cpu
                 rows.append(Row(what, "us", cpu, theirs.cpu, f"ratio <= {goal}", met))
-    return [*rows, *_transpose(quick), _over_copy(flows[4096])]
+    return [*rows, *_transpose(quick), _over_copy(flows[4096]), _plot(rates)]
+
+
+def _plot(rates: dict[str, list[float]]) -> Plot:
+    return Plot(
+        "chain",
+        "Simulator and two consumers on one host, 2 cores",
+        "image, uint8",
+        "highest lossless rate, frames/s",
+        [Curve(label, [*_SIZES], found) for label, found in rates.items()],
+        {size: f"{size}x{size}" for size in _SIZES},
+        "xy",
+    )
 
 
 def _over_copy(flow: Flow) -> Row:
@@ -76,7 +93,7 @@ def _transpose(quick: bool) -> list[Row]:
     """Highest rate of one consumer that transposes 128x128."""
     theirs = _search(PVAPY, 128, 800.0, 1 if quick else 2, TRANSPOSE[PVAPY], stages=1)
     ours = _search(OURS, 128, 800.0, 1 if quick else 2, TRANSPOSE[OURS], stages=1)
-    shm = _shm_flow(128, 10_000 if quick else 40_000, TRANSPOSE[OURS], stages=1)
+    shm = shm_flow(128, 10_000 if quick else 40_000, TRANSPOSE[OURS], stages=1)
     name = "transpose, one consumer, 128x128: highest lossless rate, ours over"
     return [
         Row(f"{name} {how}", "frames/s", flow.rate, theirs.rate, f"ratio >= {goal}",
@@ -139,35 +156,27 @@ def _burst(
 
 
 def _over_shm(size: int, n: int) -> Flow:
-    return _shm_flow(size, n, PASS_THROUGH[OURS], stages=2)
+    return shm_flow(size, n, PASS_THROUGH[OURS], stages=2)
 
 
-def _shm_flow(size: int, n: int, args: tuple[object, ...], stages: int) -> Flow:
+def shm_flow(size: int, n: int, args: tuple[object, ...], stages: int) -> Flow:
     """Send frames as fast as the chain takes them; all must be processed at its end.
 
     Raises:
         RuntimeError: some were not.
     """
-    chain: list[Consumer] = []
-    try:
-        first = name = channel("shm")
+    with Source(size, mode="shm") as source, ExitStack() as stack:
+        chain: list[Stage] = []
+        name = source.channel
         for _ in range(stages):
-            chain.append(Consumer(OURS, name, *_SHM, *args, "-sqs", 0))
-            name = chain[-1].output
-        time.sleep(2.0)
-        with Simulator(
-            OURS, "-om", "shm", "-fps", 0, "-rt", 0, "--n-publish", n, "--wait-for-clients", 1,
-            "-shd", 30, size=size, name=first,
-        ) as simulator:  # fmt: skip
-            before = chain[0].cpu()
-            simulator.rate(120)
-        time.sleep(0.5)
-        cpu = chain[0].cpu() - before
-        text = [consumer.interrupt() for consumer in chain][-1]
-        processed = int(re.findall(r"nProcessed\W+(\d+)", text)[0])
+            chain.append(stack.enter_context(Stage(Consumer, name, "shm", *args, "-sqs", 0)))
+            name = chain[-1].program.output
+        connected(chain)
+        before = chain[0].program.cpu()
+        source.burst(_UNPACED, n)
+        chain[-1].wait_processed(n)
+        cpu = chain[0].program.cpu() - before
+        processed, rate = [stage.finish() for stage in chain][-1]
         if processed != n:
-            raise RuntimeError(f"{n - processed} of {n} frames were lost: {text}")
-        return Flow(float(re.findall(r"processedRate\W+([\d.]+)", text)[0]), cpu / n * 1e6)
-    finally:
-        for consumer in chain:
-            consumer.__exit__()
+            raise RuntimeError(f"{n - processed} of {n} frames were lost")
+        return Flow(rate, cpu / n * 1e6)

@@ -11,8 +11,6 @@ import urllib.request
 from pathlib import Path
 from statistics import median
 
-import psutil
-
 from benchmarks.consumer import burst
 from benchmarks.run import OURS, Child, Source, channel, rounds, wait_for
 from benchmarks.table import Row
@@ -85,7 +83,6 @@ class _Dashboard(Child):
         super().__init__("pvapy_stream.cli.main", "dashboard", "--port", 0, *args)
         wait_for(lambda: "dashboard:" in self.text, 20, "the dashboard")
         self.url = self.text.split()[1]
-        self._process = psutil.Process(self.process.pid)
 
     def read(self) -> None:
         """Begin to read."""
@@ -101,9 +98,9 @@ class _Dashboard(Child):
 
     def share(self, seconds: float) -> float:
         """CPU in the next seconds, % of a core."""
-        before = sum(self._process.cpu_times()[:2])
+        before = self.cpu()
         time.sleep(seconds)
-        return 100 * (sum(self._process.cpu_times()[:2]) - before) / seconds
+        return 100 * (self.cpu() - before) / seconds
 
 
 def _cost(quick: bool) -> float:

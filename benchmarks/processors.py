@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from benchmarks.notes import Notes
@@ -30,3 +31,34 @@ class Noting(UserDataProcessor):
 
     def stop(self) -> None:
         self._notes.write()
+
+
+class Pausing(UserDataProcessor):
+    """Passes objects on, and stops once: at an id, for some seconds."""
+
+    def __init__(self, configDict: dict[str, Any]) -> None:
+        super().__init__(configDict)
+        self._at, self._pause = configDict["at"], configDict["pause"]
+
+    def process(self, pvObject: Any) -> Any:
+        if self._at and pvObject["uniqueId"] % self._at == 0:
+            self._at = 0
+            time.sleep(self._pause)
+        return pvObject
+
+
+class Working(FrameProcessor):
+    """Needs some seconds for a frame: computes, or waits as for a disk."""
+
+    def __init__(self, configDict: dict[str, Any]) -> None:
+        super().__init__(configDict)
+        self._seconds, self._waits = configDict["seconds"], configDict.get("waits", False)
+
+    def process_frame(self, frame: Frame) -> Frame:
+        if self._waits:
+            time.sleep(self._seconds)
+        else:
+            end = time.thread_time() + self._seconds
+            while time.thread_time() < end:
+                pass
+        return frame

@@ -133,6 +133,19 @@ class Child:
             raise RuntimeError(f"ended before it answered {line!r}: {self.text}")
         return json.loads(self.lines[before])
 
+    def cpu(self) -> float:
+        """CPU seconds so far, all threads."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return times.user + times.system
+
+    def rss(self) -> int:
+        """Memory it holds, bytes."""
+        return psutil.Process(self.process.pid).memory_info().rss
+
+    def private(self) -> int:
+        """Memory that it shares with nobody, bytes."""
+        return psutil.Process(self.process.pid).memory_full_info().uss
+
     @property
     def ended(self) -> bool:
         """Whether the process is over."""
@@ -147,9 +160,9 @@ class Child:
 class Source(Child):
     """Hosts one channel or several and publishes bursts of frames on demand, see `source.py`."""
 
-    def __init__(self, size: int, n_channels: int = 1) -> None:
-        self.channel = channel("in") + (":*" if n_channels > 1 else "")
-        super().__init__("benchmarks.source", self.channel, size, n_channels)
+    def __init__(self, size: int, n_channels: int = 0, mode: str = "pva") -> None:
+        self.channel = channel("in") + (":*" if n_channels else "")
+        super().__init__("benchmarks.source", self.channel, size, n_channels or 1, mode)
 
     def burst(self, rate: float, n: int) -> dict[str, Any]:
         """Publish `n` frames at `rate` frames/s and wait until they are out."""
@@ -173,7 +186,6 @@ class Consumer(Child):
         module, *command = self.programs[side]
         channels = ("-ic", source, "-oc", self.output)
         super().__init__(module, *command, *channels, "-sqs", 1000, "-rt", runtime, "-dc", *args)
-        self._cpu = psutil.Process(self.process.pid)
 
     def ready(self, timeout: float = 20) -> None:
         """Wait until it has had its initial update: its output channel is there then."""
@@ -192,15 +204,6 @@ class Consumer(Child):
             return None
         self._pv = pv
         return found
-
-    def cpu(self) -> float:
-        """CPU seconds so far, all threads."""
-        times = self._cpu.cpu_times()
-        return times.user + times.system
-
-    def rss(self) -> int:
-        """Memory it holds, bytes."""
-        return self._cpu.memory_info().rss
 
     def finish(self) -> int:
         """Stop it; how many objects it says it processed."""

@@ -1,6 +1,6 @@
-"""``python -m benchmarks.source CHANNEL SIZE [N]``: publishes frames as it is told.
+"""``python -m benchmarks.source CHANNEL SIZE [N [MODE]]``: publishes frames as it is told.
 
-With N channels, a ``*`` in the name becomes 1…N, and frames go to them in turn.
+With N channels, a ``*`` in the name becomes 1…N, and frames go to them in turn. MODE is pva or shm.
 
 A line ``RATE N`` on standard input publishes N frames at RATE frames/s; the answer is a JSON line
 with the first and the last id and the rate. Ends with its standard input.
@@ -17,23 +17,31 @@ import numpy as np
 import pvaccess as pva
 
 from pvapy_stream.frame import Frame
-from pvapy_stream.pva.ntndarray import ObjectBuilder, set_times
+from pvapy_stream.pva.ntndarray import ObjectBuilder
+from pvapy_stream.settings import ShmSettings
 from pvapy_stream.sim.pacing import Pacer
+from pvapy_stream.sim.ways import WAYS
+from pvapy_stream.transport.modes import make_source_publisher
 
 _N_IMAGES = 50
 
 
 def main() -> None:
     """Serve until standard input ends."""
-    name, size, n_channels = sys.argv[1], int(sys.argv[2]), int([*sys.argv, "1"][3])
-    channels = [name.replace("*", str(number)) for number in range(1, n_channels + 1)]
+    name, size = sys.argv[1], int(sys.argv[2])
+    n_channels, mode = int([*sys.argv, "1"][3]), [*sys.argv, "1", "pva"][4]
+    way = WAYS[mode]
+    build = way.build or ObjectBuilder().build
     rng = np.random.default_rng(1)
-    builder = ObjectBuilder()
     images = rng.integers(0, 256, (_N_IMAGES, size, size), np.uint8)
-    objects = [builder.build(Frame.of(0, image)) for image in images]
+    objects = [build(Frame.of(0, image)) for image in images]
     server = pva.PvaServer()
-    for channel in channels:
-        server.addRecord(channel, objects[0].copy(), None)
+    publishers = [
+        make_source_publisher(mode, ShmSettings(), name.replace("*", str(number)), server)
+        for number in range(1, n_channels + 1)
+    ]
+    for publisher in publishers:
+        publisher.open(way.stamp(objects[0], 0, time.time_ns()))
     server.start()
     stop = threading.Event()
     last_id = 0
@@ -46,11 +54,9 @@ def main() -> None:
         for index in range(n):
             if not pacer.wait(index):
                 break
-            obj = objects[index % _N_IMAGES]
             last_id += 1
-            obj.setInt("uniqueId", last_id)
-            set_times(obj, time.time_ns())
-            server.update(channels[last_id % n_channels], obj)
+            obj = way.stamp(objects[index % _N_IMAGES], last_id, time.time_ns())
+            publishers[last_id % n_channels].publish(obj)
             now = time.perf_counter()
             if not index:
                 start = now
@@ -69,6 +75,8 @@ def main() -> None:
     for worker in workers:
         worker.join(2)
     server.stop()
+    for publisher in publishers:
+        publisher.stop()
 
 
 if __name__ == "__main__":
