@@ -10,9 +10,10 @@ from benchmarks.plots import Curve, Plot
 from benchmarks.run import OURS, PROCESSORS, Consumer, Simulator, Source, channel
 from benchmarks.table import Row
 
+_QUEUE_SIZE = 256  # 65 kB a frame: sockets hold a few MB more than the queue
 _SIZE = 128
 _RATE = 1000.0  # frames/s
-_PAUSES = (0.4, 0.8)  # s
+_PAUSES = (0.2, 0.4)  # s
 _QUEUES = (1, 50, 100, 200, 400, 800)
 _CONSUMERS = (1, 2, 4, 8)
 _WORK = 0.004  # s a frame
@@ -26,7 +27,7 @@ def run(quick: bool) -> list[Row | Plot]:
 def _queues() -> list[Row | Plot]:
     """A consumer over PVA that pauses once, in a stream of 1000 frames/s."""
     curves: list[Curve] = []
-    with Source(_SIZE) as source:
+    with Source(_QUEUE_SIZE) as source:
         for pause in _PAUSES:
             lost = [_lost(source, pause, queue) for queue in _QUEUES]
             curves.append(Curve(f"pause of {pause:g} s", _QUEUES, lost))
@@ -40,7 +41,7 @@ def _queues() -> list[Row | Plot]:
         for curve in curves
         for queue, lost in zip(curve.x, curve.y, strict=True)
     ]
-    title = f"Lost in one pause of a consumer, {_RATE:g} frames/s over PVA"
+    title = f"Lost in one pause of a consumer, 256x256 at {_RATE:g} frames/s over PVA"
     plot = Plot("tuning-queue", title, "server queue size, frames", "frames lost", curves)
     return [*rows, plot]
 

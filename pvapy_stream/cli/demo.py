@@ -45,15 +45,21 @@ _FILE = "patterns.h5"
 _WIDE = 160
 _REFRESH = 0.5  # s
 
-_NEXT = """\
-To look inside, run it with --keep-running and, in another terminal with the same EPICS variables:
+_LOOK = """\
+To look inside while it runs, in another terminal:
+  . {folder}/epics.sh      # EPICS stays on this machine
+  {bin}pvapy-stream dashboard --workflow {folder}/demo.yaml -ic {p}gather
   {pv}pvget {p}workers:status:1
   {pv}pvput {p}workers:control:1 '{{"command": "get_stats"}}'
   {pv}pvput {p}workers:control:1 '{{"command": "pause"}}'     then resume, reload, reset_stats
-  {pv}pvmonitor {p}gather
-  pvapy-stream dashboard -sc '{p}workers:status:*' --ids 1,2
+  {pv}pvmonitor {p}gather"""
+
+_NEXT = """\
+To look inside, run it with --keep-running, which says how.
 Then write a processor of your own:  pvapy-stream new-processor my_processor
-Or change the workflow, and run it:  pvapy-stream workflow run {folder}/demo.yaml
+Or change the workflow, and run it:
+  . {folder}/epics.sh
+  pvapy-stream workflow run {folder}/demo.yaml
 """
 
 
@@ -117,10 +123,18 @@ class Demo:
 
         flow = self._workflow()
         (self._folder / "demo.yaml").write_text(to_yaml(flow))
+        (self._folder / "epics.sh").write_text(
+            "".join(f"export {name}={value}\n" for name, value in _LOOPBACK.items())
+        )
         self._say(
             "Simulator -> mirror -> consumers 1 and 2 -> collector -> writer: nickel diffraction"
             f" patterns at {self._rate:g} frames/s, transposed, compressed, saved."
         )
+        if not self._n_frames:
+            beside = Path(sys.executable).parent
+            pv = f"{beside}/" if (beside / "pvget").exists() else ""
+            names = {"bin": f"{beside}/", "pv": pv, "p": self._prefix, "folder": self._folder}
+            self._say(_LOOK.format(**names))
         project = Project.create_in(self._run, flow)
         try:
             outcome = self._watch(project, stop)
@@ -216,14 +230,7 @@ class Demo:
         for problem in outcome.problems:
             self._say(f"Not all went well: {problem}")
         self._say(f"File, report, ledgers and logs are in {self._folder}")
-        beside = Path(sys.executable).parent
-        self._say(
-            _NEXT.format(
-                pv=f"{beside}/" if (beside / "pvget").exists() else "",
-                p="demo:",
-                folder=self._folder,
-            )
-        )
+        self._say(_NEXT.format(folder=self._folder))
         return 0 if outcome.ok and whole else 1
 
     def _say(self, line: str) -> None:
