@@ -7,14 +7,13 @@ from typing import Any
 import pvaccess as pva
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.pva.lazy import pv_object
-from pvapy_stream.transport.backoff import REMOTE_ERRORS, Attempts
-from pvapy_stream.transport.ports import Publisher, PublisherCounts
+from pvapy_stream.transport.backoff import REMOTE_ERRORS
+from pvapy_stream.transport.remote import RemotePublisher
 
 _PUT_TIMEOUT = 2.0  # s; one attempt
 
 
-class PutPublisher(Publisher):
+class PutPublisher(RemotePublisher):
     """Puts each object to a remote channel, such as the input of a ``pvas`` consumer.
 
     Args:
@@ -23,19 +22,12 @@ class PutPublisher(Publisher):
     """
 
     def __init__(self, channel: str, limit: float) -> None:
-        self.channel = channel
+        super().__init__(channel, f"cannot put to channel {channel}", limit)
         self._pv = pva.Channel(channel)
         self._pv.setTimeout(min(_PUT_TIMEOUT, limit))
-        self._attempts = Attempts(f"cannot put to channel {channel}", limit)
         self._structure: dict[str, Any] | None = None
-        self._published = 0
 
-    def publish(self, obj: Any) -> None:
-        real = pv_object(obj)
-        self._attempts.make(lambda: self._put(real))
-        self._published += 1
-
-    def _put(self, obj: Any) -> None:
+    def _send(self, obj: Any) -> None:
         # A server that has begun anew may have another structure.
         if self._structure is None or not self._pv.isConnected():
             self._check(obj)
@@ -59,12 +51,3 @@ class PutPublisher(Publisher):
                 " getInputPvObjectType must give the structure that is sent"
             )
         self._structure = theirs
-
-    def stop(self) -> None:
-        self._attempts.stop()
-
-    def counts(self) -> PublisherCounts:
-        return PublisherCounts(self._published, self._attempts.errors)
-
-    def reset_counts(self) -> None:
-        self._published = self._attempts.errors = 0
