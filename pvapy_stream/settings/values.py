@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BeforeValidator
 
@@ -88,7 +88,8 @@ def lower(value: Any) -> Any:
 
 PixelType = Literal[
     "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"
-]  # fmt: skip
+]
+PIXEL_TYPES: tuple[str, ...] = get_args(PixelType)  # fmt: skip
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
 # Several names: a sequence, or one text with commas.
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]

@@ -10,19 +10,7 @@ from numpy.typing import NDArray
 
 from pvapy_stream.errors import SourceError
 from pvapy_stream.frame import ColorMode, Frame
-
-PIXEL_TYPES = (
-    "int8",
-    "uint8",
-    "int16",
-    "uint16",
-    "int32",
-    "uint32",
-    "int64",
-    "uint64",
-    "float32",
-    "float64",
-)
+from pvapy_stream.settings.values import PIXEL_TYPES
 
 
 class FrameSource(Protocol):

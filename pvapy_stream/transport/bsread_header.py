@@ -15,23 +15,12 @@ import msgspec
 import numpy as np
 
 from pvapy_stream.errors import BsreadError
+from pvapy_stream.settings.values import PIXEL_TYPES
 from pvapy_stream.transport.bsread_packing import Buffer, Limits, pack_header, unpack_header
 
 MAIN_HEADERS = ("bsr_m-1.1", "bsr_m-1.0")
 DATA_HEADERS = ("bsr_d-1.1", "bsr_d-1.0")
-ELEMENT_TYPES = (
-    "int8",
-    "uint8",
-    "int16",
-    "uint16",
-    "int32",
-    "uint32",
-    "int64",
-    "uint64",
-    "float32",
-    "float64",
-    "bool",
-)
+ELEMENT_TYPES = (*PIXEL_TYPES, "bool")
 STRING = "string"
 COMPRESSIONS = ("none", "lz4", "bitshuffle_lz4")
 
