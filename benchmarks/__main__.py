@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plots import Plot, save
-from benchmarks.table import Row, facts, markdown, show, write
+from benchmarks.table import Row, facts, section, show, write
 
 TOPICS = (
     "build",
@@ -49,7 +49,7 @@ def main() -> int:
         "--write",
         type=Path,
         metavar="FILE",
-        help="put the table of these topics in this Markdown file, and curves in plots/ beside it",
+        help="renew the figures of these topics in this Markdown file, and curves in plots/ beside it",
     )
     options = parser.parse_args()
     unknown = set(options.names) - set(TOPICS)
@@ -58,7 +58,7 @@ def main() -> int:
     # Children inherit how signals stand: an ignored SIGINT (a job of a shell) would not stop them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminate)
-    rows: list[Row] = []
+    sections: dict[str, str] = {}
     plots: list[Plot] = []
     failed = 0
     start = time.monotonic()
@@ -73,14 +73,13 @@ def main() -> int:
             print(f"error: {name}: {type(error).__name__}: {error}", file=sys.stderr)
             continue
         new = [one for one in found if isinstance(one, Row)]
-        rows += new
+        sections[name] = section(name, new, facts(options.quick))
         plots += [one for one in found if isinstance(one, Plot)]
         print(f"\n{name} ({time.monotonic() - began:.0f} s)\n")
         show(new)
     print(f"\n{facts(options.quick)}\nAll in {time.monotonic() - start:.0f} s.")
-    if options.write and not failed:
-        command = " ".join(["python -m benchmarks", *options.names])
-        write(options.write, f"{markdown(rows)}\n\n{facts(options.quick)} Made by `{command}`.")
+    if options.write and sections:
+        write(options.write, sections, TOPICS)
         drawn = save(plots, options.write.parent / "plots") if plots else []
         print(f"Written to {', '.join(map(str, [options.write, *drawn]))}")
     return 1 if failed else 0

@@ -6,13 +6,14 @@ import math
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 START = "<!-- figures: start -->"
 END = "<!-- figures: end -->"
+_HEADING = "## "
 
 _INTRODUCTION = f"""\
 # Benchmarks
@@ -20,7 +21,7 @@ _INTRODUCTION = f"""\
 pvapy's own streaming framework and this package do the same work on the same machine, in turns in
 one run; figures are medians of three rounds (seven for building), but for the search for the
 highest rate, pacing, a late source and memory, which are one run each. Run them with `make bench`,
-and write this page's figures anew with `python -m benchmarks --write docs/benchmarks.md`.
+and write this page's figures anew with `python -m benchmarks [TOPIC…] --write docs/benchmarks.md`.
 
 - **CPU per frame** is the CPU time (user and system, all threads) of the consumer process between
   the first and the last frame, seen from outside, over the frames it processed. It counts only
@@ -30,7 +31,10 @@ and write this page's figures anew with `python -m benchmarks --write docs/bench
   within a quarter of a second after it was published, with a server queue of 1000 frames.
 - **A late source** of ours waits for its client; pvapy's has no such option and starts at once. It
   streams for two seconds and stays for three more; "never" is a consumer that saw none of it.
-- **Ratio** is ours over pvapy's.
+- **A chain** is a source, a consumer and a second consumer, all pass-through. Over PVA the rate is
+  searched as above; over shared memory the source sends as fast as it is let, and all must arrive.
+- **Ratio** is ours over pvapy's. Rows without pvapy's figure have no counterpart there, or compare
+  with something else that is named.
 
 {START}
 {END}
@@ -83,11 +87,11 @@ def show(rows: Sequence[Row]) -> None:
         print(line.rstrip(), flush=True)
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table."""
+def section(topic: str, rows: Sequence[Row], made: str) -> str:
+    """A topic's part of the page: its rows as a Markdown table, and how they were made."""
     lines = ["| " + " | ".join(HEAD) + " |", "|---|--:|--:|---|--:|---|---|"]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
-    return "\n".join(lines)
+    return "\n".join([f"{_HEADING}{topic}", "", *lines, "", made])
 
 
 def facts(quick: bool) -> str:
@@ -100,12 +104,22 @@ def facts(quick: bool) -> str:
     )
 
 
-def write(path: Path, figures: str) -> None:
-    """Put the figures between the marks of a Markdown file, which is made when it is not there."""
+def write(path: Path, sections: Mapping[str, str], order: Sequence[str]) -> None:
+    """Put sections between the marks of a Markdown file, in the place of older ones.
+
+    Args:
+        path: the file, which is made when it is not there.
+        sections: what is new, by topic.
+        order: of all topics.
+    """
     text = path.read_text(encoding="utf-8") if path.exists() else _INTRODUCTION
     head, start, rest = text.partition(START)
-    _, end, tail = rest.partition(END)
+    figures, end, tail = rest.partition(END)
     if not start or not end:
         raise ValueError(f"{path} lacks the lines {START} and {END}; add them to it")
+    older = (_HEADING + part.strip() for part in figures.split(_HEADING)[1:])
+    kept = {part.partition("\n")[0].removeprefix(_HEADING): part for part in older}
+    kept |= sections
+    body = "\n\n".join(kept[topic] for topic in order if topic in kept)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{head}{START}\n{figures}\n{END}{tail}", encoding="utf-8")
+    path.write_text(f"{head}{START}\n\n{body}\n\n{END}{tail}", encoding="utf-8")
