@@ -49,7 +49,7 @@ def main() -> int:
         "--write",
         type=Path,
         metavar="FILE",
-        help="renew the figures of these topics in this Markdown file, and curves in plots/ beside it",
+        help="renew the figures in this Markdown file, and curves in plots/ beside it",
     )
     options = parser.parse_args()
     unknown = set(options.names) - set(TOPICS)
