@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,23 +85,38 @@ def run(settings: WriterSettings) -> int:
     configure_logging(settings)
     writer = Writer(settings)
     server = WebThread(build_app(writer, token), settings.rest_host, settings.rest_port)
-    server.start()
     display = Display(settings.report_period)
-    systemd.notify("READY=1")
-    display.say(f"Writer of {settings.stream}: {server.address}")
 
     def collect() -> Iterable[Metric]:
         return writer_metrics(settings.stream, (one.progress() for one in writer.acquisitions))
 
-    try:
-        with served(settings, collect):
-            run_until_signal(lambda stop: _follow(writer, stop, display.show))
-    finally:
+    def end() -> None:
         writer.close()
         display.show(writer.acquisitions)
         display.close()
-        server.stop()
+
+    with ExitStack() as ends:
+        ends.enter_context(served(settings, collect))
+        ends.enter_context(_status_channel(writer))
+        server.start()
+        ends.callback(server.stop)
+        # First of all, so that the last status is that of closed files.
+        ends.callback(end)
+        systemd.notify("READY=1")
+        display.say(f"Writer of {settings.stream}: {server.address}")
+        run_until_signal(lambda stop: _follow(writer, stop, display.show))
     return _outcome(writer)
+
+
+def _status_channel(writer: Writer) -> AbstractContextManager[None]:
+    name = writer.settings.status_channel
+    if not name:
+        return nullcontext()
+    # Imported late: without it, bsread streams need no EPICS.
+    from pvapy_stream.daq.status_channel import shown_on
+    from pvapy_stream.daq.writer_channel import STATUS_FIELDS, writer_stats
+
+    return shown_on(name, "writerId", STATUS_FIELDS, lambda: writer_stats(writer))
 
 
 def _follow(writer: Writer, stop: threading.Event, show: Callable[..., None]) -> None:

@@ -6,8 +6,8 @@ import argparse
 import logging
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 from pvapy_stream.cli.options import parse, settings_parser
@@ -72,14 +72,14 @@ def _run(buffer: Buffer, stop: threading.Event) -> None:
     settings = buffer.settings
     with ExitStack() as outputs:
         rest = "" if settings.no_rest else _serve_status(buffer, outputs)
-        each_second = _status_channel(buffer, outputs) if settings.status_channel else None
+        outputs.enter_context(_status_channel(buffer))
         sys.stdout.write(
             f"buffering {settings.stream}; output {buffer.output.address}; ranges"
             f" {buffer.server.address}{f'; status {rest}' if rest else ''}\n"
         )
         sys.stdout.flush()
         systemd.notify("READY=1")
-        buffer.run(stop, each_second)
+        buffer.run(stop)
         systemd.notify("STOPPING=1")
     _say_the_end(buffer)
 
@@ -101,13 +101,20 @@ def _serve_status(buffer: Buffer, outputs: ExitStack) -> str:
     return f"{web.address}/status"
 
 
-def _status_channel(buffer: Buffer, outputs: ExitStack) -> Callable[[], None]:
-    from pvapy_stream.daq.buffer_channel import BufferChannel
+def _status_channel(buffer: Buffer) -> AbstractContextManager[None]:
+    if not buffer.settings.status_channel:
+        return nullcontext()
+    # Imported late: without it, bsread streams need no EPICS.
+    from pvapy_stream.daq.buffer_channel import STATUS_FIELDS, buffer_stats
+    from pvapy_stream.daq.status_channel import shown_on
 
-    channel = BufferChannel(str(buffer.settings.status_channel))
-    outputs.callback(channel.stop)
-    channel.publish(buffer.status())
-    return lambda: channel.publish(buffer.status())
+    return shown_on(
+        buffer.settings.status_channel,
+        "bufferId",
+        STATUS_FIELDS,
+        lambda: buffer_stats(buffer.status()),
+        last=lambda: {**buffer_stats(buffer.status()), "state": "stopped"},
+    )
 
 
 def _say_the_end(buffer: Buffer) -> None:

@@ -29,10 +29,7 @@ _COLUMNS = (
     "stage", "state", "rate/s", "received", "processed", "published", "queued", "missed",
     "rejected", "errors", "latency 90 %", "last id", "message",
 )  # fmt: skip
-_STYLES = {
-    "running": "green", "stopped": "cyan", "failed": "bold red", "gone": "bold red",
-    "absent": "yellow", "disconnected": "yellow", "waiting": "yellow", "paused": "magenta",
-}  # fmt: skip
+_STYLES = {"good": "green", "over": "cyan", "bad": "bold red", "warn": "yellow"}
 _FIRST_LOOK = 2.0  # s
 _WIDE = 200
 
@@ -97,7 +94,7 @@ def stage_table(views: Iterable[StageView]) -> Table:
     for view in views:
         table.add_row(
             Text(view.channel),
-            Text(view.state, _STYLES.get(view.state, "")),
+            Text(view.state, _STYLES.get(view.tone, "")),
             *_counts([view]),
             _duration(view.latency.get("p90")),
             str(view.last_id),

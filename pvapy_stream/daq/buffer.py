@@ -126,7 +126,7 @@ class Buffer:
         """Give everything back."""
         self._undo.close()
 
-    def run(self, stop: threading.Event, each_second: Callable[[], None] | None = None) -> None:
+    def run(self, stop: threading.Event) -> None:
         """Buffer until `stop` is set or the runtime is over.
 
         Raises:
@@ -151,8 +151,6 @@ class Buffer:
             if self._clock() - self._rate_since >= _RATE_PERIOD:
                 self._count_rates()
                 self._keep_ledger()
-                if each_second is not None:
-                    each_second()
         self._write_ledger()
 
     def _keep_ledger(self) -> None:

@@ -1,4 +1,4 @@
-"""The status of a buffer as a PVA channel."""
+"""How a buffer does, as its status channel shows it."""
 
 from __future__ import annotations
 
@@ -7,65 +7,57 @@ from typing import Any
 import pvaccess as pva
 
 from pvapy_stream.daq.buffer_status import BufferStatus
+from pvapy_stream.daq.status_channel import channel_of
+from pvapy_stream.hpc.status import Stats
 
-_STRUCTURE: dict[str, Any] = {
-    "status": pva.STRING,
-    "source": pva.STRING,
-    "output": pva.STRING,
-    "ranges": pva.STRING,
-    "lastError": pva.STRING,
-    "received": pva.ULONG,
-    "receivedRate": pva.DOUBLE,
-    "byteRate": pva.DOUBLE,
-    "malformed": pva.ULONG,
-    "commands": pva.ULONG,
-    "sourceLost": pva.ULONG,
-    "channels": pva.ULONG,
-    "messages": pva.ULONG,
-    "inMemory": pva.ULONG,
-    "memory": pva.ULONG,
-    "onDisk": pva.ULONG,
-    "fill": pva.DOUBLE,
-    "seconds": pva.DOUBLE,
-    "oldest": pva.LONG,
-    "newest": pva.LONG,
-    "dropped": pva.ULONG,
-    "outputSent": pva.ULONG,
-    "outputLost": pva.ULONG,
-    "outputPending": pva.ULONG,
-    "readers": pva.ULONG,
-    "readerSent": pva.ULONG,
-    "readerErrors": pva.ULONG,
-    "silent": pva.DOUBLE,
-}
+# Fields that a buffer's status channel has beside those of all programs.
+STATUS_FIELDS: dict[str, Any] = {
+    **dict.fromkeys(("source", "output", "ranges"), pva.STRING),
+    **dict.fromkeys(
+        (
+            "received", "malformed", "commands", "sourceLost", "channels", "messages", "inMemory",
+            "memory", "onDisk", "dropped", "outputSent", "outputLost", "outputPending", "readers",
+            "readerSent", "readerErrors",
+        ),
+        pva.ULONG,
+    ),
+    **dict.fromkeys(("receivedRate", "byteRate", "fill", "seconds", "silent"), pva.DOUBLE),
+    **dict.fromkeys(("oldest", "newest"), pva.LONG),
+}  # fmt: skip
 _NOTHING = -1  # pulse ids and times that are not there
 
 
-class BufferChannel:
-    """Hosts the status channel.
-
-    Args:
-        name: its name.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._server = pva.PvaServer()
-        self._server.addRecord(name, pva.PvObject(_STRUCTURE), None)
-        self._server.start()
-
-    def publish(self, status: BufferStatus) -> None:
-        """Show how the buffer does."""
-        values = {
-            _camel(name): _NOTHING if value is None else value
-            for name, value in status.to_dict().items()
-        }
-        self._server.update(self._name, pva.PvObject(_STRUCTURE, values))
-
-    def stop(self) -> None:
-        """Take the channel away."""
-        self._server.removeRecord(self._name)
-        self._server.stop()
+def buffer_stats(status: BufferStatus) -> Stats:
+    """All that the status channel of a buffer shows."""
+    named = {_camel(k): _NOTHING if v is None else v for k, v in status.to_dict().items()}
+    return {
+        **{name: named[name] for name in STATUS_FIELDS},
+        "state": status.status,
+        "message": status.last_error,
+        "inputChannel": channel_of(status.source),
+        # Readers of ranges know it by the first, those who pull by the second.
+        "outputChannel": f"{status.ranges},{status.output}",
+        "objectId": named["newest"],
+        "receiverStats": {
+            "nReceived": status.received,
+            "receivedRate": status.received_rate,
+            "nErrors": status.malformed,
+        },
+        # What the limits let go is no loss: that is a buffer's work.
+        "processorStats": {
+            "nProcessed": status.received,
+            "processedRate": status.received_rate,
+            "nMissed": status.source_lost,
+            "lastObjectId": named["newest"],
+        },
+        "publisherStats": {
+            "nPublished": status.output_sent + status.reader_sent,
+            "nErrors": status.reader_errors,
+            "nRejected": status.output_lost,
+        },
+        # Where nobody pulls, nobody waits.
+        "queueStats": {"nQueued": status.output_pending if status.output_sent else 0},
+    }
 
 
 def _camel(name: str) -> str:

@@ -13,12 +13,11 @@ from typing import Any
 
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.monitor.channels import ChannelFinder
-from pvapy_stream.monitor.statuses import read_counts, read_facts
+from pvapy_stream.monitor.statuses import Tone, read_counts, read_facts, tone_of
 from pvapy_stream.transport.pva import MonitorReceiver
 
 ABSENT = "absent"
 GONE = "gone"
-ENDED = ("stopped", "failed", GONE)
 
 _TICK = 0.5  # s
 _GOING = 1.0  # s
@@ -36,10 +35,10 @@ class StageView:
     Attributes:
         channel: its status channel.
         state: absent (never seen), gone, or what the stage says.
-        kind: consumer, collector, or "" when it is not known.
+        kind: consumer, collector, buffer, writer, or "" when it is not known.
         id: number of the stage.
-        inputs: channels it receives from.
-        output: channel it publishes on; "" for none.
+        inputs: channels it receives from, or addresses of streams.
+        outputs: those it publishes on.
         control: channel that takes its commands; "" for none.
         counts: received, processed, published, missed, rejected, errors, overruns, queued.
         rates: the same but the queue, 1/s, between its last two statuses.
@@ -56,7 +55,7 @@ class StageView:
     kind: str = ""
     id: int = 0
     inputs: tuple[str, ...] = ()
-    output: str = ""
+    outputs: tuple[str, ...] = ()
     control: str = ""
     counts: Mapping[str, float] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
@@ -73,13 +72,28 @@ class StageView:
         return self.state not in (ABSENT, GONE)
 
     @property
+    def tone(self) -> Tone:
+        """What its state means, in a word that all programs share."""
+        return tone_of(self.state)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it said that it has ended, well or not."""
+        return self.connected and _is_end(self.state)
+
+    @property
     def label(self) -> str:
         """A short name."""
         return f"{self.kind} {self.id}" if self.kind else self.channel
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {**asdict(self), "label": self.label, "connected": self.connected}
+        words = {"label": self.label, "connected": self.connected, "tone": self.tone}
+        return {**asdict(self), **words}
+
+
+def _is_end(state: str) -> bool:
+    return tone_of(state) in ("bad", "over")
 
 
 def labels(views: Sequence[StageView]) -> list[str]:
@@ -94,7 +108,7 @@ def labels(views: Sequence[StageView]) -> list[str]:
 def last_in_chain(views: Sequence[StageView]) -> list[StageView]:
     """Stages whose output no other of them takes: what they do is what comes out of the chain."""
     taken = {name for view in views for name in view.inputs}
-    return [view for view in views if view.output not in taken]
+    return [view for view in views if not taken.intersection(view.outputs)]
 
 
 class RateMeter:
@@ -155,7 +169,7 @@ class _Stage:
     @property
     def is_going(self) -> bool:
         """Whether the stage has ended and its channel is still there."""
-        return self.receiver.connected and self._status.get("state") in ENDED
+        return self.receiver.connected and _is_end(self._status.get("state", ""))
 
     def view(self) -> StageView:
         now = time.monotonic()
@@ -166,7 +180,7 @@ class _Stage:
             return StageView(self.channel, ABSENT, age=age, silence=silence)
         facts = read_facts(status)
         state = facts.pop("state")
-        ended = state in ENDED
+        ended = _is_end(state)
         if not self.receiver.connected and not ended:
             state, ended = GONE, True
         if ended:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
+
+Tone = Literal["good", "warn", "bad", "over", ""]
+
+# What the state of a program means for who looks at it.
+_TONES: dict[Tone, tuple[str, ...]] = {
+    "bad": ("failed", "error", "gone"),
+    "warn": ("absent", "disconnected", "silent", "paused", "waiting", "draining"),
+    "good": ("running", "receiving", "armed", "writing", "finishing"),
+    "over": ("stopped", "done"),
+}
+_TONE_OF: dict[str, Tone] = {state: tone for tone, states in _TONES.items() for state in states}
+_KINDS = ("consumer", "collector", "buffer", "writer")
 
 
-def _is_buffer(status: Mapping[str, Any]) -> bool:
-    return "outputSent" in status and "sourceLost" in status
+def tone_of(state: str) -> Tone:
+    """Whether a state is good, bad, one to look at (warn), an end that was meant, or none of it."""
+    return _TONE_OF.get(state, "")
 
 
 def read_counts(status: Mapping[str, Any]) -> dict[str, float]:
-    """Counts in a status of a consumer, a collector or a buffer, ours or the incumbent's."""
-    if _is_buffer(status):
-        return {
-            "received": status["received"],
-            "processed": status["received"],
-            "published": status["outputSent"],
-            "missed": status["sourceLost"],
-            # A buffer lets go what is old: that is its work, and no loss.
-            "rejected": 0,
-            "errors": status["malformed"] + status["readerErrors"],
-            "overruns": status["outputLost"],
-            "queued": status["outputPending"],
-        }
+    """Counts in a status of a stage, a buffer or a writer, ours or the incumbent's."""
     receivers = [status.get("receiverStats", {})] + [
         value.get("receiverStats", {})
         for name, value in status.items()
@@ -55,17 +56,7 @@ def read_counts(status: Mapping[str, Any]) -> dict[str, float]:
 
 def read_facts(status: Mapping[str, Any]) -> dict[str, Any]:
     """State, kind, id, channels, latency, last id, message and the processor's statistics."""
-    if _is_buffer(status):
-        return {
-            "state": status["status"],
-            "kind": "buffer",
-            "id": 1,
-            "inputs": (status["source"],),
-            "output": status["output"],
-            "last_id": status["newest"],
-            "message": status["lastError"],
-        }
-    kind = next((k for k in ("consumer", "collector") if f"{k}Id" in status), "")
+    kind = next((k for k in _KINDS if f"{k}Id" in status), "")
     producers = [
         value.get("channel", "")
         for name, value in status.items()
@@ -77,7 +68,7 @@ def read_facts(status: Mapping[str, Any]) -> dict[str, Any]:
         "kind": kind,
         "id": int(status.get(f"{kind}Id", 0)),
         "inputs": tuple(filter(None, producers or [status.get("inputChannel", "")])),
-        "output": status.get("outputChannel", ""),
+        "outputs": tuple(filter(None, status.get("outputChannel", "").split(","))),
         "control": status.get("controlChannel", ""),
         "latency": (
             {name: latency[name] for name in ("p50", "p90", "p99", "max")}

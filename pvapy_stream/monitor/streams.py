@@ -59,11 +59,11 @@ class StreamsMonitor(SamplingMonitor):
         return [sample for view in self.watch.views() for sample in self._of(view, now)]
 
     def _of(self, view: StageView, now: float) -> list[Sample]:
-        ended_well = view.state == "stopped"
+        ended_well = view.tone == "over"
         values: dict[str, tuple[float, str]] = {
             # A stage that was stopped on purpose is no trouble.
             "connected": (float(view.connected or ended_well), ""),
-            "failed": (float(view.state == "failed"), ""),
+            "failed": (float(view.connected and view.tone == "bad"), ""),
         }
         if view.counts:
             meter = self._meters.setdefault(view.channel, RateMeter())

@@ -105,6 +105,28 @@ def collector_status_type(
     }
 
 
+def program_status_type(id_field: str, own: dict[str, Any]) -> dict[str, Any]:
+    """Structure of the status channel of a program that is no stage, such as a buffer.
+
+    What it shares with consumers has their names, so that whoever reads one reads the other.
+
+    Args:
+        id_field: bufferId or writerId.
+        own: what it has besides.
+    """
+    return {
+        id_field: pva.UINT,
+        "inputChannel": pva.STRING,
+        **_COMMON,
+        "receiverStats": RECEIVER,
+        "publisherStats": PUBLISHER,
+        "queueStats": QUEUE,
+        "processorStats": PROCESSOR,
+        "latencyStats": LATENCY,
+        **own,
+    }
+
+
 def _last(user_types: dict[str, Any], n_metadata: int) -> dict[str, Any]:
     metadata = {
         f"metadataStats_{number}": {"channel": pva.STRING, "queueStats": QUEUE}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from pvapy_stream.settings.base import Settings, opt
 from pvapy_stream.settings.common import LoggingSettings, MetricsSettings
@@ -76,6 +76,9 @@ class WriterSettings(LoggingSettings, MetricsSettings):
             " environment"
         ),
     )
+    status_channel: Annotated[
+        str | None, opt("-sc --status-channel", "Reporting", metavar="NAME")
+    ] = Field(None, description="PVA channel that shows the status")
     report_period: Annotated[float, opt("-rp --report-period", "Reporting", "s", metavar="T")] = (
         Field(10.0, ge=0, description="how often progress is shown where there is no terminal")
     )
@@ -88,6 +91,12 @@ class WriterSettings(LoggingSettings, MetricsSettings):
             " given"
         ),
     )
+
+    @model_validator(mode="after")
+    def _status_is_no_stream(self) -> WriterSettings:
+        if self.status_channel and self.stream == f"pva://{self.status_channel}":
+            raise ValueError("--status-channel: the stream itself has this name")
+        return self
 
 
 class WriterClientSettings(Settings):

@@ -171,7 +171,11 @@ class LiveBoard:
         given = self._settings.image_channels
         views = self.views.values()
         return list(given) or unique(
-            name for view in views for name in (*view.inputs, view.output) if name
+            name
+            for view in views
+            for name in (*view.inputs, *view.outputs)
+            # An address of a stream is no channel.
+            if "://" not in name
         )
 
     def picture(self, channel: str, colormap: str, log: bool) -> bytes:

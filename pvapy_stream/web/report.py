@@ -105,7 +105,7 @@ class ReportMonitor(Monitor):
         for monitor in self._monitors:
             monitor.step()
         views = self._watch.views()
-        ended = bool(views) and all(view.state in ("stopped", "failed") for view in views)
+        ended = bool(views) and all(view.ended for view in views)
         try:
             self.write("FINISHED" if ended else "RUNNING")
         except PvapyStreamError as error:

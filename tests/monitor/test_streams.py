@@ -129,9 +129,9 @@ def test_rates() -> None:
 
 def test_names_and_the_end_of_a_chain() -> None:
     views = [
-        StageView("s:status:1", "running", "consumer", 1, ("image",), "part:1"),
-        StageView("s:status:2", "running", "consumer", 2, ("image",), "part:2"),
-        StageView("c", "running", "collector", 1, ("part:1", "part:2"), "all"),
+        StageView("s:status:1", "running", "consumer", 1, ("image",), ("part:1",)),
+        StageView("s:status:2", "running", "consumer", 2, ("image",), ("part:2",)),
+        StageView("c", "running", "collector", 1, ("part:1", "part:2"), ("all",)),
         StageView("w", "running", "consumer", 1, ("all",)),
         StageView("x", "absent"),
     ]
@@ -185,7 +185,7 @@ def test_a_consumer_that_loses_falls_silent_and_dies(
     steps_until(f"ALARM: {status}: missed_rate > 0")
     seen = view()
     assert (seen.kind, seen.id, seen.state, seen.label) == ("consumer", 1, "running", "consumer 1")
-    assert (seen.inputs, seen.output) == ((source.channel,), f"{prefix}out")
+    assert (seen.inputs, seen.outputs) == ((source.channel,), (f"{prefix}out",))
     assert seen.control == f"{prefix}control"
     assert seen.counts["processed"] == 15
     assert seen.counts["missed"] == 4
@@ -230,7 +230,7 @@ def test_a_buffer(prefix: str, commands: Commands) -> None:
         assert (view.label, view.state) == ("buffer 1", "waiting")
         assert view.inputs == (f"tcp://127.0.0.1:{source}",)
         assert view.counts["received"] == view.counts["missed"] == 0
-        assert view.output.endswith(str(output))
+        assert view.outputs[1].endswith(str(output))
     finally:
         watch.stop()
 

@@ -29,9 +29,9 @@ const Chain = (() => {
       const parts = members.length > MANY && members[0].inputs.length ? [members] : members.map((one) => [one]);
       for (const part of parts) {
         nodes.push({
-          stages: part, inputs: part[0].inputs, outputs: part.map((one) => one.output).filter(Boolean),
+          stages: part, inputs: part[0].inputs, outputs: part.flatMap((one) => one.outputs),
           label: part.length > 1 ? `${part.length} ${part[0].kind || "stage"}s` : part[0].label,
-          state: worst(part), rate: sum(part, (one) => one.rates.processed),
+          state: worst(part).state, tone: worst(part).tone, rate: sum(part, (one) => one.rates.processed),
           received: sum(part, (one) => one.rates.received), queued: sum(part, (one) => one.counts.queued),
         });
       }
@@ -41,15 +41,9 @@ const Chain = (() => {
     return [...sources.map((name) => ({ source: name, inputs: [], outputs: [name], label: name })), ...nodes];
   }
 
-  const ORDER = ["failed", "gone", "absent", "disconnected", "paused", "waiting", "draining", "starting", "running", "stopped"];
+  const TONES = ["bad", "warn", "", "good", "over"];
   function worst(stages) {
-    return stages.map((one) => one.state).sort((a, b) => ORDER.indexOf(a) - ORDER.indexOf(b))[0];
-  }
-
-  function tone(state) {
-    if (["failed", "gone"].includes(state)) return "bad";
-    if (["absent", "disconnected", "paused", "waiting"].includes(state)) return "warn";
-    return state === "running" ? "running" : "";
+    return stages.reduce((a, b) => (TONES.indexOf(b.tone) < TONES.indexOf(a.tone) ? b : a));
   }
 
   function edgesOf(nodes) {
@@ -116,7 +110,7 @@ const Chain = (() => {
   }
 
   function drawNode(svg, node) {
-    const group = element("g", { class: node.source ? "" : tone(node.state) }, svg);
+    const group = element("g", { class: node.source ? "" : node.tone }, svg);
     element("title", {}, group, node.source || node.stages.map((one) => `${one.channel}: ${one.state}`).join("\n"));
     const box = { x: node.x, y: node.y, width: WIDTH, height: HEIGHT, rx: node.source ? HEIGHT / 2 : 10 };
     element("rect", { ...box, class: node.source ? "box" : "stage" }, group);

@@ -25,7 +25,7 @@ function tiles(news) {
   // An object is counted once, at the end of the chain.
   const out = (kind, name) => stages.reduce((sum, one) => sum + (news.out.includes(one.channel) ? one[kind][name] || 0 : 0), 0);
   const latency = Math.max(...stages.map((one) => one.latency.p90 ?? -1));
-  const running = stages.filter((one) => one.state === "running").length;
+  const running = stages.filter((one) => one.tone === "good").length;
   const shown = [
     ["Stages running", `${running} of ${stages.length}`, false],
     ["Rate", `${number(out("rates", "processed"))} /s`, false],
@@ -87,7 +87,7 @@ function makeRow(channel) {
     name.textContent = one.label;
     message.textContent = one.message;
     state.textContent = one.state;
-    state.className = `chip ${one.state}`;
+    state.className = `chip ${one.tone}`;
     rate.textContent = `${number(one.rates.processed)}/s`;
     COLUMNS.forEach((column, n) => {
       counts[n].textContent = whole(one.counts[column]);
