@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import Ledger, union
+from pvapy_stream.ledger import Ledger, merged, union, wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,40 +179,15 @@ def _merge_incarnations(ledgers: Iterable[Ledger]) -> tuple[StageAccount, ...]:
 
 
 def _account(same: Sequence[Ledger]) -> StageAccount:
-    def every(read: Callable[[Ledger], IdSet]) -> IdSet:
-        return union(map(read, same))
-
-    def by_reason(read: Callable[[Ledger], dict[str, IdSet]]) -> dict[str, IdSet]:
-        reasons = _in_order(reason for one in same for reason in read(one))
-        return {name: union(read(one).get(name, IdSet()) for one in same) for name in reasons}
-
-    first = same[0]
-    received = every(lambda one: one.received)
-    merged = Ledger(
-        first.stage,
-        first.stage_id,
-        first.input_channel,
-        first.output_channel,
-        first.group,
-        first.client_set,
-        received=received,
-        processed=every(lambda one: one.processed),
-        skipped=every(lambda one: one.skipped),
-        left=every(lambda one: one.left),
-        # What one incarnation missed, another may have received.
-        missed=every(lambda one: one.missed) - received,
-        published=every(lambda one: one.published),
-        rejected=by_reason(lambda one: one.rejected),
-        failed=by_reason(lambda one: one.failed),
-        went_back=sum(one.went_back for one in same),
-        anonymous=sum(one.anonymous for one in same),
-    )
-    fates = {f"rejected ({policy})": ids for policy, ids in merged.rejected.items()}
-    fates |= {f"failed ({error})": ids for error, ids in merged.failed.items()}
-    fates["left at stop"] = merged.left
-    dropped = {fate: ids - merged.processed for fate, ids in fates.items()}
+    whole = merged(same)
+    # What one incarnation missed, another may have received.
+    whole.missed = whole.missed - whole.received
+    fates = {f"rejected ({policy})": ids for policy, ids in whole.rejected.items()}
+    fates |= {f"failed ({error})": ids for error, ids in whole.failed.items()}
+    fates["left at stop"] = whole.left
+    dropped = {fate: ids - whole.processed for fate, ids in fates.items()}
     return StageAccount(
-        merged, merged.without_fate(), {fate: ids for fate, ids in dropped.items() if ids}
+        whole, whole.without_fate(), {fate: ids for fate, ids in dropped.items() if ids}
     )
 
 
@@ -240,7 +215,9 @@ def _audit_channel(channel: str, stages: Sequence[StageAccount]) -> ChannelAudit
 
 
 def _audit_subscriber(published: IdSet, members: Sequence[StageAccount]) -> SubscriberAudit:
-    lost = published - union(member.ledger.received for member in members)
+    asked = wanted([member.ledger for member in members])
+    expected = published if asked is None else published & asked
+    lost = expected - union(member.ledger.received for member in members)
     skipped = union(member.ledger.skipped for member in members)
     processed = union(member.ledger.processed for member in members)
     names = ", ".join(member.name for member in members)

@@ -44,6 +44,7 @@ class Ledger:
         published: ids that went out.
         went_back: how often an id was not larger than the one before: a repeat, or a source that
             started again.
+        asked: ids it wanted, when it takes only a range of what its source has; None for all.
         anonymous: how many objects came whose structure has no id; none of the sets has them.
     """
 
@@ -63,6 +64,7 @@ class Ledger:
     failed: dict[str, IdSet] = field(default_factory=dict)
     went_back: int = 0
     anonymous: int = 0
+    asked: IdSet | None = None
 
     def reject(self, policy: str, value: int) -> None:
         """An id was dropped under a named policy."""
@@ -107,6 +109,8 @@ class Ledger:
             ledger = cls(**values)
             for name in _SETS:
                 setattr(ledger, name, IdSet.from_list(getattr(ledger, name)))
+            if values.get("asked") is not None:
+                ledger.asked = IdSet.from_list(values["asked"])
             for name in _BY_REASON:
                 setattr(
                     ledger,
@@ -135,6 +139,12 @@ def union(sets: Iterable[IdSet]) -> IdSet:
     return IdSet.of_ranges(gathered.ranges())
 
 
+def wanted(ledgers: Sequence[Ledger]) -> IdSet | None:
+    """What stages asked for together; None when one of them wants all."""
+    asked = [one.asked for one in ledgers]
+    return None if None in asked else union(ids for ids in asked if ids is not None)
+
+
 def merged(ledgers: Sequence[Ledger]) -> Ledger:
     """One ledger of a stage that has several: an id has every fate it met in any of them."""
     total = Ledger.from_dict(ledgers[0].to_dict())
@@ -146,6 +156,7 @@ def merged(ledgers: Sequence[Ledger]) -> Ledger:
                 getattr(total, name).setdefault(reason, IdSet()).update(ids)
         total.went_back += ledger.went_back
         total.anonymous += ledger.anonymous
+        total.asked = wanted([total, ledger])
     return total
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pvapy_stream.cli.options import parse, settings_parser
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import BsreadSimSettings
 from pvapy_stream.signals import run_until_signal
+
+if TYPE_CHECKING:
+    from pvapy_stream.sim.gate import Gate
 
 _EPILOG = """\
 examples:
@@ -38,8 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: run(settings))
 
 
-def run(settings: BsreadSimSettings) -> int:
+def run(settings: BsreadSimSettings, gate: Gate | None = None) -> int:
     """Send until the end, or until a signal comes.
+
+    Args:
+        settings: what to send.
+        gate: says when to begin, in a workflow.
 
     Raises:
         PvapyStreamError: the address cannot be bound, channels that cannot be, or a ledger that
@@ -51,7 +59,7 @@ def run(settings: BsreadSimSettings) -> int:
     configure_logging(settings)
     simulator = BsreadSimulator(settings)
     _say(f"sending {len(settings.all_channels)} channels on {simulator.address}")
-    code = run_until_signal(simulator.run)
+    code = run_until_signal(lambda stop: simulator.run(stop, gate))
     counts = simulator.summary()
     _say(
         f"{counts['pulses']} pulses, {counts['sent']} messages sent, {counts['not taken']} not"

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from pvapy_stream.cli.options import parse, settings_parser
 from pvapy_stream.cli.runner import exit_code
-from pvapy_stream.errors import SettingsError
+from pvapy_stream.errors import LedgerError, SettingsError
+from pvapy_stream.ledger import write_ledgers
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.plugins import require
 from pvapy_stream.settings import WriterSettings
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 TOKEN_VARIABLE = "PVAPY_STREAM_TOKEN"  # noqa: S105 - the variable's name
 
 _TICK = 0.1  # s
+_LEDGER_PERIOD = 0.5  # s; what a killed writer may lose of its account
 _SHOWN_EVERY = 0.5  # s, on a terminal
 _FAREWELL = 0.3  # s; for the reply to the request that ends the program
 
@@ -38,6 +40,7 @@ examples:
     "general/user": "p12345", "general/process": "scan", "general/instrument": "mine"}'
   curl -X PUT http://127.0.0.1:8888/start_pulse_id/100
   curl -X PUT http://127.0.0.1:8888/stop_pulse_id/200
+  pvapy-stream writer buffer://127.0.0.1:8083 run_1.h5 -1 0 --start 100 --stop-pulse-id 200
   pvapy-stream writer pva://13SIM1:Pva1:Image scan.h5 -1 8888 --layout nexus
   pvapy-stream writer buffer://127.0.0.1:8083 /data/run -1 8888 --service --parallel 4
 The file is called OUTPUT_FILE.part until it is closed; what a killed writer leaves is completed by
@@ -74,6 +77,7 @@ def run(settings: WriterSettings) -> int:
     # Imported late: --help and wrong options need none of it.
     from pvapy_stream import systemd
     from pvapy_stream.cli.writer_display import Display
+    from pvapy_stream.daq.plan import Plan
     from pvapy_stream.daq.rest import build_app
     from pvapy_stream.daq.web import WebThread
     from pvapy_stream.daq.writer import Writer
@@ -86,9 +90,14 @@ def run(settings: WriterSettings) -> int:
     writer = Writer(settings)
     server = WebThread(build_app(writer, token), settings.rest_host, settings.rest_port)
     display = Display(settings.report_period)
+    account, plan = _Account(writer), Plan(writer)
 
     def collect() -> Iterable[Metric]:
         return writer_metrics(settings.stream, (one.progress() for one in writer.acquisitions))
+
+    def look() -> None:
+        plan.look()
+        account.keep()
 
     def end() -> None:
         writer.close()
@@ -102,9 +111,11 @@ def run(settings: WriterSettings) -> int:
         ends.callback(server.stop)
         # First of all, so that the last status is that of closed files.
         ends.callback(end)
+        plan.begin()
         systemd.notify("READY=1")
         display.say(f"Writer of {settings.stream}: {server.address}")
-        run_until_signal(lambda stop: _follow(writer, stop, display.show))
+        run_until_signal(lambda stop: _follow(writer, stop, display.show, look))
+    account.write()
     return _outcome(writer)
 
 
@@ -119,10 +130,48 @@ def _status_channel(writer: Writer) -> AbstractContextManager[None]:
     return shown_on(name, "writerId", STATUS_FIELDS, lambda: writer_stats(writer))
 
 
-def _follow(writer: Writer, stop: threading.Event, show: Callable[..., None]) -> None:
+class _Account:
+    """Keeps the ledger file of a writer."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._written_at = float("-inf")
+        self._failed = False
+
+    def keep(self) -> None:
+        """Write what a killed writer leaves; a full disk does not end the writer."""
+        now = time.monotonic()
+        if now - self._written_at < _LEDGER_PERIOD:
+            return
+        self._written_at = now
+        try:
+            self.write()
+        except LedgerError as error:
+            if not self._failed:
+                _log.error("%s", error)
+            self._failed = True
+
+    def write(self) -> None:
+        """Write it.
+
+        Raises:
+            LedgerError: it cannot be written.
+        """
+        if self._writer.settings.ledger:
+            write_ledgers(self._writer.settings.ledger, self._writer.ledgers())
+
+
+def _follow(
+    writer: Writer,
+    stop: threading.Event,
+    show: Callable[..., None],
+    look: Callable[[], None],
+) -> None:
     """Show how it goes until it is over, and for a little longer."""
     shown_at = 0.0
+    look()
     while not stop.wait(_TICK):
+        look()
         now = time.monotonic()
         if now - shown_at > _SHOWN_EVERY:
             shown_at = now

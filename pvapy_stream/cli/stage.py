@@ -22,7 +22,7 @@ import msgspec
 from pvapy_stream import settings as models
 from pvapy_stream.cli.main import COMMANDS
 from pvapy_stream.cli.runner import exit_code
-from pvapy_stream.settings import SimulatorSettings
+from pvapy_stream.settings import BsreadSimSettings, SimulatorSettings
 
 _READY, _DONE = "ready", "done"
 _END_LIMIT = 60.0  # s; from the word stop, or the end of the input, to our end
@@ -47,6 +47,8 @@ def _run(order: dict[str, Any], orders: Orders) -> int:
     settings = getattr(models, order["settings_class"]).of(**order["settings"])
     if isinstance(settings, SimulatorSettings):
         return _simulate(settings, orders)
+    if isinstance(settings, BsreadSimSettings):
+        return _module(name).run(settings, orders)
     return _module(name).run(settings)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pvapy_stream.daq.accounts import enter
 from pvapy_stream.daq.feeds import Feed
 from pvapy_stream.daq.nexus_file import NexusMessages
 from pvapy_stream.daq.progress import Progress, Rates
@@ -19,6 +20,7 @@ from pvapy_stream.errors import ConflictError, FileError
 from pvapy_stream.files.disk import check_new, file_error
 from pvapy_stream.files.swissfel import SwissfelFile
 from pvapy_stream.files.swissfel_layout import DUPLICATE, OUT_OF_ORDER
+from pvapy_stream.ledger import Ledger
 from pvapy_stream.transport.bsread_codec import Message
 
 MessageFile = SwissfelFile | NexusMessages
@@ -111,6 +113,7 @@ class Acquisition:
         general: Mapping[str, str] | None = None,
         overwrite: bool = False,
         stop: int | None = None,
+        oldest: bool = False,
     ) -> None:
         """Open the file and wait for the first pulse of the range.
 
@@ -120,6 +123,7 @@ class Acquisition:
             general: texts for its /general.
             overwrite: whether it may be replaced.
             stop: the last of the range, if it is known.
+            oldest: instead of now, begin with the oldest pulse there is.
 
         Raises:
             ConflictError: it was started before.
@@ -129,7 +133,7 @@ class Acquisition:
         with self._lock:
             now, now_ns = time.monotonic(), time.time_ns()
             asked = self._range.copy()
-            asked.set_start(pulse_id, now, now_ns)
+            asked.set_start(pulse_id, now, 0 if oldest else now_ns)
             if stop is not None:
                 asked.set_stop(stop, now, now_ns)
             _check_file(path, overwrite)
@@ -311,6 +315,11 @@ class Acquisition:
             if self._lost_of_end is not None:
                 return self._lost_of_end
             return self._pulses.lost(None)
+
+    def enter(self, ledger: Ledger) -> None:
+        """Enter its pulses into an account."""
+        with self._lock:
+            enter(ledger, self._range, self._pulses, self.lost(), self._unwritten)
 
     def progress(self) -> Progress:
         """How it stands; while the disk lets it wait, how it stood before."""

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import zmq
 
 from pvapy_stream import systemd
+from pvapy_stream.daq.accounts import channel_of
 from pvapy_stream.daq.analyzer import StreamAnalyzer
 from pvapy_stream.daq.buffer_status import BufferStatus
 from pvapy_stream.daq.intake import Intake
@@ -89,14 +90,19 @@ class Buffer:
                 spill = Spill(Path(settings.spill_folder), round(settings.spill_size * _GB))
             self.ring = Ring(self._limits, spill, settings.late_pulses)
             undo.callback(self.ring.close)
-            self.ledger = Ledger(stage=KIND, input_channel=settings.stream)
-            self.intake = Intake(self.ring, limits, self.ledger, self.analyzer)
+            self.ledger = Ledger(stage=KIND, stage_id=1, input_channel=channel_of(settings.stream))
+            # What is kept can be had: readers ask for what they want of it.
+            self.ledger.published = self.ledger.processed
+            self.intake = Intake(
+                self.ring, limits, self.ledger, self.analyzer, settings.skip_initial_updates
+            )
             self.output = PushOutput(
                 self.ring, f"tcp://{settings.interface}:{settings.ports.output}"
             )
             undo.callback(self.output.close)
             self.server = self._range_server()
             undo.callback(self.server.close)
+            self.ledger.output_channel = self.server.address
             self._frames = self._frame_source()
             if self._frames is not None:
                 undo.callback(self._frames.stop)
@@ -120,7 +126,8 @@ class Buffer:
         # Imported late: bsread streams need no EPICS.
         from pvapy_stream.daq.frame_source import FrameSource
 
-        return FrameSource(self.settings.stream, self.settings.id_field)
+        settings = self.settings
+        return FrameSource(settings.stream, settings.id_field, settings.server_queue_size)
 
     def close(self) -> None:
         """Give everything back."""
@@ -139,6 +146,7 @@ class Buffer:
         poller.register(self.server.socket, zmq.POLLIN)
         if self._frames is not None:
             self._frames.start()
+        self._keep_ledger()
         busy = False
         while not stop.is_set() and self._clock() < end:
             # A socket to push on is looked at only while there is something to push.

@@ -6,8 +6,8 @@ from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream.daq.accounts import channel_of
 from pvapy_stream.daq.buffer_status import BufferStatus
-from pvapy_stream.daq.status_channel import channel_of
 from pvapy_stream.hpc.status import Stats
 
 # Fields that a buffer's status channel has beside those of all programs.

@@ -15,6 +15,7 @@ from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.objects import IdReader, id_reader
+from pvapy_stream.pva.request import monitor_request
 from pvapy_stream.transport.bsread_codec import ChannelHeader, Encoder, Packed
 from pvapy_stream.transport.bsread_packing import BITSHUFFLE_HEADER
 from pvapy_stream.transport.ports import Receiver
@@ -28,13 +29,17 @@ _PREFIX = 4  # bytes of the size before an lz4 block
 _log = logging.getLogger(__name__)
 
 
-def _shm(channel: str) -> Receiver:
+def _pva(channel: str, queue_size: int) -> Receiver:
+    return MonitorReceiver(channel, monitor_request(queue_size=queue_size))
+
+
+def _shm(channel: str, _: int) -> Receiver:
     from pvapy_stream.transport.shm import ShmReceiver
 
     return ShmReceiver(channel)
 
 
-_RECEIVERS: dict[str, Callable[[str], Receiver]] = {"pva": MonitorReceiver, "shm": _shm}
+_RECEIVERS: dict[str, Callable[[str, int], Receiver]] = {"pva": _pva, "shm": _shm}
 
 
 class FrameEncoder:
@@ -117,6 +122,7 @@ class FrameSource:
     Args:
         stream: ``pva://CHANNEL``, or ``shm://CHANNEL`` for shared memory.
         id_field: field that becomes the pulse id.
+        queue_size: objects that the server of a PVA channel keeps for us; 0: its default.
 
     Attributes:
         address: where the messages are to be pulled.
@@ -124,12 +130,12 @@ class FrameSource:
         errors: objects that are no images, or cannot be sent.
     """
 
-    def __init__(self, stream: str, id_field: str) -> None:
+    def __init__(self, stream: str, id_field: str, queue_size: int = 0) -> None:
         scheme, _, channel = stream.partition("://")
         self._channel = channel
         self._id_field = id_field
         self._encoder = FrameEncoder(channel)
-        self._receiver = _RECEIVERS[scheme](channel)
+        self._receiver = _RECEIVERS[scheme](channel, queue_size)
         self._read_id: IdReader | None = None
         self._last: int | None = None
         self.lost = self.errors = 0

@@ -30,6 +30,7 @@ class Intake:
         limits: what a message may hold.
         analyzer: looks at each, if asked for.
         ledger: the account of their pulse ids.
+        skip: how many messages are not kept at first.
 
     Attributes:
         received: messages taken into the ring.
@@ -42,9 +43,15 @@ class Intake:
     """
 
     def __init__(
-        self, ring: Ring, limits: Limits, ledger: Ledger, analyzer: StreamAnalyzer | None = None
+        self,
+        ring: Ring,
+        limits: Limits,
+        ledger: Ledger,
+        analyzer: StreamAnalyzer | None = None,
+        skip: int = 0,
     ) -> None:
         self._ring = ring
+        self._skip = skip
         self._ledger = ledger
         self._decoder = Decoder(limits)
         self._packer = Packer()
@@ -63,6 +70,11 @@ class Intake:
                 self._note_command(envelope)
                 return
             main, headers = envelope
+            if self._skip:
+                self._skip -= 1
+                self._ledger.received.add(main.pulse_id)
+                self._ledger.skipped.add(main.pulse_id)
+                return
             timestamp = time.time_ns() if main.timestamp_ns is None else main.timestamp_ns
             message = self._packer.pack(parts, main.pulse_id, timestamp)
             self._check_stamps(message)

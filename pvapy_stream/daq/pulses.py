@@ -60,6 +60,16 @@ class PulseAccount:
         return self._step or 1
 
     @property
+    def came(self) -> IdSet:
+        """The ids that came."""
+        return self._came
+
+    @property
+    def lowest(self) -> int | None:
+        """The lowest id that came."""
+        return min((int(start) for start in self._came.ranges()[:1, 0]), default=None)
+
+    @property
     def n_came(self) -> int:
         """How many different ids came."""
         return self._n

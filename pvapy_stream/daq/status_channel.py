@@ -21,11 +21,6 @@ _END_LIMIT = 10.0  # s
 _log = logging.getLogger(__name__)
 
 
-def channel_of(stream: str) -> str:
-    """A stream as stages name it: channels of PVA have no scheme there."""
-    return stream.removeprefix("pva://")
-
-
 @contextmanager
 def shown_on(
     name: str,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pvapy_stream.daq.accounts import channel_of
 from pvapy_stream.daq.acquisition import Acquisition, Limits
 from pvapy_stream.daq.feeds import (
     BUFFER,
@@ -23,8 +24,10 @@ from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.worker import Worker
 from pvapy_stream.errors import ConflictError, FileError, RangeError
 from pvapy_stream.files.swissfel import SwissfelFile
+from pvapy_stream.ledger import Ledger
 from pvapy_stream.settings import WriterSettings
 
+KIND = "writer"
 REQUIRED = ("general/created", "general/user", "general/process", "general/instrument")
 
 _GENERAL = "general/"
@@ -107,6 +110,7 @@ class Writer:
         output_file: str | None = None,
         stop_pulse_id: int | None = None,
         force: bool = False,
+        oldest: bool = False,
     ) -> Acquisition:
         """Begin an acquisition, and wait a little for what the stream tells.
 
@@ -115,6 +119,7 @@ class Writer:
             output_file: another than that of the settings.
             stop_pulse_id: the last of the range, if it is known.
             force: whether a file that exists may be replaced.
+            oldest: instead of now, begin with the oldest pulse there is.
 
         Raises:
             ConflictError: another one runs, or the file exists.
@@ -131,9 +136,10 @@ class Writer:
                 _general(self.parameters),
                 overwrite=force or self.settings.force,
                 stop=stop_pulse_id,
+                oldest=oldest,
             )
             self.current = acquisition
-            self._follow(acquisition)
+            self._follow(acquisition, 0 if oldest else pulse_id)
         acquisition.informed.wait(_INFORMED)
         return acquisition
 
@@ -172,13 +178,13 @@ class Writer:
             raise FileError(f"{path} lies outside {self._folder}, where alone files may be written")
         return path
 
-    def _follow(self, acquisition: Acquisition) -> None:
+    def _follow(self, acquisition: Acquisition, first: int | None) -> None:
         """Hand the stream's messages to an acquisition."""
         self._workers = [worker for worker in self._workers if worker.alive]
         if self._shared is not None and self._shared.join(acquisition):
             return
         try:
-            feed = self._feed(acquisition)
+            feed = self._feed(acquisition, first)
         except Exception as error:
             acquisition.fail(str(error))
             raise
@@ -186,13 +192,23 @@ class Writer:
         self._workers.append(worker)
         self._shared = None if self.settings.stream.startswith(BUFFER) else worker
 
-    def _feed(self, acquisition: Acquisition) -> Feed:
+    def _feed(self, acquisition: Acquisition, first: int | None) -> Feed:
         address = self.settings.stream
         if address.startswith(BUFFER):
-            return BufferFeed(address, acquisition.start_pulse_id, acquisition.stop_pulse_id)
+            return BufferFeed(address, first, acquisition.stop_pulse_id)
         if address.startswith(FRAMES):
             return FrameFeed(address, self.settings.id_field)
         return StreamFeed(address, self.settings.mode)
+
+    def ledgers(self) -> list[Ledger]:
+        """Its account; none before the first start."""
+        # The file tells it from other writers of the same stream.
+        settings = self.settings
+        account = Ledger(KIND, 1, channel_of(settings.stream), settings.output_file)
+        for acquisition in self.acquisitions:
+            acquisition.enter(account)
+        account.anonymous = sum(one.progress().malformed for one in self.acquisitions)
+        return [] if account.asked is None else [account]
 
     def end(self, acquisitions: list[Acquisition]) -> None:
         """Finish acquisitions with what is there, and wait until their files are closed."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream.daq.accounts import channel_of
 from pvapy_stream.daq.progress import Progress
 from pvapy_stream.daq.states import Phase
-from pvapy_stream.daq.status_channel import channel_of
 from pvapy_stream.daq.writer import Writer
 from pvapy_stream.hpc.status import Stats
 
@@ -42,14 +42,9 @@ def writer_stats(writer: Writer) -> Stats:
         **_counts(found),
         "state": _state(writer, newest),
         "message": newest.problem or newest.last_error,
-        "inputChannel": input_of(writer.settings.stream),
+        "inputChannel": channel_of(writer.settings.stream),
         "objectId": _plain(newest.last_pulse_id),
     }
-
-
-def input_of(stream: str) -> str:
-    """A writer's stream as the status and the ledger of its source name it."""
-    return channel_of(stream).replace("buffer://", "tcp://", 1)
 
 
 def _state(writer: Writer, newest: Progress) -> str:

@@ -35,6 +35,19 @@ class BufferSettings(LoggingSettings, LedgerSettings):
     id_field: Annotated[str, opt("-of --oid-field", "Stream", metavar="FIELD")] = Field(
         "uniqueId", min_length=1, description="field of images that becomes the pulse id"
     )
+    skip_initial_updates: Annotated[
+        int, opt("-siu --skip-initial-updates", "Stream", metavar="N")
+    ] = Field(
+        0,
+        ge=0,
+        description="first updates of a channel that are not kept: a monitor starts with the value"
+        " already there",
+    )
+    server_queue_size: Annotated[
+        int, opt("-sqs --server-queue-size", "Stream", "objects", metavar="N")
+    ] = Field(
+        0, ge=0, description="queue the channel's server keeps for us; 0: the server's default"
+    )
     max_value: Annotated[float, opt("--max-value", "Stream", "MB", metavar="N")] = Field(
         1000, gt=0, le=4000, description="largest value that is taken"
     )

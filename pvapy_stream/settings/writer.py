@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from pvapy_stream.settings.base import Settings, opt
-from pvapy_stream.settings.common import LoggingSettings, MetricsSettings
+from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
 from pvapy_stream.settings.values import LogLevel, lower
 
 
-class WriterSettings(LoggingSettings, MetricsSettings):
+class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings):
     """A writer that is told over REST which pulses to write."""
 
     stream: Annotated[str, opt("STREAM", "Stream and file")] = Field(
@@ -42,6 +42,20 @@ class WriterSettings(LoggingSettings, MetricsSettings):
     ] = Field(
         "swissfel",
         description="nexus: as pvapy-stream write; the first image, all else as its attributes",
+    )
+    start: Annotated[
+        Literal["first", "now"] | Annotated[int, Field(ge=0, lt=2**63)] | None,
+        opt("--start", "Acquisition", metavar="first|now|ID"),
+    ] = Field(
+        None,
+        description="begin without being told: with the oldest pulse there is, now, or with a pulse"
+        " id, which may have passed",
+    )
+    stop_pulse_id: Annotated[int | None, opt("--stop-pulse-id", "Acquisition", metavar="ID")] = (
+        Field(None, ge=0, lt=2**63, description="with --start: end with this pulse")
+    )
+    seconds: Annotated[float, opt("--seconds", "Acquisition", "s", metavar="T")] = Field(
+        0, ge=0, description="with --start: end so long after the first pulse; 0: when stopped"
     )
     service: Annotated[bool, opt("--service", "Run")] = Field(
         False, description="take one acquisition after another, instead of ending after the first"
@@ -96,6 +110,19 @@ class WriterSettings(LoggingSettings, MetricsSettings):
     def _status_is_no_stream(self) -> WriterSettings:
         if self.status_channel and self.stream == f"pva://{self.status_channel}":
             raise ValueError("--status-channel: the stream itself has this name")
+        return self
+
+    @model_validator(mode="after")
+    def _acquisition_is_one(self) -> WriterSettings:
+        stops = self.stop_pulse_id is not None, self.seconds > 0
+        if self.start is None and any(stops):
+            raise ValueError(f"{'--stop-pulse-id' if stops[0] else '--seconds'} needs --start")
+        if all(stops):
+            raise ValueError("--stop-pulse-id and --seconds exclude each other; give one")
+        if self.start is not None and self.service:
+            raise ValueError("--start is for one acquisition; with --service, start over REST")
+        if isinstance(self.start, int) and stops[0] and (self.stop_pulse_id or 0) < self.start:
+            raise ValueError("--stop-pulse-id lies before --start; swap them")
         return self
 
 

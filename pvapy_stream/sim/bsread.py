@@ -13,6 +13,7 @@ import numpy as np
 
 from pvapy_stream.ledger import Ledger, write_ledgers
 from pvapy_stream.settings import BsreadSimSettings
+from pvapy_stream.sim.gate import Gate
 from pvapy_stream.sim.pacing import Pacer
 from pvapy_stream.transport.bsread import BsreadSender
 from pvapy_stream.transport.bsread_codec import ChannelHeader, Encoder, Packed
@@ -22,6 +23,7 @@ from pvapy_stream.transport.bsread_values import encode_value
 KIND = "bsread-sim"
 PATTERNS = 16  # different arrays of a channel
 _NO_RECEIVER = "no receiver"
+_LEDGER_PERIOD = 1.0  # s
 _STOP = b'{"htype":["bsr_stop-1.0"]}'
 
 
@@ -133,30 +135,48 @@ class BsreadSimulator:
         self.ledger = Ledger(stage=KIND, output_channel=self.address)
         self._held: tuple[int, list[Buffer]] | None = None
 
-    def run(self, stop: threading.Event) -> int:
+    def run(self, stop: threading.Event, gate: Gate | None = None) -> int:
         """Send; returns the exit code.
+
+        Args:
+            stop: ends it.
+            gate: says when to begin, and when everybody has all.
 
         Raises:
             LedgerError: the ledger cannot be written.
         """
-        settings = self.settings
-        pacer = Pacer(settings.rate, stop, settings.runtime)
         try:
-            while not settings.n_messages or self.pulses < settings.n_messages:
-                if not pacer.wait(self.pulses):
-                    break
-                self._pulse(settings.first_pulse + self.pulses * settings.pulse_step)
-                self.pulses += 1
-            for pulse, parts in self._released():
-                self._send(pulse, parts)
+            if gate is not None:
+                gate.begin(stop)
+            self._send_all(stop if gate is None else gate.finish)
+            self._write_ledger()
+            if gate is not None:
+                gate.end(stop)
         finally:
             self._sender.stop()
+        return 0
+
+    def _send_all(self, stop: threading.Event) -> None:
+        settings = self.settings
+        pacer = Pacer(settings.rate, stop, settings.runtime)
+        written = time.monotonic()
+        while not settings.n_messages or self.pulses < settings.n_messages:
+            if not pacer.wait(self.pulses):
+                break
+            self._pulse(settings.first_pulse + self.pulses * settings.pulse_step)
+            self.pulses += 1
+            if settings.ledger and time.monotonic() - written > _LEDGER_PERIOD:
+                written = time.monotonic()
+                self._write_ledger()
+        for pulse, parts in self._released():
+            self._send(pulse, parts)
         self.late = pacer.late
         if self.sent > 1:
             self.rate = (self.sent - 1) / max(self._sent_last - self._sent_first, 1e-9)
-        if settings.ledger:
-            write_ledgers(settings.ledger, [self.ledger.to_dict()])
-        return 0
+
+    def _write_ledger(self) -> None:
+        if self.settings.ledger:
+            write_ledgers(self.settings.ledger, [self.ledger.to_dict()])
 
     def _pulse(self, pulse: int) -> None:
         settings, happens = self.settings, self._happens

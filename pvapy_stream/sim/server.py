@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import pvaccess as pva
 
@@ -17,6 +17,7 @@ from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.sim.clients import ClientCounter, listening_ports
 from pvapy_stream.sim.feed import ObjectFeed
 from pvapy_stream.sim.frames import open_sources
+from pvapy_stream.sim.gate import Gate
 from pvapy_stream.sim.metadata import Metadata, notify
 from pvapy_stream.sim.pacing import Pacer
 from pvapy_stream.sim.report import Reporter, Totals
@@ -32,22 +33,6 @@ _NOTIFY_TIMEOUT = 2.0
 _LAST_TAKEN = 0.5  # s; least time that subscribers in shared memory get for the last frames
 
 logger = logging.getLogger(__name__)
-
-
-class Gate(Protocol):
-    """Who says when to begin and when to go, instead of delays: a workflow.
-
-    Attributes:
-        finish: ends the publishing, as the number of frames does; set also after `stop`.
-    """
-
-    finish: threading.Event
-
-    def begin(self, stop: threading.Event) -> None:
-        """The channel is there; returns when the first frame is to be published."""
-
-    def end(self, stop: threading.Event) -> None:
-        """All is published; returns when everybody has it."""
 
 
 class SimServer:
