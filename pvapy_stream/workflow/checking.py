@@ -14,7 +14,7 @@ import numpy as np
 from pvapy_stream.errors import MissingExtraError, WorkflowError
 from pvapy_stream.files.layout import IMAGES
 from pvapy_stream.files.names import written_since
-from pvapy_stream.files.reading import open_data
+from pvapy_stream.files.reading import open_any, open_data
 from pvapy_stream.files.verify import FileReport, verify
 from pvapy_stream.plugins import require
 from pvapy_stream.workflow.folders import grey
@@ -85,6 +85,10 @@ def _pictures(path: Path, n: int) -> str:
     except MissingExtraError as error:
         return f"<p>No pictures: {html.escape(str(error))}</p>"
     found: list[str] = []
+    with open_any(path) as file:
+        if IMAGES not in file:
+            # Columns of many channels; their file says what is in it.
+            return ""
     with open_data(path) as file:
         images: Any = file[IMAGES]
         for index in np.unique(np.linspace(0, len(images) - 1, n).astype(int)) if n else ():

@@ -157,7 +157,13 @@ class Workflow:
                 streams[node.label] = node.make().wire(node.label, source, Site("")).output
             except SettingsError as error:
                 return [f"{node.label}: {error}"]
-        return []
+        alone = [label for label, one in streams.items() if one and not one.is_shared]
+        return [
+            f"{label}: gives each message to one stage only, and {' and '.join(after)} follow it;"
+            " put a Buffer between"
+            for label in alone
+            if len(after := self.followers(label)) > 1
+        ]
 
     def check(self) -> None:
         """Look whether it can run.
@@ -189,8 +195,8 @@ class Workflow:
             if output not in outputs:
                 known = ", ".join(outputs) or "none"
                 yield f"{where} {to!r}, but the outputs of {label} are: {known}"
-            elif param.accepts and outputs[output] != param.accepts:
-                yield f"{where} {to!r}, a {outputs[output]}, and needs a {param.accepts}"
+            elif param.kinds and outputs[output] not in param.kinds:
+                yield f"{where} {to!r}, a {outputs[output]}, and needs a {' or '.join(param.kinds)}"
 
     def _near(self, label: str) -> str:
         near = difflib.get_close_matches(label, self.nodes, 1, 0.5)
@@ -232,6 +238,10 @@ class Workflow:
     def stages(self) -> list[Node]:
         """Streaming stages, each after those it follows."""
         return [node for node in self.in_order() if node.is_stage]
+
+    def followers(self, label: str) -> list[str]:
+        """Labels of the stages that receive a stage's stream."""
+        return [node.label for node in self.stages() if self.follows(node) == label]
 
     def follows(self, node: Node) -> str:
         """Label of the stage whose stream a stage receives; "" for none."""

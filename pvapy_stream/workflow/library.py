@@ -1,5 +1,5 @@
 """Protocols that come with the package; importing them registers their names."""
 
-from pvapy_stream.workflow import acquisitions, checking, folders, kinds, movies
+from pvapy_stream.workflow import acquisitions, bsread_stages, checking, folders, kinds, movies
 
-__all__ = ["acquisitions", "checking", "folders", "kinds", "movies"]
+__all__ = ["acquisitions", "bsread_stages", "checking", "folders", "kinds", "movies"]

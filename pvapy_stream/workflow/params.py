@@ -180,12 +180,19 @@ class Pointer(Param):
     """An output of another protocol.
 
     Attributes:
-        accepts: kind of output, ``set``, ``stream`` or ``file``; "" for any.
+        accepts: kind of output, ``set``, ``stream``, ``bsread`` or ``file``, or several of them;
+            "" for any.
     """
 
-    accepts: str = ""
+    accepts: str | tuple[str, ...] = ""
 
     kind = "pointer"
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of output it may point to; () for any."""
+        kinds = (self.accepts,) if isinstance(self.accepts, str) else self.accepts
+        return tuple(filter(None, kinds))
 
     def convert(self, value: Any) -> Any:
         return value

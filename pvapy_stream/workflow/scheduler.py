@@ -15,6 +15,7 @@ import msgspec
 from pvapy_stream.audit import AuditResult
 from pvapy_stream.errors import PvapyStreamError, SettingsError, WorkflowError
 from pvapy_stream.hpc.launch.programs import Launcher, LocalPrograms
+from pvapy_stream.workflow.free_ports import FreePorts
 from pvapy_stream.workflow.graph import Node, Workflow
 from pvapy_stream.workflow.kinds import Command
 from pvapy_stream.workflow.project import Project
@@ -77,7 +78,7 @@ class Scheduler:
         self._launcher = launcher or LocalPrograms()
         self._say = say
         prefix = self.flow.channels or f"wf{uuid.uuid4().hex[:6]}:"
-        self._site = Site(prefix, project.folder, self.flow.sources)
+        self._site = Site(prefix, project.folder, self.flow.sources, FreePorts())
         self._waiting: list[Unit] = []
         self._running: list[Unit] = []
         self._at_work: list[Unit] = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin
@@ -24,6 +24,7 @@ from pvapy_stream.workflow.validators import GE, GT
 # What the graph decides, so nobody sets it by hand.
 _GRAPHS_OWN = {"ledger", "log_file", "consumer_id", "consumer_id_list", "collector_id"}
 _FILES_READ = {"input_file", "input_directory", "config_file", "processor_file"}
+STREAM, BSREAD = "stream", "bsread"
 DEFAULT_QUEUE = 100  # objects a server keeps for each client of an arrow
 
 
@@ -32,11 +33,13 @@ class Stream:
     """What goes along an arrow.
 
     Attributes:
-        pattern: name of the channel; ``*`` stands for the ids.
+        pattern: name of the channel, where ``*`` stands for the ids; or address of a bsread stream.
         ids: of the channels; () for one channel.
         id_format: Python format of ids in names.
         step: from the last object id of a run to the first of the next on each channel.
         run: objects in a row with sequential ids on each channel.
+        kind: stream (channels, which begin with the object that is there), or bsread (messages).
+        is_shared: whether each of several stages that follow gets all of it.
     """
 
     pattern: str
@@ -44,6 +47,8 @@ class Stream:
     id_format: str = ""
     step: int = 1
     run: int = 1
+    kind: str = STREAM
+    is_shared: bool = True
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -69,11 +74,13 @@ class Site:
         prefix: what its channel names begin with.
         folder: where files go that are named without a folder.
         sources: where files are looked for that are named without a folder.
+        port: gives a port that is free; 0 where nothing is going to run.
     """
 
     prefix: str
     folder: Path = Path()
     sources: Path = Path()
+    port: Callable[[], int] = int
 
 
 @dataclass(frozen=True)
@@ -121,20 +128,28 @@ class Stage:
     Attributes:
         label: name for people.
         outputs: what others may point to, as name: kind.
-        accepts: kind of its input; "" when it has none.
+        accepts: kind of its input, or kinds; "" when it has none.
         settings: its settings model.
         command: the command of ``pvapy-stream`` that it is.
         is_source: whether it begins when all others are ready.
         max_restarts: how often a program that died is started again, when nothing else is said.
+        graphs_own: settings that the graph decides, so that nobody sets them by hand.
+        file_param: setting with the name of its file, if that is an output.
+        ends_itself: whether it ends when it has what it was asked for, and the others go on.
+        quiet: s without news after which it has nothing to come; longer than between two ledgers.
     """
 
     label: ClassVar[str] = ""
     outputs: ClassVar[Mapping[str, str]] = {"output": "stream"}
-    accepts: ClassVar[str] = "stream"
+    accepts: ClassVar[str | tuple[str, ...]] = STREAM
     settings: ClassVar[type[Settings]]
     command: ClassVar[str]
     is_source: ClassVar[bool] = False
     max_restarts: ClassVar[int] = 3
+    graphs_own: ClassVar[frozenset[str]] = frozenset()
+    file_param: ClassVar[str] = "output"
+    ends_itself: ClassVar[bool] = False
+    quiet: ClassVar[float] = 1.0
 
     def __init__(self, **params: Any) -> None:
         self.given = params
@@ -153,7 +168,8 @@ class Stage:
         schema = cls.settings.model_json_schema()["properties"]
         for name, field in cls.settings.model_fields.items():
             option = option_of(cls.settings, name)
-            if option is None or name in _GRAPHS_OWN or name in form.params:
+            hidden = _GRAPHS_OWN | cls.graphs_own
+            if option is None or name in hidden or name in form.params:
                 continue
             form.section(option.group)
             form.add(
@@ -189,6 +205,8 @@ class Stage:
             return unknown + wrong
         try:
             given = Stream("input:*", (1, 2)) if name == "Collector" else Stream("input")
+            if self.accepts == (BSREAD,):
+                given = Stream("tcp://127.0.0.1:0", kind=BSREAD)
             self.wire("label", given if self.accepts else None, Site("prefix:"))
         except SettingsError as error:
             return [str(error)]

@@ -10,21 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.audit import AuditResult, audit
-from pvapy_stream.errors import WorkflowError
+from pvapy_stream.errors import SettingsError, WorkflowError
 from pvapy_stream.hpc.launch.programs import Launcher
 from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import Ledger, union
+from pvapy_stream.ledger import Ledger, union, wanted
 from pvapy_stream.workflow.accounts import witnessed
 from pvapy_stream.workflow.graph import Node, Workflow
-from pvapy_stream.workflow.kinds import Mirror
-from pvapy_stream.workflow.stages import Site, Stream
+from pvapy_stream.workflow.stages import BSREAD, Site, Stream
 from pvapy_stream.workflow.supervision import Supervised
 
 _TICK = 0.1  # s
-# Who has nothing new for this long has nothing to come: longer than between two ledgers, and than
-# several objects take. Mirrors and simulators write ledgers once a second, the others oftener.
-_QUIET, _QUIET_MIRROR, _QUIET_LIMIT = 1.0, 2.2, 20.0  # s
+# Who has nothing new for as long as so many objects take has nothing to come.
 _QUIET_OBJECTS = 5
+_QUIET_LIMIT = 20.0  # s
 _DRAIN_LIMIT = 60.0  # s; for each stage
 _END_LIMIT = 25.0  # s; from the word stop to the end of a program
 _START_FAILED_LIMIT = 2.0  # s; the same, when nothing was streamed yet
@@ -54,9 +52,17 @@ class StreamOutcome:
 class RunningStage:
     """A stage with its programs."""
 
-    def __init__(self, node: Node, upstream: str, programs: list[Supervised], timeout: float):
+    def __init__(
+        self,
+        node: Node,
+        upstream: str,
+        source: Stream | None,
+        programs: list[Supervised],
+        timeout: float,
+    ) -> None:
         self.node = node
         self.upstream = upstream
+        self.source = source
         self.programs = programs
         self.ready_timeout = timeout
         self.stopped = False
@@ -72,6 +78,11 @@ class RunningStage:
     @property
     def ended(self) -> bool:
         return all(one.ended for one in self.programs)
+
+    @property
+    def waits_for_messages(self) -> bool:
+        """Whether nothing comes to it before its source begins."""
+        return self.source is not None and self.source.kind == BSREAD
 
     def ledgers(self) -> list[Ledger]:
         return [ledger for one in self.programs for ledger in one.ledgers()]
@@ -125,15 +136,21 @@ class StreamRun:
         for node in nodes:
             stage = node.make()
             upstream = workflow.follows(node)
-            wired = stage.wire(node.label, streams.get(upstream), site)
+            source = streams.get(upstream)
+            wired = stage.wire(node.label, source, site)
             streams[node.label] = wired.output
+            if launcher.address and wired.output is not None and wired.output.kind == BSREAD:
+                raise SettingsError(
+                    f"{node.label}: bsread streams stay on one host; run this workflow without"
+                    " --cluster"
+                )
             restarts = int(stage.value("max_restarts"))
             programs = [
                 Supervised(spec, folder_of[node.label], launcher, restarts, say)
                 for spec in wired.programs
             ]
             self.stages[node.label] = RunningStage(
-                node, upstream, programs, float(stage.value("ready_timeout"))
+                node, upstream, source, programs, float(stage.value("ready_timeout"))
             )
 
     def run(self, stop: threading.Event) -> StreamOutcome:
@@ -195,7 +212,7 @@ class StreamRun:
     def _ready(self, stage: RunningStage) -> bool:
         if stage.is_source:
             return all(one.state() for one in stage.programs)
-        if self._root(stage).is_source:
+        if self._root(stage).is_source and not stage.waits_for_messages:
             return all(_has_received(one) for one in stage.programs)
         # A source that is not ours may come later: any start order works.
         return all(one.now() or not one.spec.has_ledger for one in stage.programs)
@@ -221,13 +238,26 @@ class StreamRun:
             self._poll()
             if all(self._done(root) for root in roots):
                 return
-            gone = [s for s in self.stages.values() if s.ended and s not in roots]
+            # Who ends by itself has all that it was asked for; others may not.
+            gone = [
+                stage
+                for stage in self.stages.values()
+                if stage.ended and stage not in roots and not stage.node.kind.ends_itself
+            ]
             if gone:
                 names = ", ".join(stage.label for stage in gone)
                 self._say(f"{names} has ended: the other stages are stopped in order")
                 return
+            if all(stage.ended for stage in self._last()):
+                self._say("all files are written: the other stages are stopped in order")
+                return
             stop.wait(_TICK)
         self._say("stopping in order")
+
+    def _last(self) -> list[RunningStage]:
+        """Stages that no other follows."""
+        followed = {stage.upstream for stage in self.stages.values()}
+        return [stage for label, stage in self.stages.items() if label not in followed]
 
     def _done(self, stage: RunningStage) -> bool:
         if stage.is_source:
@@ -255,7 +285,10 @@ class StreamRun:
         return before is None or self._has_from(stage, before)
 
     def _has_from(self, stage: RunningStage, before: RunningStage) -> bool:
-        return not before.published() - stage.received()
+        ledgers = stage.ledgers()
+        asked = wanted(ledgers) if ledgers else None
+        published = before.published()
+        return not (published if asked is None else published & asked) - stage.received()
 
     def _settle(self, stages: list[RunningStage], complete: Callable[[RunningStage], bool]) -> None:
         """Wait until stages have all, or get nothing more."""
@@ -279,10 +312,9 @@ class StreamRun:
         self._until(settled, _DRAIN_LIMIT)
 
     def _quiet(self, stage: RunningStage) -> float:
-        least = _QUIET_MIRROR if stage.node.kind is Mirror else _QUIET
         each = (time.monotonic() - self._began) * len(stage.programs)
         pace = each / max(1, stage.counts()["processed"])
-        return min(max(least, _QUIET_OBJECTS * pace), _QUIET_LIMIT)
+        return min(max(stage.node.kind.quiet, _QUIET_OBJECTS * pace), _QUIET_LIMIT)
 
     def _until(self, condition: Callable[[], bool], limit: float) -> bool:
         deadline = time.monotonic() + limit

@@ -251,7 +251,7 @@ def resolve(project: Project, flow: Workflow, node: Node, pointer: str) -> Any:
 
 def _file_of(project: Project, flow: Workflow, source: Node, output: str) -> str:
     if source.is_stage:
-        return str((project.folder / str(source.params["output"])).absolute())
+        return str((project.folder / str(source.params[source.kind.file_param])).absolute())
     store = StepStore(project.run_folder(source.label) / "run.sqlite")
     try:
         found = store.value(f"output {output}")
