@@ -84,12 +84,12 @@ def run(options: argparse.Namespace) -> int:
             raise SettingsError(f"{word!r} is no value of a field; write it as alias=value")
         given[alias] = value
     name = options.project or f"{template.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    complete = options.defaults or template.fields.keys() <= given.keys()
     values, problems = template.parse_values(given, defaults=True)
+    complete = options.defaults or template.shown(values) <= given.keys()
     if problems:
         raise SettingsError("; ".join(problems))
     if not complete:
-        return _serve(template, name, options)
+        return _serve(template, name, given, options)
     problems = template.problems(values)
     if problems:
         raise SettingsError("; ".join(problems))
@@ -100,10 +100,12 @@ def run(options: argparse.Namespace) -> int:
         project.close()
 
 
-def _serve(template: Template, name: str, options: argparse.Namespace) -> int:
+def _serve(
+    template: Template, name: str, given: dict[str, str], options: argparse.Namespace
+) -> int:
     from pvapy_stream.workflow.form import FormApp, serve
 
-    form = FormApp(template, name, options.location)
+    form = FormApp(template, name, options.location, given)
     port = options.port or _free_port(options.host)
     address = f"http://{options.host}:{port}/"
     sys.stdout.write(f"The form of {template.name} is at {address}  (Ctrl-C ends it)\n")

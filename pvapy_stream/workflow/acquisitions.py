@@ -32,7 +32,9 @@ class BsreadAcquisition(Protocol):
         form.add("file_name", String("camera.h5", validators=(NonEmpty,), important=True))
         form.add("start_pulse_id", Int(-1, help="first pulse; -1: now", validators=(GE(-1),)))
         form.add("stop_pulse_id", Int(-1, help="last pulse; -1: after the time below"))
-        form.add("seconds", Float(10.0, validators=(GT(0),), help="s"))
+        form.add(
+            "seconds", Float(10.0, validators=(GT(0),), help="s", condition="stop_pulse_id < 0")
+        )
         form.add("limit", Float(3600.0, validators=(GT(0),), help="s for all of it"))
 
     def insert_all_steps(self) -> None:

@@ -41,12 +41,6 @@ def holds(condition: str, values: Mapping[str, Any]) -> bool:
         raise SettingsError(f"condition {condition!r} cannot be evaluated: {error}") from error
 
 
-def names(condition: str) -> set[str]:
-    """Parameters a condition speaks of."""
-    tree = ast.parse(condition or "True", mode="eval")
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-
-
 def _value(node: ast.AST, values: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.Constant):
         return node.value
@@ -68,11 +62,16 @@ def _value(node: ast.AST, values: Mapping[str, Any]) -> Any:
     raise ValueError("it may hold names, values, comparisons, and, or, not")
 
 
+# What is missing is neither more nor less than anything.
+_NEED_VALUES = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+
+
 def _compare(node: ast.Compare, values: Mapping[str, Any]) -> bool:
     left = _value(node.left, values)
     for operation, item in zip(node.ops, node.comparators, strict=True):
         right = _value(item, values)
-        if not _COMPARE[type(operation)](left, right):
+        missing = isinstance(operation, _NEED_VALUES) and (left is None or right is None)
+        if missing or not _COMPARE[type(operation)](left, right):
             return False
         left = right
     return True

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.plugins import require
+from pvapy_stream.workflow.params import Enum
 from pvapy_stream.workflow.project import Project
-from pvapy_stream.workflow.stages import Setting
 from pvapy_stream.workflow.template import Template
 
 
@@ -24,10 +26,18 @@ class FormApp:
         template: to be filled in.
         project: name that is proposed.
         location: folder the project is made in.
+        given: values that stand in the form at first, by alias; else the defaults.
     """
 
-    def __init__(self, template: Template, project: str, location: Path | None = None) -> None:
+    def __init__(
+        self,
+        template: Template,
+        project: str,
+        location: Path | None = None,
+        given: Mapping[str, str] | None = None,
+    ) -> None:
         self.template = template
+        self._given = dict(given or {})
         self._proposed = project
         self._location = location
         self._lock = threading.Lock()
@@ -47,23 +57,24 @@ class FormApp:
         )
 
     def _field(self, alias: str) -> tuple[Any, ...]:
-        param = self.template.param(alias)
-        choices: Any = ()
-        if isinstance(param, Setting) or hasattr(param, "choices"):
-            choices = getattr(param, "choices", ())
-        return alias, self.template.fields[alias], param.help if param else "", choices
+        field, param = self.template.fields[alias], self.template.param(alias)
+        value = self._given.get(alias, field.default)
+        choices = tuple(map(str, getattr(param, "choices", ())))
+        if isinstance(param, Enum):
+            with contextlib.suppress(ValueError):
+                # A choice may be given by its number.
+                value = param.convert(value)
+        return alias, field, param.help if param else "", choices, value
 
     def check(self, given: dict[str, Any]) -> dict[str, Any]:
         """What is wrong with values, and which fields are to be shown."""
         given = {name: value for name, value in given.items() if name != "project"}
         values, problems = self.template.parse_values(given)
-        if problems:
-            return {"problems": problems, "visible": None}
-        problems = self.template.problems(values)
         try:
-            return {"problems": problems, "visible": sorted(self.template.visible(values))}
-        except PvapyStreamError:
-            return {"problems": problems, "visible": None}
+            problems = problems or self.template.problems(values)
+        except PvapyStreamError as error:
+            problems = [str(error)]
+        return {"problems": problems, "visible": sorted(self.template.shown(values))}
 
     def start(self, given: dict[str, Any]) -> dict[str, Any]:
         """Make the project and schedule it, in a process that goes on without us."""
@@ -73,7 +84,7 @@ class FormApp:
         values, _ = self.template.parse_values({k: v for k, v in given.items() if k != "project"})
         with self._lock:
             if self.scheduler is not None and self.scheduler.poll() is None:
-                return {"problems": ["a project of this form runs already"], "visible": None}
+                return {**answer, "problems": ["a project of this form runs already"]}
             try:
                 flow = self.template.fill(values)
                 name = str(given.get("project") or self._proposed)

@@ -59,6 +59,13 @@ class Field:
         except ValueError as error:
             raise SettingsError(f"{self.label}: {error}") from error
 
+    def parsed_default(self) -> Any:
+        """The default in its type; None when it has another."""
+        try:
+            return self.parse(self.default)
+        except SettingsError:
+            return None
+
 
 class Template:
     """A workflow with fields.
@@ -112,27 +119,40 @@ class Template:
     def parse_values(
         self, given: Mapping[str, Any], defaults: bool = False
     ) -> tuple[dict[str, Any], list[str]]:
-        """Values in their types, and what is wrong with them.
+        """All values in their types, and what is wrong with them.
+
+        A field that is wrong or missing has its default. Where its condition does not hold, that
+        is no problem.
 
         Args:
             given: by alias.
             defaults: take the defaults of fields that are not given.
         """
-        values: dict[str, Any] = {}
-        problems = [
+        unknown = [
             f"there is no field {alias!r}; aliases are {', '.join(self.fields)}"
             for alias in given
             if alias not in self.fields
         ]
+        values: dict[str, Any] = {}
+        wrong: dict[str, str] = {}
         for alias, field in self.fields.items():
+            values[alias] = field.parsed_default()
             if alias not in given and not defaults:
-                problems.append(f"{field.label}: give {alias}=…, or --defaults")
+                wrong[alias] = f"{field.label}: give {alias}=…, or --defaults"
                 continue
             try:
                 values[alias] = field.parse(given.get(alias, field.default))
             except SettingsError as error:
-                problems.append(str(error))
-        return values, problems
+                wrong[alias] = str(error)
+        shown = self.shown(values)
+        return values, unknown + [wrong[alias] for alias in wrong if alias in shown]
+
+    def shown(self, values: Mapping[str, Any]) -> set[str]:
+        """Fields whose conditions hold, by alias; all where that cannot be told."""
+        try:
+            return self.visible(values)
+        except SettingsError:
+            return set(self.fields)
 
     def fill(self, values: Mapping[str, Any]) -> Workflow:
         """The workflow with values in place of the fields.

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from pvapy_stream.workflow.params import Enum, Form, Int, Pointer
+from pvapy_stream.workflow.params import Boolean, Enum, Float, Form, Int, Pointer
 from pvapy_stream.workflow.protocol import Protocol
 from pvapy_stream.workflow.validators import Positive
 
@@ -86,4 +86,23 @@ class InProcesses(Protocol):
         self.output("pids").append({"pid": os.getpid(), "number": number})
         path = self.extra(str(number))
         path.touch()
+        return str(path)
+
+
+class Scan(Protocol):
+    """Parameters that depend on others."""
+
+    def define_params(self, form: Form) -> None:
+        form.add("mode", Enum("steps", choices=("steps", "time")))
+        form.add("points", Int(5, condition="mode == 'steps'", validators=(Positive,)))
+        form.add("seconds", Float(1.0, condition="mode == 'time'", validators=(Positive,)))
+        form.add("fine", Boolean(False, condition="mode == 'steps' and points > 3"))
+        form.add("repeat", Int(condition="mode == 'steps' and fine", allows_null=True))
+
+    def insert_all_steps(self) -> None:
+        self.insert_step(self.note)
+
+    def note(self) -> str:
+        path = self.extra("note.txt")
+        path.write_text(f"{self.mode} {self.points} {self.seconds} {self.fine} {self.repeat}")
         return str(path)

@@ -91,6 +91,38 @@ def test_conditions_are_read_and_not_executed() -> None:
         holds("__import__('os')", values)
 
 
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("", True), ("n", False), ("not n", True), ("n is None", True), ("n == None", True),
+        # What is missing is neither more nor less than anything; the value itself is told of.
+        ("n > 5", False), ("n <= 5", False), ("0 < a < n", False), ("not n > 5", True),
+        ("a in (1, 3)", True), ("a not in [1, 3]", False), ("mode != 'slow'", True),
+        ("a > 5 or mode == 'fast' and not n", True), ("-a == -3", True), ("1 < a < 3", False),
+    ],
+)  # fmt: skip
+def test_what_conditions_say(condition: str, expected: bool) -> None:
+    assert holds(condition, {"a": 3, "mode": "fast", "n": None}) is expected
+
+
+@pytest.mark.parametrize(
+    "condition", ["a >", "a + 1 > 2", "a.b", "a[0]", "f(a)", "a > 'x'", "a in 3", "[x for x in a]"]
+)
+def test_what_is_no_condition(condition: str) -> None:
+    with pytest.raises(SettingsError, match=r"condition .* cannot be evaluated"):
+        holds(condition, {"a": 3})
+
+
+def test_a_hidden_parameter_is_not_validated_and_a_missing_one_is_named() -> None:
+    form = p.Form()
+    form.add("n", p.Int(label="Frames"))
+    form.add("pause", p.Float(0, condition="n > 5", validators=(Positive,)))
+    assert form.evaluate({"n": 3, "pause": "soon"})[1] == []
+    assert form.evaluate({"n": 6})[1] == ["Pause: must be greater than 0"]
+    # Its condition cannot be told yet.
+    assert form.evaluate({})[1] == ["Frames: is missing; give a value"]
+
+
 def test_names_of_parameters_are_checked() -> None:
     class Clash(Protocol):
         def define_params(self, form: p.Form) -> None:

@@ -13,8 +13,10 @@ import pytest
 from pvapy_stream.cli.template import ready
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.workflow import Project
+from pvapy_stream.workflow.form import FormApp
 from pvapy_stream.workflow.template import Template
-from tests.support import Commands, wait_until
+from tests.support import Commands, Program, wait_until
+from tests.web.browser import needs_chromium, overflow, page
 
 COUNT = """Counts items [
   {"object.className": "tests.workflow.protocols:Count", "object.id": "1",
@@ -22,6 +24,11 @@ COUNT = """Counts items [
    "milliseconds": %s, "comment": "for %%(BEAMLINE)s: ~Words|a \\"good\\" one|0|words~"}
 ]"""
 SPLIT = "split_collect_save"
+SCAN = """Depends [
+  {"object.className": "tests.workflow.protocols:Scan", "object.id": "1", "object.label": "scan",
+   "mode": "~Mode|1|0|mode~", "points": "~Points|5|3|points~", "seconds": "~Time|2|4|time~",
+   "fine": "~Fine|false|2|fine~", "repeat": "~Repeats||3|repeat~"}
+]"""
 
 
 @pytest.fixture(autouse=True)
@@ -152,3 +159,81 @@ def _answers(web: httpx.Client) -> bool:
         return web.get("/status").status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def test_fields_are_shown_and_checked_where_their_conditions_hold() -> None:
+    made = Template(SCAN, "scan")
+    form = FormApp(made, "scan")
+
+    def check(**given: object) -> tuple[set[str], list[str]]:
+        values = {"mode": "steps", "points": "5", "time": "2", "fine": False, "repeat": ""}
+        answer = form.check({**values, **given})
+        return set(answer["visible"]), answer["problems"]
+
+    assert check(mode="time") == ({"mode", "time"}, [])
+    assert check() == ({"mode", "points", "fine"}, [])
+    shown, problems = check(fine=True)
+    assert shown == {"mode", "points", "fine", "repeat"}
+    assert problems == ["Repeats: is missing; give a value"]
+    assert check(fine=True, repeat="2")[1] == []
+    # What is hidden may be empty or wrong; what is wrong keeps the others where they are.
+    assert check(mode="time", points="", repeat="x") == ({"mode", "time"}, [])
+    shown, problems = check(points="many")
+    assert shown == {"mode", "points", "fine"}
+    assert [problem.partition(":")[0] for problem in problems] == ["Points"]
+    assert check(mode="time", time="0")[1] == ["scan: Seconds: must be greater than 0"]
+
+
+def test_a_choice_may_be_given_by_its_number_and_values_stand_in_the_form() -> None:
+    shown = FormApp(Template(SCAN, "scan"), "scan", given={"points": "7", "fine": "true"}).page()
+    assert "<option selected>time</option>" in shown
+    assert 'value="7"' in shown
+    assert "checked" in shown
+
+
+def test_hidden_fields_need_not_be_given(commands: Commands, tmp_path: Path) -> None:
+    file = tmp_path / "scan.json.template"
+    file.write_text(SCAN)
+    done = commands("template", file, "mode=time", "time=3", "--project", "timed")
+    assert done.wait() == 0, done.text
+    (note,) = (tmp_path / "projects" / "timed").rglob("note.txt")
+    assert note.read_text() == "time 5 3.0 False None"
+
+
+@needs_chromium
+def test_a_person_sees_the_fields_that_matter(tmp_path: Path, commands: Commands) -> None:
+    file = tmp_path / "scan.json.template"
+    file.write_text(SCAN)
+    program: Program = commands("template", file, "mode=steps", "--no-browser", "--project", "seen")
+    address = wait_until(lambda: re.search(r"http://\S+/", program.text), 20)[0]
+    with httpx.Client(base_url=address, timeout=20) as web:
+        wait_until(lambda: _answers(web))
+    with page(viewport={"width": 390, "height": 800}) as shown:
+        shown.goto(address)
+
+        def fields() -> list[str]:
+            return shown.eval_on_selector_all(
+                "[data-field]:not([hidden])", "all => all.map(one => one.dataset.field)"
+            )
+
+        def wait_for(*expected: str) -> None:
+            wait_until(lambda: fields() == list(expected), what=f"{fields()}")
+
+        wait_for("mode", "points", "fine")
+        shown.get_by_label("Fine").check()
+        wait_for("mode", "points", "fine", "repeat")
+        problems = shown.locator("#problems")
+        wait_until(lambda: "Repeats: is missing" in problems.inner_text())
+        assert shown.locator("#start").is_disabled()
+        # What is wrong and hidden is no hindrance.
+        shown.get_by_label("Mode").select_option("time")
+        wait_for("mode", "time")
+        wait_until(lambda: problems.inner_text() == "")
+        shown.get_by_label("Time").fill("4")
+        assert overflow(shown) == 0
+        wait_until(lambda: shown.locator("#start").is_enabled())
+        shown.locator("#start").click()
+        wait_until(lambda: "has finished" in shown.locator("#state").inner_text(), 40)
+        assert shown.problems == []
+    (note,) = (tmp_path / "projects" / "seen").rglob("note.txt")
+    assert note.read_text() == "time 5 4.0 True None"
