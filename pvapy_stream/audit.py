@@ -352,6 +352,7 @@ def _stage_dict(stage: StageAccount) -> dict[str, Any]:
         plain[name] = _ranges(getattr(one, name))
     for name in ("rejected", "failed"):
         plain[name] = {reason: _ranges(ids) for reason, ids in getattr(one, name).items()}
+    plain["asked"] = None if one.asked is None else _ranges(one.asked)
     plain["anonymous"] = one.anonymous
     plain["without_fate"] = _ranges(stage.without_fate)
     return plain

@@ -249,7 +249,7 @@ class StreamRun:
                 self._say(f"{names} has ended: the other stages are stopped in order")
                 return
             if all(stage.ended for stage in self._last()):
-                self._say("all files are written: the other stages are stopped in order")
+                self._say("the last stages have ended: the others are stopped in order")
                 return
             stop.wait(_TICK)
         self._say("stopping in order")

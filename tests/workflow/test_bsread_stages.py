@@ -102,7 +102,7 @@ protocols:
     folder = tmp_path / "run"
     program = run(commands, path, folder)
     assert program.wait(60) == 0, program.text
-    assert "all files are written" in program.text
+    assert "the last stages have ended" in program.text
     with h5py.File(folder / "a.h5") as h5:
         group = h5[f"data/{prefix}cam"]
         # What the channel showed before the first image is none.
