@@ -18,8 +18,7 @@ import pytest
 from pvapy_stream.cli import bsread_writer
 from pvapy_stream.files.repair import repair
 from pvapy_stream.files.verify import verify
-from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import read_ledgers, write_ledgers
+from pvapy_stream.ledger import read_ledgers
 from tests.daq.sending import Pulses, Rest, lost, rows
 from tests.files.messages import camera, scalars
 from tests.files.support import start
@@ -359,50 +358,6 @@ def test_the_interface_needs_its_extra(tmp_path: Path) -> None:
     assert "pip install 'pvapy-stream[web]'" in done.stderr
 
 
-def test_acquisitions_without_rest_and_what_the_audit_says_of_them(
-    commands: Commands, tmp_path: Path
-) -> None:
-    ledger = lambda name: ("--ledger", tmp_path / f"{name}.json")  # noqa: E731
-    sim = commands(
-        *("bsread-sim", "-a", "tcp://127.0.0.1:0", "-fps", 200, "--send-timeout", 20, "-n", 700),
-        *("-ns", 2, *ledger("sim")),
-    )
-    found = wait_until(lambda: re.search(r"tcp://\S+", sim.text))
-    buffer = commands("buffer", found[0], "-o", 0, "--no-rest", "-b", 5000, *ledger("buffer"))
-    ranges = wait_until(lambda: re.findall(r"tcp://127\.0\.0\.1:\d+", buffer.text)[2:])[0]
-    stream = ranges.replace("tcp", "buffer")
-
-    def write(name: str, *options: object) -> Program:
-        file = tmp_path / f"{name}.h5"
-        return commands("writer", stream, file, -1, 0, *options, *ledger(name))
-
-    writers = {
-        "range": write("range", "--start", 100, "--stop-pulse-id", 300),
-        "first": write("first", "--start", "first", "--stop-pulse-id", 50),
-        "all": write("all", "--start", "first"),
-    }
-    assert sim.wait() == 0, sim.text
-    for name in ("range", "first"):
-        assert writers[name].wait() == 0, writers[name].text
-    wait_until(lambda: audited(commands, tmp_path) == 0)
-    writers["all"].signal()
-    assert writers["all"].wait() == 0, writers["all"].text
-    assert rows(tmp_path / "range.h5", "SIM:SCALAR-0") == list(range(100, 301))
-    assert rows(tmp_path / "all.h5", "SIM:SCALAR-0") == list(range(1, 701))
-    assert rows(tmp_path / "first.h5", "SIM:SCALAR-0") == list(range(1, 51))
-    buffer.signal()
-    assert buffer.wait() == 0
-    assert audited(commands, tmp_path) == 0
-    # What one of them asked for and the file does not have is named.
-    (account,) = read_ledgers(tmp_path / "range.json")
-    account.received = account.received - IdSet([120, 121])
-    account.processed = account.processed - IdSet([120, 121])
-    write_ledgers(tmp_path / "range.json", [account])
-    told = commands("audit", *sorted(tmp_path.glob("*.json")))
-    assert told.wait() == 1
-    assert "2 ids: 120-121 lost between buffer 1 and writer 1" in told.text
-
-
 def test_an_acquisition_that_ends_after_a_time(pulses: Pulses, run: Run, tmp_path: Path) -> None:
     program, _ = run("--start", "now", "--seconds", 1, "--ledger", tmp_path / "l.json")
     pulses.run()
@@ -411,10 +366,6 @@ def test_an_acquisition_that_ends_after_a_time(pulses: Pulses, run: Run, tmp_pat
     assert found == list(range(found[0], found[-1] + 1))
     (account,) = read_ledgers(tmp_path / "l.json")
     assert list(account.asked or ()) == list(account.processed) == found
-
-
-def audited(commands: Commands, folder: Path) -> int:
-    return commands("audit", *sorted(folder.glob("*.json"))).wait()
 
 
 @pytest.mark.parametrize(
