@@ -45,11 +45,13 @@ class _Receiving(Stage):
         """Settings, the status channel, and the stream that an arrow brings.
 
         Raises:
-            SettingsError: there is neither an arrow nor a stream.
+            SettingsError: there is neither an arrow nor a stream, or both.
         """
         values = {**self.own_settings(site), "status_channel": f"{site.prefix}{label}:status:1"}
         if source is None and "stream" not in values:
             raise SettingsError("needs an input, such as buffer.output, or a stream")
+        if source is not None and "stream" in values:
+            raise SettingsError("has an input and a stream; give one of them")
         return values
 
 
@@ -64,13 +66,13 @@ class Buffer(_Receiving):
     outputs: ClassVar[Mapping[str, str]] = {"output": BSREAD}
     quiet = 2.2
     graphs_own = _Receiving.graphs_own | {
-        "output_port", "range_port", "rest_port", "no_rest", "interface", "skip_initial_updates",
+        "output_port", "range_port", "rest_port", "no_rest", "interface",
     }  # fmt: skip
 
     def wire(self, label: str, source: Stream | None, site: Site) -> Wired:
         values = self.common(label, source, site)
         if source is not None:
-            values |= _stream_of(source)
+            values = {**_stream_of(source), **values}
         if not any(values.get(name) for name in _LIMITS):
             values["memory"] = _MEMORY
         ranges = site.port()

@@ -207,7 +207,8 @@ class Stage:
             given = Stream("input:*", (1, 2)) if name == "Collector" else Stream("input")
             if self.accepts == (BSREAD,):
                 given = Stream("tcp://127.0.0.1:0", kind=BSREAD)
-            self.wire("label", given if self.accepts else None, Site("prefix:"))
+            follows = self.accepts and not self.given.get("stream")
+            self.wire("label", given if follows else None, Site("prefix:"))
         except SettingsError as error:
             return [str(error)]
         return []

@@ -156,6 +156,10 @@ def test_arrows_give_ports_that_nobody_writes() -> None:
         ),
         ("{label: b, class: BsreadWriter, input: s.output}", "b: needs an output_file"),
         ("{label: b, class: BsreadWriter, output_file: b.h5}", "b: needs an input"),
+        (
+            "{label: b, class: Buffer, input: s.output, stream: 'tcp://h:1'}",
+            "b: has an input and a stream; give one of them",
+        ),
         ("{label: b, class: Buffer, input: s.output, range_port: 5}", "no parameter 'range_port'"),
         (
             "{label: b, class: BsreadWriter, input: s.output, output_file: b.h5, seconds: 1,"
@@ -172,6 +176,18 @@ def test_arrows_give_ports_that_nobody_writes() -> None:
 def test_what_does_not_fit_is_named(stages: str, message: str) -> None:
     text = f"protocols: [{{label: s, class: BsreadSim}}, {stages}]"
     assert message in "; ".join(parse_workflow(text, "x", None).problems())
+
+
+def test_a_source_of_ones_own_needs_no_arrow() -> None:
+    flow = Workflow("x")
+    keep = flow.add(Buffer(stream="pva://cam", seconds=60, skip_initial_updates=1), "keep")
+    flow.add(BsreadWriter(input=keep["output"], output_file="a.h5", seconds=5), "file")
+    flow.add(BsreadWriter(stream="buffer://h:8083", output_file="b.h5", start=7), "other")
+    assert flow.problems() == []
+    found = wired(flow, Site("p:"))
+    assert (found["keep"]["stream"], found["keep"]["skip_initial_updates"]) == ("pva://cam", 1)
+    assert "memory" not in found["keep"]
+    assert found["other"]["start"] == 7
 
 
 def test_monitors_find_their_status_channels_in_the_file(tmp_path: Path) -> None:
