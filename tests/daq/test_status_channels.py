@@ -11,7 +11,8 @@ from pvapy_stream.cli.top import stage_table
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.monitor.stages import StageView, StageWatch, last_in_chain
 from pvapy_stream.monitor.streams import StreamsMonitor
-from pvapy_stream.settings import ReportSettings, StreamsSettings, WriterSettings
+from pvapy_stream.settings import DashboardSettings, ReportSettings, StreamsSettings, WriterSettings
+from pvapy_stream.web.live import LiveBoard
 from pvapy_stream.web.report import ReportMonitor
 from tests.daq.sending import Pulses, Rest
 from tests.support import Commands, Program, pvget, wait_until
@@ -20,6 +21,10 @@ from tests.support import Commands, Program, pvget, wait_until
 def rest_of(writer: Program) -> Rest:
     found = wait_until(lambda: re.search(r"http://[^\s/]+", writer.text), what=writer.text)
     return Rest(f"{found[0]}/")
+
+
+def states(board: LiveBoard) -> set[str]:
+    return {view.state for view in board.views.values()}
 
 
 def test_buffer_and_writer_show_as_stages_do(
@@ -32,6 +37,7 @@ def test_buffer_and_writer_show_as_stages_do(
     )
     monitor = StreamsMonitor(StreamsSettings.of(status_channels=names))
     watch: StageWatch = monitor.watch
+    board = LiveBoard(DashboardSettings.of(status_channels=names))
     try:
         buffer = commands("buffer", source.address, "-o", 0, "--no-rest", "-sc", names[0])
         ports = wait_until(lambda: re.findall(r"tcp://127\.0\.0\.1:\d+", buffer.text)[1:])
@@ -57,11 +63,16 @@ def test_buffer_and_writer_show_as_stages_do(
         assert view(0).inputs == (source.address,)
         wait_until(lambda: view(0).state == "receiving")
         assert [view(n).tone for n in (0, 1)] == ["good", "good"]
-        assert 0 <= view(1).latency["p90"] < 30
+        wait_until(lambda: 0 <= view(1).latency["p90"] < 30)
         report.loop()
         page = (tmp_path / "r.html").read_text()
         assert re.search(r">writer 1<.*?>writing<", page, re.DOTALL)
         assert re.search(r">buffer 1<.*?>receiving<", page, re.DOTALL)
+        board.start()
+        wait_until(lambda: {"writing", "receiving"} <= states(board))
+        # Addresses of streams are no channels with images.
+        assert board.image_channels() == []
+        board.stop()
         rest.put("stop_pulse_id/300")
         wait_until(lambda: view(1).state == "done")
         assert (view(1).ended, view(1).tone) == (True, "over")
