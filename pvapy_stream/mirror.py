@@ -20,7 +20,7 @@ from pvapy_stream.transport.pva import MonitorReceiver
 
 KIND = "mirror"
 
-_TICK = 0.5  # s; how often connections are looked after
+_TICK = 0.25  # s; how often connections are looked after
 _LEDGER_PERIOD = 1.0  # s; what a killed mirror may lose of its account
 _LAST_UPDATES = 0.3  # s; how long the last updates stay before the server goes
 _LOG_EVERY = 1000
@@ -99,7 +99,7 @@ class MirrorChannel:
         receiver.start(deliver, deliver_current)
 
     def keep_up(self) -> None:
-        """Look after the connections; call about twice a second."""
+        """Look after the connections; call a few times a second."""
         for receiver in self._receivers:
             receiver.keep_up()
 

@@ -278,5 +278,9 @@ class Collector(StageRunner):
             return "running"
         return "disconnected" if any(r.was_connected for r in receivers) else "waiting"
 
+    @property
+    def heard(self) -> int:
+        return sum(source.receiver.counts().received > 0 for source in self.sources.values())
+
     def absent(self) -> list[str]:
         return [s.channel for s in self.sources.values() if not s.receiver.was_connected]

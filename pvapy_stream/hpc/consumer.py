@@ -164,5 +164,9 @@ class Consumer(StageRunner):
             return "running"
         return "disconnected" if self.receiver.was_connected else "waiting"
 
+    @property
+    def heard(self) -> int:
+        return int(self.receiver.counts().received > 0)
+
     def absent(self) -> list[str]:
         return [] if self.receiver.was_connected else [self.input_channel]

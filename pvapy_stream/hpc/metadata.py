@@ -85,6 +85,11 @@ class Metadata:
         for receiver in self.receivers:
             receiver.stop()
 
+    @property
+    def heard(self) -> int:
+        """How many of the channels have delivered a value."""
+        return sum(receiver.counts()["nReceived"] > 0 for receiver in self.receivers)
+
     def missing(self) -> list[str]:
         """Names of channels that are not connected."""
         return [receiver.channel.name for receiver in self.receivers if not receiver.connected]

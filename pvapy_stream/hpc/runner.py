@@ -175,7 +175,7 @@ class StageRunner(ABC):
 
     @abstractmethod
     def keep_up(self) -> None:
-        """Look after connections and overdue objects; called about twice a second."""
+        """Look after connections and overdue objects; called a few times a second."""
 
     @abstractmethod
     def stop_receiving(self, deadline: float) -> int | None:
@@ -215,6 +215,16 @@ class StageRunner(ABC):
     @abstractmethod
     def phase(self) -> str:
         """Waiting (for a channel), running, paused or disconnected."""
+
+    @property
+    @abstractmethod
+    def heard(self) -> int:
+        """How many of its channels have delivered an object."""
+
+    @property
+    def standing(self) -> tuple[str, int]:
+        """What is told as soon as it changes: the phase, and how many channels have delivered."""
+        return self.phase, self.heard + self.metadata.heard
 
     @abstractmethod
     def absent(self) -> list[str]:

@@ -19,7 +19,8 @@ from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, StatusChannel
 from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSettings
 
-_KEEP_UP_PERIOD = 0.5  # s
+_KEEP_UP_PERIOD = 0.25  # s
+_TICK = 0.1  # s; how soon a change of state is told
 _LAST_STATUS = 0.3  # s; how long the final status and reply stay before the server goes
 
 Report = Callable[["StageReport"], None]
@@ -106,13 +107,18 @@ class StageService:
         self._state = ""
         settings = self._settings
         deadline = time.monotonic() + settings.runtime if settings.runtime > 0 else float("inf")
-        next_status = 0.0
+        next_status = next_look = 0.0
+        told: object = None
         while not self._stop.is_set() and (now := time.monotonic()) < deadline:
-            self._runner.keep_up()
-            if now >= next_status:
-                next_status = now + settings.status_period
+            if now >= next_look:
+                next_look = now + _KEEP_UP_PERIOD
+                self._runner.keep_up()
+            standing = self._runner.standing
+            if now >= next_status or standing != told:
+                # Who waits for a stage to be connected does not wait for the period.
+                next_status, told = now + settings.status_period, standing
                 self._publish()
-            self._stop.wait(min(_KEEP_UP_PERIOD, settings.status_period, deadline - now))
+            self._stop.wait(min(_TICK, settings.status_period, deadline - now))
         self._state = "draining"
         self._publish()
         self._runner.stop()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import smtplib
-import ssl
 import subprocess
 import sys
 import warnings
@@ -14,12 +12,15 @@ from collections.abc import Sequence
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pvapy_stream.errors import MonitorError, SettingsError
 from pvapy_stream.monitor.outbox import Notifier, Outbox
 from pvapy_stream.plugins import require
 from pvapy_stream.settings import NotifySettings
+
+if TYPE_CHECKING:
+    import smtplib
 
 __all__ = [
     "AppriseNotifier",
@@ -91,6 +92,9 @@ class EmailNotifier:
         self.port = port or _PORTS[tls]
         self._user = user
         self._password = password
+        # Here, and not above: most programs send no mail, and TLS takes its time to load.
+        import ssl
+
         self._context = ssl.create_default_context(cafile=ca_file or None)
 
     def notify(self, title: str, message: str) -> None:
@@ -115,6 +119,8 @@ class EmailNotifier:
             smtp.send_message(mail)
 
     def _connect(self) -> smtplib.SMTP:
+        import smtplib
+
         if self.tls == "tls":
             return smtplib.SMTP_SSL(
                 self.server, self.port, timeout=_SMTP_TIMEOUT, context=self._context

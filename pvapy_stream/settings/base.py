@@ -43,7 +43,7 @@ opt = Opt.of
 class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @classmethod
     def of(cls: type[Self], **values: Any) -> Self:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from itertools import chain, repeat
 from typing import Any, cast
 
 import pvaccess as pva
 
-_GET_TIMEOUT = 1.0
+# A channel that is not there yet is searched for at growing intervals: it is soonest found by who
+# begins anew. Later tries are more patient, as the network may be slow.
+_GET_TIMEOUTS = (0.3, 0.3, 0.5, 1.0)  # s; the last one from then on
 _POLL = 0.1
 _RECEIVER = "receiverStats"
 
@@ -27,16 +30,18 @@ def wait_for_stages(channels: Iterable[str], timeout: float, stop: threading.Eve
     """
     end = time.monotonic() + timeout
     waiting = list(channels)
+    patience = chain(_GET_TIMEOUTS, repeat(_GET_TIMEOUTS[-1]))
     while waiting:
-        waiting = [name for name in waiting if not _receives(name)]
+        try_for = next(patience)
+        waiting = [name for name in waiting if not _receives(name, try_for)]
         if time.monotonic() >= end or (waiting and stop.wait(_POLL)):
             break
     return waiting
 
 
-def _receives(channel: str) -> bool:
+def _receives(channel: str, timeout: float) -> bool:
     connection = pva.Channel(channel)
-    connection.setTimeout(_GET_TIMEOUT)
+    connection.setTimeout(timeout)
     try:
         status = cast("dict[str, Any]", connection.get("field()").toDict())
     except pva.PvaException:

@@ -78,7 +78,7 @@ class Receiver(Protocol):
         ...
 
     def keep_up(self) -> None:
-        """Called about twice a second: look after the connection."""
+        """Called a few times a second: look after the connection."""
         ...
 
     def newest(self, timeout: float) -> Any | None:
