@@ -120,7 +120,11 @@ class Commands:
         self._started: list[Program] = []
 
     def __call__(self, *args: object) -> Program:
-        program = Program(*map(str, args))
+        """Start a program; a stage tells five times a second how it stands, unless asked else."""
+        words = list(map(str, args))
+        if words[0] in ("consumer", "collector", "write") and "--status-period" not in words:
+            words += ["--status-period", "0.2"]
+        program = Program(*words)
         self._started.append(program)
         return program
 
@@ -198,13 +202,16 @@ def command(channel: str, name: str, args: str = "") -> str:
 
 def get(channel: str, field: str = "") -> Any:
     """A channel's value, or one field of it, through the binding; None when it is not there."""
-    pv = pva.Channel(channel)
-    pv.setTimeout(2.0)
-    try:
-        value = pv.get("field()")
-    except pva.PvaException:
-        return None
-    return value[field] if field else value.toDict()
+    # A channel that is about to appear is soonest found by who begins to search anew.
+    for patience in (0.3, 0.5, 1.2):
+        pv = pva.Channel(channel)
+        pv.setTimeout(patience)
+        try:
+            value = pv.get("field()")
+        except pva.PvaException:
+            continue
+        return value[field] if field else value.toDict()
+    return None
 
 
 def status(channel: str) -> dict[str, Any]:
