@@ -33,6 +33,8 @@ _MARGIN = 0.8  # of what a saturated consumer reached: less than that is tried f
 _STEP_DOWN = 0.75
 _MOST_TRIALS = 4
 _WARM_UP = 20
+_ENOUGH = 20  # frames that tell the rate of a source
+_SLOW_SOURCE = 2.0  # s; for a source that sends fewer in the time that was asked for
 _MAX_FRAMES = 1_000_000
 
 Say = Callable[[str], None]
@@ -61,14 +63,15 @@ class Preflight:
         settings = self._settings
         found = self._frames()
         images = _images(found)
-        self._say("receiving alone …")
-        found.link = self._saturated(found, ConsumerSettings.of(input_channel="-"))
+        # First what can be wrong at once.
         if settings.processor_class:
             self._say("the processor alone …")
             found.processor = self._processor_alone(images)
         if settings.output_directory:
             self._say(f"writing to {settings.output_directory} alone …")
             found.disk = self._disk_alone(images, Path(settings.output_directory))
+        self._say("receiving alone …")
+        found.link = self._saturated(found, ConsumerSettings.of(input_channel="-"))
         wanted = settings.frame_rate or found.source_rate
         start = min(found.link, found.disk)
         if settings.processor_class:
@@ -119,7 +122,9 @@ class Preflight:
                     )
                 receiver.keep_up()
             frame = to_frame(first[0])
-            self._stop.wait(max(2.0, self._settings.seconds))
+            self._stop.wait(self._settings.seconds)
+            if len(arrivals) < _ENOUGH:
+                self._stop.wait(max(0.0, _SLOW_SOURCE - self._settings.seconds))
         finally:
             receiver.stop()
         found = Findings(frame.image.shape, frame.dtype, frame.image.nbytes)
@@ -238,7 +243,10 @@ class Preflight:
         most = max(2, cores)
         needed = math.ceil(wanted / found.rate)
         found.n_consumers = min(needed, most)
-        found.total_rate = self._proven(found, wanted, found.n_consumers, wanted)
+        # What all of them together cannot reach is not tried: a rate that is proven helps more.
+        at_most = found.n_consumers * min(found.link, found.processor)
+        rate = wanted if wanted <= at_most else at_most * _MARGIN
+        found.total_rate = self._proven(found, rate, found.n_consumers, wanted)
         if found.total_rate < wanted:
             found.notes.append(
                 f"{wanted:.4g} frames/s were not reached with {found.n_consumers} consumers on"

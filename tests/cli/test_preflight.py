@@ -59,6 +59,10 @@ def test_a_rate_that_cannot_be_reached(source: Source, commands: Commands, tmp_p
     assert "Frames of 4x6 uint16, 48 bytes" in program.text
     assert "the source sends" in program.text
     assert "5000 frames/s were not reached with 2 consumers" in program.text
+    # What they do reach is told, and the options for it.
+    rates = dict(re.findall(r"^  (.*?)\s+([\d,]+) frames/s", "".join(program.out), re.MULTILINE))
+    assert float(rates["one consumer, without loss"]) < float(rates["2 consumers, without loss"])
+    assert "-nc 2 -dg share" in program.text
 
 
 @pytest.mark.parametrize(
