@@ -21,8 +21,8 @@ from pvapy_stream.transport.pva import MonitorReceiver
 KIND = "mirror"
 
 _TICK = 0.25  # s; how often connections are looked after
-_LEDGER_PERIOD = 1.0  # s; what a killed mirror may lose of its account
-_LAST_UPDATES = 0.3  # s; how long the last updates stay before the server goes
+_LEDGER_PERIOD = 0.25  # s; what a killed mirror may lose of its account
+_LAST_UPDATES = 0.2  # s; how long the last updates stay before the server goes
 _LOG_EVERY = 1000
 
 _log = logging.getLogger(__name__)

@@ -38,7 +38,7 @@ source_of() {
     local wait_for=$1
     shift
     stage sim sim --channel-name "${pv}image" --n-publish "$frames" --frame-rate "$rate" \
-        --report-period 0 --disable-curses --runtime 0 --shutdown-delay 1 \
+        --report-period 0 --disable-curses --runtime 0 --shutdown-delay 0.5 \
         --wait-for-stages "$wait_for" "${images[@]}" "$@"
     wait "${stages[-1]%%:*}" || { failed=1; cat "$work/sim.log"; }
 }

@@ -21,7 +21,7 @@ from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSett
 
 _KEEP_UP_PERIOD = 0.25  # s
 _TICK = 0.1  # s; how soon a change of state is told
-_LAST_STATUS = 0.3  # s; how long the final status and reply stay before the server goes
+_LAST_STATUS = 0.2  # s; how long the final status and reply stay before the server goes
 
 Report = Callable[["StageReport"], None]
 

@@ -19,7 +19,7 @@ from pvapy_stream.workflow.graph import Node, Workflow
 from pvapy_stream.workflow.stages import BSREAD, Site, Stream
 from pvapy_stream.workflow.supervision import Supervised
 
-_TICK = 0.1  # s
+_TICK = 0.05  # s
 # Who has nothing new for as long as so many objects take has nothing to come.
 _QUIET_OBJECTS = 5
 _QUIET_LIMIT = 20.0  # s
