@@ -197,7 +197,7 @@ def test_a_producer_that_never_comes_is_an_error(
 ) -> None:
     program = commands(
         "collector", "-ic", f"{prefix}out:*", "-pid", "1,2,3", "-sc", f"{prefix}status",
-        "--gap-timeout", "0.5", "-rt", "6",
+        "--gap-timeout", "0.5",
     )  # fmt: skip
     wait_until(lambda: (s := status(f"{prefix}status")) and s["state"] == "running")
     wait_until(
@@ -209,5 +209,6 @@ def test_a_producer_that_never_comes_is_an_error(
     producers[1].publish([1, 2])
     producers[2].publish([3])
     wait_until(lambda: processed(prefix) == 3)
+    program.signal()
     assert program.wait() == 1
     assert f"channel {prefix}out:3 never came" in program.text

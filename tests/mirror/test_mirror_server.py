@@ -78,7 +78,8 @@ def test_mirror_before_source_then_all_ids_and_the_audit(
     )  # fmt: skip
     sim = commands(
         "sim", "-cn", image, "-nx", "8", "-ny", "8", "-fps", "500", "--n-publish", N, "-rp", "0",
-        "-nf", "10", "-dc", "-std", "4", "-shd", "1", "-rt", "0", "--ledger", files[0],
+        "-nf", "10", "-dc", "--wait-for-stages", f"{prefix}status:1,{prefix}status:2", "-shd",
+        "0.5", "-rt", "0", "--ledger", files[0],
     )  # fmt: skip
     assert sim.wait() == 0, sim.text
 

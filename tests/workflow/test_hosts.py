@@ -93,7 +93,7 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
 
 FLOW = """
 protocols:
-  - {label: cam, class: Simulator, place: host1, n_publish: 300, frame_rate: 100, n_x_pixels: 16,
+  - {label: cam, class: Simulator, place: host1, n_publish: 300, frame_rate: 300, n_x_pixels: 16,
      n_y_pixels: 16, n_frames: 5}
   - {label: mirror, class: Mirror, place: host2, input: cam.output}
   - {label: work, class: Consumer, input: mirror.output, n_consumers: 3}

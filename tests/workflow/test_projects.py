@@ -59,28 +59,32 @@ def ended(program: Program, code: int = 0) -> str:
 def test_create_schedule_list_show(tmp_path: Path, commands: Commands) -> None:
     folder = tmp_path / "projects" / "night"
     assert "3 protocols" in ended(commands("create-project", "night", chain(tmp_path)))
-    assert "exists already" in ended(commands("create-project", "name=night"), 1)
+    # Programs that do not meet run side by side.
+    again = commands("create-project", "name=night")
     missing = commands("create-project", "name=other", f"workflow={tmp_path}/none.json")
-    assert "cannot read workflow" in ended(missing, 1)
-    assert "one word too many" in ended(commands("create-project", *"abcde"), 1)
+    too_many = commands("create-project", *"abcde")
+    typo = commands("schedule-project", "nigth")
+    elsewhere = commands("create-project", "far", chain(tmp_path), tmp_path / "disk", "for later")
     ended(commands("schedule-project", "night"))
+    assert "exists already" in ended(again, 1)
+    assert "cannot read workflow" in ended(missing, 1)
+    assert "one word too many" in ended(too_many, 1)
+    assert "there is no project 'nigth'" in ended(typo, 2)
+    ended(elsewhere)
+    assert (tmp_path / "projects" / "far").resolve() == (tmp_path / "disk" / "far").resolve()
     assert {row.state for row in rows(folder).values()} == {State.FINISHED}
     assert numbers(folder, "000002_double", "doubled") == [2, 4, 6, 8, 10]
     # The one that waits started after the one it waits for had ended.
     assert rows(folder)["last"].started >= rows(folder)["double"].ended
     assert (folder / "Runs" / "000001_count" / "logs" / "000001_count.log").exists()
-    shown = ended(commands("project", "show", "night"))
-    assert "5 finished" in shown
-    assert "night" in ended(commands("project", "list"))
+    shown, listed = commands("project", "show", "night"), commands("project", "list")
+    assert "5 finished" in ended(shown)
+    assert "night" in ended(listed)
     assert "nothing to do" in ended(commands("schedule-project", "night"))
-    assert "there is no project 'nigth'" in ended(commands("schedule-project", "nigth"), 2)
-    elsewhere = commands("create-project", "far", chain(tmp_path), tmp_path / "disk", "for later")
-    ended(elsewhere)
-    assert (tmp_path / "projects" / "far").resolve() == (tmp_path / "disk" / "far").resolve()
 
 
 def test_a_consumer_starts_before_its_producer_ends(tmp_path: Path) -> None:
-    outcome = run_workflow(read_workflow(chain(tmp_path, n=3, ms=700)), tmp_path / "run")
+    outcome = run_workflow(read_workflow(chain(tmp_path, n=3, ms=500)), tmp_path / "run")
     assert outcome.ok, outcome.problems
     found = rows(tmp_path / "run")
     assert found["double"].started < found["count"].ended
@@ -111,11 +115,9 @@ def test_one_process_runs_a_project(tmp_path: Path, commands: Commands) -> None:
     ended(commands("create-project", "busy", chain(tmp_path, n=40, ms=250)))
     first = commands("schedule-project", "busy")
     wait_until(lambda: "started" in first.text, 20)
-    second = commands("schedule-project", "busy")
-    text = ended(second, 1)
-    assert f"project busy is run by process {first.process.pid}" in text
-    shown = ended(commands("project", "show", "busy"))
-    assert f"run by process {first.process.pid}" in shown
+    second, shown = commands("schedule-project", "busy"), commands("project", "show", "busy")
+    assert f"project busy is run by process {first.process.pid}" in ended(second, 1)
+    assert f"run by process {first.process.pid}" in ended(shown)
     folder = tmp_path / "projects" / "busy"
     wait_until(lambda: len(numbers(folder, "000001_count", "items")) > 2, 20)
     ended(commands("stop-project", "busy"))
@@ -135,17 +137,18 @@ def test_a_killed_scheduler_is_told_and_leaves_no_process(
     first.wait()
     log = folder / "Runs" / "000001_count" / "logs" / "000001_count.log"
     wait_until(lambda: "steps left" in log.read_text(), 20)
-    assert "is gone" in ended(commands("project", "show", "busy"), 1)
-    assert "nobody runs" in ended(commands("stop-project", "busy"), 1)
+    shown, stopped = commands("project", "show", "busy"), commands("stop-project", "busy")
+    assert "is gone" in ended(shown, 1)
+    assert "nobody runs" in ended(stopped, 1)
 
 
 def test_left_out_and_unreachable_protocols(tmp_path: Path, commands: Commands) -> None:
     ended(commands("create-project", "some", chain(tmp_path)))
+    wrong = commands("schedule-project", "some", "--ignore", "cuont")
     text = ended(commands("schedule-project", "some", "--ignore", "count"), 1)
     assert "double: its input count.items never comes: count is left out" in text
     assert rows(tmp_path / "projects" / "some")["last"].state is State.FINISHED
-    text = ended(commands("schedule-project", "some", "--ignore", "cuont"), 2)
-    assert "there is no protocol 'cuont'" in text
+    assert "there is no protocol 'cuont'" in ended(wrong, 2)
 
 
 def test_two_processes_make_one_project(tmp_path: Path) -> None:

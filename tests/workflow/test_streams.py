@@ -145,10 +145,10 @@ def test_a_stage_that_never_becomes_ready_is_named_with_its_log(
         "        print('waiting for the cryostat', file=sys.stderr)\n        time.sleep(60)\n"
         "    def process(self, pvObject):\n        pass\n"
     )
-    more = ", ready_timeout: 4, processor_file: slow.py, processor_class: Slow"
+    more = ", ready_timeout: 3, processor_file: slow.py, processor_class: Slow"
     program = run(commands, chain(tmp_path, prefix, 10, more), tmp_path / "run")
     assert program.wait(50) == 1, program.text
-    assert "stage work was not ready within 4 s; the last lines of the log of work" in program.text
+    assert "stage work was not ready within 3 s; the last lines of the log of work" in program.text
     assert "waiting for the cryostat" in program.text
 
 

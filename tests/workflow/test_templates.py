@@ -115,15 +115,16 @@ def test_all_aliases_run_without_a_form(tmp_path: Path, commands: Commands) -> N
         "processor=pvapy_stream.processors.transpose.Transpose", "file=night.h5",
         "compression=none", "--project", "night",
     )  # fmt: skip
+    wrong = commands("template", SPLIT, "--defaults", "frames=many", "--project", "wrong")
+    valueless = commands("template", SPLIT, "frames", "--defaults")
+    listed = commands("template", "--list")
     assert done.wait(80) == 0, done.text
     with h5py.File(tmp_path / "projects" / "night" / "night.h5") as file:
         assert file["entry/data/data"].shape == (60, 16, 16)
-    wrong = commands("template", SPLIT, "--defaults", "frames=many", "--project", "wrong")
     assert wrong.wait() == 2
     assert "Number of frames: Input should be a valid integer" in wrong.text
     assert not (tmp_path / "projects" / "wrong").exists()
-    assert commands("template", SPLIT, "frames", "--defaults").wait() == 2
-    listed = commands("template", "--list")
+    assert valueless.wait() == 2
     assert listed.wait() == 0
     assert SPLIT in listed.text
 
