@@ -34,7 +34,7 @@ def test_a_slow_processor_decides_and_a_second_consumer_helps(
     file = write_processor(tmp_path, SLOW)
     program = commands(
         "preflight", "-nx", "32", "-ny", "16", "-fps", "250", "-pf", file, "-pc", "Slow",
-        "-od", tmp_path, "--seconds", "0.5",
+        "-od", tmp_path, "--seconds", "0.3",
     )  # fmt: skip
     assert program.wait(60) == 0, program.text
     rates = dict(re.findall(r"^  (.*?)\s+([\d,]+) frames/s", "".join(program.out), re.MULTILINE))

@@ -97,13 +97,13 @@ def test_a_slow_last_stage_slows_the_simulator(
     )  # fmt: skip
     wait_until(lambda: status(f"{prefix}s2")["state"] == "running", 40)
     sim = commands(
-        "sim", "-cn", f"{prefix}0", "-om", "shm", *SIZE, "-fps", "0", "--n-publish", "300",
+        "sim", "-cn", f"{prefix}0", "-om", "shm", *SIZE, "-fps", "0", "--n-publish", "200",
         "--wait-for-clients", "1", "-shd", "10", "--ledger", files[0],
     )  # fmt: skip
     assert sim.wait() == 0, sim.text
     rate = float(sim.text.split("@")[1].split()[0])
     assert rate < 150
-    wait_until(lambda: status(f"{prefix}s2")["processorStats"]["nProcessed"] == 300)
+    wait_until(lambda: status(f"{prefix}s2")["processorStats"]["nProcessed"] == 200)
     stop(first, second)
     audit(commands, *files)
 

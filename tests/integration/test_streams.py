@@ -196,7 +196,7 @@ def test_metadata_channels_fill_queues_of_the_processor(
             )
         # A server that is quicker than its client may skip values.
         time.sleep(0.05)
-    source.publish(range(1, 100), period=0.02)
+    source.publish(range(1, 40), period=0.02)
     wait_until(lambda: status(f"{prefix}s")["userStats"] == {"x": 5.0, "y": -5.0})
     consumer.signal()
     assert consumer.wait() == 0, consumer.text

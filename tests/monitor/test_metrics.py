@@ -71,7 +71,8 @@ def test_a_chain_of_simulator_mirror_and_consumers(prefix: str, commands: Comman
     )  # fmt: skip
     commands(
         "sim", "-cn", image, "-nx", "8", "-ny", "8", "-fps", "300", "-rp", "0", "-nf", "10",
-        "-dc", "-std", "4", "-rt", "60", *where, ports[2],
+        "-dc", "--wait-for-stages", f"{prefix}status:1,{prefix}status:2", "-rt", "60", *where,
+        ports[2],
     )  # fmt: skip
     wait_for_monitors([f"{prefix}status:1", f"{prefix}status:2"], updates=100)
     consumers = wait_until(

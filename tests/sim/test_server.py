@@ -234,7 +234,10 @@ def test_too_few_clients(prefix: str) -> None:
     assert running.server.totals.frames == 0
 
 
-def test_notify_channel_that_is_not_there(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_notify_channel_that_is_not_there(
+    prefix: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pvapy_stream.sim.server._NOTIFY_TIMEOUT", 0.5)
     running = Running(channel_name=f"{prefix}a", notify_pv=f"{prefix}nobody", n_publish=2)
     assert len(running.finish()) == 3
     assert running.server.notify_failures == 1
