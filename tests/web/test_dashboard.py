@@ -255,7 +255,7 @@ def test_commands_without_anybody_to_answer(prefix: str) -> None:
 def test_the_terminal(prefix: str, commands: Commands, consumer: Program, source: Source) -> None:
     source.publish(range(1, 8))
     top = commands(
-        "top", "-sc", f"{prefix}status", f"{prefix}none", "-rt", "1.5", "--refresh", "0.5"
+        "top", "-sc", f"{prefix}status", f"{prefix}none", "-rt", "0.7", "--refresh", "0.3"
     )
     assert top.wait() == 0, top.text
     lines = [line for line in top.out if f"{prefix}status" in line]

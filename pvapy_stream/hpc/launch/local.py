@@ -18,7 +18,7 @@ from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import ConsumerSettings, StageSettings
 from pvapy_stream.signals import run_until_signal
 
-_TICK = 0.2  # s
+_TICK = 0.05  # s; how soon a stop is noticed
 _END_GRACE = 5.0  # s; beyond the time to drain, before a process is ended by force
 
 Ledgers = list[dict[str, Any]]
