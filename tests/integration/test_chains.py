@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,38 +58,71 @@ def _columns(file: h5py.File) -> list[tuple[str, Any]]:
             for name in group]  # fmt: skip
 
 
-@pytest.fixture
-def run(prefix: str, tmp_path: Path) -> Callable[[str], Chain]:
-    images = np.random.default_rng(7).integers(0, 60000, (N, 47, 65)).astype(np.uint16)
-    np.save(tmp_path / "frames.npy", images)
+class Scripts:
+    """The scripts that the chosen tests want, two at a time: most of a chain's time is waiting."""
 
-    def run_script(name: str) -> Chain:
+    def __init__(self, names: list[str], folder: Path) -> None:
+        self._folder = folder
+        self._images = np.random.default_rng(7).integers(0, 60000, (N, 47, 65)).astype(np.uint16)
+        np.save(folder / "frames.npy", self._images)
+        self._pool = ThreadPoolExecutor(2)
+        self._runs = {name: self._pool.submit(self._run, name) for name in names}
+
+    def _run(self, name: str) -> Chain:
+        work = self._folder / name
+        work.mkdir()
         done = subprocess.run(
             ["bash", SCRIPTS / f"{name}.sh"],
             env={
                 **os.environ,
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
                 "N": str(N),
-                "INPUT": str(tmp_path / "frames.npy"),
-                "PREFIX": prefix,
-                "WORK": str(tmp_path),
+                "INPUT": str(self._folder / "frames.npy"),
+                "PREFIX": f"t{uuid.uuid4().hex[:8]}:",
+                "WORK": str(work),
             },
             capture_output=True,
             text=True,
             timeout=80,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        return Chain(tmp_path, images)
+        return Chain(work, self._images)
 
-    return run_script
+    def result(self, name: str) -> Chain:
+        return self._runs[name].result(80)
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def script_of(item: pytest.Item) -> str:
+    """The script of a test: what it is named after, or its parameter."""
+    wanted = item.get_closest_marker("parametrize")
+    name = getattr(item, "originalname", item.name)
+    return item.callspec.params["name"] if wanted else name.removeprefix("test_")
+
+
+@pytest.fixture(scope="module")
+def scripts(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scripts]:
+    names = [script_of(item) for item in request.session.items if item.path == request.path]
+    made = Scripts(names, tmp_path_factory.mktemp("chains"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def chain(request: pytest.FixtureRequest, scripts: Scripts) -> Chain:
+    """The chain of the script that the test is named after, when it has ended."""
+    return scripts.result(script_of(request.node))
 
 
 def halves(first: int) -> list[int]:
     return list(range(first, N + 1, 2))
 
 
-def test_chain_of_consumers(run: Callable[[str], Chain]) -> None:
-    chain = run("chain_of_consumers")
+def test_chain_of_consumers(chain: Chain) -> None:
     for name in ("transpose", "bin", "write"):
         assert chain.processed(name) == [IDS]
 
@@ -98,8 +133,7 @@ def test_chain_of_consumers(run: Callable[[str], Chain]) -> None:
     assert chain.is_whole("binned.h5", work)
 
 
-def test_parallel_chains(run: Callable[[str], Chain]) -> None:
-    chain = run("parallel_chains")
+def test_parallel_chains(chain: Chain) -> None:
     assert chain.processed("transpose") == [halves(1), halves(2)]
     assert chain.processed("write") == [halves(1), halves(2)]
     assert not any(ledger.missed for ledger in chain.ledgers("write"))
@@ -107,8 +141,7 @@ def test_parallel_chains(run: Callable[[str], Chain]) -> None:
     assert chain.is_whole("all.h5", np.transpose)
 
 
-def test_collector(run: Callable[[str], Chain]) -> None:
-    chain = run("collector")
+def test_collector(chain: Chain) -> None:
     # Runs of three in turn, whichever consumer is the first.
     assert chain.processed("consumers") == [
         [i for i in IDS if (i - 1) // 3 % 4 == k] for k in range(4)
@@ -118,16 +151,14 @@ def test_collector(run: Callable[[str], Chain]) -> None:
     assert chain.is_whole("all.h5", np.transpose)
 
 
-def test_split_and_stitch(run: Callable[[str], Chain]) -> None:
-    chain = run("split_and_stitch")
+def test_split_and_stitch(chain: Chain) -> None:
     assert chain.processed("split") == [IDS] * 4
     assert chain.processed("stitch") == [IDS] * 4
     assert chain.is_whole("whole.h5")
 
 
 @pytest.mark.parametrize("name", ["metadata_with_collector", "metadata_with_consumers"])
-def test_metadata(run: Callable[[str], Chain], name: str) -> None:
-    chain = run(name)
+def test_metadata(chain: Chain, name: str) -> None:
     assert chain.processed("consumers") == [halves(1), halves(2)]
     assert chain.is_whole("all.h5")
     saved = chain.saved("all.h5")
@@ -140,14 +171,12 @@ def test_metadata(run: Callable[[str], Chain], name: str) -> None:
         assert (np.abs(saved[f"{attribute}:residual_us"]) <= 500_000).all()
 
 
-def test_saving(run: Callable[[str], Chain]) -> None:
-    chain = run("saving")
+def test_saving(chain: Chain) -> None:
     assert chain.processed("save") == [halves(1), halves(2)]
     assert chain.is_whole("scan.h5")
 
 
-def test_encryption(run: Callable[[str], Chain]) -> None:
-    chain = run("encryption")
+def test_encryption(chain: Chain) -> None:
     for name in ("beamline", "archive", "write"):
         assert chain.processed(name) == [IDS]
     assert chain.is_whole("plain.h5")
