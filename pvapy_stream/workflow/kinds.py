@@ -48,7 +48,6 @@ class Mirror(Stage):
     label = "Mirror"
     settings = models.MirrorSettings
     command = "mirror"
-    quiet = 2.2
 
     @classmethod
     def add_own_params(cls, form: Form) -> None:
