@@ -40,7 +40,7 @@ class ShmSettings(Settings):
         le=4096,
         description=(
             "queue for each subscriber that does not ask for one with --server-queue-size; 0: by"
-            " the size of the objects, 4 to 64"
+            " the size of the objects, 4 to 256"
         ),
     )
 

@@ -154,7 +154,7 @@ def test_a_killed_stage_is_told_and_the_stream_goes_on(
         "-sc", f"{prefix}s1", "-cc", f"{prefix}c1",
     )  # fmt: skip
     sim = commands(
-        "sim", "-cn", f"{prefix}0", "-om", "shm", *SIZE, "-fps", "0", "--n-publish", "2000",
+        "sim", "-cn", f"{prefix}0", "-om", "shm", *SIZE, "-fps", "800", "--n-publish", "2000",
         "--wait-for-clients", "2", "-shd", "5",
     )  # fmt: skip
     wait_until(lambda: status(f"{prefix}s1")["processorStats"]["nProcessed"] > 10)

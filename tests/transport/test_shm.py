@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import stat
 import threading
@@ -26,7 +27,14 @@ from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.pva.objects import LazyIds
 from pvapy_stream.settings import ShmSettings
 from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, has_publisher, memory, room
-from pvapy_stream.transport.shm.frames import Parts
+from pvapy_stream.transport.shm.frames import (
+    INITIAL,
+    Copy,
+    Parts,
+    frame_at,
+    parts_of_frame,
+    read_header,
+)
 from tests.support import wait_until
 from tests.transport.pairs import Ids, Peer, make_object
 
@@ -560,3 +568,55 @@ def test_which_processors_get_along_without_pvobjects() -> None:
     assert takes_lazy(PassThrough())
     assert takes_lazy(Transpose())
     assert not takes_lazy(Own())
+
+
+def test_rooms_are_entered_while_others_take_empty_ones_away(prefix: str) -> None:
+    stop = threading.Event()
+
+    def sweep() -> None:
+        while not stop.is_set():
+            room.Room(f"{prefix}other").sweep()
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    try:
+        for number in range(300):
+            mine = room.Room(f"{prefix}{number % 3}")
+            # The folder is there and empty, and nobody can tell whether somebody is about to enter.
+            mine.make()
+            place = mine.enter(f"p-{number}", room.Publishing(str(number), 1))
+            bell = mine.bell(str(number))
+            assert place.path.exists()
+            place.close(remove=True)
+            bell.close()
+            mine.leave()
+    finally:
+        stop.set()
+        sweeper.join(10)
+
+
+@pytest.mark.parametrize("shift", [0, 8, 56])
+def test_what_lies_in_memory_is_copied_to_any_address(shift: int) -> None:
+    pixels = np.arange(5 * 7, dtype=np.uint16).reshape(5, 7)
+    frame = Frame.of(9, pixels, time_ns=123, attributes={"Gain": 2.5})
+    ready = parts_of_frame(frame)
+    first, second = (_aligned(ready.room + 128, at) for at in (0, shift))
+    ready.write(*first, 5000, 1)
+    copy = Copy(read_header(first[0]), first[0])
+    assert copy.room <= ready.room + 64
+    copy.write(*second, 6000, 2, INITIAL, bytes(range(16)))
+    header = read_header(second[0])
+    assert (header.chunk, header.sequence, header.flags) == (6000, 2, INITIAL)
+    assert header.target == bytes(range(16))
+    assert (second[1] + header.payload_at) % 64 == 0
+    got = frame_at(header, second[0])
+    assert (got.id, got.time_ns, dict(got.attributes)) == (9, 123, {"Gain": 2.5})
+    assert np.array_equal(got.image, pixels)
+
+
+def _aligned(size: int, shift: int) -> tuple[Any, int]:
+    """Memory that begins so far behind a multiple of 64, and its address."""
+    buffer = (ctypes.c_uint8 * (size + 128))()
+    start = -ctypes.addressof(buffer) % 64 + shift
+    memory = (ctypes.c_uint8 * size).from_buffer(buffer, start)
+    return memory, ctypes.addressof(memory)

@@ -7,6 +7,7 @@ pixels, compressed pixels, or an object as `pva.serial` writes it.
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -33,6 +34,13 @@ _DIMENSIONS = 6
 _NO_DIMENSIONS = (0,) * _DIMENSIONS
 _HEADER = struct.Struct("<4sHBB Q qqq QQIII BBBB 16s 6Q 16s")
 _pack_into = _HEADER.pack_into
+# What a sample has of its own, when all else is the same: flags and sequence, chunk, target.
+_pack_flags, _pack_chunk, _pack_target = (
+    struct.Struct(f"<{form}").pack_into for form in ("BQ", "Q", "16s")
+)
+_FLAGS_AT, _CHUNK_AT, _TARGET_AT = (
+    struct.calcsize(f"<{form}") for form in ("4sHB", "4sHBB Q qqq", "4sHBB Q qqq QQIII BBBB 16s 6Q")
+)
 _unpack_from = _HEADER.unpack_from
 HEADER_BYTES = _HEADER.size
 _HEADER_ROOM = -(-HEADER_BYTES // _ALIGN) * _ALIGN
@@ -44,8 +52,10 @@ _DTYPES = tuple(
         "float64", "bool",
     )
 )  # fmt: skip
+_UINT8 = _DTYPES[0]
 _CODES = {dtype: code for code, dtype in enumerate(_DTYPES)}
 _NANO = 1_000_000_000
+_new: Any = tuple.__new__
 
 
 class Header(NamedTuple):
@@ -141,13 +151,54 @@ class Parts:
                 payload_at += size
 
 
+class Copy:
+    """An object in shared memory, ready to be written elsewhere as it lies there.
+
+    Attributes: as those of `Parts`.
+    """
+
+    __slots__ = ("_address", "_header", "_used", "id", "room")
+
+    def __init__(self, header: Header, memory: Any) -> None:
+        self._header = header
+        end = header.payload_at + header.payload
+        self._used = np.frombuffer(memory, np.uint8, end)
+        self._address = (
+            ctypes.addressof(memory)
+            if isinstance(memory, ctypes.Array)
+            else self._used.__array_interface__["data"][0]
+        )
+        self.id = header.id
+        self.room = end + 2 * _ALIGN
+
+    def write(
+        self, memory: Any, address: int, chunk: int, sequence: int, flags: int = 0,
+        target: bytes = EVERYBODY,
+    ) -> None:  # fmt: skip
+        """Write into memory that begins at an address and has `room` bytes."""
+        used = self._used
+        if (address - self._address) % _ALIGN:
+            # The payload has to begin elsewhere.
+            parts = copy_parts(self._header, used)
+            parts.write(memory, address, chunk, sequence, flags, target)
+            return
+        np.frombuffer(memory, np.uint8, len(used))[:] = used
+        _pack_flags(memory, _FLAGS_AT, flags, sequence)
+        _pack_chunk(memory, _CHUNK_AT, chunk)
+        _pack_target(memory, _TARGET_AT, target)
+
+
+# What a publisher sends.
+Ready = Parts | Copy
+
+
 def read_header(memory: Any) -> Header:
     """The header at the beginning of memory.
 
     Raises:
         ObjectError: another version, or no header of ours.
     """
-    header = Header._make(_unpack_from(memory, 0))
+    header = _new(Header, _unpack_from(memory, 0))
     if header.magic != _MAGIC or header.version != VERSION:
         raise ObjectError(
             f"shared memory holds {header.magic!r} of version {header.version}, not {_MAGIC!r} of"
@@ -201,6 +252,9 @@ def parts_of_frame(frame: Frame, attributes: bytes | None = None, stamp_ns: int 
         ObjectError: a pixel type or a number of dimensions that has no place in the header.
     """
     payload = frame.payload
+    flat = payload
+    if payload.ndim != 1 or payload.dtype != _UINT8 or not payload.flags.c_contiguous:
+        flat = np.ascontiguousarray(payload).reshape(-1).view(np.uint8)
     dtype, stored = _CODES.get(frame.dtype), _CODES.get(payload.dtype)
     codec = frame.codec.encode()
     if dtype is None or stored is None or len(frame.stored_shape) > _DIMENSIONS or len(codec) > 16:
@@ -214,7 +268,7 @@ def parts_of_frame(frame: Frame, attributes: bytes | None = None, stamp_ns: int 
         frame.time_ns,
         stamp_ns,
         wire_of_frame(frame) if attributes is None else attributes,
-        np.ascontiguousarray(payload).reshape(-1).view(np.uint8),
+        flat,
         payload.nbytes,
         frame.stored_shape,
         dtype,

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.transport.shm.frames import EVERYBODY, Parts
+from pvapy_stream.transport.shm.frames import EVERYBODY, Ready
 from pvapy_stream.transport.shm.memory import (
     Samples,
     free_memory,
@@ -20,9 +20,11 @@ from pvapy_stream.transport.shm.room import ANSWER, SLEEPING, TAKEN, Bell, Place
 
 _PAGE = 4096
 _SMALL = 2 * _PAGE
-# What a queue holds when nobody says: in bytes, and in objects.
-_QUEUE_BYTES = 128 * 2**20
-_QUEUE_LEAST, _QUEUE_MOST = 4, 64
+# What a queue holds when nobody says: in bytes, and in objects. One whose source waits only
+# smooths, and is the quicker the more of it stays in caches; one that may lose has to cover pauses.
+_SMOOTHING, _COVERING = 16 * 2**20, 128 * 2**20
+_QUEUE_LEAST, _QUEUE_MOST = 4, 256
+_UNKNOWN = 2**20  # bytes of an object, as long as there is none
 _SHARE = 0.5  # of the free memory, for such a queue
 
 
@@ -96,14 +98,14 @@ class Lane:
     """
 
     def __init__(
-        self, node: Any, publisher: str, told: Subscribing, overflow: bool, queue: int, example: int
+        self, node: Any, publisher: str, told: Subscribing, overflow: bool, queue: int
     ) -> None:
         self.key = (told.group, told.client_set)
         self.updates = max(1, told.updates)
         self.subscriptions: list[Subscription] = []
         self.members = 0
         self.overflow = overflow
-        self.most = told.queue or queue or _queue_for(example)
+        self.most = told.queue or queue
         name = lane_name(publisher, *self.key)
         self._service = make_lane(node, name, self.most, overflow)
         self._samples: Samples | None = None
@@ -113,11 +115,11 @@ class Lane:
         """How many samples may wait for a subscriber that asked for so many."""
         return min(asked or self.most, self.most)
 
-    def fits(self, parts: Parts) -> bool:
+    def fits(self, parts: Ready) -> bool:
         """Whether an object has room in the samples there are."""
         return self._samples is not None and parts.room <= self._samples.size
 
-    def resize(self, parts: Parts) -> None:
+    def resize(self, parts: Ready) -> None:
         """Get samples for larger objects; nothing may wait to be taken.
 
         Raises:
@@ -132,7 +134,7 @@ class Lane:
             self._samples = None
         self._samples = Samples(self._service, size, self.most + 2)
 
-    def send(self, parts: Parts, flags: int = 0, target: bytes = EVERYBODY) -> int | None:
+    def send(self, parts: Ready, flags: int = 0, target: bytes = EVERYBODY) -> int | None:
         """Send to all; how many took it, or None when all samples are in use.
 
         Raises:
@@ -225,7 +227,12 @@ class Turns:
             self._at = self._at % len(self.lanes) if self.lanes else 0
 
 
-def _queue_for(example: int) -> int:
-    """Samples in a queue when nobody says how many, by the size of an object."""
-    room = min(_QUEUE_BYTES, int(free_memory() * _SHARE))
-    return max(_QUEUE_LEAST, min(_QUEUE_MOST, room // max(1, example)))
+def default_queue(example: int, blocks: bool) -> int:
+    """Samples in a queue when nobody says how many.
+
+    Args:
+        example: bytes of an object; 0 when there is none yet.
+        blocks: whether its source waits when it is full.
+    """
+    room = min(_SMOOTHING if blocks else _COVERING, int(free_memory() * _SHARE))
+    return max(_QUEUE_LEAST, min(_QUEUE_MOST, room // (example or _UNKNOWN)))

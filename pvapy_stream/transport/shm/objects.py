@@ -11,7 +11,7 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.pva import ntndarray, serial
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
-from pvapy_stream.transport.shm.frames import FRAME, Header, Parts, copy_parts, frame_at
+from pvapy_stream.transport.shm.frames import FRAME, Copy, Header, frame_at
 
 
 class SharedObject(LazyObject):
@@ -48,9 +48,9 @@ class SharedObject(LazyObject):
         header = self._header
         return header.time_ns if header.kind == FRAME else ntndarray.time_of(self.pv_object())
 
-    def parts(self) -> Parts:
+    def parts(self) -> Copy:
         """What is needed to write it elsewhere."""
-        return copy_parts(self._header, self._memory)
+        return Copy(self._header, self._memory)
 
     def detach(self) -> None:
         """Copy it to memory of our own."""

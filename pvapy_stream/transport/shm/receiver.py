@@ -139,7 +139,7 @@ class ShmReceiver:
         self._node = memory.node.take()
         self._room.make()
         self._room.sweep()
-        self._bell = Bell(self._room.folder / f"w-{self._key}")
+        self._bell = self._room.bell(self._key)
         self._thread = threading.Thread(target=self._run, name="shm-receiver", daemon=True)
         self._thread.start()
 

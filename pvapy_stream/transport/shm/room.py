@@ -18,8 +18,9 @@ import stat
 import struct
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -31,6 +32,9 @@ _WORDS = 16  # 8-byte numbers at the beginning
 _TEXT_AT = _WORDS * 8
 _LENGTH = struct.Struct("<I")
 _YOUNG = 10.0  # s
+_TRIES = 20
+
+_T = TypeVar("_T")
 
 # Numbers of a subscriber's file.
 TAKEN, SLEEPING, STATE, ANSWER = range(4)
@@ -182,8 +186,9 @@ class Room:
         """Make a file of our own; it shows up whole and locked."""
         path = self.folder / name
         part = self.folder / f".{name}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            file = self._first(lambda: os.open(part, flags, 0o600))
             os.posix_fallocate(file, 0, _SIZE)
         except OSError as error:
             part.unlink(missing_ok=True)
@@ -197,10 +202,27 @@ class Room:
         part.rename(path)
         return place
 
+    def bell(self, key: str) -> Bell:
+        """Make a bell of our own."""
+        return self._first(lambda: Bell(self.folder / f"w-{key}"))
+
+    def _first(self, make_file: Callable[[], _T]) -> _T:
+        """Make a file; the folder too, which somebody may take away for as long as it is empty."""
+        for _ in range(_TRIES):
+            self.make()
+            with contextlib.suppress(FileNotFoundError):
+                return make_file()
+        return make_file()
+
     def names(self, kind: str) -> list[str]:
         """Names of the files that begin so, oldest first."""
-        with os.scandir(self.folder) as entries:
-            found = [(e.stat().st_ctime_ns, e.name) for e in entries if e.name.startswith(kind)]
+        found: list[tuple[int, str]] = []
+        # The folder, or a file, may be taken away just now.
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(kind):
+                    with contextlib.suppress(FileNotFoundError):
+                        found.append((entry.stat().st_ctime_ns, entry.name))
         return [name for _, name in sorted(found)]
 
     def open(self, name: str) -> Place | None:

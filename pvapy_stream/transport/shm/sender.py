@@ -14,8 +14,8 @@ from pvapy_stream.errors import TransportError
 from pvapy_stream.settings import ShmSettings
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 from pvapy_stream.transport.shm import memory
-from pvapy_stream.transport.shm.frames import EVERYBODY, INITIAL, NOTHING, Encoder, Parts
-from pvapy_stream.transport.shm.lanes import Lane, Subscription, Turns
+from pvapy_stream.transport.shm.frames import EVERYBODY, INITIAL, NOTHING, Encoder, Parts, Ready
+from pvapy_stream.transport.shm.lanes import Lane, Subscription, Turns, default_queue
 from pvapy_stream.transport.shm.room import (
     LEAVING,
     NEWEST,
@@ -33,7 +33,7 @@ from pvapy_stream.transport.shm.room import (
 
 _LOOK_PERIOD = 0.05  # s; how soon a subscriber that comes or goes is noticed
 _SWEEP_PERIOD = 1.0  # s
-_SHORTEST, _LONGEST = 50e-6, 2e-3  # s; steps of the wait for a full queue
+_SHORTEST, _LONGEST = 50e-6, 3e-4
 _SURELY = 0.1  # s; a subscriber that sleeps for so long has nothing left to take
 _MASK = 2**64 - 1
 
@@ -70,7 +70,7 @@ class ShmPublisher(Publisher):
         self._node: Any = None
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
-        self._current: Parts | None = None
+        self._current: Ready | None = None
         self._look_due = self._sweep_due = 0.0
         self._published = self._errors = self._rejected = 0
         self._problem = self._puzzle = ""
@@ -94,7 +94,7 @@ class ShmPublisher(Publisher):
         with self._lock:
             self._show(self._encoder.parts(prototype))
 
-    def _show(self, parts: Parts) -> None:
+    def _show(self, parts: Ready) -> None:
         """Make an object the current one, without counting it as published."""
         if self._place is None:
             self.start()
@@ -166,7 +166,7 @@ class ShmPublisher(Publisher):
                     f"cannot publish on channel {self.channel}: {error}"
                 ) from error
 
-    def _publish(self, parts: Parts) -> None:
+    def _publish(self, parts: Ready) -> None:
         now = time.monotonic()
         if now >= self._look_due:
             self._look_around(now)
@@ -182,7 +182,7 @@ class ShmPublisher(Publisher):
             if lane is not None:
                 self._send(lane, parts)
 
-    def _send(self, lane: Lane, parts: Parts, flags: int = 0, target: bytes = EVERYBODY) -> None:
+    def _send(self, lane: Lane, parts: Ready, flags: int = 0, target: bytes = EVERYBODY) -> None:
         if self._blocks:
             for one in lane.subscriptions:
                 if one.sent - one.words[TAKEN] >= one.queue:
@@ -203,7 +203,7 @@ class ShmPublisher(Publisher):
             if one.active and one.full():
                 self._wait_for(one)
 
-    def _resize(self, lane: Lane, parts: Parts) -> None:
+    def _resize(self, lane: Lane, parts: Ready) -> None:
         """Larger samples: those of the smaller ones must be out of the way, or order is lost."""
         deadline = time.monotonic() + self._settings.shm_timeout
         while any(one.waiting > 0 for one in lane.subscriptions) and time.monotonic() < deadline:
@@ -295,8 +295,8 @@ class ShmPublisher(Publisher):
                     self._key,
                     told,
                     self._settings.shm_overflow == "drop-oldest",
-                    self._settings.shm_queue_size,
-                    self._current.room if self._current else 0,
+                    self._settings.shm_queue_size
+                    or default_queue(self._current.room if self._current else 0, self._blocks),
                 )
         except TransportError as error:
             self._tell(str(error))
