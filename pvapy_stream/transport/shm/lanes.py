@@ -22,7 +22,7 @@ _PAGE = 4096
 _SMALL = 2 * _PAGE
 # What a queue holds when nobody says: in bytes, and in objects. One whose source waits only
 # smooths, and is the quicker the more of it stays in caches; one that may lose has to cover pauses.
-_SMOOTHING, _COVERING = 16 * 2**20, 128 * 2**20
+_SMOOTHING, _COVERING = 4 * 2**20, 128 * 2**20
 _QUEUE_LEAST, _QUEUE_MOST = 4, 256
 _UNKNOWN = 2**20  # bytes of an object, as long as there is none
 _SHARE = 0.5  # of the free memory, for such a queue
