@@ -51,8 +51,10 @@ def main() -> int:
 def _soak(size: int, rate: float, seconds: float, folder: Path) -> list[Row]:
     ledgers = [folder / f"{name}.json" for name in ("sim", "first", "second")]
     name = channel("soak")
-    with Stage(Consumer, name, "shm", "--ledger", ledgers[1]) as first:
-        with Stage(Consumer, first.program.output, "shm", "--ledger", ledgers[2]) as second:
+    with Stage(Consumer, name, "shm", "-sqs", 0, "--ledger", ledgers[1]) as first:
+        with Stage(
+            Consumer, first.program.output, "shm", "-sqs", 0, "--ledger", ledgers[2]
+        ) as second:
             statuses = ",".join(stage.status for stage in (first, second))
             with Simulator(
                 OURS, "-om", "shm", "-fps", rate, "-rt", seconds, "--wait-for-stages", statuses,
@@ -89,7 +91,7 @@ def _soak(size: int, rate: float, seconds: float, folder: Path) -> list[Row]:
 
 
 def _growth(programs: Sequence[Child], seconds: float) -> list[float]:
-    """MB that each grows between a tenth of the time and its end; without the shared lanes."""
+    """MB of its own that each grows between a tenth of the time and its end."""
     start = time.monotonic()
     early: list[int] = []
     late = [0] * len(programs)
