@@ -19,8 +19,9 @@ _INTRODUCTION = f"""\
 # Benchmarks
 
 pvapy's own streaming framework and this package do the same work on the same machine, in turns in
-one run; figures are medians of three rounds (seven for building), but for the search for the
-highest rate, pacing, a late source and memory, which are one run each. Run them with `make bench`,
+one run; figures are medians of three rounds (seven for building, five for files and for a watched
+consumer), but for the search for the highest rate, chains, flatness, tuning, pacing, a late source,
+memory and streams of bsread, which are one run each. Run them with `make bench`,
 and write this page's figures anew with `python -m benchmarks [TOPIC…] --write docs/benchmarks.md`.
 
 - **CPU per frame** is the CPU time (user and system, all threads) of the consumer process between
@@ -32,7 +33,8 @@ and write this page's figures anew with `python -m benchmarks [TOPIC…] --write
 - **A late source** of ours waits for its client; pvapy's has no such option and starts at once. It
   streams for two seconds and stays for three more; "never" is a consumer that saw none of it.
 - **A chain** is a source, a consumer and a second consumer, all pass-through. Over PVA the rate is
-  searched as above; over shared memory the source sends as fast as it is let, and all must arrive.
+  searched as above (but within 0.3 s); over shared memory the source sends as fast as it is let, and
+  all must arrive.
 - **Ratio** is ours over pvapy's. Rows without pvapy's figure have no counterpart there, or compare
   with something else that is named.
 
@@ -96,7 +98,7 @@ def section(topic: str, rows: Sequence[Row], made: str) -> str:
 
 def facts(quick: bool) -> str:
     """What the figures were measured on, and how."""
-    how = "one short round each (--quick)" if quick else "medians of three rounds"
+    how = "one short round each (--quick)" if quick else "rounds as said above"
     return (
         f"{time.strftime('%Y-%m-%d')}: {os.cpu_count()} cores ({platform.machine()}),"
         f" Python {platform.python_version()}, pvapy {version('pvapy')},"
