@@ -33,8 +33,8 @@ and write this page's figures anew with `python -m benchmarks [TOPIC…] --write
 - **A late source** of ours waits for its client; pvapy's has no such option and starts at once. It
   streams for two seconds and stays for three more; "never" is a consumer that saw none of it.
 - **A chain** is a source, a consumer and a second consumer, all pass-through. Over PVA the rate is
-  searched as above (but within 0.3 s); over shared memory the source sends as fast as it is let, and
-  all must arrive.
+  searched as above (but within 0.3 s); over shared memory the source sends as fast as it is let,
+  and all must arrive.
 - **Ratio** is ours over pvapy's. Rows without pvapy's figure have no counterpart there, or compare
   with something else that is named.
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream.accounting.keeper import write_ledgers
+from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError, TransportError
-from pvapy_stream.ledger import Ledger, SequenceTracker, write_ledgers
 from pvapy_stream.pva.channel_map import MirrorEntry, parse_channel_map
 from pvapy_stream.pva.objects import IdReader, id_reader
 from pvapy_stream.settings import MirrorSettings

@@ -21,11 +21,12 @@ import numpy as np
 import pvaccess as pva
 from numpy.typing import ArrayLike
 
+from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import TransportError
 from pvapy_stream.frame import ColorMode, Frame
 from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.hpc.stage import Output, Stage
-from pvapy_stream.ledger import Ledger, SequenceTracker
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 from pvapy_stream.transport.memory import MemoryPublisher
 from pvapy_stream.transport.ports import Publisher, PublisherCounts

@@ -10,11 +10,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from pvapy_stream.audit import AuditResult, StageAccount, audit
+from pvapy_stream.accounting.audit import AuditResult, StageAccount, audit
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli.options import plain_parser
 from pvapy_stream.cli.runner import exit_code
-from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import read_ledgers
 
 # A table that is not read on a terminal is not to be folded.
 _WIDE = 250

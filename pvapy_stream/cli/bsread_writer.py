@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pvapy_stream.accounting.keeper import write_ledgers
 from pvapy_stream.cli.options import parse, settings_parser
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.errors import LedgerError, SettingsError
-from pvapy_stream.ledger import write_ledgers
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.plugins import require
 from pvapy_stream.settings import WriterSettings

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
+from pvapy_stream.accounting.keeper import write_ledgers
 from pvapy_stream.cli.display import Reports, make_display, stats_lines
 from pvapy_stream.hpc.launch.local import run_stages
-from pvapy_stream.ledger import write_ledgers
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.monitor.metrics import served, stage_metrics
 from pvapy_stream.settings import StageSettings

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pvapy_stream.accounting.idset import Comb, IdSet
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.daq.pulses import PulseAccount
 from pvapy_stream.daq.states import Range
-from pvapy_stream.idset import Comb, IdSet
-from pvapy_stream.ledger import Ledger
 
 _LAST = 2**63 - 2  # as far as ids go
 _NOT_WRITTEN = "not written"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.daq.accounts import enter
 from pvapy_stream.daq.feeds import Feed
 from pvapy_stream.daq.nexus_file import NexusMessages
@@ -20,7 +21,6 @@ from pvapy_stream.errors import ConflictError, FileError
 from pvapy_stream.files.disk import check_new, file_error
 from pvapy_stream.files.swissfel import SwissfelFile
 from pvapy_stream.files.swissfel_layout import DUPLICATE, OUT_OF_ORDER
-from pvapy_stream.ledger import Ledger
 from pvapy_stream.transport.bsread_codec import Message
 
 MessageFile = SwissfelFile | NexusMessages

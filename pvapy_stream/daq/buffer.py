@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import zmq
 
 from pvapy_stream import systemd
+from pvapy_stream.accounting.keeper import write_ledgers
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.daq.accounts import channel_of
 from pvapy_stream.daq.analyzer import StreamAnalyzer
 from pvapy_stream.daq.buffer_status import BufferStatus
@@ -22,7 +24,6 @@ from pvapy_stream.daq.range_server import RangeServer
 from pvapy_stream.daq.ring import Ring, RingLimits
 from pvapy_stream.daq.spill import Spill
 from pvapy_stream.errors import LedgerError, TransportError
-from pvapy_stream.ledger import Ledger, write_ledgers
 from pvapy_stream.settings import BufferSettings
 from pvapy_stream.transport.bsread import BsreadInput
 from pvapy_stream.transport.bsread_codec import Limits

@@ -7,11 +7,11 @@ import time
 from array import array
 from collections.abc import Sequence
 
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.daq.analyzer import StreamAnalyzer
 from pvapy_stream.daq.ring import Ring
 from pvapy_stream.daq.stored import Packer, Stored
 from pvapy_stream.errors import BsreadError, MissingExtraError
-from pvapy_stream.ledger import Ledger
 from pvapy_stream.transport.bsread_codec import Control, Decoder, Limits
 from pvapy_stream.transport.bsread_packing import Buffer
 from pvapy_stream.transport.bsread_values import STAMP_SIZE

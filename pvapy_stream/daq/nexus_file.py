@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import FileError, ObjectError, PvapyStreamError
 from pvapy_stream.files.disk import file_error
 from pvapy_stream.files.layout import (
@@ -22,8 +24,6 @@ from pvapy_stream.files.layout import (
 from pvapy_stream.files.names import part_of
 from pvapy_stream.files.nexus import FrameWriter
 from pvapy_stream.frame import Frame
-from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import Ledger
 from pvapy_stream.settings import FileSettings
 from pvapy_stream.transport.bsread_codec import ChannelValue, Message
 

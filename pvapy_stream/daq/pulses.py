@@ -6,7 +6,7 @@ from enum import Enum
 
 import numpy as np
 
-from pvapy_stream.idset import IdSet
+from pvapy_stream.accounting.idset import IdSet
 
 
 class Order(Enum):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.daq.accounts import channel_of
 from pvapy_stream.daq.acquisition import Acquisition, Limits
 from pvapy_stream.daq.feeds import (
@@ -24,7 +25,6 @@ from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.worker import Worker
 from pvapy_stream.errors import ConflictError, FileError, RangeError
 from pvapy_stream.files.swissfel import SwissfelFile
-from pvapy_stream.ledger import Ledger
 from pvapy_stream.settings import WriterSettings
 
 KIND = "writer"

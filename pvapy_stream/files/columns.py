@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.files.names import quoted
-from pvapy_stream.idset import IdSet
 
 LOG = "log"
 

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.columns import gather
 from pvapy_stream.files.disk import check_new, file_error
@@ -30,7 +31,6 @@ from pvapy_stream.files.layout import (
 from pvapy_stream.files.names import part_of
 from pvapy_stream.files.reading import open_data
 from pvapy_stream.files.record import LossRecord
-from pvapy_stream.idset import IdSet
 
 # Its lower half has no types.
 _h5: Any = h5py

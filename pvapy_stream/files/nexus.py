@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import FileError, ObjectError
 from pvapy_stream.files.chunks import (
     NONE,
@@ -31,8 +33,6 @@ from pvapy_stream.files.layout import NexusFile
 from pvapy_stream.files.names import FileNames
 from pvapy_stream.files.record import NOT_WRITTEN, Account, LossRecord
 from pvapy_stream.frame import Frame, Pixels
-from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import Ledger
 from pvapy_stream.settings import FileSettings
 
 _FLUSH_PERIOD = 0.8  # s; what a crash may take

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import Ledger, union
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger, union
 
 CLOSED = "closed"
 RECOVERED = "recovered"  # after its writer was killed

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.errors import FileError, PvapyStreamError
 from pvapy_stream.files.disk import Reserve, check_new, check_space, file_error, make_folder
 from pvapy_stream.files.layout import opened
@@ -40,7 +41,6 @@ from pvapy_stream.files.swissfel_layout import (
     make_tree,
     write_general,
 )
-from pvapy_stream.idset import IdSet
 
 _FLUSH_PERIOD = 0.8  # s; what a crash may take
 _FLUSH_ROWS = 4096

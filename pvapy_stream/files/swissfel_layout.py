@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.files.swissfel_columns import DATA, PRESENT, TIMES, make_dataset
-from pvapy_stream.idset import IdSet
 
 GENERAL = "general"
 CHANNELS = "data"

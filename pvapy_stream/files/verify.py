@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.layout import ATTRIBUTES, CHECKSUMS, IDS, IMAGES, TIMES
 from pvapy_stream.files.names import PART
 from pvapy_stream.files.reading import chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import RECOVERED, LossRecord, ids_of
 from pvapy_stream.files.swissfel_layout import ACQUISITION, COUNTED, LOST, OPEN, damaged_channels
-from pvapy_stream.idset import IdSet
 
 _UNREADABLE = "unreadable"
 _OPEN = "not closed"

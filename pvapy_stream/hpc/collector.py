@@ -8,12 +8,13 @@ from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger, union
+from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.hpc.inbox import QUEUE_FULL
 from pvapy_stream.hpc.reorder import Released, ReorderBuffer
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, queue_stats, rate, receiver_stats
-from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import Ledger, SequenceTracker, union
 from pvapy_stream.pva.objects import IdReader, id_reader
 from pvapy_stream.pva.records import collector_status_type
 from pvapy_stream.settings import CollectorSettings

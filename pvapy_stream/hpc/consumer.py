@@ -7,10 +7,11 @@ from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, queue_stats, receiver_stats
-from pvapy_stream.ledger import Ledger, SequenceTracker
 from pvapy_stream.pva.objects import id_reader
 from pvapy_stream.pva.records import consumer_status_type
 from pvapy_stream.pva.request import Distributor

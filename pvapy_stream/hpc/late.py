@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from pvapy_stream.idset import IdSet
+from pvapy_stream.accounting.idset import IdSet
 
 _LOG_EVERY = 1000
 

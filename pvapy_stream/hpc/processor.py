@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.late import LateFailures
-from pvapy_stream.ledger import Ledger
 from pvapy_stream.pva.lazy import LazyObject, frame_of, pv_object
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream.accounting.ledger import Ledger, merged
+from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError, ProcessorError, PvapyStreamError
 from pvapy_stream.hpc.inbox import DirectInbox, Handle, QueueInbox, Reject
 from pvapy_stream.hpc.metadata import Metadata
 from pvapy_stream.hpc.processor import UserDataProcessor, takes_lazy
 from pvapy_stream.hpc.stage import Output, Stage
 from pvapy_stream.hpc.status import Stats, processor_stats, publisher_stats
-from pvapy_stream.ledger import Ledger, SequenceTracker, merged
 from pvapy_stream.plugins import load_processor_class
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.objects import LazyIds

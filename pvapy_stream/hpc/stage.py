@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger, union
+from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.hpc.latency import Latency
 from pvapy_stream.hpc.processor import UserDataProcessor
-from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import Ledger, SequenceTracker, union
 from pvapy_stream.pva.objects import IdReader, id_reader
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 

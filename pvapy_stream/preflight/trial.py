@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pvapy_stream.accounting.ledger import Ledger, merged, read_ledgers
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.hpc.launch.local import run_stages
 from pvapy_stream.hpc.service import StageReport
-from pvapy_stream.ledger import Ledger, merged, read_ledgers
 from pvapy_stream.preflight.findings import Findings
 from pvapy_stream.settings import ConsumerSettings
 

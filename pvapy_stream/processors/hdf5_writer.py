@@ -7,12 +7,12 @@ from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.files.names import FileNames
 from pvapy_stream.files.nexus import FrameWriter
 from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.processor import FrameProcessor
-from pvapy_stream.ledger import Ledger
 from pvapy_stream.settings import FileSettings
 
 # Keys of the configuration, the settings they are, and what is meant without them.

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pvapy_stream.ledger import Ledger, write_ledgers
+from pvapy_stream.accounting.keeper import write_ledgers
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.settings import BsreadSimSettings
 from pvapy_stream.sim.gate import Gate
 from pvapy_stream.sim.pacing import Pacer

@@ -11,8 +11,9 @@ from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream.accounting.keeper import write_ledgers
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import TransportError
-from pvapy_stream.ledger import Ledger, write_ledgers
 from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.sim.clients import ClientCounter, listening_ports
 from pvapy_stream.sim.feed import ObjectFeed

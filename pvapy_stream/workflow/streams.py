@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pvapy_stream.audit import AuditResult, audit
+from pvapy_stream.accounting.audit import AuditResult, audit
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger, union, wanted
+from pvapy_stream.accounting.witness import witnessed
 from pvapy_stream.errors import SettingsError, WorkflowError
 from pvapy_stream.hpc.launch.programs import Launcher
-from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import Ledger, union, wanted
-from pvapy_stream.workflow.accounts import witnessed
 from pvapy_stream.workflow.graph import Node, Workflow
 from pvapy_stream.workflow.stages import BSREAD, Site, Stream
 from pvapy_stream.workflow.supervision import Supervised

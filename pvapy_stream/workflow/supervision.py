@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.hpc.launch.programs import Launcher, Program, ProgramSpec
-from pvapy_stream.ledger import Ledger
 
 _FIRST_PAUSE = 0.2  # s
 _LONGEST_PAUSE = 20.0  # s

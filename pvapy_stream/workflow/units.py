@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pvapy_stream.accounting.keeper import write_ledgers
 from pvapy_stream.errors import PvapyStreamError, WorkflowError
 from pvapy_stream.hpc.launch.programs import Launcher, LocalPrograms, ProgramSpec
-from pvapy_stream.ledger import write_ledgers
 from pvapy_stream.workflow.graph import Node, Workflow
 from pvapy_stream.workflow.project import Project
 from pvapy_stream.workflow.sets import StreamSet, StreamState, close_set

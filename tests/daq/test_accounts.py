@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from pvapy_stream.audit import audit
+from pvapy_stream.accounting.audit import audit
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger, merged
 from pvapy_stream.daq.accounts import channel_of, enter
 from pvapy_stream.daq.pulses import PulseAccount
 from pvapy_stream.daq.states import Range
-from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import Ledger, merged
 
 ADDRESS = "tcp://127.0.0.1:8083"
 

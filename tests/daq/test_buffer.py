@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.daq.analyzer import StreamAnalyzer
 from pvapy_stream.daq.cursor import Gone
 from pvapy_stream.daq.ranges import read_range
 from pvapy_stream.daq.stored import Packer
 from pvapy_stream.errors import SettingsError, TransportError
 from pvapy_stream.frame import Frame
-from pvapy_stream.ledger import read_ledgers
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.settings import BufferSettings, ShmSettings
 from pvapy_stream.transport.bsread import BsreadInput, BsreadSender

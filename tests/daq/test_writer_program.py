@@ -15,10 +15,10 @@ import h5py
 import numpy as np
 import pytest
 
+from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli import bsread_writer
 from pvapy_stream.files.repair import repair
 from pvapy_stream.files.verify import verify
-from pvapy_stream.ledger import read_ledgers
 from tests.daq.sending import Pulses, Rest, lost, rows
 from tests.files.messages import camera, scalars
 from tests.files.support import start

@@ -6,11 +6,11 @@ import h5py
 import numpy as np
 import pytest
 
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.record import NOT_WRITTEN
 from pvapy_stream.files.repair import lookup3, repair
 from pvapy_stream.files.verify import verify
-from pvapy_stream.ledger import Ledger
 from tests.files.support import WRITE_FOR_EVER, frame, pixels, start, write, writer
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import h5py
 import pytest
 
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.files.verify import verify
-from pvapy_stream.ledger import Ledger
 from tests.files.support import frame, write, writer
 
 

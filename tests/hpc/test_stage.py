@@ -8,10 +8,11 @@ from typing import Any
 import pvaccess as pva
 import pytest
 
+from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import TransportError
 from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.hpc.stage import NO_ID, Output, Stage
-from pvapy_stream.ledger import Ledger, SequenceTracker
 from pvapy_stream.transport.memory import MemoryPublisher
 
 

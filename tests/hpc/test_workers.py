@@ -12,12 +12,12 @@ import psutil
 import pvaccess as pva
 import pytest
 
+from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.errors import ProcessorError, SettingsError
 from pvapy_stream.frame import ColorMode
 from pvapy_stream.hpc.worker_memory import Packed, unpack
 from pvapy_stream.hpc.worker_process import ProcessorSource
 from pvapy_stream.hpc.workers import UserMpWorkerPool
-from pvapy_stream.ledger import read_ledgers
 from pvapy_stream.plugins import load_processor_class
 from pvapy_stream.testing import ProcessorRun, Result, frame, image_object
 from tests.hpc.mp_workers import Doubler, PassPool, SumPool

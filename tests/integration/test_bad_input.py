@@ -10,8 +10,8 @@ from pathlib import Path
 import pvaccess as pva
 import pytest
 
+from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli import consumer as consumer_command
-from pvapy_stream.ledger import read_ledgers
 from tests.support import (
     Commands,
     Source,

@@ -16,7 +16,7 @@ import hdf5plugin  # noqa: F401 - so that compressed images can be read
 import numpy as np
 import pytest
 
-from pvapy_stream.ledger import Ledger, read_ledgers
+from pvapy_stream.accounting.ledger import Ledger, read_ledgers
 
 N = 90
 IDS = list(range(1, N + 1))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli import collector as collector_command
-from pvapy_stream.ledger import read_ledgers
 from tests.support import (
     Commands,
     Program,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pvapy_stream.ledger import Ledger, read_ledgers
+from pvapy_stream.accounting.ledger import Ledger, read_ledgers
 from tests.support import Commands, Program, Source, command, pvget, wait_for_monitors, wait_until
 
 N = 120

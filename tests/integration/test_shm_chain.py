@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import pytest
 
-from pvapy_stream.ledger import Ledger, read_ledgers
+from pvapy_stream.accounting.ledger import Ledger, read_ledgers
 from tests.support import Commands, command, status, wait_until, write_processor
 
 SIZE = ("-nx", "64", "-ny", "48", "-nf", "5", "-rp", "0", "-dc")

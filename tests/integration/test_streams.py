@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pvaccess as pva
 
-from pvapy_stream.ledger import read_ledgers
+from pvapy_stream.accounting.ledger import read_ledgers
 from tests.support import (
     Commands,
     Ioc,

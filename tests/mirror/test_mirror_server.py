@@ -10,8 +10,8 @@ from typing import Any
 import pvaccess as pva
 import pytest
 
+from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.frame import Frame
-from pvapy_stream.ledger import read_ledgers
 from pvapy_stream.transport.pva import MonitorReceiver
 from tests.support import Commands, Ioc, Program, Source, status, wait_until
 from tests.support import image as picture

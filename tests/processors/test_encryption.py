@@ -9,9 +9,9 @@ import numpy as np
 import pvaccess as pva
 import pytest
 
+from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.crypto.keys import Key, write_pair
 from pvapy_stream.errors import CryptoError, SettingsError
-from pvapy_stream.ledger import read_ledgers
 from pvapy_stream.processors.encryption import (
     AdImageDecryptor,
     AdImageEncryptor,

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.errors import BsreadError, SettingsError
-from pvapy_stream.ledger import read_ledgers
 from pvapy_stream.settings import BsreadSimSettings, SimChannel
 from pvapy_stream.sim.bsread import BsreadSimulator, value_of
 from pvapy_stream.transport.bsread import BsreadInput

@@ -19,10 +19,10 @@ import numpy as np
 import pvaccess as pva
 import pytest
 
+from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli.sim import main
 from pvapy_stream.errors import TransportError
 from pvapy_stream.frame import Frame
-from pvapy_stream.ledger import read_ledgers
 from pvapy_stream.pva.ntndarray import to_frame
 from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.sim.server import SimServer

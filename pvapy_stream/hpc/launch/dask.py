@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import WorkflowError
 from pvapy_stream.hpc.launch import agent
 from pvapy_stream.hpc.launch.programs import ProgramSpec
-from pvapy_stream.ledger import Ledger
 from pvapy_stream.plugins import require
 
 _TIMEOUT = 20.0  # s; for the scheduler, and for the first worker

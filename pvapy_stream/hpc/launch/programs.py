@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from pvapy_stream.accounting.ledger import Ledger, read_ledgers
 from pvapy_stream.errors import LedgerError
-from pvapy_stream.ledger import Ledger, read_ledgers
 
 _TAIL = 4096  # bytes of the log that are shown
 

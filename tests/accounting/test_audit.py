@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pvapy_stream.audit import AuditResult, audit
-from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import Ledger
+from pvapy_stream.accounting.audit import AuditResult, audit
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger
 
 N = 100
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import Ledger, merged, union, wanted
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger, merged, union, wanted
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.keeper import write_ledgers
+from pvapy_stream.accounting.ledger import Ledger, read_ledgers, union
+from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import LedgerError
-from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import Ledger, SequenceTracker, read_ledgers, union, write_ledgers
 
 
 @st.composite

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 
-from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import Ledger, union
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger, union
 
 
 def witnessed(ledgers: Sequence[Ledger], killed: Iterable[Ledger]) -> list[Ledger]:

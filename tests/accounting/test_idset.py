@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvapy_stream.idset import Comb, IdSet
+from pvapy_stream.accounting.idset import Comb, IdSet
 
 ids = st.lists(st.integers(0, 60), max_size=60)
 # Runs of a split stream: widths and gaps that repeat, with some that do not.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pvapy_stream.audit import audit
-from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import Ledger
-from pvapy_stream.workflow.accounts import witnessed
+from pvapy_stream.accounting.audit import audit
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.accounting.witness import witnessed
 
 
 def ids(*numbers: int) -> IdSet:

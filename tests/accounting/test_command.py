@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.keeper import write_ledgers
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.cli.audit import main
-from pvapy_stream.idset import IdSet
-from pvapy_stream.ledger import Ledger, write_ledgers
 
 IDS = range(1, 11)
 

@@ -1,0 +1,1 @@
+"""Which id met which fate: id sets, the sequence of ids, ledgers, who writes them, the audit."""
