@@ -198,7 +198,7 @@ class StageService:
                 except Exception as error:
                     runner.stage.note_error("status channel", error)
             report = StageReport(
-                runner.kind, self._id, state, stats, runner.ledgers(), problem, final
+                runner.kind, self._id, state, stats, runner.ledgers(final), problem, final
             )
             self._report(report)
             return report

@@ -20,16 +20,18 @@ class LazyObject:
     own functions take none of these: give them `pv_object(obj)`.
 
     Attributes:
-        id: its id; None when only the PvObject tells.
+        id: its id; None when only the PvObject has it.
+        marked: whether it only opens its channel, and is no frame.
     """
 
-    __slots__ = ("_build", "_frame", "_object", "id")
+    __slots__ = ("_build", "_frame", "_object", "id", "marked")
 
     def __init__(self, frame: Frame | None, build: Build | None = None) -> None:
         self.id = frame.id if frame is not None else None
         self._frame = frame
         self._build = build
         self._object: Any = None
+        self.marked = False
 
     @property
     def frame(self) -> Frame:

@@ -346,10 +346,9 @@ class StreamRun:
     def _outcome(self) -> StreamOutcome:
         programs = [one for stage in self.stages.values() for one in stage.programs]
         ledgers = [ledger for one in programs for ledger in one.ledgers()]
-        killed = [ledger for one in programs for ledger in one.killed]
         problems = tuple(one.problem for one in programs if one.problem)
-        whole = tuple(witnessed(ledgers, killed))
-        return StreamOutcome(problems, audit(whole), whole)
+        whole = tuple(witnessed(ledgers))
+        return StreamOutcome(problems, audit(ledgers), whole)
 
     def status(self) -> list[dict[str, Any]]:
         """How the stages do, for people."""

@@ -19,8 +19,9 @@ from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import TransportError
 from pvapy_stream.frame import ColorMode, Frame
+from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.processor import UserDataProcessor, takes_lazy
-from pvapy_stream.hpc.stage import Output, Stage
+from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.processors.passthrough import PassThrough
 from pvapy_stream.processors.transpose import Transpose
 from pvapy_stream.pva.lazy import LazyObject, frame_of, pv_object
