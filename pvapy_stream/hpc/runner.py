@@ -436,7 +436,13 @@ class StageRunner(ABC):
             **self.own_stats(seconds),
             "publisherStats": publisher_stats(published, seconds),
             **self.metadata.stats(),
-            "processorStats": processor_stats(counts, self.missed, time.time()),
+            "processorStats": processor_stats(
+                counts,
+                self.missed,
+                time.time(),
+                len(stage.tracker.unknown),
+                1 + stage.tracker.n_restarts,
+            ),
             "userStats": self._user_stats,
         }
 

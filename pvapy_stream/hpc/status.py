@@ -54,8 +54,18 @@ def queue_stats(counts: InboxCounts) -> Stats:
     }
 
 
-def processor_stats(counts: StageCounts, missed: int, now: float) -> Stats:
-    """`processorStats` of the status channel."""
+def processor_stats(
+    counts: StageCounts, missed: int, now: float, unknown: int = 0, epochs: int = 1
+) -> Stats:
+    """`processorStats` of the status channel.
+
+    Args:
+        counts: what the stage counted.
+        missed: ids that should have come and did not.
+        now: s since 1970.
+        unknown: ids that were jumped over.
+        epochs: how often ids began, the first time included.
+    """
     seconds = counts.receiving_time
     return {
         "runtime": (counts.end_time or now) - counts.start_time,
@@ -72,6 +82,10 @@ def processor_stats(counts: StageCounts, missed: int, now: float) -> Stats:
         "errorRate": rate(counts.errors, seconds),
         "nMissed": missed,
         "missedRate": rate(missed, seconds),
+        "nFiltered": counts.filtered,
+        "nDuplicates": counts.duplicates,
+        "nUnknown": unknown,
+        "nEpochs": epochs,
     }
 
 

@@ -49,6 +49,9 @@ Collect = Callable[[], Iterable[Metric]]
 _STAGE_COUNTS = {
     "received": ("received_objects", "Objects that arrived."),
     "processed": ("processed_objects", "Objects that were processed."),
+    "filtered": ("filtered_objects", "Objects that the processor dropped on purpose."),
+    "duplicates": ("duplicate_objects", "Objects whose id had come before."),
+    "unknown": ("unknown_objects", "Ids in jumps, of which nothing is known."),
     "published": ("published_objects", "Objects that were published."),
     "missed": ("missed_objects", "Objects that should have come and did not."),
     "rejected": ("rejected_objects", "Objects that were dropped because a queue was full."),
