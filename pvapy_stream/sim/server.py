@@ -89,7 +89,7 @@ class SimServer:
         counter = ClientCounter(listening_ports() - before, lambda: publisher.subscribers)
         try:
             metadata = Metadata(server, settings.metadata_pv)
-            publisher.open(mark(way.stamp(feed.prototype.copy(), 0, time.time_ns())))
+            publisher.open(mark(way.stamp(feed.prototype, 0, time.time_ns()).copy()))
             self._reporter.start()
             self._wait_for_start(feed, counter, stop)
             try:
