@@ -389,14 +389,12 @@ def test_who_is_stuck_is_given_up_and_the_others_go_on(
     connect(publisher)
     ends.receiver(well)
     connect(publisher, 2)
-    started = time.monotonic()
     for number in range(1, 51):
         publisher.publish(make_object(number))
     # One wait, not one for each object.
-    assert time.monotonic() - started < 10
+    assert caplog.text.count("takes nothing for 0.3 s") == 1
     wait_until(lambda: well.new == list(range(1, 51)))
     assert publisher.counts().rejected == 45
-    assert "takes nothing for 0.3 s" in caplog.text
     stuck.may.set()
     wait_until(lambda: stuck.ids == [0, 1, 2, 3, 4, 5])
     publisher.publish(make_object(51))
@@ -412,7 +410,7 @@ def test_who_is_stuck_is_given_up_and_the_others_go_on(
 )
 def test_dropped_objects_are_counted(ends: Ends, policy: str, kept: list[int]) -> None:
     slow = Slow()
-    publisher = ends.publisher(queue_size=4, overflow=policy)
+    publisher = ends.publisher(queue_size=4, overflow=policy, timeout=600)
     receiver = ends.receiver(slow)
     connect(publisher)
     publisher.publish(make_object(1))
@@ -420,7 +418,7 @@ def test_dropped_objects_are_counted(ends: Ends, policy: str, kept: list[int]) -
     started = time.monotonic()
     for number in range(2, 21):
         publisher.publish(make_object(number))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     slow.may.set()
     wait_until(lambda: len(slow.ids) == 6)
     publisher.publish(make_object(21))
@@ -489,7 +487,7 @@ def _samples(peer: Peer) -> set[Path]:
 
 def test_a_dead_subscriber_does_not_hold_up_the_others(ends: Ends) -> None:
     well = Ids()
-    publisher = ends.publisher(queue_size=4, timeout=30)
+    publisher = ends.publisher(queue_size=4, timeout=600)
     ends.receiver(well)
     connect(publisher)
     peer = Peer("receiver", "shm-shm", ends.channel)
@@ -501,7 +499,7 @@ def test_a_dead_subscriber_does_not_hold_up_the_others(ends: Ends) -> None:
     for number in range(1, 51):
         publisher.publish(make_object(number))
     killer.join()
-    assert 0.3 < time.monotonic() - started < 10
+    assert 0.3 < time.monotonic() - started < 60
     wait_until(lambda: well.new == list(range(1, 51)))
     connect(publisher, 1)
     # What waited for it never was anybody else's.

@@ -71,15 +71,15 @@ class Meeting:
         self.publisher.start()
         self.publisher.open(make_object(0))
         self.receiver.start(self.ids)
-        wait_until(lambda: self.publisher.subscribers, 30)
+        wait_until(lambda: self.publisher.subscribers)
         return self
 
     def work(self) -> None:
         first = self.looks
         for number in range(1, 6):
             self.publisher.publish(make_object(number))
-        wait_until(lambda: self.ids.new == [1, 2, 3, 4, 5], 30)
-        wait_until(lambda: self.looks > first + 5, 30)
+        wait_until(lambda: self.ids.new == [1, 2, 3, 4, 5])
+        wait_until(lambda: self.looks > first + 5)
         assert self.publisher.counts().errors == self.receiver.counts().errors == 0
 
     def __exit__(self, *_: object) -> None:
@@ -242,9 +242,9 @@ def test_false_publishers_and_subscribers_are_skipped(
         receiver = ShmReceiver(channel)
         receiver.start(late)
         stack.callback(receiver.stop)
-        wait_until(lambda: meeting.publisher.subscribers == 3, 30)
+        wait_until(lambda: meeting.publisher.subscribers == 3)
         meeting.work()
-        wait_until(lambda: late.new == [1, 2, 3, 4, 5], 30)
+        wait_until(lambda: late.new == [1, 2, 3, 4, 5])
         for place in made[:5]:
             # Once by each of those that follow such files: two receivers name it in one process.
             assert caplog.text.count(str(place.path)) == 1, caplog.text
