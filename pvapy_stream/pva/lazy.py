@@ -65,6 +65,11 @@ class LazyObject:
         return self.id if field == "uniqueId" else None
 
     @property
+    def marked(self) -> bool:
+        """Whether it only opened its channel and is no frame, as far as its transport knows."""
+        return False
+
+    @property
     def time_ns(self) -> int:
         """Time of the data, ns since 1970; 0 when unknown."""
         return self.frame.time_ns

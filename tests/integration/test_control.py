@@ -184,7 +184,7 @@ def test_what_cannot_be_drained_in_time_is_counted_as_left(
     started = time.monotonic()
     program.signal()
     program.wait()
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 60
     assert "still waiting after 1 s and are left" in program.text
     (account,) = json.loads(ledger.read_text())["stages"]
     fates = sum(comb[1] * comb[3] for name in ("processed", "left") for comb in account[name])

@@ -221,8 +221,7 @@ def test_a_ca_channel_and_ca_metadata(prefix: str, commands: Commands, tmp_path:
                 (s := status(f"{prefix}s"))
                 and s["processorStats"]["nProcessed"] >= 10
                 and s["userStats"]["x"] == 3.5
-            ),
-            timeout=20,
+            )
         )
         stats = status(f"{prefix}s")["processorStats"]
         assert stats["nMissed"] == 0

@@ -46,7 +46,7 @@ class Dashboard:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        line = wait_until(lambda: next((x for x in program.out if "dashboard:" in x), ""), 20)
+        line = wait_until(lambda: next((x for x in program.out if "dashboard:" in x), ""))
         self.url = line.split()[1]
 
     def ask(self, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:

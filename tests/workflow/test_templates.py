@@ -133,7 +133,7 @@ def test_the_form_checks_and_schedules(tmp_path: Path, commands: Commands) -> No
     path = tmp_path / "count.json.template"
     path.write_text(COUNT % '"~Pause|0|3|pause~"')
     program = commands("template", path, "--no-browser", "--project", "counted")
-    address = wait_until(lambda: re.search(r"http://\S+/", program.text), 20)[0]
+    address = wait_until(lambda: re.search(r"http://\S+/", program.text))[0]
     with httpx.Client(base_url=address, timeout=20) as web:
         wait_until(lambda: _answers(web))
         page = web.get("/").text
@@ -147,7 +147,7 @@ def test_the_form_checks_and_schedules(tmp_path: Path, commands: Commands) -> No
         assert web.get("/status").json()["state"] == "not started"
         given["n"] = "4"
         assert web.post("/start", json=given).json()["problems"] == []
-        wait_until(lambda: "has finished" in web.get("/status").json()["state"], 30)
+        wait_until(lambda: "has finished" in web.get("/status").json()["state"])
     program.signal()
     assert program.wait() == 0, program.text
     project = Project(tmp_path / "projects" / "counted")
@@ -206,7 +206,7 @@ def test_a_person_sees_the_fields_that_matter(tmp_path: Path, commands: Commands
     file = tmp_path / "scan.json.template"
     file.write_text(SCAN)
     program: Program = commands("template", file, "mode=steps", "--no-browser", "--project", "seen")
-    address = wait_until(lambda: re.search(r"http://\S+/", program.text), 20)[0]
+    address = wait_until(lambda: re.search(r"http://\S+/", program.text))[0]
     with httpx.Client(base_url=address, timeout=20) as web:
         wait_until(lambda: _answers(web))
     with page(viewport={"width": 390, "height": 800}) as shown:
@@ -234,7 +234,7 @@ def test_a_person_sees_the_fields_that_matter(tmp_path: Path, commands: Commands
         assert overflow(shown) == 0
         wait_until(lambda: shown.locator("#start").is_enabled())
         shown.locator("#start").click()
-        wait_until(lambda: "has finished" in shown.locator("#state").inner_text(), 40)
+        wait_until(lambda: "has finished" in shown.locator("#state").inner_text())
         assert shown.problems == []
     (note,) = (tmp_path / "projects" / "seen").rglob("note.txt")
     assert note.read_text() == "time 5 4.0 True None"
