@@ -1,8 +1,8 @@
 """Which HTTP requests our servers answer: a host that is ours, and no page of another site.
 
-A page of another site can make a browser send requests to a server of this machine. It cannot choose
-the headers Host, Origin and Sec-Fetch-Site. With DNS rebinding it can make its own name resolve to
-this machine, and then its requests look like ours in Origin, but not in Host.
+A page of another site can make a browser send requests to a server of this machine. It cannot
+choose the headers Host, Origin and Sec-Fetch-Site. With DNS rebinding it can make its own name
+resolve to this machine; then Origin agrees with Host, but Host is not one of our names.
 """
 
 from __future__ import annotations
