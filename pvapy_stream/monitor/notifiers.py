@@ -13,6 +13,7 @@ from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 from pvapy_stream.errors import MonitorError, SettingsError
 from pvapy_stream.monitor.outbox import Notifier, Outbox
@@ -247,7 +248,7 @@ _QUICK: dict[str, type[PrintNotifier] | type[LogNotifier]] = {
 
 def _make(target: str, plain_login: bool) -> Notifier:
     kind, separator, rest = target.partition(":")
-    if kind.lower() == "mailto" and "@" in rest and not plain_login:
+    if kind.lower() == "mailto" and _has_password(target) and not plain_login:
         raise SettingsError(
             "--notify mailto://…: the password would go unencrypted; write mailtos://…, or allow"
             " it with --smtp-plain-login"
@@ -257,6 +258,11 @@ def _make(target: str, plain_login: bool) -> Notifier:
     if separator and kind == "command":
         return CommandNotifier(rest)
     return AppriseNotifier(target)
+
+
+def _has_password(url: str) -> bool:
+    parts = urlsplit(url)
+    return bool(parts.password) or "pass" in parse_qs(parts.query)
 
 
 def _password(settings: NotifySettings) -> str:

@@ -31,6 +31,8 @@ from pvapy_stream.settings import MonitorSettings
 from tests.monitor.fakes import Listener
 from tests.support import get, wait_until
 
+TLS_USER = {"email_to": "a@x", "smtp_user": "me", "smtp_tls": "tls"}
+
 
 class Mailbox:
     """An SMTP server that keeps what it gets."""
@@ -161,10 +163,10 @@ def test_a_password_goes_over_tls_alone_unless_told(monkeypatch: pytest.MonkeyPa
         assert logins == [(b"beam", b"secret")]
     finally:
         mailbox.stop()
-    target = "mailto://beam:secret@mail.example"
-    with pytest.raises(SettingsError, match="mailtos://") as caught:
-        make_notifiers(MonitorSettings.of(notify=target))
-    assert "secret" not in str(caught.value)
+    for target in ("mailto://beam:secret@x.example", "MAILTO://x.example?user=beam&pass=secret"):
+        with pytest.raises(SettingsError, match="mailtos://") as caught:
+            make_notifiers(MonitorSettings.of(notify=target))
+        assert "secret" not in str(caught.value)
 
 
 def test_a_server_that_refuses_is_tried_again(mailbox: Mailbox) -> None:
@@ -287,9 +289,9 @@ def test_apprise_speaks_to_services() -> None:
         ({"notify": ["command:"]}, "names no program"),
         ({"notify": ["command:a 'b"]}, "quotation"),
         ({"email_from": "a@x"}, "--email-from needs --email-to"),
-        ({"email_to": "a@x", "smtp_user": "me"}, "set PVAPY_STREAM_SMTP_PASSWORD"),
+        (TLS_USER, "set PVAPY_STREAM_SMTP_PASSWORD"),
         (
-            {"email_to": "a@x", "smtp_user": "me", "smtp_password_file": "/no/such"},
+            {**TLS_USER, "smtp_password_file": "/no/such"},
             "cannot read /no/such",
         ),
         ({"email_to": "a@x", "smtp_port": 70000}, "--smtp-port"),
