@@ -17,6 +17,7 @@ from pvapy_stream.hpc.consumer import Consumer
 from pvapy_stream.hpc.control import Command, ControlChannel
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, StatusChannel
+from pvapy_stream.pva.serving import PutRights, make_server
 from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSettings
 
 _KEEP_UP_PERIOD = 0.25  # s
@@ -75,6 +76,7 @@ class StageService:
 
     Raises:
         ProcessorError: the processor cannot be loaded or made.
+        SettingsError: the access rights cannot be used.
     """
 
     def __init__(
@@ -87,7 +89,8 @@ class StageService:
         # Set where the service knows better than the stage: starting, draining, stopped, failed.
         self._state = "starting"
         self._publish_lock = threading.Lock()
-        self._server = pva.PvaServer()
+        self._rights = PutRights(settings.control_from, settings.access_security)
+        self._server = make_server(self._rights)
         self._runner = make_runner(settings, stage_id, self._server)
         self._status: StatusChannel | None = None
         self._control: ControlChannel | None = None
@@ -139,6 +142,7 @@ class StageService:
                 self._id,
                 self._commands(),
                 frozenset({"configure"}),
+                self._rights,
             )
 
     def _commands(self) -> dict[str, Command]:

@@ -21,17 +21,16 @@ class LazyObject:
 
     Attributes:
         id: its id; None when only the PvObject has it.
-        marked: whether it only opens its channel, and is no frame.
     """
 
-    __slots__ = ("_build", "_frame", "_object", "id", "marked")
+    __slots__ = ("_build", "_frame", "_marked", "_object", "id")
 
     def __init__(self, frame: Frame | None, build: Build | None = None) -> None:
         self.id = frame.id if frame is not None else None
         self._frame = frame
         self._build = build
         self._object: Any = None
-        self.marked = False
+        self._marked = False
 
     @property
     def frame(self) -> Frame:
@@ -66,8 +65,12 @@ class LazyObject:
 
     @property
     def marked(self) -> bool:
-        """Whether it only opened its channel and is no frame, as far as its transport knows."""
-        return False
+        """Whether it only opens its channel, and is no frame."""
+        return self._marked
+
+    def mark(self) -> None:
+        """Say that it only opens its channel."""
+        self._marked = True
 
     @property
     def time_ns(self) -> int:

@@ -118,7 +118,7 @@ def mark(obj: Any) -> Any:
     An object without timeStamp cannot be marked: clients then know it by being the first alone.
     """
     if isinstance(obj, LazyObject):
-        obj.marked = True
+        obj.mark()
     elif obj.hasField(_TAG):
         obj.setInt(_TAG, MARK)
     return obj

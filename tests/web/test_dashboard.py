@@ -192,6 +192,28 @@ def test_who_may_give_commands(prefix: str, source: Source, dashboard: Dashboard
         assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
 
 
+def test_a_name_that_is_not_ours_is_refused(prefix: str, dashboard: Dashboard) -> None:
+    """DNS rebinding: a page of another site calls us by its own name."""
+    port = dashboard.url.split(":")[2].strip("/")
+    stage = {"channel": f"{prefix}status", "command": "pause"}
+    for host in (f"evil.example:{port}", f"127.0.0.1.evil.example:{port}"):
+        for path in ("", "api/state", "api/history", "static/dashboard.js"):
+            status, told = dashboard.ask(path, Host=host)
+            assert (status, "--allow-host" in told) == (403, True)
+        assert dashboard.command(stage, Host=host, Origin=f"http://{host}")[0] == 403
+    assert get(f"{prefix}status", "state") != "paused"
+    for host in (f"localhost:{port}", f"127.0.0.1:{port}", "10.0.0.1"):
+        assert dashboard.ask("api/state", Host=host)[0] == 200
+
+
+def test_a_name_can_be_allowed(prefix: str, commands: Commands) -> None:
+    board = Dashboard(
+        commands("dashboard", "-sc", f"{prefix}none", "--port", 0, "--allow-host", "lab.example")
+    )
+    assert board.ask("api/state", Host="lab.example")[0] == 200
+    assert board.ask("api/state", Host="lab.example.org")[0] == 403
+
+
 def test_what_can_be_asked(prefix: str, source: Source, dashboard: Dashboard) -> None:
     assert dashboard.ask(f"api/image?channel={source.channel}")[1].startswith(b"\x89PNG")
     assert dashboard.ask(f"api/image?channel={source.channel}&colormap=pink")[0] == 400
