@@ -12,6 +12,10 @@ from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 
 Build = Callable[[Frame], Any]
 
+# What the object that a channel is opened with has in this field: it is no frame.
+TAG = "timeStamp.userTag"
+MARK = 0x7673
+
 
 class LazyObject:
     """A frame on its way through a stage that can do without a PvObject.
@@ -54,6 +58,8 @@ class LazyObject:
         """
         if self._object is None:
             self._object = self._make_object()
+            if self.marked and self._object.hasField(TAG):
+                self._object.setInt(TAG, MARK)
         return self._object
 
     def _make_object(self) -> Any:

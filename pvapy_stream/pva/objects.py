@@ -9,7 +9,7 @@ from typing import Any
 import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
-from pvapy_stream.pva.lazy import LazyObject, pv_object
+from pvapy_stream.pva.lazy import MARK, TAG, LazyObject, pv_object
 from pvapy_stream.pva.ntndarray import blank_image, to_frame
 from pvapy_stream.pva.serial import blank
 
@@ -97,17 +97,12 @@ def structure_at(obj: Any, field: str) -> Any:
     return kind
 
 
-# In timeStamp.userTag of the object that a channel is opened with: it is no frame.
-MARK = 0x7673
-_TAG = "timeStamp.userTag"
-
-
 def is_marked(obj: Any) -> bool:
     """Whether an object only opens its channel, and is no frame."""
     if isinstance(obj, LazyObject):
         return obj.marked
     try:
-        return obj.hasField(_TAG) and obj.getInt(_TAG) == MARK
+        return obj.hasField(TAG) and obj.getInt(TAG) == MARK
     except pva.PvaException:
         return False
 
@@ -119,8 +114,8 @@ def mark(obj: Any) -> Any:
     """
     if isinstance(obj, LazyObject):
         obj.mark()
-    elif obj.hasField(_TAG):
-        obj.setInt(_TAG, MARK)
+    elif obj.hasField(TAG):
+        obj.setInt(TAG, MARK)
     return obj
 
 
