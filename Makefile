@@ -18,6 +18,9 @@ export EPICS_CAS_INTF_ADDR_LIST := 127.0.0.1
 export EPICS_CAS_BEACON_ADDR_LIST := 127.0.0.1
 export EPICS_CAS_AUTO_BEACON_ADDR_LIST := NO
 
+# The tests start hundreds of programs: each would compile all of its modules anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test check bench soak docs format clean
 
 demo: $(READY)
