@@ -31,12 +31,12 @@ class Client:
     def ids(self) -> list[int]:
         return [obj["uniqueId"] for obj in list(self.seen)]
 
-    def wait_for(self, condition: Any, timeout: float = 10) -> None:
+    def wait_for(self, condition: Any) -> None:
         def met() -> bool:
             self._receiver.keep_up()
             return bool(condition(self))
 
-        wait_until(met, timeout, f"seen so far: {self.seen[-3:]}")
+        wait_until(met, what=f"what {self.seen[-3:]} is not yet")
 
     def close(self) -> None:
         self._receiver.stop()
