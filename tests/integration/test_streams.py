@@ -131,7 +131,9 @@ def test_a_source_that_restarts_is_followed_and_its_first_object_is_skipped(
     received = 0
     for expected in (20, 40):
         source = Source(f"{prefix}image")
-        wait_until(lambda: status(f"{prefix}s")["receiverStats"]["nReceived"] > received)
+        wait_until(
+            lambda received=received: status(f"{prefix}s")["receiverStats"]["nReceived"] > received
+        )
         source.publish(range(1, 21))
         wait_until(
             lambda expected=expected: (
