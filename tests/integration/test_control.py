@@ -6,6 +6,10 @@ import json
 import time
 from pathlib import Path
 
+import pytest
+
+from pvapy_stream.errors import MonitorError
+from pvapy_stream.monitor.control import send_command
 from tests.support import (
     Commands,
     Source,
@@ -259,6 +263,8 @@ def test_control_channels_can_be_limited(
     for number in (1, 2):
         assert "is not allowed" in pvput(f"{prefix}control:{number}", command="stop")
         assert status(f"{prefix}status:{number}")["state"] == "running"
+        with pytest.raises(MonitorError, match="takes no commands from this user and host"):
+            send_command(f"{prefix}control:{number}", "stop")
     assert command(f"{prefix}control:3", "stop").startswith("Stop")
     assert allowed.wait() == 0, allowed.text
     for program in (limited, by_file):
