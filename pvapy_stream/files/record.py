@@ -16,6 +16,7 @@ CLOSED = "closed"
 RECOVERED = "recovered"  # after its writer was killed
 
 NOT_WRITTEN = "not written"
+NOT_DECODABLE = "payload cannot be decoded"
 
 _SETS = ("received", "skipped", "missed", "left")
 _BY_REASON = ("rejected", "failed")

@@ -81,7 +81,7 @@ def test_what_is_there_already_is_refused_at_start(tmp_path: Path) -> None:
 def test_errors_are_counted_by_the_stage(tmp_path: Path) -> None:
     made = run(tmp_path)
     made.feed(image_object(id=1))
-    made.processor._writer._fail(made.processor._writer._file, OSError(28, "No space left"))
+    made.processor._writer._fail(made.processor._writer._rows, OSError(28, "No space left"))
     made.feed(image_object(id=2))
     made.feed(image_object(id=3))
     result = made.finish()
