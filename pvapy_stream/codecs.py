@@ -238,7 +238,8 @@ def strip_hdf5_header(codec: str, chunk: bytes, size: int) -> bytes:
 
 
 def _view(payload: bytes | memoryview | Bytes) -> memoryview:
-    return memoryview(payload).cast("B")
+    view = payload.data if isinstance(payload, np.ndarray) else memoryview(payload)
+    return view.cast("B")
 
 
 def _hdf5_header(payload: bytes | memoryview | Bytes, size: int) -> int | None:

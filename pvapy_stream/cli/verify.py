@@ -22,6 +22,7 @@ _WIDE = 250
 _EPILOG = """\
 examples:
   pvapy-stream verify scan_*.h5
+  pvapy-stream verify --deep scan.h5
   pvapy-stream verify --repair scan.h5.part
   pvapy-stream verify scan_*.h5 --master scan.h5
 exit codes: 0 all is there; 1 something is lost or damaged; 2 wrong options
@@ -41,6 +42,11 @@ def parser() -> argparse.ArgumentParser:
         "--repair",
         action="store_true",
         help="first complete files whose writer was killed, and take .part off their names",
+    )
+    made.add_argument(
+        "--deep",
+        action="store_true",
+        help="decode every image, too; checksums only tell that bytes are those that were written",
     )
     made.add_argument(
         "--master", metavar="FILE", help="then write this file, which shows the images of all"
@@ -64,10 +70,10 @@ def run(options: argparse.Namespace) -> int:
     paths = [Path(name) for name in options.files]
     if options.repair:
         paths = [repair(path)[0] for path in paths]
-    reports = [verify(path) for path in paths]
+    reports = [verify(path, deep=options.deep) for path in paths]
     if options.master:
         make_master(paths, options.master, overwrite=options.overwrite)
-        reports.append(verify(options.master))
+        reports.append(verify(options.master, deep=options.deep))
     show(reports)
     return 0 if all(report.ok for report in reports) else 1
 

@@ -13,7 +13,7 @@ from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli import consumer
 from pvapy_stream.cli.options import parse, settings_parser
 from pvapy_stream.cli.runner import exit_code
-from pvapy_stream.errors import FileError, LedgerError
+from pvapy_stream.errors import FileError, LedgerError, SettingsError
 from pvapy_stream.files.master import make_master
 from pvapy_stream.files.names import check_parallel, written_since
 from pvapy_stream.files.run import run_id
@@ -62,6 +62,8 @@ def run(settings: WriteSettings) -> int:
         PvapyStreamError: wrong names, or the writers cannot be started.
     """
     check_parallel(settings.output, settings.ids, settings.images_per_file > 0)
+    if settings.master and _same(Path(settings.output), Path(settings.master)):
+        raise SettingsError(f"--master {settings.master} is the file with the images; name another")
     started = time.time() - _CLOCK
     with TemporaryDirectory(prefix="pvapy_stream-") as folder:
         # Needed for the sum, also when nobody asked for it.
@@ -75,9 +77,9 @@ def _make_master(settings: WriteSettings, started: float) -> int:
     if not settings.master:
         return 0
     master = Path(settings.master)
-    files = [path for path in written_since(settings.output, started) if path != master]
+    files = [path for path in written_since(settings.output, started) if not _same(path, master)]
     try:
-        count = make_master(files, master, overwrite=settings.overwrite)
+        count = make_master(files, master, overwrite=settings.overwrite, run=run_id())
     except FileError as error:
         # The sum comes last, whatever becomes of the master.
         sys.stderr.write(f"error: {error}\n")
@@ -86,12 +88,15 @@ def _make_master(settings: WriteSettings, started: float) -> int:
     return 0
 
 
+def _same(path: Path, other: Path) -> bool:
+    return path.resolve() == other.resolve()
+
+
 def _sum_up(settings: WriteSettings, started: float, ledger: Path) -> int:
     """Say what is in the files of this run, and what should be and is not; 1 if anything."""
-    master = Path(settings.master) if settings.master else None
-    found = written_since(settings.output, started, unclosed=True)
     run = run_id()
-    seen = [witness(path) for path in found if path != master]
+    # A master is of no run: its images are in the files.
+    seen = [witness(path) for path in written_since(settings.output, started, unclosed=True)]
     files = [one for one in seen if one.run == run or one.problem]
     try:
         ledgers = read_ledgers(ledger)

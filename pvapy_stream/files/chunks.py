@@ -247,9 +247,12 @@ def _direct_lz4(payload: Pixels, size: int) -> Chunk | None:
 
 
 def _direct_bslz4(payload: Pixels, size: int) -> Chunk | None:
-    if _has_header(payload, size):
+    if not _has_header(payload, size):
+        return b"".join((_HEADER.pack(size, _BITSHUFFLE_BLOCK), payload.data))
+    if _HEADER.unpack_from(payload.data)[1]:
         return payload
-    return b"".join((_HEADER.pack(size, _BITSHUFFLE_BLOCK), payload.data))
+    # bitshuffle takes its own block size for 0, its filter takes it for an error.
+    return b"".join((_HEADER.pack(size, _BITSHUFFLE_BLOCK), payload.data[_HEADER.size :]))
 
 
 def _direct_blosc(payload: Pixels, _: int) -> Chunk | None:

@@ -33,7 +33,7 @@ def check_requested(name_format: str, folder: Path) -> None:
     try:
         check_below(fixed_folder(name_format) / "file", folder)
     except FileError as error:
-        raise SettingsError(f"{name_format} is not below {folder}: {error}") from error
+        raise SettingsError(str(error)) from error
 
 
 def check_below(path: Path, folder: Path) -> None:

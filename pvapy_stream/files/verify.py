@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
-from pvapy_stream.errors import FileError
+from pvapy_stream.errors import CodecError, FileError
 from pvapy_stream.files.layout import ATTRIBUTES, CHECKSUMS, IDS, IMAGES, TIMES
 from pvapy_stream.files.names import PART
-from pvapy_stream.files.reading import chunk_is_whole, open_any, open_data
+from pvapy_stream.files.reading import check_pixels_of, chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import RECOVERED, LossRecord, ids_of
 from pvapy_stream.files.swissfel_layout import ACQUISITION, COUNTED, LOST, OPEN, damaged_channels
 
@@ -56,8 +56,13 @@ class FileReport:
         return not self.problems and not self.lost
 
 
-def verify(path: str | Path) -> FileReport:
-    """Look at all of a file, or of a master and the files it shows; bad files raise nothing."""
+def verify(path: str | Path, *, deep: bool = False) -> FileReport:
+    """Look at all of a file, or of a master and the files it shows; bad files raise nothing.
+
+    Args:
+        path: the file.
+        deep: decode every image too; a checksum only tells that the bytes are those that came.
+    """
     path = Path(path)
     report = FileReport(path)
     try:
@@ -67,9 +72,9 @@ def verify(path: str | Path) -> FileReport:
             if messages:
                 _look_at_messages(report, file)
             elif file[IMAGES].is_virtual:
-                _look_at_master(report, file)
+                _look_at_master(report, file, deep)
             else:
-                _look_at_file(report, file)
+                _look_at_file(report, file, deep)
     except FileError as error:
         report.problems.append(str(error))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -77,7 +82,7 @@ def verify(path: str | Path) -> FileReport:
     return report
 
 
-def _look_at_file(report: FileReport, file: Any) -> None:
+def _look_at_file(report: FileReport, file: Any, deep: bool) -> None:
     record = LossRecord.read(file["entry"])
     report.state = record.state if record else _OPEN
     ids = _look_at_columns(report, file)
@@ -90,6 +95,8 @@ def _look_at_file(report: FileReport, file: Any) -> None:
     report.n_checked = len(ids) - len(bad)
     if bad:
         report.problems.append(f"{len(bad)} images are damaged or missing: rows {bad}")
+    if deep:
+        _decode_all(report, images, len(ids), bad)
     if record is None:
         hint = f"; if its writer is dead: verify --repair {report.path}"
         report.problems.append(f"was not closed{hint if report.path.suffix == PART else ''}")
@@ -98,6 +105,24 @@ def _look_at_file(report: FileReport, file: Any) -> None:
     if record.state == RECOVERED:
         report.notes.append(
             "its writer was killed: what came in its last second, and after, is unknown"
+        )
+
+
+def _decode_all(report: FileReport, images: Any, n_rows: int, bad: IdSet) -> None:
+    """Decode all images but those that are known to be damaged."""
+    found, first = IdSet(), ""
+    damaged = set(bad)
+    for row in range(n_rows):
+        if row in damaged:
+            continue
+        try:
+            check_pixels_of(images, row)
+        except (CodecError, OSError, RuntimeError, ValueError) as error:
+            found.add(row)
+            first = first or str(error)
+    if found:
+        report.problems.append(
+            f"{len(found)} images cannot be decoded: rows {found}; the first: {first}"
         )
 
 
@@ -156,7 +181,7 @@ def _gaps(ids: IdSet) -> IdSet:
     return IdSet.of_ranges(np.stack([ranges[:-1, 1], ranges[1:, 0]], axis=1))
 
 
-def _look_at_master(report: FileReport, master: Any) -> None:
+def _look_at_master(report: FileReport, master: Any, deep: bool) -> None:
     report.state = "master"
     ids = _look_at_columns(report, master)
     images = master[IMAGES]
@@ -164,7 +189,7 @@ def _look_at_master(report: FileReport, master: Any) -> None:
     found: list[NDArray[np.int64]] = []
     for name in names:
         path = report.path.parent / name
-        source = verify(path)
+        source = verify(path, deep=deep)
         report.problems += [f"{path}: {problem}" for problem in source.problems]
         report.notes += [f"{path}: {note}" for note in source.notes]
         report.n_checked += source.n_checked
