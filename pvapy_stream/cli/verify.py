@@ -84,8 +84,8 @@ def show(reports: Sequence[FileReport]) -> None:
     if not console.is_terminal:
         console = Console(width=_WIDE)
     table = Table()
-    for name in ("file", "state", "images", "ids", "checksums right", "lost", "result"):
-        right = name in ("images", "checksums right", "lost")
+    for name in ("file", "state", "images", "ids", "checksums right", "filtered", "lost", "result"):
+        right = name in ("images", "checksums right", "filtered", "lost")
         table.add_column(name, justify="right" if right else "left")
     for one in reports:
         table.add_row(
@@ -94,6 +94,7 @@ def show(reports: Sequence[FileReport]) -> None:
             str(one.n_images),
             str(one.ids),
             str(one.n_checked),
+            str(len(one.filtered)),
             str(one.n_lost),
             "ok" if one.ok else "NOT OK",
         )
@@ -102,7 +103,10 @@ def show(reports: Sequence[FileReport]) -> None:
         lines = [*one.problems, *(f"{what}: {ids}" for what, ids in one.lost.items())]
         for line in lines:
             console.print(f"{one.path}: {line}", highlight=False, soft_wrap=True, markup=False)
-        for line in one.notes:
+        notes = [*one.notes]
+        if one.filtered:
+            notes.append(f"filtered out before the writer, on purpose: {one.filtered}")
+        for line in notes:
             console.print(
                 f"{one.path}: note: {line}", highlight=False, soft_wrap=True, markup=False
             )

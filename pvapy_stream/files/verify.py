@@ -32,6 +32,7 @@ class FileReport:
         n_checked: images whose checksums are right.
         ids: all ids in it.
         lost: ids that are lost, by what became of them.
+        filtered: ids that were dropped on purpose before the writer; they are no loss.
         problems: what is wrong with the file.
         notes: what is worth knowing.
     """
@@ -42,6 +43,7 @@ class FileReport:
     n_checked: int = 0
     ids: IdSet = field(default_factory=IdSet)
     lost: dict[str, IdSet] = field(default_factory=dict)
+    filtered: IdSet = field(default_factory=IdSet)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -170,7 +172,8 @@ def _look_at_columns(report: FileReport, file: Any) -> NDArray[np.int64]:
 
 def _look_at_record(report: FileReport, record: LossRecord) -> None:
     report.lost = record.losses(report.ids)
-    gaps = _gaps(report.ids)
+    report.filtered = record.filtered - report.ids
+    gaps = _gaps(report.ids) - record.filtered
     if not record.known and gaps:
         report.lost["no ledger tells why"] = gaps
 
@@ -208,7 +211,8 @@ def _look_at_master(report: FileReport, master: Any, deep: bool) -> None:
     record = LossRecord.read(master["entry"])
     if record is not None:
         report.lost = record.losses(report.ids)
-        explained = [*report.lost.values(), record.skipped]
+        report.filtered = record.filtered - report.ids
+        explained = [*report.lost.values(), record.skipped, record.filtered]
         rest = _gaps(report.ids)
         for known in explained:
             rest = rest - known

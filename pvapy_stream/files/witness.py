@@ -152,12 +152,14 @@ class Unsaved:
     Attributes:
         n_expected: ids that were to be saved.
         lost: ids that are in no file, by what became of them.
+        n_filtered: ids that were dropped on purpose before the writers; they are not expected.
         unfinished: files that have to be completed.
         unreadable: files that cannot be read.
     """
 
     n_expected: int
     lost: dict[str, IdSet]
+    n_filtered: int
     unfinished: tuple[Witness, ...]
     unreadable: tuple[Witness, ...]
 
@@ -181,6 +183,7 @@ def unsaved(ledgers: Sequence[Ledger], files: Iterable[Witness]) -> Unsaved:
     return Unsaved(
         len(saved | union(lost.values())),
         lost,
+        len(record.filtered - saved),
         tuple(one for one in files if one.unfinished and not one.problem),
         tuple(one for one in files if one.problem),
     )
@@ -196,6 +199,8 @@ def lines_of(result: Unsaved, n_files: int) -> list[str]:
     ]
     n_lost = len(union(result.lost.values()))
     saved = f"{result.n_expected - n_lost} of {result.n_expected} ids are in {n_files} files"
+    if result.n_filtered:
+        saved += f" ({result.n_filtered} more were filtered out on purpose)"
     if not n_lost:
         return [*lines, saved]
     kinds = "; ".join(f"{what}: {len(ids)} ({ids})" for what, ids in result.lost.items())
