@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from pvapy_stream.accounting.idset import IdSet
-from pvapy_stream.accounting.ledger import Ledger, merged, union
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.layout import CHECKSUMS, IDS, IMAGES, ROWS_PER_CHUNK, TIMES
 from pvapy_stream.files.names import PART
@@ -143,65 +141,3 @@ def _is_stored(images: Any, row: int, size: int) -> bool:
     except (OSError, RuntimeError, ValueError):
         return False
     return info.byte_offset is not None and info.byte_offset + info.size <= size
-
-
-@dataclass(frozen=True, slots=True)
-class Unsaved:
-    """What a run should have saved and did not.
-
-    Attributes:
-        n_expected: ids that were to be saved.
-        lost: ids that are in no file, by what became of them.
-        n_filtered: ids that were dropped on purpose before the writers; they are not expected.
-        unfinished: files that have to be completed.
-        unreadable: files that cannot be read.
-    """
-
-    n_expected: int
-    lost: dict[str, IdSet]
-    n_filtered: int
-    unfinished: tuple[Witness, ...]
-    unreadable: tuple[Witness, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether all is in files that are complete."""
-        return not (self.lost or self.unfinished or self.unreadable)
-
-
-def unsaved(ledgers: Sequence[Ledger], files: Iterable[Witness]) -> Unsaved:
-    """Compare the ledgers of the writers of a run with their files.
-
-    Args:
-        ledgers: of all writers, those of killed processes too.
-        files: what all files of the run hold, `.part` too.
-    """
-    files = list(files)
-    saved = union(one.ids for one in files)
-    record = LossRecord.of(merged(ledgers) if ledgers else None)
-    lost = record.losses(saved)
-    return Unsaved(
-        len(saved | union(lost.values())),
-        lost,
-        len(record.filtered - saved),
-        tuple(one for one in files if one.unfinished and not one.problem),
-        tuple(one for one in files if one.problem),
-    )
-
-
-def lines_of(result: Unsaved, n_files: int) -> list[str]:
-    """What a run ends with: files to complete, then in the last line what is not in the files."""
-    lines = [f"{one.path} cannot be used: {one.problem}" for one in result.unreadable]
-    lines += [
-        f"{one.path} was not closed; {one.n_images} images in it can be read; complete it with:"
-        f" {one.repair_command}"
-        for one in result.unfinished
-    ]
-    n_lost = len(union(result.lost.values()))
-    saved = f"{result.n_expected - n_lost} of {result.n_expected} ids are in {n_files} files"
-    if result.n_filtered:
-        saved += f" ({result.n_filtered} more were filtered out on purpose)"
-    if not n_lost:
-        return [*lines, saved]
-    kinds = "; ".join(f"{what}: {len(ids)} ({ids})" for what, ids in result.lost.items())
-    return [*lines, f"{saved}; {n_lost} are not: {kinds}"]

@@ -20,7 +20,7 @@ from pvapy_stream.files.nexus import FrameWriter
 from pvapy_stream.files.record import NOT_WRITTEN
 from pvapy_stream.files.repair import repair
 from pvapy_stream.files.verify import verify
-from pvapy_stream.files.witness import ids_in, lines_of, unsaved, witness
+from pvapy_stream.files.witness import ids_in, witness
 from pvapy_stream.settings import FileSettings
 from tests.files.support import frame, pixels, start, write, writer
 
@@ -258,30 +258,3 @@ def test_what_cannot_be_read_has_no_ids(tmp_path: Path) -> None:
         seen = witness(tmp_path / name)
         assert not seen.ids
         assert name in seen.problem
-
-
-def test_the_sum_of_a_run_names_what_is_in_no_file(tmp_path: Path) -> None:
-    path = write(tmp_path / "a b.h5", [1, 2, 3])
-    part = path.with_name("a b.2.h5.part")
-    with writer(tmp_path / "a b.2.h5") as made:
-        made.write(frame(5))
-        made.flush()
-        part.with_name("copy").write_bytes(part.read_bytes())
-    (tmp_path / "a b.2.h5").unlink()
-    part.with_name("copy").rename(part)
-    ledger = Ledger("consumer", 1)
-    for number in range(8):
-        ledger.received.add(number)
-        ledger.processed.add(number)
-    ledger.skipped.add(0)
-    ledger.missed.add(9)
-    ledger.fail_late(NOT_WRITTEN, IdSet([6]))
-    result = unsaved([ledger], map(witness, (path, part)))
-    assert not result.ok
-    assert lines_of(result, 2) == [
-        f"{part} was not closed; 1 images in it can be read; complete it with:"
-        f" pvapy-stream verify --repair '{part}'",
-        "4 of 8 ids are in 2 files; 4 are not: missed: 1 (9); failed, not written: 1 (6);"
-        " received and not in the file: 2 (4,7)",
-    ]
-    assert unsaved([Ledger("consumer", 1)], [witness(path)]).ok
