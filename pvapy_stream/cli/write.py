@@ -17,7 +17,7 @@ from pvapy_stream.errors import FileError, LedgerError, SettingsError
 from pvapy_stream.files.master import make_master
 from pvapy_stream.files.names import check_parallel, written_since
 from pvapy_stream.files.run import run_id
-from pvapy_stream.files.summary import lines_of, unsaved
+from pvapy_stream.files.summary import Unsaved, lines_of, unsaved
 from pvapy_stream.files.witness import witness
 from pvapy_stream.settings import ConsumerSettings, WriteSettings
 
@@ -53,11 +53,15 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     settings = parse(WriteSettings, parser(), argv)
-    return exit_code(lambda: run(settings))
+    return exit_code(lambda: run(settings, strict=True))
 
 
-def run(settings: WriteSettings) -> int:
+def run(settings: WriteSettings, *, strict: bool = False) -> int:
     """Write until stopped; then make the master, if one is asked for, and sum up.
+
+    Args:
+        settings: what to write.
+        strict: fail also when an id did not reach the writers. In a workflow, its audit does.
 
     Raises:
         PvapyStreamError: wrong names, or the writers cannot be started.
@@ -71,7 +75,9 @@ def run(settings: WriteSettings) -> int:
         ledger = Path(settings.ledger or f"{folder}/ledger.json")
         code = consumer.run(consumer_settings(settings.replace(ledger=str(ledger))))
         code = max(code, _make_master(settings, started))
-        return max(code, _sum_up(settings, started, ledger))
+        result = _sum_up(settings, started, ledger)
+        saved = result is not None and (result.ok if strict else result.arrived_ok)
+        return max(code, 0 if saved else 1)
 
 
 def _make_master(settings: WriteSettings, started: float) -> int:
@@ -93,8 +99,8 @@ def _same(path: Path, other: Path) -> bool:
     return path.resolve() == other.resolve()
 
 
-def _sum_up(settings: WriteSettings, started: float, ledger: Path) -> int:
-    """Say what is in the files of this run, and what should be and is not; 1 if anything."""
+def _sum_up(settings: WriteSettings, started: float, ledger: Path) -> Unsaved | None:
+    """Say what is in the files of this run, and what should be and is not; None if unknown."""
     run = run_id()
     # A master is of no run: its images are in the files.
     seen = [witness(path) for path in written_since(settings.output, started, unclosed=True)]
@@ -103,13 +109,13 @@ def _sum_up(settings: WriteSettings, started: float, ledger: Path) -> int:
         ledgers = read_ledgers(ledger)
     except LedgerError as error:
         sys.stderr.write(f"error: what is not in the files is unknown: {error}\n")
-        return error.exit_code
+        return None
     result = unsaved(ledgers, files)
     lines = lines_of(result, len(files))
     stream = sys.stdout if result.ok else sys.stderr
     sys.stdout.flush()
     stream.write("".join(f"{line}\n" for line in lines))
-    return 0 if result.ok else 1
+    return result
 
 
 def consumer_settings(settings: WriteSettings) -> ConsumerSettings:

@@ -15,6 +15,7 @@ from pvapy_stream.accounting.ledger import Ledger, union
 CLOSED = "closed"
 RECOVERED = "recovered"  # after its writer was killed
 
+MISSED = "missed"
 NOT_WRITTEN = "not written"
 NOT_DECODABLE = "payload cannot be decoded"
 
@@ -89,7 +90,7 @@ class LossRecord:
         Those that were written are not, nor are those that were filtered out.
         """
         found = {
-            "missed": self.missed - self.filtered,
+            MISSED: self.missed - self.filtered,
             "left in a queue": self.left,
             "unknown": self.unknown - self.filtered,
         }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, merged, union
-from pvapy_stream.files.record import LossRecord
+from pvapy_stream.files.record import MISSED, LossRecord
 from pvapy_stream.files.witness import Witness
 
 NOT_IN_FILE = "not in the file"
@@ -35,6 +35,11 @@ class Unsaved:
     def ok(self) -> bool:
         """Whether all is in files that are complete."""
         return not (self.lost or self.unfinished or self.unreadable)
+
+    @property
+    def arrived_ok(self) -> bool:
+        """Whether all that reached the writers is in files that are complete."""
+        return self.lost.keys() <= {MISSED} and not (self.unfinished or self.unreadable)
 
 
 def unsaved(ledgers: Sequence[Ledger], files: Iterable[Witness]) -> Unsaved:

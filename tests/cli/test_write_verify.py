@@ -103,6 +103,19 @@ def test_the_last_line_on_a_full_disk_sums_up_what_is_not_saved(
     assert report.n_lost == 150 - len(there)
 
 
+def test_what_did_not_come_is_in_the_last_line(
+    source: Source, prefix: str, commands: Commands, tmp_path: Path
+) -> None:
+    file = tmp_path / "scan.h5"
+    program = commands("write", "-ic", source.channel, "-o", file, "-sc", f"{prefix}s")
+    wait_for_monitors([f"{prefix}s"])
+    source.publish([1, 2, 5, 6])
+    wait_until(lambda: status(f"{prefix}s")["objectId"] == 6)
+    program.signal()
+    assert program.wait() == 1, program.text
+    assert last_line(program) == "4 of 6 ids are in 1 files; 2 are not: missed: 2 (3-4)"
+
+
 def kill_writer(number: int, program: Program) -> None:
     """Kill the process of one consumer."""
     names = {

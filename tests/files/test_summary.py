@@ -37,6 +37,10 @@ def test_the_sum_of_a_run_names_what_is_in_no_file(tmp_path: Path) -> None:
         " received and not in the file: 2 (4,7)",
     ]
     assert unsaved([Ledger("consumer", 1)], [witness(path)]).ok
+    upstream = Ledger("consumer", 1, missed=IdSet([4]))
+    assert not unsaved([upstream], [witness(path)]).ok
+    assert unsaved([upstream], [witness(path)]).arrived_ok
+    assert not unsaved([upstream], [witness(path), witness(part)]).arrived_ok
 
 
 def test_files_decide_what_was_processed() -> None:
