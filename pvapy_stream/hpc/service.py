@@ -18,7 +18,11 @@ from pvapy_stream.hpc.control import Command, ControlChannel
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, StatusChannel
 from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSettings
+from pvapy_stream.signals import hurry_of
 
+STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has
+_PROCESS_GRACE = 1.0  # s; beyond the time to drain, for the object that is being processed
+_HURRY_GRACE = 3.0  # s; the same when the end was asked for twice
 _KEEP_UP_PERIOD = 0.25  # s
 _TICK = 0.1  # s; how soon a change of state is told
 _LAST_STATUS = 0.2  # s; how long the final status and reply stay before the server goes
@@ -73,6 +77,9 @@ class StageService:
         report: gets a `StageReport` every status period and at the end; any thread may call it.
         stop: ends `run` when it is set; a stop command sets it.
 
+    Attributes:
+        hangs: whether the user's code has not come to an end: its thread cannot be waited for.
+
     Raises:
         ProcessorError: the processor cannot be loaded or made.
     """
@@ -86,6 +93,7 @@ class StageService:
         self._stop = stop
         # Set where the service knows better than the stage: starting, draining, stopped, failed.
         self._state = "starting"
+        self.hangs = False
         self._publish_lock = threading.Lock()
         self._server = pva.PvaServer()
         self._runner = make_runner(settings, stage_id, self._server)
@@ -121,9 +129,42 @@ class StageService:
             self._stop.wait(min(_TICK, settings.status_period, deadline - now))
         self._state = "draining"
         self._publish()
-        self._runner.stop()
-        problem = self._runner.problem()
+        problem = self._drain() or self._runner.problem()
         return self._end("failed" if problem else "stopped", problem)
+
+    def _drain(self) -> str:
+        """Stop the runner, within limits; what hangs and what is left, or ""."""
+        settings, hurry = self._settings, hurry_of(self._stop)
+        # A thread of its own: user code that hangs keeps for ever what waits for it.
+        thread = threading.Thread(target=self._runner.stop, name="drain", daemon=True)
+        thread.start()
+        drained = time.monotonic() + settings.drain_timeout + _PROCESS_GRACE
+        end = drained + STOP_GRACE
+        while thread.is_alive() and (now := time.monotonic()) < end:
+            if hurry.is_set():
+                drained, end = now, min(end, now + _HURRY_GRACE)
+            if now >= drained and self._process_hangs():
+                break
+            thread.join(_TICK)
+        self.hangs = thread.is_alive()
+        if not self.hangs:
+            return ""
+        queued = self._runner.inbox.counts().queued
+        return (
+            f"{self._runner.kind} {self._id}: the processor has not returned within --drain-timeout"
+            f" {settings.drain_timeout:g} s{' (cut short by a second signal)' * hurry.is_set()} and"
+            f" is ended by force; the object it has and {queued} in the queue are left"
+        )
+
+    def _process_hangs(self) -> bool:
+        """Whether the processor is still at an object, and not at closing what it has."""
+        stage = self._runner.stage
+        if stage.counts.end_time:
+            return False
+        if not stage.lock.acquire(timeout=_PROCESS_GRACE):
+            return True
+        stage.lock.release()
+        return False
 
     def _host_channels(self) -> None:
         settings = self._settings
@@ -186,6 +227,7 @@ class StageService:
             stats = {
                 **runner.stats(patience),
                 "state": state,
+                "restarts": self._settings.incarnation - 1,
                 "outputChannel": runner.output_channel,
                 "controlChannel": self._control.name if self._control else "",
                 "latencyStats": runner.stage.latency.stats(),
@@ -212,5 +254,6 @@ class StageService:
             self._control.reply(f"Stopped{': ' + problem if problem else ''}")
         if self._status or self._control:
             time.sleep(_LAST_STATUS)
-        self._server.stop()
+        if not self.hangs:
+            self._server.stop()
         return report
