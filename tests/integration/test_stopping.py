@@ -76,6 +76,19 @@ def two(commands: Commands, source: Source, prefix: str, file: Path, *more: obje
     )  # fmt: skip
 
 
+POOL = """
+import os, time
+from pvapy_stream.hpc.workers import UserMpDataProcessor, UserMpWorkerPool
+
+class Work(UserMpDataProcessor):
+    def process(self, frame):
+        os.write(1, b"took %d\\n" % frame.id)
+        time.sleep(600 if frame.id == 1000 else 0.02)
+
+class P(UserMpWorkerPool):
+    workerClass = Work
+"""
+
 MODES = {
     "one": ("consumer",),
     "one with a queue": ("consumer", "-rqs", "0"),
@@ -251,3 +264,40 @@ def test_restarts_are_named_at_the_end_and_counts_are_of_all_incarnations(
     assert program.wait() == 1, program.text
     assert "all: nProcessed 40 " in program.text
     assert "consumer 1 died (signal SIGKILL) and was started again" in program.text
+
+
+def test_workers_leave_the_end_to_their_parent(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    """A service manager sends SIGTERM to all processes of a service."""
+    ledger = tmp_path / "ledger.json"
+    program = commands(
+        "consumer", "-ic", source.channel, "-sc", f"{prefix}status", "-sqs", "500", "-rqs", "0",
+        "-pf", write_processor(tmp_path, POOL), "-pc", "P", "--drain-timeout", "60",
+        "--ledger", ledger,
+    )  # fmt: skip
+    wait_for_monitors([f"{prefix}status"])
+    source.publish(range(1, 101))
+    wait_until(lambda: "took 10" in program.text, 20)
+    for one in children_of(program):
+        one.send_signal(signal.SIGTERM)
+    program.signal()
+    assert program.wait(60) == 0, program.text
+    (account,) = read_ledgers(ledger)
+    assert str(account.processed) == "1-100"
+
+
+def test_a_worker_that_hangs_ends_when_its_parent_is_gone(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    program = commands(
+        "consumer", "-ic", source.channel, "-sc", f"{prefix}status", "-sqs", "500",
+        "-pf", write_processor(tmp_path, POOL), "-pc", "P",
+    )  # fmt: skip
+    wait_for_monitors([f"{prefix}status"])
+    source.publish([1000])
+    wait_until(lambda: "took 1000" in program.text, 20)
+    there = children_of(program)
+    program.signal(signal.SIGKILL)
+    program.process.wait(10)
+    all_gone(there)

@@ -48,8 +48,10 @@ def _sum_of_group(past: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
         before = past.get(name)
         if isinstance(value, dict) and isinstance(before, dict):
             total[name] = _sum_of_group(before, value)
-        elif name[:1] == "n" and name[1:2].isupper() and name not in _NOW:
-            total[name] = value + (before or 0)
+        elif name in _NOW or isinstance(value, dict):
+            continue
+        elif name[:1] == "n" and name[1:2].isupper():
+            total[name] = value + (past.get(name) or 0)
     return total
 
 
@@ -65,4 +67,3 @@ def _join_times(past: dict[str, Any], total: dict[str, Any]) -> None:
     for name, count in _RATES.items():
         if name in total:
             total[name] = rate(total.get(count, 0), seconds)
-
