@@ -47,14 +47,19 @@ _running: list[Stop] = []
 _asked = threading.Event()
 
 
-def request_stop() -> None:
+def request_stop(hurry: bool = False) -> None:
     """Ask this process to end in order; a signal that comes later still counts as the first.
 
     It may be asked before `run_until_signal` is called: the program then ends when it has begun.
+
+    Args:
+        hurry: without draining.
     """
     _asked.set()
     for stop in _running:
         stop.set()
+        if hurry:
+            stop.hurry.set()
 
 
 @contextmanager

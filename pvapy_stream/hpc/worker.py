@@ -171,7 +171,7 @@ class WorkerPlace(Supervised[UserMpWorker]):
     def cause(self, process: UserMpWorker, code: int) -> str:
         return process.death or exit_words(code)
 
-    def bury(self, process: UserMpWorker) -> None:
+    def bury(self, process: UserMpWorker, died: bool) -> None:
         self._take_back(process)
 
 

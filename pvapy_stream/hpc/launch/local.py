@@ -203,11 +203,15 @@ class _Consumer(Supervised[_Child]):
     def judge(self, process: _Child, code: int) -> str | None:
         return process.report.problem if process.report and process.report.final else None
 
-    def bury(self, process: _Child) -> None:
+    def bury(self, process: _Child, died: bool) -> None:
         report = process.report
         if report is not None:
-            self.past_ledgers += report.ledgers
-            state = report.state if report.final else "failed"
+            self.past_ledgers += [
+                # Nobody wrote to the end of it.
+                {**one, "closed": False} if died and "closed" in one else one
+                for one in report.ledgers
+            ]
+            state = "failed" if died else report.state
             self._past = replace(total_report(self._past, report), state=state)
 
     @property

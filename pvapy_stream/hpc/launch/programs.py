@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from pvapy_stream import settings as models
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
 from pvapy_stream.errors import LedgerError
+from pvapy_stream.signals import held_back
 
 _TAIL = 4096  # bytes of the log that are shown
 
@@ -43,19 +45,46 @@ class ProgramSpec:
     has_ledger: bool = True
     place: str = ""
 
+    @property
+    def drain_timeout(self) -> float:
+        """How long it may process what waits, once it is asked to stop, s."""
+        model = getattr(models, self.settings_class) if self.settings_class else None
+        field = model.model_fields.get("drain_timeout") if model is not None else None
+        default = field.default if field is not None else 0.0
+        return float(self.settings.get("drain_timeout", default))
+
+    def again(self, incarnation: int, resumes: bool) -> ProgramSpec:
+        """The same program for another incarnation.
+
+        Args:
+            incarnation: how often it was started, itself included.
+            resumes: whether it must go on with new files beside those that are there.
+        """
+        model = getattr(models, self.settings_class) if self.settings_class else None
+        changes: dict[str, Any] = {}
+        if model is not None and "incarnation" in model.model_fields:
+            changes["incarnation"] = incarnation
+        if resumes and model is not None and "resume" in model.model_fields:
+            changes["resume"] = True
+        return replace(self, settings={**self.settings, **changes}) if changes else self
+
 
 class Program(Protocol):
     """A program that was started."""
 
-    pid: int
     host: str
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
 
     def poll(self) -> int | None:
         """Its exit code, negative for a signal; None while it runs."""
         ...
 
     def tell(self, word: str) -> None:
-        """Send it a word: go or stop."""
+        """Send it a word: go, finish, stop or hurry."""
 
     def kill(self) -> None:
         """End it by force."""
@@ -119,7 +148,7 @@ class LocalProgram:
             order["settings"] = dict(spec.settings)
             if spec.has_ledger:
                 order["settings"]["ledger"] = str(self.ledger)
-        with self._log.open("ab") as log:
+        with self._log.open("ab") as log, held_back():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pvapy_stream.cli.stage"],
                 stdin=subprocess.PIPE,
@@ -129,7 +158,7 @@ class LocalProgram:
                 # Ctrl-C at the terminal is for the workflow, which then stops its stages in order.
                 start_new_session=True,
             )
-        self.pid = self._process.pid
+        self.pid: int = self._process.pid
         self._send(msgspec.json.encode(order) + b"\n")
 
     def _send(self, line: bytes) -> None:

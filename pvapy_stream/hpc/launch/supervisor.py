@@ -169,8 +169,8 @@ class Supervised(Generic[P]):
         """The last it said, for the message that it is not started again."""
         return ""
 
-    def bury(self, process: P) -> None:
-        """Keep what is needed of an incarnation that ended."""
+    def bury(self, process: P, died: bool) -> None:
+        """Keep what is needed of an incarnation that ended, or died."""
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -215,7 +215,7 @@ class Supervised(Generic[P]):
         why = self.judge(process, code)
         begun = self.begun()
         self.process = None
-        self.bury(process)
+        self.bury(process, why is None)
         if why is None:
             self._died(process, code, begun)
         else:

@@ -1,0 +1,72 @@
+"""A stage that runs: its programs, and what they have accounted for."""
+
+from __future__ import annotations
+
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger, union
+from pvapy_stream.workflow.graph import Node
+from pvapy_stream.workflow.stages import BSREAD, Stream
+from pvapy_stream.workflow.supervision import SupervisedProgram
+
+
+class RunningStage:
+    """A stage with its programs."""
+
+    def __init__(
+        self,
+        node: Node,
+        upstream: str,
+        source: Stream | None,
+        programs: list[SupervisedProgram],
+        timeout: float,
+    ) -> None:
+        self.node = node
+        self.upstream = upstream
+        self.source = source
+        self.programs = programs
+        self.ready_timeout = timeout
+        self.stopped = False
+
+    @property
+    def label(self) -> str:
+        return self.node.label
+
+    @property
+    def is_source(self) -> bool:
+        return self.node.kind.is_source
+
+    @property
+    def ended(self) -> bool:
+        return all(one.ended for one in self.programs)
+
+    @property
+    def waits_for_messages(self) -> bool:
+        """Whether nothing comes to it before its source begins."""
+        return self.source is not None and self.source.kind == BSREAD
+
+    def ledgers(self) -> list[Ledger]:
+        return [ledger for one in self.programs for ledger in one.ledgers()]
+
+    def received(self) -> IdSet:
+        return union(one.received for one in self.ledgers())
+
+    def published(self) -> IdSet:
+        return union(one.published for one in self.ledgers())
+
+    def tell(self, word: str) -> None:
+        for one in self.programs:
+            one.tell(word)
+
+    def counts(self) -> dict[str, int]:
+        """Numbers for the status."""
+        ledgers = self.ledgers()
+        names = ("received", "processed", "published", "missed")
+        return {name: len(union(getattr(one, name) for one in ledgers)) for name in names}
+
+
+def has_received(one: SupervisedProgram) -> bool:
+    """Whether a program has got its first object from all its sources."""
+    if not one.spec.has_ledger:
+        return one.process is not None
+    accounts = one.now()
+    return bool(accounts) and all(a.received or a.anonymous for a in accounts)
