@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, union
+from pvapy_stream.pva.channel_map import parse_channel_map
 from pvapy_stream.workflow.graph import Node
 from pvapy_stream.workflow.stages import BSREAD, Stream
 from pvapy_stream.workflow.supervision import SupervisedProgram
@@ -38,6 +39,23 @@ class RunningStage:
     @property
     def ended(self) -> bool:
         return all(one.ended for one in self.programs)
+
+    @property
+    def outside(self) -> str:
+        """Channels of others that it monitors; "" for none.
+
+        A monitor shows the value that is there: that nothing comes means that nobody serves it.
+        """
+        if self.is_source or self.upstream:
+            return ""
+        names: list[str] = []
+        for one in self.programs:
+            settings = one.spec.settings
+            if "channel_map" in settings:
+                names += [entry.source for entry in parse_channel_map(settings["channel_map"])]
+            elif settings.get("input_mode", "pva") in ("pva", "ca"):
+                names.append(str(settings.get("input_channel", "")))
+        return ", ".join(dict.fromkeys(filter(None, names)))
 
     @property
     def waits_for_messages(self) -> bool:

@@ -160,6 +160,11 @@ class StreamRun:
             if not dead and not late:
                 continue
             why = dead[0].problem if dead else f"was not ready within {stage.ready_timeout:g} s"
+            if not dead and stage.outside and all(one.now() for one in stage.programs):
+                why += (
+                    f": nothing came from {stage.outside}; check that it is served, its name and"
+                    " EPICS_PVA_ADDR_LIST, or give a longer ready_timeout"
+                )
             upstream = self.stages.get(stage.upstream)
             if late and not dead and upstream in waiting:
                 # Who is further up is the reason.
@@ -175,7 +180,9 @@ class StreamRun:
             return all(one.state() for one in stage.programs)
         if self._root(stage).is_source and not stage.waits_for_messages:
             return all(has_received(one) for one in stage.programs)
-        # A source that is not ours may come later: any start order works.
+        if stage.outside:
+            return all(has_received(one) for one in stage.programs)
+        # What begins with messages, or with who comes to us, may begin later.
         return all(one.now() or not one.spec.has_ledger for one in stage.programs)
 
     def _root(self, stage: RunningStage) -> RunningStage:

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support import Commands, wait_until
+from pvapy_stream.hpc.launch.programs import LocalProgram, ProgramSpec
+from tests.support import Commands, Source, wait_until
 from tests.workflow.test_streams import live, pid, run
 
 CHAIN = """
@@ -132,3 +133,45 @@ def test_a_second_signal_ends_a_workflow_without_draining(
     assert "end without draining" in program.text
     (audit,) = json.loads((folder / "audit.json").read_text())
     assert audit["published"] > 0
+
+
+def test_a_source_that_never_comes_is_named_after_the_time_to_be_ready(
+    commands: Commands, tmp_path: Path, prefix: str
+) -> None:
+    file = tmp_path / "mirror.yaml"
+    file.write_text(
+        f'channels: "{prefix}"\nprotocols:\n'
+        f"  - {{label: copy, class: Mirror, source: '{prefix}none', ready_timeout: 4}}\n"
+        "  - {label: work, class: Consumer, input: copy.output, ready_timeout: 4}\n"
+    )
+    program = run(commands, file, tmp_path / "run")
+    assert program.wait(60) == 1, program.text
+    assert f"stage copy was not ready within 4 s: nothing came from {prefix}none; " in program.text
+
+
+def test_a_source_of_others_that_is_there_makes_the_stage_ready(
+    commands: Commands, tmp_path: Path, prefix: str, source: Source
+) -> None:
+    file = tmp_path / "mirror.yaml"
+    file.write_text(
+        f'channels: "{prefix}"\nprotocols:\n'
+        f"  - {{label: copy, class: Mirror, source: '{source.channel}'}}\n"
+        "  - {label: work, class: Consumer, input: copy.output}\n"
+    )
+    folder = tmp_path / "run"
+    program = run(commands, file, folder)
+    wait_until(lambda: "are ready" in program.text, 40)
+    source.publish(range(1, 11))
+    wait_until(lambda: live(folder)["work"]["processed"] == 10, 20)
+    program.signal()
+    assert program.wait(40) == 0, program.text
+
+
+def test_the_log_of_a_program_is_its_own(tmp_path: Path) -> None:
+    spec = ProgramSpec("one", "no-such-command", argv=(), has_ledger=False)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "one.log").write_text("of another run\n")
+    program = LocalProgram(spec, tmp_path, 1)
+    wait_until(lambda: program.poll() is not None, 30)
+    assert "no-such-command" in program.log_tail()
+    assert "of another run" not in program.log_tail()

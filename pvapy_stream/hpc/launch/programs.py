@@ -149,6 +149,8 @@ class LocalProgram:
             if spec.has_ledger:
                 order["settings"]["ledger"] = str(self.ledger)
         with self._log.open("ab") as log, held_back():
+            # What stands before is of other incarnations.
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pvapy_stream.cli.stage"],
                 stdin=subprocess.PIPE,
@@ -200,7 +202,7 @@ class LocalProgram:
     def log_tail(self) -> str:
         try:
             with self._log.open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
+                log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - _TAIL))
                 return log.read().decode(errors="replace")
         except OSError:
             return ""

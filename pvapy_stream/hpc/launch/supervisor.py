@@ -12,6 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from pvapy_stream.errors import WorkflowError
+
+_ABSENT_PAUSE = 1.0  # s; how often it is looked whether a place has come back
+_ABSENT_LIMIT = 600.0  # s; how long it is waited for
+
+
+class AbsentError(WorkflowError):
+    """The place where a process is to run is not there for the moment."""
+
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
@@ -150,6 +159,7 @@ class Supervised(Generic[P]):
         self.gave_up = False
         self.stopping = False
         self._due: float | None = None
+        self._absent_since: float | None = None
 
     # -- what kinds of processes tell ------------------------------------------------------------
 
@@ -229,8 +239,23 @@ class Supervised(Generic[P]):
     def _start_again(self) -> None:
         try:
             self.start()
+            self._absent_since = None
+        except AbsentError as error:
+            self._wait_for_place(error)
         except Exception as error:
             self._give_up(f"{self.name} cannot be started again: {error}")
+
+    def _wait_for_place(self, error: AbsentError) -> None:
+        """Try again later: what is no attempt is not counted as one."""
+        now = time.monotonic()
+        self.incarnation -= 1
+        if self._absent_since is None:
+            self._absent_since = now
+            self._say(f"{self.name} waits to be started again, for {_ABSENT_LIMIT:g} s: {error}")
+        if now - self._absent_since > _ABSENT_LIMIT:
+            self._give_up(f"{self.name} was not started again within {_ABSENT_LIMIT:g} s: {error}")
+        else:
+            self._due = now + _ABSENT_PAUSE
 
     def _died(self, process: P, code: int, begun: bool) -> None:
         how = self.cause(process, code)
