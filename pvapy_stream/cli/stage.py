@@ -23,6 +23,7 @@ import msgspec
 from pvapy_stream import settings as models
 from pvapy_stream.cli.main import COMMANDS
 from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.pva.search import NameCheck
 from pvapy_stream.settings import BsreadSimSettings, SimulatorSettings
 from pvapy_stream.signals import leave_by_force, request_stop, runs_until_signal, stop_early
 
@@ -69,7 +70,10 @@ def _simulate(settings: SimulatorSettings, orders: Orders) -> int:
     from pvapy_stream.sim.server import SimServer
 
     configure_logging(settings)
-    return run_until_signal(SimServer(settings, orders).run)
+    names = NameCheck([settings.channel_name] if settings.output_mode != "shm" else ())
+    server = SimServer(settings, orders)
+    names.refuse(settings.incarnation)
+    return run_until_signal(server.run)
 
 
 class Orders:

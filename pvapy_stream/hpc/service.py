@@ -11,12 +11,13 @@ from typing import Any
 
 import pvaccess as pva
 
-from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.hpc.collector import Collector
 from pvapy_stream.hpc.consumer import Consumer
 from pvapy_stream.hpc.control import Command, ControlChannel
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, StatusChannel
+from pvapy_stream.pva.search import NameCheck, served_twice
 from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSettings
 from pvapy_stream.signals import hurry_of
 
@@ -24,6 +25,7 @@ STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close wha
 _PROCESS_GRACE = 1.0  # s; beyond the time to drain, for the object that is being processed
 _HURRY_GRACE = 3.0  # s; the same when the end was asked for twice
 _KEEP_UP_PERIOD = 0.25  # s
+_TWINS_AFTER = 3.0  # s; from our start until others that start with us serve their names
 _TICK = 0.1  # s; how soon a change of state is told
 _LAST_STATUS = 0.2  # s; how long the final status and reply stay before the server goes
 
@@ -95,6 +97,10 @@ class StageService:
         self._state = "starting"
         self.hangs = False
         self._publish_lock = threading.Lock()
+        kind = "collector" if isinstance(settings, CollectorSettings) else "consumer"
+        self._hosted = settings.hosted(kind, stage_id)
+        # While the processor is loaded.
+        self._names = NameCheck(self._hosted.values())
         self._server = pva.PvaServer()
         self._runner = make_runner(settings, stage_id, self._server)
         self._status: StatusChannel | None = None
@@ -106,16 +112,20 @@ class StageService:
         Returns:
             the final report; its `problem` is "" for a success.
         """
+        settings = self._settings
         try:
+            self._names.refuse(settings.incarnation)
             self._host_channels()
             self._server.start()
             self._runner.start()
         except (PvapyStreamError, pva.PvaException) as error:
             return self._end("failed", str(error))
         self._state = ""
-        settings = self._settings
         deadline = time.monotonic() + settings.runtime if settings.runtime > 0 else float("inf")
         next_status = next_look = 0.0
+        twins = threading.Timer(_TWINS_AFTER, self._look_for_twins)
+        twins.daemon = True
+        twins.start()
         told: object = None
         while not self._stop.is_set() and (now := time.monotonic()) < deadline:
             if now >= next_look:
@@ -127,6 +137,7 @@ class StageService:
                 next_status, told = now + settings.status_period, standing
                 self._publish()
             self._stop.wait(min(_TICK, settings.status_period, deadline - now))
+        twins.cancel()
         self._state = "draining"
         self._publish()
         problem = self._drain() or self._runner.problem()
@@ -166,10 +177,13 @@ class StageService:
         stage.lock.release()
         return False
 
+    def _look_for_twins(self) -> None:
+        """Tell of a server with our names: of two that start together, neither sees the other."""
+        if told := served_twice(self._hosted.values()):
+            self._runner.stage.note_error("names", TransportError(told))
+
     def _host_channels(self) -> None:
-        settings = self._settings
-        status = settings.named(settings.status_channel, self._runner.kind, "status", self._id)
-        control = settings.named(settings.control_channel, self._runner.kind, "control", self._id)
+        status, control = self._hosted.get("status", ""), self._hosted.get("control", "")
         if status:
             self._status = StatusChannel(self._server, status, self._runner.status_type())
         if control:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pvapy_stream import settings as models
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, union
+from pvapy_stream.hpc.launch.programs import ProgramSpec
 from pvapy_stream.pva.channel_map import parse_channel_map
 from pvapy_stream.workflow.graph import Node
 from pvapy_stream.workflow.stages import BSREAD, Stream
@@ -88,3 +90,18 @@ def has_received(one: SupervisedProgram) -> bool:
         return one.process is not None
     accounts = one.now()
     return bool(accounts) and all(a.received or a.anonymous for a in accounts)
+
+
+def hosted_names(spec: ProgramSpec) -> list[str]:
+    """Names of the PVA channels that a program hosts."""
+    if not spec.settings_class:
+        return []
+    settings = getattr(models, spec.settings_class).of(**spec.settings)
+    if isinstance(settings, models.MirrorSettings):
+        return [entry.mirror for entry in parse_channel_map(settings.channel_map)]
+    if isinstance(settings, models.SimulatorSettings):
+        return [settings.channel_name] if settings.output_mode != "shm" else []
+    if isinstance(settings, models.StageSettings):
+        kind = "collector" if isinstance(settings, models.CollectorSettings) else "consumer"
+        return [name for k in settings.ids for name in settings.hosted(kind, k).values()]
+    return []

@@ -17,7 +17,7 @@ from pvapy_stream.hpc.launch.programs import Launcher
 from pvapy_stream.hpc.launch.supervisor import Death
 from pvapy_stream.signals import hurry_of
 from pvapy_stream.workflow.graph import Node, Workflow
-from pvapy_stream.workflow.running import RunningStage, has_received
+from pvapy_stream.workflow.running import RunningStage, has_received, hosted_names
 from pvapy_stream.workflow.stages import BSREAD, Site, Stream
 from pvapy_stream.workflow.supervision import SupervisedProgram
 
@@ -85,6 +85,7 @@ class StreamRun:
         self.phase = "starting"
         self._began = time.monotonic()
         self._hurry = threading.Event()
+        hosts: dict[str, str] = {}
         streams: dict[str, Stream | None] = {}
         for node in nodes:
             stage = node.make()
@@ -97,6 +98,14 @@ class StreamRun:
                     f"{node.label}: bsread streams stay on one host; run this workflow without"
                     " --cluster"
                 )
+            for spec in wired.programs:
+                for name in hosted_names(spec):
+                    if name in hosts:
+                        raise SettingsError(
+                            f"{node.label}: channel {name} is also served by {hosts[name]}; give"
+                            " one of them another name"
+                        )
+                    hosts[name] = spec.name
             programs = [
                 SupervisedProgram(
                     spec,
