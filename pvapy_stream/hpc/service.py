@@ -101,6 +101,9 @@ class StageService:
         self._hosted = settings.hosted(kind, stage_id)
         # While the processor is loaded.
         self._names = NameCheck(self._hosted.values())
+        if "input" in self._hosted:
+            # It is hosted by the runner's receiver: we would find ourselves.
+            self._names.taken()
         self._server = pva.PvaServer()
         self._runner = make_runner(settings, stage_id, self._server)
         self._status: StatusChannel | None = None
