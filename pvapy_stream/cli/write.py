@@ -80,7 +80,6 @@ def consumer_settings(settings: WriteSettings) -> ConsumerSettings:
             "datasetName": settings.dataset_name,
             "compression": settings.compression,
             "overwrite": settings.overwrite,
-            "resume": settings.resume,
             "nThreads": settings.n_threads,
         },
     )

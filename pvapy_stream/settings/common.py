@@ -45,11 +45,8 @@ class LedgerSettings(Settings):
     )
 
     def again(self: Self, incarnation: int) -> Self:
-        """The settings of a later incarnation; a writer then goes on with its next file."""
-        changes: dict[str, object] = {"incarnation": incarnation}
-        if incarnation > 1 and "resume" in type(self).model_fields:
-            changes["resume"] = True
-        return self.replace(**changes)
+        """The settings of a later incarnation."""
+        return self.replace(incarnation=incarnation)
 
 
 class MetricsSettings(Settings):

@@ -38,10 +38,6 @@ class FileSettings(Settings):
     overwrite: Annotated[bool, opt("--overwrite", "Files")] = Field(
         False, description="replace files that exist"
     )
-    # No option: who starts a writer again says so.
-    resume: bool = Field(
-        False, description="go on with the next file that is not there, and replace none"
-    )
     n_threads: Annotated[int, opt("-nt --n-threads", "Files", metavar="N")] = Field(
         2, ge=1, le=256, description="threads that compress and make checksums"
     )

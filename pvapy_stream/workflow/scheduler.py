@@ -137,7 +137,6 @@ class Scheduler:
             # Whose inputs go on, goes on too: it takes what is new.
             if todo & set(node.sources()) and node.label not in self._ignored:
                 todo.add(node.label)
-        resumed = {row.label for row in self.project.protocols() if row.started is not None}
         units: list[Unit] = []
         for nodes in self._groups():
             if not todo & {node.label for node in nodes}:
@@ -150,15 +149,7 @@ class Scheduler:
             elif first.is_stage:
                 kept = [node for node in nodes if node.label not in self._ignored]
                 units.append(
-                    StreamUnit(
-                        self.project,
-                        self.flow,
-                        kept,
-                        self._site,
-                        self._launcher,
-                        self._say,
-                        resumed,
-                    )
+                    StreamUnit(self.project, self.flow, kept, self._site, self._launcher, self._say)
                 )
             else:
                 units.append(StepUnit(self.project, first, self._launcher, self._say))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,6 @@ class StreamRun:
         folder_of: folder of a stage, by label.
         launcher: starts programs.
         say: takes a line about what happens.
-        resumed: labels of stages that an earlier run of the project was broken off in.
 
     Raises:
         SettingsError: a stage's settings are wrong.
@@ -78,7 +77,6 @@ class StreamRun:
         folder_of: Mapping[str, Path],
         launcher: Launcher,
         say: Say,
-        resumed: Collection[str] = (),
     ) -> None:
         self._say = say
         self.stages: dict[str, RunningStage] = {}
@@ -114,7 +112,6 @@ class StreamRun:
                     stage.restart_policy(),
                     say,
                     waits=stage.is_source,
-                    resumes=node.label in resumed,
                 )
                 for spec in wired.programs
             ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pvapy_stream.accounting.ledger import Ledger
@@ -10,6 +11,7 @@ from pvapy_stream.hpc.launch.programs import Launcher, Program, ProgramSpec
 from pvapy_stream.hpc.launch.supervisor import RestartPolicy, Restarts, Supervised
 
 _GO, _STOP, _HURRY = "go", "stop", "hurry"
+_RUN = "PVAPY_STREAM_RUN"
 # Exit codes of programs that ended in order, though not well.
 _IN_ORDER = (1, 2)
 
@@ -24,7 +26,6 @@ class SupervisedProgram(Supervised[Program]):
         policy: when it is started again.
         say: takes a line about what happened.
         waits: whether it begins its work with the word ``go``.
-        resumes: whether it goes on where an earlier run of the project was broken off.
 
     Attributes:
         past: accounts of incarnations that ended.
@@ -40,13 +41,12 @@ class SupervisedProgram(Supervised[Program]):
         say: Callable[[str], None],
         *,
         waits: bool = False,
-        resumes: bool = False,
     ) -> None:
+        # A writer that is started again, or resumed on whatever host, replaces nothing of its run.
+        own = replace(spec, env={_RUN: str(folder.resolve()), **spec.env})
         super().__init__(
             spec.name,
-            lambda number: launcher.start(
-                spec.again(number, resumes=resumes or number > 1), folder, number
-            ),
+            lambda number: launcher.start(own.again(number), folder, number),
             Restarts(policy),
             say,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,13 @@ class StreamUnit:
         site: Site,
         launcher: Launcher,
         say: Callable[[str], None],
-        resumed: Collection[str] = (),
     ) -> None:
         self.labels = [node.label for node in nodes]
         self.nodes = nodes
         self.outcome: StreamOutcome | None = None
         self._project = project
         folders = {node.label: project.run_folder(node.label) for node in nodes}
-        self.run = StreamRun(flow, nodes, site, folders, launcher, say, resumed)
+        self.run = StreamRun(flow, nodes, site, folders, launcher, say)
         self._stop = Stop()
         self._error = ""
         self.problems: list[str] = []

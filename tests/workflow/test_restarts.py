@@ -175,3 +175,37 @@ def test_the_log_of_a_program_is_its_own(tmp_path: Path) -> None:
     wait_until(lambda: program.poll() is not None, 30)
     assert "no-such-command" in program.log_tail()
     assert "of another run" not in program.log_tail()
+
+
+def test_resume_goes_on_with_the_writer_s_next_file(
+    commands: Commands, tmp_path: Path, prefix: str
+) -> None:
+    pytest.importorskip("pvapy_stream.files.run", reason="writers do not know their run yet")
+    folder = tmp_path / "run"
+    program = run(commands, chain(tmp_path, prefix, 0), folder)
+    wait_until(lambda: live(folder)["disk"]["processed"] > 50, 40)
+    there = programs_of(program.process.pid)
+    program.signal(signal.SIGKILL)
+    wait_for_end_of(there, 60)
+    first = (folder / "scan.h5").read_bytes()
+    again = commands("project", "resume", folder)
+    wait_until(lambda: "are ready" in again.text, 40)
+    wait_until(lambda: live(folder)["disk"]["processed"] > 50, 40)
+    again.signal()
+    assert again.wait(60) == 0, again.text
+    assert (folder / "scan.h5").read_bytes() == first
+    assert (folder / "scan.2.h5").exists()
+
+
+def test_a_writer_that_is_killed_goes_on_with_its_next_file(
+    commands: Commands, tmp_path: Path, prefix: str
+) -> None:
+    pytest.importorskip("pvapy_stream.files.run", reason="writers do not know their run yet")
+    folder = tmp_path / "run"
+    program = run(commands, chain(tmp_path, prefix, 600), folder)
+    wait_until(lambda: live(folder)["disk"]["processed"] > 50, 40)
+    os.kill(pid(folder, "disk"), signal.SIGKILL)
+    assert program.wait(80) == 1, program.text
+    assert "disk: restarted 1 time (" in program.text
+    assert (folder / "scan.h5.part").exists()
+    assert (folder / "scan.2.h5").exists()

@@ -53,20 +53,12 @@ class ProgramSpec:
         default = field.default if field is not None else 0.0
         return float(self.settings.get("drain_timeout", default))
 
-    def again(self, incarnation: int, resumes: bool) -> ProgramSpec:
-        """The same program for another incarnation.
-
-        Args:
-            incarnation: how often it was started, itself included.
-            resumes: whether it must go on with new files beside those that are there.
-        """
+    def again(self, incarnation: int) -> ProgramSpec:
+        """The same program for another incarnation: how often it was started, itself included."""
         model = getattr(models, self.settings_class) if self.settings_class else None
-        changes: dict[str, Any] = {}
-        if model is not None and "incarnation" in model.model_fields:
-            changes["incarnation"] = incarnation
-        if resumes and model is not None and "resume" in model.model_fields:
-            changes["resume"] = True
-        return replace(self, settings={**self.settings, **changes}) if changes else self
+        if model is None or "incarnation" not in model.model_fields:
+            return self
+        return replace(self, settings={**self.settings, "incarnation": incarnation})
 
 
 class Program(Protocol):
