@@ -156,8 +156,9 @@ class StreamRun:
         if not stop.is_set():
             self._say(f"{n} programs of {len(self.stages)} stages are ready after {seconds:.1f} s")
         self._began = time.monotonic()
-        for stage in self._sources():
-            stage.tell("go")
+        if not stop.is_set():
+            for stage in self._sources():
+                stage.tell("go")
 
     def _give_up_waiting(self, waiting: list[RunningStage], seconds: float) -> None:
         for stage in waiting:

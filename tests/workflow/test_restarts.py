@@ -209,3 +209,20 @@ def test_a_writer_that_is_killed_goes_on_with_its_next_file(
     assert "disk: restarted 1 time (" in program.text
     assert (folder / "scan.h5.part").exists()
     assert (folder / "scan.2.h5").exists()
+
+
+def test_a_signal_during_a_start_that_hangs_ends_a_workflow(
+    commands: Commands, tmp_path: Path, prefix: str
+) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time\nfrom pvapy_stream import UserDataProcessor\nclass P(UserDataProcessor):\n"
+        "    def start(self):\n        time.sleep(600)\n"
+    )
+    folder = tmp_path / "run"
+    more = ", processor_file: slow.py, processor_class: P"
+    program = run(commands, chain(tmp_path, prefix, 0, more), folder)
+    wait_until(lambda: live(folder)["gather"]["programs"][0]["pid"], 40)
+    there = programs_of(program.process.pid)
+    program.signal(signal.SIGTERM)
+    assert program.wait(80) == 1, program.text
+    wait_for_end_of(there, 5)
