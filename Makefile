@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tests that run side by side; most of their time is waiting.
+TESTS ?= 6
 
 # EPICS on loopback only: nothing here ever sends to another address.
 export EPICS_PVA_ADDR_LIST := 127.0.0.1
@@ -22,7 +24,7 @@ demo: $(READY)
 	$(BIN)/pvapy-stream demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TESTS) --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff check .

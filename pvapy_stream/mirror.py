@@ -10,12 +10,13 @@ from typing import Any
 
 import pvaccess as pva
 
-from pvapy_stream.accounting.keeper import write_ledgers
+from pvapy_stream.accounting.account import Account
+from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.accounting.sequence import SequenceTracker
+from pvapy_stream.accounting.sequence import DISORDER, SequenceTracker, Step
 from pvapy_stream.errors import ObjectError, TransportError
 from pvapy_stream.pva.channel_map import MirrorEntry, parse_channel_map
-from pvapy_stream.pva.objects import IdReader, id_reader
+from pvapy_stream.pva.objects import IdReader, id_reader, is_marked, mark
 from pvapy_stream.settings import MirrorSettings
 from pvapy_stream.transport.hosted import HostedPublisher
 from pvapy_stream.transport.pva import MonitorReceiver
@@ -45,13 +46,15 @@ class MirrorChannel:
     ) -> None:
         self.entry = entry
         share = entry.distribution
-        self.ledger = Ledger(
-            stage=KIND,
-            stage_id=stage_id,
-            input_channel=entry.source,
-            output_channel=entry.mirror,
-            group="" if share is None else share.get("group", "default"),
-            client_set="" if share is None else share.get("set", ""),
+        self._account = Account(
+            Ledger(
+                stage=KIND,
+                stage_id=stage_id,
+                input_channel=entry.source,
+                output_channel=entry.mirror,
+                group="" if share is None else share.get("group", "default"),
+                client_set="" if share is None else share.get("set", ""),
+            )
         )
         self.last_error = ""
         self._oid_field = oid_field
@@ -113,24 +116,37 @@ class MirrorChannel:
     def _take_current(self, number: int, obj: Any) -> None:
         """Take the value with which a source answers a monitor, which may be old.
 
-        Clients of the mirror need the first one, but it is no update: in the ledger it is skipped.
-        What further monitors of a group are shown was published before they came, and so belongs
-        to those that were there. After a restart it is new, unless it was the last one published.
+        Clients of the mirror want to see the first one, but it is no update: in the ledger it is
+        skipped, and it is marked, so that no stage takes it for a frame. What further monitors of
+        a group are shown was published before they came, and so belongs to those that were there.
+        When a source comes back, what it shows to one monitor alone is new, unless it is the last
+        one that was published.
         """
         with self._lock:
+            self._read_id = self._reader_for(obj)
+            if is_marked(obj):
+                self._publish(obj, None)
+                return
             first = not self.ledger.received and not self.ledger.anonymous
             returns = not self._arrived or number in self._arrived
             self._arrived = {number} if returns else self._arrived | {number}
-            self._read_id = self._reader_for(obj)
             value = self._id_of(obj)
-            if returns and not first and (value is None or value != self._last_published):
+            alone = len(self._receivers) == 1 and not self.ledger.group
+            if returns and alone and not first and value != self._last_published:
                 self._pass_on(obj, value)
                 return
             if value is not None:
+                if self._last_published is not None and value < self._last_published:
+                    self._begin_epoch(value)
                 self.ledger.received.add(value)
                 self.ledger.skipped.add(value)
-            if first and self._publish(obj, value) and value is not None and self._tracker:
-                self._tracker.observe(value)
+            elif not first:
+                self._pass_on(obj, None)
+                return
+            if first:
+                self._publish(mark(obj.copy()) if value is not None else obj, None)
+                if value is not None and self._tracker:
+                    self._tracker.observe(value)
 
     def _reader_for(self, obj: Any) -> IdReader | None:
         try:
@@ -145,18 +161,44 @@ class MirrorChannel:
             return None
         return self._read_id(obj)
 
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of the present epoch."""
+        return self._account.ledger
+
+    def _begin_epoch(self, value: int) -> None:
+        """Ids went back: the source started again."""
+        tracker = self._tracker
+        if tracker is not None:
+            self.ledger.missed.update(tracker.missed)
+            self.ledger.unknown.update(tracker.unknown)
+            tracker.begin_epoch(value)
+        self._account.begin_epoch()
+        self._last_published = None
+
     def _pass_on(self, obj: Any, value: int | None) -> None:
-        """Publish an update and write down its fate."""
-        ledger = self.ledger
+        """Publish an update and note its fate."""
         if value is None:
             self._publish(obj, None)
             return
+        if self._tracker is not None:
+            self._observe(value)
+        elif self._last_published is not None and self._last_published - value > DISORDER:
+            self._begin_epoch(value)
+        ledger = self.ledger
         ledger.received.add(value)
-        if self._tracker is not None and not self._tracker.observe(value):
-            ledger.went_back += 1
         if self._publish(obj, value):
             ledger.processed.add(value)
-            ledger.published.add(value)
+            ledger.publish(value)
+
+    def _observe(self, value: int) -> None:
+        step = self._tracker.observe(value) if self._tracker else Step.NEXT
+        if step is Step.BACK:
+            self.ledger.went_back += 1
+            self._begin_epoch(value)
+        elif step is Step.AGAIN:
+            self.ledger.went_back += 1
+            self.ledger.duplicate.add(value)
 
     def _publish(self, obj: Any, value: int | None) -> bool:
         try:
@@ -204,12 +246,13 @@ class MirrorChannel:
             "nErrors": self._errors + sum(count.errors for count in counts),
         }
 
-    def ledger_now(self) -> dict[str, Any]:
-        """The account as it stands."""
+    def ledgers(self) -> list[Ledger]:
+        """The account as it is now: a ledger for each epoch of ids."""
         with self._lock:
-            plain = self.ledger.to_dict()
+            plain = [Ledger.from_dict(one.to_dict()) for one in self._account.ledgers]
             if self._tracker is not None:
-                plain["missed"] = self._tracker.missed.to_list()
+                plain[-1].missed.update(self._tracker.missed)
+                plain[-1].unknown.update(self._tracker.unknown)
             return plain
 
     def problem(self) -> str:
@@ -242,6 +285,11 @@ class MirrorServer:
         self.settings = settings
         self.entries = parse_channel_map(settings.channel_map)
         self._report = report or (lambda _: None)
+        self._keeper = LedgerKeeper(
+            settings.ledger,
+            lambda: [one for channel in self.channels for one in channel.ledgers()],
+            _LEDGER_PERIOD,
+        )
         self._server = pva.PvaServer()
         self.channels = [
             MirrorChannel(entry, number, settings.oid_field, self._server)
@@ -253,9 +301,6 @@ class MirrorServer:
 
         Returns:
             Exit code: 1 when a source never came or there were errors; see `problems`.
-
-        Raises:
-            LedgerError: the ledger cannot be written.
         """
         self._server.start()
         try:
@@ -269,18 +314,16 @@ class MirrorServer:
             # Clients may not have taken the last updates yet.
             time.sleep(_LAST_UPDATES)
             self._server.stop()
-        self._write_ledger()
+            self._keeper.close()
         return 1 if self.problems() else 0
 
     def _follow(self, stop: threading.Event) -> None:
         period = self.settings.report_period
         start = time.monotonic()
         end = start + self.settings.runtime if self.settings.runtime > 0 else float("inf")
-        report_due, ledger_due = start + period, start
+        report_due = start + period
         while (now := time.monotonic()) < end:
-            if now >= ledger_due:
-                ledger_due = now + _LEDGER_PERIOD
-                self._write_ledger()
+            self._keeper.keep()
             if 0 < period and report_due <= now:
                 report_due = now + period
                 self._show()
@@ -294,10 +337,7 @@ class MirrorServer:
         for channel in self.channels:
             self._report(f"Channel {channel.entry.mirror} @ {now:.3f}: {channel.counters()}")
 
-    def _write_ledger(self) -> None:
-        if self.settings.ledger:
-            write_ledgers(self.settings.ledger, [channel.ledger_now() for channel in self.channels])
-
     def problems(self) -> list[str]:
         """Why the run must not count as a success, a line for each channel concerned."""
-        return list(filter(None, (channel.problem() for channel in self.channels)))
+        found = [channel.problem() for channel in self.channels]
+        return list(filter(None, [*found, self._keeper.problem]))

@@ -25,8 +25,9 @@ from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import TransportError
 from pvapy_stream.frame import ColorMode, Frame
+from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.processor import UserDataProcessor
-from pvapy_stream.hpc.stage import Output, Stage
+from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 from pvapy_stream.transport.memory import MemoryPublisher
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
@@ -185,7 +186,7 @@ class ProcessorRun:
             )
             self.stage.note_error("getStatsPvaTypes", error)
         self.stage.call("stop", self.processor.stop)
-        self.stage.settle([self.stage.ledger])
+        self.stage.settle([self.stage.account])
         published = self.publisher.objects if isinstance(self.publisher, MemoryPublisher) else []
         return Result(
             published,

@@ -24,7 +24,10 @@ BIN = Path(sys.executable).parent
 _KEYS = re.compile(r'"(?:\\.|[^"\\])*"|([{,])\s*(\w+):')
 
 
-def wait_until(condition: Callable[[], Any], timeout: float = 15.0, what: str = "") -> Any:
+PATIENCE = 120.0  # s; nothing is waited for longer, and what is expected comes far sooner
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = PATIENCE, what: str = "") -> Any:
     """Wait for a condition; its value. What a channel does not show yet is not there yet."""
     deadline = time.monotonic() + timeout
     while True:
@@ -98,7 +101,7 @@ class Program:
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
-    def wait(self, timeout: float = 25.0) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """Wait for its end; the exit code."""
         try:
             code = self.process.wait(timeout)
@@ -167,10 +170,10 @@ class Ioc:
 def pvget(channel: str) -> dict[str, Any]:
     """What the real `pvget` shows of a channel; {} when it is not there."""
     done = subprocess.run(
-        [BIN / "pvget", "-w", "3", "-M", "json", channel],
+        [BIN / "pvget", "-w", "10", "-M", "json", channel],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
     )
     _, brace, rest = done.stdout.partition("{")
     # pvget leaves the quotes of keys out; strings are passed over whole.
@@ -181,10 +184,10 @@ def pvget(channel: str) -> dict[str, Any]:
 def pvput(channel: str, **fields: str) -> str:
     """Put fields with the real `pvput`; what it printed."""
     done = subprocess.run(
-        [BIN / "pvput", "-w", "5", channel, json.dumps(fields)],
+        [BIN / "pvput", "-w", "60", channel, json.dumps(fields)],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
     )
     return done.stdout + done.stderr
 

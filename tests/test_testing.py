@@ -109,7 +109,8 @@ def test_missed_ids_are_in_the_ledger() -> None:
 def test_what_a_channel_would_refuse_is_refused() -> None:
     result = run_processor(WrongStructure, [image_object()])
     (kind,) = result.errors
-    assert "another structure" in kind
+    assert kind == "publishing"
+    assert "another structure" in result.last_error
     assert result.published == []
 
 

@@ -1,61 +1,91 @@
-"""Sets of object ids that stay small for the id patterns of streams.
+"""Sets of object ids: small for the id patterns of streams, and bounded by the intervals otherwise.
 
 Ids of a stream come in order, and a stream split by the distributor gives each consumer runs of
 equal width at equal distance: 1,2,3, 7,8,9, 13,14,15. `IdSet` holds such a pattern in one record,
-however long it is, so that the account of a day fits in a few hundred bytes. Irregular ids cost a
-record each; past a limit, records are sorted and merged.
+however long it is. Irregular ids, as of a hit finder, cost 8 bytes for each interval. The number of
+ids is kept, so that `len` costs nothing, and an id that is far from the others costs one interval.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from array import array
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-_MERGE_AT = 4096
+from pvapy_stream.accounting.intervals import (
+    KEPT,
+    NONE,
+    Comb,
+    Packed,
+    Ranges,
+    comb_ranges,
+    compress,
+    cut,
+    difference,
+    holds,
+    packed_text,
+    ranges_of_text,
+    union,
+)
+
+__all__ = ["Comb", "IdSet"]
 
 
-class Comb(NamedTuple):
-    """``times`` runs of ``width`` ids, one every ``period`` ids, from ``first`` on."""
-
-    first: int
-    width: int
-    period: int
-    times: int
+_PACK_AT = 2048  # intervals in one packed block
+_LATE_AT = 4096  # ids out of order that are kept apart before they are merged
+_PATTERN = 4  # equal runs in a row that are taken for a pattern
+_PLAIN_RECORDS = 20_000  # intervals that a file lists one by one; more are packed
+_FLOOR = -(2**63)  # below all ids
 
 
 class IdSet:
     """A set of ids, quick to add to in order.
 
-    Not locked: one thread adds. `ranges` may be called from another thread, between two additions
-    of the owner's, since each addition leaves the set whole.
+    Not locked: one thread adds, and whoever reads meanwhile must hold the owner's lock.
     """
 
     __slots__ = (
-        "_closed",
+        "_blocks",
+        "_count",
         "_end",
+        "_ends",
         "_first",
-        "_merge_at",
+        "_firsts",
+        "_late",
         "_next",
         "_period",
         "_start",
+        "_starts",
         "_times",
         "_width",
     )
 
     def __init__(self, ids: Iterable[int] = ()) -> None:
-        self._closed: list[Comb] = []
+        self._clear()
+        for value in ids:
+            self.add(value)
+
+    def _clear(self) -> None:
+        # Sorted and disjoint: blocks, closed intervals, the pattern and the run that grow.
+        self._blocks: list[Comb | Packed] = []
+        self._firsts: list[int] = []
+        self._starts: array[int] = array("q")
+        self._ends: array[int] = array("q")
         # The pattern that is growing: `times` whole runs, none when it is 0.
         self._first = self._width = self._period = self._times = 0
         # The run that is growing, [start, end); empty when they are equal.
-        self._start = self._end = 0
-        # Where the run after it has to start for the pattern to go on; None without a pattern.
+        self._start: int = _FLOOR
+        self._end: int = _FLOOR
+        # Where the run after it has to start for the pattern to continue; None without a pattern.
         self._next: int | None = None
-        self._merge_at = _MERGE_AT
-        for value in ids:
-            self.add(value)
+        # Ids of blocks and closed intervals.
+        self._count = 0
+        # Ids that came out of order, sorted; none of them is above.
+        self._late: list[int] = []
+
+    # -- adding ----------------------------------------------------------------------------------
 
     def add(self, value: int) -> None:
         """Add one id."""
@@ -65,8 +95,12 @@ class IdSet:
             self._times += 1
             self._start, self._end = value, value + 1
             self._next = value + self._period
-        else:
+        elif value >= self._end:
             self._begin_run(value, value + 1)
+        elif value not in self:
+            insort(self._late, value)
+            if len(self._late) >= max(_LATE_AT, (len(self._blocks) * _PACK_AT) >> 3):
+                self._rebuild(self.ranges())
 
     def add_range(self, first: int, last: int) -> None:
         """Add all ids from first to last, both included."""
@@ -74,45 +108,141 @@ class IdSet:
             return
         if first == self._end and self._start != first:
             self._end = last + 1
-        else:
+        elif first >= self._end:
             self._begin_run(first, last + 1)
+        else:
+            self._add_ranges(np.array([[first, last + 1]], np.int64))
 
     def add_comb(self, comb: Comb) -> None:
         """Add a whole pattern."""
-        if comb.times > 0 and comb.width > 0:
+        if comb.times <= 0 or comb.width <= 0:
+            return
+        if comb.width >= comb.period or comb.times == 1:
+            self.add_range(comb.first, comb.end - 1)
+        elif comb.times >= KEPT and comb.first >= self._end:
             self._close()
-            self._closed.append(comb)
+            self._seal()
+            self._append_block(comb)
+        else:
+            self._add_ranges(comb_ranges(comb))
 
     def update(self, other: IdSet) -> None:
         """Add all ids of another set."""
-        for comb in other.combs():
-            self.add_comb(comb)
+        if not other:
+            return
+        if not self:
+            self._rebuild(other.ranges())
+        else:
+            self._add_ranges(other.ranges())
+
+    def _add_ranges(self, ranges: Ranges) -> None:
+        if len(ranges) and int(ranges[0, 0]) >= self._end:
+            for start, end in ranges.tolist():
+                self.add_range(start, end - 1)
+        else:
+            self._rebuild(union(np.concatenate([self.ranges(), ranges])))
+
+    def _append_block(self, block: Comb | Packed) -> None:
+        self._blocks.append(block)
+        self._firsts.append(block.first)
+        self._count += len(block) if isinstance(block, Comb) else block.count
+        self._start = self._end = block.end
 
     def _begin_run(self, start: int, end: int) -> None:
-        """Begin a run that the fast ways cannot take; it may begin or go on with a pattern."""
+        """Begin a run that the fast ways cannot take; it may begin a pattern."""
         self._close()
+        starts, ends = self._starts, self._ends
         self._start, self._end = start, end
-        last = self._closed[-1] if self._closed else None
-        if last is None or start <= last.first:
+        if len(starts) < _PATTERN or start + starts[-2] != 2 * starts[-1]:
             return
-        period = last.period if last.times > 1 else start - last.first
-        if period > last.width and start == last.first + period * last.times:
-            self._closed.pop()
-            self._first, self._width, self._period, self._times = (
-                last.first,
-                last.width,
-                period,
-                last.times,
-            )
-            self._next = start + period
+        period, width = start - starts[-1], ends[-1] - starts[-1]
+        for k in range(2, _PATTERN + 1):
+            if starts[1 - k] - starts[-k] != period or ends[-k] - starts[-k] != width:
+                return
+        self._first, self._width, self._period = starts[-_PATTERN], width, period
+        self._times = _PATTERN
+        self._count -= _PATTERN * width
+        del starts[-_PATTERN:], ends[-_PATTERN:]
+        self._next = start + period
 
     def _close(self) -> None:
-        """Put away the growing run and pattern."""
-        self._closed.extend(self._open_combs())
-        self._start = self._end = self._times = 0
-        self._next = None
-        if len(self._closed) >= self._merge_at:
-            self._merge()
+        """Put the growing run and pattern away."""
+        start, end, times = self._start, self._end, self._times
+        if times:
+            whole = end - start == self._width
+            comb = Comb(self._first, self._width, self._period, times + whole)
+            self._times, self._next = 0, None
+            if comb.times >= KEPT:
+                self._seal()
+                self._append_block(comb)
+            else:
+                for k in range(comb.times):
+                    first = comb.first + k * comb.period
+                    self._put_run(first, first + comb.width)
+            if not whole and end > start:
+                self._put_run(start, end)
+        elif end > start:
+            self._put_run(start, end)
+        self._start = self._end = max(end, self._end)
+        if len(self._starts) >= _PACK_AT:
+            self._seal()
+
+    def _put_run(self, start: int, end: int) -> None:
+        self._starts.append(start)
+        self._ends.append(end)
+        self._count += end - start
+
+    def _seal(self) -> None:
+        """Pack the closed intervals."""
+        if self._starts:
+            ranges = self._closed_ranges()
+            self._starts, self._ends = array("q"), array("q")
+            end, count = self._end, self._count
+            self._append_block(Packed(ranges))
+            self._count = count
+            self._start = self._end = max(end, self._end)
+
+    def _closed_ranges(self) -> Ranges:
+        pairs = [np.array(self._starts, np.int64), np.array(self._ends, np.int64)]
+        return np.stack(pairs, axis=1)
+
+    def _rebuild(self, ranges: Ranges) -> None:
+        """Become the set of sorted, disjoint ranges."""
+        self._clear()
+        for block in compress(ranges):
+            if isinstance(block, Comb):
+                self._append_block(block)
+            else:
+                for part in range(0, len(block), _PACK_AT):
+                    self._append_block(Packed(block[part : part + _PACK_AT]))
+        self._reopen()
+
+    def _reopen(self) -> None:
+        """Take the last block apart again where it is short, so that what follows joins it."""
+        last = self._blocks[-1] if self._blocks else None
+        if last is None:
+            return
+        self._blocks.pop()
+        self._firsts.pop()
+        if isinstance(last, Comb):
+            self._count -= len(last)
+            self._first, self._width, self._period = last.first, last.width, last.period
+            self._times = last.times - 1
+            self._start = last.end - last.width
+            self._end, self._next = last.end, self._start + last.period
+            return
+        self._count -= last.count
+        ranges = last.ranges()
+        for start, end in ranges[:-1].tolist():
+            self._put_run(start, end)
+        self._start, self._end = int(ranges[-1, 0]), int(ranges[-1, 1])
+
+    def remove(self, other: IdSet) -> None:
+        """Take ids away."""
+        if self and other:
+            self._rebuild(difference(self.ranges(), other.ranges()))
+
+    # -- reading ---------------------------------------------------------------------------------
 
     def _open_combs(self) -> list[Comb]:
         start, width, times = self._start, self._end - self._start, self._times
@@ -121,39 +251,85 @@ class IdSet:
         pattern = [Comb(self._first, self._width, self._period, times)] if times else []
         return [*pattern, Comb(start, width, width, 1)] if width else pattern
 
-    def _merge(self) -> None:
-        merged = IdSet()
-        for start, end in self.ranges().tolist():
-            merged.add_range(start, end - 1)
-        self._closed = merged.combs()
-        # Ids without any pattern cannot shrink; do not try again at each of them.
-        self._merge_at = max(_MERGE_AT, 2 * len(self._closed))
-
     def combs(self) -> list[Comb]:
-        """The patterns; ids that were added twice may be in two of them."""
-        return [*self._closed, *self._open_combs()]
+        """The ids as patterns."""
+        found: list[Comb] = []
+        for block in compress(self.ranges(), keep=3):
+            if isinstance(block, Comb):
+                found.append(block)
+            else:
+                found += [Comb(start, end - start, end - start, 1) for start, end in block.tolist()]
+        return found
 
-    def ranges(self) -> NDArray[np.int64]:
+    def ranges(self) -> Ranges:
         """Disjoint, sorted, half-open ranges: (n, 2) array of start and end."""
-        parts: list[NDArray[np.int64]] = []
-        for first, width, period, times in self.combs():
-            starts = first + period * np.arange(times, dtype=np.int64)
-            parts.append(np.stack([starts, starts + width], axis=1))
-        return _union(np.concatenate(parts)) if parts else np.empty((0, 2), np.int64)
+        parts = [
+            comb_ranges(block) if isinstance(block, Comb) else block.ranges()
+            for block in self._blocks
+        ]
+        if self._starts:
+            parts.append(self._closed_ranges())
+        parts += map(comb_ranges, self._open_combs())
+        if self._late:
+            late = np.array(self._late, np.int64)
+            parts.append(np.stack([late, late + 1], axis=1))
+        return union(np.concatenate(parts)) if parts else NONE
+
+    def between(self, first: int, last: int) -> IdSet:
+        """The ids from first to last, both included."""
+        if not self or first > last or first >= self._end:
+            return IdSet()
+        low = max(0, bisect_right(self._firsts, first) - 1)
+        high = bisect_right(self._firsts, last)
+        parts = [
+            comb_ranges(cut(block, first, last)) if isinstance(block, Comb) else block.ranges()
+            for block in self._blocks[low:high]
+        ]
+        if self._starts and last >= self._starts[0]:
+            parts.append(self._closed_ranges())
+        parts += [comb_ranges(cut(comb, first, last)) for comb in self._open_combs()]
+        late = self._late[bisect_left(self._late, first) : bisect_right(self._late, last)]
+        if late:
+            ids = np.array(late, np.int64)
+            parts.append(np.stack([ids, ids + 1], axis=1))
+        ranges = union(np.concatenate(parts)) if parts else NONE
+        ranges = np.minimum(np.maximum(ranges, first), last + 1)
+        return IdSet.of_ranges(ranges[ranges[:, 1] > ranges[:, 0]])
 
     def __len__(self) -> int:
-        return int(np.diff(self.ranges()).sum())
+        return self._count + self._times * self._width + self._end - self._start + len(self._late)
 
     def __bool__(self) -> bool:
-        return bool(self._closed) or self._end > self._start
+        return bool(self._count or self._times or self._end > self._start or self._late)
+
+    @property
+    def first(self) -> int | None:
+        """The smallest id; None for no ids."""
+        candidates = [*self._firsts[:1], *self._starts[:1], *self._late[:1]]
+        candidates += [comb.first for comb in self._open_combs()]
+        return min(candidates, default=None)
+
+    @property
+    def last(self) -> int | None:
+        """The largest id; None for no ids."""
+        return self._end - 1 if self else None
 
     def __contains__(self, value: int) -> bool:
-        return any(
-            value >= c.first
-            and (value - c.first) // c.period < c.times
-            and (value - c.first) % c.period < c.width
-            for c in self.combs()
-        )
+        if value >= self._end:
+            return False
+        late = self._late
+        if late and (at := bisect_left(late, value)) < len(late) and late[at] == value:
+            return True
+        if value >= self._start or (self._times and value >= self._first):
+            return any(holds(comb, value) for comb in self._open_combs())
+        if self._starts and value >= self._starts[0]:
+            at = bisect_right(self._starts, value) - 1
+            return value < self._ends[at]
+        at = bisect_right(self._firsts, value) - 1
+        if at < 0:
+            return False
+        block = self._blocks[at]
+        return holds(block, value) if isinstance(block, Comb) else value in block
 
     def __iter__(self) -> Iterator[int]:
         for start, end in self.ranges().tolist():
@@ -165,76 +341,72 @@ class IdSet:
     __hash__ = None  # type: ignore[assignment]
 
     def __or__(self, other: IdSet) -> IdSet:
-        return IdSet.of_ranges(_union(np.concatenate([self.ranges(), other.ranges()])))
+        return IdSet.of_ranges(union(np.concatenate([self.ranges(), other.ranges()])))
 
     def __sub__(self, other: IdSet) -> IdSet:
-        return IdSet.of_ranges(_difference(self.ranges(), other.ranges()))
+        if not self or not other:
+            return self.copy()
+        return IdSet.of_ranges(difference(self.ranges(), other.ranges()))
 
     def __and__(self, other: IdSet) -> IdSet:
-        return self - (self - other)
+        return self - (self - other) if self and other else IdSet()
+
+    def copy(self) -> IdSet:
+        """A set of its own with the same ids."""
+        return IdSet.of_ranges(self.ranges())
+
+    # -- forms -----------------------------------------------------------------------------------
 
     @classmethod
-    def of_ranges(cls, ranges: NDArray[np.int64]) -> IdSet:
-        """A set from half-open ranges, (n, 2)."""
+    def of_ranges(cls, ranges: Ranges) -> IdSet:
+        """A set from half-open ranges, (n, 2), in any order."""
         ids = cls()
-        for start, end in ranges.tolist():
-            ids.add_range(start, end - 1)
+        ids._rebuild(union(ranges))
         return ids
 
-    def to_list(self) -> list[list[int]]:
-        """For files: [first, width, period, count] of each pattern."""
-        return [list(comb) for comb in self.combs()]
+    @classmethod
+    def of_range(cls, first: int, last: int) -> IdSet:
+        """The ids from first to last, both included."""
+        ids = cls()
+        ids.add_range(first, last)
+        return ids
+
+    def to_list(self) -> list[list[int] | str]:
+        """For files: [first, width, period, count] of each pattern; many intervals as a text."""
+        ranges = self.ranges()
+        if len(ranges) <= _PLAIN_RECORDS:
+            return [list(comb) for comb in self.combs()]
+        return [
+            list(block) if isinstance(block, Comb) else packed_text(block)
+            for block in compress(ranges)
+        ]
 
     @classmethod
-    def from_list(cls, combs: Iterable[Iterable[int]]) -> IdSet:
+    def from_list(cls, combs: Iterable[Sequence[int] | str]) -> IdSet:
         """The set that `to_list` wrote.
 
         Raises:
             ValueError: a record that is not four whole numbers, or cannot be a pattern.
         """
-        ids = cls()
+        parts: list[Ranges] = []
         for record in combs:
+            if isinstance(record, str):
+                parts.append(ranges_of_text(record))
+                continue
             comb = Comb(*(int(number) for number in record))
             if comb.width < 1 or comb.times < 1 or comb.period < comb.width:
                 raise ValueError(f"{list(comb)} is no id pattern")
-            ids.add_comb(comb)
-        return ids
+            parts.append(comb_ranges(comb))
+        return cls.of_ranges(np.concatenate(parts)) if parts else cls()
 
     def __str__(self) -> str:
         """Ranges as people write them: ``1-50,53,60-61``; long lists are cut."""
-        ranges = self.ranges().tolist()
+        ranges = self.ranges()
         text = ",".join(
-            str(start) if end == start + 1 else f"{start}-{end - 1}" for start, end in ranges[:8]
+            str(start) if end == start + 1 else f"{start}-{end - 1}"
+            for start, end in ranges[:8].tolist()
         )
         return text + (f",… ({len(ranges)} ranges)" if len(ranges) > 8 else "")
 
     def __repr__(self) -> str:
         return f"IdSet({self})"
-
-
-def _union(ranges: NDArray[np.int64]) -> NDArray[np.int64]:
-    if len(ranges) == 0:
-        return ranges
-    ranges = ranges[np.argsort(ranges[:, 0], kind="stable")]
-    reach = np.maximum.accumulate(ranges[:, 1])
-    # A range starts anew where it begins past everything before it.
-    new = np.concatenate([[True], ranges[1:, 0] > reach[:-1]])
-    firsts = np.flatnonzero(new)
-    lasts = np.concatenate([firsts[1:] - 1, [len(ranges) - 1]])
-    return np.stack([ranges[firsts, 0], reach[lasts]], axis=1)
-
-
-def _difference(ranges: NDArray[np.int64], holes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Ids of disjoint sorted `ranges` that are not in disjoint sorted `holes`."""
-    points = np.concatenate([ranges[:, 0], ranges[:, 1], holes[:, 0], holes[:, 1]])
-    n, m = len(ranges), len(holes)
-    inside = np.concatenate([np.ones(n), -np.ones(n), np.zeros(2 * m)])
-    covered = np.concatenate([np.zeros(2 * n), np.ones(m), -np.ones(m)])
-    order = np.argsort(points, kind="stable")
-    points, inside, covered = points[order], np.cumsum(inside[order]), np.cumsum(covered[order])
-    keep = (inside[:-1] > 0) & (covered[:-1] == 0) & (points[1:] > points[:-1])
-    return (
-        _union(np.stack([points[:-1][keep], points[1:][keep]], axis=1))
-        if len(points)
-        else np.empty((0, 2), np.int64)
-    )

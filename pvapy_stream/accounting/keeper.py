@@ -1,9 +1,12 @@
-"""Who writes ledgers to disk."""
+"""Writes the ledgers of a program to disk, whatever the disk does."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,83 @@ import msgspec
 from pvapy_stream.accounting.ledger import FORMAT, Ledger
 from pvapy_stream.errors import LedgerError
 
+Entries = Iterable[Ledger | dict[str, Any]]
 
-def write_ledgers(path: str | Path, ledgers: Sequence[Ledger | dict[str, Any]]) -> None:
+_PERIOD = 1.0  # s
+# Writing takes at most this share of the time, however large the ledgers are.
+_SHARE = 0.05
+
+_log = logging.getLogger(__name__)
+
+
+class LedgerKeeper:
+    """Writes ledgers now and then, and once more at the end.
+
+    A ledger that cannot be written does not end the stream: the failure is logged once, the next
+    write is tried when it is due, and `problem` says what is wrong until one succeeds.
+
+    Args:
+        path: the file; None or "" for none, and then nothing is built or written.
+        build: gives the ledgers; called only when they are written.
+        period: time between two writes, s; more when writing takes long.
+    """
+
+    def __init__(
+        self, path: str | Path | None, build: Callable[[], Entries], period: float = _PERIOD
+    ):
+        self.path = Path(path) if path else None
+        self.problem = ""
+        self._build = build
+        self._period = period
+        self._due = float("-inf")
+        self._logged = False
+
+    def due(self, now: float) -> bool:
+        """Whether it is time to write; `now` is of `time.monotonic`, s."""
+        return self.path is not None and now >= self._due
+
+    def keep(self) -> None:
+        """Write if it is time. Raises nothing."""
+        if self.due(time.monotonic()):
+            self.write(final=False)
+
+    def close(self) -> str:
+        """Write for the last time, safely on disk; why that failed, or ""."""
+        self.write(final=True)
+        return self.problem
+
+    def write(self, *, final: bool) -> None:
+        """Write now; `final`: what is written is closed, and safely on disk. Raises nothing."""
+        if self.path is None:
+            return
+        start = time.monotonic()
+        try:
+            write_ledgers(self.path, [_entry(one, final) for one in self._build()], sync=final)
+        except LedgerError as error:
+            self.problem = str(error)
+            if not self._logged:
+                self._logged = True
+                _log.error("%s; it is tried again, and the stream continues", error)
+        else:
+            if self.problem:
+                _log.warning("ledger %s is written again", self.path)
+            self.problem, self._logged = "", False
+        now = time.monotonic()
+        self._due = now + max(self._period, (now - start) / _SHARE)
+
+
+def _entry(entry: Ledger | dict[str, Any], closed: bool) -> dict[str, Any]:
+    """A ledger as plain values; one that is plain already says itself whether it is closed."""
+    return {**entry.to_dict(), "closed": closed} if isinstance(entry, Ledger) else entry
+
+
+def write_ledgers(path: str | Path, ledgers: Entries, sync: bool = False) -> None:
     """Write ledgers to one file; a reader never sees a half-written one.
+
+    Args:
+        path: the file.
+        ledgers: what to write.
+        sync: return only when it is safely on disk.
 
     Raises:
         LedgerError: the file cannot be written.
@@ -22,12 +99,30 @@ def write_ledgers(path: str | Path, ledgers: Sequence[Ledger | dict[str, Any]]) 
     path = Path(path)
     plain = [entry.to_dict() if isinstance(entry, Ledger) else entry for entry in ledgers]
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    content = msgspec.json.format(
+        msgspec.json.encode({"format": FORMAT, "stages": plain}), indent=1
+    )
     try:
-        part.write_bytes(
-            msgspec.json.format(msgspec.json.encode({"format": FORMAT, "stages": plain}), indent=1)
-        )
+        with part.open("wb") as file:
+            file.write(content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         part.replace(path)
+        if sync:
+            _sync_folder(path.parent)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise LedgerError(
             f"cannot write ledger {path}: {error.strerror}; give another place with --ledger"
         ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in a folder last."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

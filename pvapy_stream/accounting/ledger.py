@@ -1,30 +1,39 @@
 """The account of a stage: every id has a fate.
 
-A stage writes down which ids it received, and for each of them whether it was processed, skipped
-(an initial update), rejected (and by what), failed (and by which error) or left in a queue at stop;
-which ids never arrived; and which it published. `audit` lays the ledgers of a run side by side.
+A stage notes which ids it received, and for each of them whether it was processed, filtered
+(dropped on purpose), skipped (an initial update), rejected (and by what), failed (and by which
+error) or left in a queue at stop; which ids never arrived; and which it published. `audit` compares
+the ledgers of a run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.errors import LedgerError
 
-FORMAT = "pvapy_stream ledger 1"
-_SETS = ("received", "processed", "skipped", "left", "missed", "published")
+FORMAT = "pvapy_stream ledger 2"
+_READ = (FORMAT, "pvapy_stream ledger 1")
+_SETS = (
+    "received", "processed", "filtered", "skipped", "duplicate", "left", "missed", "unknown",
+    "published", "repeated",
+)  # fmt: skip
 _BY_REASON = ("rejected", "failed")
 
 
 @dataclass(slots=True)
 class Ledger:
-    """What one stage did with each id.
+    """What one stage did with each id, in one epoch of the ids.
+
+    An epoch ends where ids go back: a source that starts again sends the same ids once more, and
+    each time counts. A stage has a ledger for every epoch, and those of every process it had.
 
     Attributes:
         stage: kind of the stage: sim, mirror, consumer, collector.
@@ -33,18 +42,28 @@ class Ledger:
         output_channel: channel it publishes on; "" for none.
         group: distributor group, or "" when it gets the whole stream.
         client_set: distributor set; all clients of a set get the same ids.
-        received: ids that arrived, and for each of these one of the next five.
-        processed: ids the processor took without error.
+        received: ids that arrived, and for each of these one of the next seven.
+        processed: ids the processor took without error; of a writer, those that are in the file.
+        filtered: ids the processor dropped on purpose: it returned without publishing.
         skipped: initial updates that were not to be processed.
+        duplicate: ids that arrived once more in the same epoch.
         rejected: ids by the queue or policy that rejected them.
         failed: ids by the error they met.
         left: ids that still waited when the time to drain was over.
         missed: ids that should have arrived and did not.
+        unknown: ids of which the stage cannot tell whether they were sent.
         published: ids that went out.
+        repeated: those of them that went out more than once.
         went_back: how often an id was not larger than the one before: a repeat, or a source that
             started again.
         asked: ids it wanted, when it takes only a range of what its source has; None for all.
         anonymous: how many objects came whose structure has no id; none of the sets has them.
+        incarnation: 1 for the first process of the stage, one more for each restart; 0 for what
+            others witness of a killed one.
+        epoch: 1 for the first epoch of ids in this process.
+        closed: whether the stage wrote this at its end; else it was killed, or still runs.
+            A `LedgerKeeper` sets it.
+        file: what a writer wrote to; it decides what is saved.
     """
 
     stage: str
@@ -55,15 +74,44 @@ class Ledger:
     client_set: str = ""
     received: IdSet = field(default_factory=IdSet)
     processed: IdSet = field(default_factory=IdSet)
+    filtered: IdSet = field(default_factory=IdSet)
     skipped: IdSet = field(default_factory=IdSet)
+    duplicate: IdSet = field(default_factory=IdSet)
     left: IdSet = field(default_factory=IdSet)
     missed: IdSet = field(default_factory=IdSet)
+    unknown: IdSet = field(default_factory=IdSet)
     published: IdSet = field(default_factory=IdSet)
+    repeated: IdSet = field(default_factory=IdSet)
     rejected: dict[str, IdSet] = field(default_factory=dict)
     failed: dict[str, IdSet] = field(default_factory=dict)
     went_back: int = 0
     anonymous: int = 0
     asked: IdSet | None = None
+    incarnation: int = 1
+    epoch: int = 1
+    closed: bool = True
+    file: str = ""
+
+    def next_epoch(self) -> Ledger:
+        """An empty ledger of the same stage, for ids that start again."""
+        return Ledger(
+            self.stage,
+            self.stage_id,
+            self.input_channel,
+            self.output_channel,
+            self.group,
+            self.client_set,
+            incarnation=self.incarnation,
+            epoch=self.epoch + 1,
+        )
+
+    def publish(self, value: int) -> None:
+        """An id went out."""
+        published = self.published
+        if published.last is not None and value <= published.last and value in published:
+            self.repeated.add(value)
+        else:
+            published.add(value)
 
     def reject(self, policy: str, value: int) -> None:
         """An id was dropped under a named policy."""
@@ -73,25 +121,32 @@ class Ledger:
         """An id met an error."""
         self.failed.setdefault(error, IdSet()).add(value)
 
-    def fail_late(self, error: str, ids: IdSet) -> None:
-        """Ids that were written down as processed met an error afterwards."""
-        known = ids & self.processed
-        if known:
-            self.processed = self.processed - known
-            self.failed.setdefault(error, IdSet()).update(known)
+    def fail_late(self, error: str, ids: IdSet) -> IdSet:
+        """Ids that were taken for processed, or await it, met an error afterwards; which they are.
 
-    def without_fate(self) -> IdSet:
-        """Ids that were received and of which nothing else is known."""
-        known = union(
+        They are ids of this ledger: those of another epoch are left out.
+        """
+        known = ids & (self.received - self.fates(but=("processed", "filtered")))
+        if known:
+            self.processed.remove(known)
+            self.filtered.remove(known)
+            self.failed.setdefault(error, IdSet()).update(known)
+        return known
+
+    def fates(self, but: Collection[str] = ()) -> IdSet:
+        """Ids that met a fate, other than those of these names."""
+        plain = ("processed", "filtered", "skipped", "left")
+        return union(
             [
-                self.processed,
-                self.skipped,
-                self.left,
+                *(getattr(self, name) for name in plain if name not in but),
                 *self.rejected.values(),
                 *self.failed.values(),
             ]
         )
-        return self.received - known
+
+    def without_fate(self) -> IdSet:
+        """Ids that were received and of which nothing else is known."""
+        return self.received - self.fates()
 
     def to_dict(self) -> dict[str, Any]:
         """For files and pipes: plain values only."""
@@ -107,7 +162,8 @@ class Ledger:
         try:
             ledger = cls(**values)
             for name in _SETS:
-                setattr(ledger, name, IdSet.from_list(getattr(ledger, name)))
+                if name in values:
+                    setattr(ledger, name, IdSet.from_list(values[name]))
             if values.get("asked") is not None:
                 ledger.asked = IdSet.from_list(values["asked"])
             for name in _BY_REASON:
@@ -132,10 +188,8 @@ def _plain(value: Any) -> Any:
 
 def union(sets: Iterable[IdSet]) -> IdSet:
     """All ids that are in any of the sets."""
-    gathered = IdSet()
-    for ids in sets:
-        gathered.update(ids)
-    return IdSet.of_ranges(gathered.ranges())
+    parts = [ids.ranges() for ids in sets if ids]
+    return IdSet.of_ranges(np.concatenate(parts)) if parts else IdSet()
 
 
 def wanted(ledgers: Sequence[Ledger]) -> IdSet | None:
@@ -146,17 +200,24 @@ def wanted(ledgers: Sequence[Ledger]) -> IdSet | None:
 
 def merged(ledgers: Sequence[Ledger]) -> Ledger:
     """One ledger of a stage that has several: an id has every fate it met in any of them."""
-    total = Ledger.from_dict(ledgers[0].to_dict())
-    for ledger in ledgers[1:]:
-        for name in _SETS:
-            getattr(total, name).update(getattr(ledger, name))
-        for name in _BY_REASON:
-            for reason, ids in getattr(ledger, name).items():
-                getattr(total, name).setdefault(reason, IdSet()).update(ids)
-        total.went_back += ledger.went_back
-        total.anonymous += ledger.anonymous
-        total.asked = wanted([total, ledger])
+    total = replace(
+        ledgers[0],
+        **{name: union(getattr(one, name) for one in ledgers) for name in _SETS},
+        **{name: _by_reason(getattr(one, name) for one in ledgers) for name in _BY_REASON},
+        went_back=sum(one.went_back for one in ledgers),
+        anonymous=sum(one.anonymous for one in ledgers),
+        asked=wanted(ledgers),
+        closed=all(one.closed for one in ledgers),
+    )
     return total
+
+
+def _by_reason(found: Iterable[dict[str, IdSet]]) -> dict[str, IdSet]:
+    gathered: dict[str, list[IdSet]] = {}
+    for by_reason in found:
+        for reason, ids in by_reason.items():
+            gathered.setdefault(reason, []).append(ids)
+    return {reason: union(sets) for reason, sets in gathered.items()}
 
 
 def read_ledgers(path: str | Path) -> list[Ledger]:
@@ -171,7 +232,7 @@ def read_ledgers(path: str | Path) -> list[Ledger]:
         raise LedgerError(f"cannot read ledger {path}: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise LedgerError(f"{path} is not a ledger: {error}") from error
-    if content.format != FORMAT:
+    if content.format not in _READ:
         raise LedgerError(f"{path} is a ledger of another version: {content.format}, not {FORMAT}")
     try:
         return [Ledger.from_dict(entry) for entry in content.stages]

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from pvapy_stream.accounting.idset import Comb, IdSet
+
+# A step over more ids than this is a jump: nobody can tell whether they were sent.
+JUMP = 1_000_000
+# An id that comes after larger ones, but is not further back than this, is out of order.
+DISORDER = 64
+
+
+class Step(Enum):
+    """How an id follows the one before."""
+
+    NEXT = "next"  # as it should, or after ids that were missed
+    AGAIN = "again"  # the same id as the one before
+    LATE = "late"  # out of order: larger ids came before it
+    BACK = "back"  # ids went back: a new epoch
 
 
 class SequenceTracker:
@@ -11,56 +27,112 @@ class SequenceTracker:
     A client of the distributor gets runs of ``run`` sequential ids; from the last id of a run to
     the first of its next one the step is ``offset``. Without distributor, both are 1. With
     ``repeats`` an id may come several times in a row, as from several producers.
+
+    Attributes:
+        missed: ids of the present epoch that should have come and did not.
+        unknown: ids that were jumped over: too many to believe that they were sent.
+        excused: ids that did come, or that the source dropped on purpose, though no `observe`
+            tells; they are never missed.
+        jumps: how often ids jumped.
+        remark: what cannot be known, in words; "" for nothing.
+        blind: whether gaps say nothing, as in a share of a stream whose source filters.
     """
 
-    __slots__ = ("last", "missed", "n_restarts", "offset", "repeats", "run", "run_end")
+    __slots__ = (
+        "blind",
+        "excused",
+        "jumps",
+        "last",
+        "missed",
+        "n_restarts",
+        "offset",
+        "remark",
+        "repeats",
+        "run",
+        "run_end",
+        "unknown",
+    )
 
     def __init__(self, offset: int = 1, run: int = 1, repeats: bool = False) -> None:
         self.offset = offset
         self.run = run
         self.repeats = repeats
-        self.missed = IdSet()
-        self.n_restarts = 0
-        self.last: int | None = None
-        self.run_end = 0
+        self.blind = False
+        self.restart()
 
     def restart(self) -> None:
         """Forget what came; the next id starts a new sequence, and a new count."""
-        self.last = None
         self.missed = IdSet()
+        self.unknown = IdSet()
+        self.excused = IdSet()
         self.n_restarts = 0
+        self.jumps = 0
+        self.remark = ""
+        self.last: int | None = None
+        self.run_end = 0
 
-    def observe(self, value: int) -> bool:
-        """Take note of an id; True if it follows, False if it is not larger than the one before."""
-        last = self.last
+    def begin_epoch(self, value: int) -> None:
+        """Ids have gone back, to this one: what was missed before is no longer of this epoch."""
+        self.missed = IdSet()
+        self.unknown = IdSet()
+        self.excused = IdSet()
+        self.n_restarts += 1
         self.last = value
+        self.run_end = value + self.run - 1
+
+    def observe(self, value: int) -> Step:
+        """Take note of an id; for `Step.BACK` the caller says what follows, by `begin_epoch`."""
+        last = self.last
         if last is None:
+            self.last = value
             self.run_end = value + self.run - 1
         elif value == (last + 1 if last < self.run_end else last + self.offset):
+            self.last = value
             if last >= self.run_end:
                 self.run_end = value + self.run - 1
         elif value > last:
+            self.last = value
             self._note_gap(last, value)
-        elif self.repeats and value == last:
-            pass
+        elif value == last:
+            return Step.NEXT if self.repeats else Step.AGAIN
+        elif last - value <= DISORDER and value in self.missed:
+            self.missed.remove(IdSet([value]))
+            return Step.LATE
         else:
-            # A repeated object, or a source that started its numbers again.
-            self.run_end = value + self.run - 1
-            self.n_restarts += value != last
-            return False
-        return True
+            return Step.BACK
+        return Step.NEXT
+
+    def excuse(self, ids: IdSet) -> None:
+        """These ids are not missed: they came another way, or were dropped on purpose."""
+        self.missed.remove(ids)
+        self.unknown.remove(ids)
+        last = self.last
+        newer = ids if last is None else ids - IdSet.of_range(-(2**62), last)
+        if newer:
+            self.excused.update(newer)
+
+    def go_blind(self, why: str) -> None:
+        """Take no gap for a loss from now on, and forget those of this epoch."""
+        self.blind = True
+        self.remark = why
+        self.missed = IdSet()
 
     def overdue(self, newest: int) -> IdSet:
         """Ids up to `newest` that should have come after the last one."""
-        if self.last is None or newest <= self.last:
+        if self.last is None or newest <= self.last or self.blind:
             return IdSet()
         probe = SequenceTracker(self.offset, self.run)
-        probe.last, probe.run_end = self.last, self.run_end
+        probe.last, probe.run_end, probe.excused = self.last, self.run_end, self.excused.copy()
         probe._note_gap(self.last, newest + 1)
         return probe.missed
 
     def _note_gap(self, last: int, value: int) -> None:
-        """Write down what should have come between two ids."""
+        """Note what should have come between two ids."""
+        if self.blind:
+            return
+        if value - last > JUMP:
+            self._note_jump(last, value)
+            return
         rest_of_run = min(self.run_end, value - 1)
         if last < self.run_end:
             self._miss(Comb(last + 1, rest_of_run - last, rest_of_run - last, 1))
@@ -78,7 +150,22 @@ class SequenceTracker:
         self._miss(Comb(first, width, max(width, 1), 1))
         # An id between two runs starts a run of its own.
         self.run_end = (first if value < first + self.run else value) + self.run - 1
+        if self.excused and (self.excused.last or 0) < value:
+            self.excused = IdSet()
+
+    def _note_jump(self, last: int, value: int) -> None:
+        self.jumps += 1
+        self.remark = f"ids jumped from {last} to {value}; those between are unknown"
+        self.unknown.add_range(last + 1, value - 1)
+        self.run_end = value + self.run - 1
 
     def _miss(self, comb: Comb) -> None:
-        if comb.width > 0 and comb.times > 0:
+        if comb.width <= 0 or comb.times <= 0:
+            return
+        if not self.excused:
             self.missed.add_comb(comb)
+            return
+        missed = IdSet()
+        missed.add_comb(comb)
+        missed.remove(self.excused.between(comb.first, comb.end - 1))
+        self.missed.update(missed)

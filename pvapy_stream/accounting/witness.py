@@ -1,41 +1,74 @@
 """Accounts of a run in which stages were killed: what others can witness is put in.
 
 A killed stage takes the last moments of its account with it. But what others received from it, it
-did publish, and so did receive and process; this is written into its account before the audit.
+did publish, and so did receive and process. And what its file holds, a writer did write. This is
+put beside its ledgers before the audit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import replace
 
+from pvapy_stream.accounting.bags import excess
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, union
 
 
-def witnessed(ledgers: Sequence[Ledger], killed: Iterable[Ledger]) -> list[Ledger]:
-    """All ledgers, and for each killed stage one more with what its receivers witness.
-
-    Args:
-        ledgers: of all stages, the killed ones too.
-        killed: last accounts of processes that were killed.
-    """
+def witnessed(ledgers: Sequence[Ledger]) -> list[Ledger]:
+    """All ledgers, and for each killed stage one more with what its receivers witness."""
     found: dict[str, list[Ledger]] = {}
-    for one in killed:
-        if one.output_channel:
+    for one in ledgers:
+        if not one.closed and one.output_channel:
             found.setdefault(one.output_channel, []).append(one)
     gathered = list(ledgers)
     # Down the stream first: what a witness of a killed stage saw may itself be witnessed.
     for channel in _downstream_first(found, ledgers):
-        known = union(one.published for one in gathered if one.output_channel == channel)
-        arrived = union(
-            one.received - (one.skipped - one.processed)
-            for one in gathered
-            if channel in _inputs(one)
-        )
-        unknown = arrived - known
+        known = [one.published for one in gathered if one.output_channel == channel]
+        subscribers: dict[tuple[str, int, str], list[IdSet]] = {}
+        for one in gathered:
+            if channel in inputs(one):
+                name = ("", 0, one.group) if one.group else (one.stage, one.stage_id, "")
+                arrived = one.received - (one.skipped - one.processed)
+                subscribers.setdefault(name, []).append(arrived)
+        unknown = union(excess(arrived, known) for arrived in subscribers.values())
         if unknown:
             gathered += _testimonies(found[channel], unknown, gathered, found)
     return gathered
+
+
+def by_files(
+    ledgers: Sequence[Ledger], saved: Callable[[str], IdSet | None]
+) -> tuple[list[Ledger], list[str]]:
+    """The ledgers, those of killed writers corrected by what their files hold.
+
+    Args:
+        ledgers: of all stages.
+        saved: the ids that a file holds; None when it cannot be read.
+
+    Returns:
+        the ledgers, and a sentence for each file that was read.
+    """
+    corrected: list[Ledger] = []
+    notes: list[str] = []
+    for one in ledgers:
+        ids = saved(one.file) if one.file and not one.closed else None
+        if ids is None:
+            corrected.append(one)
+            continue
+        name = f"{one.stage} {one.stage_id}"
+        lacking = one.processed - ids
+        notes.append(
+            f"{name} was killed; its file decides what is saved: {len(ids)} ids in {one.file}"
+            + (f", {len(lacking)} of its ledger are not there" if lacking else "")
+        )
+        failed = dict(one.failed)
+        if lacking:
+            failed["not in the file"] = lacking
+        corrected.append(
+            replace(one, received=one.received | ids, processed=ids, failed=failed, closed=True)
+        )
+    return corrected, notes
 
 
 def _testimonies(
@@ -43,7 +76,7 @@ def _testimonies(
 ) -> list[Ledger]:
     """The ids, as accounts of the inputs they came by; the rest with the first."""
     made: list[Ledger] = []
-    # Where the account of the publisher is whole, it tells; what is left came by the others.
+    # Where the account of the publisher is whole, it decides; what is left came by the others.
     whole_last = sorted(killed, key=lambda one: one.input_channel in doubtful)
     by_input = {one.input_channel: one for one in whole_last}
     left = ids
@@ -55,14 +88,16 @@ def _testimonies(
             made.append(
                 Ledger(
                     one.stage, one.stage_id, one.input_channel, one.output_channel, one.group,
-                    one.client_set, received=own, processed=own, published=own,
+                    one.client_set, received=own if one.input_channel else IdSet(),
+                    processed=own if one.input_channel else IdSet(), published=own, incarnation=0,
                 )
             )  # fmt: skip
     return made
 
 
-def _inputs(ledger: Ledger) -> list[str]:
-    return [name.strip() for name in ledger.input_channel.split(",")]
+def inputs(ledger: Ledger) -> list[str]:
+    """Channels a stage receives from; one with several lists them with commas."""
+    return [name for part in ledger.input_channel.split(",") if (name := part.strip())]
 
 
 def _downstream_first(channels: Iterable[str], ledgers: Sequence[Ledger]) -> list[str]:
@@ -74,7 +109,7 @@ def _downstream_first(channels: Iterable[str], ledgers: Sequence[Ledger]) -> lis
             return 0
         if channel not in depth:
             publishers = [one for one in ledgers if one.output_channel == channel]
-            above = [name for one in publishers for name in _inputs(one) if name]
+            above = [name for one in publishers for name in inputs(one)]
             depth[channel] = 1 + max(
                 (depth_of(name, seen | {channel}) for name in above), default=0
             )

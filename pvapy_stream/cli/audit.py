@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from pvapy_stream.accounting.audit import AuditResult, StageAccount, audit
-from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.audit import AuditResult, audit
+from pvapy_stream.accounting.channels import StageAccount
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli.options import plain_parser
 from pvapy_stream.cli.runner import exit_code
@@ -26,7 +26,10 @@ examples:
 exit codes: 0 every id has a fate; 1 an id has none, or a ledger cannot be read; 2 wrong options
 """
 
-_COUNTS = ("received", "processed", "skipped", "missed", "rejected", "failed", "left", "published")
+_COUNTS = (
+    "received", "processed", "filtered", "skipped", "duplicate", "missed", "unknown", "rejected",
+    "failed", "left", "published",
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -90,13 +93,9 @@ def _stage_table(stages: Sequence[StageAccount]) -> Table:
             str(one.stage_id),
             one.input_channel,
             one.output_channel,
-            *(str(_count(getattr(one, name))) for name in _COUNTS),
+            *(str(stage.count(name)) for name in _COUNTS),
         )
     return table
-
-
-def _count(ids: IdSet | Mapping[str, IdSet]) -> int:
-    return len(ids) if isinstance(ids, IdSet) else sum(map(len, ids.values()))
 
 
 def _channel_table(result: AuditResult) -> Table:
@@ -112,6 +111,7 @@ def _channel_table(result: AuditResult) -> Table:
         for one in channel.subscribers:
             lost = [str(one.lost)] if one.lost else []
             lost += [f"{ids} by {member}" for member, ids in one.lost_by.items()]
+            lost += [f"{one.unknown} unknown"] if one.unknown else []
             table.add_row(channel.channel, published, one.name, "; ".join(lost) or "none")
     return table
 

@@ -16,9 +16,10 @@ from pvapy_stream.settings import StageSettings
 Reports = Mapping[int, StageReport]
 
 _GROUPS = ("receiver", "publisher", "queue", "metadata", "processor", "user")
+_LOSSES = ("missed", "rejected", "errors")
 _COLUMNS = (
-    "id", "state", "received", "processed", "frames/s", "published",
-    "queued", "missed", "rejected", "errors", "last id",
+    "id", "state", "received", "processed", "frames/s", "filtered", "published",
+    "queued", *_LOSSES, "last id",
 )  # fmt: skip
 _STATE_STYLES = {
     "running": "green",
@@ -104,7 +105,7 @@ def status_table(reports: Reports, rates: Rates) -> Table:
     for name in _COLUMNS:
         table.add_column(name, justify="left" if name == "state" else "right")
     total: dict[str, float] = dict.fromkeys(
-        ("received", "processed", "rate", "published", "queued", "missed", "rejected", "errors"),
+        ("received", "processed", "rate", "filtered", "published", "queued", *_LOSSES),
         0.0,
     )
     for stage_id, report in sorted(reports.items()):
@@ -129,6 +130,7 @@ def _row(stage_id: int, report: StageReport, rates: Rates) -> dict[str, Any]:
         "received": receiver.get("nReceived", 0),
         "processed": processed,
         "rate": rates.of(stage_id, "processed", processed),
+        "filtered": processor.get("nFiltered", 0),
         "published": stats.get("publisherStats", {}).get("nPublished", 0),
         "queued": queue.get("nQueued", 0),
         "missed": processor.get("nMissed", 0),
@@ -143,13 +145,11 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['received']:.0f}",
         f"{row['processed']:.0f}",
         f"{row['rate']:.1f}",
+        f"{row['filtered']:.0f}",
         f"{row['published']:.0f}",
         f"{row['queued']:.0f}",
     ]
-    return cells + [
-        f"[bold red]{row[name]:.0f}[/]" if row[name] else "0"
-        for name in ("missed", "rejected", "errors")
-    ]
+    return cells + [f"[bold red]{row[name]:.0f}[/]" if row[name] else "0" for name in _LOSSES]
 
 
 def stats_lines(reports: Reports, kinds: Sequence[str]) -> list[str]:
@@ -187,6 +187,7 @@ def combined(reports: Reports) -> dict[str, str]:
     return {
         "nProcessed": str(processed),
         "processedRate": f"{processed / (last - first) if last > first else 0.0:.4f}Hz",
+        "nFiltered": str(sum(p["nFiltered"] for p in processors)),
         "nMissed": str(sum(p["nMissed"] for p in processors)),
         "nErrors": str(sum(p["nErrors"] for p in processors)),
         "nRejected": str(

@@ -111,6 +111,7 @@ def run(options: argparse.Namespace) -> int:
         "Versions": versions(),
         "Commands": commands(),
         "Network settings": environment(os.environ),
+        "Access rights": access_rights(),
     }
     if options.channel:
         title = f"Channel {options.channel} ({options.provider})"
@@ -296,6 +297,17 @@ def environment(variables: Mapping[str, str]) -> Iterator[Finding]:
 
 
 # -- channel -------------------------------------------------------------------------------------
+
+
+def access_rights() -> Iterator[Finding]:
+    """Who may put to the channels of stages."""
+    yield Finding("ok", "outputs and status channels", "read-only for clients")
+    yield Finding(
+        "note",
+        "control channels",
+        "any client that reaches a stage may put commands",
+        "limit them with --control-from HOST,USER@HOST or --access-security FILE",
+    )
 
 
 def channel(name: str, provider: str, timeout: float, id_field: str) -> Iterator[Finding]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any
 
 from rich.console import Console
 
-from pvapy_stream.accounting.keeper import write_ledgers
+from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.cli.display import Reports, make_display, stats_lines
 from pvapy_stream.hpc.launch.local import run_stages
 from pvapy_stream.logs import configure_logging
@@ -32,12 +31,13 @@ def run(settings: StageSettings) -> int:
         with served(settings, lambda: stage_metrics(board.reports)):
             problem = run_until_signal(lambda stop: run_stages(settings, stop, board.show))
     finally:
-        board.close()
+        unwritten = board.close()
     for line in stats_lines(board.reports, settings.report_stats):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
-    if problem:
-        sys.stderr.write(f"error: {problem}\n")
-    return 1 if problem else 0
+    problems = list(filter(None, [problem, unwritten]))
+    for one in problems:
+        sys.stderr.write(f"error: {one}\n")
+    return 1 if problems else 0
 
 
 class Board:
@@ -46,21 +46,18 @@ class Board:
     def __init__(self, settings: StageSettings, console: Console) -> None:
         self.reports: Reports = {}
         self._ledgers: list[dict[str, Any]] = []
-        self._file = settings.ledger
-        self._written = 0.0
-        self._period = min(_LEDGER_PERIOD, settings.status_period)
+        self._keeper = LedgerKeeper(
+            settings.ledger, lambda: self._ledgers, min(_LEDGER_PERIOD, settings.status_period)
+        )
         self._display = make_display(settings, console)
 
     def show(self, reports: Reports, ledgers: list[dict[str, Any]]) -> None:
         """Take the newest reports, and the accounts of all processes there have been."""
         self.reports, self._ledgers = reports, ledgers
         self._display.show(reports)
-        if self._file and time.monotonic() - self._written > self._period:
-            self._written = time.monotonic()
-            write_ledgers(self._file, ledgers)
+        self._keeper.keep()
 
-    def close(self) -> None:
-        """End the display and write the last ledgers."""
+    def close(self) -> str:
+        """End the display and write the last ledgers; why they cannot be written, or ""."""
         self._display.close()
-        if self._file and self._ledgers:
-            write_ledgers(self._file, self._ledgers)
+        return self._keeper.close()

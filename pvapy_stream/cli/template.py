@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import secrets
 import socket
 import sys
 import threading
@@ -19,6 +20,7 @@ from pvapy_stream.errors import SettingsError
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import LoggingSettings
 from pvapy_stream.signals import run_until_signal
+from pvapy_stream.web_security import host_names
 from pvapy_stream.workflow.project import Project
 from pvapy_stream.workflow.template import Template
 
@@ -45,6 +47,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--location", metavar="DIR", type=Path, help="folder to make it in")
     made.add_argument("--host", default="127.0.0.1", help="the form is served here [127.0.0.1]")
     made.add_argument("--port", type=int, default=0, help="and here; 0: a free one [default 0]")
+    made.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="further name by which the form may be called, such as that of a proxy",
+    )
     made.add_argument("--no-browser", action="store_true", help="only print the form's address")
     add_cluster_option(made)
     return made
@@ -103,18 +112,20 @@ def run(options: argparse.Namespace) -> int:
 def _serve(
     template: Template, name: str, given: dict[str, str], options: argparse.Namespace
 ) -> int:
-    from pvapy_stream.workflow.form import FormApp, serve
+    from pvapy_stream.workflow.form import FormApp, make_app, serve
 
-    form = FormApp(template, name, options.location, given)
+    token = secrets.token_urlsafe(16)
+    names = host_names(options.host, options.allow_host)
+    app = make_app(FormApp(template, name, options.location, given), token, names)
     port = options.port or _free_port(options.host)
-    address = f"http://{options.host}:{port}/"
+    address = f"http://{options.host}:{port}/#token={token}"
     sys.stdout.write(f"The form of {template.name} is at {address}  (Ctrl-C ends it)\n")
     sys.stdout.flush()
     if not options.no_browser:
         opener = threading.Timer(1.0, webbrowser.open, [address])
         opener.daemon = True
         opener.start()
-    run_until_signal(lambda stop: serve(form, options.host, port, stop))
+    run_until_signal(lambda stop: serve(app, options.host, port, stop))
     return 0
 
 

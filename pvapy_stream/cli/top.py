@@ -26,8 +26,8 @@ examples:
 exit codes: 0 all well; 2 wrong options
 """
 _COLUMNS = (
-    "stage", "state", "rate/s", "received", "processed", "published", "queued", "missed",
-    "rejected", "errors", "latency 90 %", "last id", "message",
+    "stage", "state", "rate/s", "received", "processed", "filtered", "published", "queued",
+    "missed", "rejected", "errors", "latency 90 %", "last id", "message",
 )  # fmt: skip
 _STYLES = {"good": "green", "over": "cyan", "bad": "bold red", "warn": "yellow"}
 _FIRST_LOOK = 2.0  # s
@@ -112,7 +112,7 @@ def _counts(views: Sequence[StageView]) -> list[Text]:
         return sum(view.counts.get(name, 0) for view in views)
 
     rate = sum(view.rates.get("processed", 0) for view in views)
-    names = ("received", "processed", "published", "queued")
+    names = ("received", "processed", "filtered", "published", "queued")
     losses = ("missed", "rejected", "errors")
     return [
         Text(f"{rate:.1f}"),

@@ -29,6 +29,21 @@ class ReplayGuard:
         self._seen: OrderedDict[Session, tuple[int, int, int]] = OrderedDict()
         self._forgotten_ns: dict[bytes, int] = {}
 
+    @property
+    def window(self) -> int:
+        """How far behind the largest number one may come."""
+        return self._window
+
+    def tighten(self, window: int) -> None:
+        """Make the window smaller; what came before stays known.
+
+        Raises:
+            ValueError: it would be larger.
+        """
+        if window > self._window:
+            raise ValueError(f"{window} is larger than {self._window}")
+        self._window = window
+
     def check(self, session: Session, sequence: int, sealed_ns: int) -> None:
         """See that an object is new.
 

@@ -29,7 +29,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Reader:
-    """One reader and its range."""
+    """One reader and its range.
+
+    Attributes:
+        messages, nbytes: what it still has room for, as it says.
+        under_way: bytes sent that it has not acknowledged.
+    """
 
     identity: bytes
     cursor: RangeCursor
@@ -38,10 +43,7 @@ class _Reader:
     heard: float
     told: float = float("-inf")
     header: bytes | None = None
-
-    @property
-    def has_room(self) -> bool:
-        return self.messages > 0 and self.nbytes > 0
+    under_way: int = 0
 
 
 class RangeServer:
@@ -132,6 +134,7 @@ class RangeServer:
             if isinstance(request, protocol.More):
                 reader.messages += max(request.messages, 0)
                 reader.nbytes += max(request.nbytes, 0)
+                reader.under_way = max(0, reader.under_way - max(request.nbytes, 0))
             elif request.stop in _INT64:
                 reader.cursor.set_stop(request.stop)
 
@@ -169,7 +172,7 @@ class RangeServer:
     def _turn(self, reader: _Reader, now: float) -> bool:
         cursor, left = reader.cursor, _TURN_BYTES
         for _ in range(_TURN_MESSAGES):
-            if not reader.has_room or left <= 0:
+            if not self._has_room(reader) or left <= 0:
                 break
             try:
                 item = cursor.take(now)
@@ -187,7 +190,11 @@ class RangeServer:
             self._send(reader.identity, protocol.END)
             self._forget(reader)
             return False
-        return reader.has_room and not cursor.waits
+        return self._has_room(reader) and not cursor.waits
+
+    def _has_room(self, reader: _Reader) -> bool:
+        # What a reader asks for is its own limit; the window is that of our memory.
+        return reader.messages > 0 and reader.nbytes > 0 and reader.under_way < self._window
 
     def _give(self, reader: _Reader, message: Stored) -> int:
         header = b"" if reader.header is message.header else message.header
@@ -195,6 +202,7 @@ class RangeServer:
         size = message.nbytes
         reader.messages -= 1
         reader.nbytes -= size
+        reader.under_way += size
         self.sent += 1
         self._send(
             reader.identity, protocol.DATA, message.main, header, message.lengths, *message.blobs

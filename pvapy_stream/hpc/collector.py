@@ -8,14 +8,15 @@ from typing import Any
 
 import pvaccess as pva
 
-from pvapy_stream.accounting.idset import IdSet
-from pvapy_stream.accounting.ledger import Ledger, union
+from pvapy_stream.accounting.account import Account
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
+from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.inbox import QUEUE_FULL
-from pvapy_stream.hpc.reorder import Released, ReorderBuffer
+from pvapy_stream.hpc.reorder import DUPLICATE, Released, ReorderBuffer
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, queue_stats, rate, receiver_stats
-from pvapy_stream.pva.objects import IdReader, id_reader
+from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
 from pvapy_stream.pva.records import collector_status_type
 from pvapy_stream.settings import CollectorSettings
 from pvapy_stream.transport.modes import Input, make_receiver
@@ -47,10 +48,15 @@ class _Source:
     def __init__(self, number: int, channel: str, ledger: Ledger) -> None:
         self.number = number
         self.channel = channel
-        self.ledger = ledger
+        self.account = Account(ledger)
+        self.filters: FilteredReceiver | None = None
         self.to_skip = 0
         self.newest: int | None = None
+        # The object that was skipped at first, until another comes.
+        self.initial: int | None = None
         self.rejected = 0
+        # What it said to have filtered, before all that it published by then has arrived.
+        self.passed: Filtered | None = None
         self.left: list[Any] = []
 
 
@@ -80,11 +86,16 @@ class Collector(StageRunner):
         }
         first = next(iter(self.sources.values()))
         tracker = SequenceTracker(max(settings.oid_offset, 1), repeats=True)
-        self.stage = self.make_stage(first.ledger, tracker, skip=0)
+        self.stage = self.make_stage(first.account.ledger, tracker, skip=0)
+        first.account = self.stage.account
+        self.stage.own_epochs = False
         input_type = self.stage.processor.getInputPvObjectType
         for source in self.sources.values():
             source.to_skip = settings.initial_updates
             source.receiver = make_receiver(Input(settings, source.channel, server, input_type))
+            source.filters = FilteredReceiver(
+                source.channel, partial(self._on_filtered, source.number)
+            )
         self.inbox = self.make_inbox(self._take, self._reject)
         self.buffer = ReorderBuffer(
             self.sources, settings.cache_size, settings.gap_timeout, settings.producer_disorder
@@ -108,36 +119,86 @@ class Collector(StageRunner):
         """Take the object a producer shows when it came back, unless it is an old one."""
         with self.stage.lock:
             source = self.sources[producer]
+            if is_marked(obj):
+                return
             value = self._read_id(obj) if self._read_id else None
             if value is not None and source.newest is not None and value <= source.newest:
-                source.ledger.received.add(value)
-                source.ledger.skipped.add(value)
+                if value < source.newest:
+                    self._begin_anew(source, value)
+                    source.newest = None
+                source.account.ledger.received.add(value)
+                source.account.ledger.skipped.add(value)
                 return
         self._put(producer, obj)
+
+    def _on_filtered(self, producer: int, news: Filtered) -> None:
+        """A producer dropped objects on purpose: they are not waited for, and not missed."""
+        with self.stage.lock:
+            self.stage.excuse(news.ids)
+            source = self.sources[producer]
+            # What it published before it said so may still be under way.
+            arrived = news.published is None or (
+                source.newest is not None and source.newest >= news.published
+            )
+            source.passed = None if arrived else news
+            if arrived:
+                self._pass(source, news.handled)
+
+    def _pass(self, source: _Source, value: int) -> None:
+        self.buffer.pass_by(source.number, value)
+        self._handle(self.buffer.release(time.monotonic()))
 
     def _take(self, arrival: _Arrival) -> None:
         with self.stage.lock:
             source = self.sources[arrival.producer]
-            self.stage.account_to(source.ledger)
+            self.stage.account_to(source.account)
             value = self._id_of(arrival.obj)
             if value is None:
                 return
-            if source.to_skip > 0:
-                source.to_skip -= 1
-                source.ledger.received.add(value)
-                source.ledger.skipped.add(value)
+            if source.to_skip > 0 or source.newest is None or value <= source.newest:
+                if is_marked(arrival.obj):
+                    source.to_skip = max(0, source.to_skip - 1)
+                    return
+                if source.to_skip > 0:
+                    source.to_skip -= 1
+                    source.initial = value
+                    source.account.ledger.received.add(value)
+                    source.account.ledger.skipped.add(value)
+                    return
+            if self._is_repeated(source, value):
                 return
             if self.buffer.begins_anew(source.number, value):
                 self._begin_anew(source, value)
+                self.stage.account_to(source.account)
             source.newest = value
             why = self.buffer.add(source.number, value, arrival.copy().obj, time.monotonic())
             if why is None:
                 self._collected += 1
                 self._handle(self.buffer.release(time.monotonic()))
+            elif why is DUPLICATE:
+                self._note_duplicate(source, value)
             else:
                 source.rejected += 1
-                source.ledger.received.add(value)
-                source.ledger.reject(why, value)
+                source.account.ledger.received.add(value)
+                source.account.ledger.reject(why, value)
+            passed = source.passed
+            if passed is not None and passed.published is not None and value >= passed.published:
+                source.passed = None
+                self._pass(source, max(value, passed.handled))
+
+    def _is_repeated(self, source: _Source, value: int) -> bool:
+        """Whether an object is the one that was skipped at first, shown once more."""
+        if source.initial is None:
+            return False
+        again, source.initial = value == source.initial, None
+        if again:
+            self._note_duplicate(source, value)
+        return again
+
+    def _note_duplicate(self, source: _Source, value: int) -> None:
+        source.account.ledger.received.add(value)
+        source.account.ledger.duplicate.add(value)
+        self.stage.counts.duplicates += 1
 
     def _id_of(self, obj: Any) -> int | None:
         try:
@@ -159,10 +220,11 @@ class Collector(StageRunner):
         )
         self._handle(self.buffer.drain())
         self.buffer.restart()
+        source.account.begin_epoch()
 
     def _handle(self, released: list[Released]) -> None:
         for one in released:
-            self.stage.account_to(self.sources[one.producer].ledger)
+            self.stage.account_to(self.sources[one.producer].account)
             self.handle(one.obj)
 
     def _reject(self, policy: str, arrival: _Arrival) -> None:
@@ -170,7 +232,7 @@ class Collector(StageRunner):
             source = self.sources[arrival.producer]
             if policy == QUEUE_FULL:
                 source.rejected += 1
-            self.stage.account_to(source.ledger)
+            self.stage.account_to(source.account)
             self.stage.reject(policy, arrival.obj)
 
     # -- life ------------------------------------------------------------------------------------
@@ -179,9 +241,13 @@ class Collector(StageRunner):
         self.metadata.keep_up()
         for number, source in self.sources.items():
             source.receiver.keep_up()
+            if source.filters is not None:
+                source.filters.keep_up(source.receiver.connected)
             # One that has never been there may come yet; one that is gone holds up nobody.
             gone = source.receiver.was_connected and not source.receiver.connected
             self.buffer.set_live(number, not gone)
+        if self.filtered is not None:
+            self.filtered.flush()
         if not self.paused and self.stage.lock.acquire(timeout=0.1):
             try:
                 self._handle(self.buffer.release(time.monotonic()))
@@ -192,6 +258,8 @@ class Collector(StageRunner):
         time.sleep(_LAST_ARRIVALS)
         for source in self.sources.values():
             source.left = source.receiver.stop(max(0.0, deadline - time.monotonic()))
+            if source.filters is not None:
+                source.filters.stop()
         return None
 
     def flush(self, deadline: float) -> list[Any]:
@@ -224,23 +292,13 @@ class Collector(StageRunner):
     # -- accounts and statistics -----------------------------------------------------------------
 
     @property
-    def accounts(self) -> list[Ledger]:
-        return [source.ledger for source in self.sources.values()]
-
-    def ledgers(self) -> list[dict[str, Any]]:
-        plain = [source.ledger.to_dict() for source in self.sources.values()]
-        first = next(iter(self.sources.values())).ledger
-        plain[0]["missed"] = (first.missed | self._missed()).to_list()
-        return plain
-
-    def _missed(self) -> IdSet:
-        rejected = [i for s in self.sources.values() for i in s.ledger.rejected.values()]
-        return self.stage.missed() - union(rejected)
+    def accounts(self) -> list[Account]:
+        return [source.account for source in self.sources.values()]
 
     @property
     def missed(self) -> int:
-        """Ids that no producer brought."""
-        return len(self._missed())
+        """How many ids no producer brought."""
+        return self.stage.count_missed()
 
     def status_type(self) -> dict[str, Any]:
         return collector_status_type(

@@ -7,9 +7,11 @@ from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, queue_stats, receiver_stats
 from pvapy_stream.pva.objects import id_reader
@@ -22,6 +24,7 @@ from pvapy_stream.transport.ports import Receiver
 _PROBE_TIMEOUT = 0.5  # s; the source is on a network whose round trips are milliseconds
 _PROBE_AGAIN_AFTER = 5.0  # s
 _IDLE = 1.0  # s without an object, after which some may be overdue
+_BLIND = "the source filters: what its share lacks, the audit of all ledgers shows"
 _LAST_ARRIVALS = 0.25  # s; how long what the source has just sent may be under way
 
 
@@ -34,7 +37,7 @@ class Consumer(StageRunner):
     def __init__(self, settings: ConsumerSettings, stage_id: int, server: pva.PvaServer) -> None:
         super().__init__(settings, stage_id, server)
         self.input_channel = settings.named(settings.input_channel, self.kind, "input", stage_id)
-        self.ledger = Ledger(
+        ledger = Ledger(
             stage=self.kind,
             stage_id=stage_id,
             input_channel=self.input_channel,
@@ -43,7 +46,7 @@ class Consumer(StageRunner):
             client_set=settings.distributor_set or "",
         )
         tracker = SequenceTracker(settings.id_step, settings.sequential_updates)
-        self.stage = self.make_stage(self.ledger, tracker, settings.initial_updates)
+        self.stage = self.make_stage(ledger, tracker, settings.initial_updates)
         self.inbox = self.make_inbox(
             self.handle if settings.input_mode in LAZY_MODES else self.stage.handle,
             self.stage.reject,
@@ -51,6 +54,7 @@ class Consumer(StageRunner):
             accumulation_timeout=settings.accumulation_timeout,
         )
         self.receiver = self._make_receiver()
+        self._source_filters = FilteredReceiver(self.input_channel, self._excuse)
         self._left: list[Any] = []
         self._newest: int | None = None
         self._probed_at = 0.0
@@ -87,11 +91,24 @@ class Consumer(StageRunner):
         self.receiver.start(self.inbox.put, self._put_again)
 
     def _put_again(self, obj: Any) -> None:
-        if not self.stage.handle_again(obj):
+        if not self.stage.handle_again(obj, shared=self.settings.distributed):
             self.inbox.put(obj)
+
+    def _excuse(self, news: Filtered) -> None:
+        """The source dropped objects on purpose: they are not missed."""
+        if self.settings.distributed:
+            # Which of the rest were ours cannot be told from their ids.
+            with self.stage.lock:
+                if not self.stage.tracker.blind:
+                    self.stage.tracker.go_blind(_BLIND)
+        else:
+            self.stage.excuse(news.ids)
 
     def keep_up(self) -> None:
         self.receiver.keep_up()
+        self._source_filters.keep_up(self.receiver.connected)
+        if self.filtered is not None:
+            self.filtered.flush()
         self.metadata.keep_up()
         received = self.receiver.counts().received
         now = time.monotonic()
@@ -122,6 +139,7 @@ class Consumer(StageRunner):
             while (self.stage.tracker.last or 0) < newest and time.monotonic() < soon:
                 time.sleep(0.01)
         self._left = self.receiver.stop(max(0.0, deadline - time.monotonic()))
+        self._source_filters.stop()
         self._newest = None
         return newest
 
@@ -134,13 +152,12 @@ class Consumer(StageRunner):
         return super().reset_stats()
 
     @property
-    def accounts(self) -> list[Ledger]:
-        return [self.ledger]
+    def accounts(self) -> list[Account]:
+        return [self.stage.account]
 
-    def ledgers(self) -> list[dict[str, Any]]:
-        plain = self.ledger.to_dict()
-        plain["missed"] = (self.ledger.missed | self.stage.missed(self._newest)).to_list()
-        return [plain]
+    @property
+    def newest(self) -> int | None:
+        return self._newest
 
     def status_type(self) -> dict[str, Any]:
         return consumer_status_type(self.user_types(), len(self.metadata.receivers))
@@ -155,7 +172,7 @@ class Consumer(StageRunner):
     @property
     def missed(self) -> int:
         """Objects that did not come: gaps, and what is overdue at the end."""
-        return len(self.stage.missed(self._newest))
+        return self.stage.count_missed(self._newest)
 
     @property
     def phase(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pvaccess as pva
 
 from pvapy_stream.pva.records import control_type, time_fields
+from pvapy_stream.pva.serving import ANYBODY, PutRights, host_writable
 
 # Gets the decoded args; returns the reply; an exception makes it an error reply.
 Command = Callable[[Any], str]
@@ -27,6 +28,7 @@ class ControlChannel:
     Args:
         commands: what to run, by name.
         takes_args: names of commands that need `args`.
+        rights: which clients may put.
     """
 
     def __init__(
@@ -37,14 +39,14 @@ class ControlChannel:
         stage_id: int,
         commands: Mapping[str, Command],
         takes_args: frozenset[str],
+        rights: PutRights = ANYBODY,
     ) -> None:
         self._server = server
         self.name = name
         self._commands = commands
         self._takes_args = takes_args
-        server.addRecord(
-            name, pva.PvObject(control_type(id_field), {id_field: stage_id}), self._on_put
-        )
+        first = pva.PvObject(control_type(id_field), {id_field: stage_id})
+        host_writable(server, name, first, self._on_put, rights)
 
     def reply(self, message: str) -> None:
         """Write a message to the channel."""
@@ -53,8 +55,12 @@ class ControlChannel:
         )
 
     def _on_put(self, record: Any) -> None:
+        command, args = record["command"], record["args"]
+        if not command and not args:
+            # Nothing was put: any client may ask for this by a get with record[process=true].
+            return
         try:
-            message = self._run(record["command"].strip(), record["args"].strip())
+            message = self._run(command.strip(), args.strip())
         except Exception as error:
             message = f"Error: {error}" if str(error) else f"Error: {type(error).__name__}"
             _log.warning("%s: %s", self.name, message)

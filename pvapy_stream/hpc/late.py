@@ -1,4 +1,4 @@
-"""Objects that fail after `process` has returned, in processors that finish them later."""
+"""What becomes of objects after `process` has returned, in processors that finish them later."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ _LOG_EVERY = 1000
 
 
 class LateFailures:
-    """Ids by the error they met after the stage had counted them as processed. Any thread may note.
+    """Ids by the error they met after the stage had taken them, and ids that are done at last.
 
-    The first of each kind is logged, then every thousandth. The stage takes them into its account.
+    Any thread may note. The first error of each kind is logged, then every thousandth. The stage
+    takes what was noted into its account.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
         self.by_kind: dict[str, IdSet] = {}
         self._new: dict[str, IdSet] = {}
+        self._done = IdSet()
         self.count = 0
         self.last = ""
         self._seen: dict[str, int] = {}
@@ -26,7 +28,7 @@ class LateFailures:
         self._lock = threading.Lock()
 
     def note(self, object_id: int, kind: str, message: object) -> None:
-        """An object failed."""
+        """An object failed; `kind` is one of few, without ids or other values."""
         with self._lock:
             self.count += 1
             self.last = f"object {object_id}: {kind}: {message}"
@@ -38,10 +40,24 @@ class LateFailures:
                 "object %d failed, %s (%d of this kind so far): %s", object_id, kind, seen, message
             )
 
+    def done(self, ids: IdSet) -> None:
+        """Objects are processed for good: of a writer, they are on disk.
+
+        Only for processors with ``confirms = True``; theirs count as processed by this alone.
+        """
+        with self._lock:
+            self._done.update(ids)
+
     def take(self) -> dict[str, IdSet]:
-        """What was noted since this was last asked, for the account."""
+        """What failed since this was last asked, for the account."""
         if not self._new:
             return {}
         with self._lock:
             new, self._new = self._new, {}
             return new
+
+    def take_done(self) -> IdSet:
+        """What was done since this was last asked."""
+        with self._lock:
+            done, self._done = self._done, IdSet()
+            return done

@@ -35,9 +35,18 @@ class UserDataProcessor:
         dataPublisher: what `updateOutputChannel` publishes with; None before the first object.
         metadataQueueMap: `pvaccess.PvObjectQueue` by name of the metadata channel.
         account: gives the stage's ledger as it stands: what was received, missed, rejected.
+        gathers: set it to True in a class that makes one result of several objects: what it takes
+            without publishing then counts as processed, not as filtered.
+        publishes_later: set it to True in a class that publishes after `process` has returned.
+        confirms: set it to True in a class that finishes objects later, as a writer does: they
+            count as processed when ``late_failures.done(ids)`` says so.
         late_failures: where a processor notes objects that fail after `process` has returned;
             they count as failed then.
     """
+
+    gathers = False
+    publishes_later = False
+    confirms = False
 
     def __init__(self, configDict: dict[str, Any] | None = None) -> None:
         self.logger = logging.getLogger(type(self).__name__)

@@ -92,6 +92,12 @@ class ReorderBuffer:
         newest = self._producers[producer].newest
         return newest is not None and newest - value > self._disorder
 
+    def pass_by(self, producer: Hashable, value: int) -> None:
+        """A producer will send no object with an id up to this one any more."""
+        source = self._producers[producer]
+        if source.newest is None or value > source.newest:
+            source.newest = value
+
     def set_live(self, producer: Hashable, live: bool) -> None:
         """Say whether a producer can send; one that cannot holds up nobody."""
         self._producers[producer].live = live

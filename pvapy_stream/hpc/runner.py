@@ -9,17 +9,20 @@ from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger, merged
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError, ProcessorError, PvapyStreamError
+from pvapy_stream.hpc.filtering import FilteredChannel
 from pvapy_stream.hpc.inbox import DirectInbox, Handle, QueueInbox, Reject
 from pvapy_stream.hpc.metadata import Metadata
+from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.processor import UserDataProcessor, takes_lazy
-from pvapy_stream.hpc.stage import Output, Stage
+from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.hpc.status import Stats, processor_stats, publisher_stats
 from pvapy_stream.plugins import load_processor_class
 from pvapy_stream.pva.lazy import pv_object
-from pvapy_stream.pva.objects import LazyIds
+from pvapy_stream.pva.objects import LazyIds, opening_object
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.transport.modes import LAZY_MODES, make_publisher
 from pvapy_stream.transport.modes import Output as Way
@@ -70,6 +73,8 @@ class StageRunner(ABC):
             if self.output_channel
             else None
         )
+        # Says what is dropped on purpose, beside the output.
+        self.filtered: FilteredChannel | None = None
         self.paused = False
         self._known: Any = None
         self._lazy = False
@@ -138,7 +143,7 @@ class StageRunner(ABC):
         processor.pvaServer = self.server
         processor.metadataQueueMap = self.metadata.queues
         processor.dataPublisher = None
-        processor.account = lambda: merged([Ledger.from_dict(one) for one in self.ledgers()])
+        processor.account = self.whole_account
         return processor
 
     def processor_config(self) -> dict[str, Any]:
@@ -162,8 +167,10 @@ class StageRunner(ABC):
         prototype = self.stage.processor.getOutputPvObjectType(first)
         if prototype is None or self.publisher is None:
             return None
-        self.publisher.open(prototype)
-        return Output(self.publisher, self.stage.ledger, self.settings.oid_field)
+        if self.filtered is None:
+            self.filtered = FilteredChannel(self.server, self.output_channel)
+        self.publisher.open(opening_object(prototype, first, self.settings.oid_field))
+        return Output(self.publisher, self.stage.ledger, self.settings.oid_field, self.filtered)
 
     # -- what each kind has of its own -----------------------------------------------------------
 
@@ -192,12 +199,51 @@ class StageRunner(ABC):
 
     @property
     @abstractmethod
-    def accounts(self) -> list[Ledger]:
-        """The ledgers the stage writes, one for each source."""
+    def accounts(self) -> list[Account]:
+        """The accounts of the stage, one for each source."""
 
-    @abstractmethod
-    def ledgers(self) -> list[dict[str, Any]]:
-        """The account as it stands, for files and pipes."""
+    def begin(self, incarnation: int) -> None:
+        """Say which process of this stage it is: 1 for the first, one more for each restart."""
+        for account in self.accounts:
+            account.ledger.incarnation = incarnation
+
+    def ledgers(self, closed: bool = False) -> list[dict[str, Any]]:
+        """The account as it is now, for files and pipes; nothing when nobody asked for one.
+
+        Args:
+            closed: whether this is the end.
+        """
+        if not self.settings.ledger:
+            return []
+        # A processor that hangs in process() holds the lock: its account is told all the same.
+        locked = self.stage.lock.acquire(timeout=_STATS_PATIENCE)
+        try:
+            plain = [one for account in self.accounts for one in account.plain(closed)]
+            return self._with_missed(plain)
+        finally:
+            if locked:
+                self.stage.lock.release()
+
+    def whole_account(self) -> Ledger:
+        """All accounts as one ledger, with what is missed now."""
+        with self.stage.lock:
+            whole = merged([one for account in self.accounts for one in account.ledgers])
+            whole.missed.update(self.stage.missed(self.newest))
+            return whole
+
+    def _with_missed(self, plain: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The ledgers with what is missed now, in that of the first source's present epoch."""
+        account = self.accounts[0]
+        present = plain[len(account.ledgers) - 1]
+        ledger, tracker = account.ledger, self.stage.tracker
+        present["missed"] = (ledger.missed | self.stage.missed(self.newest)).to_list()
+        present["unknown"] = (ledger.unknown | tracker.unknown).to_list()
+        return plain
+
+    @property
+    def newest(self) -> int | None:
+        """The source's newest id, where it is known."""
+        return None
 
     @abstractmethod
     def status_type(self) -> dict[str, Any]:
@@ -349,7 +395,8 @@ class StageRunner(ABC):
                 f" {type(error).__name__}: {error}"
             ) from error
         with self.stage.lock:
-            old, self.stage.processor = self.stage.processor, new
+            old = self.stage.processor
+            self.stage.use(new)
         self._user_stats = {}
         self.stage.call("stop of the old processor", old.stop)
         self.stage.settle(self.accounts, old)
@@ -367,13 +414,13 @@ class StageRunner(ABC):
     def stats(self, patience: float = _STATS_PATIENCE) -> Stats:
         """All statistics, as the status channel names them."""
         stage = self.stage
-        message = stage.last_error
+        message = stage.troubles.recent or stage.tracker.remark
         if stage.lock.acquire(timeout=patience):
             try:
                 found = stage.call("getStats", stage.processor.getStats, fallback={})
                 self._user_stats = found or {}
                 stage.settle(self.accounts)
-                message = stage.last_error
+                message = stage.troubles.recent or stage.tracker.remark
             finally:
                 stage.lock.release()
         else:
@@ -389,7 +436,13 @@ class StageRunner(ABC):
             **self.own_stats(seconds),
             "publisherStats": publisher_stats(published, seconds),
             **self.metadata.stats(),
-            "processorStats": processor_stats(counts, self.missed, time.time()),
+            "processorStats": processor_stats(
+                counts,
+                self.missed,
+                time.time(),
+                len(stage.tracker.unknown),
+                1 + stage.tracker.n_restarts,
+            ),
             "userStats": self._user_stats,
         }
 

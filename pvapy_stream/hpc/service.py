@@ -18,6 +18,7 @@ from pvapy_stream.hpc.control import Command, ControlChannel
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, StatusChannel
 from pvapy_stream.pva.search import NameCheck, served_twice
+from pvapy_stream.pva.serving import PutRights, make_server
 from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSettings
 from pvapy_stream.signals import hurry_of
 
@@ -84,6 +85,7 @@ class StageService:
 
     Raises:
         ProcessorError: the processor cannot be loaded or made.
+        SettingsError: the access rights cannot be used.
     """
 
     def __init__(
@@ -104,8 +106,10 @@ class StageService:
         if "input" in self._hosted:
             # It is hosted by the runner's receiver: we would find ourselves.
             self._names.taken()
-        self._server = pva.PvaServer()
+        self._rights = PutRights(settings.control_from, settings.access_security)
+        self._server = make_server(self._rights)
         self._runner = make_runner(settings, stage_id, self._server)
+        self._runner.begin(settings.incarnation)
         self._status: StatusChannel | None = None
         self._control: ControlChannel | None = None
 
@@ -197,6 +201,7 @@ class StageService:
                 self._id,
                 self._commands(),
                 frozenset({"configure"}),
+                self._rights,
             )
 
     def _commands(self) -> dict[str, Command]:
@@ -257,7 +262,13 @@ class StageService:
                 except Exception as error:
                     runner.stage.note_error("status channel", error)
             report = StageReport(
-                runner.kind, self._id, state, stats, runner.ledgers(), problem, final
+                runner.kind,
+                self._id,
+                state,
+                stats,
+                runner.ledgers(final and not self.hangs),
+                problem,
+                final,
             )
             self._report(report)
             return report

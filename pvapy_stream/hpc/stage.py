@@ -9,65 +9,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.idset import IdSet
-from pvapy_stream.accounting.ledger import Ledger, union
-from pvapy_stream.accounting.sequence import SequenceTracker
+from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.accounting.sequence import SequenceTracker, Step
 from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.hpc.latency import Latency
+from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.processor import UserDataProcessor
-from pvapy_stream.pva.objects import IdReader, id_reader
-from pvapy_stream.transport.ports import Publisher, PublisherCounts
+from pvapy_stream.hpc.troubles import LOG_EVERY, Troubles
+from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
 
 NO_ID = "object without an id"
-
-# A failing processor is told of at its first error of each kind, then at every thousandth.
-_LOG_EVERY = 1000
-
-
-class Output:
-    """The stage's way out as a processor sees it; notes which ids went out."""
-
-    def __init__(self, publisher: Publisher, ledger: Ledger, id_field: str) -> None:
-        self._publisher = publisher
-        self.takes_lazy = publisher.takes_lazy
-        self.ledger = ledger
-        self._id_field = id_field
-        self._read_id: IdReader | None = None
-        self._know_structure = False
-        self.input_id = 0
-        self.thread = 0
-        self.failure: TransportError | None = None
-
-    def updateOutputChannel(self, pvObject: Any) -> None:
-        """Publish an object.
-
-        Raises:
-            TransportError: it could not be published; the object counts as failed.
-        """
-        if not self._know_structure:
-            self._know_structure = True
-            # An output of another structure may have no id: then it goes by its input's.
-            self._read_id = (
-                id_reader(self._id_field, pvObject) if pvObject.hasField(self._id_field) else None
-            )
-        try:
-            self._publisher.publish(pvObject)
-        except TransportError as error:
-            # Kept too: processors written for the incumbent swallow what is raised here. A thread
-            # of the processor's own publishes other objects than the one in `process`.
-            if threading.get_ident() == self.thread:
-                self.failure = error
-            raise
-        self.ledger.published.add(self._read_id(pvObject) if self._read_id else self.input_id)
-
-    def counts(self) -> PublisherCounts:
-        return self._publisher.counts()
-
-    def reset_counts(self) -> None:
-        self._publisher.reset_counts()
-
-    def stop(self) -> None:
-        self._publisher.stop()
+PUBLISHING = "publishing"
 
 
 @dataclass(slots=True)
@@ -81,6 +35,8 @@ class StageCounts:
     first_id: int | None = None
     last_id: int | None = None
     processed: int = 0
+    filtered: int = 0
+    duplicates: int = 0
     errors: int = 0
 
     @property
@@ -113,24 +69,29 @@ class Stage:
         open_output: Any = None,
         read_id: IdReader | None = None,
     ) -> None:
-        self.processor = processor
-        self.ledger = ledger
+        self._confirms = self._gathers = self._later = False
+        self.use(processor)
+        self.account = Account(ledger)
         self.tracker = tracker
-        # What no object brings: ids that were missed.
-        self._summary = ledger
+        # What no object brings: ids that were missed. They are noted in the account of the first
+        # source, whose epochs are those of the stage.
+        self._summary = self.account
         self._to_skip = skip
         self._skips = skip > 0
         self.counts = StageCounts()
         self.latency = Latency()
         self.output: Output | None = None
-        self.last_error = ""
+        self._initial: int | None = None
+        self._missed_before = 0
         self.lock = threading.RLock()
         self._open_output = open_output
         self._wants_output = open_output is not None
         self._id_field = id_field
         self._read_id = read_id
-        self._error_counts: dict[str, int] = {}
+        # Whether ids that go back begin a ledger; a collector does that itself, for each source.
+        self.own_epochs = True
         self._log = logging.getLogger(f"pvapy_stream.{ledger.stage}-{ledger.stage_id}")
+        self.troubles = Troubles(self._log)
 
     def handle(self, obj: Any) -> None:
         """Take an object to its fate. Raises nothing: errors are counted, logged and shown."""
@@ -141,45 +102,95 @@ class Stage:
             except Exception as error:
                 self.no_id(error)
                 return
-            ledger = self.ledger
-            ledger.received.add(value)
+            tracker = self.tracker
+            if tracker.last is None and is_marked(obj):
+                self._take_marked(obj)
+                return
+            ledger = self.account.ledger
             trouble = self._open_from(obj) if self._wants_output else None
             if self._to_skip > 0:
-                self._to_skip -= 1
-                ledger.skipped.add(value)
-                if trouble is not None:
-                    self._log.warning("an initial update cannot open the output: %s", trouble)
+                self._skip(value, trouble)
                 return
+            if value == self._initial and tracker.last is None:
+                # The same object once more, as after a quick change of connections.
+                self._initial = None
+                ledger.received.add(value)
+                ledger.skipped.add(value)
+                self._repeated(value)
+                return
+            step = tracker.observe(value)
+            if step is not Step.NEXT:
+                if is_marked(obj):
+                    return
+                self._went_back(value, step)
+                ledger = self.account.ledger
+            ledger.received.add(value)
             counts = self.counts
             counts.last_time = time.time()
             if counts.first_id is None:
                 counts.first_id, counts.first_time = value, counts.last_time
             counts.last_id = value
-            if not self.tracker.observe(value):
-                self._went_back(value)
             if trouble is not None:
                 self._failed("opening the output", value, trouble)
                 return
             output = self.output
             if output is not None:
                 output.input_id = value
+                output.sent = False
                 output.thread = threading.get_ident()
             try:
                 self.processor.process(obj)
             except TransportError as error:
-                self._failed(f"publishing: {error}", value, error)
+                self._failed(PUBLISHING, value, error)
             except Exception as error:
                 self._failed(f"process: {type(error).__name__}", value, error)
             else:
-                if output is not None and output.failure is not None:
-                    self._failed(f"publishing: {output.failure}", value, output.failure)
+                if output is None:
+                    self._processed(value, obj)
+                elif output.failure is not None:
+                    self._failed(PUBLISHING, value, output.failure)
+                elif output.sent or output.later or self._later:
+                    self._processed(value, obj)
                 else:
-                    counts.processed += 1
-                    ledger.processed.add(value)
-                    if counts.last_time >= self.latency.due:
-                        self.latency.note(obj)
+                    self._filtered(value, output)
             if output is not None:
                 output.failure = None
+
+    def _processed(self, value: int, obj: Any) -> None:
+        counts = self.counts
+        if not self._confirms:
+            counts.processed += 1
+            self.account.ledger.processed.add(value)
+        if counts.last_time >= self.latency.due:
+            self.latency.note(obj)
+
+    def _filtered(self, value: int, output: Output) -> None:
+        """The processor returned without publishing: it dropped the object, or gathers several."""
+        counts = self.counts
+        if self._gathers:
+            counts.processed += 1
+            self.account.ledger.processed.add(value)
+        else:
+            counts.filtered += 1
+            self.account.ledger.filtered.add(value)
+        if output.filtered is not None:
+            output.filtered.note(value, output.last_id, counts.last_time)
+
+    def _take_marked(self, obj: Any) -> None:
+        """Take the object that a channel was opened with: it shows a structure, and is no frame."""
+        trouble = self._open_from(obj) if self._wants_output else None
+        if trouble is not None:
+            self._log.info("the opening object cannot open the output: %s", trouble)
+        self._to_skip = max(0, self._to_skip - 1)
+
+    def _skip(self, value: int, trouble: Exception | None) -> None:
+        self._to_skip -= 1
+        ledger = self.account.ledger
+        ledger.received.add(value)
+        ledger.skipped.add(value)
+        self._initial = value
+        if trouble is not None:
+            self._log.warning("an initial update cannot open the output: %s", trouble)
 
     def prepare(self, first: Any) -> None:
         """Open the output from an object received before any that is processed.
@@ -205,48 +216,79 @@ class Stage:
             return error
         self._wants_output = False
         if self.output is not None:
-            self.output.ledger = self.ledger
+            self.output.ledger = self.account.ledger
         self.processor.dataPublisher = self.output
         return None
 
-    def account_to(self, ledger: Ledger) -> None:
-        """Write what follows to another ledger: a stage with several sources has one for each."""
-        self.ledger = ledger
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of the present epoch."""
+        return self.account.ledger
+
+    def account_to(self, account: Account) -> None:
+        """Note what follows in another account: a stage with several sources has one for each."""
+        self.account = account
         if self.output is not None:
-            self.output.ledger = ledger
+            self.output.ledger = account.ledger
+
+    def use(self, processor: UserDataProcessor) -> None:
+        """Process what follows with this processor."""
+        self.processor = processor
+        self._confirms = bool(getattr(processor, "confirms", False))
+        self._gathers = bool(getattr(processor, "gathers", False))
+        self._later = bool(getattr(processor, "publishes_later", False))
 
     def no_id(self, error: Exception) -> None:
-        """Count an object whose id cannot be told."""
+        """Count an object whose id cannot be read."""
         self.ledger.anonymous += 1
         self.note_error(NO_ID, error)
 
-    def _went_back(self, value: int) -> None:
-        self.ledger.went_back += 1
-        if self.ledger.went_back == 1 or self.ledger.went_back % _LOG_EVERY == 0:
+    def _went_back(self, value: int, step: Step) -> None:
+        ledger = self.account.ledger
+        if step is Step.LATE:
+            return
+        ledger.went_back += 1
+        if step is Step.AGAIN:
+            self._repeated(value)
+            return
+        self._begin_epoch(value)
+        n = self.tracker.n_restarts
+        if n == 1 or n % LOG_EVERY == 0:
             self._log.warning(
-                "id %d came again or went back (%d times so far); it is processed; did the source"
-                " restart?",
+                "ids went back to %d (%d times so far): a new epoch; did the source restart?",
                 value,
-                self.ledger.went_back,
+                n,
             )
 
+    def _repeated(self, value: int) -> None:
+        self.account.ledger.duplicate.add(value)
+        self.counts.duplicates += 1
+        n = self.counts.duplicates
+        if n == 1 or n % LOG_EVERY == 0:
+            self._log.warning("id %d came again (%d such objects so far)", value, n)
+
+    def _begin_epoch(self, value: int) -> None:
+        self._note_missed()
+        self._missed_before += len(self.tracker.missed)
+        self.tracker.begin_epoch(value)
+        if self.own_epochs and self.account.begin_epoch() and self.output is not None:
+            self.output.ledger = self.account.ledger
+
+    def _note_missed(self) -> None:
+        """Note what is missed in this epoch in the ledger."""
+        ledger = self._summary.ledger
+        ledger.missed.update(self.tracker.missed)
+        ledger.unknown.update(self.tracker.unknown)
+
     def _failed(self, kind: str, value: int, error: Exception) -> None:
+        self.account.ledger.fail(kind, value)
         self.counts.errors += 1
-        self.last_error = f"{kind}: {error}" if str(error) not in kind else kind
-        self.ledger.fail(kind, value)
-        seen = self._error_counts[kind] = self._error_counts.get(kind, 0) + 1
-        if seen == 1 or seen % _LOG_EVERY == 0:
-            # The first of a kind comes with its traceback, unless we raised it and its message is
-            # enough.
-            trace = error if seen == 1 and not isinstance(error, PvapyStreamError) else None
-            self._log.error(
-                "object %d failed, %s (%d of this kind so far): %s",
-                value,
-                kind,
-                seen,
-                error,
-                exc_info=trace,
-            )
+        self.troubles.note(kind, f"{kind}: {error}", error, f"object {value} failed")
+
+    @property
+    def last_error(self) -> str:
+        """The last error of the run; "" for none."""
+        return self.troubles.last
 
     def reject(self, policy: str, obj: Any) -> None:
         """Write down an object that was dropped before the stage took it."""
@@ -258,23 +300,40 @@ class Stage:
             except Exception as error:
                 self.no_id(error)
                 return
-            # The tracker does not hear of it: objects that came earlier may still wait.
+            if is_marked(obj):
+                return
+            # The tracker does not observe it: objects that came earlier may still wait.
             self.ledger.received.add(value)
             self.ledger.reject(policy, value)
+            self.tracker.excuse(IdSet([value]))
 
     def skip_next(self, count: int) -> None:
         """Skip the next objects."""
         self._to_skip = count
 
-    def handle_again(self, obj: Any) -> bool:
-        """Note the object a source shows when it came back; True if it is old, and skipped."""
+    def handle_again(self, obj: Any, shared: bool = False) -> bool:
+        """Note the object a source shows when it came back; True if it is no new one, and skipped.
+
+        Args:
+            obj: the object.
+            shared: whether the stage gets a share of a stream: each of those who share it is shown
+                the same object, so none of them may take it.
+        """
         with self.lock:
+            if is_marked(obj):
+                return True
             last = self.tracker.last
             if not self._skips or last is None or self._read_id is None:
                 return False
             value = self._read_id(obj)
-            if value > last:
+            if value == 0 < last and not obj.hasField("timeStamp"):
+                # What cannot be marked is known by its id alone.
+                return True
+            if value > last and not shared:
                 return False
+            if value < last:
+                self._went_back(value, Step.BACK)
+                self.tracker.last = None
             self.ledger.received.add(value)
             self.ledger.skipped.add(value)
             return True
@@ -302,37 +361,34 @@ class Stage:
 
     def note_error(self, what: str, error: Exception) -> None:
         """Count an error that met no object."""
+        own = isinstance(error, PvapyStreamError)
+        message = f"{what}: {error}" if own else f"{what}: {type(error).__name__}: {error}"
         self.counts.errors += 1
-        self.last_error = (
-            f"{what}: {error}"
-            if isinstance(error, PvapyStreamError)
-            else f"{what}: {type(error).__name__}: {error}"
-        )
-        seen = self._error_counts[what] = self._error_counts.get(what, 0) + 1
-        if seen == 1 or seen % _LOG_EVERY == 0:
-            trace = None if isinstance(error, PvapyStreamError) else error
-            self._log.error("%s (%d times so far): %s", what, seen, error, exc_info=trace)
+        self.troubles.note(what, message, error, "error")
 
-    def settle(self, ledgers: Iterable[Ledger], processor: Any = None) -> None:
-        """Write down what failed after `process` had returned, in processors that finish later."""
+    def settle(self, accounts: Iterable[Account], processor: Any = None) -> None:
+        """Note what became of objects after `process` had returned."""
         late = getattr(processor or self.processor, "late_failures", None)
         if late is None:
             return
-        ledgers = list(ledgers)
+        accounts = list(accounts)
         with self.lock:
+            done = late.take_done() if hasattr(late, "take_done") else IdSet()
+            if done:
+                self.counts.processed += sum(one.confirm(done) for one in accounts)
             for kind, ids in late.take().items():
-                for ledger in ledgers:
-                    ledger.fail_late(kind, ids)
+                n = sum(one.fail_late(kind, ids) for one in accounts)
                 self.counts.errors += len(ids)
-                self.counts.processed = max(0, self.counts.processed - len(ids))
-                self._error_counts[kind] = self._error_counts.get(kind, 0) + len(ids)
-                self.last_error = late.last
+                if not self._confirms:
+                    self.counts.processed = max(0, self.counts.processed - n)
+                self.troubles.note_late(kind, late.last, len(ids))
 
     def reset(self) -> None:
         """Begin to count anew; the ledger goes on."""
         with self.lock:
-            self._summary.missed.update(self.missed())
+            self._note_missed()
             self.tracker.restart()
+            self._missed_before = 0
             self.counts = StageCounts()
             self.latency = Latency()
             if self.output is not None:
@@ -340,35 +396,40 @@ class Stage:
             self.call("resetStats", self.processor.resetStats)
 
     def missed(self, newest: int | None = None) -> IdSet:
-        """Ids that should have come and did not, since the last reset.
+        """Ids of this epoch that should have come and did not, since the last reset.
 
         Args:
             newest: the source's newest id, if it is known; ids up to it are overdue.
         """
         missed = self.tracker.missed
-        if newest is not None:
-            missed = missed | self.tracker.overdue(newest)
-        # What was rejected did come.
-        return missed - self.rejected() if missed else missed
+        return missed if newest is None else missed | self.tracker.overdue(newest)
 
-    def rejected(self) -> IdSet:
-        """Ids that were dropped before they were processed."""
-        return union(self.ledger.rejected.values())
+    def count_missed(self, newest: int | None = None) -> int:
+        """How many ids should have come and did not, since the last reset."""
+        overdue = 0 if newest is None else len(self.tracker.overdue(newest))
+        return self._missed_before + len(self.tracker.missed) + overdue
+
+    def excuse(self, ids: IdSet) -> None:
+        """These ids will not come: the source dropped them on purpose."""
+        with self.lock:
+            self.tracker.excuse(ids)
 
     def finish(self, newest: int | None = None) -> None:
         """Close the account: what should have come up to the source's newest id is missed."""
         with self.lock:
             if newest is not None:
                 self.tracker.missed.update(self.tracker.overdue(newest))
-            self._summary.missed.update(self.missed())
+            self._note_missed()
+            if self.output is not None and self.output.filtered is not None:
+                self.output.filtered.flush()
             self.counts.end_time = time.time()
 
     @property
     def error_counts(self) -> dict[str, int]:
         """Number of errors by kind, in the whole run."""
-        return dict(self._error_counts)
+        return dict(self.troubles.counts)
 
     @property
     def ok(self) -> bool:
         """Whether nothing failed, in the whole run."""
-        return not self._error_counts
+        return not self.troubles.counts

@@ -11,6 +11,7 @@ import pvaccess as pva
 from pvapy_stream.hpc.inbox import InboxCounts
 from pvapy_stream.hpc.stage import StageCounts
 from pvapy_stream.pva.records import time_fields
+from pvapy_stream.pva.serving import host_readonly
 from pvapy_stream.transport.ports import PublisherCounts, ReceiverCounts
 
 _log = logging.getLogger(__name__)
@@ -54,8 +55,18 @@ def queue_stats(counts: InboxCounts) -> Stats:
     }
 
 
-def processor_stats(counts: StageCounts, missed: int, now: float) -> Stats:
-    """`processorStats` of the status channel."""
+def processor_stats(
+    counts: StageCounts, missed: int, now: float, unknown: int = 0, epochs: int = 1
+) -> Stats:
+    """`processorStats` of the status channel.
+
+    Args:
+        counts: what the stage counted.
+        missed: ids that should have come and did not.
+        now: s since 1970.
+        unknown: ids that were jumped over.
+        epochs: how often ids began, the first time included.
+    """
     seconds = counts.receiving_time
     return {
         "runtime": (counts.end_time or now) - counts.start_time,
@@ -72,6 +83,10 @@ def processor_stats(counts: StageCounts, missed: int, now: float) -> Stats:
         "errorRate": rate(counts.errors, seconds),
         "nMissed": missed,
         "missedRate": rate(missed, seconds),
+        "nFiltered": counts.filtered,
+        "nDuplicates": counts.duplicates,
+        "nUnknown": unknown,
+        "nEpochs": epochs,
     }
 
 
@@ -89,7 +104,7 @@ class StatusChannel:
         self._structure = structure
         self._lock = threading.Lock()
         self._told: set[str] = set()
-        server.addRecord(name, pva.PvObject(structure), None)
+        host_readonly(server, name, pva.PvObject(structure))
 
     def restructure(self, structure: dict[str, Any]) -> None:
         """Change the structure, if it differs; clients then connect anew."""
@@ -98,7 +113,7 @@ class StatusChannel:
                 return
             self._server.removeRecord(self.name)
             self._structure = structure
-            self._server.addRecord(self.name, pva.PvObject(structure), None)
+            host_readonly(self._server, self.name, pva.PvObject(structure))
 
     def publish(self, stats: Stats) -> None:
         """Write statistics; what the structure does not have is left out, with one warning."""

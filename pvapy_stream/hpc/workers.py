@@ -71,6 +71,7 @@ class UserMpWorkerPool(UserDataProcessor):
         workerClass: the worker class, for classes that derive from this one.
     """
 
+    publishes_later = True
     workerClass: ClassVar[type | None] = None  # noqa: N815 - as the key
 
     def __init__(self, configDict: dict[str, Any] | None = None) -> None:

@@ -39,5 +39,10 @@ def send_command(channel: str, command: str, args: str = "", timeout: float = 10
                 return reply["statusMessage"]
             time.sleep(_POLL)
     except pva.PvaException as error:
+        if "is not allowed" in str(error):
+            raise MonitorError(
+                f"control channel {channel} takes no commands from this user and host; see"
+                " --control-from or --access-security of the stage"
+            ) from error
         raise MonitorError(f"control channel {channel} does not answer: {error}") from error
     raise MonitorError(f"control channel {channel}: no reply to {command} within {timeout:g} s")

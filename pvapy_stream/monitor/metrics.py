@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import socket
+import socketserver
+import threading
+import wsgiref.simple_server
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,10 +16,14 @@ from pvapy_stream.errors import MonitorError
 from pvapy_stream.monitor.statuses import read_counts
 from pvapy_stream.plugins import require
 from pvapy_stream.settings import MetricsSettings
+from pvapy_stream.web_security import host_names, refusal
 
 PREFIX = "pvapy_stream_"
 
 _END_TIMEOUT = 5.0  # s
+_REQUEST_TIMEOUT = 30.0  # s
+
+_WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +57,9 @@ Collect = Callable[[], Iterable[Metric]]
 _STAGE_COUNTS = {
     "received": ("received_objects", "Objects that arrived."),
     "processed": ("processed_objects", "Objects that were processed."),
+    "filtered": ("filtered_objects", "Objects that the processor dropped on purpose."),
+    "duplicates": ("duplicate_objects", "Objects whose id had come before."),
+    "unknown": ("unknown_objects", "Ids in jumps, of which nothing is known."),
     "published": ("published_objects", "Objects that were published."),
     "missed": ("missed_objects", "Objects that should have come and did not."),
     "rejected": ("rejected_objects", "Objects that were dropped because a queue was full."),
@@ -166,21 +177,69 @@ def served(settings: MetricsSettings, collect: Collect) -> Iterator[str]:
     registry = client.CollectorRegistry()
     client.ProcessCollector(registry=registry)
     registry.register(_Collector(collect))
+    names = host_names(settings.metrics_address, settings.allow_host)
     try:
-        server, thread = client.start_http_server(port, settings.metrics_address, registry)
+        server = _listen(
+            settings.metrics_address, port, _for_hosts(client.make_wsgi_app(registry), names)
+        )
     except OSError as error:
         raise MonitorError(
             f"cannot serve metrics at {settings.metrics_address}:{port}: {error.strerror}; choose"
             " another with --metrics-port"
         ) from error
-    address = f"http://{settings.metrics_address}:{server.server_port}/metrics"
+    host = (
+        f"[{settings.metrics_address}]"
+        if ":" in settings.metrics_address
+        else settings.metrics_address
+    )
+    address = f"http://{host}:{server.server_port}/metrics"
     _log.info("metrics are served at %s", address)
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
         yield address
     finally:
         server.shutdown()
         server.server_close()
         thread.join(_END_TIMEOUT)
+
+
+class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
+    """Answers each request in a thread of its own."""
+
+    daemon_threads = True
+
+
+class _ServerV6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
+    """Logs no requests."""
+
+    timeout = _REQUEST_TIMEOUT
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def _listen(address: str, port: int, app: _WsgiApp) -> _Server:
+    server = (_ServerV6 if ":" in address else _Server)((address, port), _Quiet)
+    server.set_app(app)
+    return server
+
+
+def _for_hosts(app: _WsgiApp, names: frozenset[str]) -> _WsgiApp:
+    """The application, for requests that call us by an address or one of the names."""
+
+    def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        why = refusal("GET", {"host": environ.get("HTTP_HOST", "")}, names)
+        if not why:
+            return app(environ, start_response)
+        start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{why}\n".encode()]
+
+    return guarded
 
 
 class _Collector:

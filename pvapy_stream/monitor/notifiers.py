@@ -13,6 +13,7 @@ from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 from pvapy_stream.errors import MonitorError, SettingsError
 from pvapy_stream.monitor.outbox import Notifier, Outbox
@@ -71,6 +72,10 @@ class EmailNotifier:
         user: "" for no login.
         password: of the user.
         ca_file: certificate of the server's authority; "": those the system trusts.
+        plain_login: allow a login without TLS.
+
+    Raises:
+        SettingsError: a password would go unencrypted.
     """
 
     def __init__(
@@ -84,7 +89,13 @@ class EmailNotifier:
         user: str = "",
         password: str = "",
         ca_file: str = "",
+        plain_login: bool = False,
     ) -> None:
+        if user and tls == "none" and not plain_login:
+            raise SettingsError(
+                f"mail server {server}: the password of {user} would go unencrypted; use starttls"
+                " or tls (--smtp-tls), or allow it (--smtp-plain-login)"
+            )
         self.to = [to] if isinstance(to, str) else list(to)
         self.sender = sender or self.to[0]
         self.server = server
@@ -206,7 +217,11 @@ def make_notifiers(settings: NotifySettings) -> list[Notifier]:
         SettingsError: one is wrong.
         MissingExtraError: one needs a package that is not installed.
     """
-    slow = [_make(target) for target in settings.notify if target not in _QUICK]
+    slow = [
+        _make(target, settings.smtp_plain_login)
+        for target in settings.notify
+        if target not in _QUICK
+    ]
     if settings.email_to:
         slow.append(
             EmailNotifier(
@@ -218,6 +233,7 @@ def make_notifiers(settings: NotifySettings) -> list[Notifier]:
                 user=settings.smtp_user,
                 password=_password(settings),
                 ca_file=settings.smtp_ca_file,
+                plain_login=settings.smtp_plain_login,
             )
         )
     quick = [_QUICK[target]() for target in settings.notify if target in _QUICK]
@@ -230,13 +246,23 @@ _QUICK: dict[str, type[PrintNotifier] | type[LogNotifier]] = {
 }
 
 
-def _make(target: str) -> Notifier:
+def _make(target: str, plain_login: bool) -> Notifier:
     kind, separator, rest = target.partition(":")
+    if kind.lower() == "mailto" and _has_password(target) and not plain_login:
+        raise SettingsError(
+            "--notify mailto://…: the password would go unencrypted; write mailtos://…, or allow"
+            " it with --smtp-plain-login"
+        )
     if separator and kind == "pv":
         return PvNotifier(rest)
     if separator and kind == "command":
         return CommandNotifier(rest)
     return AppriseNotifier(target)
+
+
+def _has_password(url: str) -> bool:
+    parts = urlsplit(url)
+    return bool(parts.password) or "pass" in parse_qs(parts.query)
 
 
 def _password(settings: NotifySettings) -> str:

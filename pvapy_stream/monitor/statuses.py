@@ -40,7 +40,10 @@ def read_counts(status: Mapping[str, Any]) -> dict[str, float]:
     return {
         "received": of_receivers("nReceived"),
         "processed": processor.get("nProcessed", 0),
+        "filtered": processor.get("nFiltered", 0),
         "published": publisher.get("nPublished", 0),
+        "duplicates": processor.get("nDuplicates", 0),
+        "unknown": processor.get("nUnknown", 0),
         "missed": max(processor.get("nMissed", 0), collector.get("nMissed", 0)),
         # The same objects are counted where they are rejected and where that is told.
         "rejected": max(

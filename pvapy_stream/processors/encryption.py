@@ -18,11 +18,14 @@ Arguments of the decryptors:
 - maxAge: s since encryption beyond which an object is refused (default 300; 0 for no limit).
 - reorderWindow: how many objects one may come late (default 0: in order; each comes once anyway).
 
+A `configure` command can make maxAge and reorderWindow smaller, not larger.
+
 Every refused object counts as failed in the stage, and here by the check that it did not pass.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,7 +85,8 @@ class _Configured(UserDataProcessor):
         merged = {**self._given, **{name: given[name] for name in names if name in given}}
         for name in self._NUMBERS:
             value = merged.get(name, 0)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+            number = not isinstance(value, bool) and isinstance(value, (int, float))
+            if not number or not math.isfinite(value) or value < 0:
                 raise SettingsError(f"{name} is {value!r}; it must be a number, 0 or more")
         self._apply(merged)
         self._given = merged
@@ -187,7 +191,7 @@ class DataDecryptor(_Configured):
     _NUMBERS = ("maxAge", "reorderWindow")
 
     _guard: ReplayGuard | None = None
-    _window = 0
+    _max_age: float = 0
 
     def _apply(self, given: dict[str, Any]) -> None:
         stream = self._text(given, "stream")
@@ -195,18 +199,23 @@ class DataDecryptor(_Configured):
             self._text(given, "decryptionPrivateKey"), "encryption", self._passphrase(given)
         )
         senders = [load_public(path, "signing") for path in self._sender_files(given)]
-        window = int(given.get("reorderWindow", 0))
+        window, max_age = int(given.get("reorderWindow", 0)), given.get("maxAge", MAX_AGE)
         guard = self._guard
-        if guard is None or window != self._window:
+        if guard is None:
             guard = ReplayGuard(window)
+        else:
+            # Who may put commands must not be able to play old objects again.
+            _only_smaller("reorderWindow", window, guard.window)
+            _only_smaller("maxAge", max_age or math.inf, self._max_age or math.inf)
+            guard.tighten(window)
         self._opener = Opener(
             private,
             {key_id(key): key for key in senders},
             stream,
             guard=guard,
-            max_age=given.get("maxAge", MAX_AGE),
+            max_age=max_age,
         )
-        self._guard, self._window = guard, window
+        self._guard, self._max_age = guard, max_age
 
     def _sender_files(self, given: dict[str, Any]) -> list[str]:
         value = given.get("senderPublicKeys", given.get("senderPublicKey"))
@@ -290,6 +299,14 @@ class AdImageDecryptor(DataDecryptor):
 
     def _accepted(self, obj: Any) -> Any:
         return _require_image(obj)
+
+
+def _only_smaller(name: str, value: float, before: float) -> None:
+    if value > before:
+        raise SettingsError(
+            f"{name} can only be made smaller while the stage runs; it is {before:g}. Start the"
+            " stage again to allow more"
+        )
 
 
 def _require_image(obj: Any) -> Any:

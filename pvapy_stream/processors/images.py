@@ -142,6 +142,7 @@ class _Stack(OptionProcessor[StackOptions]):
     options_type = StackOptions
     COUNTERS = ("nFrames", "nPublished", "nLeft")
     keeps_frames = True
+    gathers = True
 
     def __init__(self, configDict: dict[str, Any] | None = None) -> None:
         super().__init__(configDict)

@@ -82,6 +82,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
     """
 
     options_type = MetadataAssociatorOptions
+    publishes_later = True
     COUNTERS = ("nAssociated", "nIncomplete", "nWithoutTime", "nTypeChanges", "nUnusable")
 
     def __init__(self, configDict: dict[str, Any] | None = None) -> None:

@@ -226,6 +226,7 @@ class TileStitcher(OptionProcessor[TileStitcherOptions]):
     options_type = TileStitcherOptions
     COUNTERS = ("nTiles", "nStitched", "nIncomplete", "nRefused")
     keeps_frames = True
+    gathers = True
 
     def __init__(self, configDict: dict[str, Any] | None = None) -> None:
         super().__init__(configDict)

@@ -12,6 +12,10 @@ from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 
 Build = Callable[[Frame], Any]
 
+# What the object that a channel is opened with has in this field: it is no frame.
+TAG = "timeStamp.userTag"
+MARK = 0x7673
+
 
 class LazyObject:
     """A frame on its way through a stage that can do without a PvObject.
@@ -20,16 +24,17 @@ class LazyObject:
     own functions take none of these: give them `pv_object(obj)`.
 
     Attributes:
-        id: its id; None when only the PvObject tells.
+        id: its id; None when only the PvObject has it.
     """
 
-    __slots__ = ("_build", "_frame", "_object", "id")
+    __slots__ = ("_build", "_frame", "_marked", "_object", "id")
 
     def __init__(self, frame: Frame | None, build: Build | None = None) -> None:
         self.id = frame.id if frame is not None else None
         self._frame = frame
         self._build = build
         self._object: Any = None
+        self._marked = False
 
     @property
     def frame(self) -> Frame:
@@ -53,6 +58,8 @@ class LazyObject:
         """
         if self._object is None:
             self._object = self._make_object()
+            if self.marked and self._object.hasField(TAG):
+                self._object.setInt(TAG, MARK)
         return self._object
 
     def _make_object(self) -> Any:
@@ -61,6 +68,15 @@ class LazyObject:
     def id_of(self, field: str) -> int | None:
         """The id, if it is known without a PvObject."""
         return self.id if field == "uniqueId" else None
+
+    @property
+    def marked(self) -> bool:
+        """Whether it only opens its channel, and is no frame."""
+        return self._marked
+
+    def mark(self) -> None:
+        """Say that it only opens its channel."""
+        self._marked = True
 
     @property
     def time_ns(self) -> int:

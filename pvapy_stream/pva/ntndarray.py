@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -86,6 +87,22 @@ def to_frame(obj: Any) -> Frame:
         attributes=lambda: read_attributes(obj),
         origin=obj,
     )
+
+
+def blank_image(obj: Any, frame: Frame) -> None:
+    """Set all pixels of an NTNDArray object to 0, uncompressed.
+
+    Args:
+        obj: the object.
+        frame: the frame it holds.
+    """
+    pixels = np.zeros(math.prod(frame.stored_shape) if frame.stored_shape else 0, frame.dtype)
+    obj["value"] = {_FIELD_OF_DTYPE[pixels.dtype]: pixels}
+    if obj.hasField("codec"):
+        obj["codec.name"] = ""
+    for name in ("compressedSize", "uncompressedSize"):
+        if obj.hasField(name):
+            obj[name] = pixels.nbytes
 
 
 def read_attributes(obj: Any) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
-from pvapy_stream.pva.lazy import LazyObject, pv_object
+from pvapy_stream.pva.lazy import MARK, TAG, LazyObject, pv_object
+from pvapy_stream.pva.ntndarray import blank_image, to_frame
+from pvapy_stream.pva.serial import blank
 
 IdReader = Callable[[Any], int]
 
@@ -92,3 +95,49 @@ def structure_at(obj: Any, field: str) -> Any:
     for part in field.split("."):
         kind = kind[part]
     return kind
+
+
+def is_marked(obj: Any) -> bool:
+    """Whether an object only opens its channel, and is no frame."""
+    if isinstance(obj, LazyObject):
+        return obj.marked
+    try:
+        return obj.hasField(TAG) and obj.getInt(TAG) == MARK
+    except pva.PvaException:
+        return False
+
+
+def mark(obj: Any) -> Any:
+    """Mark an object as one that only opens its channel; it is given back.
+
+    An object without timeStamp cannot be marked: clients then know it by being the first alone.
+    """
+    if isinstance(obj, LazyObject):
+        obj.mark()
+    elif obj.hasField(TAG):
+        obj.setInt(TAG, MARK)
+    return obj
+
+
+def opening_object(prototype: Any, first: Any, id_field: str) -> Any:
+    """A marked object of a prototype's structure, to open a channel with; it shows no result.
+
+    An image keeps its shape and type, has no pixel but 0, and the id 0. What a processor made
+    itself of another structure stays as it is: the next stage may have to learn from it.
+
+    Args:
+        prototype: what the processor gave as the structure of its output.
+        first: the object it was given.
+        id_field: field with the object id.
+    """
+    opening = pv_object(prototype).copy()
+    try:
+        blank_image(opening, to_frame(opening))
+    except (ObjectError, ValueError):
+        if prototype is not first:
+            return mark(opening)
+        opening = blank(opening)
+    if opening.hasField(id_field):
+        with contextlib.suppress(pva.PvaException, ValueError, TypeError):
+            opening[id_field] = 0
+    return mark(opening)

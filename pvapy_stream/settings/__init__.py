@@ -9,7 +9,12 @@ from pvapy_stream.settings.base import Opt, Settings, option_of
 from pvapy_stream.settings.bsread_sim import BsreadSimSettings, SimChannel
 from pvapy_stream.settings.buffer import BufferSettings
 from pvapy_stream.settings.collector import CollectorSettings
-from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
+from pvapy_stream.settings.common import (
+    HostSettings,
+    LedgerSettings,
+    LoggingSettings,
+    MetricsSettings,
+)
 from pvapy_stream.settings.consumer import ConsumerSettings
 from pvapy_stream.settings.mirror import MirrorSettings
 from pvapy_stream.settings.monitor import (
@@ -42,6 +47,7 @@ __all__ = [
     "DashboardSettings",
     "DiskSettings",
     "FileSettings",
+    "HostSettings",
     "ImageSettings",
     "LedgerSettings",
     "LoggingSettings",

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field
 
 from pvapy_stream.settings.base import Settings, opt
-from pvapy_stream.settings.values import LogLevel
+from pvapy_stream.settings.values import LogLevel, Names
 
 Self = TypeVar("Self", bound="LedgerSettings")
 
@@ -49,7 +49,19 @@ class LedgerSettings(Settings):
         return self.replace(incarnation=incarnation)
 
 
-class MetricsSettings(Settings):
+class HostSettings(Settings):
+    """By which names the HTTP servers of a program may be called."""
+
+    allow_host: Annotated[Names, opt("--allow-host", "HTTP", metavar="NAME", many=True)] = Field(
+        (),
+        description=(
+            "further names by which HTTP clients may call this program, such as that of a proxy;"
+            " addresses, localhost and the name of this machine always work"
+        ),
+    )
+
+
+class MetricsSettings(HostSettings):
     """Where Prometheus finds the metrics of a program."""
 
     metrics_port: Annotated[int | None, opt("--metrics-port", "Metrics", metavar="PORT")] = Field(
@@ -59,7 +71,7 @@ class MetricsSettings(Settings):
         description="serve /metrics for Prometheus at this port (extra web); 0: any that is free",
     )
     metrics_address: Annotated[str, opt("--metrics-address", "Metrics", metavar="HOST")] = Field(
-        "0.0.0.0",  # noqa: S104 - scraped from another machine, as every exporter is
+        "127.0.0.1",
         min_length=1,
-        description="address to serve them at",
+        description="address to serve them at; 0.0.0.0 lets other machines ask",
     )

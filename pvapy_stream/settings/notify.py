@@ -59,10 +59,19 @@ class NotifySettings(LoggingSettings):
         description="file with the password; when not given, the variable"
         " PVAPY_STREAM_SMTP_PASSWORD",
     )
+    smtp_plain_login: Annotated[bool, opt("--smtp-plain-login", "Notifications")] = Field(
+        False,
+        description="log in without TLS, too: everybody on the way can then read the password",
+    )
 
     @model_validator(mode="after")
     def _mail_is_complete(self) -> NotifySettings:
         for name in ("email_from", "smtp_user"):
             if name in self.model_fields_set and getattr(self, name) and not self.email_to:
                 raise ValueError(f"--{name.replace('_', '-')} needs --email-to")
+        if self.smtp_user and self.smtp_tls == "none" and not self.smtp_plain_login:
+            raise ValueError(
+                "--smtp-user: the password would go unencrypted; give --smtp-tls starttls or tls,"
+                " or allow it with --smtp-plain-login"
+            )
         return self

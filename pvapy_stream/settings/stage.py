@@ -6,13 +6,16 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from pvapy_stream.settings.access import AccessSettings
 from pvapy_stream.settings.base import opt
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
 from pvapy_stream.settings.transport import TransportSettings
 from pvapy_stream.settings.values import JsonObject, MetadataChannels, StatsKinds
 
 
-class StageSettings(LoggingSettings, LedgerSettings, MetricsSettings, TransportSettings):
+class StageSettings(
+    LoggingSettings, LedgerSettings, MetricsSettings, AccessSettings, TransportSettings
+):
     """What every stage that runs a processor has: consumers and collectors."""
 
     input_channel: Annotated[str, opt("-ic --input-channel", "Channels", metavar="NAME")] = Field(

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pvapy_stream.settings.base import opt
-from pvapy_stream.settings.common import LoggingSettings
+from pvapy_stream.settings.common import HostSettings, LoggingSettings
 from pvapy_stream.settings.monitor import STREAM_ALARMS, ChannelsSettings
 from pvapy_stream.settings.rules import AlarmRules
 from pvapy_stream.settings.values import Names
@@ -24,7 +24,7 @@ class TopSettings(LoggingSettings, ChannelsSettings):
     )
 
 
-class DashboardSettings(LoggingSettings, ChannelsSettings):
+class DashboardSettings(LoggingSettings, ChannelsSettings, HostSettings):
     """A live page."""
 
     control_channels: Annotated[

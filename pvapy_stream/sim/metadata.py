@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import pvaccess as pva
 
 from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.serving import host_readonly
 from pvapy_stream.settings import MetadataChannel
+from pvapy_stream.sim.ca_records import CaRecords
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +20,7 @@ _random = random.Random()  # noqa: S311 - simulated values, nothing secret
 
 
 class Metadata:
-    """Hosts the metadata channels: PVA ones on the given server, CA ones on an IOC of its own.
-
-    A process can have one IOC, once.
+    """Hosts the metadata channels: PVA ones on the given server, CA ones in an IOC of its own.
 
     Raises:
         TransportError: a channel cannot be hosted.
@@ -40,9 +36,9 @@ class Metadata:
         self._ca = [channel.name for channel in channels if channel.provider == "ca"]
         try:
             for name, obj in self._pva.items():
-                server.addRecord(name, obj.copy(), None)
-            self._ioc: Any = _start_ioc(self._ca) if self._ca else None
-        except (pva.PvaException, ValueError) as error:
+                host_readonly(server, name, obj.copy())
+            self._records = CaRecords(self._ca) if self._ca else None
+        except (pva.PvaException, ValueError, TransportError) as error:
             raise TransportError(
                 f"cannot host the metadata channels: {error}; change --metadata-pv"
             ) from error
@@ -52,8 +48,8 @@ class Metadata:
 
     def publish_ca(self) -> None:
         """New values for CA: before the frame gets its time, as their own times are the IOC's."""
-        for name in self._ca:
-            self._ioc.putField(name, _random.random())
+        if self._records is not None:
+            self._records.put([_random.random() for _ in self._ca])
 
     def publish_pva(self, seconds: int, nanoseconds: int) -> None:
         """New values for PVA, with the time of the frame."""
@@ -64,22 +60,11 @@ class Metadata:
             self._server.update(name, obj)
 
     def stop(self) -> None:
-        """Remove the PVA channels; the IOC lives as long as the process."""
+        """Remove the channels."""
         for name in self._pva:
             self._server.removeRecord(name)
-
-
-def _start_ioc(names: Sequence[str]) -> Any:
-    folder = os.environ.get("EPICS_DB_INCLUDE_PATH") or str(Path(pva.__file__).parent / "dbd")
-    ioc = pva.CaIoc()
-    ioc.loadDatabase("base.dbd", folder, "")
-    ioc.registerRecordDeviceDriver()
-    with tempfile.TemporaryDirectory() as where:
-        file = Path(where) / "metadata.db"
-        file.write_text("".join(f'record(ao, "{name}") {{ field(PREC, "6") }}\n' for name in names))
-        ioc.loadRecords(str(file), "")
-        ioc.start()
-    return ioc
+        if self._records is not None:
+            self._records.close()
 
 
 def notify(channel: str, value: str, timeout: float) -> bool:

@@ -11,9 +11,12 @@ from typing import Any
 
 import pvaccess as pva
 
-from pvapy_stream.accounting.keeper import write_ledgers
+from pvapy_stream.accounting.account import Account
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.objects import mark
 from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.sim.clients import ClientCounter, listening_ports
 from pvapy_stream.sim.feed import ObjectFeed
@@ -29,7 +32,6 @@ from pvapy_stream.transport.ports import Publisher
 
 _NANO = 1_000_000_000
 _MAX_ID = 2**31 - 1  # uniqueId is a 32-bit field
-_LEDGER_PERIOD = 1.0
 _NOTIFY_TIMEOUT = 2.0
 _LAST_TAKEN = 0.5  # s; least time that subscribers in shared memory get for the last frames
 
@@ -57,6 +59,8 @@ class SimServer:
         self._gate = gate
         self.totals = Totals()
         self.ledger = Ledger(stage="sim", output_channel=settings.channel_name)
+        self._account = Account(self.ledger)
+        self._keeper = LedgerKeeper(settings.ledger, lambda: self._account.ledgers)
         self.notify_failures = 0
         self._reporter = Reporter(settings.report_period, not settings.disable_curses)
 
@@ -85,7 +89,7 @@ class SimServer:
         counter = ClientCounter(listening_ports() - before, lambda: publisher.subscribers)
         try:
             metadata = Metadata(server, settings.metadata_pv)
-            publisher.open(way.stamp(feed.prototype, 0, time.time_ns()))
+            publisher.open(mark(way.stamp(feed.prototype, 0, time.time_ns()).copy()))
             self._reporter.start()
             self._wait_for_start(feed, counter, stop)
             try:
@@ -94,7 +98,7 @@ class SimServer:
             finally:
                 self.totals.frame_bytes = feed.nbytes
             if self._gate is not None:
-                self._write_ledger()
+                self._keeper.write(final=True)
                 publisher.finish(_LAST_TAKEN)
                 self._gate.end(stop)
             else:
@@ -106,8 +110,8 @@ class SimServer:
             # take the last frame for a new one.
             server.stop()
             publisher.stop()
-            self._write_ledger()
-        return 1 if self.ledger.failed else 0
+            self._keeper.close()
+        return 1 if self.ledger.failed or self._keeper.problem else 0
 
     def _let_clients_finish(self, publisher: Publisher, stop: threading.Event) -> None:
         settings = self.settings
@@ -178,12 +182,15 @@ class SimServer:
         )
         pacer = Pacer(settings.frame_rate, stop, settings.runtime)
         last = settings.n_publish or math.inf
-        ledger_due = time.monotonic() + _LEDGER_PERIOD if settings.ledger else math.inf
+        keeper = self._keeper
+        keeps = bool(settings.ledger)
         has_metadata, stamp = bool(metadata), way.stamp
         for n, obj in enumerate(feed):
             if n >= last or not pacer.wait(n):
                 break
             frame_id = n % _MAX_ID + 1
+            if frame_id == 1 and n:
+                published = self._begin_epoch()
             if has_metadata:
                 metadata.publish_ca()
             now_ns = time.time_ns()
@@ -203,17 +210,18 @@ class SimServer:
             if totals.frames >= reporter.next_frame:
                 totals.late = pacer.late
                 reporter.progress(totals)
-            if now >= ledger_due:
-                ledger_due = now + _LEDGER_PERIOD
-                self._write_ledger()
+            if keeps and keeper.due(now):
+                keeper.keep()
         totals.late = pacer.late
         logger.info("published %d frames, %d of them late", totals.frames, totals.late)
+
+    def _begin_epoch(self) -> IdSet:
+        """Ids start again; where those that are published go now."""
+        self._account.begin_epoch()
+        self.ledger = self._account.ledger
+        return self.ledger.published
 
     def _note_failure(self, error: TransportError, frame_id: int) -> None:
         if not self.ledger.failed:
             logger.error("frame %d: %s; further failures are counted only", frame_id, error)
         self.ledger.fail("publish", frame_id)
-
-    def _write_ledger(self) -> None:
-        if self.settings.ledger:
-            write_ledgers(self.settings.ledger, [self.ledger])

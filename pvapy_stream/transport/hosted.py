@@ -8,6 +8,7 @@ import pvaccess as pva
 
 from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.pva.serving import host_readonly
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
 
@@ -32,7 +33,7 @@ class HostedPublisher(Publisher):
         """
         try:
             # The server shares what it is given: a copy keeps the caller's object his own.
-            self._server.addRecord(self.channel, pv_object(prototype).copy(), None)
+            host_readonly(self._server, self.channel, pv_object(prototype).copy())
         except (pva.PvaException, ValueError) as error:
             raise TransportError(f"cannot host channel {self.channel}: {error}") from error
         self._open = True

@@ -7,7 +7,6 @@ import logging
 import queue
 import threading
 import time
-from functools import partial
 from typing import Any
 
 import pvaccess as pva
@@ -31,10 +30,51 @@ _RETIREMENT = 0.5
 # to do, but the machine may be busy.
 _LEAVING = 0.2
 
+# How often one looks whether channels are there: a source that comes back so soon is not noticed.
+_WATCH_PERIOD = 0.02  # s
+
 # Receivers whose callback never returned, and with them their channels.
 _stuck: list[Any] = []
 
 _log = logging.getLogger(__name__)
+
+
+class _Watch:
+    """One thread that sees whether channels are there, as long as any are followed."""
+
+    def __init__(self) -> None:
+        self._followed: set[MonitorReceiver] = set()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, receiver: MonitorReceiver) -> None:
+        with self._lock:
+            self._followed.add(receiver)
+            if self._thread is None:
+                self._wake = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._wake,), name="pva-watch", daemon=True
+                )
+                self._thread.start()
+
+    def remove(self, receiver: MonitorReceiver) -> None:
+        with self._lock:
+            self._followed.discard(receiver)
+            thread = self._thread
+            if self._followed or thread is None:
+                return
+            self._thread = None
+            self._wake.set()
+        if thread is not threading.current_thread():
+            thread.join(5)
+
+    def _run(self, wake: threading.Event) -> None:
+        while not wake.wait(_WATCH_PERIOD):
+            with self._lock:
+                followed = list(self._followed)
+            for receiver in followed:
+                receiver.look()
 
 
 class MonitorReceiver:
@@ -45,15 +85,22 @@ class MonitorReceiver:
         request: PV request, see `pva.request.monitor_request`.
         provider: ``pva`` or ``ca``.
         probe: request with which `newest` asks; the fewer fields, the cheaper.
+        retry: whether to search anew, at short intervals, for a channel that does not come.
     """
 
     def __init__(
-        self, channel: str, request: str = "field()", provider: str = "pva", probe: str = "field()"
+        self,
+        channel: str,
+        request: str = "field()",
+        provider: str = "pva",
+        probe: str = "field()",
+        retry: bool = True,
     ) -> None:
         self.channel = channel
         self._request = request
         self._probe = probe
         self._provider = _PROVIDERS[provider]
+        self._retry = retry
         self._deliver: Deliver | None = None
         self._deliver_again: Deliver | None = None
         self._came_back = False
@@ -61,12 +108,13 @@ class MonitorReceiver:
         self._pv: pva.Channel | None = None
         self._connected = False
         self._silent = True
-        self._search_count = 0
         self._absent_since = 0.0
         self._errors = 0
         # Counters of monitors that were replaced by a new search.
         self._past_overruns = 0
         self._received = 0
+        # How many objects had come when the channel was last found absent; -1: it was there.
+        self._absent_at = -1
         self._busy = threading.Lock()
         self._retired: list[tuple[float, pva.Channel]] = []
         self._pinned = 0
@@ -75,21 +123,15 @@ class MonitorReceiver:
         self._deliver = deliver
         self._deliver_again = deliver_again
         self._search()
+        _watch.add(self)
 
     def _search(self) -> None:
         self._absent_since = time.monotonic()
-        self._search_count += 1
         pv = self._pv = pva.Channel(self.channel, self._provider)
-        # Not the other way round: a channel that connects between the two calls our callback from
-        # within `monitor`, in a thread that holds the GIL, and the binding keeps what it must give
-        # back in one variable for all threads: a callback elsewhere meanwhile ends the process.
+        # No connection callback: the binding calls it without a lock against the thread that sets
+        # it or gives the channel up, which ended the process at start now and then. An update says
+        # that the channel is there, and a watch asks whether it still is.
         pv.monitor(self._on_update, self._request)
-        pv.setConnectionCallback(partial(self._tell_connection, self._search_count))
-
-    def _tell_connection(self, search: int, connected: bool) -> None:
-        # A channel that was given up may still come and go.
-        if search == self._search_count:
-            self._on_connection(connected)
 
     def _on_connection(self, connected: bool) -> None:
         if connected != self._connected:
@@ -107,8 +149,9 @@ class MonitorReceiver:
             deliver = self._deliver
             if deliver is None:
                 return
-            # A disconnection may be noticed late, or a connection not told; an object is proof.
-            self._on_connection(True)
+            if not self._connected:
+                # An object is proof.
+                self._on_connection(True)
             self._silent = False
             self._received += 1
             try:
@@ -137,13 +180,29 @@ class MonitorReceiver:
             # A server still counts them among those that share a stream: not longer than need be.
             now = time.monotonic()
             self._retired = [one for one in self._retired if now - one[0] < _RETIREMENT]
-        if self._deliver is None or (self._connected and not self._silent):
+        pv = self._pv
+        if self._deliver is None or pv is None:
+            return
+        if not self._retry or (self._connected and not self._silent):
             return
         patience = _SILENT_AFTER if self._connected else _SEARCH_AGAIN_AFTER
         if time.monotonic() - self._absent_since < patience:
             return
         self._close()
         self._search()
+
+    def look(self) -> None:
+        """See whether the channel is there. One that is there may not yet say so."""
+        pv = self._pv
+        if pv is None or self._deliver is None:
+            return
+        if pv.isConnected():
+            self._absent_at = -1
+            self._on_connection(True)
+        elif self._absent_at == self._received:
+            self._on_connection(False)
+        else:
+            self._absent_at = self._received
 
     def _close(self) -> None:
         pv, self._pv = self._pv, None
@@ -154,6 +213,7 @@ class MonitorReceiver:
         self._retired.append((time.monotonic(), pv))
 
     def stop(self, patience: float = 0.0) -> list[Any]:
+        _watch.remove(self)
         self._close()
         self._deliver = None
         self._connected = False
@@ -205,3 +265,6 @@ class MonitorReceiver:
             answer.put(probe.get(self._probe))
         except pva.PvaException:
             answer.put(None)
+
+
+_watch = _Watch()

@@ -7,6 +7,7 @@ from typing import Any
 import pvaccess as pva
 
 from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.serving import host_writable
 from pvapy_stream.transport.serving import ServingReceiver
 
 
@@ -26,7 +27,7 @@ class PutReceiver(ServingReceiver):
         super().__init__(channel)
         self._server = server
         try:
-            server.addRecord(channel, prototype.copy(), self._on_put)
+            host_writable(server, channel, prototype.copy(), self._on_put)
         except (pva.PvaException, ValueError) as error:
             raise TransportError(f"cannot host input channel {channel}: {error}") from error
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import html
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
-from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
@@ -16,8 +14,6 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pvapy_stream import __version__
 from pvapy_stream.errors import MonitorError, PvapyStreamError, SettingsError
@@ -25,6 +21,7 @@ from pvapy_stream.monitor.control import send_command
 from pvapy_stream.settings import DashboardSettings
 from pvapy_stream.web.assets import STATIC, TEMPLATES
 from pvapy_stream.web.live import LiveBoard
+from pvapy_stream.web_security import Guard, bearer_is_right, host_names
 
 _NEWS_POLL = 0.1  # s
 _HEARTBEAT = 15.0  # s; a line of its own, so that a dead connection is noticed
@@ -63,7 +60,8 @@ def make_app(settings: DashboardSettings, board: LiveBoard, token: str) -> FastA
     page = (TEMPLATES / "dashboard.html").read_text(encoding="utf-8")
     page = page.replace("TITLE", html.escape(settings.title)).replace("VERSION", __version__)
 
-    app.add_middleware(_Guard)
+    names = host_names(settings.address, settings.allow_host)
+    app.add_middleware(Guard, names=names, headers=_HEADERS)
 
     @app.get("/", response_class=HTMLResponse)
     async def index() -> str:
@@ -101,9 +99,9 @@ def make_app(settings: DashboardSettings, board: LiveBoard, token: str) -> FastA
     async def command(asked: Command, request: Request) -> dict[str, object]:
         if settings.read_only:
             raise HTTPException(403, "this page takes no commands (--read-only)")
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if not hmac.compare_digest(given.encode(), token.encode()):
+        if not bearer_is_right(request.headers, token):
             await asyncio.sleep(_WRONG_TOKEN_DELAY)
+            given = request.headers.get("authorization", "").removeprefix("Bearer").strip()
             what = "wrong token" if given else "a token is needed"
             raise HTTPException(401, f"{what}; it was shown where the dashboard was started")
         view = board.views.get(asked.channel)
@@ -120,38 +118,6 @@ def make_app(settings: DashboardSettings, board: LiveBoard, token: str) -> FastA
 
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
-
-
-class _Guard:
-    """Refuses what comes from pages of other origins, and tells browsers what ours may do."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request = Request(scope)
-        if request.method not in ("GET", "HEAD") and _is_foreign(request):
-            refusal = Response("a page of another origin may not do this\n", 403)
-            await refusal(scope, receive, send)
-            return
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
-
-
-def _is_foreign(request: Request) -> bool:
-    """Whether a request comes from a page of another origin."""
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        return True
-    origin = request.headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != request.headers.get("host", "")
 
 
 async def _news(board: LiveBoard, request: Request) -> AsyncIterator[bytes]:

@@ -7,16 +7,28 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.plugins import require
+from pvapy_stream.web_security import Guard, bearer_is_right
 from pvapy_stream.workflow.params import Enum
 from pvapy_stream.workflow.project import Project
 from pvapy_stream.workflow.template import Template
+
+_UNKNOWN = "the token is missing or wrong; open the address that was printed at the start"
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline';"
+        " img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 class FormApp:
@@ -43,7 +55,6 @@ class FormApp:
         self._lock = threading.Lock()
         self.project: Project | None = None
         self.scheduler: subprocess.Popen[bytes] | None = None
-        self.ended = threading.Event()
 
     def page(self) -> str:
         """The form."""
@@ -122,21 +133,32 @@ class FormApp:
         else:
             how = "has finished" if code == 0 else "has ended, and not all went well"
             state = f"Project {self.project.name} {how}; see {self.project.folder}"
-            self.ended.set()
         return {"state": state, "protocols": rows, "ended": code is not None}
 
 
-def make_app(form: FormApp) -> Any:
+def make_app(form: FormApp, token: str, names: Collection[str]) -> Any:
     """The web application.
+
+    Args:
+        form: what it shows.
+        token: what checks and starts need.
+        names: by which it may be called, see `web_security.host_names`.
 
     Raises:
         MissingExtraError: FastAPI is not installed.
     """
     fastapi = require("fastapi", "web")
     responses = require("fastapi.responses", "web")
-    app = fastapi.FastAPI(title=form.template.name, docs_url=None, redoc_url=None)
+    app = fastapi.FastAPI(title=form.template.name, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Guard, names=names, headers=_HEADERS)
     body = fastapi.Body()
     page = responses.HTMLResponse
+
+    def with_token(authorization: str = fastapi.Header("")) -> None:
+        if not bearer_is_right({"authorization": authorization}, token):
+            raise fastapi.HTTPException(401, _UNKNOWN)
+
+    needs_token = [fastapi.Depends(with_token)]
 
     def index() -> str:
         return form.page()
@@ -148,20 +170,20 @@ def make_app(form: FormApp) -> Any:
         return form.start(given)
 
     app.get("/", response_class=page)(index)
-    app.post("/check")(check)
-    app.post("/start")(start)
+    app.post("/check", dependencies=needs_token)(check)
+    app.post("/start", dependencies=needs_token)(start)
     app.get("/status")(form.status)
     return app
 
 
-def serve(form: FormApp, host: str, port: int, stop: threading.Event) -> None:
-    """Serve the form until `stop` is set.
+def serve(app: Any, host: str, port: int, stop: threading.Event) -> None:
+    """Serve an application of `make_app` until `stop` is set.
 
     Raises:
         MissingExtraError: uvicorn is not installed.
     """
     uvicorn = require("uvicorn", "web")
-    config = uvicorn.Config(make_app(form), host=host, port=port, log_level="warning")
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning")
     server = uvicorn.Server(config)
     # Signals are ours: the command's.
     thread = threading.Thread(target=server.run, name="form", daemon=True)

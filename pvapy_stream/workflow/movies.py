@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 
 from pvapy_stream.errors import WorkflowError
 from pvapy_stream.plugins import require
+from pvapy_stream.workflow.downloads import download
 from pvapy_stream.workflow.params import ADVANCED, Float, Form, Int, String
 from pvapy_stream.workflow.protocol import Protocol
 from pvapy_stream.workflow.registry import register
-from pvapy_stream.workflow.remote import download, list_folder, read, with_retries
+from pvapy_stream.workflow.remote import list_folder, read, with_retries
 from pvapy_stream.workflow.steps import Step
 from pvapy_stream.workflow.validators import GE, Format
 
@@ -61,6 +62,16 @@ class EmpiarImport(Protocol):
             ),
         )
         form.add("retries", Int(5, validators=(GE(0),), help="of each request"))
+        form.add(
+            "max_size",
+            Float(
+                100.0,
+                label="Largest movie",
+                expert_level=ADVANCED,
+                validators=(GE(0),),
+                help="GB; a larger file is not fetched; 0 for no limit",
+            ),
+        )
         form.add("pause", Float(1.0, validators=(GE(0),), help="s before the first retry"))
 
     def insert_all_steps(self) -> None:
@@ -116,7 +127,8 @@ class EmpiarImport(Protocol):
         """Download one movie, going on where an earlier try ended."""
         target = self._movie(url)
         if not target.exists():
-            self._ask(target.name, lambda: download(url, target))
+            limit = round(self.max_size * 1e9)
+            self._ask(target.name, lambda: download(url, target, limit))
         return str(target)
 
     def register(self, url: str) -> None:

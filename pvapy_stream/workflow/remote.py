@@ -1,4 +1,4 @@
-"""Files of servers, by HTTP(S) or FTP: lists, and downloads that go on where they were broken."""
+"""What servers hold, by HTTP(S) or FTP: lists of files, small answers, and repeated tries."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from pvapy_stream.errors import WorkflowError
 
 _TIMEOUT = 30.0  # s; for each answer of a server
-_BLOCK = 1 << 18
+_LARGEST_ANSWER = 64 * 10**6  # bytes
 _AGENT = {"User-Agent": "pvapy_stream"}
 _NOT_THERE = (401, 403, 404, 410)
 # Whatever a network does is one of these.
@@ -26,6 +25,20 @@ _TROUBLE = (OSError, http.client.HTTPException, ftplib.Error, EOFError)
 
 class _GoneError(Exception):
     """The server says that there is no such file; asking again is of no use."""
+
+
+class HttpError(OSError):
+    """An HTTP server answered with an error.
+
+    Attributes:
+        code: its number.
+        headers: of the answer.
+    """
+
+    def __init__(self, message: str, code: int, headers: Any) -> None:
+        super().__init__(message)
+        self.code = code
+        self.headers = headers
 
 
 def with_retries(what: str, attempt: Callable[[], Any], retries: int, pause: float) -> Any:
@@ -56,39 +69,29 @@ def with_retries(what: str, attempt: Callable[[], Any], retries: int, pause: flo
 
 
 def read(url: str) -> bytes:
-    """What an HTTP address gives."""
-    with _opened(url) as answer:
-        return answer.read()
+    """What an HTTP address gives, such as a list or metadata.
+
+    Raises:
+        WorkflowError: it is too long for that.
+    """
+    with opened(url) as answer:
+        content = answer.read(_LARGEST_ANSWER + 1)
+    if len(content) > _LARGEST_ANSWER:
+        raise WorkflowError(
+            f"{url} gives more than {_LARGEST_ANSWER // 10**6} MB; is it the address of a list?"
+        )
+    return content
 
 
 def list_folder(url: str) -> list[str]:
     """Names of the files in a folder of a server, in order."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme == "ftp":
-        with _ftp(parts) as server:
-            return sorted(name.rpartition("/")[2] for name in server.nlst(_path(parts)))
+        with ftp_session(parts) as server:
+            return sorted(name.rpartition("/")[2] for name in server.nlst(ftp_path(parts)))
     links = _Links()
     links.feed(read(url.rstrip("/") + "/").decode(errors="replace"))
     return sorted(set(links.names))
-
-
-def download(url: str, target: Path) -> Path:
-    """Download a file; what an earlier try left as ``.part`` is continued.
-
-    Raises:
-        OSError: it broke off; try again.
-    """
-    part = target.with_name(f"{target.name}.part")
-    have = part.stat().st_size if part.exists() else 0
-    parts = urllib.parse.urlsplit(url)
-    size = _by_ftp(parts, part, have) if parts.scheme == "ftp" else _by_http(url, part, have)
-    got = part.stat().st_size
-    if size is not None and got != size:
-        if got > size:
-            part.unlink()
-        raise OSError(f"{got} of {size} bytes came")
-    part.replace(target)
-    return target
 
 
 # -- HTTP ----------------------------------------------------------------------------------------
@@ -108,7 +111,13 @@ class _Links(html.parser.HTMLParser):
 
 
 @contextmanager
-def _opened(url: str, headers: dict[str, str] | None = None) -> Iterator[Any]:
+def opened(url: str, headers: dict[str, str] | None = None) -> Iterator[Any]:
+    """The answer to an HTTP request.
+
+    Raises:
+        WorkflowError: it is no HTTP address.
+        HttpError: the server answers with an error.
+    """
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise WorkflowError(f"{url} is no address of a server; write http://, https:// or ftp://")
     request = urllib.request.Request(url, headers={**_AGENT, **(headers or {})})  # noqa: S310 - checked
@@ -119,26 +128,16 @@ def _opened(url: str, headers: dict[str, str] | None = None) -> Iterator[Any]:
         error.close()
         if error.code in _NOT_THERE:
             raise _GoneError(f"{url} gives {error.code} {error.reason}") from error
-        raise OSError(f"{url} gives {error.code} {error.reason}") from error
-
-
-def _by_http(url: str, part: Path, have: int) -> int | None:
-    """Fetch the rest; the size of the whole file, where the server tells it."""
-    with _opened(url, {"Range": f"bytes={have}-"} if have else None) as answer:
-        # A server that knows no ranges sends all of it.
-        goes_on = answer.status == http.HTTPStatus.PARTIAL_CONTENT
-        length = answer.headers.get("Content-Length")
-        with part.open("ab" if goes_on else "wb") as file:
-            while block := answer.read(_BLOCK):
-                file.write(block)
-    return None if length is None else int(length) + (have if goes_on else 0)
+        message = f"{url} gives {error.code} {error.reason}"
+        raise HttpError(message, error.code, error.headers) from error
 
 
 # -- FTP -----------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _ftp(parts: urllib.parse.SplitResult) -> Iterator[ftplib.FTP]:
+def ftp_session(parts: urllib.parse.SplitResult) -> Iterator[ftplib.FTP]:
+    """A session with the FTP server of an address."""
     server = ftplib.FTP(timeout=_TIMEOUT)  # noqa: S321 - public archives offer no other
     try:
         server.connect(parts.hostname or "", parts.port or ftplib.FTP_PORT)
@@ -153,19 +152,6 @@ def _ftp(parts: urllib.parse.SplitResult) -> Iterator[ftplib.FTP]:
         server.close()
 
 
-def _path(parts: urllib.parse.SplitResult) -> str:
+def ftp_path(parts: urllib.parse.SplitResult) -> str:
+    """Path of a file on its FTP server."""
     return urllib.parse.unquote(parts.path)
-
-
-def _by_ftp(parts: urllib.parse.SplitResult, part: Path, have: int) -> int | None:
-    with _ftp(parts) as server:
-        size = server.size(_path(parts))
-        if size is not None and have > size:
-            part.unlink()
-            have = 0
-        if have != size:
-            with part.open("ab") as file:
-                server.retrbinary(
-                    f"RETR {_path(parts)}", file.write, blocksize=_BLOCK, rest=have or None
-                )
-    return size

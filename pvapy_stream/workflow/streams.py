@@ -338,11 +338,10 @@ class StreamRun:
     def _outcome(self) -> StreamOutcome:
         programs = [one for stage in self.stages.values() for one in stage.programs]
         ledgers = [ledger for one in programs for ledger in one.ledgers()]
-        killed = [ledger for one in programs for ledger in one.killed]
         problems = tuple(one.problem for one in programs if one.problem)
-        whole = tuple(witnessed(ledgers, killed))
+        whole = tuple(witnessed(ledgers))
         deaths = tuple(death for one in programs for death in one.deaths)
-        return StreamOutcome(problems, audit(whole), whole, deaths)
+        return StreamOutcome(problems, audit(ledgers), whole, deaths)
 
     def status(self) -> list[dict[str, Any]]:
         """How the stages do, for people."""

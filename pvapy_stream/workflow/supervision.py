@@ -28,8 +28,7 @@ class SupervisedProgram(Supervised[Program]):
         waits: whether it begins its work with the word ``go``.
 
     Attributes:
-        past: accounts of incarnations that ended.
-        killed: those of them that died, as they last wrote it.
+        past: accounts of incarnations that ended, as they last wrote it.
     """
 
     def __init__(
@@ -55,7 +54,6 @@ class SupervisedProgram(Supervised[Program]):
         self._going = False
         self._forced = False
         self.past: list[Ledger] = []
-        self.killed: list[Ledger] = []
 
     def start(self) -> None:
         """Start it.
@@ -104,10 +102,7 @@ class SupervisedProgram(Supervised[Program]):
         return lines[-1].strip() if lines else ""
 
     def bury(self, process: Program, died: bool) -> None:
-        accounts = process.ledgers() or []
-        self.past += accounts
-        if died:
-            self.killed += accounts
+        self.past += process.ledgers() or []
 
     def ledgers(self) -> list[Ledger]:
         """Accounts of all incarnations, as last written."""

@@ -34,7 +34,8 @@ def test_all_well(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[-1] == "audit: published 10, processed 9, missed 0, without a fate 0: OK"
     assert lines[-2] == "id 10 failed (process: ValueError) by consumer 1"
     row = next(line for line in lines if line.startswith("│ consumer"))
-    counts = "10 9 0 0 0 1 0 0".split()
+    # Received, processed, filtered, skipped, duplicate, missed, unknown, rejected, failed …
+    counts = "10 9 0 0 0 0 0 0 1 0 0".split()
     assert row.replace("│", " ").split() == ["consumer", "1", "a:long:channel:name", *counts]
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,6 +88,50 @@ def test_irregular_ids_are_merged_past_a_limit() -> None:
 def test_a_malformed_record_is_refused(record: list[int]) -> None:
     with pytest.raises((ValueError, TypeError)):
         IdSet.from_list([record])
+
+
+def test_ids_without_any_pattern_cost_few_bytes() -> None:
+    draw = random.Random(7)
+    ids = list(itertools.accumulate(draw.choice((2, 3, 5, 7, 11)) for _ in range(300_000)))
+    tracemalloc.start()
+    try:
+        held = IdSet()
+        for value in ids:
+            held.add(value)
+        used = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(held) == len(ids)
+    assert used < 20 * len(ids)
+    assert IdSet.from_list(held.to_list()) == held
+    assert ids[1234] in held
+    assert ids[1234] + 1 not in held
+
+
+def test_a_far_id_costs_one_interval() -> None:
+    held = IdSet(range(41))
+    held.add(1_500_000_000)
+    assert len(held) == 42
+    assert held.to_list() == [[0, 41, 41, 1], [1_500_000_000, 1, 1, 1]]
+    held.add_comb(Comb(2_000_000_000, 1, 1, 1_000_000_000))
+    assert len(held) == 42 + 1_000_000_000
+    assert held.last == 2_999_999_999
+
+
+@given(st.one_of(ids, streams), one, one)
+def test_between_and_remove(values: list[int], first: int, last: int) -> None:
+    held = IdSet(values)
+    part = {value for value in values if first <= value <= last}
+    assert set(held.between(first, last)) == part
+    held.remove(IdSet.of_range(first, last))
+    assert set(held) == set(values) - part
+    assert len(held) == len(set(values) - part)
+
+
+@pytest.mark.parametrize("text", ["", "1:2", "x:1:abc", "1:1:!", "1:3:abc"])
+def test_damaged_packed_ids_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="packed ids"):
+        IdSet.from_list([text])
 
 
 def test_text() -> None:

@@ -17,7 +17,7 @@ FRAMES = Path("pvapy_stream/data/nickel_ebsd_small.h5")
 
 def test_the_demonstration_ends_by_itself_with_a_verified_file(commands: Commands) -> None:
     program = commands("demo", "--seconds", "1", "--rate", "200")
-    assert program.wait(80) == 0, program.text
+    assert program.wait() == 0, program.text
     assert "audit: published 200, processed 200, missed 0, without a fate 0: OK" in program.text
     assert "All is there." in program.text
     found = re.search(r"ledgers and logs are in (\S+)", program.text)

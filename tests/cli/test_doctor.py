@@ -139,6 +139,13 @@ def test_settings_with_which_nothing_is_found(
     assert {f.name for f in findings if f.state == "ok"} == (set(variables) or {"EPICS_*"})
 
 
+def test_access_rights_are_noted() -> None:
+    found = {finding.name: finding for finding in doctor.access_rights()}
+    assert found["outputs and status channels"].detail == "read-only for clients"
+    assert found["control channels"].state == "note"
+    assert "--control-from" in found["control channels"].advice
+
+
 def test_an_image_channel(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
     source.publish([12])
     findings = {f.name: f for f in doctor.channel(source.channel, "pva", 5.0, "uniqueId")}

@@ -33,6 +33,16 @@ def test_each_number_passes_once_and_not_later_than_the_window(
             seen.add(number)
 
 
+def test_a_window_can_be_made_smaller_and_forgets_nothing() -> None:
+    guard = ReplayGuard(5)
+    for number in (10, 7):
+        assert passes(guard, number, SESSION)
+    guard.tighten(2)
+    assert [n for n in range(5, 11) if passes(guard, n, SESSION)] == [8, 9]
+    with pytest.raises(ValueError, match="3 is larger than 2"):
+        guard.tighten(3)
+
+
 def test_sessions_do_not_meet() -> None:
     guard = ReplayGuard()
     assert passes(guard, 5, SESSION)

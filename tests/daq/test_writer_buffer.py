@@ -118,7 +118,7 @@ def test_a_buffer_whose_source_is_silent(buffer: RunningBuffer, tmp_path: Path) 
     writer = writer_of(buffer, tmp_path)
     one = writer.start(5, "run.h5", 100)
     wait_until(lambda: one.progress().rows == 6)
-    found = wait_until(lambda: (p := one.progress()).status == "error" and p, 4)
+    found = wait_until(lambda: (p := one.progress()).status == "error" and p)
     assert (found.source, found.phase) == ("silent", "writing")
     writer.end([one])
     assert lost(tmp_path / "run.h5") == [[11, 100]]

@@ -61,7 +61,7 @@ def test_an_acquisition_from_outside(pulses: Pulses, run: Run, tmp_path: Path) -
     wait_until(lambda: rest.get("status")["status"] == "done")
     began = time.monotonic()
     assert program.wait() == 0, program.text
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert rows(tmp_path / "run.h5") == list(range(10, 81))
     assert "acquisition 1 done: 71 rows, last pulse 80" in program.text
 
@@ -265,7 +265,7 @@ def test_twice_the_load_it_can_take_is_all_written_or_told(
         time.sleep(1.0)
         program.signal(signal.SIGCONT)
         at = published.sent[-1]
-        wait_until(lambda: statistics(rest)["last_pulse_id"] > at, 20)
+        wait_until(lambda: statistics(rest)["last_pulse_id"] > at)
         published.stop()
         # Slowly, so that the last ones come through.
         published.period = 0.05

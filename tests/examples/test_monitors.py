@@ -44,7 +44,7 @@ def test_the_space_monitor_as_a_program(tmp_path: Path, mailbox: Mailbox) -> Non
          str(mailbox.port)],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
     header, *lines = (tmp_path / "space.txt").read_text().splitlines()
     assert header == "time\ttotal_gb\tused_gb\tfree_gb"
     assert 3 <= len(lines) <= 5

@@ -381,7 +381,7 @@ def test_what_was_taken_can_be_read_along(path: Path) -> None:
 
         assert seen("A") == "1 [1.0]"
         file.add(stream.message(2, {"A": 2.0, "TEXT": "two"}))
-        wait_until(lambda: file.keep_up() or file.n_written == 2, 2)
+        wait_until(lambda: file.keep_up() or file.n_written == 2)
         assert seen("A") == "2 [1.0, 2.0]"
         assert seen("TEXT") == "2 [b'one', b'two']"
         # Its groups and datasets are made while somebody reads.

@@ -121,7 +121,7 @@ def test_accumulation_waits_for_the_number_or_for_silence() -> None:
     feed(inbox, range(2, 3))
     wait_until(lambda: sink.got == [0, 1, 2])
     feed(inbox, range(3, 4))
-    wait_until(lambda: sink.got == [0, 1, 2, 3], timeout=3)
+    wait_until(lambda: sink.got == [0, 1, 2, 3])
     assert inbox.drain(5) == []
 
 

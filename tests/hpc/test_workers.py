@@ -149,7 +149,7 @@ def test_the_death_of_a_worker_fails_its_object_and_it_is_replaced(how: str) -> 
 def test_workers_killed_from_outside_while_idle_lose_nothing() -> None:
     run = ProcessorRun(UserMpWorkerPool, args={**DOUBLER, "nWorkers": 2})
     run.feed(image_object(None, 1))
-    wait_until(lambda: run.publisher.counts().published == 1, 5)
+    wait_until(lambda: run.publisher.counts().published == 1)
     for child in left_of(set()):
         if "spawn_main" in " ".join(child.cmdline()):
             os.kill(child.pid, signal.SIGKILL)
@@ -189,10 +189,10 @@ def test_stop_is_bounded_and_names_what_is_left() -> None:
         UserMpWorkerPool, args={**DOUBLER, "nWorkers": 2, "queueDepth": 2, "drainTimeout": 0.5}
     )
     for k in (1, 2, 3, 4):
-        run.feed(image_object(None, k, sleep=60.0 * (k == 2)))
+        run.feed(image_object(None, k, sleep=600.0 * (k == 2)))
     start = time.monotonic()
     result = run.finish()
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
     ids = [f.id for f in result.frames]
     (left,) = result.ledger.failed.values()
     # What the other worker finished is published, in order, though an earlier one is left.
@@ -216,7 +216,7 @@ def test_configure_and_reset_reach_the_workers_behind_what_they_have() -> None:
     for k in range(4):
         run.feed(image_object(None, k))
     run.processor.configure({"factor": 5})
-    wait_until(lambda: run.publisher.counts().published == 4, 5)
+    wait_until(lambda: run.publisher.counts().published == 4)
     run.processor.resetStats()
     run.feed(image_object(None, 4))
     with pytest.raises(ProcessorError, match=r"workers refuse.*KeyError"):
@@ -292,9 +292,9 @@ def test_a_consumer_runs_a_pool_from_a_user_s_file(
         "consumer", "-ic", source.channel, "-oc", f"{prefix}out", "-sc", f"{prefix}s",
         "-pf", file, "-pc", "Pool", "-sqs", "500", "-rqs", "500", "--ledger", ledger,
     )  # fmt: skip
-    wait_until(lambda: status(f"{prefix}s").get("receiverStats", {}).get("nReceived", 0) >= 1, 20)
+    wait_until(lambda: status(f"{prefix}s").get("receiverStats", {}).get("nReceived", 0) >= 1)
     source.publish(range(1, 101))
-    wait_until(lambda: status(f"{prefix}s")["userStats"]["nFinished"] == 99, 20)
+    wait_until(lambda: status(f"{prefix}s")["userStats"]["nFinished"] == 99)
     consumer.signal(signal.SIGINT)
     assert consumer.wait() == 1, consumer.text
     assert "thirty" in consumer.text

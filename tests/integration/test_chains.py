@@ -6,8 +6,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,64 +57,36 @@ def _columns(file: h5py.File) -> list[tuple[str, Any]]:
             for name in group]  # fmt: skip
 
 
-class Scripts:
-    """The scripts that the chosen tests want, two at a time: most of a chain's time is waiting."""
-
-    def __init__(self, names: list[str], folder: Path) -> None:
-        self._folder = folder
-        self._images = np.random.default_rng(7).integers(0, 60000, (N, 47, 65)).astype(np.uint16)
-        np.save(folder / "frames.npy", self._images)
-        self._pool = ThreadPoolExecutor(2)
-        self._runs = {name: self._pool.submit(self._run, name) for name in names}
-
-    def _run(self, name: str) -> Chain:
-        work = self._folder / name
-        work.mkdir()
-        done = subprocess.run(
-            ["bash", SCRIPTS / f"{name}.sh"],
-            env={
-                **os.environ,
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-                "N": str(N),
-                "INPUT": str(self._folder / "frames.npy"),
-                "PREFIX": f"t{uuid.uuid4().hex[:8]}:",
-                "WORK": str(work),
-            },
-            capture_output=True,
-            text=True,
-            timeout=80,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return Chain(work, self._images)
-
-    def result(self, name: str) -> Chain:
-        return self._runs[name].result(80)
-
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-
-def script_of(item: pytest.Item) -> str:
-    """The script of a test: what it is named after, or its parameter."""
-    wanted = item.get_closest_marker("parametrize")
-    name = getattr(item, "originalname", item.name)
-    return item.callspec.params["name"] if wanted else name.removeprefix("test_")
-
-
-@pytest.fixture(scope="module")
-def scripts(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Scripts]:
-    names = [script_of(item) for item in request.session.items if item.path == request.path]
-    made = Scripts(names, tmp_path_factory.mktemp("chains"))
-    yield made
-    made.close()
+def run(name: str, folder: Path) -> Chain:
+    """Run a script to its end."""
+    images = np.random.default_rng(7).integers(0, 60000, (N, 47, 65)).astype(np.uint16)
+    np.save(folder / "frames.npy", images)
+    work = folder / name
+    work.mkdir()
+    done = subprocess.run(
+        ["bash", SCRIPTS / f"{name}.sh"],
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "N": str(N),
+            "INPUT": str(folder / "frames.npy"),
+            "PREFIX": f"t{uuid.uuid4().hex[:8]}:",
+            "WORK": str(work),
+        },
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Chain(work, images)
 
 
 @pytest.fixture
-def chain(request: pytest.FixtureRequest, scripts: Scripts) -> Chain:
-    """The chain of the script that the test is named after, when it has ended."""
-    return scripts.result(script_of(request.node))
+def chain(request: pytest.FixtureRequest, tmp_path: Path) -> Chain:
+    """The chain of the script that the test is named after, or its parameter, when it has ended."""
+    test = request.node
+    name = test.callspec.params["name"] if hasattr(test, "callspec") else test.originalname
+    return run(name.removeprefix("test_"), tmp_path)
 
 
 def halves(first: int) -> list[int]:

@@ -6,6 +6,10 @@ import json
 import time
 from pathlib import Path
 
+import pytest
+
+from pvapy_stream.errors import MonitorError
+from pvapy_stream.monitor.control import send_command
 from tests.support import (
     Commands,
     Source,
@@ -184,9 +188,88 @@ def test_what_cannot_be_drained_in_time_is_counted_as_left(
     started = time.monotonic()
     program.signal()
     program.wait()
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 60
     assert "still waiting after 1 s and are left" in program.text
     (account,) = json.loads(ledger.read_text())["stages"]
     fates = sum(comb[1] * comb[3] for name in ("processed", "left") for comb in account[name])
     assert fates >= 20
     assert account["left"]
+
+
+def test_a_foreign_put_reaches_no_stage(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    """All but control channels and inputs refuse puts."""
+    ledger = tmp_path / "ledger.json"
+    sim = commands(
+        "sim", "-cn", f"{prefix}sim", "-nf", "5", "-fps", "5", "-nx", "8", "-ny", "6",
+        "-mpv", f"pva://{prefix}meta", "-dc",
+    )  # fmt: skip
+    mirror = commands(
+        "mirror", "--channel-map", f"({prefix}mirror,{source.channel},pva)", "-rp", "0"
+    )
+    first = commands(
+        "consumer", "-ic", f"{prefix}mirror", "-oc", f"{prefix}out", "-sc", f"{prefix}status:1",
+        "-cc", f"{prefix}control:1", "-sqs", "300",
+    )  # fmt: skip
+    last = commands(
+        "consumer", "-ic", f"{prefix}out", "-oc", f"{prefix}last", "-sc", f"{prefix}status:2",
+        "-cc", f"{prefix}control:2", "-sqs", "300", "--ledger", ledger,
+    )  # fmt: skip
+    taken = commands("consumer", "-im", "pvas", "-ic", f"{prefix}in", "-sc", f"{prefix}status:3")
+    wait_for_monitors([f"{prefix}status:1"])
+    source.publish([1, 2])
+    wait_until(lambda: get(f"{prefix}last", "uniqueId") == 2)
+    wait_until(lambda: get(f"{prefix}meta"))
+    for channel in ("sim", "mirror", "out", "last"):
+        wait_until(lambda channel=channel: get(prefix + channel))
+        assert "is not allowed" in pvput(f"{prefix}{channel}", uniqueId="987654")
+    assert "is not allowed" in pvput(f"{prefix}meta", value="5")
+    for number in (1, 2, 3):
+        wait_until(lambda number=number: get(f"{prefix}status:{number}"))
+        assert "is not allowed" in pvput(f"{prefix}status:{number}", message="hello")
+    assert "is not allowed" not in pvput(f"{prefix}in", uniqueId="7")
+    wait_until(lambda: status(f"{prefix}status:3")["processorStats"]["nProcessed"] == 1)
+    source.publish([3])
+    wait_until(lambda: get(f"{prefix}last", "uniqueId") == 3)
+    for number in (1, 2):
+        assert command(f"{prefix}control:{number}", "stop").startswith("Stop")
+    for program in (first, last):
+        assert program.wait() == 0, program.text
+    assert "987654" not in ledger.read_text()
+    for program in (mirror, taken, sim):
+        program.signal()
+        program.wait()
+
+
+def test_control_channels_can_be_limited(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    rights = tmp_path / "rights.acf"
+    rights.write_text("ASG(DEFAULT) { RULE(1, READ) }")
+    limited = commands(
+        "consumer", "-ic", source.channel, "-sc", f"{prefix}status:1", "-cc", f"{prefix}control:1",
+        "--control-from", "192.0.2.1,nobody-else@*", "-nc", "1",
+    )  # fmt: skip
+    by_file = commands(
+        "consumer", "-ic", source.channel, "-sc", f"{prefix}status:2", "-cc", f"{prefix}control:2",
+        "--access-security", rights,
+    )  # fmt: skip
+    allowed = commands(
+        "consumer", "-ic", source.channel, "-sc", f"{prefix}status:3", "-cc", f"{prefix}control:3",
+        "--control-from", "192.0.2.1,127.0.0.1",
+    )  # fmt: skip
+    wait_for_monitors(f"{prefix}status:{number}" for number in (1, 2, 3))
+    for number in (1, 2):
+        assert "is not allowed" in pvput(f"{prefix}control:{number}", command="stop")
+        assert status(f"{prefix}status:{number}")["state"] == "running"
+        with pytest.raises(MonitorError, match="takes no commands from this user and host"):
+            send_command(f"{prefix}control:{number}", "stop")
+    assert command(f"{prefix}control:3", "stop").startswith("Stop")
+    assert allowed.wait() == 0, allowed.text
+    for program in (limited, by_file):
+        program.signal()
+        assert program.wait() == 0, program.text
+    wrong = commands("consumer", "-ic", source.channel, "--access-security", tmp_path / "none")
+    assert wrong.wait() != 0
+    assert f"--access-security: cannot read {tmp_path / 'none'}" in wrong.text

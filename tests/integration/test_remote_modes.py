@@ -78,8 +78,13 @@ def test_chains_with_the_incumbent(
     incumbent, ours = both(who, [*first, *processor], [*second, *processor], commands)
     try:
         wait_for_monitors([f"{prefix}s1"])
-        if into == "pva":
-            wait_for_monitors([f"{prefix}s2"])
+
+        def arrives() -> bool:
+            # What is put or called before the other side is there is lost.
+            source.publish([0])
+            return status(f"{prefix}s2")["receiverStats"]["nReceived"] > 0
+
+        wait_until(arrives, what="a first object at the second stage")
         source.publish(range(1, N + 1), period=0.01)
         counts = wait_until(
             lambda: (s := status(f"{prefix}s2")["processorStats"])["lastObjectId"] == N and s

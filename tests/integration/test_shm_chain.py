@@ -71,7 +71,7 @@ def test_a_chain_accounts_for_every_frame(
         "--ledger", files[2],
     )  # fmt: skip
     # The simulator knows of its own subscriber alone.
-    wait_until(lambda: status(f"{prefix}s2")["state"] == "running", 40)
+    wait_until(lambda: status(f"{prefix}s2")["state"] == "running")
     sim = commands(
         "sim", "-cn", f"{prefix}0", "-om", "shm", *SIZE, "-fps", "0", "--n-publish", "3000",
         "--wait-for-clients", "1", "--wait-timeout", "20", "-shd", "10", "--ledger", files[0],
@@ -95,7 +95,7 @@ def test_a_slow_last_stage_slows_the_simulator(
         "consumer", "-ic", f"{prefix}1", "-im", "shm", "-pf", write_processor(tmp_path, SLOW),
         "-pc", "Slow", "-sqs", 4, "-sc", f"{prefix}s2", "--ledger", files[2],
     )  # fmt: skip
-    wait_until(lambda: status(f"{prefix}s2")["state"] == "running", 40)
+    wait_until(lambda: status(f"{prefix}s2")["state"] == "running")
     sim = commands(
         "sim", "-cn", f"{prefix}0", "-om", "shm", *SIZE, "-fps", "0", "--n-publish", "200",
         "--wait-for-clients", "1", "-shd", "10", "--ledger", files[0],

@@ -134,7 +134,7 @@ def test_a_source_that_restarts_is_followed_and_its_first_object_is_skipped(
             lambda expected=expected: (
                 (s := status(f"{prefix}s"))
                 and s["state"] == "running"
-                and s["receiverStats"]["nReceived"] >= expected - 19
+                and s["receiverStats"]["nReceived"] >= expected - 20 + expected // 20
             )
         )
         source.publish(range(1, 21))
@@ -147,10 +147,12 @@ def test_a_source_that_restarts_is_followed_and_its_first_object_is_skipped(
         wait_until(lambda: status(f"{prefix}s")["state"] == "disconnected")
     consumer.signal()
     assert consumer.wait() == 0, consumer.text
-    (account,) = read_ledgers(ledger)
-    assert str(account.processed) == "1-20"
+    # The same ids once more are an epoch of their own.
+    first, second = read_ledgers(ledger)
+    assert str(first.processed) == str(second.processed) == "1-20"
     # A server that removes a record tells its clients first: a quick one may see it once more.
-    assert str(account.skipped) in ("0", "0,20")
+    assert str(first.skipped) in ("0", "0,20")
+    assert str(second.skipped) == "0"
 
 
 METADATA = """
@@ -219,8 +221,7 @@ def test_a_ca_channel_and_ca_metadata(prefix: str, commands: Commands, tmp_path:
                 (s := status(f"{prefix}s"))
                 and s["processorStats"]["nProcessed"] >= 10
                 and s["userStats"]["x"] == 3.5
-            ),
-            timeout=20,
+            )
         )
         stats = status(f"{prefix}s")["processorStats"]
         assert stats["nMissed"] == 0

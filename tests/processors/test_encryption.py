@@ -190,6 +190,29 @@ def test_a_window_lets_late_objects_in_once(args: Any) -> None:
     assert result.stats["nRefusedReplay"] == 1
 
 
+def test_configure_can_only_tighten_the_protection_against_replays(args: Any) -> None:
+    sealed = encrypted(args["encrypt"], [image_object(id=n) for n in range(1, 11)])
+    decryptor = AdImageDecryptor({**args["decrypt"], "reorderWindow": 4, "maxAge": 100})
+    assert run_processor(decryptor, sealed[:6]).stats["nDecrypted"] == 6
+    for change, message in (
+        ({"reorderWindow": 5}, "reorderWindow can only be made smaller.* 4"),
+        ({"maxAge": 101}, "maxAge can only be made smaller.* 100"),
+        ({"maxAge": 0}, "maxAge can only be made smaller"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            decryptor.configure(change)
+    # Neither a smaller window nor the same lets in again what came.
+    for count, window in enumerate((4, 3, 0), 1):
+        decryptor.configure({"reorderWindow": window, "maxAge": 50 + window})
+        result = run_processor(decryptor, sealed[:6])
+        assert result.stats["nRefusedReplay"] == 6 * count
+        assert result.published == []
+    with pytest.raises(SettingsError, match="reorderWindow can only be made smaller"):
+        decryptor.configure({"reorderWindow": 4})
+    result = run_processor(decryptor, [sealed[8], sealed[7], sealed[9]])
+    assert [obj["uniqueId"] for obj in result.published] == [9, 10]
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -200,6 +223,7 @@ def test_a_window_lets_late_objects_in_once(args: Any) -> None:
         ({"senderPublicKeys": [3]}, SettingsError, "needs senderPublicKeys"),
         ({"maxAge": "long"}, SettingsError, "maxAge is 'long'; it must be a number"),
         ({"reorderWindow": -1}, SettingsError, "reorderWindow is -1"),
+        ({"reorderWindow": float("inf")}, SettingsError, "reorderWindow is inf"),
         ({"decryptionPrivateKey": "archive.pub.pem"}, CryptoError, "where the private one"),
         ({"decryptionPrivateKey": "beamline.pem"}, CryptoError, "encryption needs RSA"),
         ({"senderPublicKeys": "beamline.pem"}, CryptoError, "where a public one"),

@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 import numpy as np
@@ -36,51 +36,73 @@ def first_pixel(obj: object) -> int:
 # Pacing
 
 
+def at_best(attempt: Callable[[], bool], attempts: int = 20) -> bool:
+    """Whether one of a few attempts succeeds: of the others the machine may have had no time."""
+    return any(attempt() for _ in range(attempts))
+
+
 @pytest.mark.parametrize("rate", [1000, 5000])
 def test_pace_has_no_drift_and_no_frame_before_its_time(rate: int) -> None:
-    pacer = Pacer(rate, threading.Event())
-    times = []
-    cpu = time.thread_time()
-    for n in range(rate // 2 + 1):
-        assert pacer.wait(n)
-        times.append(time.perf_counter())
-    cpu = time.thread_time() - cpu
-    ahead = (np.arange(len(times)) / rate + times[0]) - times
-    # The first time is taken after the clock started.
-    assert ahead.max() < 100e-6
-    assert abs(np.median(ahead)) < 1e-3
-    assert cpu < 0.35
+    def attempt() -> bool:
+        pacer = Pacer(rate, threading.Event())
+        times = []
+        cpu = time.thread_time()
+        for n in range(rate // 2 + 1):
+            assert pacer.wait(n)
+            times.append(time.perf_counter())
+        cpu = time.thread_time() - cpu
+        ahead = (np.arange(len(times)) / rate + times[0]) - times
+        # The first time is taken after the clock started.
+        assert ahead.max() < 100e-6
+        # Some are on time at the end as at the beginning.
+        late = [-part.max() for part in np.array_split(ahead, 5)]
+        return max(late) < 1e-3 and cpu < 0.35
+
+    assert at_best(attempt)
 
 
 def test_pace_after_a_delay_catches_up_and_no_more() -> None:
-    pacer = Pacer(100, threading.Event())
-    start = time.perf_counter()
-    assert pacer.wait(0)
-    time.sleep(0.1)
-    for n in range(1, 21):
-        assert pacer.wait(n)
-    assert 0.199 < time.perf_counter() - start < 0.3
-    assert 7 <= pacer.late <= 9
+    def attempt() -> bool:
+        pacer = Pacer(100, threading.Event())
+        start = time.perf_counter()
+        assert pacer.wait(0)
+        time.sleep(0.1)
+        for n in range(1, 21):
+            assert pacer.wait(n)
+        took = time.perf_counter() - start
+        assert took > 0.199
+        return took < 0.3 and 7 <= pacer.late <= 9
+
+    assert at_best(attempt)
 
 
-def test_pace_ends_with_its_time_or_when_stopped() -> None:
-    pacer = Pacer(100, threading.Event(), runtime=0.105)
-    start = time.perf_counter()
-    n = 0
-    while pacer.wait(n):
-        n += 1
-    assert n == 11
-    assert 0.1 < time.perf_counter() - start < 0.2
+def test_pace_ends_with_its_time() -> None:
+    def attempt() -> bool:
+        pacer = Pacer(100, threading.Event(), runtime=0.105)
+        start = time.perf_counter()
+        n = 0
+        while pacer.wait(n):
+            n += 1
+        took = time.perf_counter() - start
+        assert n <= 11
+        assert took > 0.1
+        return n == 11 and took < 0.2
+
+    assert at_best(attempt)
+    endless = Pacer(0, threading.Event(), runtime=0.02)
+    while endless.wait(1):
+        pass
+
+
+def test_pace_ends_when_stopped() -> None:
     stop = threading.Event()
     slow = Pacer(0.01, stop)
     assert slow.wait(0)
     threading.Timer(0.05, stop.set).start()
     start = time.perf_counter()
     assert not slow.wait(1)
-    assert time.perf_counter() - start < 1
-    endless = Pacer(0, threading.Event(), runtime=0.02)
-    while endless.wait(1):
-        pass
+    # It is due after 100 s.
+    assert time.perf_counter() - start < 60
     assert not Pacer(0, stop).wait(0)
 
 
@@ -122,7 +144,7 @@ def test_feed_stops_while_its_queue_is_full() -> None:
     made.fill(threading.Event())
     start = time.monotonic()
     made.stop()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
     assert made.n_built < 10
 
 
@@ -161,7 +183,7 @@ def test_clients_count_when_they_are_quiet(server: socket.socket) -> None:
         talker.start()
         threading.Timer(0.6, ending.set).start()
         start = time.monotonic()
-        assert counter.wait(1, 5, threading.Event()) == 1
+        assert counter.wait(1, 60, threading.Event()) == 1
         assert time.monotonic() - start > 0.6
         talker.join(5)
         assert accepted.fileno() >= 0
@@ -178,7 +200,7 @@ def test_clients_where_traffic_is_unknown(
         assert (
             ClientCounter(frozenset({server.getsockname()[1]})).wait(1, 5, threading.Event()) == 1
         )
-        assert 0.3 < time.monotonic() - start < 10
+        assert 0.3 < time.monotonic() - start < 60
 
 
 # Reports

@@ -215,16 +215,16 @@ def test_stop_ends_a_wait_for_clients_and_the_delays(prefix: str) -> None:
     for values in (
         {"wait_for_clients": 3},
         {"wait_for_stages": f"{prefix}nobody"},
-        {"start_delay": 60},
-        {"n_publish": 1, "shutdown_delay": 60},
+        {"start_delay": 600},
+        {"n_publish": 1, "shutdown_delay": 600},
     ):
         running = Running(channel_name=f"{prefix}a", **values)
-        wait_until(lambda running=running: running.client.frames, 10)
+        wait_until(lambda running=running: running.client.frames)
         time.sleep(0.1)
         start = time.monotonic()
         running.stop.set()
         running.finish()
-        assert time.monotonic() - start < 15
+        assert time.monotonic() - start < 60
 
 
 def test_too_few_clients(prefix: str) -> None:
@@ -273,11 +273,11 @@ def test_frame_that_cannot_be_published(
 def test_command_stops_on_sigterm_and_prints_three_lines(command: Any, prefix: str) -> None:
     process = command("-fps", "200", "-std", "0", "-rp", "0", "-rt", "60", "-dc")
     client = Client(f"{prefix}image")
-    wait_until(lambda: len(client.frames) > 20, 15)
+    wait_until(lambda: len(client.frames) > 20)
     process.send_signal(signal.SIGTERM)
     start = time.monotonic()
     out, err = process.communicate(timeout=10)
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60
     client.close()
     assert (process.returncode, err) == (0, "")
     lines = out.splitlines()
@@ -293,7 +293,7 @@ def test_ca_metadata_change_with_the_frames(command: Any, prefix: str) -> None:
     for name in ("m1", "m2"):
         channel = pva.Channel(f"{prefix}{name}", pva.CA)
         wait_until(
-            lambda channel=channel: len({_value(channel) for _ in range(20)} - {None, 0.0}) > 1, 15
+            lambda channel=channel: len({_value(channel) for _ in range(20)} - {None, 0.0}) > 1
         )
 
 
@@ -301,7 +301,7 @@ def test_notify_channel_is_put_to_at_start(command: Any, prefix: str) -> None:
     # A CA channel of another process; after its first frame it is left alone for a long time.
     told = command("-mpv", f"{prefix}told", "-fps", "0.01", "-std", "0")
     channel = pva.Channel(f"{prefix}told", pva.CA)
-    wait_until(lambda: _value(channel), 15)
+    wait_until(lambda: _value(channel))
     running = Running(
         channel_name=f"{prefix}a", notify_pv=f"{prefix}told", notify_pv_value="17.5", n_publish=1
     )

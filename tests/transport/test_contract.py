@@ -118,7 +118,7 @@ def test_the_side_that_comes_last_is_found(make: Make, mode: str) -> None:
         started = time.monotonic()
         with pytest.raises(TransportError):
             sender.publish(make_object(0))
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 60
         receiver = pair.receiver(got)
     else:
         receiver = pair.receiver(got)
@@ -151,7 +151,7 @@ def test_a_sender_that_is_killed_and_comes_back_is_followed(make: Make, mode: st
     last = got.ids[-1]
     second = Peer("sender", mode, pair.channel, 5001)
     try:
-        wait_until(lambda: receiver.keep_up() or max(got.ids) > 5020, timeout=20)
+        wait_until(lambda: receiver.keep_up() or max(got.ids) > 5020)
     finally:
         second.kill()
     before = [number for number in got.new if number <= 5000]
@@ -191,7 +191,7 @@ def test_a_receiver_that_is_killed_is_found_again(make: Make, mode: str) -> None
         send(range(200, 220))
         return got.ids[-5:] == list(range(215, 220))
 
-    wait_until(follows, timeout=20)
+    wait_until(follows)
     # One that monitors is no concern of the sender's; one that is put to or called is.
     assert bool(failed) == (mode in ("pva-pvas", "rpc-rpc"))
     assert bool(sender.counts().errors) == bool(failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import stat
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pvaccess as pva
 import pytest
@@ -19,15 +21,23 @@ from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import TransportError
 from pvapy_stream.frame import ColorMode, Frame
+from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.processor import UserDataProcessor, takes_lazy
-from pvapy_stream.hpc.stage import Output, Stage
+from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.processors.passthrough import PassThrough
 from pvapy_stream.processors.transpose import Transpose
 from pvapy_stream.pva.lazy import LazyObject, frame_of, pv_object
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.pva.objects import LazyIds
 from pvapy_stream.settings import ShmSettings
-from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, has_publisher, memory, room
+from pvapy_stream.transport.shm import (
+    ShmPublisher,
+    ShmReceiver,
+    folder,
+    has_publisher,
+    memory,
+    room,
+)
 from pvapy_stream.transport.shm.frames import (
     INITIAL,
     Copy,
@@ -211,6 +221,50 @@ def test_objects_that_grow_keep_their_order(ends: Ends) -> None:
     assert [image.shape[0] for image in got[1:]] == list(range(4, 400, 12))
 
 
+@pytest.mark.parametrize("lazy", [False, True], ids=["PvObject", "LazyObject"])
+def test_what_opens_a_channel_is_marked_and_what_is_published_is_not(
+    ends: Ends, lazy: bool
+) -> None:
+    opening = make_object(7)
+    opening["timeStamp.userTag"] = 0x7673
+    made = LazyObject(frame_of(opening)) if lazy else opening
+    early, late, last = [], [], []
+    publisher = ends.publisher(made)
+    ends.receiver(early.append)
+    connect(publisher)
+    wait_until(lambda: len(early) == 1)
+    publisher.publish(make_object(8))
+    ends.receiver(late.append)
+    connect(publisher, 2)
+    wait_until(lambda: len(early) == 2 and len(late) == 1)
+    # Late ones begin with an object that was published: that one is a frame.
+    assert [obj.marked for obj in [*early, *late]] == [True, False, False]
+    assert pv_object(early[0])["timeStamp"]["userTag"] == 0x7673
+    for obj in (early[1], late[0]):
+        assert pv_object(obj)["timeStamp"]["userTag"] == 0
+    assert LazyObject(frame_of(opening)).marked is False
+    # Passed on as a frame it is none any more; opened with, it is again.
+    publisher.publish(early[0])
+    publisher.open(early[1])
+    ends.receiver(last.append)
+    connect(publisher, 3)
+    wait_until(lambda: len(early) == 4 and len(last) == 1)
+    assert [obj.marked for obj in [*early[2:], *last]] == [False, True, True]
+
+
+def test_an_opening_object_without_an_image_keeps_its_mark(ends: Ends) -> None:
+    got: list[Any] = []
+    opening = pva.NtNdArray()
+    opening["timeStamp.userTag"] = 0x7673
+    publisher = ends.publisher(opening)
+    ends.receiver(got.append)
+    connect(publisher)
+    publisher.publish(make_object(1))
+    wait_until(lambda: len(got) == 2)
+    assert [obj.marked for obj in got] == [True, False]
+    assert pv_object(got[0])["timeStamp"]["userTag"] == 0x7673
+
+
 # -- who gets what -------------------------------------------------------------------------------
 
 
@@ -336,14 +390,12 @@ def test_who_is_stuck_is_given_up_and_the_others_go_on(
     connect(publisher)
     ends.receiver(well)
     connect(publisher, 2)
-    started = time.monotonic()
     for number in range(1, 51):
         publisher.publish(make_object(number))
     # One wait, not one for each object.
-    assert time.monotonic() - started < 10
+    assert caplog.text.count("takes nothing for 0.3 s") == 1
     wait_until(lambda: well.new == list(range(1, 51)))
     assert publisher.counts().rejected == 45
-    assert "takes nothing for 0.3 s" in caplog.text
     stuck.may.set()
     wait_until(lambda: stuck.ids == [0, 1, 2, 3, 4, 5])
     publisher.publish(make_object(51))
@@ -359,7 +411,7 @@ def test_who_is_stuck_is_given_up_and_the_others_go_on(
 )
 def test_dropped_objects_are_counted(ends: Ends, policy: str, kept: list[int]) -> None:
     slow = Slow()
-    publisher = ends.publisher(queue_size=4, overflow=policy)
+    publisher = ends.publisher(queue_size=4, overflow=policy, timeout=600)
     receiver = ends.receiver(slow)
     connect(publisher)
     publisher.publish(make_object(1))
@@ -367,7 +419,7 @@ def test_dropped_objects_are_counted(ends: Ends, policy: str, kept: list[int]) -
     started = time.monotonic()
     for number in range(2, 21):
         publisher.publish(make_object(number))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     slow.may.set()
     wait_until(lambda: len(slow.ids) == 6)
     publisher.publish(make_object(21))
@@ -410,28 +462,33 @@ def test_the_newest_id_is_known_without_an_object(ends: Ends) -> None:
 
 
 def test_dead_processes_leave_nothing(ends: Ends, prefix: str) -> None:
-    before = {path.name for path in room.SHM.glob("pvs*.data")}
     peers = [Peer("sender", "shm-shm", ends.channel), Peer("receiver", "shm-shm", ends.channel)]
-    folder = room.Room(ends.channel).folder
+    there = room.Room(ends.channel).folder
     try:
-        wait_until(lambda: {p.name for p in room.SHM.glob("pvs*.data")} - before)
-        wait_until(lambda: any(p.name.startswith("s-") for p in folder.iterdir()))
+        # Others may use shared memory too: these are what the two have in their own memory.
+        theirs = wait_until(lambda: _samples(peers[0]) & _samples(peers[1]))
+        wait_until(lambda: any(p.name.startswith("s-") for p in there.iterdir()))
     finally:
         for peer in peers:
             peer.kill()
     assert not has_publisher(ends.channel)
     publisher = ends.publisher()
-    wait_until(lambda: not {p.name for p in room.SHM.glob("pvs*.data")} - before)
-    names = {path.name[:2] for path in folder.iterdir()}
-    assert names <= {"p-", "w-"}
+    wait_until(lambda: not any(path.exists() for path in theirs))
+    assert {path.name[:2] for path in there.iterdir()} == {"p-"}
     assert has_publisher(ends.channel)
     publisher.stop()
     assert not has_publisher(ends.channel)
 
 
+def _samples(peer: Peer) -> set[Path]:
+    """Files of iceoryx2 that a process has mapped."""
+    maps = Path(f"/proc/{peer.process.pid}/maps").read_text().splitlines()
+    return {Path(line.split()[-1]) for line in maps if "/dev/shm/pvs" in line}
+
+
 def test_a_dead_subscriber_does_not_hold_up_the_others(ends: Ends) -> None:
     well = Ids()
-    publisher = ends.publisher(queue_size=4, timeout=30)
+    publisher = ends.publisher(queue_size=4, timeout=600)
     ends.receiver(well)
     connect(publisher)
     peer = Peer("receiver", "shm-shm", ends.channel)
@@ -443,7 +500,7 @@ def test_a_dead_subscriber_does_not_hold_up_the_others(ends: Ends) -> None:
     for number in range(1, 51):
         publisher.publish(make_object(number))
     killer.join()
-    assert 0.3 < time.monotonic() - started < 10
+    assert 0.3 < time.monotonic() - started < 60
     wait_until(lambda: well.new == list(range(1, 51)))
     connect(publisher, 1)
     # What waited for it never was anybody else's.
@@ -455,20 +512,12 @@ def test_only_this_user_may_read_anything(ends: Ends) -> None:
     ends.receiver(Ids())
     connect(publisher)
     publisher.publish(make_object(1))
-    folder = room.private_folder()
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    for path in room.SHM.glob("pvs*"):
-        assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
-
-
-def test_a_folder_that_others_may_enter_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(room, "SHM", tmp_path)
-    theirs = room.private_folder()
-    theirs.chmod(0o777)
-    with pytest.raises(TransportError, match="not a folder of this user alone"):
-        ShmPublisher("any", ShmSettings()).start()
+    private = folder.private_folder()
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    for path in folder.SHM.glob("pvs*"):
+        # Of others some may go just now.
+        with contextlib.suppress(FileNotFoundError):
+            assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
 
 
 def test_too_little_memory_is_told(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -540,12 +589,24 @@ def test_an_object_goes_through_a_stage_without_a_pvobject(ends: Ends, prefix: s
     out.stop()
 
 
+class Tomorrow(msgspec.Struct):
+    """What a subscriber of another version may tell of itself."""
+
+    key: str
+    publisher: str
+    form: int = 2
+
+    @property
+    def name(self) -> str:
+        return f"s-{self.publisher}-{self.key}"
+
+
 def test_a_subscriber_of_another_version_is_told_of_once_and_the_others_go_on(
     ends: Ends, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher = ends.publisher()
     here = room.Room(ends.channel)
-    stranger = here.enter(f"s-{publisher._key}-stranger", ["another", "form"])
+    stranger = here.enter(Tomorrow(room.new_key(), publisher._key))
     try:
         well = Ids()
         ends.receiver(well)
@@ -554,7 +615,7 @@ def test_a_subscriber_of_another_version_is_told_of_once_and_the_others_go_on(
             publisher.publish(make_object(number))
             time.sleep(0.05)
         wait_until(lambda: well.new == [1, 2, 3, 4, 5])
-        assert caplog.text.count("a subscriber is not understood") == 1
+        assert caplog.text.count(f"subscriber {stranger.path} is not understood") == 1
         assert publisher.counts().errors == 0
     finally:
         stranger.close(remove=True)
@@ -569,31 +630,6 @@ def test_which_processors_get_along_without_pvobjects() -> None:
     assert takes_lazy(PassThrough())
     assert takes_lazy(Transpose())
     assert not takes_lazy(Own())
-
-
-def test_rooms_are_entered_while_others_take_empty_ones_away(prefix: str) -> None:
-    stop = threading.Event()
-
-    def sweep() -> None:
-        while not stop.is_set():
-            room.Room(f"{prefix}other").sweep()
-
-    sweeper = threading.Thread(target=sweep)
-    sweeper.start()
-    try:
-        for number in range(300):
-            mine = room.Room(f"{prefix}{number % 3}")
-            # The folder is there and empty, and nobody can tell whether somebody is about to enter.
-            mine.make()
-            place = mine.enter(f"p-{number}", room.Publishing(str(number), 1))
-            bell = mine.bell(str(number))
-            assert place.path.exists()
-            place.close(remove=True)
-            bell.close()
-            mine.leave()
-    finally:
-        stop.set()
-        sweeper.join(10)
 
 
 @pytest.mark.parametrize("shift", [0, 8, 56])

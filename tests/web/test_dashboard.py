@@ -46,7 +46,7 @@ class Dashboard:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        line = wait_until(lambda: next((x for x in program.out if "dashboard:" in x), ""), 20)
+        line = wait_until(lambda: next((x for x in program.out if "dashboard:" in x), ""))
         self.url = line.split()[1]
 
     def ask(self, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
@@ -190,6 +190,28 @@ def test_who_may_give_commands(prefix: str, source: Source, dashboard: Dashboard
     with urllib.request.urlopen(dashboard.url, timeout=10) as answer:
         assert answer.headers["access-control-allow-origin"] is None
         assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+
+
+def test_a_name_that_is_not_ours_is_refused(prefix: str, dashboard: Dashboard) -> None:
+    """DNS rebinding: a page of another site calls us by its own name."""
+    port = dashboard.url.split(":")[2].strip("/")
+    stage = {"channel": f"{prefix}status", "command": "pause"}
+    for host in (f"evil.example:{port}", f"127.0.0.1.evil.example:{port}"):
+        for path in ("", "api/state", "api/history", "static/dashboard.js"):
+            status, told = dashboard.ask(path, Host=host)
+            assert (status, "--allow-host" in told) == (403, True)
+        assert dashboard.command(stage, Host=host, Origin=f"http://{host}")[0] == 403
+    assert get(f"{prefix}status", "state") != "paused"
+    for host in (f"localhost:{port}", f"127.0.0.1:{port}", "10.0.0.1"):
+        assert dashboard.ask("api/state", Host=host)[0] == 200
+
+
+def test_a_name_can_be_allowed(prefix: str, commands: Commands) -> None:
+    board = Dashboard(
+        commands("dashboard", "-sc", f"{prefix}none", "--port", 0, "--allow-host", "lab.example")
+    )
+    assert board.ask("api/state", Host="lab.example")[0] == 200
+    assert board.ask("api/state", Host="lab.example.org")[0] == 403
 
 
 def test_what_can_be_asked(prefix: str, source: Source, dashboard: Dashboard) -> None:

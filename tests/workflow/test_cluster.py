@@ -57,20 +57,20 @@ def test_stages_and_steps_on_workers_one_of_which_is_killed(
     thread = threading.Thread(target=lambda: outcomes.append(scheduler.run(stop)))
     thread.start()
     try:
-        wait_until(lambda: live(project.folder)["work"]["processed"] > 50, 40)
+        wait_until(lambda: live(project.folder)["work"]["processed"] > 50)
         before = live(project.folder)["work"]["programs"]
         assert len({one["host"] for one in before}) == 2
         on = before[1]["host"]
         assert isinstance(launcher, dask.DaskPrograms)
         os.kill(launcher.call(on, os.getpid), signal.SIGKILL)
         after = wait_until(
-            lambda: (p := live(project.folder)["work"]["programs"][1]) and p["restarts"] and p, 30
+            lambda: (p := live(project.folder)["work"]["programs"][1]) and p["restarts"] and p
         )
-        wait_until(lambda: live(project.folder)["work"]["programs"][1]["pid"], 20)
+        wait_until(lambda: live(project.folder)["work"]["programs"][1]["pid"])
         counted = live(project.folder)["work"]["processed"]
-        wait_until(lambda: live(project.folder)["work"]["processed"] > counted + 50, 30)
+        wait_until(lambda: live(project.folder)["work"]["processed"] > counted + 50)
         assert live(project.folder)["work"]["programs"][1]["host"] != on, after
-        wait_until(lambda: project.state_of("steps").value == "finished", 30)
+        wait_until(lambda: project.state_of("steps").value == "finished")
     finally:
         stop.set()
         thread.join(60)

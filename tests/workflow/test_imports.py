@@ -60,16 +60,15 @@ def test_movies_arrive_through_trouble_and_are_registered_once(
     assert len(movies(tmp_path / "run")) == 3
 
 
-def test_movies_by_ftp_go_on_where_they_were_broken(archive: Path, tmp_path: Path) -> None:
-    part = tmp_path / "run" / "extra" / "movie_01.mrc.part"
-    part.parent.mkdir(parents=True)
+def test_movies_by_ftp_continue_where_they_were_broken(archive: Path, tmp_path: Path) -> None:
     original = archive / ENTRY / "data" / "Movies" / "movie_01.mrc"
-    part.write_bytes(original.read_bytes()[:2000])
-    with http_server(archive) as server, ftp_server(archive) as url:
-        protocol = an_import(server.url, files=url, amount=2)
+    with http_server(archive) as server, ftp_server(archive) as ftp:
+        ftp.breaks = 1
+        protocol = an_import(server.url, files=ftp.url, amount=2)
         assert protocol.run(tmp_path / "run") is State.FINISHED, protocol.error
     assert len(movies(tmp_path / "run")) == 2
     assert (tmp_path / "run" / "extra" / "movie_01.mrc").read_bytes() == original.read_bytes()
+    assert "REST 2000" in ftp.commands
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def numbers(folder: Path, run: str, name: str) -> list[int]:
 
 
 def ended(program: Program, code: int = 0) -> str:
-    assert program.wait(60) == code, program.text
+    assert program.wait() == code, program.text
     return program.text
 
 
@@ -114,12 +114,12 @@ def test_a_killed_protocol_closes_its_sets_and_is_resumed(
 def test_one_process_runs_a_project(tmp_path: Path, commands: Commands) -> None:
     ended(commands("create-project", "busy", chain(tmp_path, n=40, ms=250)))
     first = commands("schedule-project", "busy")
-    wait_until(lambda: "started" in first.text, 20)
+    wait_until(lambda: "started" in first.text)
     second, shown = commands("schedule-project", "busy"), commands("project", "show", "busy")
     assert f"project busy is run by process {first.process.pid}" in ended(second, 1)
     assert f"run by process {first.process.pid}" in ended(shown)
     folder = tmp_path / "projects" / "busy"
-    wait_until(lambda: len(numbers(folder, "000001_count", "items")) > 2, 20)
+    wait_until(lambda: len(numbers(folder, "000001_count", "items")) > 2)
     ended(commands("stop-project", "busy"))
     assert first.wait() == 1
     assert rows(folder)["count"].state is State.ABORTED
@@ -132,11 +132,11 @@ def test_a_killed_scheduler_is_told_and_leaves_no_process(
     ended(commands("create-project", "busy", chain(tmp_path, n=40, ms=250)))
     first = commands("schedule-project", "busy")
     folder = tmp_path / "projects" / "busy"
-    wait_until(lambda: len(numbers(folder, "000001_count", "items")) > 1, 20)
+    wait_until(lambda: len(numbers(folder, "000001_count", "items")) > 1)
     first.signal(signal.SIGKILL)
     first.wait()
     log = folder / "Runs" / "000001_count" / "logs" / "000001_count.log"
-    wait_until(lambda: "steps left" in log.read_text(), 20)
+    wait_until(lambda: "steps left" in log.read_text())
     shown, stopped = commands("project", "show", "busy"), commands("stop-project", "busy")
     assert "is gone" in ended(shown, 1)
     assert "nobody runs" in ended(stopped, 1)

@@ -35,6 +35,7 @@ class Scripted(Protocol):
 
     outputs = {"items": "set"}  # noqa: RUF012
     check_interval = 0.05
+    met: threading.Barrier
 
     def __init__(
         self, insert: Callable[[Scripted], object] = lambda _: None, threads: int = 1
@@ -58,6 +59,9 @@ class Scripted(Protocol):
 
     def nap(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def meet(self) -> None:
+        self.met.wait(60)
 
     def fail(self) -> None:
         raise ValueError("no beam")
@@ -88,13 +92,13 @@ def test_a_wrong_parameter_runs_no_step(tmp_path: Path) -> None:
 
 def test_independent_steps_run_at_the_same_time(tmp_path: Path) -> None:
     def insert(protocol: Scripted) -> None:
-        naps = [protocol.insert_step(protocol.nap, 0.5, prerequisites=[]) for _ in range(4)]
-        protocol.insert_step(protocol.note, "end", prerequisites=naps)
+        # Each waits until all four are there.
+        meetings = [protocol.insert_step(protocol.meet, prerequisites=[]) for _ in range(4)]
+        protocol.insert_step(protocol.note, "end", prerequisites=meetings)
 
     protocol = Scripted(insert, threads=4)
-    start = time.monotonic()
+    protocol.met = threading.Barrier(4)
     assert protocol.run(tmp_path) is State.FINISHED
-    assert time.monotonic() - start < 5
     assert protocol.done == ["end"]
 
 
@@ -253,7 +257,8 @@ def test_many_steps_cost_little(tmp_path: Path) -> None:
             protocol.insert_step(protocol.note, number, prerequisites=[second])
 
     protocol = Scripted(insert, threads=2)
-    start = time.monotonic()
+    start = time.process_time()
     assert protocol.run(tmp_path) is State.FINISHED
-    assert time.monotonic() - start < 1000 * 1e-3 * 3  # three times what is promised: noisy CI
+    # Three times what is promised, and of the processor: what else runs does not count.
+    assert time.process_time() - start < 1000 * 1e-3 * 3
     assert len(protocol.done) == 3000

@@ -133,10 +133,12 @@ def test_the_form_checks_and_schedules(tmp_path: Path, commands: Commands) -> No
     path = tmp_path / "count.json.template"
     path.write_text(COUNT % '"~Pause|0|3|pause~"')
     program = commands("template", path, "--no-browser", "--project", "counted")
-    address = wait_until(lambda: re.search(r"http://\S+/", program.text), 20)[0]
-    with httpx.Client(base_url=address, timeout=20) as web:
+    address, token = _address(program)
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=address, timeout=20, headers=headers) as web:
         wait_until(lambda: _answers(web))
         page = web.get("/").text
+        assert token not in page
         assert 'value="a \\&#34;good\\&#34; one"' in page
         assert "Number of items" in page
         assert "http" not in page.replace("http-equiv", "")
@@ -146,13 +148,37 @@ def test_the_form_checks_and_schedules(tmp_path: Path, commands: Commands) -> No
         assert web.post("/start", json=given).json()["problems"] == answer["problems"]
         assert web.get("/status").json()["state"] == "not started"
         given["n"] = "4"
+        # Nothing is started without the token, for other sites, or by a name that is not ours.
+        host = address.split("/")[2]
+        for wrong, code in (
+            ({"Authorization": ""}, 401),
+            ({"Authorization": "Bearer guess"}, 401),
+            ({"Origin": "http://evil.example"}, 403),
+            ({"Origin": "null"}, 403),
+            ({"Sec-Fetch-Site": "cross-site"}, 403),
+            ({"Host": "evil.example", "Origin": "http://evil.example"}, 403),
+        ):
+            for path in ("/start", "/check"):
+                assert web.post(path, json=given, headers=wrong).status_code == code
+        assert web.get("/", headers={"Host": "evil.example"}).status_code == 403
+        assert web.get("/start").status_code == 405
+        assert web.get("/openapi.json").status_code == 404
+        assert "frame-ancestors 'none'" in web.get("/").headers["content-security-policy"]
+        assert web.get("/status").json()["state"] == "not started"
+        web.headers["Origin"] = f"http://{host}"
         assert web.post("/start", json=given).json()["problems"] == []
-        wait_until(lambda: "has finished" in web.get("/status").json()["state"], 30)
+        wait_until(lambda: "has finished" in web.get("/status").json()["state"])
     program.signal()
     assert program.wait() == 0, program.text
     project = Project(tmp_path / "projects" / "counted")
     assert [row.state.value for row in project.protocols()] == ["finished"]
     project.close()
+
+
+def _address(program: Program) -> tuple[str, str]:
+    """Address of the form, and its token."""
+    found = wait_until(lambda: re.search(r"(http://\S+/)#token=(\S+)", program.text), 20)
+    return found[1], found[2]
 
 
 def _answers(web: httpx.Client) -> bool:
@@ -206,11 +232,11 @@ def test_a_person_sees_the_fields_that_matter(tmp_path: Path, commands: Commands
     file = tmp_path / "scan.json.template"
     file.write_text(SCAN)
     program: Program = commands("template", file, "mode=steps", "--no-browser", "--project", "seen")
-    address = wait_until(lambda: re.search(r"http://\S+/", program.text), 20)[0]
+    address, token = _address(program)
     with httpx.Client(base_url=address, timeout=20) as web:
         wait_until(lambda: _answers(web))
     with page(viewport={"width": 390, "height": 800}) as shown:
-        shown.goto(address)
+        shown.goto(f"{address}#token={token}")
 
         def fields() -> list[str]:
             return shown.eval_on_selector_all(
@@ -234,7 +260,7 @@ def test_a_person_sees_the_fields_that_matter(tmp_path: Path, commands: Commands
         assert overflow(shown) == 0
         wait_until(lambda: shown.locator("#start").is_enabled())
         shown.locator("#start").click()
-        wait_until(lambda: "has finished" in shown.locator("#state").inner_text(), 40)
+        wait_until(lambda: "has finished" in shown.locator("#state").inner_text())
         assert shown.problems == []
     (note,) = (tmp_path / "projects" / "seen").rglob("note.txt")
     assert note.read_text() == "time 5 4.0 True None"

@@ -99,9 +99,9 @@ class WireAttributes(Mapping[str, Any]):
         for name in ("timeStamp", "dataTimeStamp"):
             if name in rest:
                 obj.setInt(f"{name}.userTag", rest[name])
-        sizes = [d["size"] for d in obj["dimension"]]
-        if [d[0] for d in rest.get("dimension", ())] == sizes:
-            obj["dimension"] = [pva.PvDimension(*d) for d in rest["dimension"]]
+        dimensions = rest.get("dimension", [])
+        if dimensions and [d[0] for d in dimensions] == [d["size"] for d in obj["dimension"]]:
+            obj["dimension"] = [pva.PvDimension(*d) for d in dimensions]
 
 
 def _attribute(

@@ -26,6 +26,7 @@ from pvapy_stream.transport.shm.attributes import WireAttributes, wire_of_frame,
 VERSION = 1
 NOTHING, FRAME, OBJECT = range(3)
 INITIAL = 1  # flag: no new object, but the current one, for a subscriber that has just come
+OPENING = 2  # flag: shown to open the channel, no frame
 EVERYBODY = bytes(16)
 
 _MAGIC = b"PVSF"

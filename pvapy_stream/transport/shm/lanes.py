@@ -6,8 +6,6 @@ import contextlib
 import os
 from typing import Any
 
-import msgspec
-
 from pvapy_stream.errors import TransportError
 from pvapy_stream.transport.shm.frames import EVERYBODY, Ready
 from pvapy_stream.transport.shm.memory import (
@@ -16,7 +14,7 @@ from pvapy_stream.transport.shm.memory import (
     lane_name,
     make_lane,
 )
-from pvapy_stream.transport.shm.room import ANSWER, SLEEPING, TAKEN, Bell, Place, Room, Subscribing
+from pvapy_stream.transport.shm.place import ANSWER, SLEEPING, TAKEN, Bell, Place, Subscribing
 
 _PAGE = 4096
 _SMALL = 2 * _PAGE
@@ -32,7 +30,7 @@ class Subscription:
     """One subscriber as its publisher sees it.
 
     Attributes:
-        words: numbers that both see, see `room`.
+        words: numbers that both see, see `place`.
         queue: how many samples may wait for it.
         sent: samples it got from us.
         active: whether it has its place in the distribution.
@@ -45,14 +43,14 @@ class Subscription:
         "words",
     )  # fmt: skip
 
-    def __init__(self, name: str, place: Place, room: Room, lane: Lane) -> None:
-        self.name = name
+    def __init__(self, place: Place, told: Subscribing, lane: Lane) -> None:
+        self.name = told.name
         self.place = place
-        self.told = msgspec.msgpack.decode(place.told(), type=Subscribing)
+        self.told = told
         self.words: Any = place.words
         self.lane = lane
-        self.rope = Bell.rope(room.folder / f"w-{self.told.key}")
-        self.queue = lane.queue_for(self.told.queue)
+        self.rope = Bell.rope(place.path.with_name(f"w-{told.key}"))
+        self.queue = lane.queue_for(told.queue)
         self.sent = self.rejected = 0
         self.active = False
         self.stuck_at: int | None = None

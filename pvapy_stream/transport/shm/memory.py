@@ -2,84 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import hashlib
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
-import iceoryx2
-
 from pvapy_stream.errors import TransportError
-from pvapy_stream.transport.shm.room import SHM, private_folder
+from pvapy_stream.transport.shm.folder import SHM
+from pvapy_stream.transport.shm.nodes import iox
 
 MAX_SUBSCRIBERS = 32  # of one lane: one set of a distributor group, or all outside of groups
 BORROWED = 16  # samples a subscriber may keep while it receives others
 _LOANED = 2
 
-# It has no types.
-iox: Any = iceoryx2
 Bytes = iox.Slice[ctypes.c_uint8]
 ReceiveError: Any = iox.ReceiveError
-
-iox.set_log_level(iox.LogLevel.Fatal)
-
-
-class _Node:
-    """The process's part in iceoryx2, as long as anybody here needs it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._node: Any = None
-
-    def take(self) -> Any:
-        with self._lock:
-            if self._node is None:
-                self._node = _new_node()
-            self._users += 1
-            return self._node
-
-    def release(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if not self._users:
-                self._node = None
-
-
-node = _Node()
-
-
-def _new_node() -> Any:
-    folder = private_folder() / "iceoryx2"
-    config = iox.config.default()
-    # Of this user alone: in a folder that all share, the first user's files stop the others.
-    config.global_cfg.root_path = iox.Path.new(str(folder))
-    config.global_cfg.prefix = iox.FileName.new(f"pvs{os.getuid()}_")
-    try:
-        made = (
-            iox.NodeBuilder.new()
-            .config(config)
-            .signal_handling_mode(iox.SignalHandlingMode.Disabled)
-            .create(iox.ServiceType.Ipc)
-        )
-        made.try_cleanup_dead_nodes()
-    except Exception as error:
-        raise TransportError(
-            f"shared memory cannot be used: {error}; look at the rights of {SHM} and {folder}"
-        ) from error
-    for file in SHM.glob(f"pvs{os.getuid()}_*global_mgmt"):
-        with contextlib.suppress(OSError):
-            file.chmod(0o600)
-    return made
-
-
-def sweep(of: Any) -> None:
-    """Give back what killed processes held."""
-    with contextlib.suppress(Exception):
-        of.try_cleanup_dead_nodes()
 
 
 def lane_name(publisher: str, group: str, client_set: str) -> str:

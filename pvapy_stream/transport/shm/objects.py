@@ -11,7 +11,7 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.pva import ntndarray, serial
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
-from pvapy_stream.transport.shm.frames import FRAME, Copy, Header, frame_at
+from pvapy_stream.transport.shm.frames import FRAME, OPENING, Copy, Header, frame_at
 
 
 class SharedObject(LazyObject):
@@ -25,6 +25,10 @@ class SharedObject(LazyObject):
         self._header = header
         self._memory = memory
         self._builder = builder
+
+    @property
+    def marked(self) -> bool:
+        return bool(self._header.flags & OPENING)
 
     def _make_frame(self) -> Frame:
         if self._header.kind == FRAME:

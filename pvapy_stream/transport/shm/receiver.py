@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
-from pvapy_stream.errors import ObjectError
+from pvapy_stream.errors import ObjectError, TransportError
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.transport.ports import Deliver, ReceiverCounts
-from pvapy_stream.transport.shm import memory
+from pvapy_stream.transport.shm import memory, nodes
+from pvapy_stream.transport.shm.folder import skip
 from pvapy_stream.transport.shm.frames import (
     EVERYBODY,
     HEADER_BYTES,
@@ -26,7 +25,7 @@ from pvapy_stream.transport.shm.frames import (
     read_header,
 )
 from pvapy_stream.transport.shm.objects import Newest, SharedObject, memory_type
-from pvapy_stream.transport.shm.room import (
+from pvapy_stream.transport.shm.place import (
     ANSWER,
     LEAVING,
     NEWEST,
@@ -38,12 +37,12 @@ from pvapy_stream.transport.shm.room import (
     Bell,
     Place,
     Publishing,
-    Room,
     Subscribing,
-    new_key,
 )
+from pvapy_stream.transport.shm.room import Room, new_key
 
 _SOON = 0.01  # s; how often one looks for a lane that is being made
+_BEING_MADE = 5.0  # s; a publisher that takes longer is looked at as often as all others
 _LOOK_PERIOD = 0.1  # s; how often for publishers that come and go
 _BATCH = 64
 _FAST = 400e-6  # s between objects; slower streams are waited for without a sleep that delays them
@@ -64,10 +63,11 @@ class _Link:
     def __init__(self, room: Room, publisher: Place, told: Subscribing) -> None:
         self.publisher = publisher
         self.told = told
-        self.place = room.enter(f"s-{told.publisher}-{told.key}", told)
+        self.place = room.enter(told)
         self.words: Any = self.place.words
         self.port: Any = None
         self.begun = False
+        self.since = time.monotonic()
         self.taken = 0
         self.sequence = 0
 
@@ -123,6 +123,9 @@ class ShmReceiver:
         self._bell: Bell | None = None
         self._node: Any = None
         self._links: dict[str, _Link] = {}
+        # Files of publishers that are not understood, and what went wrong last with whom.
+        self._refused: set[str] = set()
+        self._problems: dict[str, str] = {}
         self._thread: threading.Thread | None = None
         self._give_up_at: float | None = None
         self._builder = ObjectBuilder()
@@ -136,10 +139,14 @@ class ShmReceiver:
 
     def start(self, deliver: Deliver, deliver_again: Deliver | None = None) -> None:
         self._deliver, self._again = deliver, deliver_again
-        self._node = memory.node.take()
-        self._room.make()
-        self._room.sweep()
-        self._bell = self._room.bell(self._key)
+        self._node = nodes.node.take()
+        try:
+            self._room.sweep()
+            self._bell = self._room.bell(self._key)
+        except BaseException:
+            self._node = None
+            nodes.node.release()
+            raise
         self._thread = threading.Thread(target=self._run, name="shm-receiver", daemon=True)
         self._thread.start()
 
@@ -153,11 +160,8 @@ class ShmReceiver:
                     busy = True
             now = time.monotonic()
             if now >= self._look_due:
-                try:
-                    self._look_around(now)
-                except Exception:
-                    self._errors += 1
-                    _log.exception("channel %s: its publishers cannot be followed", self.channel)
+                self._look_due = now + _LOOK_PERIOD
+                self._attempt("", lambda now=now: self._look_around(now))
             if self._give_up_at is not None and (now >= self._give_up_at or self._all_taken()):
                 return
             if not busy:
@@ -210,9 +214,8 @@ class ShmReceiver:
                 where.borrowed = self._borrowed
                 self._borrowed.append(None)
                 deliver(link, header, where)
-            except Exception:
-                self._errors += 1
-                _log.exception("channel %s: an object could not be delivered", self.channel)
+            except Exception as error:
+                self._note("object", error, "an object could not be delivered")
         self._taken += _BATCH
         return _BATCH
 
@@ -261,30 +264,54 @@ class ShmReceiver:
 
     def _look_around(self, now: float) -> None:
         names = self._room.names("p-")
+        self._refused.intersection_update(names)
         for name in names:
-            if name not in self._links and self._give_up_at is None:
-                self._follow(name)
+            if self._give_up_at is None and name not in self._links and name not in self._refused:
+                self._attempt(name, lambda name=name: self._follow(name))
         opening = False
         for name, link in [*self._links.items()]:
             if link.port is None:
-                link.open(self._node)
-                opening = opening or link.port is None
+                self._attempt(name, lambda link=link: link.open(self._node))
+                opening = opening or (link.port is None and now - link.since < _BEING_MADE)
             if name not in names or not link.publisher.owned():
                 self._lose(name, link)
         self._connected = any(link.begun for link in self._links.values())
         self._look_due = now + (_SOON if opening else _LOOK_PERIOD)
 
+    def _attempt(self, name: str, step: Callable[[], None]) -> None:
+        """Do something about a publisher; what goes wrong does not stop the others."""
+        try:
+            step()
+        except Exception as error:
+            self._note(name, error, "its publishers cannot be followed")
+        else:
+            self._problems.pop(name, None)
+
+    def _note(self, name: str, error: Exception, what: str) -> None:
+        """Count what went wrong, and say it unless it is the same as before."""
+        self._errors += 1
+        if self._problems.get(name) != str(error):
+            self._problems[name] = str(error)
+            _log.error("channel %s: %s: %s", self.channel, what, error, exc_info=error)
+
     def _follow(self, name: str) -> None:
         place = self._room.open(name)
         if place is None:
             return
-        told = msgspec.msgpack.decode(place.told(), type=Publishing)
+        try:
+            told = place.told(Publishing)
+        except TransportError as error:
+            self._refused.add(name)
+            skip(place.path, str(error))
+            place.close(remove=False)
+            return
         group, client_set, updates, queue = self._share
-        self._links[name] = _Link(
-            self._room,
-            place,
-            Subscribing(self._key, told.key, os.getpid(), group, client_set, updates, queue),
-        )
+        share = Subscribing(self._key, told.key, os.getpid(), group, client_set, updates, queue)
+        try:
+            self._links[name] = _Link(self._room, place, share)
+        except TransportError:
+            place.close(remove=False)
+            raise
 
     def _lose(self, name: str, link: _Link) -> None:
         """Take what a publisher left behind, and forget it."""
@@ -292,8 +319,9 @@ class ShmReceiver:
             while self._take(link):
                 pass
         del self._links[name]
+        self._problems.pop(name, None)
         link.close()
-        memory.sweep(self._node)
+        nodes.sweep(self._node)
         _log.info("channel %s: a publisher is gone", self.channel)
 
     def _all_taken(self) -> bool:
@@ -327,7 +355,7 @@ class ShmReceiver:
         self._bell.close()
         self._room.leave()
         self._node = None
-        memory.node.release()
+        nodes.node.release()
         left, self._left = self._left, []
         return left
 

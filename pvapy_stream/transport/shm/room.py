@@ -4,6 +4,10 @@ Each publisher has a file, and each subscriber has one for each publisher it fol
 locked as long as its owner lives, so a process that was killed is told from one that is silent at
 once; whoever finds an unlocked file removes it. Behind its description a subscriber's file has a
 few numbers that both sides see: how many samples it took, whether it sleeps.
+
+A file is made under a name that begins with a dot, is locked, and gets its name then. A sweeper
+removes what it can lock; who finds the file it has just made removed makes another. Whoever makes
+a file shares a lock on the folder of all rooms, and who removes an empty room has that lock alone.
 """
 
 from __future__ import annotations
@@ -11,157 +15,39 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import mmap
 import os
-import select
+import re
 import stat
-import struct
 import time
 import uuid
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
-
-import msgspec
+from collections.abc import Callable, Iterator
 
 from pvapy_stream.errors import TransportError
+from pvapy_stream.transport.shm.folder import (
+    lock,
+    locked,
+    open_file,
+    open_folder,
+    path,
+    skip,
+    subfolder,
+    tell_once,
+    why_foreign,
+)
+from pvapy_stream.transport.shm.place import SIZE, Bell, Description, Place, Publishing, fill
 
-SHM = Path("/dev/shm")  # noqa: S108 - not for temporary files: the memory itself
-_SIZE = 4096
-_WORDS = 16  # 8-byte numbers at the beginning
-_TEXT_AT = _WORDS * 8
-_LENGTH = struct.Struct("<I")
-_YOUNG = 10.0  # s
-_TRIES = 20
+_ROOMS = "rooms"
+_PATIENCE = 0.5  # s; for a lock that is held for microseconds, unless its holder was stopped
+_ENTER_PATIENCE = 10.0  # s
+_KEY = "[0-9a-f]{32}"
+_NAMES = {
+    "p": re.compile(f"p-{_KEY}"),
+    "s": re.compile(f"s-{_KEY}-{_KEY}"),
+    "w": re.compile(f"w-{_KEY}"),
+    ".": re.compile(rf"\.{_KEY}"),
+}
 
-_T = TypeVar("_T")
-
-# Numbers of a subscriber's file.
-TAKEN, SLEEPING, STATE, ANSWER = range(4)
-# Its states, and the publisher's answers.
-JOINING, READY, LEAVING = range(3)
-# Numbers of a publisher's file: its newest id, and how many objects it has published.
-NEWEST, PUBLISHED = range(2)
-
-
-class Publishing(msgspec.Struct, frozen=True):
-    """What a publisher tells of itself."""
-
-    key: str
-    pid: int
-
-
-class Subscribing(msgspec.Struct, frozen=True):
-    """What a subscriber tells of itself: who it is, and its place in the distribution."""
-
-    key: str
-    publisher: str
-    pid: int
-    group: str = ""
-    client_set: str = ""
-    updates: int = 1
-    queue: int = 0
-
-
-class Place:
-    """A file of a room, mapped into memory.
-
-    Attributes:
-        words: its numbers, as a memoryview that is read and written by index.
-    """
-
-    def __init__(self, path: Path, file: int) -> None:
-        self.path = path
-        self._file = file
-        self._map = mmap.mmap(file, _SIZE)
-        self._view = memoryview(self._map)
-        self.words: Any = self._view[:_TEXT_AT].cast("Q")
-
-    def tell(self, text: bytes) -> None:
-        """Write the description."""
-        if len(text) > _SIZE - _TEXT_AT - _LENGTH.size:
-            raise TransportError(
-                f"the names of group and set take {len(text)} bytes, which is too much; shorten"
-                " --distributor-group or --distributor-set"
-            )
-        _LENGTH.pack_into(self._map, _TEXT_AT, len(text))
-        self._map[_TEXT_AT + _LENGTH.size : _TEXT_AT + _LENGTH.size + len(text)] = text
-
-    def told(self) -> bytes:
-        """Read the description."""
-        (size,) = _LENGTH.unpack_from(self._map, _TEXT_AT)
-        return bytes(self._map[_TEXT_AT + _LENGTH.size : _TEXT_AT + _LENGTH.size + size])
-
-    def owned(self) -> bool:
-        """Whether the process that made it lives."""
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        fcntl.flock(self._file, fcntl.LOCK_UN)
-        return False
-
-    def close(self, remove: bool) -> None:
-        """Let go of it, and remove it if asked."""
-        if remove:
-            self.path.unlink(missing_ok=True)
-        self.words.release()
-        self._view.release()
-        self._map.close()
-        os.close(self._file)
-
-
-class Bell:
-    """Wakes a subscriber that waits: a pipe with a name, locked as long as its owner lives."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        os.mkfifo(path, 0o600)
-        self._file = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        self._poll = select.poll()
-        self._poll.register(self._file, select.POLLIN)
-
-    def wait(self, seconds: float) -> None:
-        """Wait until somebody rings, for a limited time; other threads run meanwhile."""
-        if self._poll.poll(seconds * 1000):
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._file, 4096)
-
-    def ring(self) -> None:
-        """Ring oneself."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._file, b"!")
-
-    def close(self) -> None:
-        self._path.unlink(missing_ok=True)
-        os.close(self._file)
-
-    @staticmethod
-    def rope(path: Path) -> int:
-        """A file to write a byte to, which rings the bell; -1 when there is no bell."""
-        try:
-            return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return -1
-
-    @staticmethod
-    def sweep(path: Path) -> None:
-        """Remove the bell of a dead process."""
-        try:
-            file = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass
-        else:
-            # One that is being made is not locked yet either.
-            if time.time() - os.fstat(file).st_mtime > _YOUNG:
-                path.unlink(missing_ok=True)
-        finally:
-            os.close(file)
+_Create = Callable[[str, int], int]
 
 
 class Room:
@@ -170,105 +56,283 @@ class Room:
     def __init__(self, channel: str) -> None:
         self.channel = channel
         name = hashlib.sha256(channel.encode()).hexdigest()[:32]
-        self.folder = _path() / "rooms" / name
+        self.folder = path() / _ROOMS / name
 
-    def make(self) -> None:
-        """Make the folder.
+    # -- our own files ---------------------------------------------------------------------------
+
+    def enter(self, description: Description) -> Place:
+        """Make a file of our own; it shows up whole and locked.
 
         Raises:
-            TransportError: it cannot be made, or is not ours alone.
+            TransportError: it cannot be made.
         """
-        private_folder()
-        _make(self.folder.parent)
-        _make(self.folder)
-
-    def enter(self, name: str, description: Any) -> Place:
-        """Make a file of our own; it shows up whole and locked."""
-        path = self.folder / name
-        part = self.folder / f".{name}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            file = self._first(lambda: os.open(part, flags, 0o600))
-            os.posix_fallocate(file, 0, _SIZE)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise TransportError(
-                f"cannot make {part} for channel {self.channel}: {error.strerror}; shared memory"
-                " may be full (df /dev/shm)"
-            ) from error
-        fcntl.flock(file, fcntl.LOCK_EX)
-        place = Place(path, file)
-        place.tell(msgspec.msgpack.encode(description))
-        part.rename(path)
-        return place
+        name = description.name
+        return Place(
+            self.folder / name,
+            self._make(name, _create_file, lambda file: fill(file, description)),
+        )
 
     def bell(self, key: str) -> Bell:
-        """Make a bell of our own."""
-        return self._first(lambda: Bell(self.folder / f"w-{key}"))
+        """Make a bell of our own.
 
-    def _first(self, make_file: Callable[[], _T]) -> _T:
-        """Make a file; the folder too, which somebody may take away for as long as it is empty."""
-        for _ in range(_TRIES):
-            self.make()
-            with contextlib.suppress(FileNotFoundError):
-                return make_file()
-        return make_file()
+        Raises:
+            TransportError: it cannot be made.
+        """
+        name = f"w-{key}"
+        return Bell(self.folder / name, self._make(name, _create_pipe, lambda _: None))
+
+    def _make(self, name: str, create: _Create, fill: Callable[[int], None]) -> int:
+        deadline = time.monotonic() + _ENTER_PATIENCE
+        try:
+            while True:
+                with self._kept() as folder:
+                    file = _appear(folder, name, create, fill) if folder is not None else None
+                if file is not None:
+                    return file
+                if time.monotonic() > deadline:
+                    raise TransportError(
+                        f"channel {self.channel}: {self.folder} is removed again and again; is it"
+                        " another program?"
+                    )
+        except OSError as error:
+            raise TransportError(
+                f"cannot make {self.folder / name} for channel {self.channel}: {error.strerror};"
+                " shared memory may be full (df /dev/shm)"
+            ) from error
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[int | None]:
+        """The folder, which nobody removes meanwhile; None when it cannot be had just now."""
+        rooms = open_folder(subfolder(_ROOMS))
+        if rooms is None:
+            yield None
+            return
+        try:
+            # Without the lock, as when its holder was stopped, it takes a few attempts at worst.
+            with locked(rooms, fcntl.LOCK_SH, _PATIENCE):
+                folder = self._folder_in(rooms)
+                try:
+                    yield folder
+                finally:
+                    if folder is not None:
+                        os.close(folder)
+        finally:
+            os.close(rooms)
+
+    def _folder_in(self, rooms: int) -> int | None:
+        name = self.folder.name
+        try:
+            os.mkdir(name, 0o700, dir_fd=rooms)
+        except FileExistsError:
+            found = open_folder(name, rooms)
+            if found is None:
+                self._clear(rooms)
+            return found
+        return open_folder(name, rooms)
+
+    def _clear(self, rooms: int) -> None:
+        """Remove what bears the name of our folder and is none.
+
+        Raises:
+            TransportError: it is a folder of another owner.
+        """
+        try:
+            found = os.stat(self.folder.name, dir_fd=rooms, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        why = why_foreign(found, stat.S_IFDIR)
+        if stat.S_ISDIR(found.st_mode):
+            raise TransportError(
+                f"channel {self.channel} needs {self.folder}, but {why or 'it cannot be opened'};"
+                " remove it"
+            )
+        tell_once(self.folder, f"is removed: {why}, and channel {self.channel} needs its place")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.folder.name, dir_fd=rooms)
+
+    # -- files of others -------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _there(self) -> Iterator[int | None]:
+        """The folder; None when there is none."""
+        rooms = open_folder(self.folder.parent)
+        folder = open_folder(self.folder.name, rooms) if rooms is not None else None
+        try:
+            yield folder
+        finally:
+            for file in (folder, rooms):
+                if file is not None:
+                    os.close(file)
 
     def names(self, kind: str) -> list[str]:
-        """Names of the files that begin so, oldest first."""
+        """Names of files that begin so, oldest first; what cannot be ours is skipped."""
+        with self._there() as folder:
+            return self._names(folder, kind) if folder is not None else []
+
+    def _names(self, folder: int, kind: str) -> list[str]:
+        return [name for _, name in sorted(self._listed(folder, kind))]
+
+    def _listed(self, folder: int, kind: str) -> list[tuple[int, str]]:
+        """What there is of ours, each with the time of its last change."""
         found: list[tuple[int, str]] = []
-        # The folder, or a file, may be taken away just now.
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.folder) as entries:
+        with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(kind):
-                    with contextlib.suppress(FileNotFoundError):
-                        found.append((entry.stat().st_ctime_ns, entry.name))
-        return [name for _, name in sorted(found)]
+                if not entry.name.startswith(kind):
+                    continue
+                # It may be taken away just now.
+                with contextlib.suppress(FileNotFoundError):
+                    state = entry.stat(follow_symlinks=False)
+                    why = _why_not_listed(entry.name, state)
+                    if why:
+                        skip(self.folder / entry.name, why)
+                    else:
+                        found.append((state.st_ctime_ns, entry.name))
+        return found
 
     def open(self, name: str) -> Place | None:
         """Another's file; None when it is gone, or its owner is: then it is removed."""
-        path = self.folder / name
+        with self._there() as folder:
+            return self._open(folder, name) if folder is not None else None
+
+    def _open(self, folder: int, name: str) -> Place | None:
+        file = open_file(name, folder, stat.S_IFREG, SIZE)
+        if file is None:
+            return None
         try:
-            place = Place(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
-        except OSError:
+            place = Place(self.folder / name, file)
+        except (OSError, ValueError):
+            os.close(file)
             return None
         if not place.owned():
             place.close(remove=True)
             return None
         return place
 
-    def publishers(self) -> list[str]:
-        """Names of the files of publishers that live; those of others are removed."""
-        living = []
+    def has_publisher(self) -> bool:
+        """Whether a publisher lives here; the files of dead ones are removed."""
         for name in self.names("p-"):
             place = self.open(name)
-            if place is not None:
-                living.append(name)
+            if place is None:
+                continue
+            try:
+                place.told(Publishing)
+                return True
+            except TransportError as error:
+                skip(place.path, str(error))
+            finally:
                 place.close(remove=False)
-        return living
+        return False
 
-    def _sweep(self) -> None:
-        for name in [*self.names("p-"), *self.names("s-")]:
-            place = self.open(name)
-            if place is not None:
-                place.close(remove=False)
-        for name in self.names("w-"):
-            Bell.sweep(self.folder / name)
+    # -- what the dead left ----------------------------------------------------------------------
 
     def sweep(self) -> None:
         """Remove what dead processes left, here and in all other rooms of this user."""
-        for folder in self.folder.parent.iterdir():
+        rooms = open_folder(self.folder.parent)
+        if rooms is None:
+            return
+        try:
+            for name in os.listdir(rooms):
+                self._sweep_room(rooms, name)
+        finally:
+            os.close(rooms)
+
+    def _sweep_room(self, rooms: int, name: str) -> None:
+        path = self.folder.parent / name
+        try:
+            found = os.stat(name, dir_fd=rooms, follow_symlinks=False)
+            why = why_foreign(found, stat.S_IFDIR)
+            if not why and not re.fullmatch(_KEY, name):
+                why = "its name is none of ours"
+            if why:
+                skip(path, why)
+                return
             other = Room(self.channel)
-            other.folder = folder
-            with contextlib.suppress(OSError):
-                other._sweep()
-                if folder != self.folder:
-                    other.leave()
+            other.folder = path
+            other._sweep()
+            if path != self.folder:
+                other.leave()
+        except FileNotFoundError:
+            # Another sweeper was faster.
+            pass
+        except OSError as error:
+            skip(path, f"it cannot be swept ({error.strerror})")
+
+    def _sweep(self) -> None:
+        with self._there() as folder:
+            if folder is not None:
+                for name in self._names(folder, ""):
+                    _remove_dead(folder, name)
 
     def leave(self) -> None:
         """Remove the folder if nobody is in it."""
+        rooms = open_folder(self.folder.parent)
+        if rooms is None:
+            return
+        try:
+            with locked(rooms, fcntl.LOCK_EX, _PATIENCE) as alone, contextlib.suppress(OSError):
+                if alone:
+                    os.rmdir(self.folder.name, dir_fd=rooms)
+        finally:
+            os.close(rooms)
+
+
+def _appear(folder: int, name: str, create: _Create, fill: Callable[[int], None]) -> int | None:
+    """Make a file in a folder, locked and filled; None when it was swept before it was locked."""
+    part = f".{new_key()}"
+    try:
+        file = create(part, folder)
+    except FileNotFoundError:
+        return None
+    try:
+        if not lock(file, fcntl.LOCK_EX) or not os.fstat(file).st_nlink:
+            os.close(file)
+            return None
+        fill(file)
+        os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
         with contextlib.suppress(OSError):
-            self.folder.rmdir()
+            os.unlink(part, dir_fd=folder)
+        os.close(file)
+        raise
+    return file
+
+
+def _create_file(name: str, folder: int) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.open(name, flags, 0o600, dir_fd=folder)
+
+
+def _create_pipe(name: str, folder: int) -> int:
+    os.mkfifo(name, 0o600, dir_fd=folder)
+    return os.open(name, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+
+
+def _kind_of(name: str) -> int | None:
+    """Kind of file that bears such a name; None for those of both kinds that are being made."""
+    return {"w": stat.S_IFIFO, ".": None}.get(name[0], stat.S_IFREG)
+
+
+def _why_not_listed(name: str, found: os.stat_result) -> str:
+    pattern = _NAMES.get(name[0])
+    if pattern is None or not pattern.fullmatch(name):
+        return "its name is none of ours"
+    kind = _kind_of(name)
+    if kind is None:
+        kind = stat.S_IFIFO if stat.S_ISFIFO(found.st_mode) else stat.S_IFREG
+        return why_foreign(found, kind)
+    return why_foreign(found, kind, SIZE if kind == stat.S_IFREG else None)
+
+
+def _remove_dead(folder: int, name: str) -> None:
+    """Remove a file whose owner does not live. Who makes a file sees that it was removed."""
+    kind = _kind_of(name)
+    for one in (stat.S_IFREG, stat.S_IFIFO) if kind is None else (kind,):
+        file = open_file(name, folder, one)
+        if file is not None:
+            if lock(file, fcntl.LOCK_SH):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=folder)
+            os.close(file)
 
 
 def new_key() -> str:
@@ -278,38 +342,4 @@ def new_key() -> str:
 
 def has_publisher(channel: str) -> bool:
     """Whether a living process of this user on this host publishes a channel in shared memory."""
-    room = Room(channel)
-    return room.folder.is_dir() and bool(room.publishers())
-
-
-def _path() -> Path:
-    return SHM / f"pvapy_stream-{os.getuid()}"
-
-
-def private_folder() -> Path:
-    """The folder of all that is not the samples themselves.
-
-    Raises:
-        TransportError: it cannot be made, or others have a hand in it.
-    """
-    folder = _path()
-    _make(folder)
-    found = folder.lstat()
-    if (
-        not stat.S_ISDIR(found.st_mode)
-        or found.st_uid != os.getuid()
-        or stat.S_IMODE(found.st_mode) & 0o077
-    ):
-        raise TransportError(
-            f"{folder} is not a folder of this user alone; remove it, or make it so with chmod 700"
-        )
-    return folder
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise TransportError(
-            f"cannot make {folder}: {error.strerror}; mode shm needs shared memory at {SHM}"
-        ) from error
+    return Room(channel).has_publisher()

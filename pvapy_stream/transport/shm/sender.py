@@ -8,15 +8,21 @@ import threading
 import time
 from typing import Any
 
-import msgspec
-
 from pvapy_stream.errors import TransportError
 from pvapy_stream.settings import ShmSettings
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
-from pvapy_stream.transport.shm import memory
-from pvapy_stream.transport.shm.frames import EVERYBODY, INITIAL, NOTHING, Encoder, Parts, Ready
+from pvapy_stream.transport.shm import nodes
+from pvapy_stream.transport.shm.frames import (
+    EVERYBODY,
+    INITIAL,
+    NOTHING,
+    OPENING,
+    Encoder,
+    Parts,
+    Ready,
+)
 from pvapy_stream.transport.shm.lanes import Lane, Subscription, Turns, default_queue
-from pvapy_stream.transport.shm.room import (
+from pvapy_stream.transport.shm.place import (
     LEAVING,
     NEWEST,
     PUBLISHED,
@@ -26,10 +32,9 @@ from pvapy_stream.transport.shm.room import (
     TAKEN,
     Place,
     Publishing,
-    Room,
     Subscribing,
-    new_key,
 )
+from pvapy_stream.transport.shm.room import Room, new_key
 
 _LOOK_PERIOD = 0.05  # s; how soon a subscriber that comes or goes is noticed
 _SWEEP_PERIOD = 1.0  # s
@@ -71,6 +76,7 @@ class ShmPublisher(Publisher):
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
         self._current: Ready | None = None
+        self._current_flags = INITIAL
         self._look_due = self._sweep_due = 0.0
         self._published = self._errors = self._rejected = 0
         self._problem = self._puzzle = ""
@@ -82,26 +88,30 @@ class ShmPublisher(Publisher):
     def start(self) -> None:
         if self._place is not None:
             return
-        self._node = memory.node.take()
-        self._room.make()
-        self._room.sweep()
-        self._place = self._room.enter(f"p-{self._key}", Publishing(self._key, os.getpid()))
+        self._node = nodes.node.take()
+        try:
+            self._room.sweep()
+            self._place = self._room.enter(Publishing(self._key, os.getpid()))
+        except BaseException:
+            self._node = None
+            nodes.node.release()
+            raise
         self._words = self._place.words
         self._thread = threading.Thread(target=self._look_after, name="shm-publisher", daemon=True)
         self._thread.start()
 
     def open(self, prototype: Any) -> None:
         with self._lock:
-            self._show(self._encoder.parts(prototype))
+            self._show(self._encoder.parts(prototype), INITIAL | OPENING)
 
-    def _show(self, parts: Ready) -> None:
+    def _show(self, parts: Ready, flags: int) -> None:
         """Make an object the current one, without counting it as published."""
         if self._place is None:
             self.start()
-        self._current = parts
+        self._current, self._current_flags = parts, flags
         for lane in self._lanes.values():
             if lane.subscriptions:
-                self._send(lane, parts, INITIAL)
+                self._send(lane, parts, flags)
 
     def _look_after(self) -> None:
         while not self._ended.wait(_LOOK_PERIOD):
@@ -146,7 +156,7 @@ class ShmPublisher(Publisher):
             self._place = None
             self._room.leave()
             self._node = None
-            memory.node.release()
+            nodes.node.release()
 
     # -- the way of an object --------------------------------------------------------------------
 
@@ -155,7 +165,7 @@ class ShmPublisher(Publisher):
             try:
                 parts = self._encoder.parts(obj)
                 if self._current is None:
-                    self._show(parts)
+                    self._show(parts, INITIAL)
                 self._publish(parts)
             except TransportError:
                 self._errors += 1
@@ -170,7 +180,7 @@ class ShmPublisher(Publisher):
         now = time.monotonic()
         if now >= self._look_due:
             self._look_around(now)
-        self._current = parts
+        self._current, self._current_flags = parts, INITIAL
         words = self._words
         words[NEWEST] = parts.id & _MASK
         self._published += 1
@@ -253,12 +263,13 @@ class ShmPublisher(Publisher):
     def _look(self, now: float) -> None:
         if now >= self._sweep_due:
             self._sweep_due = now + _SWEEP_PERIOD
-            memory.sweep(self._node)
+            nodes.sweep(self._node)
         names = self._room.names(f"s-{self._key}")
         for name in names:
             if name not in self._subscriptions and name not in self._refused:
                 self._join(name)
         there = set(names)
+        self._refused &= there
         for name, one in [*self._subscriptions.items()]:
             state = one.words[STATE]
             if name not in there or not one.place.owned():
@@ -275,14 +286,15 @@ class ShmPublisher(Publisher):
         if place is None:
             return
         try:
-            told = msgspec.msgpack.decode(place.told(), type=Subscribing)
-        except msgspec.MsgspecError as error:
+            told = place.told(Subscribing)
+        except TransportError as error:
             self._refused.add(name)
             place.close(remove=False)
             _log.error(
-                "channel %s: a subscriber is not understood (%s); both sides must run versions of"
+                "channel %s: subscriber %s is not understood: %s; both sides must run versions of"
                 " pvapy_stream that fit together",
                 self.channel,
+                place.path,
                 error,
             )
             return
@@ -304,19 +316,19 @@ class ShmPublisher(Publisher):
             return
         self._problem = ""
         lane.members += 1
-        self._subscriptions[name] = Subscription(name, place, self._room, lane)
+        self._subscriptions[name] = Subscription(place, told, lane)
 
     def _activate(self, one: Subscription) -> None:
         """Give a subscriber the current object, and then its share of those that follow."""
         lane = one.lane
-        first = self._current or Parts(NOTHING, 0)
+        first, flags = self._current or Parts(NOTHING, 0), self._current_flags
         one.active = True
         try:
             if not lane.fits(first):
                 self._resize(lane, first)
             lane.update()
             lane.subscriptions.append(one)
-            self._send(lane, first, INITIAL, bytes.fromhex(one.told.key))
+            self._send(lane, first, flags, bytes.fromhex(one.told.key))
         except TransportError as error:
             # Tried again when it is time to look around.
             self._deactivate(one)
@@ -353,7 +365,7 @@ class ShmPublisher(Publisher):
         if not lane.members:
             lane.close()
             self._lanes.pop(lane.key, None)
-        memory.sweep(self._node)
+        nodes.sweep(self._node)
 
     def _tell(self, problem: str) -> None:
         """Remember what keeps a subscriber out: publishing fails with it, so that it is seen."""

@@ -1,0 +1,296 @@
+"""Compares the ledgers of a run: every published id must arrive and meet a fate.
+
+A channel on which one ledger publishes and from which others receive is an arrow. Who receives
+there is split into subscribers, each of which must get every published id: a stage alone, or all
+stages of one distributor group together. An id that was published twice, by a source that started
+again, must arrive twice. What cannot be known is a failure. Pure bookkeeping: no EPICS, no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from pvapy_stream.accounting.bags import excess, layers
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger, merged, union, wanted
+from pvapy_stream.accounting.witness import inputs, witnessed
+
+
+@dataclass(frozen=True, slots=True)
+class StageAccount:
+    """One stage, with what all its incarnations wrote in all epochs of ids.
+
+    Attributes:
+        ledger: all its ledgers as one: an id has every fate it met.
+        parts: the single ledgers, in the order of incarnations and epochs.
+        without_fate: ids that were received and of which nothing else is known.
+        dropped: ids that met a fate other than processing, by that fate; skipped and filtered ones
+            are not here.
+    """
+
+    ledger: Ledger
+    parts: tuple[Ledger, ...]
+    without_fate: IdSet
+    dropped: dict[str, IdSet]
+
+    @property
+    def name(self) -> str:
+        """Such as ``consumer 2``."""
+        return f"{self.ledger.stage} {self.ledger.stage_id}"
+
+    @property
+    def inputs(self) -> list[str]:
+        """Channels it receives from."""
+        return inputs(self.ledger)
+
+    @property
+    def speaks_of_ids(self) -> bool:
+        """False for a stage whose objects have no ids: nothing can be said about them."""
+        return bool(self.ledger.received or self.ledger.published or not self.ledger.anonymous)
+
+    @property
+    def restarts(self) -> int:
+        """How often its process was started again."""
+        return max(part.incarnation for part in self.parts) - 1 if self.parts else 0
+
+    def count(self, name: str) -> int:
+        """How many ids a set of its ledgers has, over all incarnations and epochs."""
+        found: list[IdSet | dict[str, IdSet]] = [getattr(part, name) for part in self.parts]
+        return sum(
+            len(ids) if isinstance(ids, IdSet) else sum(map(len, ids.values())) for ids in found
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriberAudit:
+    """What became of a channel's ids at one receiver, or one group of receivers.
+
+    Attributes:
+        name: such as ``consumer 1`` or ``group g (consumer 1, consumer 2)``.
+        lost: published ids that did not arrive, and so have no fate.
+        noted: those of them that a receiver noted as missed.
+        lost_by: ids that some members of a distributor set got and this member did not.
+        unprocessed: published ids that arrived and that nobody processed.
+        unknown: ids of which nobody can tell whether they were published.
+        surplus: ids that became results more often than they were published.
+        doubts: why something cannot be known, a sentence each.
+    """
+
+    name: str
+    lost: IdSet
+    noted: IdSet
+    lost_by: dict[str, IdSet]
+    unprocessed: IdSet
+    unknown: IdSet
+    surplus: IdSet
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelAudit:
+    """One channel that stages of the run publish on, or receive from.
+
+    Attributes:
+        publishers: names of the stages that publish there; empty where none wrote a ledger.
+        published: ids that went out.
+    """
+
+    channel: str
+    publishers: tuple[str, ...]
+    published: IdSet
+    subscribers: tuple[SubscriberAudit, ...]
+
+
+def accounts(ledgers: Iterable[Ledger]) -> tuple[StageAccount, ...]:
+    """One account a stage, of all its ledgers, with what others witness of killed ones."""
+    by_stage: dict[tuple[str, int, str, str, str, str], list[Ledger]] = {}
+    for one in witnessed(list(ledgers)):
+        key = (
+            one.stage, one.stage_id, one.input_channel, one.output_channel, one.group,
+            one.client_set,
+        )  # fmt: skip
+        by_stage.setdefault(key, []).append(one)
+    return tuple(_account(same) for same in by_stage.values())
+
+
+def _account(same: Sequence[Ledger]) -> StageAccount:
+    parts = tuple(sorted(same, key=lambda one: (one.incarnation, one.epoch)))
+    whole = merged(parts)
+    # What one incarnation missed, another may have received.
+    whole.missed = union(
+        part.missed - union(o.received for o in parts if o is not part and _same_epoch(o, part))
+        for part in parts
+    )
+    testified = union(part.processed for part in parts if part.incarnation == 0)
+    # An id that was dropped and then processed, when it came again, is processed.
+    arrived = [part.received - part.skipped for part in parts]
+    short = excess(arrived, [part.processed for part in parts]) if len(parts) > 1 else None
+    once = whole.processed if short is None else whole.processed - _more_than_sent(parts, short)
+    fates = {f"rejected ({policy})": ids for policy, ids in whole.rejected.items()}
+    fates |= {f"failed ({error})": ids for error, ids in whole.failed.items()}
+    fates["left at stop"] = whole.left
+    dropped = {fate: ids - once for fate, ids in fates.items()}
+    return StageAccount(
+        whole,
+        parts,
+        union(part.without_fate() for part in parts) - testified,
+        {fate: ids for fate, ids in dropped.items() if ids},
+    )
+
+
+def _same_epoch(one: Ledger, other: Ledger) -> bool:
+    return one.incarnation != other.incarnation or one.epoch == other.epoch
+
+
+def _more_than_sent(parts: Sequence[Ledger], short: IdSet) -> IdSet:
+    """Ids processed fewer times than they came, where they came in several epochs."""
+    return short if any(part.epoch > 1 for part in parts) else IdSet()
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names without empty ones and repetitions."""
+    return list(dict.fromkeys(filter(None, names)))
+
+
+# -- channels ------------------------------------------------------------------------------------
+
+
+def channel_audits(stages: Sequence[StageAccount]) -> tuple[ChannelAudit, ...]:
+    """Audits of all channels; those without a publisher's ledger come last."""
+    outputs = in_order(stage.ledger.output_channel for stage in stages)
+    entries = in_order(name for stage in stages for name in stage.inputs if name not in outputs)
+    return tuple(_audit_channel(channel, stages) for channel in [*outputs, *entries])
+
+
+def _audit_channel(channel: str, stages: Sequence[StageAccount]) -> ChannelAudit:
+    publishers = [stage for stage in stages if stage.ledger.output_channel == channel]
+    return ChannelAudit(
+        channel,
+        tuple(stage.name for stage in publishers),
+        union(stage.ledger.published for stage in publishers),
+        tuple(
+            _audit_subscriber(channel, publishers, members)
+            for members in subscribers(channel, stages)
+        ),
+    )
+
+
+def subscribers(channel: str, stages: Sequence[StageAccount]) -> list[list[StageAccount]]:
+    """Who must get every id of a channel: stages alone, and groups of stages."""
+    found: dict[tuple[str, int], list[StageAccount]] = {}
+    for number, stage in enumerate(stages):
+        if channel in stage.inputs and stage.speaks_of_ids:
+            group = stage.ledger.group
+            found.setdefault((group, -1 if group else number), []).append(stage)
+    return list(found.values())
+
+
+def _audit_subscriber(
+    channel: str, publishers: Sequence[StageAccount], members: Sequence[StageAccount]
+) -> SubscriberAudit:
+    parts = [part for member in members for part in member.parts]
+    asked = wanted(parts)
+    sent = [part.published for stage in publishers for part in stage.parts]
+    if asked is not None:
+        sent = [ids & asked for ids in sent]
+    arrived = bag(members, lambda part: part.received - (part.skipped - part.processed))
+    results = bag(members, lambda part: part.processed | part.filtered)
+    skipped = union(part.skipped for part in parts)
+    processed = union([*results])
+    missed = union(member.ledger.missed for member in members) - union([*arrived])
+    lost = excess(sent, arrived) - (skipped - union(arrived))
+    unknown = IdSet()
+    doubts: tuple[str, ...] = ()
+    if not publishers or any(_is_open_source(stage) for stage in publishers):
+        unknown, doubts = _unknown(members, missed)
+        lost = lost | (missed - union(sent))
+    repeated = union(part.repeated for stage in publishers for part in stage.parts)
+    group = members[0].ledger.group
+    names = ", ".join(in_order(member.name for member in members))
+    several = [stage for stage in members if len(stage.inputs) > 1]
+    return SubscriberAudit(
+        name=f"group {group} ({names})" if group else names,
+        lost=lost,
+        noted=lost & missed,
+        lost_by=_lost_in_sets(union(sent), members),
+        unprocessed=(skipped & union(sent)) - processed,
+        unknown=unknown - union(sent),
+        # Who has several inputs in one ledger does not say which id came by which.
+        surplus=excess(results, sent) - repeated if publishers and not several else IdSet(),
+        doubts=doubts,
+    )
+
+
+def bag(members: Sequence[StageAccount], of: Callable[[Ledger], IdSet]) -> list[IdSet]:
+    """Ids of the members of a subscriber, as often as they came; those of a set came together."""
+    found: list[IdSet] = []
+    for name in dict.fromkeys(member.ledger.client_set for member in members):
+        replicas = [
+            layers(of(part) for part in member.parts)
+            for member in members
+            if member.ledger.client_set == name
+        ]
+        if name:
+            depth = max(map(len, replicas), default=0)
+            found += [union(one[k] for one in replicas if len(one) > k) for k in range(depth)]
+        else:
+            found += [ids for one in replicas for ids in one]
+    return found
+
+
+def _is_open_source(stage: StageAccount) -> bool:
+    """Whether a source was killed: what it published at last, nobody wrote down."""
+    return not stage.inputs and any(not part.closed for part in stage.parts)
+
+
+def _unknown(members: Sequence[StageAccount], missed: IdSet) -> tuple[IdSet, tuple[str, ...]]:
+    """What receivers cannot tell of a source that did not tell it, and why."""
+    received = union(part.received for member in members for part in member.parts)
+    unknown = [part.unknown for member in members for part in member.parts]
+    doubts: list[str] = []
+    for member in members:
+        parts = [part for part in member.parts if part.incarnation]
+        there = {part.incarnation for part in parts}
+        doubts += [
+            f"{member.name}: the ledger of its process {number} is missing; what that process"
+            " received is unknown"
+            for number in range(1, member.restarts + 2)
+            if number not in there
+        ]
+        for part, following in zip(parts, [*parts[1:], None], strict=True):
+            if part.closed or (following and following.incarnation == part.incarnation):
+                continue
+            last = part.received.last
+            first = None if following is None else (following.received - following.skipped).first
+            if last is None or first is None or first <= last:
+                where = "before it received any id" if last is None else f"after id {last}"
+                doubts.append(f"{member.name} was killed {where}; what it received then is unknown")
+            elif first > last + 1:
+                unknown.append(IdSet.of_range(last + 1, first - 1))
+    return union(unknown) - received - missed, tuple(doubts)
+
+
+def _lost_in_sets(published: IdSet, members: Sequence[StageAccount]) -> dict[str, IdSet]:
+    """What each member of a distributor set lacks of what was its set's."""
+    lacking: dict[str, IdSet] = {}
+    for name in in_order(member.ledger.client_set for member in members):
+        of_set = [member for member in members if member.ledger.client_set == name]
+        others = union(m.ledger.received for m in members if m.ledger.client_set != name)
+        # An initial update comes to a client whoever's turn it is; so does what a client takes
+        # for missed while sets come and go.
+        turns = union(
+            ids
+            for member in of_set
+            for ids in (
+                member.ledger.received - member.ledger.skipped,
+                member.ledger.missed - others,
+            )
+        )
+        arrived = union(member.ledger.received for member in of_set)
+        for member in of_set:
+            # What came to none of them is lost for the group, and reported there.
+            lacks = (turns & published & arrived) - member.ledger.received
+            if lacks:
+                lacking[f"{member.name} of set {name}"] = lacks
+    return lacking

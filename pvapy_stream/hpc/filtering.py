@@ -1,0 +1,184 @@
+"""Tells those who come after a stage which ids it will not publish.
+
+A stage that drops objects on purpose says so on a channel beside its output, named as the output
+with ``:filtered`` behind it. Whoever receives from the output follows that channel too: what was
+dropped on purpose is not missed, and a collector does not wait for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pvaccess as pva
+
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.pva.serving import host_readonly
+from pvapy_stream.transport.pva import MonitorReceiver
+
+SUFFIX = ":filtered"
+
+_STRUCTURE = {
+    "handled": pva.LONG,
+    "published": pva.LONG,
+    "hasPublished": pva.BOOLEAN,
+    "count": pva.ULONG,
+    "firstRange": pva.ULONG,
+    "ranges": [pva.LONG],
+}
+# Ranges that one update carries: a client that misses updates for long misses ranges, and then
+# counts ids as missed that were filtered.
+_KEPT = 2048
+_PERIOD = 0.05  # s
+# How long a source's channel is searched for: sources that never filter have none.
+_SEARCH = 5.0  # s
+
+_log = logging.getLogger(__name__)
+
+
+class FilteredChannel:
+    """Publishes what a stage filters.
+
+    Args:
+        server: the stage's PVA server.
+        output: name of its output channel.
+    """
+
+    def __init__(self, server: Any, output: str) -> None:
+        self.name = output + SUFFIX
+        self._server = server
+        self._ranges: deque[list[int]] = deque(maxlen=_KEPT)
+        self._begun = 0
+        self._count = 0
+        self._handled = self._published = 0
+        self._has_published = False
+        self._changed = False
+        self._due = 0.0
+        host_readonly(server, self.name, pva.PvObject(_STRUCTURE))
+
+    def note(self, value: int, published: int | None, now: float) -> None:
+        """An id was filtered.
+
+        Args:
+            value: the id.
+            published: the id that was published last; None for none.
+            now: s since 1970.
+        """
+        ranges = self._ranges
+        if ranges and ranges[-1][1] == value - 1:
+            ranges[-1][1] = value
+        else:
+            ranges.append([value, value])
+            self._begun += 1
+        self._count += 1
+        self._handled = value
+        self._has_published = published is not None
+        self._published = published or 0
+        self._changed = True
+        if now >= self._due:
+            self._due = now + _PERIOD
+            self.flush()
+
+    def flush(self) -> None:
+        """Publish what was noted; a failure costs no frame, and is logged."""
+        if not self._changed:
+            return
+        self._changed = False
+        values = {
+            "handled": self._handled,
+            "published": self._published,
+            "hasPublished": self._has_published,
+            "count": self._count,
+            "firstRange": self._begun - len(self._ranges),
+            "ranges": np.array(self._ranges, np.int64).ravel(),
+        }
+        try:
+            self._server.update(self.name, pva.PvObject(_STRUCTURE, values))
+        except Exception as error:
+            _log.warning("channel %s cannot be updated: %s", self.name, error)
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """What a source says it filtered since it was last asked.
+
+    Attributes:
+        ids: the ids.
+        handled: the id it handled last.
+        published: the id it published last; None for none.
+    """
+
+    ids: IdSet
+    handled: int
+    published: int | None
+
+
+class FilteredReceiver:
+    """Follows what the source of a channel filters.
+
+    Args:
+        channel: name of the input channel.
+        take: gets what is new, in the binding's thread.
+    """
+
+    def __init__(self, channel: str, take: Callable[[Filtered], None]) -> None:
+        self._channel = channel + SUFFIX
+        self._take = take
+        self._receiver: MonitorReceiver | None = None
+        self._give_up_at = 0.0
+        self._connected = False
+        self._next = 0
+        self._last_end: int | None = None
+        self._lock = threading.Lock()
+
+    def keep_up(self, connected: bool) -> None:
+        """Search when the source has come, for a limited time; called a few times a second."""
+        now = time.monotonic()
+        if connected and not self._connected:
+            self._close()
+            self._give_up_at = now + _SEARCH
+            self._receiver = MonitorReceiver(self._channel, retry=False)
+            self._receiver.start(self._on_update, self._on_update)
+        self._connected = connected
+        receiver = self._receiver
+        if receiver is None:
+            return
+        receiver.keep_up()
+        if not receiver.connected and now >= self._give_up_at:
+            self._close()
+
+    def stop(self) -> None:
+        """Follow no longer."""
+        self._close()
+
+    def _close(self) -> None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.stop()
+        with self._lock:
+            # A source that comes back counts from the beginning.
+            self._next, self._last_end = 0, None
+
+    def _on_update(self, obj: Any) -> None:
+        if not obj.getULong("count"):
+            return
+        with self._lock:
+            ranges = np.asarray(obj["ranges"], np.int64).reshape(-1, 2)
+            first = obj.getULong("firstRange")
+            # The last range that is known may have grown.
+            known = max(0, self._next - 1 - first)
+            new = ranges[known:].copy()
+            if len(new) and self._next > first and self._last_end is not None:
+                new[0, 0] = min(self._last_end + 1, int(new[0, 1]) + 1)
+            self._next = first + len(ranges)
+            self._last_end = int(ranges[-1, 1]) if len(ranges) else None
+            new[:, 1] += 1
+            ids = IdSet.of_ranges(new[new[:, 1] > new[:, 0]])
+        published = obj.getLong("published") if obj["hasPublished"] else None
+        self._take(Filtered(ids, obj.getLong("handled"), published))

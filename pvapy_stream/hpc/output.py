@@ -1,0 +1,83 @@
+"""The output of a stage."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.errors import TransportError
+from pvapy_stream.hpc.filtering import FilteredChannel
+from pvapy_stream.pva.objects import IdReader, id_reader
+from pvapy_stream.transport.ports import Publisher, PublisherCounts
+
+
+class Output:
+    """The stage's output as a processor sees it; notes which ids went out.
+
+    Attributes:
+        input_id: id of the object that is being processed.
+        thread: the stage's thread, while it is in `process`.
+        sent: whether `process` has published since this was last set to False.
+        failure: why the last object could not be published.
+        last_id: the id that was published last; None for none.
+        later: whether the processor publishes outside of `process` too.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        ledger: Ledger,
+        id_field: str,
+        filtered: FilteredChannel | None = None,
+    ) -> None:
+        self._publisher = publisher
+        self.takes_lazy = publisher.takes_lazy
+        self.ledger = ledger
+        self.filtered = filtered
+        self._id_field = id_field
+        self._read_id: IdReader | None = None
+        self._know_structure = False
+        self.input_id = 0
+        self.thread = 0
+        self.sent = False
+        self.later = False
+        self.last_id: int | None = None
+        self.failure: TransportError | None = None
+
+    def updateOutputChannel(self, pvObject: Any) -> None:
+        """Publish an object.
+
+        Raises:
+            TransportError: it could not be published; the object counts as failed.
+        """
+        if not self._know_structure:
+            self._know_structure = True
+            # An output of another structure may have no id: then it goes by its input's.
+            self._read_id = (
+                id_reader(self._id_field, pvObject) if pvObject.hasField(self._id_field) else None
+            )
+        own = threading.get_ident() == self.thread
+        try:
+            self._publisher.publish(pvObject)
+        except TransportError as error:
+            # Kept too: processors written for the incumbent swallow what is raised here. A thread
+            # of the processor's own publishes other objects than the one in `process`.
+            if own:
+                self.failure = error
+            raise
+        self.last_id = self._read_id(pvObject) if self._read_id else self.input_id
+        self.ledger.publish(self.last_id)
+        if own:
+            self.sent = True
+        else:
+            self.later = True
+
+    def counts(self) -> PublisherCounts:
+        return self._publisher.counts()
+
+    def reset_counts(self) -> None:
+        self._publisher.reset_counts()
+
+    def stop(self) -> None:
+        self._publisher.stop()

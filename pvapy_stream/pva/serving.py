@@ -1,0 +1,229 @@
+"""Hosts channels on our PVA servers, each with the access rights of clients.
+
+EPICS access security has one configuration for a process, and every channel belongs to one of its
+groups. `addRecord` of the binding uses the group DEFAULT, to which any client may put. Here
+channels are put into groups of our own. Access security does not apply to our own updates.
+
+A channel that a client has opened before access security is active stays closed to that client.
+Therefore the functions here activate it before they add a channel, and a server to which others may
+add channels is made by `make_server`. An IOC for CA records must run in another process: its server
+cannot be used in a process where access security is active already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pvaccess as pva
+
+from pvapy_stream.errors import SettingsError
+
+_PREFIX = "PVAPY_STREAM_"
+_READ_ONLY = f"{_PREFIX}READ_ONLY"
+_DEFAULT = "DEFAULT"
+_CONTROL = "CONTROL"
+_LEVEL = 0  # rules of any level apply
+
+_COMMENT = re.compile(r'("[^"\n]*")|#[^\n]*')
+_GROUP = re.compile(r'\bASG\s*\(\s*"?(\w+)"?\s*\)')
+_HOSTS = re.compile(r"(\bHAG\s*\(\s*[^)]+\)\s*\{)([^}]*)\}")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PutRights:
+    """Which clients may put to a control channel: all of them, unless limited.
+
+    Clients tell their user name themselves: this prevents mistakes, not forgery.
+
+    Attributes:
+        clients: ``HOST``, ``USER@HOST`` or ``USER@*``; empty for any client.
+        file: EPICS access security file; its group CONTROL, or else DEFAULT, is used.
+    """
+
+    clients: tuple[str, ...] = ()
+    file: str = ""
+
+
+ANYBODY = PutRights()
+
+
+def make_server(rights: PutRights = ANYBODY) -> pva.PvaServer:
+    """A PVA server, with access security active.
+
+    Args:
+        rights: of the control channel it will host; what is wrong with them shows here.
+
+    Raises:
+        SettingsError: a host is unknown, or the file cannot be used.
+    """
+    server = pva.PvaServer()
+    _security.group_for(server, rights)
+    return server
+
+
+def host_readonly(server: pva.PvaServer, name: str, obj: Any) -> None:
+    """Host a channel to which no client may put.
+
+    Args:
+        server: takes it.
+        name: of the channel.
+        obj: its first value; the server keeps it.
+
+    Raises:
+        pvaccess.PvaException: the name is taken on this server.
+    """
+    _security.group_for(server, ANYBODY)
+    server.addRecordWithAs(name, obj, _LEVEL, _READ_ONLY, None)
+
+
+def host_writable(
+    server: pva.PvaServer,
+    name: str,
+    obj: Any,
+    on_put: Callable[[Any], None],
+    rights: PutRights = ANYBODY,
+) -> None:
+    """Host a channel to which clients may put.
+
+    Args:
+        server: takes it.
+        name: of the channel.
+        obj: its first value; the server keeps it.
+        on_put: called with the object after each put, in a thread of the server.
+        rights: which clients may put.
+
+    Raises:
+        SettingsError: a host is unknown, or the file cannot be used.
+    """
+    group = _security.group_for(server, rights)
+    server.addRecordWithAs(name, obj, _LEVEL, group, on_put)
+
+
+class _Security:
+    """The access security of this process: loaded once, and again when a group is added."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._groups: dict[str, str] = {}
+        self._file = ""
+        self._file_groups: frozenset[str] = frozenset()
+
+    def group_for(self, server: pva.PvaServer, rights: PutRights) -> str:
+        """The group of channels with these rights, which is loaded if it is not yet."""
+        with self._lock:
+            if rights.file:
+                self._take_file(server, rights.file)
+                return _CONTROL if _CONTROL in self._file_groups else _DEFAULT
+            group, rules = _group_of(rights.clients) if rights.clients else (_DEFAULT, "")
+            if not self._groups or group not in (_DEFAULT, *self._groups):
+                groups = {_READ_ONLY: f"ASG({_READ_ONLY}) {{ RULE(1, READ) }}", **self._groups}
+                if rules:
+                    groups[group] = rules
+                self._load(server, groups, self._file, self._file_groups)
+            return group
+
+    def _take_file(self, server: pva.PvaServer, path: str) -> None:
+        text = _read(path)
+        if text == self._file:
+            return
+        if self._file:
+            raise SettingsError(
+                f"--access-security: {path} cannot be used beside another file: there is one for"
+                " a process; use the same file for all its stages"
+            )
+        found = frozenset(_GROUP.findall(text))
+        if not found & {_CONTROL, _DEFAULT}:
+            raise SettingsError(
+                f"--access-security: {path} has neither ASG(CONTROL) nor ASG(DEFAULT); one of them"
+                " must say who may put to control channels"
+            )
+        groups = {_READ_ONLY: f"ASG({_READ_ONLY}) {{ RULE(1, READ) }}", **self._groups}
+        try:
+            self._load(server, groups, text, found)
+        except pva.PvaException as error:
+            raise SettingsError(
+                f"--access-security: {path} is no access security file, or has a mistake: {error}"
+            ) from error
+
+    def _load(
+        self,
+        server: pva.PvaServer,
+        groups: Mapping[str, str],
+        file: str,
+        file_groups: frozenset[str],
+    ) -> None:
+        parts = [file, *groups.values()]
+        if _DEFAULT not in file_groups:
+            # Channels that a user's processor adds by itself are as open as they always were.
+            parts.append(f"ASG({_DEFAULT}) {{ RULE(1, READ) RULE(1, WRITE) }}")
+        with tempfile.NamedTemporaryFile("w", prefix="pvapy-stream-", suffix=".acf") as made:
+            made.write("\n".join(parts) + "\n")
+            made.flush()
+            server.initAs(made.name, "")
+        self._groups, self._file, self._file_groups = dict(groups), file, file_groups
+
+
+_security = _Security()
+
+
+def _group_of(clients: Iterable[str]) -> tuple[str, str]:
+    """A group that lets these clients put: its name, and its text in a configuration."""
+    clients = sorted(set(clients))
+    name = f"{_PREFIX}CONTROL_{hashlib.sha256(','.join(clients).encode()).hexdigest()[:12]}"
+    members: list[str] = []
+    rules = ["RULE(1, READ)"]
+    for number, client in enumerate(clients):
+        user, at, host = client.rpartition("@")
+        conditions: list[str] = []
+        if at:
+            members.append(f'UAG({name}_U{number}) {{ "{user}" }}')
+            conditions.append(f"UAG({name}_U{number})")
+        if host != "*":
+            addresses = _addresses(host)
+            if not addresses:
+                raise SettingsError(
+                    f"--control-from: host {host} is unknown; give its address, or check its name"
+                )
+            members.append(f"HAG({name}_H{number}) {{ {', '.join(addresses)} }}")
+            conditions.append(f"HAG({name}_H{number})")
+        rules.append(f"RULE(1, WRITE) {{ {' '.join(conditions)} }}")
+    return name, "\n".join([*members, f"ASG({name}) {{ {' '.join(rules)} }}"])
+
+
+def _read(path: str) -> str:
+    """An access security file, with addresses for host names: the server compares addresses."""
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--access-security: cannot read {path}: {error}") from error
+
+    def resolved(found: re.Match[str]) -> str:
+        addresses: list[str] = []
+        for host in re.split(r"[\s,]+", found[2].replace('"', " ").strip()):
+            known = _addresses(host) if host else []
+            if host and not known:
+                _log.warning("%s: host %s is unknown, and left out", path, host)
+            addresses += known
+        return f"{found[1]} {', '.join(addresses)} }}"
+
+    return _HOSTS.sub(resolved, _COMMENT.sub(lambda found: found[1] or "", text))
+
+
+def _addresses(host: str) -> list[str]:
+    """IPv4 addresses of a host; the binding's server has no others."""
+    try:
+        found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return sorted({str(entry[4][0]) for entry in found})

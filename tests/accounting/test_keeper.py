@@ -1,0 +1,75 @@
+"""Ledgers are written whatever the disk does, and cost nothing where nobody asked for one."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from pvapy_stream.accounting.account import MOST_EPOCHS, Account
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.keeper import LedgerKeeper
+from pvapy_stream.accounting.ledger import Ledger, read_ledgers
+
+
+def ledger() -> Ledger:
+    return Ledger("consumer", 1, "in", received=IdSet([1, 2]), processed=IdSet([1, 2]))
+
+
+def test_a_ledger_is_open_until_the_end(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.json"
+    keeper = LedgerKeeper(file, lambda: [ledger()])
+    keeper.keep()
+    assert not read_ledgers(file)[0].closed
+    file.unlink()
+    keeper.keep()
+    assert not file.exists(), "it is not time yet"
+    assert keeper.close() == ""
+    assert read_ledgers(file) == [ledger()]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_failure_is_logged_once_tried_again_and_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "folder" / "ledger.json"
+    keeper = LedgerKeeper(file, lambda: [ledger()], period=0)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            keeper.write(final=False)
+    assert len(caplog.records) == 1
+    assert "cannot write ledger" in keeper.problem
+    assert keeper.close() == keeper.problem
+    file.parent.mkdir()
+    assert keeper.close() == ""
+    assert read_ledgers(file)[0].closed
+
+
+def test_nothing_is_built_without_a_file() -> None:
+    keeper = LedgerKeeper(None, lambda: pytest.fail("built"))
+    keeper.keep()
+    assert keeper.close() == ""
+
+
+def test_late_news_go_to_the_oldest_epoch_that_waits() -> None:
+    account = Account(Ledger("consumer"))
+    for _ in range(2):
+        for value in range(5):
+            account.ledger.received.add(value)
+        account.begin_epoch()
+    assert account.confirm(IdSet([0, 1, 2])) == 3
+    assert account.confirm(IdSet([1, 2])) == 2
+    first, second, _ = account.ledgers
+    assert (list(first.processed), list(second.processed)) == ([0, 1, 2], [1, 2])
+    assert account.fail_late("disk full", IdSet([2, 3, 9])) == 2
+    assert list(first.failed["disk full"]) == [2, 3]
+    assert list(first.processed) == [0, 1]
+
+
+def test_epochs_are_bounded() -> None:
+    account = Account(Ledger("consumer"))
+    while account.begin_epoch():
+        pass
+    assert len(account.ledgers) == MOST_EPOCHS
+    assert account.ledger.epoch == MOST_EPOCHS

@@ -1,0 +1,154 @@
+"""The account is never wrong in the comfortable direction: kills, restarts, odd ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pvapy_stream.accounting.audit import audit
+from pvapy_stream.accounting.bags import excess, layers
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.accounting.witness import by_files
+
+
+def ids(*ranges: tuple[int, int]) -> IdSet:
+    found = IdSet()
+    for first, last in ranges:
+        found.add_range(first, last)
+    return found
+
+
+def source(published: IdSet, **other: Any) -> Ledger:
+    return Ledger("sim", output_channel="a", published=published, **other)
+
+
+def stage(processed: IdSet, out: str = "", **other: Any) -> Ledger:
+    return Ledger(
+        "consumer", 1, other.pop("channel", "a"), out, received=processed | ids(),
+        processed=processed | ids(), published=processed if out else IdSet(), **other,
+    )  # fmt: skip
+
+
+def failures(ledgers: Iterable[Ledger]) -> str:
+    result = audit(ledgers)
+    assert not result.ok
+    return result.verdict
+
+
+def test_multiplicities() -> None:
+    assert layers([ids((1, 5)), ids((3, 8)), ids((4, 4))]) == [
+        ids((1, 8)),
+        ids((3, 5)),
+        ids((4, 4)),
+    ]
+    assert excess([ids((1, 5)), ids((3, 8))], [ids((1, 8))]) == ids((3, 5))
+    assert not excess([], [ids((1, 2))])
+    assert layers([]) == []
+
+
+def test_results_that_nobody_published() -> None:
+    text = failures([source(ids((1, 10))), stage(ids((1, 10), (987654, 987654)))])
+    assert "id 987654 processed by consumer 1 more often than sim 0 published" in text
+
+
+def test_a_frame_twice_in_a_group() -> None:
+    first = stage(ids((1, 5)), group="g")
+    second = Ledger("consumer", 2, "a", group="g", received=ids((5, 10)), processed=ids((5, 10)))
+    assert "id 5 processed by group g" in failures([source(ids((1, 10))), first, second])
+
+
+def test_a_publisher_that_repeats_ids_explains_them() -> None:
+    tiles = source(ids((1, 5)), repeated=ids((1, 5)))
+    again = stage(ids((1, 5)), incarnation=2)
+    assert audit([tiles, stage(ids((1, 5))), again]).ok
+
+
+def test_what_lies_between_two_processes_is_unknown_without_the_ledger_of_the_source() -> None:
+    killed = stage(ids((1, 40)), closed=False)
+    after = stage(ids((61, 100)), incarnation=2)
+    text = failures([killed, after])
+    assert "20 ids: 41-60 unknown" in text
+    assert "source without ledger: a" in audit([killed, after]).notes[0]
+    # The source's ledger decides: these were published, or they were not.
+    assert "20 ids: 41-60 lost between sim 0" in failures([source(ids((1, 100))), killed, after])
+    assert audit([source(ids((1, 40), (61, 100))), killed, after]).ok
+
+
+def test_what_members_of_a_group_received_meanwhile_is_known() -> None:
+    killed = stage(ids((1, 1), (3, 3)), group="g", closed=False)
+    after = stage(ids((7, 7), (9, 9)), group="g", incarnation=2)
+    other = IdSet(range(2, 11, 2))
+    second = Ledger("consumer", 2, "a", group="g", received=other, processed=other)
+    assert "id 5 unknown" in failures([killed, after, second])
+
+
+def test_a_process_without_a_ledger_is_told() -> None:
+    text = failures([stage(ids((50, 100)), incarnation=2)])
+    assert "the ledger of its process 1 is missing" in text
+
+
+def test_a_killed_stage_that_did_not_come_back() -> None:
+    assert "was killed after id 40" in failures([stage(ids((1, 40)), closed=False)])
+    empty = Ledger("consumer", 1, "a", closed=False)
+    assert "was killed before it received any id" in failures([empty])
+
+
+def test_missed_ids_of_a_source_without_ledger_are_losses() -> None:
+    assert "id 5 lost between a source without ledger" in failures(
+        [stage(ids((1, 4), (6, 10)), missed=ids((5, 5)))]
+    )
+
+
+def test_a_killed_source() -> None:
+    killed = source(ids((1, 80)), closed=False)
+    receiver = stage(ids((1, 89), (91, 95)), missed=ids((90, 90)))
+    assert "id 90 lost" in failures([killed, receiver])
+
+
+def test_ids_that_start_again_have_an_account_of_their_own() -> None:
+    first, second = source(ids((1, 100))), source(ids((1, 100)), incarnation=2)
+    one = stage(ids((1, 100)))
+    short = stage(ids((1, 39), (60, 100)), epoch=2)
+    text = failures([first, second, one, short])
+    assert "20 ids: 40-59 lost between sim 0 and consumer 1" in text
+    whole = audit([first, second, one, stage(ids((1, 100)), epoch=2)])
+    assert whole.verdict.startswith("audit: published 200, processed 200, missed 0")
+    assert whole.ok
+    assert whole.restarts == 1
+
+
+def test_an_initial_update_of_a_later_epoch_hides_no_loss() -> None:
+    first, second = source(ids((1, 10))), source(ids((1, 10)), incarnation=2)
+    later = stage(ids((4, 10)), epoch=2)
+    later.received.add(3)
+    later.skipped.add(3)
+    assert "3 ids: 1-3 lost" in failures([first, second, stage(ids((1, 10))), later])
+
+
+def test_filtered_ids_are_no_losses() -> None:
+    finder = stage(ids((3, 3), (8, 8)), out="b", filtered=ids((1, 2), (4, 7), (9, 10)))
+    finder.received = ids((1, 10))
+    # Whoever comes after, and did not hear of it, may think they are missed.
+    writer = stage(ids((3, 3), (8, 8)), channel="b", missed=ids((4, 7)))
+    result = audit([source(ids((1, 10))), finder, writer])
+    assert result.verdict == (
+        "audit: published 10, processed 2, filtered 8, missed 0, without a fate 0: OK"
+    )
+    assert result.to_dict()["stages"][1]["filtered"] == [[1, 2], [4, 7], [9, 10]]
+
+
+def test_the_file_decides_after_a_kill() -> None:
+    writer = stage(ids((1, 40)), closed=False, file="run.h5.part")
+    holds = {"run.h5.part": ids((1, 23))}
+    ledgers, notes = by_files([source(ids((1, 40))), writer], holds.get)
+    assert "17 of its ledger are not there" in notes[0]
+    (drop,) = audit(ledgers).drops
+    assert drop == "17 ids: 24-40 failed (not in the file) by consumer 1"
+    assert not audit(ledgers, strict=True).ok
+    # It may also have written more than it could say.
+    ledgers, _ = by_files([source(ids((1, 60))), writer], lambda _: ids((1, 60)))
+    assert audit(ledgers, strict=True).ok
+    # A closed ledger needs no file, and one that cannot be read changes nothing.
+    assert by_files([stage(ids((1, 2)), file="x")], holds.get)[1] == []
+    assert by_files([writer], lambda _: None) == ([writer], [])
