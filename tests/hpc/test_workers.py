@@ -149,7 +149,7 @@ def test_the_death_of_a_worker_fails_its_object_and_it_is_replaced(how: str) -> 
     # What waited behind it goes to another worker.
     assert [f.id for f in result.frames] == [1, 2, 3, *range(5, 13)]
     assert list(result.ledger.failed["worker died"]) == [4]
-    assert ("signal 9" if how == "die" else "exit code 3") in result.last_error
+    assert ("signal SIGKILL" if how == "die" else "exit code 3") in result.last_error
     stats = result.processor.getStats()
     assert (stats["nFailed"], stats["nFinished"], stats["nWorkersDied"]) == (1, 11, 1)
 
@@ -177,7 +177,7 @@ def test_when_no_worker_is_left_every_object_fails_and_says_so() -> None:
         run.feed(image_object(None, k, **({"die": 1} if k in (1, 2) else {})))
     wait_until(lambda: run.processor.getStats()["nWorkers"] == 0, what="the end of the last worker")
     run.feed(image_object(None, 6))
-    assert "no worker is left; the last died (signal 9)" in run.stage.last_error
+    assert "no worker is left; the last died (signal SIGKILL)" in run.stage.last_error
     result = run.finish()
     assert {i for ids in result.ledger.failed.values() for i in ids} == set(range(1, 7))
     assert list(result.ledger.failed["worker died"]) == [1, 2]
