@@ -125,6 +125,7 @@ class MirrorChannel:
         with self._lock:
             self._read_id = self._reader_for(obj)
             if is_marked(obj):
+                self.ledger.opened = True
                 self._publish(obj, None)
                 return
             first = not self.ledger.received and not self.ledger.anonymous
@@ -285,6 +286,8 @@ class MirrorServer:
         self.settings = settings
         self.entries = parse_channel_map(settings.channel_map)
         self._report = report or (lambda _: None)
+        for channel in self.channels:
+            channel.ledger.incarnation = settings.incarnation
         self._keeper = LedgerKeeper(
             settings.ledger,
             lambda: [one for channel in self.channels for one in channel.ledgers()],

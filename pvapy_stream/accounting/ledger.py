@@ -23,7 +23,7 @@ FORMAT = "pvapy_stream ledger 2"
 _READ = (FORMAT, "pvapy_stream ledger 1")
 _SETS = (
     "received", "processed", "filtered", "skipped", "duplicate", "left", "missed", "unknown",
-    "published", "repeated",
+    "published", "repeated", "excused",
 )  # fmt: skip
 _BY_REASON = ("rejected", "failed")
 
@@ -63,7 +63,10 @@ class Ledger:
         epoch: 1 for the first epoch of ids in this process.
         closed: whether the stage wrote this at its end; else it was killed, or still runs.
             A `LedgerKeeper` sets it.
-        file: what a writer wrote to; it decides what is saved.
+        opened: whether an object has come that only opens its channel.
+        excused: ids that the source says it dropped on purpose; kept by writers alone.
+        file: how the files of a writer are named; they decide what is saved.
+        run: names the run whose files they are.
     """
 
     stage: str
@@ -90,7 +93,10 @@ class Ledger:
     incarnation: int = 1
     epoch: int = 1
     closed: bool = True
+    opened: bool = False
+    excused: IdSet = field(default_factory=IdSet)
     file: str = ""
+    run: str = ""
 
     def next_epoch(self) -> Ledger:
         """An empty ledger of the same stage, for ids that start again."""
@@ -103,6 +109,8 @@ class Ledger:
             self.client_set,
             incarnation=self.incarnation,
             epoch=self.epoch + 1,
+            file=self.file,
+            run=self.run,
         )
 
     def publish(self, value: int) -> None:
@@ -208,6 +216,7 @@ def merged(ledgers: Sequence[Ledger]) -> Ledger:
         anonymous=sum(one.anonymous for one in ledgers),
         asked=wanted(ledgers),
         closed=all(one.closed for one in ledgers),
+        opened=any(one.opened for one in ledgers),
     )
     return total
 

@@ -158,6 +158,7 @@ class Collector(StageRunner):
             if source.to_skip > 0 or source.newest is None or value <= source.newest:
                 if is_marked(arrival.obj):
                     source.to_skip = max(0, source.to_skip - 1)
+                    source.account.ledger.opened = True
                     return
                 if source.to_skip > 0:
                     source.to_skip -= 1

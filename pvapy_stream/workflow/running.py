@@ -89,7 +89,7 @@ def has_received(one: SupervisedProgram) -> bool:
     if not one.spec.has_ledger:
         return one.process is not None
     accounts = one.now()
-    return bool(accounts) and all(a.received or a.anonymous for a in accounts)
+    return bool(accounts) and all(a.received or a.anonymous or a.opened for a in accounts)
 
 
 def hosted_names(spec: ProgramSpec) -> list[str]:

@@ -13,6 +13,7 @@ from pvapy_stream.accounting.audit import AuditResult, audit
 from pvapy_stream.accounting.ledger import Ledger, wanted
 from pvapy_stream.accounting.witness import witnessed
 from pvapy_stream.errors import SettingsError, WorkflowError
+from pvapy_stream.files.summary import decided_by_files
 from pvapy_stream.hpc.launch.programs import Launcher
 from pvapy_stream.hpc.launch.supervisor import Death
 from pvapy_stream.signals import hurry_of
@@ -339,9 +340,10 @@ class StreamRun:
         programs = [one for stage in self.stages.values() for one in stage.programs]
         ledgers = [ledger for one in programs for ledger in one.ledgers()]
         problems = tuple(one.problem for one in programs if one.problem)
+        ledgers, notes = decided_by_files(ledgers)
         whole = tuple(witnessed(ledgers))
         deaths = tuple(death for one in programs for death in one.deaths)
-        return StreamOutcome(problems, audit(ledgers), whole, deaths)
+        return StreamOutcome(problems, audit(ledgers, notes=notes), whole, deaths)
 
     def status(self) -> list[dict[str, Any]]:
         """How the stages do, for people."""
