@@ -8,13 +8,9 @@ from typing import Any
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva import ntndarray
-from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
+from pvapy_stream.pva.ntndarray import MARK, TAG, ObjectBuilder, to_frame
 
 Build = Callable[[Frame], Any]
-
-# What the object that a channel is opened with has in this field: it is no frame.
-TAG = "timeStamp.userTag"
-MARK = 0x7673
 
 
 class LazyObject:

@@ -9,8 +9,8 @@ from typing import Any
 import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
-from pvapy_stream.pva.lazy import MARK, TAG, LazyObject, pv_object
-from pvapy_stream.pva.ntndarray import blank_image, to_frame
+from pvapy_stream.pva.lazy import LazyObject, pv_object
+from pvapy_stream.pva.ntndarray import MARK, TAG, blank_image, to_frame
 from pvapy_stream.pva.serial import blank
 
 IdReader = Callable[[Any], int]
@@ -117,6 +117,14 @@ def mark(obj: Any) -> Any:
     elif obj.hasField(TAG):
         obj.setInt(TAG, MARK)
     return obj
+
+
+def without_mark(obj: Any) -> Any:
+    """The object, as one that is no opening object."""
+    real = pv_object(obj)
+    if real.hasField(TAG):
+        real.setInt(TAG, 0)
+    return real
 
 
 def opening_object(prototype: Any, first: Any, id_field: str) -> Any:
