@@ -8,6 +8,7 @@ the ledgers of a run.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,6 +61,7 @@ class Ledger:
         anonymous: how many objects came whose structure has no id; none of the sets has them.
         incarnation: 1 for the first process of the stage, one more for each restart; 0 for what
             others witness of a killed one.
+        started: when that process began, s since 1970; 0 where nobody said.
         epoch: 1 for the first epoch of ids in this process.
         closed: whether the stage wrote this at its end; else it was killed, or still runs.
             A `LedgerKeeper` sets it.
@@ -91,6 +93,7 @@ class Ledger:
     anonymous: int = 0
     asked: IdSet | None = None
     incarnation: int = 1
+    started: float = 0.0
     epoch: int = 1
     closed: bool = True
     opened: bool = False
@@ -108,10 +111,21 @@ class Ledger:
             self.group,
             self.client_set,
             incarnation=self.incarnation,
+            started=self.started,
             epoch=self.epoch + 1,
             file=self.file,
             run=self.run,
         )
+
+    def begin(self, incarnation: int) -> None:
+        """Say which process of the stage writes it, and that it begins now."""
+        self.incarnation = incarnation
+        self.started = time.time()
+
+    @property
+    def process(self) -> tuple[int, float]:
+        """What tells the processes of a stage apart, in their order."""
+        return self.incarnation, self.started
 
     def publish(self, value: int) -> None:
         """An id went out."""

@@ -206,7 +206,7 @@ class StageRunner(ABC):
     def begin(self, incarnation: int) -> None:
         """Say which process of this stage it is: 1 for the first, one more for each restart."""
         for account in self.accounts:
-            account.ledger.incarnation = incarnation
+            account.ledger.begin(incarnation)
         self._name_files()
 
     def _name_files(self) -> None:
