@@ -1,10 +1,13 @@
-"""Decompression of area detector payloads: blosc, lz4 and bslz4 (bitshuffle with LZ4).
+"""Decompression of area detector payloads: blosc, lz4, bslz4 (bitshuffle with LZ4) and zstd.
 
 Two framings of lz4 and bslz4 are in use. Area detector plugins send the bare blocks; chunks of
 HDF5 files (filters 32004 and 32008) start with a header that holds the uncompressed size as a
 big-endian 64-bit integer and the block size as a 32-bit one. The header is recognised by that
 size, so both are read without being told. ``PVAPY_COMPRESSED_PAYLOAD_START`` and
 ``PVAPY_COMPRESSED_PAYLOAD_END`` (byte offsets) are honoured as the incumbent does.
+
+The libraries trust the sizes in a payload: wrong ones end the process, or fill the memory. So each
+codec has a check of all sizes, which runs before the library does.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,18 @@ from pvapy_stream.plugins import require
 _HDF5_HEADER = struct.Struct(">QI")
 _BLOCK_LENGTH = struct.Struct(">I")
 _BITSHUFFLE_BLOCK = 8192  # bytes, for all pixel types
+_BITSHUFFLE_MULTIPLE = 8  # elements; what is left of a value is not compressed
+_BITSHUFFLE_LEAST = 128  # elements in a block
+# Version of the format, of the codec, flags, size of an element, and three sizes in bytes: plain,
+# of a block, compressed with this header.
+_BLOSC_HEADER = struct.Struct("<BBBBIII")
+_BLOSC_FORMAT = 2
+_BLOSC_COPIED = 0x2  # flag: not compressed
+_BLOSC_START = 4  # bytes of the place of a block
+
+# What LZ4 can do at best: a byte of its output stands for so many.
+_LZ4_RATIO = 255
+_SLACK = 1024
 
 Bytes = NDArray[np.uint8]
 
@@ -31,7 +46,7 @@ def decompress(codec: str, payload: Bytes, dtype: np.dtype[Any], size: int) -> N
     """Decompress one payload.
 
     Args:
-        codec: ``blosc``, ``lz4`` or ``bslz4``.
+        codec: ``blosc``, ``lz4``, ``bslz4`` or ``zstd``.
         payload: 1-d array of bytes.
         dtype: type of the uncompressed elements.
         size: uncompressed size in bytes.
@@ -61,11 +76,153 @@ def decompress(codec: str, payload: Bytes, dtype: np.dtype[Any], size: int) -> N
     return array
 
 
+# -- checks --------------------------------------------------------------------------------------
+
+
+class Blocks(NamedTuple):
+    """How a payload of bslz4 is laid out.
+
+    Attributes:
+        start: byte at which its first block begins.
+        n_elements: elements in a block; 0 for what bitshuffle takes by itself.
+    """
+
+    start: int
+    n_elements: int
+
+
+def check_bslz4(payload: bytes | memoryview | Bytes, nbytes_expected: int, itemsize: int) -> Blocks:
+    """See that all blocks of a bslz4 payload lie within it, which the library does not.
+
+    Args:
+        payload: with or without the header of HDF5's filter.
+        nbytes_expected: size of the value in bytes.
+        itemsize: size of an element in bytes.
+
+    Raises:
+        CodecError: they do not, or the header says another size.
+    """
+    view = _view(payload)
+    _check_ratio(len(view), nbytes_expected)
+    if itemsize < 1 or nbytes_expected % itemsize:
+        raise CodecError(f"{nbytes_expected} bytes are no elements of {itemsize} bytes")
+    header = _hdf5_header(view, nbytes_expected)
+    start, block = (0, 0) if header is None else (_HDF5_HEADER.size, header)
+    if block % itemsize or block // itemsize % _BITSHUFFLE_MULTIPLE:
+        raise CodecError(f"the header says blocks of {block} bytes, of elements of {itemsize}")
+    n_elements = block // itemsize
+    whole, left = divmod(nbytes_expected // itemsize, n_elements or _default_block(itemsize))
+    at, end = start, len(view)
+    for _ in range(whole + (left >= _BITSHUFFLE_MULTIPLE)):
+        if at + _BLOCK_LENGTH.size > end:
+            raise CodecError("the payload ends within its blocks")
+        at += _BLOCK_LENGTH.size + _BLOCK_LENGTH.unpack_from(view, at)[0]
+    if at + left % _BITSHUFFLE_MULTIPLE * itemsize != end:
+        raise CodecError(f"its blocks end at byte {at} of {end}")
+    return Blocks(start, n_elements)
+
+
+def check_lz4(payload: bytes | memoryview | Bytes, nbytes_expected: int) -> None:
+    """See that all blocks of an lz4 payload lie within it.
+
+    Args:
+        payload: with or without the header of HDF5's filter.
+        nbytes_expected: size of the value in bytes.
+
+    Raises:
+        CodecError: they do not.
+    """
+    view = _view(payload)
+    _check_ratio(len(view), nbytes_expected)
+    block = _hdf5_header(view, nbytes_expected)
+    if block is None:
+        return
+    if not block:
+        raise CodecError("the header says blocks of 0 bytes")
+    n_blocks = -(-nbytes_expected // block)
+    if _HDF5_HEADER.size + n_blocks * _BLOCK_LENGTH.size > len(view):
+        raise CodecError(f"{len(view)} bytes cannot hold {n_blocks} blocks")
+    at, end = _HDF5_HEADER.size, len(view)
+    for _ in range(n_blocks):
+        if at + _BLOCK_LENGTH.size > end:
+            raise CodecError("the payload ends within its blocks")
+        at += _BLOCK_LENGTH.size + _BLOCK_LENGTH.unpack_from(view, at)[0]
+    if at != end:
+        raise CodecError(f"its blocks end at byte {at} of {end}")
+
+
+def check_blosc(payload: bytes | memoryview | Bytes, nbytes_expected: int) -> None:
+    """See that the header of a blosc payload tells its sizes, and that its blocks lie within it.
+
+    Args:
+        payload: with its header.
+        nbytes_expected: size of the value in bytes.
+
+    Raises:
+        CodecError: they do not, or the header says another size.
+    """
+    view = _view(payload)
+    if len(view) < _BLOSC_HEADER.size:
+        raise CodecError(f"{len(view)} bytes have no header")
+    form, _, flags, itemsize, plain, block, packed = _BLOSC_HEADER.unpack_from(view)
+    if form != _BLOSC_FORMAT:
+        raise CodecError(f"the header is of format {form}, not {_BLOSC_FORMAT}")
+    if plain != nbytes_expected:
+        raise CodecError(f"the payload says it gives {plain} bytes, {nbytes_expected} expected")
+    if packed != len(view):
+        raise CodecError(f"the header says {packed} bytes, the payload has {len(view)}")
+    if flags & _BLOSC_COPIED:
+        if packed != plain + _BLOSC_HEADER.size:
+            raise CodecError(f"{packed} bytes cannot hold {plain} that are not compressed")
+        return
+    if not itemsize or not 0 < block <= max(plain, 1):
+        raise CodecError(f"the header says blocks of {block} bytes, elements of {itemsize}")
+    n_blocks = -(-plain // block)
+    first = _BLOSC_HEADER.size + n_blocks * _BLOSC_START
+    if first > packed:
+        raise CodecError(f"{packed} bytes cannot hold {n_blocks} blocks")
+    starts = np.frombuffer(view, "<u4", n_blocks, _BLOSC_HEADER.size)
+    if n_blocks and not (first <= int(starts.min()) and int(starts.max()) + _BLOSC_START <= packed):
+        raise CodecError("a block begins outside of the payload")
+
+
+def check_zstd(payload: bytes | memoryview | Bytes, nbytes_expected: int) -> None:
+    """See that a zstd payload tells the size that is expected.
+
+    Args:
+        payload: one frame of zstd.
+        nbytes_expected: size of the value in bytes.
+
+    Raises:
+        CodecError: it does not.
+    """
+    said = require("zstandard", "codecs").frame_content_size(_view(payload))
+    if said != nbytes_expected:
+        raise CodecError(f"the payload says it gives {said} bytes, {nbytes_expected} expected")
+
+
+def _check_ratio(packed: int, size: int) -> None:
+    if size > _LZ4_RATIO * packed + _SLACK:
+        raise CodecError(f"{packed} bytes cannot give {size}")
+
+
+def _default_block(itemsize: int) -> int:
+    """Elements in a block of bitshuffle when nothing else is said."""
+    n_elements = _BITSHUFFLE_BLOCK // itemsize // _BITSHUFFLE_MULTIPLE * _BITSHUFFLE_MULTIPLE
+    return max(n_elements, _BITSHUFFLE_LEAST)
+
+
+# -- payloads ------------------------------------------------------------------------------------
+
+
 def strip_hdf5_header(codec: str, chunk: bytes, size: int) -> bytes:
     """Turn an HDF5 chunk into what area detector plugins send: without the filter's header.
 
     A chunk of several LZ4 blocks, or of bitshuffle blocks of unusual size, has no headerless form
     and is returned as it is; `decompress` reads that too.
+
+    Raises:
+        CodecError: it is damaged.
     """
     header = _hdf5_header(chunk, size)
     if header is None or codec not in ("lz4", "bslz4"):
@@ -73,17 +230,19 @@ def strip_hdf5_header(codec: str, chunk: bytes, size: int) -> bytes:
     if codec == "bslz4":
         # Only the header tells of another block size than bitshuffle's own.
         return chunk[_HDF5_HEADER.size :] if header == _BITSHUFFLE_BLOCK else chunk
+    check_lz4(chunk, size)
     blocks = _lz4_blocks(chunk, size, header)
     # A block that did not shrink is stored raw by the HDF5 filter, which a bare LZ4 decoder cannot
     # read.
     return bytes(blocks[0][0]) if len(blocks) == 1 and len(blocks[0][0]) != blocks[0][1] else chunk
 
 
-def _view(payload: bytes | Bytes) -> memoryview:
-    return memoryview(payload) if isinstance(payload, bytes) else payload.data
+def _view(payload: bytes | memoryview | Bytes) -> memoryview:
+    view = payload.data if isinstance(payload, np.ndarray) else memoryview(payload)
+    return view.cast("B")
 
 
-def _hdf5_header(payload: Any, size: int) -> int | None:
+def _hdf5_header(payload: bytes | memoryview | Bytes, size: int) -> int | None:
     """Block size in bytes if the payload starts with an HDF5 filter header, else None."""
     if len(payload) < _HDF5_HEADER.size:
         return None
@@ -91,7 +250,9 @@ def _hdf5_header(payload: Any, size: int) -> int | None:
     return block if uncompressed == size else None
 
 
-def _lz4_blocks(payload: Any, size: int, block: int) -> list[tuple[memoryview, int]]:
+def _lz4_blocks(
+    payload: bytes | memoryview | Bytes, size: int, block: int
+) -> list[tuple[memoryview, int]]:
     """Compressed bytes and uncompressed length of each block behind an HDF5 lz4 header."""
     view, at, left = _view(payload), _HDF5_HEADER.size, size
     blocks: list[tuple[memoryview, int]] = []
@@ -106,11 +267,13 @@ def _lz4_blocks(payload: Any, size: int, block: int) -> list[tuple[memoryview, i
 
 def _blosc(payload: Bytes, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
     blosc = require("blosc", "codecs")
+    check_blosc(payload, size)
     return np.frombuffer(blosc.decompress(payload.tobytes()), dtype)
 
 
 def _lz4(payload: Bytes, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
     block = require("lz4.block", "codecs")
+    check_lz4(payload, size)
     header = _hdf5_header(payload, size)
     if header is None:
         return np.frombuffer(block.decompress(payload.tobytes(), uncompressed_size=size), dtype)
@@ -127,14 +290,19 @@ def _lz4(payload: Bytes, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
 
 def _bslz4(payload: Bytes, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
     bitshuffle = require("bitshuffle", "codecs")
-    header = _hdf5_header(payload, size)
-    elements = 0 if header is None else header // dtype.itemsize
-    body = payload if header is None else payload[_HDF5_HEADER.size :]
-    return bitshuffle.decompress_lz4(body, (size // dtype.itemsize,), dtype, elements)
+    start, n_elements = check_bslz4(payload, size, dtype.itemsize)
+    return bitshuffle.decompress_lz4(payload[start:], (size // dtype.itemsize,), dtype, n_elements)
+
+
+def _zstd(payload: Bytes, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
+    zstandard = require("zstandard", "codecs")
+    check_zstd(payload, size)
+    return np.frombuffer(zstandard.ZstdDecompressor().decompress(payload), dtype)
 
 
 _DECODERS: dict[str, Callable[[Bytes, np.dtype[Any], int], NDArray[Any]]] = {
     "blosc": _blosc,
     "lz4": _lz4,
     "bslz4": _bslz4,
+    "zstd": _zstd,
 }

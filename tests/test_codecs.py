@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from pvapy_stream.codecs import decompress, strip_hdf5_header
+from pvapy_stream.codecs import check_bslz4, decompress, strip_hdf5_header
 from pvapy_stream.errors import CodecError, MissingExtraError
 
 bitshuffle = pytest.importorskip("bitshuffle")
@@ -94,6 +96,105 @@ def test_what_has_no_header_is_not_stripped() -> None:
     assert strip_hdf5_header("blosc", b"abc", 100) == b"abc"
 
 
+# Changes 4 bytes of a payload anywhere, many times: each must decode or be an error.
+_FUZZ = """
+import sys, blosc, bitshuffle, lz4.block, zstandard, numpy as np
+from pvapy_stream.codecs import decompress
+from pvapy_stream.errors import CodecError
+rng = np.random.default_rng(int(sys.argv[1]))
+pixels = rng.poisson(3, 30_000).astype("u4")
+size = pixels.nbytes
+blosc.set_blocksize(8192)
+bare = bitshuffle.compress_lz4(pixels).tobytes()
+lz4_bare = lz4.block.compress(pixels.tobytes(), store_size=False)
+header = size.to_bytes(8, "big")
+payloads = [
+    ("bslz4", bare),
+    ("bslz4", header + (8192).to_bytes(4, "big") + bare),
+    ("lz4", lz4_bare),
+    ("lz4", header + size.to_bytes(4, "big") + len(lz4_bare).to_bytes(4, "big") + lz4_bare),
+    ("zstd", zstandard.ZstdCompressor().compress(pixels)),
+    *(
+        ("blosc", blosc.compress(pixels.tobytes(), 4, 5, shuffle, name))
+        for name in blosc.compressor_list()
+        for shuffle in (0, 1, 2)
+    ),
+]
+n_refused = 0
+for codec, payload in payloads:
+    whole = np.frombuffer(payload, "u1")
+    assert np.array_equal(decompress(codec, whole, pixels.dtype, size), pixels), codec
+    for number in range(int(sys.argv[2])):
+        bad = whole.copy()
+        at = int(rng.integers(0, (40, len(bad))[number % 2] - 3))
+        bad[at : at + 4] = [rng.integers(0, 256, 4), 0, 255, 127][number % 4]
+        try:
+            assert len(decompress(codec, bad, pixels.dtype, size)) == len(pixels)
+        except CodecError:
+            n_refused += 1
+print(n_refused)
+"""
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_no_four_bytes_end_the_process(seed: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FUZZ, str(seed), "60"],
+        capture_output=True,
+        text=True,
+        timeout=80,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100
+
+
+@pytest.mark.parametrize("header", [False, True])
+def test_blocks_that_end_outside_of_the_payload(header: bool) -> None:
+    payload = bare("bslz4", NOISE).copy()
+    size = NOISE.nbytes
+    if header:
+        payload = as_bytes(size.to_bytes(8, "big") + (8192).to_bytes(4, "big") + payload.tobytes())
+    start = check_bslz4(payload, size, 2).start
+    assert start == 12 * header
+    damaged = payload.copy()
+    damaged[start : start + 4] = 255
+    for wrong in (damaged, payload[:-1], as_bytes(payload.tobytes() + b"x"), payload[:0]):
+        with pytest.raises(CodecError):
+            check_bslz4(wrong, size, 2)
+    for size_and_item in ((size + 2, 2), (size, 0), (size + 1, 2)):
+        with pytest.raises(CodecError):
+            check_bslz4(payload, *size_and_item)
+
+
+@pytest.mark.parametrize("codec", ["blosc", "lz4", "bslz4", "zstd"])
+def test_a_small_payload_does_not_fill_the_memory(codec: str) -> None:
+    pixels = np.zeros(10_000_000, np.uint8)
+    payload = (
+        as_bytes(pytest.importorskip("zstandard").ZstdCompressor().compress(pixels))
+        if codec == "zstd"
+        else bare(codec, pixels)
+    )
+    huge = payload[: payload.size // 4] if codec in ("lz4", "bslz4") else payload
+    expected = pixels.nbytes if codec in ("lz4", "bslz4") else 1000
+    tracemalloc.start()
+    try:
+        with pytest.raises(CodecError):
+            decompress(codec, huge, pixels.dtype, expected)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_blocks_of_no_bytes_have_an_end() -> None:
+    payload = as_bytes(PIXELS.nbytes.to_bytes(8, "big") + bytes(500))
+    for codec in ("lz4", "bslz4"):
+        with pytest.raises(CodecError):
+            decompress(codec, payload, PIXELS.dtype, PIXELS.nbytes)
+    with pytest.raises(CodecError, match="blocks of 0 bytes"):
+        strip_hdf5_header("lz4", payload.tobytes(), PIXELS.nbytes)
+
+
 @pytest.mark.parametrize("codec", ["blosc", "lz4", "bslz4"])
 @pytest.mark.parametrize("damage", ["cut", "empty", "garbage"])
 def test_damaged_payloads_are_codec_errors(codec: str, damage: str) -> None:
@@ -108,7 +209,7 @@ def test_damaged_payloads_are_codec_errors(codec: str, damage: str) -> None:
 
 
 def test_a_payload_of_another_size_is_a_codec_error() -> None:
-    with pytest.raises(CodecError, match=f"gave {PIXELS.nbytes} bytes, 100 expected"):
+    with pytest.raises(CodecError, match=f"gives {PIXELS.nbytes} bytes, 100 expected"):
         decompress("blosc", bare("blosc", PIXELS), PIXELS.dtype, 100)
 
 

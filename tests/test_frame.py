@@ -121,6 +121,6 @@ def test_dimensions_that_do_not_fit_are_named() -> None:
 def test_an_unknown_codec_is_named() -> None:
     frame = Frame(1, np.zeros(10, np.uint8), (3, 4), codec="jpeg")
     with pytest.raises(
-        CodecError, match="'jpeg' is not supported; supported are blosc, bslz4, lz4"
+        CodecError, match="'jpeg' is not supported; supported are blosc, bslz4, lz4, zstd"
     ):
         _ = frame.image

@@ -22,6 +22,7 @@ _WIDE = 250
 _EPILOG = """\
 examples:
   pvapy-stream verify scan_*.h5
+  pvapy-stream verify --deep scan.h5
   pvapy-stream verify --repair scan.h5.part
   pvapy-stream verify scan_*.h5 --master scan.h5
 exit codes: 0 all is there; 1 something is lost or damaged; 2 wrong options
@@ -41,6 +42,11 @@ def parser() -> argparse.ArgumentParser:
         "--repair",
         action="store_true",
         help="first complete files whose writer was killed, and take .part off their names",
+    )
+    made.add_argument(
+        "--deep",
+        action="store_true",
+        help="decode every image, too; checksums only tell that bytes are those that were written",
     )
     made.add_argument(
         "--master", metavar="FILE", help="then write this file, which shows the images of all"
@@ -64,10 +70,10 @@ def run(options: argparse.Namespace) -> int:
     paths = [Path(name) for name in options.files]
     if options.repair:
         paths = [repair(path)[0] for path in paths]
-    reports = [verify(path) for path in paths]
+    reports = [verify(path, deep=options.deep) for path in paths]
     if options.master:
         make_master(paths, options.master, overwrite=options.overwrite)
-        reports.append(verify(options.master))
+        reports.append(verify(options.master, deep=options.deep))
     show(reports)
     return 0 if all(report.ok for report in reports) else 1
 
@@ -78,8 +84,8 @@ def show(reports: Sequence[FileReport]) -> None:
     if not console.is_terminal:
         console = Console(width=_WIDE)
     table = Table()
-    for name in ("file", "state", "images", "ids", "checksums right", "lost", "result"):
-        right = name in ("images", "checksums right", "lost")
+    for name in ("file", "state", "images", "ids", "checksums right", "filtered", "lost", "result"):
+        right = name in ("images", "checksums right", "filtered", "lost")
         table.add_column(name, justify="right" if right else "left")
     for one in reports:
         table.add_row(
@@ -88,6 +94,7 @@ def show(reports: Sequence[FileReport]) -> None:
             str(one.n_images),
             str(one.ids),
             str(one.n_checked),
+            str(len(one.filtered)),
             str(one.n_lost),
             "ok" if one.ok else "NOT OK",
         )
@@ -96,7 +103,10 @@ def show(reports: Sequence[FileReport]) -> None:
         lines = [*one.problems, *(f"{what}: {ids}" for what, ids in one.lost.items())]
         for line in lines:
             console.print(f"{one.path}: {line}", highlight=False, soft_wrap=True, markup=False)
-        for line in one.notes:
+        notes = [*one.notes]
+        if one.filtered:
+            notes.append(f"filtered out before the writer, on purpose: {one.filtered}")
+        for line in notes:
             console.print(
                 f"{one.path}: note: {line}", highlight=False, soft_wrap=True, markup=False
             )

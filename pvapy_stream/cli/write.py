@@ -7,12 +7,18 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli import consumer
 from pvapy_stream.cli.options import parse, settings_parser
 from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.errors import FileError, LedgerError, SettingsError
 from pvapy_stream.files.master import make_master
 from pvapy_stream.files.names import check_parallel, written_since
+from pvapy_stream.files.run import run_id
+from pvapy_stream.files.summary import Unsaved, lines_of, unsaved
+from pvapy_stream.files.witness import witness
 from pvapy_stream.settings import ConsumerSettings, WriteSettings
 
 _PROCESSOR = "pvapy_stream.processors.hdf5_writer.Hdf5Writer"
@@ -28,7 +34,9 @@ examples:
     --master scan.h5
 The file is called FILE.part until it is closed. The first update is skipped: it is the value that
 was there before (-siu 0 to write it). Check the result: pvapy-stream verify scan*.h5
-exit codes: 0 all well; 1 a frame could not be written; 2 wrong options
+The last line says how many ids are in the files, and which are not. A file whose writer was killed
+stays FILE.part, and is named with the command that completes it.
+exit codes: 0 all is in the files; 1 something is not; 2 wrong options
 """
 
 
@@ -45,24 +53,69 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     settings = parse(WriteSettings, parser(), argv)
-    return exit_code(lambda: run(settings))
+    return exit_code(lambda: run(settings, strict=True))
 
 
-def run(settings: WriteSettings) -> int:
-    """Write until stopped; then make the master, if one is asked for.
+def run(settings: WriteSettings, *, strict: bool = False) -> int:
+    """Write until stopped; then make the master, if one is asked for, and sum up.
+
+    Args:
+        settings: what to write.
+        strict: fail also when an id did not reach the writers. In a workflow, its audit does.
 
     Raises:
         PvapyStreamError: wrong names, or the writers cannot be started.
     """
     check_parallel(settings.output, settings.ids, settings.images_per_file > 0)
+    if settings.master and _same(Path(settings.output), Path(settings.master)):
+        raise SettingsError(f"--master {settings.master} is the file with the images; name another")
     started = time.time() - _CLOCK
-    code = consumer.run(consumer_settings(settings))
-    if settings.master:
-        master = Path(settings.master)
-        files = [path for path in written_since(settings.output, started) if path != master]
-        count = make_master(files, master, overwrite=settings.overwrite)
-        sys.stdout.write(f"{master}: {count} images of {len(files)} files\n")
-    return code
+    with TemporaryDirectory(prefix="pvapy_stream-") as folder:
+        # Needed for the sum, also when nobody asked for it.
+        ledger = Path(settings.ledger or f"{folder}/ledger.json")
+        code = consumer.run(consumer_settings(settings.replace(ledger=str(ledger))))
+        code = max(code, _make_master(settings, started))
+        result = _sum_up(settings, started, ledger)
+        saved = result is not None and (result.ok if strict else result.arrived_ok)
+        return max(code, 0 if saved else 1)
+
+
+def _make_master(settings: WriteSettings, started: float) -> int:
+    if not settings.master:
+        return 0
+    master = Path(settings.master)
+    files = [path for path in written_since(settings.output, started) if not _same(path, master)]
+    try:
+        count = make_master(files, master, overwrite=settings.overwrite, run=run_id())
+    except FileError as error:
+        # The sum comes last, whatever becomes of the master.
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    sys.stdout.write(f"{master}: {count} images of {len(files)} files\n")
+    return 0
+
+
+def _same(path: Path, other: Path) -> bool:
+    return path.resolve() == other.resolve()
+
+
+def _sum_up(settings: WriteSettings, started: float, ledger: Path) -> Unsaved | None:
+    """Say what is in the files of this run, and what should be and is not; None if unknown."""
+    run = run_id()
+    # A master is of no run: its images are in the files.
+    seen = [witness(path) for path in written_since(settings.output, started, unclosed=True)]
+    files = [one for one in seen if one.run == run or one.problem]
+    try:
+        ledgers = read_ledgers(ledger)
+    except LedgerError as error:
+        sys.stderr.write(f"error: what is not in the files is unknown: {error}\n")
+        return None
+    result = unsaved(ledgers, files)
+    lines = lines_of(result, len(files))
+    stream = sys.stdout if result.ok else sys.stderr
+    sys.stdout.flush()
+    stream.write("".join(f"{line}\n" for line in lines))
+    return result
 
 
 def consumer_settings(settings: WriteSettings) -> ConsumerSettings:

@@ -21,6 +21,7 @@ from typing import Any
 import hdf5plugin
 import numpy as np
 
+from pvapy_stream.codecs import decompress
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import ColorMode, Frame, Pixels
 from pvapy_stream.plugins import require
@@ -73,6 +74,15 @@ def filter_options(codec: str) -> dict[str, Any]:
     return dict(_OPTIONS[codec]()) if codec != NONE else {}
 
 
+def codec_of(images: Any) -> str | None:
+    """How the chunks of a dataset are compressed; None for a way that is not one of ours."""
+    plan = images.id.get_create_plist()
+    filters = [plan.get_filter(at)[0] for at in range(plan.get_nfilters())]
+    if not filters:
+        return NONE
+    return _FILTERS.get(filters[0]) if len(filters) == 1 else None
+
+
 def prepare(codec: str) -> None:
     """Find a codec's library.
 
@@ -113,6 +123,15 @@ def stored_chunk(frame: Frame) -> Chunk | None:
     """The chunk of a frame that arrived compressed, not decompressed; None if there is no such."""
     payload = frame.payload.view(np.uint8)
     return _DIRECT[frame.codec](payload, frame.nbytes)
+
+
+def check_stored(frame: Frame) -> None:
+    """Decode a frame that is to be stored as it came.
+
+    Raises:
+        CodecError: its payload gives no image.
+    """
+    decompress(frame.codec, frame.payload.view(np.uint8), frame.dtype, frame.nbytes)
 
 
 def check_pixels(image_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -202,6 +221,7 @@ _ENCODERS: dict[str, Callable[[Pixels], Chunk]] = {
     "blosc": _blosc,
 }
 _MODULES = {"lz4": "lz4.block", "bslz4": "bitshuffle", "zstd": "zstandard", "blosc": "blosc"}
+_FILTERS = {32001: "blosc", 32004: "lz4", 32008: "bslz4", 32015: "zstd"}
 _OPTIONS: dict[str, Callable[[], Any]] = {
     "lz4": hdf5plugin.LZ4,
     "bslz4": lambda: hdf5plugin.Bitshuffle(cname="lz4"),
@@ -227,9 +247,12 @@ def _direct_lz4(payload: Pixels, size: int) -> Chunk | None:
 
 
 def _direct_bslz4(payload: Pixels, size: int) -> Chunk | None:
-    if _has_header(payload, size):
+    if not _has_header(payload, size):
+        return b"".join((_HEADER.pack(size, _BITSHUFFLE_BLOCK), payload.data))
+    if _HEADER.unpack_from(payload.data)[1]:
         return payload
-    return b"".join((_HEADER.pack(size, _BITSHUFFLE_BLOCK), payload.data))
+    # bitshuffle takes its own block size for 0, its filter takes it for an error.
+    return b"".join((_HEADER.pack(size, _BITSHUFFLE_BLOCK), payload.data[_HEADER.size :]))
 
 
 def _direct_blosc(payload: Pixels, _: int) -> Chunk | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import h5py
@@ -30,6 +31,9 @@ _MOST_RANGES = 1000  # of absent rows
 _BIG = 2**63
 
 _ABSENT = object()
+
+# What HDF5 raises for data that are not there.
+_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError)
 
 
 class Columns:
@@ -182,6 +186,35 @@ def gather(sources: Sequence[Any], lengths: Sequence[int], order: Any, group: An
             found = _values(one[key])[:length] if key in one else []
             values += found + [_ABSENT] * (length - len(found))
         _store(group, name, [values[row] for row in order])
+
+
+def take_rows(source: Any, rows: Any, group: Any) -> None:
+    """Make columns with some rows of those of a file that was not closed.
+
+    Values that cannot be read are absent.
+
+    Args:
+        source: group with its columns and log.
+        rows: (n,) numbers of the rows.
+        group: where the columns are made; empty but for a log.
+    """
+    logged: dict[str, dict[int, Any]] = defaultdict(dict)
+    with suppress(*_UNREADABLE):
+        for row, name, value in read_log(source):
+            logged[name][row] = _ABSENT if value is None else value
+    found: dict[str, list[Any]] = {name: [] for name in logged}
+    for key in source:
+        with suppress(*_UNREADABLE):
+            if key != LOG:
+                found[str(source[key].attrs["name"])] = _values(source[key])
+    if LOG in group:
+        del group[LOG]
+    for name, values in found.items():
+        late = logged[name]
+        picked = [
+            late.get(row, values[row] if row < len(values) else _ABSENT) for row in rows.tolist()
+        ]
+        _store(group, name, picked)
 
 
 def _values(data: Any) -> list[Any]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+import shlex
+import stat
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.names import part_of
 
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _RESERVE = 2_000_000  # bytes of the disk that are kept to close the file with
 
 
@@ -45,29 +50,102 @@ def file_error(what: str, path: Path, error: BaseException) -> FileError:
     return FileError(f"cannot {what} {path}: {cause}")
 
 
+class Identity(NamedTuple):
+    """Tells one plain file from another of the same name."""
+
+    device: int
+    inode: int
+    modified_ns: int
+    size: int
+
+
+def identity(path: Path) -> Identity | None:
+    """Which plain file has a name; None when there is none, or a link, a folder or a device."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return Identity(found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+def take_name(part: Path, path: Path, replaces: Identity | None = None) -> None:
+    """Give a file that is complete its name, unless another file has got it meanwhile.
+
+    Args:
+        part: the file.
+        path: its name from now on.
+        replaces: the file that had that name before, and may be replaced.
+
+    Raises:
+        FileError: another file has the name.
+        OSError: the file cannot be renamed.
+    """
+    if replaces is not None and identity(path) == replaces:
+        part.replace(path)
+        return
+    try:
+        try:
+            # Unlike a rename, a link does not take the place of a file.
+            os.link(part, path)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            part.replace(path)
+        else:
+            part.unlink()
+    except FileExistsError as error:
+        raise FileError(
+            f"{path} appeared while {part} was written, and is not replaced; move it away, then:"
+            f" pvapy-stream verify --repair {shlex.quote(str(part))}"
+        ) from error
+
+
 def check_new(path: Path, overwrite: bool) -> None:
     """Refuse a name that is taken.
 
     Raises:
         FileError: a file, or one that is being written, has that name.
     """
-    if overwrite:
-        return
-    if path.exists():
-        raise FileError(f"{path} exists; give another name, or --overwrite to replace it")
-    if (part := part_of(path)).exists():
+    if os.path.lexists(path):
+        if not overwrite:
+            raise FileError(f"{path} exists; give another name, or --overwrite to replace it")
+        if identity(path) is None:
+            raise FileError(f"{path} is no plain file, and is not replaced; give another name")
+    check_no_part(path)
+
+
+def check_no_part(path: Path) -> None:
+    """Refuse a name whose file is being written, or was never closed: it may hold data.
+
+    Raises:
+        FileError: there is such a file.
+    """
+    if os.path.lexists(part := part_of(path)):
         raise FileError(
-            f"{part} exists: another writer is at it, or was killed; see it with pvapy-stream"
-            f" verify --repair {part}, or give another name, or --overwrite to replace it"
+            f"{part} exists: another writer is at it, or was killed; if it was killed, complete it"
+            f" with: pvapy-stream verify --repair {shlex.quote(str(part))}; or give another name"
         )
 
 
 def check_space(path: Path, size: int) -> None:
-    """Stop before the disk is full: HDF5 needs some to leave a file that can be read.
+    """Stop before the disk is full, or the file as large as is allowed.
+
+    HDF5 needs some space to leave a file that can be read.
 
     Raises:
         FileError: too little is free.
     """
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY:
+        reserve = min(_RESERVE, limit // 4)
+        if path.stat().st_size + size + reserve > limit:
+            raise FileError(
+                f"cannot write {path}: the file would be larger than is allowed ({limit} bytes, see"
+                " ulimit -f); write fewer images to a file"
+            )
     disk = os.statvfs(path)
     if disk.f_bavail * disk.f_frsize < size + _RESERVE:
         raise FileError(

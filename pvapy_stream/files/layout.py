@@ -15,7 +15,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import metadata
@@ -27,7 +26,7 @@ import numpy as np
 
 from pvapy_stream.files.chunks import Chunk, filter_options
 from pvapy_stream.files.columns import Columns, settle
-from pvapy_stream.files.disk import Reserve, check_new, file_error
+from pvapy_stream.files.disk import Identity, Reserve, file_error, take_name
 from pvapy_stream.files.names import part_of
 from pvapy_stream.files.record import LossRecord
 
@@ -37,7 +36,7 @@ TIMES = "entry/data/time"
 CHECKSUMS = "entry/checksum"
 ATTRIBUTES = "entry/attributes"
 
-_ROWS_PER_CHUNK = 1024
+ROWS_PER_CHUNK = 1024
 _PROGRAM = "pvapy_stream"
 _EPOCH = "1970-01-01T00:00:00Z"
 
@@ -51,12 +50,13 @@ class NexusFile:
         dtype: of one pixel.
         codec: how chunks are compressed, see `chunks`.
         attributes: of the first image; they tell the columns.
-        overwrite: whether a file of the same name may be replaced.
+        replaces: the file of that name that it takes the place of when it is closed; None for none.
         image_name: another name for the images, "" for none.
         notes: texts by name, such as why the file was begun.
+        origin: attributes of the file that tell who writes it.
 
     Raises:
-        FileError: it exists, or cannot be made.
+        FileError: it is being written by another, or cannot be made.
     """
 
     def __init__(
@@ -67,9 +67,10 @@ class NexusFile:
         *,
         codec: str = "none",
         attributes: Mapping[str, Any] | None = None,
-        overwrite: bool = False,
+        replaces: Identity | None = None,
         image_name: str = "",
         notes: Mapping[str, str] | None = None,
+        origin: Mapping[str, str] | None = None,
     ) -> None:
         self.path = path
         self.part = part_of(path)
@@ -80,14 +81,22 @@ class NexusFile:
         self._offset = (0,) * len(image_shape)
         self._ids: list[int] = []
         self._times: list[int] = []
-        check_new(path, overwrite)
+        self._replaces = replaces
         self._reserve = Reserve(path.parent)
         try:
             # Readers take no locks in SWMR mode, and other writers are kept off by the name.
-            self._file = opened(self.part, "w" if overwrite else "x")
+            self._file = opened(self.part, "x")
+        except (OSError, RuntimeError, ValueError) as error:
+            self._reserve.release()
+            raise file_error("write", self.part, error) from error
+        try:
+            self._file.attrs.update(origin or {})
             self._make(codec, attributes or {}, image_name, notes or {})
             self._file.swmr_mode = True
         except (OSError, RuntimeError, ValueError) as error:
+            self.abandon()
+            # It is ours, and there is no image in it.
+            self.part.unlink(missing_ok=True)
             raise file_error("write", self.part, error) from error
 
     def _make(
@@ -135,7 +144,7 @@ class NexusFile:
         """Write ids, times and attributes of the next rows, whose images are all in the file.
 
         Args:
-            checksums: of those rows; rows after them are forgotten.
+            checksums: of those rows; rows after them are forgotten, if all goes well.
         """
         start, stop = self.n_written, self.n_written + len(checksums)
         if stop > start:
@@ -155,7 +164,7 @@ class NexusFile:
         self._reserve.release()
 
     def close(self, record: LossRecord, notes: Mapping[str, str]) -> None:
-        """Cut, complete and rename the file.
+        """Cut, complete and rename the file; rows that `write` did not flush are cut off.
 
         Raises:
             FileError: that is not possible; what was written stays as `PATH.part`.
@@ -165,8 +174,8 @@ class NexusFile:
             self._file.close()
             # Those who read along hold a lock, which must not keep the file from its end.
             with opened(self.part, "r+", locking=False) as file:
-                complete(file, record, notes)
-            os.replace(self.part, self.path)
+                complete(file, record, notes, self.n_written)
+            take_name(self.part, self.path, self._replaces)
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise file_error("complete", self.part, error) from error
 
@@ -227,9 +236,8 @@ def add_notes(entry: Any, notes: Mapping[str, str]) -> None:
         note["description"] = text
 
 
-def complete(file: Any, record: LossRecord, notes: Mapping[str, str]) -> int:
-    """Make a file whole that is no longer in SWMR mode; how many images it has."""
-    n_rows = min(file[name].shape[0] for name in (IMAGES, IDS, TIMES, CHECKSUMS))
+def complete(file: Any, record: LossRecord, notes: Mapping[str, str], n_rows: int) -> None:
+    """Make a file whole that is no longer in SWMR mode, with its first images."""
     for name in (IMAGES, IDS, TIMES, CHECKSUMS):
         if file[name].shape[0] != n_rows:
             file[name].resize(n_rows, 0)
@@ -239,7 +247,6 @@ def complete(file: Any, record: LossRecord, notes: Mapping[str, str]) -> int:
     add_notes(entry, notes)
     # Last: a file with this record is whole.
     record.write(entry)
-    return n_rows
 
 
 def _version() -> str:
@@ -250,4 +257,4 @@ def _version() -> str:
 
 
 def _column(group: Any, name: str, dtype: Any) -> Any:
-    return group.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(_ROWS_PER_CHUNK,))
+    return group.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(ROWS_PER_CHUNK,))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.columns import gather
-from pvapy_stream.files.disk import check_new, file_error
+from pvapy_stream.files.disk import check_new, file_error, identity, take_name
 from pvapy_stream.files.layout import (
     ATTRIBUTES,
     CHECKSUMS,
@@ -31,6 +31,7 @@ from pvapy_stream.files.layout import (
 from pvapy_stream.files.names import part_of
 from pvapy_stream.files.reading import open_data
 from pvapy_stream.files.record import LossRecord
+from pvapy_stream.files.taken import run_of
 
 # Its lower half has no types.
 _h5: Any = h5py
@@ -45,7 +46,9 @@ class _Source:
     ids: NDArray[np.int64]
 
 
-def make_master(files: Sequence[str | Path], target: str | Path, *, overwrite: bool = False) -> int:
+def make_master(
+    files: Sequence[str | Path], target: str | Path, *, overwrite: bool = False, run: str = ""
+) -> int:
     """Make a master over the files there are; it holds no pixels itself, but shows them.
 
     Files that are still being written (`.part`) are taken as they are now: make the master again
@@ -54,7 +57,8 @@ def make_master(files: Sequence[str | Path], target: str | Path, *, overwrite: b
     Args:
         files: of images of one shape and type; any number, in any order.
         target: the master; the files are found from where it is.
-        overwrite: whether a master that exists may be replaced.
+        overwrite: whether a file that exists may be replaced.
+        run: names the run; a file that it wrote is not replaced, see `run_id`.
 
     Returns:
         how many images it shows.
@@ -66,6 +70,9 @@ def make_master(files: Sequence[str | Path], target: str | Path, *, overwrite: b
     if not files:
         raise FileError(f"cannot make {target}: there are no files to show")
     check_new(target, overwrite)
+    replaces = identity(target)
+    if replaces is not None and run and run_of(target) == run:
+        raise FileError(f"{target} is a file of this run; give the master another name")
     part = part_of(target)
     with ExitStack() as stack:
         sources: list[_Source] = []
@@ -75,12 +82,17 @@ def make_master(files: Sequence[str | Path], target: str | Path, *, overwrite: b
         _check_alike(sources)
         order = np.argsort(np.concatenate([one.ids for one in sources]), kind="stable")
         try:
-            with opened(part, "w") as master:
+            with opened(part, "x") as master:
                 _fill(master, sources, order, target)
-            os.replace(part, target)
+            take_name(part, target, replaces)
+        except FileExistsError as error:
+            raise file_error("write", target, error) from error
         except (OSError, RuntimeError, ValueError) as error:
             part.unlink(missing_ok=True)
             raise file_error("write", target, error) from error
+        except FileError:
+            part.unlink(missing_ok=True)
+            raise
     return len(order)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pvapy_stream.errors import SettingsError
@@ -29,6 +30,7 @@ class FileNames:
     """
 
     def __init__(self, name_format: str, processor_id: int = 1, rotates: bool = False) -> None:
+        _check_widths(name_format)
         self._format = name_format
         self._processor_id = processor_id
         self.depends_on_id = self.name(1, 1) != self.name(1, 2)
@@ -39,7 +41,8 @@ class FileNames:
                 " file"
             )
         # Files that begin for another reason than the number of images need names too.
-        self._numbered = self.name(1, 1) != self.name(2, 2)
+        self._differ = self.name(1, 1) != self.name(2, 2)
+        self._numbered = self.name(1, 1) != self.name(2, 1)
 
     def name(self, file_id: int, first_id: int) -> Path:
         """Path of a file by its number, 1 for the first, and the id of its first image."""
@@ -64,9 +67,30 @@ class FileNames:
     def next_name(self, file_id: int, first_id: int) -> Path:
         """Like `name`, but the second file and later ones get a number if they have none."""
         path = self.name(file_id, first_id)
-        if self._numbered or file_id == 1:
-            return path
-        return path.with_name(f"{path.stem}.{file_id}{path.suffix}")
+        return path if self._differ or file_id == 1 else _with_number(path, file_id)
+
+    def candidates(self, file_id: int, first_id: int) -> Iterator[tuple[int, Path]]:
+        """Numbers and names for a file, for as long as names are taken; never the same again."""
+        yield file_id, self.next_name(file_id, first_id)
+        for number in itertools.count(file_id + 1):
+            path = self.name(number, first_id)
+            yield number, path if self._numbered else _with_number(path, number)
+
+
+def _check_widths(name_format: str) -> None:
+    """Refuse a number that would be written with thousands of digits.
+
+    Raises:
+        SettingsError: there is one.
+    """
+    if wide := re.search(r"\d{4,}", "".join(re.findall(r":([^{}]*)\}", name_format))):
+        raise SettingsError(
+            f"file name {name_format!r} asks for {wide[0]} digits; write keys like {{fileId:06d}}"
+        )
+
+
+def _with_number(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}.{number}{path.suffix}")
 
 
 def check_parallel(name_format: str, processor_ids: Iterable[int], rotates: bool) -> None:
@@ -101,8 +125,14 @@ def quoted(name: str) -> str:
     return key or "%20"
 
 
-def written_since(name_format: str, since: float) -> list[Path]:
-    """Files whose names follow a format and that were written since a time, s since 1970."""
+def written_since(name_format: str, since: float, *, unclosed: bool = False) -> list[Path]:
+    """Files whose names follow a format and that were written since a time, s since 1970.
+
+    Args:
+        name_format: path with keys.
+        since: time in s.
+        unclosed: give those that are not closed, too, by the names they have now.
+    """
     # Braces that are doubled stand for themselves.
     parts = re.split(r"(\{\{|\}\}|\{[^{}]*\})", name_format)
     pattern = "".join(
@@ -112,5 +142,7 @@ def written_since(name_format: str, since: float) -> list[Path]:
     stem, dot, suffix = pattern.rpartition(".")
     # The second file and later ones of a name without a number have one before the suffix.
     patterns = {pattern, f"{stem}.[0-9]*.{suffix}" if dot else f"{pattern}.[0-9]*"}
+    if unclosed:
+        patterns |= {pattern + PART for pattern in patterns}
     found = {Path(path) for one in patterns for path in glob.glob(one)}
     return sorted(path for path in found if path.stat().st_mtime >= since)

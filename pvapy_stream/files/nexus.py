@@ -4,53 +4,35 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import FileError, ObjectError
-from pvapy_stream.files.chunks import (
-    NONE,
-    Chunk,
-    check_pixels,
-    checksum,
-    encode,
-    one_core_each,
-    prepare,
-    recycle,
-    size_of,
-    stored_chunk,
-    stored_form,
-)
-from pvapy_stream.files.disk import check_new, check_space, file_error, make_folder
+from pvapy_stream.files.chunks import check_pixels, one_core_each, prepare, stored_form
+from pvapy_stream.files.disk import file_error, make_folder
 from pvapy_stream.files.layout import NexusFile
 from pvapy_stream.files.names import FileNames
-from pvapy_stream.files.record import NOT_WRITTEN, Account, LossRecord
-from pvapy_stream.frame import Frame, Pixels
+from pvapy_stream.files.record import (
+    NOT_DECODABLE,
+    NOT_WRITTEN,
+    Account,
+    LossRecord,
+)
+from pvapy_stream.files.rows import FLUSH_PERIOD, HDF5_ERRORS, RowWriter
+from pvapy_stream.files.taken import Claim, Claims
+from pvapy_stream.files.witness import witness
+from pvapy_stream.frame import Frame
 from pvapy_stream.settings import FileSettings
 
-_FLUSH_PERIOD = 0.8  # s; what a crash may take
-_FLUSH_ROWS = 4096
-_INLINE = 100_000  # bytes; a checksum of less is made sooner than handed to another thread
-
-# What HDF5 and the system raise, and what we do.
-_TROUBLE = (OSError, RuntimeError, ValueError, FileError)
+_TROUBLE = (*HDF5_ERRORS, FileError)
 
 _log = logging.getLogger(__name__)
-
-
-class _Pending(NamedTuple):
-    """An image on its way: a chunk to come with its checksum, or only the checksum."""
-
-    row: int
-    frame_id: int
-    work: Future[tuple[Chunk | None, int]]
 
 
 class FrameWriter:
@@ -61,6 +43,12 @@ class FrameWriter:
         processor_id: for ``{processorId}`` in names.
         account: gives the ledger as it stands, for files that are closed while the stream goes on.
         first_file_id: number of the first file.
+        run: names the run; what the run has written is never replaced, its next file gets the next
+            number. "" when every file that exists was there before.
+        folder: no file may be outside of it, whatever links there are; None for no limit.
+        on_saved: gets ids once they are flushed; any thread may call it.
+        on_lost: gets ids that were taken and will not be in a file, the kind of the failure and
+            its message; any thread may call it.
 
     Raises:
         SettingsError: a name format that gives two files one name.
@@ -74,34 +62,49 @@ class FrameWriter:
         processor_id: int = 1,
         account: Account | None = None,
         first_file_id: int = 1,
+        *,
+        run: str = "",
+        folder: Path | None = None,
+        on_saved: Callable[[IdSet], None] | None = None,
+        on_lost: Callable[[IdSet, str, str], None] | None = None,
     ) -> None:
         self.settings = settings
-        self.n_images = 0
-        self.n_bytes = 0
-        self.files: list[Path] = []
-        self._names = FileNames(settings.output, processor_id, settings.images_per_file > 0)
+        names = FileNames(settings.output, processor_id, settings.images_per_file > 0)
+        self._claims = Claims(names, settings.overwrite, run, folder)
+        self.files = self._claims.begun
+        self._run = run
         self._account = account
+        self._on_saved = on_saved or (lambda ids: None)
+        self._on_lost = on_lost or (lambda ids, kind, message: None)
         self._file_id = first_file_id - 1
         self._last_id: int | None = None  # the last id of the files before
         self._newest_id: int | None = None
-        self._file: NexusFile | None = None
+        self._rows: RowWriter | None = None
+        self._past = [0, 0]  # images and bytes of the files before
         self._failure: FileError | None = None
         self._told = False
-        self._lost = IdSet()
+        self._lost: dict[str, IdSet] = {}  # of the file, by kind of failure
+        self._doubtful = IdSet()  # ids that were given up
         prepare(settings.compression)
-        if not self._names.depends_on_id:
-            path = self._names.next_name(first_file_id, 0)
+        if not names.depends_on_id:
+            path = self._claims.find(first_file_id, 0).path
             make_folder(path.parent)
-            check_new(path, settings.overwrite)
-        self._pending: deque[_Pending] = deque()
-        self._checksums: list[int] = []
         self._in_flight = 2 * settings.n_threads + 1
         self._pool = ThreadPoolExecutor(settings.n_threads, "write", one_core_each)
         self._lock = threading.RLock()
-        self._flushed_at = 0.0
         self._closed = threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="write-flush", daemon=True)
         self._ticker.start()
+
+    @property
+    def n_images(self) -> int:
+        """Images written so far."""
+        return self._past[0] + (self._rows.n_images if self._rows else 0)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of their chunks."""
+        return self._past[1] + (self._rows.n_bytes if self._rows else 0)
 
     @property
     def n_files(self) -> int:
@@ -116,10 +119,12 @@ class FrameWriter:
     def write(self, frame: Frame) -> None:
         """Take a frame; it is in the file, and readable, within about a second.
 
+        What becomes of it after that is told by `on_saved` and `on_lost`.
+
         Raises:
             ObjectError: it has no image, or one that cannot be written.
             CodecError: it cannot be decompressed.
-            FileError: this or an earlier one cannot be written; the writer is at its end.
+            FileError: it cannot be written; the writer is at its end.
         """
         with self._lock:
             self._raise_failure()
@@ -127,20 +132,20 @@ class FrameWriter:
                 raise FileError(f"the writer of {self.settings.output} is closed")
             form = stored_form(frame)
             shape, dtype = (form[1], frame.dtype) if form else _image_kind(frame)
-            file = self._file
-            if file is None or file.kind != (shape, dtype):
+            rows = self._rows
+            if rows is None or rows.file.kind != (shape, dtype):
                 check_pixels(shape, dtype)
-                file = self._change_file(frame, shape, dtype, form[0] if form else None)
-            chunk = stored_chunk(frame) if form and form[0] == file.codec else None
-            image = None if chunk is not None else np.ascontiguousarray(frame.image)
+                rows = self._change_file(frame, shape, dtype, form[0] if form else None)
             try:
-                self._take(file, frame, chunk, image)
+                rows.take(frame)
             except _TROUBLE as error:
-                self._fail(file, error)
-                self._raise_failure(error)
+                if frame.id in self._fail(rows, error, frame.id):
+                    self._raise_failure(error)
+                return
             self._newest_id = frame.id
             limit = self.settings.images_per_file
-            if limit and file.n_rows >= limit:
+            if limit and rows.n_taken >= limit:
+                # What becomes of this frame if that fails is told like that of those before it.
                 self._end_file(self._ledger(), {}, until=frame.id)
 
     def flush(self) -> None:
@@ -167,8 +172,7 @@ class FrameWriter:
                 return
             self._closed.set()
             try:
-                if self._file is not None:
-                    self._end_file(ledger if ledger is not None else self._ledger(), {}, until=None)
+                self._end_file(ledger if ledger is not None else self._ledger(), {}, until=None)
             finally:
                 self._pool.shutdown(wait=True, cancel_futures=True)
         self._ticker.join(5)
@@ -181,194 +185,157 @@ class FrameWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    # -- failures --------------------------------------------------------------------------------
+
     def _raise_failure(self, cause: BaseException | None = None) -> None:
         if self._failure is not None:
             self._told = True
             raise FileError(str(self._failure)) from cause
 
-    # -- images ----------------------------------------------------------------------------------
-
-    def _take(
-        self, file: NexusFile, frame: Frame, chunk: Chunk | None, image: Pixels | None
-    ) -> None:
-        if file.codec == NONE:
-            chunk = image
-        if len(self._pending) >= self._in_flight:
-            self._finish_one(file)
-        row = file.add(frame.id, frame.time_ns, frame.attributes)
-        if chunk is None:
-            work = self._pool.submit(_encoded, file.codec, image)
-        else:
-            if size_of(chunk) < _INLINE:
-                work = _done(checksum(chunk))
-            else:
-                work = self._pool.submit(_checked, chunk)
-            self._put(file, row, chunk)
-        self._pending.append(_Pending(row, frame.id, work))
-        self.n_images += 1
-        self._finish_ready(file)
-        if len(self._checksums) >= _FLUSH_ROWS or (
-            time.monotonic() - self._flushed_at > _FLUSH_PERIOD
-        ):
-            self._finish_all(file)
-
-    def _put(self, file: NexusFile, row: int, chunk: Chunk) -> None:
-        size = size_of(chunk)
-        check_space(file.part, size)
-        file.put(row, chunk)
-        self.n_bytes += size
-
-    def _finish_one(self, file: NexusFile) -> None:
-        """Wait for the oldest image on its way and write it."""
-        row, _, work = self._pending[0]
-        chunk, check = work.result()
-        if chunk is not None:
-            self._put(file, row, chunk)
-            recycle(chunk)
-        self._pending.popleft()
-        self._checksums.append(check)
-
-    def _finish_ready(self, file: NexusFile) -> None:
-        while self._pending and self._pending[0].work.done():
-            self._finish_one(file)
-
-    def _finish_all(self, file: NexusFile) -> None:
-        while self._pending:
-            self._finish_one(file)
-        checksums, self._checksums = self._checksums, []
-        self._flushed_at = time.monotonic()
-        file.write(checksums)
-
     def _flush(self) -> None:
-        file = self._file
-        if file is None or self._failure is not None:
+        rows = self._rows
+        if rows is None or self._failure is not None:
             return
         try:
-            self._finish_all(file)
+            rows.flush()
         except _TROUBLE as error:
-            self._fail(file, error)
+            self._fail(rows, error)
 
     def _tick(self) -> None:
         """Flush also when nothing comes."""
-        while not self._closed.wait(_FLUSH_PERIOD / 4):
+        while not self._closed.wait(FLUSH_PERIOD / 4):
             with self._lock:
-                waits = self._pending or self._checksums
-                if waits and time.monotonic() - self._flushed_at > _FLUSH_PERIOD:
+                if self._rows is not None and self._rows.overdue:
                     self._flush()
 
-    def _fail(self, file: NexusFile, error: Exception) -> None:
-        """Come to an end: keep what is written, give up what waits."""
-        file.prepare_to_end()
+    def _fail(self, rows: RowWriter, error: Exception, current: int | None = None) -> list[int]:
+        """Come to an end: keep what is written, give up what waits.
+
+        Args:
+            rows: of the file.
+            error: why.
+            current: id of the frame whose `write` tells of its failure itself.
+
+        Returns:
+            the ids that are lost.
+        """
+        rows.file.prepare_to_end()
         self._failure = (
-            error if isinstance(error, FileError) else file_error("write", file.part, error)
+            error if isinstance(error, FileError) else file_error("write", rows.file.part, error)
         )
-        while self._pending and (check := _check_of_stored(self._pending[0].work)) is not None:
-            self._pending.popleft()
-            self._checksums.append(check)
-        for pending in self._pending:
-            pending.work.cancel()
-            self._lost.add(pending.frame_id)
-        self.n_images -= len(self._pending)
-        self._pending.clear()
-        checksums, self._checksums = self._checksums, []
-        try:
-            file.write(checksums)
-        except _TROUBLE as again:
-            _log.debug("%s cannot be flushed: %s", file.part, again)
-        if self._lost:
-            _log.error("%s; ids taken before and not written: %s", self._failure, self._lost)
+        lost = rows.give_up()
+        # The end of the file tells what has become of them.
+        self._doubtful.update(IdSet(lost) - IdSet([] if current is None else [current]))
+        return lost
+
+    def _refuse(self, frame_id: int, error: Exception) -> None:
+        """A frame that was taken turned out to be none."""
+        self._lost.setdefault(NOT_DECODABLE, IdSet()).add(frame_id)
+        self._on_lost(IdSet([frame_id]), NOT_DECODABLE, str(error))
 
     # -- files -----------------------------------------------------------------------------------
 
     def _change_file(
         self, frame: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], codec: str | None
-    ) -> NexusFile:
-        """Begin a file for images of this kind, and end the one before."""
-        old, notes = self._file, {}
-        number = self._file_id + 1
-        path = self._names.next_name(number, frame.id)
+    ) -> RowWriter:
+        """Begin a file for images of this kind, and end the one before.
+
+        Raises:
+            FileError: the one before could not be ended, or the new one not be begun.
+        """
+        old = self._rows.file if self._rows is not None else None
+        claim = self._claims.find(self._file_id + 1, frame.id)
+        notes: dict[str, str] = {}
         if old is not None:
             text = (
                 f"Images changed at id {frame.id} from {_told(*old.kind)} to {_told(shape, dtype)}:"
             )
-            _log.warning("%s file %s follows %s", text, path, old.path)
+            _log.warning("%s file %s follows %s", text, claim.path, old.path)
             notes = {"continues": f"{text} this file continues {old.path.name}."}
-            self._end_file(
-                self._ledger(),
-                {"continued": f"{text} {path.name} continues this file."},
-                until=self._newest_id,
-            )
-        elif self.files:
-            notes = {"continues": f"This file continues {self.files[-1].name}."}
+            ended = {"continued": f"{text} {claim.path.name} continues this file."}
+            self._end_file(self._ledger(), ended, until=self._newest_id)
+            self._raise_failure()
+        elif before := (self.files[-1] if self.files else claim.follows):
+            notes = {"continues": f"This file continues {before.name}."}
+            if claim.follows is not None:
+                _log.warning("%s is of this run and stays; %s follows it", before, claim.path)
+        return self._begin_file(claim, frame, shape, dtype, codec, notes)
+
+    def _begin_file(
+        self,
+        claim: Claim,
+        frame: Frame,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        codec: str | None,
+        notes: dict[str, str],
+    ) -> RowWriter:
         settings = self.settings
         codec = codec or settings.compression
         prepare(codec)
-        make_folder(path.parent)
-        self._file = NexusFile(
-            path,
+        make_folder(claim.path.parent)
+        file = NexusFile(
+            claim.path,
             shape,
             dtype,
             codec=codec,
             attributes=frame.attributes,
-            overwrite=settings.overwrite and path not in self.files,
+            replaces=claim.replaces,
             image_name=settings.dataset_name,
             notes=notes,
+            origin=self._origin(),
         )
-        self._file_id = number
-        self._flushed_at = time.monotonic()
-        self.files.append(path)
-        return self._file
+        self._file_id = claim.number
+        self._rows = RowWriter(file, self._pool, self._in_flight, self._on_saved, self._refuse)
+        self.files.append(claim.path)
+        return self._rows
+
+    def _origin(self) -> dict[str, str]:
+        """Who writes, for those who find the file without its ledger."""
+        ledger = self._ledger()
+        if ledger is None:
+            return {"run": self._run}
+        return {
+            "run": self._run,
+            "stage": f"{ledger.stage} {ledger.stage_id}",
+            "input_channel": ledger.input_channel,
+        }
 
     def _end_file(self, ledger: Ledger | None, notes: dict[str, str], until: int | None) -> None:
-        """Close the file.
-
-        Raises:
-            FileError: frames could not be written, or the file could not be closed.
-        """
-        file = self._file
-        assert file is not None  # noqa: S101 - callers have seen it
+        """Close the file, if there is one; what goes wrong is kept as the writer's failure."""
+        rows = self._rows
+        if rows is None:
+            return
         self._flush()
-        self._file = None
+        self._rows = None
         record = LossRecord.of(ledger, self._last_id, until)
-        if self._lost:
-            record.failed.setdefault(NOT_WRITTEN, IdSet()).update(self._lost)
+        for kind, ids in (*self._lost.items(), (NOT_WRITTEN, self._doubtful)):
+            if ids:
+                record.failed.setdefault(kind, IdSet()).update(ids)
         if self._failure is not None:
             notes = {**notes, "ended": f"Writing ended early: {self._failure}"}
         self._last_id = until
+        gone = self._doubtful
         try:
-            file.close(record, notes)
+            rows.file.close(record, notes)
         except FileError as error:
-            file.abandon()
+            rows.file.abandon()
             self._failure = self._failure or error
-        if not self._told:
-            self._raise_failure()
+            # Only the file itself tells what has come through.
+            found = witness(rows.file.part).ids
+            self._saved(gone & found)
+            gone = (gone - found) | (rows.saved - found)
+        if gone:
+            self._on_lost(gone, NOT_WRITTEN, str(self._failure))
+        self._past = [self._past[0] + rows.n_images, self._past[1] + rows.n_bytes]
+        self._lost, self._doubtful = {}, IdSet()
+
+    def _saved(self, ids: IdSet) -> None:
+        if ids:
+            self._on_saved(ids)
 
     def _ledger(self) -> Ledger | None:
         return self._account() if self._account is not None else None
-
-
-def _encoded(codec: str, image: Any) -> tuple[Chunk | None, int]:
-    chunk = encode(codec, image)
-    return chunk, checksum(chunk)
-
-
-def _checked(chunk: Chunk) -> tuple[Chunk | None, int]:
-    return None, checksum(chunk)
-
-
-def _done(check: int) -> Future[tuple[Chunk | None, int]]:
-    work: Future[tuple[Chunk | None, int]] = Future()
-    work.set_result((None, check))
-    return work
-
-
-def _check_of_stored(work: Future[tuple[Chunk | None, int]]) -> int | None:
-    """Checksum of an image that is in the file already; None for one that is not."""
-    try:
-        chunk, check = work.result()
-    except Exception:
-        return None
-    return check if chunk is None else None
 
 
 def _image_kind(frame: Frame) -> tuple[tuple[int, ...], np.dtype[Any]]:

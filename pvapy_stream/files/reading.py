@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
-from pvapy_stream.errors import FileError
-from pvapy_stream.files.chunks import checksum
+import numpy as np
+
+from pvapy_stream.codecs import decompress
+from pvapy_stream.errors import CodecError, FileError
+from pvapy_stream.files.chunks import NONE, checksum, codec_of
 from pvapy_stream.files.disk import file_error
 from pvapy_stream.files.layout import ATTRIBUTES, CHECKSUMS, IDS, IMAGES, TIMES, opened
 
@@ -51,3 +55,22 @@ def chunk_is_whole(images: Any, row: int, expected: int) -> bool:
     except (OSError, RuntimeError, ValueError):
         return False
     return checksum(chunk) == expected
+
+
+def check_pixels_of(images: Any, row: int) -> None:
+    """Decode the stored chunk of an image.
+
+    Raises:
+        CodecError: it does not give an image.
+        OSError, RuntimeError, ValueError: it cannot be read.
+        MissingExtraError: the codec's library is not installed.
+    """
+    mask, chunk = images.id.read_direct_chunk((row,) + (0,) * (images.ndim - 1))
+    codec = codec_of(images)
+    size = math.prod(images.shape[1:]) * images.dtype.itemsize
+    if codec is None:
+        raise CodecError("images have filters that this program does not write")
+    if codec != NONE and not mask:
+        decompress(codec, np.frombuffer(chunk, np.uint8), images.dtype, size)
+    elif len(chunk) != size:
+        raise CodecError(f"{len(chunk)} bytes where an image has {size}")

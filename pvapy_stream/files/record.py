@@ -15,9 +15,11 @@ from pvapy_stream.accounting.ledger import Ledger, union
 CLOSED = "closed"
 RECOVERED = "recovered"  # after its writer was killed
 
+MISSED = "missed"
 NOT_WRITTEN = "not written"
+NOT_DECODABLE = "payload cannot be decoded"
 
-_SETS = ("received", "skipped", "missed", "left")
+_SETS = ("received", "skipped", "missed", "left", "filtered", "unknown")
 _BY_REASON = ("rejected", "failed")
 _EVERYTHING = (-(2**62), 2**62)
 
@@ -34,6 +36,8 @@ class LossRecord:
         skipped: initial updates, which were not to be written.
         missed: ids that should have arrived and did not.
         left: ids that still waited at the end.
+        filtered: ids that were dropped on purpose before the writer; they are no loss.
+        unknown: ids of which nobody can tell what became of them.
         rejected: ids by the queue or policy that rejected them.
         failed: ids by the error they met.
     """
@@ -45,6 +49,8 @@ class LossRecord:
     skipped: IdSet = field(default_factory=IdSet)
     missed: IdSet = field(default_factory=IdSet)
     left: IdSet = field(default_factory=IdSet)
+    filtered: IdSet = field(default_factory=IdSet)
+    unknown: IdSet = field(default_factory=IdSet)
     rejected: dict[str, IdSet] = field(default_factory=dict)
     failed: dict[str, IdSet] = field(default_factory=dict)
 
@@ -72,17 +78,27 @@ class LossRecord:
             skipped=cut(ledger.skipped),
             missed=cut(ledger.missed),
             left=cut(ledger.left),
+            filtered=cut(_filtered(ledger)),
+            unknown=cut(_unknown(ledger)),
             rejected=cut_all(ledger.rejected),
             failed=cut_all(ledger.failed),
         )
 
     def losses(self, written: IdSet) -> dict[str, IdSet]:
-        """Ids that are lost, by what became of them; those that were written are not."""
-        found = {"missed": self.missed, "left in a queue": self.left}
+        """Ids that are lost, by what became of them.
+
+        Those that were written are not, nor are those that were filtered out.
+        """
+        found = {
+            MISSED: self.missed - self.filtered,
+            "left in a queue": self.left,
+            "unknown": self.unknown - self.filtered,
+        }
         found |= {f"rejected, {reason}": ids for reason, ids in self.rejected.items()}
         found |= {f"failed, {reason}": ids for reason, ids in self.failed.items()}
         found = {what: rest for what, ids in found.items() if (rest := ids - written)}
-        unexplained = self.received - written - self.skipped - union(found.values())
+        explained = union([written, self.skipped, self.filtered, *found.values()])
+        unexplained = self.received - explained
         return {**found, "received and not in the file": unexplained} if unexplained else found
 
     def merge(self, other: LossRecord) -> None:
@@ -116,7 +132,8 @@ class LossRecord:
         group = parent.get("loss_record")
         if group is None:
             return None
-        sets: dict[str, Any] = {name: _read_ids(group[name]) for name in _SETS}
+        # Files of earlier versions do not have all of them.
+        sets: dict[str, Any] = {name: _read_ids(group[name]) for name in _SETS if name in group}
         reasons: dict[str, Any] = {
             name: {str(data.attrs["reason"]): _read_ids(data) for data in group[name].values()}
             for name in _BY_REASON
@@ -129,6 +146,16 @@ class LossRecord:
             **sets,
             **reasons,
         )
+
+
+def _filtered(ledger: Ledger) -> IdSet:
+    """Ids that were dropped on purpose before the stage."""
+    return IdSet()
+
+
+def _unknown(ledger: Ledger) -> IdSet:
+    """Ids of which the stage cannot tell what became of them."""
+    return IdSet()
 
 
 # Gives the account of the stage as it stands.

@@ -1,34 +1,46 @@
-"""Recovery of files whose writer was killed.
-
-HDF5 marks a file that is being written in its superblock, and refuses to open a marked one for
-anything but reading along. The mark is taken off here as `h5clear` of the HDF5 tools does it; the
-end of the file is put where it is, so that nothing that is added later falls on data.
-"""
+"""Recovery of files whose writer was killed, or could not close them."""
 
 from __future__ import annotations
 
-import os
-import struct
+import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pvapy_stream.errors import FileError
 from pvapy_stream.files import swissfel_layout
-from pvapy_stream.files.disk import file_error
-from pvapy_stream.files.layout import CHECKSUMS, IMAGES, complete, opened
+from pvapy_stream.files.chunks import NONE, codec_of
+from pvapy_stream.files.columns import take_rows
+from pvapy_stream.files.disk import file_error, take_name
+from pvapy_stream.files.layout import (
+    ATTRIBUTES,
+    CHECKSUMS,
+    IDS,
+    IMAGES,
+    TIMES,
+    NexusFile,
+    complete,
+    opened,
+)
 from pvapy_stream.files.names import PART, final_of
 from pvapy_stream.files.reading import chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import RECOVERED, LossRecord
+from pvapy_stream.files.superblock import is_cut, open_cut, unmark
+from pvapy_stream.files.witness import readable_rows
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_FLAGS_AT = 11
-_END_AT = 28
-_CHECKED = 44  # bytes of the superblock before its checksum
-_M = 0xFFFFFFFF
+_DAMAGED = ".damaged"
+_ROWS_AT_ONCE = 1024
+_TROUBLE = (OSError, RuntimeError, ValueError, KeyError)
+
+_log = logging.getLogger(__name__)
 
 
 def repair(path: str | Path) -> tuple[Path, int]:
     """Complete a file whose writer was killed, and take `.part` off its name.
+
+    What can be read of a file whose end is missing goes to a new one; it itself is kept, as
+    ``PATH.damaged``.
 
     Returns:
         its path now, and how many images, or rows, it has.
@@ -41,15 +53,32 @@ def repair(path: str | Path) -> tuple[Path, int]:
     if target != path and target.exists():
         raise FileError(f"cannot recover {path}: {target} exists; move one of them away")
     try:
-        finish = _finish_messages if _holds_messages(path) else _finish_frames
-        n_good = _check_messages(path) if finish is _finish_messages else _check(path)
-        _unmark(path)
+        if is_cut(path):
+            return target, _copy_readable(path, target)
+        if _holds_messages(path):
+            n_good = _check_messages(path)
+            finish = _finish_messages
+        elif target != path and (n_images := _closed_images(path)) is not None:
+            # It was closed, and could not get its name.
+            take_name(path, target)
+            return target, n_images
+        else:
+            n_good = _check(path)
+            finish = _finish_frames
+        unmark(path)
         with opened(path, "r+") as file:
             finish(file, n_good)
-        os.replace(path, target)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        if target != path:
+            take_name(path, target)
+    except _TROUBLE as error:
         raise file_error("recover", path, error) from error
     return target, n_good
+
+
+def _closed_images(path: Path) -> int | None:
+    """How many images a file has that was closed; None for one that was not."""
+    with open_data(path) as file:
+        return len(file[IDS]) if "loss_record" in file["entry"] else None
 
 
 def _check(path: Path) -> int:
@@ -58,16 +87,75 @@ def _check(path: Path) -> int:
         if "loss_record" in file["entry"]:
             raise FileError(f"{path} is whole: its writer closed it; there is nothing to recover")
         images, checks = file[IMAGES], file[CHECKSUMS][()]
-        n_good = len(checks)
+        n_good = min(file[name].shape[0] for name in (IMAGES, IDS, TIMES, CHECKSUMS))
         while n_good and not chunk_is_whole(images, n_good - 1, int(checks[n_good - 1])):
             n_good -= 1
         return n_good
 
 
 def _finish_frames(file: Any, n_good: int) -> None:
-    file[CHECKSUMS].resize(n_good, 0)
     text = f"The writer of this file was killed; recovered with {n_good} images."
-    complete(file, LossRecord(RECOVERED), {"recovery": text})
+    complete(file, LossRecord(RECOVERED), {"recovery": text}, n_good)
+
+
+# -- files whose end is missing ------------------------------------------------------------------
+
+
+def _copy_readable(path: Path, target: Path) -> int:
+    """Copy what can be read to a new file; how many images that are."""
+    work = target.with_name(f"{target.name}.recovered")
+    kept = path.with_name(path.name + _DAMAGED)
+    if kept.exists():
+        raise FileError(f"cannot recover {path}: {kept} exists; move it away")
+    with open_cut(path) as source:
+        rows = np.flatnonzero(readable_rows(source, deep=True))
+        if not len(rows):
+            raise FileError(f"cannot recover {path}: its end is missing, and no image can be read")
+        _copy(source, rows, work)
+    path.rename(kept)
+    take_name(work, target)
+    _log.warning("%s: its end is missing; %s has what can be read of it", kept, target)
+    return len(rows)
+
+
+def _copy(source: Any, rows: Any, work: Path) -> None:
+    """A new file with some rows of another, chunks as they are."""
+    images = source[IMAGES]
+    codec = codec_of(images)
+    made = NexusFile(
+        work,
+        images.shape[1:],
+        images.dtype,
+        codec=codec or NONE,
+        origin={name: str(value) for name, value in source.attrs.items() if name in _ORIGIN},
+    )
+    ids, times, checks = (_rows_of(source[name], rows) for name in (IDS, TIMES, CHECKSUMS))
+    offset = (0,) * (images.ndim - 1)
+    for begin in range(0, len(rows), _ROWS_AT_ONCE):
+        piece = slice(begin, begin + _ROWS_AT_ONCE)
+        for at, row in enumerate(rows[piece].tolist(), begin):
+            _, chunk = images.id.read_direct_chunk((row, *offset))
+            made.put(made.add(int(ids[at]), int(times[at]), {}), chunk)
+        made.write(checks[piece].tolist())
+    n_lost = max(source[name].shape[0] for name in (IMAGES, IDS)) - len(rows)
+    text = (
+        f"The end of {source.filename} is missing; recovered with {len(rows)} images, {n_lost}"
+        " could not be read."
+    )
+    made.close(LossRecord(RECOVERED), {"recovery": text})
+    with opened(work, "r+") as file:
+        take_rows(source[ATTRIBUTES], rows, file[ATTRIBUTES])
+
+
+_ORIGIN = ("run", "stage", "input_channel")
+
+
+def _rows_of(data: Any, rows: Any) -> Any:
+    """Rows of a column, of which not all may be readable."""
+    return data[: int(rows[-1]) + 1][rows]
+
+
+# -- messages ------------------------------------------------------------------------------------
 
 
 def _holds_messages(path: Path) -> bool:
@@ -86,59 +174,3 @@ def _check_messages(path: Path) -> int:
 def _finish_messages(file: Any, n_good: int) -> None:
     lost = swissfel_layout.gaps(file[swissfel_layout.COUNTED][:n_good])
     swissfel_layout.complete(file, lost, {}, swissfel_layout.RECOVERED)
-
-
-def _unmark(path: Path) -> None:
-    """Take the marks of an open file off the superblock, and set the end of the file."""
-    with path.open("r+b") as file:
-        block = bytearray(file.read(_CHECKED))
-        if block[: len(_SIGNATURE)] != _SIGNATURE or block[len(_SIGNATURE)] < 2:
-            raise FileError(f"{path} was not written by this program")
-        block[_FLAGS_AT] = 0
-        size = file.seek(0, os.SEEK_END)
-        end = max(size, struct.unpack_from("<Q", block, _END_AT)[0])
-        struct.pack_into("<Q", block, _END_AT, end)
-        if end > size:
-            file.truncate(end)
-        file.seek(0)
-        file.write(block + struct.pack("<I", lookup3(bytes(block))))
-
-
-def lookup3(data: bytes) -> int:
-    """Bob Jenkins' lookup3 hash, which HDF5 has as its metadata checksum."""
-    a = b = c = (0xDEADBEEF + len(data)) & _M
-    at = 0
-    while len(data) - at > 12:
-        a, b, c = _added(a, b, c, data[at : at + 12])
-        a = ((a - c) & _M) ^ _turned(c, 4)
-        c = (c + b) & _M
-        b = ((b - a) & _M) ^ _turned(a, 6)
-        a = (a + c) & _M
-        c = ((c - b) & _M) ^ _turned(b, 8)
-        b = (b + a) & _M
-        a = ((a - c) & _M) ^ _turned(c, 16)
-        c = (c + b) & _M
-        b = ((b - a) & _M) ^ _turned(a, 19)
-        a = (a + c) & _M
-        c = ((c - b) & _M) ^ _turned(b, 4)
-        b = (b + a) & _M
-        at += 12
-    if at == len(data):
-        return c
-    a, b, c = _added(a, b, c, data[at:].ljust(12, b"\0"))
-    c = ((c ^ b) - _turned(b, 14)) & _M
-    a = ((a ^ c) - _turned(c, 11)) & _M
-    b = ((b ^ a) - _turned(a, 25)) & _M
-    c = ((c ^ b) - _turned(b, 16)) & _M
-    a = ((a ^ c) - _turned(c, 4)) & _M
-    b = ((b ^ a) - _turned(a, 14)) & _M
-    return ((c ^ b) - _turned(b, 24)) & _M
-
-
-def _added(a: int, b: int, c: int, twelve: bytes) -> tuple[int, int, int]:
-    x, y, z = struct.unpack("<III", twelve)
-    return (a + x) & _M, (b + y) & _M, (c + z) & _M
-
-
-def _turned(x: int, k: int) -> int:
-    return ((x << k) | (x >> (32 - k))) & _M

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
-from pvapy_stream.errors import FileError
+from pvapy_stream.errors import CodecError, FileError
 from pvapy_stream.files.layout import ATTRIBUTES, CHECKSUMS, IDS, IMAGES, TIMES
 from pvapy_stream.files.names import PART
-from pvapy_stream.files.reading import chunk_is_whole, open_any, open_data
+from pvapy_stream.files.reading import check_pixels_of, chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import RECOVERED, LossRecord, ids_of
 from pvapy_stream.files.swissfel_layout import ACQUISITION, COUNTED, LOST, OPEN, damaged_channels
 
@@ -32,6 +32,7 @@ class FileReport:
         n_checked: images whose checksums are right.
         ids: all ids in it.
         lost: ids that are lost, by what became of them.
+        filtered: ids that were dropped on purpose before the writer; they are no loss.
         problems: what is wrong with the file.
         notes: what is worth knowing.
     """
@@ -42,6 +43,7 @@ class FileReport:
     n_checked: int = 0
     ids: IdSet = field(default_factory=IdSet)
     lost: dict[str, IdSet] = field(default_factory=dict)
+    filtered: IdSet = field(default_factory=IdSet)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -56,8 +58,13 @@ class FileReport:
         return not self.problems and not self.lost
 
 
-def verify(path: str | Path) -> FileReport:
-    """Look at all of a file, or of a master and the files it shows; bad files raise nothing."""
+def verify(path: str | Path, *, deep: bool = False) -> FileReport:
+    """Look at all of a file, or of a master and the files it shows; bad files raise nothing.
+
+    Args:
+        path: the file.
+        deep: decode every image too; a checksum only tells that the bytes are those that came.
+    """
     path = Path(path)
     report = FileReport(path)
     try:
@@ -67,9 +74,9 @@ def verify(path: str | Path) -> FileReport:
             if messages:
                 _look_at_messages(report, file)
             elif file[IMAGES].is_virtual:
-                _look_at_master(report, file)
+                _look_at_master(report, file, deep)
             else:
-                _look_at_file(report, file)
+                _look_at_file(report, file, deep)
     except FileError as error:
         report.problems.append(str(error))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -77,7 +84,7 @@ def verify(path: str | Path) -> FileReport:
     return report
 
 
-def _look_at_file(report: FileReport, file: Any) -> None:
+def _look_at_file(report: FileReport, file: Any, deep: bool) -> None:
     record = LossRecord.read(file["entry"])
     report.state = record.state if record else _OPEN
     ids = _look_at_columns(report, file)
@@ -90,6 +97,8 @@ def _look_at_file(report: FileReport, file: Any) -> None:
     report.n_checked = len(ids) - len(bad)
     if bad:
         report.problems.append(f"{len(bad)} images are damaged or missing: rows {bad}")
+    if deep:
+        _decode_all(report, images, len(ids), bad)
     if record is None:
         hint = f"; if its writer is dead: verify --repair {report.path}"
         report.problems.append(f"was not closed{hint if report.path.suffix == PART else ''}")
@@ -98,6 +107,24 @@ def _look_at_file(report: FileReport, file: Any) -> None:
     if record.state == RECOVERED:
         report.notes.append(
             "its writer was killed: what came in its last second, and after, is unknown"
+        )
+
+
+def _decode_all(report: FileReport, images: Any, n_rows: int, bad: IdSet) -> None:
+    """Decode all images but those that are known to be damaged."""
+    found, first = IdSet(), ""
+    damaged = set(bad)
+    for row in range(n_rows):
+        if row in damaged:
+            continue
+        try:
+            check_pixels_of(images, row)
+        except (CodecError, OSError, RuntimeError, ValueError) as error:
+            found.add(row)
+            first = first or str(error)
+    if found:
+        report.problems.append(
+            f"{len(found)} images cannot be decoded: rows {found}; the first: {first}"
         )
 
 
@@ -145,7 +172,8 @@ def _look_at_columns(report: FileReport, file: Any) -> NDArray[np.int64]:
 
 def _look_at_record(report: FileReport, record: LossRecord) -> None:
     report.lost = record.losses(report.ids)
-    gaps = _gaps(report.ids)
+    report.filtered = record.filtered - report.ids
+    gaps = _gaps(report.ids) - record.filtered
     if not record.known and gaps:
         report.lost["no ledger tells why"] = gaps
 
@@ -156,7 +184,7 @@ def _gaps(ids: IdSet) -> IdSet:
     return IdSet.of_ranges(np.stack([ranges[:-1, 1], ranges[1:, 0]], axis=1))
 
 
-def _look_at_master(report: FileReport, master: Any) -> None:
+def _look_at_master(report: FileReport, master: Any, deep: bool) -> None:
     report.state = "master"
     ids = _look_at_columns(report, master)
     images = master[IMAGES]
@@ -164,7 +192,7 @@ def _look_at_master(report: FileReport, master: Any) -> None:
     found: list[NDArray[np.int64]] = []
     for name in names:
         path = report.path.parent / name
-        source = verify(path)
+        source = verify(path, deep=deep)
         report.problems += [f"{path}: {problem}" for problem in source.problems]
         report.notes += [f"{path}: {note}" for note in source.notes]
         report.n_checked += source.n_checked
@@ -183,7 +211,8 @@ def _look_at_master(report: FileReport, master: Any) -> None:
     record = LossRecord.read(master["entry"])
     if record is not None:
         report.lost = record.losses(report.ids)
-        explained = [*report.lost.values(), record.skipped]
+        report.filtered = record.filtered - report.ids
+        explained = [*report.lost.values(), record.skipped, record.filtered]
         rest = _gaps(report.ids)
         for known in explained:
             rest = rest - known

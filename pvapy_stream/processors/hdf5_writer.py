@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import SettingsError
+from pvapy_stream.files.folder import check_requested, fixed_folder
 from pvapy_stream.files.names import FileNames
 from pvapy_stream.files.nexus import FrameWriter
+from pvapy_stream.files.run import run_id
 from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.processor import FrameProcessor
 from pvapy_stream.settings import FileSettings
@@ -36,9 +40,18 @@ class Hdf5Writer(FrameProcessor):
     `datasetName` [images; a link to /entry/data/data], `compression` [none; lz4, bslz4, zstd,
     blosc], `overwrite` [false], `nThreads` [2].
 
+    `overwrite` replaces plain files that were there before the run. What the run has written is
+    never replaced, also not after a restart or a reload: the next file gets the next number.
+
+    A `configure` command may choose a name below the folder that was given at the start; it cannot
+    replace files.
+
     Raises:
         SettingsError: a wrong value, or a name format that gives two files one name.
     """
+
+    # An id counts as processed when it has been flushed, see `late_failures.done`.
+    confirms = True
 
     def __init__(self, configDict: dict[str, Any] | None = None) -> None:
         super().__init__(configDict)
@@ -49,6 +62,9 @@ class Hdf5Writer(FrameProcessor):
         }
         self._number = int(config.get("processorId") or 1)
         self._settings = self._merged(config)
+        self._root = fixed_folder(self._settings.output)
+        # Where files may be, once somebody else than who gave the command has chosen their names.
+        self._limit: Path | None = None
         self._writer: FrameWriter | None = None
         # Of writers that `configure` replaced, less what `resetStats` took off.
         self._past = [0, 0, 0]
@@ -82,7 +98,25 @@ class Hdf5Writer(FrameProcessor):
         self._writer = self._open()
 
     def _open(self, first_file_id: int = 1) -> FrameWriter:
-        return FrameWriter(self._settings, self._number, self._ledger, first_file_id)
+        return FrameWriter(
+            self._settings,
+            self._number,
+            self._ledger,
+            first_file_id,
+            run=run_id(),
+            folder=self._limit,
+            on_saved=self._saved,
+            on_lost=self._lost,
+        )
+
+    def _saved(self, ids: IdSet) -> None:
+        done = getattr(self.late_failures, "done", None)
+        if done is not None:
+            done(ids)
+
+    def _lost(self, ids: IdSet, kind: str, message: str) -> None:
+        for frame_id in ids:
+            self.late_failures.note(frame_id, kind, message)
 
     def _ledger(self) -> Ledger | None:
         return None if self.account is None else self.account()
@@ -97,12 +131,18 @@ class Hdf5Writer(FrameProcessor):
         """Close the file and go on with other settings; keys that are not given stay.
 
         Raises:
-            SettingsError: a wrong value.
+            SettingsError: a wrong value, or a name that is not below the folder of the start.
             FileError: the file cannot be closed, or new ones not be written.
         """
         if not isinstance(configDict, dict) or not ({*self._config} & {*configDict}):
             return
+        before = dict(self._config)
         settings = self._merged(configDict)
+        try:
+            settings = self._within_limits(configDict, settings)
+        except SettingsError:
+            self._config = before
+            raise
         old, self._settings = self._writer, settings
         if old is not None:
             self._writer = None
@@ -111,6 +151,24 @@ class Hdf5Writer(FrameProcessor):
             finally:
                 self._note(old)
                 self._writer = self._open(old.next_file_id)
+
+    def _within_limits(self, given: Mapping[str, Any], settings: FileSettings) -> FileSettings:
+        """Settings as a request may have them.
+
+        Raises:
+            SettingsError: it asks for more than it may.
+        """
+        if settings.overwrite and given.get("overwrite"):
+            raise SettingsError(
+                "Hdf5Writer: overwrite cannot be set by configure, only where the writer is"
+                " started; choose another name"
+            )
+        if not {_DIRECTORY, _NAME} & {*given}:
+            return settings
+        check_requested(settings.output, self._root)
+        self._limit = self._root
+        self._config["overwrite"] = False
+        return settings.replace(overwrite=False)
 
     def stop(self) -> None:
         if self._writer is not None:

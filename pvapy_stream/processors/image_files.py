@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import errno
+import hashlib
 import json
 import os
 import string
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,15 +17,16 @@ import numpy as np
 import pvaccess as pva
 from pydantic import model_validator
 
-from pvapy_stream.errors import ObjectError, ProcessorError
+from pvapy_stream.errors import FileError, ObjectError, ProcessorError, SettingsError
+from pvapy_stream.files.disk import Identity, identity, take_name
+from pvapy_stream.files.folder import check_below, check_requested
+from pvapy_stream.files.run import run_id
 from pvapy_stream.frame import Frame
 from pvapy_stream.plugins import require
-from pvapy_stream.processors.options import OptionProcessor, Options
+from pvapy_stream.processors.options import OptionProcessor, Options, make_options, own_keys
 
 _ID_FIELDS = ("uniqueId", "frameId", "objectId")
 _FIELDS = (*_ID_FIELDS, "processorId", "time", "timeNs")
-
-_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def _write_tiff(path: Path, frame: Frame) -> None:
@@ -139,6 +141,10 @@ class ImageFileWriter(OptionProcessor[ImageFileWriterOptions]):
     Keys: outputDirectory ("."; made when it is not there), outputFileNameFormat
     ("{uniqueId:06d}.{processorId}.tiff"; the ending tells the format: .tiff, .tif, .png, .npy; the
     fields are uniqueId, frameId, objectId, processorId, time, timeNs), overwrite (false).
+
+    overwrite replaces plain files that were there before the run, never one of the run. A hidden
+    file in outputDirectory tells when the run began. A `configure` command may choose a directory
+    below the one of the start; it cannot replace files.
     """
 
     options_type = ImageFileWriterOptions
@@ -146,16 +152,40 @@ class ImageFileWriter(OptionProcessor[ImageFileWriterOptions]):
     def __init__(self, configDict: dict[str, Any] | None = None) -> None:
         super().__init__(configDict)
         self._started = False
+        self._root = self.options.output_directory
+        # Where files may be, once somebody else than who gave the command has chosen their names.
+        self._limit: Path | None = None
+        self._run_began_ns = 0
 
     def configure(self, configDict: Any) -> None:
-        before = self.options, self._given
+        """Take new values; what is not named stays.
+
+        Raises:
+            SettingsError: a wrong value, or a directory that is not below that of the start.
+            ProcessorError: the directory cannot be written to.
+        """
+        before = self.options, self._given, self._limit
         super().configure(configDict)
         try:
+            self._check_request(own_keys(configDict))
             if self._started:
                 self._prepare()
-        except ProcessorError:
-            self.options, self._given = before
+        except (ProcessorError, SettingsError):
+            self.options, self._given, self._limit = before
             raise
+
+    def _check_request(self, given: dict[str, Any]) -> None:
+        """Refuse what a request may not ask for."""
+        if self.options.overwrite and given.get("overwrite"):
+            raise SettingsError(
+                "overwrite cannot be set by configure, only where the writer is started; choose"
+                " other names"
+            )
+        if "outputDirectory" in given or "outputFileNameFormat" in given:
+            check_requested(str(self.options.output_directory / "file"), self._root)
+            self._limit = self._root
+            self._given = {**self._given, "overwrite": False}
+            self.options = make_options(self.options_type, self._given)
 
     def start(self) -> None:
         """Make the directory.
@@ -174,6 +204,8 @@ class ImageFileWriter(OptionProcessor[ImageFileWriterOptions]):
             directory.mkdir(parents=True, exist_ok=True)
             probe.touch()
             probe.unlink()
+            if self.options.overwrite:
+                self._run_began_ns = _run_began(directory)
         except OSError as error:
             raise ProcessorError(
                 f"cannot write into outputDirectory {directory}: {error.strerror}"
@@ -191,7 +223,10 @@ class ImageFileWriter(OptionProcessor[ImageFileWriterOptions]):
             options.output_file_name_format, frame.id, self.processorId or 0, frame.time_ns
         )
         path = options.output_directory / name
-        self.bytes_saved += write_image(path, frame, options.overwrite)
+        if self._limit is not None:
+            check_below(path, self._limit)
+        before = self._run_began_ns if options.overwrite else 0
+        self.bytes_saved += write_image(path, frame, before)
         self.files_saved += 1
         self.seconds += time.perf_counter() - start
         return frame
@@ -220,43 +255,67 @@ class ImageFileWriter(OptionProcessor[ImageFileWriterOptions]):
         }
 
 
-def write_image(path: Path, frame: Frame, overwrite: bool = False) -> int:
+def write_image(path: Path, frame: Frame, replace_before_ns: int = 0) -> int:
     """Write one image; nobody sees a half-written file. Returns its size in bytes.
+
+    Args:
+        path: where to.
+        frame: with the image.
+        replace_before_ns: a plain file of that name may be replaced if it was last changed before
+            this time, ns since 1970; 0 to replace none.
 
     Raises:
         ProcessorError: the file is there already, or cannot be written.
         ObjectError: the format does not have such pixels.
     """
-    if not overwrite and path.exists():
-        raise ProcessorError(_is_there(path))
-    part = path.with_name(f"{path.name}.part")
+    replaces = _replaceable(path, replace_before_ns)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             _WRITERS[path.suffix.lower()](part, frame)
             size = part.stat().st_size
-            _take_name(part, path, overwrite)
+            take_name(part, path, replaces)
         finally:
             part.unlink(missing_ok=True)
+    except FileError as error:
+        raise ProcessorError(_is_there(path)) from error
     except OSError as error:
         raise ProcessorError(f"cannot write {path}: {error.strerror or error}") from error
     return size
 
 
-def _take_name(part: Path, path: Path, overwrite: bool) -> None:
-    if overwrite:
-        part.replace(path)
-        return
-    try:
-        # Unlike a rename, a link refuses to take the place of a file.
-        os.link(part, path)
-    except FileExistsError as error:
-        raise ProcessorError(_is_there(path)) from error
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        part.replace(path)
+def _replaceable(path: Path, before_ns: int) -> Identity | None:
+    """The file that may be replaced; None when there is none of that name.
+
+    Raises:
+        ProcessorError: there is one that may not.
+    """
+    if not os.path.lexists(path):
+        return None
+    found = identity(path)
+    # The time of change cannot be set by those who copy files.
+    if found is None or max(found.modified_ns, path.lstat().st_ctime_ns) >= before_ns:
+        raise ProcessorError(_is_there(path))
+    return found
+
+
+def _run_began(directory: Path) -> int:
+    """When the run began to write into a directory, ns by the clock of its file system.
+
+    The first process of the run leaves a mark, so that those started again know it.
+
+    Raises:
+        OSError: the mark cannot be made.
+    """
+    mark = directory / f".pvapy_stream-{hashlib.sha256(run_id().encode()).hexdigest()[:16]}.run"
+    with suppress(FileExistsError):
+        mark.touch(exist_ok=False)
+    return mark.stat().st_mtime_ns
 
 
 def _is_there(path: Path) -> str:
-    return f"{path} is there already; choose other names, or set overwrite"
+    return (
+        f"{path} is there already; choose other names, or set overwrite for files that were there"
+        " before the run"
+    )

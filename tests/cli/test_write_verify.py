@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+import os
 import signal
 from pathlib import Path
 
 import h5py
+import psutil
 import pytest
 
 from pvapy_stream.cli import verify as verify_command
@@ -11,9 +14,18 @@ from pvapy_stream.cli import write as write_command
 from pvapy_stream.cli.write import consumer_settings, written_since
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.files.verify import verify
+from pvapy_stream.files.witness import ids_in
 from pvapy_stream.settings import WriteSettings
 from tests.files.support import write
-from tests.support import Commands, Source, wait_for_monitors
+from tests.support import (
+    Commands,
+    Program,
+    Source,
+    command,
+    status,
+    wait_for_monitors,
+    wait_until,
+)
 
 
 def test_a_stream_is_written_and_verified(
@@ -62,6 +74,161 @@ def test_a_file_that_exists_stops_the_command(
     assert program.wait() == 1
     assert "scan.h5 exists; give another name, or --overwrite" in program.text
     assert verify(file).n_images == 1
+
+
+def last_line(program: Program) -> str:
+    """The last line of a command, which goes to one of two pipes."""
+    return next(
+        lines[-1].strip() for lines in (program.out, program.err) if "ids are in" in lines[-1]
+    )
+
+
+def test_the_last_line_on_a_full_disk_sums_up_what_is_not_saved(
+    source: Source, prefix: str, commands: Commands, small_disk: Path
+) -> None:
+    file = small_disk / "scan.h5"
+    program = commands("write", "-ic", source.channel, "-o", file, "-sc", f"{prefix}s")
+    wait_for_monitors([f"{prefix}s"])
+    source.publish(range(1, 151), period=0.005, side=256)
+    wait_until(lambda: status(f"{prefix}s")["objectId"] == 150)
+    program.signal()
+    assert program.wait() == 1, program.text
+    there = ids_in(file)
+    assert 10 < len(there) < 150
+    line = last_line(program)
+    assert f"{len(there)} of 150 ids are in 1 files; {150 - len(there)} are not: " in line
+    assert "failed, process: FileError" in line
+    report = verify(file)
+    assert report.problems == []
+    assert report.n_lost == 150 - len(there)
+
+
+def test_what_did_not_come_is_in_the_last_line(
+    source: Source, prefix: str, commands: Commands, tmp_path: Path
+) -> None:
+    file = tmp_path / "scan.h5"
+    program = commands("write", "-ic", source.channel, "-o", file, "-sc", f"{prefix}s")
+    wait_for_monitors([f"{prefix}s"])
+    source.publish([1, 2, 5, 6])
+    wait_until(lambda: status(f"{prefix}s")["objectId"] == 6)
+    program.signal()
+    assert program.wait() == 1, program.text
+    assert last_line(program) == "4 of 6 ids are in 1 files; 2 are not: missed: 2 (3-4)"
+
+
+def kill_writer(number: int, program: Program) -> None:
+    """Kill the process of one consumer."""
+    names = {
+        child.pid: " ".join(child.cmdline())
+        for child in psutil.Process(program.process.pid).children()
+    }
+    pids = [pid for pid, name in names.items() if "spawn_main" in name]
+    os.kill(sorted(pids)[number - 1], signal.SIGKILL)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_killed_writer_is_followed_by_the_next_file(
+    source: Source, prefix: str, commands: Commands, tmp_path: Path, overwrite: bool
+) -> None:
+    if overwrite:
+        write(tmp_path / "scan_1.h5", [1000])
+    program = commands(
+        *("write", "-ic", source.channel, "-o", tmp_path / "scan_{processorId}.h5"),
+        *("-nc", 2, "-sc", f"{prefix}s*", *(["--overwrite"] if overwrite else [])),
+    )
+    wait_for_monitors([f"{prefix}s1", f"{prefix}s2"])
+    part = tmp_path / "scan_1.h5.part"
+    source.publish(range(1, 51))
+    wait_until(lambda: len(ids_in(part)) == 50)
+    before = status(f"{prefix}s1")
+    kill_writer(1, program)
+    wait_until(
+        lambda: (
+            (s := status(f"{prefix}s1"))["receiverStats"]["nReceived"] >= 1
+            and s["processorStats"]["startTime"] != before["processorStats"]["startTime"]
+        )
+    )
+    source.publish(range(51, 101))
+    wait_until(lambda: len(ids_in(tmp_path / "scan_1.2.h5.part")) == 50)
+    program.signal()
+    assert program.wait() == 1, program.text
+    assert str(verify(tmp_path / "scan_1.2.h5").ids) == "51-100"
+    assert str(verify(tmp_path / "scan_2.h5").ids) == "1-100"
+    if overwrite:
+        assert str(verify(tmp_path / "scan_1.h5").ids) == "1000"
+        (tmp_path / "scan_1.h5").unlink()
+    assert (
+        f"{part} was not closed; 50 images in it can be read; complete it with: pvapy-stream"
+        f" verify --repair {part}\n" in program.text
+    )
+    assert last_line(program) == "100 of 100 ids are in 3 files"
+    assert verify_command.main(["--repair", str(part)]) == 0
+    assert str(verify(tmp_path / "scan_1.h5").ids) == "1-50"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_reload_begins_the_next_file(
+    source: Source, prefix: str, commands: Commands, tmp_path: Path, overwrite: bool
+) -> None:
+    program = commands(
+        *("write", "-ic", source.channel, "-o", tmp_path / "scan.h5", "-sc", f"{prefix}s"),
+        *("-cc", f"{prefix}c", *(["--overwrite"] if overwrite else [])),
+    )
+    wait_for_monitors([f"{prefix}s"])
+    for first in (1, 11, 21):
+        source.publish(range(first, first + 10))
+        wait_until(lambda first=first: status(f"{prefix}s")["objectId"] == first + 9)
+        assert command(f"{prefix}c", "reload") == "Reload successful"
+    program.signal()
+    assert program.wait() == 0, program.text
+    names = ("scan.h5", "scan.2.h5", "scan.3.h5")
+    assert [str(verify(tmp_path / name).ids) for name in names] == ["1-10", "11-20", "21-30"]
+    assert last_line(program) == "30 of 30 ids are in 3 files"
+
+
+def test_configure_cannot_leave_the_folder_or_replace_a_file(
+    source: Source, prefix: str, commands: Commands, tmp_path: Path
+) -> None:
+    victim = write(tmp_path / "victim.h5", [1, 2, 3])
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "link").symlink_to(outside)
+    (data / "alias.h5").symlink_to(victim)
+    kept = write(data / "kept.h5", [4])
+    program = commands(
+        *("write", "-ic", source.channel, "-o", data / "scan.h5", "-sc", f"{prefix}s"),
+        *("-cc", f"{prefix}c"),
+    )
+    wait_for_monitors([f"{prefix}s"])
+    source.publish(range(1, 6))
+    wait_until(lambda: status(f"{prefix}s")["objectId"] == 5)
+    for args in (
+        {"outputFileNameFormat": "../victim.h5"},
+        {"outputFileNameFormat": "../victim.h5", "overwrite": True},
+        {"outputFileNameFormat": str(victim)},
+        {"outputDirectory": str(tmp_path)},
+        {"outputDirectory": str(data / ".." / "outside")},
+        {"outputDirectory": str(data / "link")},
+        {"outputFileNameFormat": "link/a.h5"},
+        {"overwrite": True},
+    ):
+        reply = command(f"{prefix}c", "configure", json.dumps(args))
+        assert "Hdf5Writer" in reply or "not below" in reply or "'..'" in reply, (args, reply)
+    for name in ("kept.h5", "alias.h5"):
+        command(f"{prefix}c", "configure", json.dumps({"outputFileNameFormat": name}))
+    answer = command(f"{prefix}c", "configure", '{"outputFileNameFormat": "sub/next.h5"}')
+    assert answer == "Configuration successful"
+    source.publish(range(6, 11))
+    wait_until(lambda: status(f"{prefix}s")["objectId"] == 10)
+    program.signal()
+    program.wait()
+    assert str(verify(victim).ids) == "1-3"
+    assert str(verify(kept).ids) == "4"
+    assert list(outside.iterdir()) == []
+    assert str(verify(data / "scan.h5").ids) == "1-5"
+    assert "6-10" in {str(verify(path).ids) for path in (data / "sub").iterdir()}
 
 
 @pytest.mark.parametrize(

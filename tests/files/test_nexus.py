@@ -354,7 +354,7 @@ def test_the_order_is_that_of_write_whichever_thread_is_first(
         time.sleep(0.01 * (int(image[0, 0]) % 3))
         return encode(codec, image)
 
-    monkeypatch.setattr("pvapy_stream.files.nexus.encode", slow)
+    monkeypatch.setattr("pvapy_stream.files.rows.encode", slow)
     write(tmp_path / "a.h5", range(40), compression="lz4", n_threads=4)
     with h5py.File(tmp_path / "a.h5") as file:
         assert file["entry/data/data"][:, 0, 0].tolist() == list(range(40))
@@ -365,7 +365,7 @@ def test_few_frames_are_on_their_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
         most = 0
         for number in range(60):
             made.write(frame(number))
-            most = max(most, len(made._pending))
+            most = max(most, len(made._rows._pending))
     assert most <= 5
 
 

@@ -6,7 +6,10 @@ from typing import Any
 import h5py
 import pytest
 
+from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.files.master import make_master
+from pvapy_stream.files.record import LossRecord
 from pvapy_stream.files.verify import verify
 from tests.files.support import frame, write, writer
 
@@ -111,3 +114,49 @@ def test_an_empty_stream_leaves_no_file(tmp_path: Path) -> None:
         made.close()
     made.close()
     assert verify(tmp_path / "b.h5").ok
+
+
+def test_what_was_filtered_out_is_no_loss(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", [1, 5])
+    for known in (True, False):
+        record = LossRecord(known=known, stage="consumer 1")
+        for number in (1, 5):
+            record.received.add(number)
+        for number in (2, 3, 4, 6):
+            record.filtered.add(number)
+        record.missed.add(3)
+        with h5py.File(path, "r+") as file:
+            del file["entry/loss_record"]
+            record.write(file["entry"])
+        report = verify(path)
+        assert report.ok, report
+        assert str(report.filtered) == "2-4,6"
+    make_master([path], tmp_path / "m.h5")
+    report = verify(tmp_path / "m.h5")
+    assert report.ok, report
+    assert str(report.filtered) == "2-4,6"
+    record.missed.add(7)
+    with h5py.File(path, "r+") as file:
+        del file["entry/loss_record"]
+        record.write(file["entry"])
+    assert {what: str(ids) for what, ids in verify(path).lost.items()} == {"missed": "7"}
+
+
+def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", range(1, 4), ledger_of(range(1, 5), missed=[5]))
+    with h5py.File(path, "r+") as file:
+        del file["entry/loss_record/filtered"]
+        del file["entry/loss_record/unknown"]
+    assert {what: str(ids) for what, ids in verify(path).lost.items()} == {
+        "missed": "5",
+        "received and not in the file": "4",
+    }
+
+
+def test_what_is_unknown_is_a_loss_unless_the_file_has_it(tmp_path: Path) -> None:
+    record = LossRecord(known=True)
+    for number in (2, 3):
+        record.unknown.add(number)
+    assert {what: str(ids) for what, ids in record.losses(IdSet([1, 2])).items()} == {
+        "unknown": "3"
+    }

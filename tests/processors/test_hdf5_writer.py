@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,13 @@ import h5py
 import numpy as np
 import pytest
 
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import union
 from pvapy_stream.errors import FileError, PvapyStreamError, SettingsError
+from pvapy_stream.files.record import NOT_WRITTEN
 from pvapy_stream.files.verify import verify
+from pvapy_stream.files.witness import ids_in
+from pvapy_stream.hpc.late import LateFailures
 from pvapy_stream.processors.hdf5_writer import Hdf5Writer
 from pvapy_stream.testing import ProcessorRun, frame, image_object, run_processor
 
@@ -81,7 +87,7 @@ def test_what_is_there_already_is_refused_at_start(tmp_path: Path) -> None:
 def test_errors_are_counted_by_the_stage(tmp_path: Path) -> None:
     made = run(tmp_path)
     made.feed(image_object(id=1))
-    made.processor._writer._fail(made.processor._writer._file, OSError(28, "No space left"))
+    made.processor._writer._fail(made.processor._writer._rows, OSError(28, "No space left"))
     made.feed(image_object(id=2))
     made.feed(image_object(id=3))
     result = made.finish()
@@ -111,6 +117,36 @@ def test_configure_goes_on_in_another_file(tmp_path: Path) -> None:
     assert found == ["000001.1.hdf", "b/000002.1.hdf", "b/000003.1.hdf"]
     with pytest.raises(PvapyStreamError, match="closed"):
         made.processor.process_frame(frame(id=6))
+
+
+class Confirmed(LateFailures):
+    """Keeps what a processor says is finished."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.getLogger("test"))
+        self.finished = IdSet()
+
+    def done(self, ids: IdSet) -> None:
+        self.finished.update(ids)
+
+
+def test_an_id_counts_when_it_is_flushed_and_not_when_the_disk_is_full(small_disk: Path) -> None:
+    made = run(small_disk, outputFileNameFormat="a.h5", nImagesPerFile=0, compression="bslz4")
+    assert made.processor.confirms
+    confirmed = made.processor.late_failures = Confirmed()
+    rng = np.random.default_rng(1)
+    for number in range(1, 151):
+        image = rng.integers(0, 2**16, (256, 256)).astype(np.uint16)
+        made.feed(image_object(image, number))
+    result = made.finish()
+    there = ids_in(small_disk / "a.h5", deep=True)
+    failed = union(result.ledger.failed.values())
+    assert 10 < len(there) < 150
+    assert confirmed.finished == there
+    assert there | failed == IdSet(range(1, 151))
+    assert not there & failed
+    assert result.ledger.processed == there
+    assert set(result.ledger.failed) <= {"process: FileError", NOT_WRITTEN}
 
 
 def test_an_object_without_image_fails_alone(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from pvapy_stream.errors import ProcessorError, SettingsError
 from pvapy_stream.processors import ImageFileWriter
 from pvapy_stream.testing import ProcessorRun, image_object, run_processor
+from tests.support import wait_until
 
 GREY = np.arange(24, dtype=np.uint16).reshape(4, 6) * 1000
 COLOUR = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
@@ -98,9 +99,106 @@ def test_a_file_is_not_overwritten_unless_told(tmp_path: Path) -> None:
     assert again.errors == {"process: ProcessorError": 1}
     assert "42.npy is there already" in again.last_error
     assert np.array_equal(np.load(tmp_path / "42.npy"), GREY)
+    next_tick(tmp_path / "42.npy")
     assert write(tmp_path, GREY + 1, "{uniqueId}.npy", overwrite=True).ok
     assert np.array_equal(np.load(tmp_path / "42.npy"), GREY + 1)
-    assert [p.name for p in tmp_path.iterdir()] == ["42.npy"]
+    assert images(tmp_path) == ["42.npy"]
+
+
+def next_tick(path: Path) -> None:
+    """Wait until the clock of a file system has gone on since a file was written."""
+    probe = path.with_name(".probe")
+
+    def is_later() -> bool:
+        probe.write_bytes(b"")
+        return probe.stat().st_mtime_ns > path.stat().st_ctime_ns
+
+    wait_until(is_later)
+    probe.unlink()
+
+
+def images(folder: Path) -> list[str]:
+    """Names of the files in a folder but hidden ones."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def test_what_the_run_wrote_is_not_overwritten(tmp_path: Path) -> None:
+    # Neither when ids come again, nor when the writer is started again, nor by a reload.
+    for name in ("1.npy", "2.npy"):
+        np.save(tmp_path / name, GREY)
+    next_tick(tmp_path / name)
+    args = {
+        "outputDirectory": str(tmp_path),
+        "outputFileNameFormat": "{uniqueId}.npy",
+        "overwrite": True,
+    }
+    first = run_processor(
+        ImageFileWriter, [image_object(GREY + k, n) for n, k in ((1, 1), (2, 2), (1, 3))], args=args
+    )
+    assert first.errors == {"process: ProcessorError": 1}
+    again = run_processor(ImageFileWriter, [image_object(GREY + 4, 2)], args=args)
+    assert again.errors == {"process: ProcessorError": 1}
+    assert [np.load(tmp_path / f"{n}.npy")[0, 0] for n in (1, 2)] == [1, 2]
+    assert images(tmp_path) == ["1.npy", "2.npy"]
+
+
+def test_links_and_folders_are_not_replaced(tmp_path: Path) -> None:
+    folder, victim = tmp_path / "data", tmp_path / "victim.npy"
+    folder.mkdir()
+    np.save(victim, GREY)
+    (folder / "42.npy").symlink_to(victim)
+    for overwrite in (False, True):
+        result = write(folder, GREY + 1, "{uniqueId}.npy", overwrite=overwrite)
+        assert result.errors == {"process: ProcessorError": 1}
+    assert np.array_equal(np.load(victim), GREY)
+    assert (folder / "42.npy").is_symlink()
+
+
+def test_a_file_that_appears_while_an_image_is_written_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = np.save
+
+    def slow(file: Any, image: np.ndarray, **options: Any) -> None:
+        real(file, image, **options)
+        (tmp_path / "42.npy").write_bytes(b"theirs")
+
+    monkeypatch.setattr(np, "save", slow)
+    assert write(tmp_path, GREY, "{uniqueId}.npy").errors == {"process: ProcessorError": 1}
+    assert (tmp_path / "42.npy").read_bytes() == b"theirs"
+    assert images(tmp_path) == ["42.npy"]
+
+
+def test_a_request_cannot_leave_the_directory_or_replace_a_file(tmp_path: Path) -> None:
+    data, outside = tmp_path / "data", tmp_path / "outside"
+    outside.mkdir()
+    data.mkdir()
+    (data / "link").symlink_to(outside)
+    np.save(data / "2.npy", GREY)
+    args = {
+        "outputDirectory": str(data),
+        "outputFileNameFormat": "{uniqueId}.npy",
+        "overwrite": True,
+    }
+    run = ProcessorRun(ImageFileWriter, args=args)
+    run.feed(image_object(GREY, 1))
+    for bad in (
+        {"outputDirectory": str(outside)},
+        {"outputDirectory": str(data / ".." / "outside")},
+        {"outputDirectory": str(data / "link")},
+        {"outputFileNameFormat": "../outside/{uniqueId}.npy"},
+        {"overwrite": True},
+    ):
+        with pytest.raises(SettingsError):
+            run.processor.configure(bad)
+    run.processor.configure({"outputFileNameFormat": "link/{uniqueId}.npy"})
+    run.feed(image_object(GREY, 3))
+    run.processor.configure({"outputFileNameFormat": "{uniqueId}.npy"})
+    run.feed(image_object(GREY + 1, 2))
+    result = run.finish()
+    assert result.errors == {"process: FileError": 1, "process: ProcessorError": 1}
+    assert list(outside.iterdir()) == []
+    assert np.array_equal(np.load(data / "2.npy"), GREY)
 
 
 def test_a_directory_that_cannot_be_written_is_told_at_start(tmp_path: Path) -> None:
@@ -119,17 +217,19 @@ def test_a_read_only_directory(tmp_path: Path) -> None:
 
 
 def test_the_directory_may_change_while_running(tmp_path: Path) -> None:
-    first, second = tmp_path / "a", tmp_path / "b"
+    first, second = tmp_path / "a", tmp_path / "a" / "b"
     args = {"outputDirectory": str(first), "outputFileNameFormat": "{uniqueId}.npy"}
     run = ProcessorRun(ImageFileWriter, args=args)
     run.feed(image_object(GREY, 1))
     run.processor.configure({"outputDirectory": str(second)})
     run.feed(image_object(GREY, 2))
+    (first / "file").touch()
     with pytest.raises(ProcessorError):
-        run.processor.configure({"outputDirectory": "/proc/nowhere"})
+        run.processor.configure({"outputDirectory": str(first / "file" / "below")})
+    (first / "file").unlink()
     run.feed(image_object(GREY, 3))
     assert run.finish().ok
-    assert [p.name for p in first.iterdir()] == ["1.npy"]
+    assert sorted(p.name for p in first.iterdir()) == ["1.npy", "b"]
     assert sorted(p.name for p in second.iterdir()) == ["2.npy", "3.npy"]
 
 

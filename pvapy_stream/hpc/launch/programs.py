@@ -16,6 +16,7 @@ import msgspec
 
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
 from pvapy_stream.errors import LedgerError
+from pvapy_stream.files.run import RUN
 
 _TAIL = 4096  # bytes of the log that are shown
 
@@ -125,7 +126,8 @@ class LocalProgram:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **spec.env},
+                # A writer that is started again, or resumed, replaces nothing of its run.
+                env={**os.environ, "PYTHONUNBUFFERED": "1", RUN: str(folder.resolve()), **spec.env},
                 # Ctrl-C at the terminal is for the workflow, which then stops its stages in order.
                 start_new_session=True,
             )

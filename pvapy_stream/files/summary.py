@@ -1,0 +1,136 @@
+"""What a run should have saved, compared with its files: for its last line, and for the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger, merged, union
+from pvapy_stream.files.record import MISSED, LossRecord
+from pvapy_stream.files.witness import Witness
+
+NOT_IN_FILE = "not in the file"
+
+
+@dataclass(frozen=True, slots=True)
+class Unsaved:
+    """What a run should have saved and did not.
+
+    Attributes:
+        n_expected: ids that were to be saved.
+        lost: ids that are in no file, by what became of them.
+        n_filtered: ids that were dropped on purpose before the writers; they are not expected.
+        unfinished: files that have to be completed.
+        unreadable: files that cannot be read.
+    """
+
+    n_expected: int
+    lost: dict[str, IdSet]
+    n_filtered: int
+    unfinished: tuple[Witness, ...]
+    unreadable: tuple[Witness, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is in files that are complete."""
+        return not (self.lost or self.unfinished or self.unreadable)
+
+    @property
+    def arrived_ok(self) -> bool:
+        """Whether all that reached the writers is in files that are complete."""
+        return self.lost.keys() <= {MISSED} and not (self.unfinished or self.unreadable)
+
+
+def unsaved(ledgers: Sequence[Ledger], files: Iterable[Witness]) -> Unsaved:
+    """Compare the ledgers of the writers of a run with their files.
+
+    Args:
+        ledgers: of all writers, those of killed processes too.
+        files: what all files of the run hold, `.part` too.
+    """
+    files = list(files)
+    saved = union(one.ids for one in files)
+    record = LossRecord.of(merged(ledgers) if ledgers else None)
+    lost = record.losses(saved)
+    return Unsaved(
+        len(saved | union(lost.values())),
+        lost,
+        len(record.filtered - saved),
+        tuple(one for one in files if one.unfinished and not one.problem),
+        tuple(one for one in files if one.problem),
+    )
+
+
+def lines_of(result: Unsaved, n_files: int) -> list[str]:
+    """What a run ends with: files to complete, then in the last line what is not in the files."""
+    lines = [f"{one.path} cannot be used: {one.problem}" for one in result.unreadable]
+    lines += [
+        f"{one.path} was not closed; {one.n_images} images in it can be read; complete it with:"
+        f" {one.repair_command}"
+        for one in result.unfinished
+    ]
+    n_lost = len(union(result.lost.values()))
+    saved = f"{result.n_expected - n_lost} of {result.n_expected} ids are in {n_files} files"
+    if result.n_filtered:
+        saved += f" ({result.n_filtered} more were filtered out on purpose)"
+    if not n_lost:
+        return [*lines, saved]
+    kinds = "; ".join(f"{what}: {len(ids)} ({ids})" for what, ids in result.lost.items())
+    return [*lines, f"{saved}; {n_lost} are not: {kinds}"]
+
+
+def decided(ledgers: Sequence[Ledger], files: Iterable[Witness]) -> tuple[list[Ledger], list[str]]:
+    """Ledgers as the files of their writers decide, and what that changed.
+
+    A file belongs to the ledgers with its stage and input channel; ledgers without a file stay.
+
+    Args:
+        ledgers: of a run.
+        files: what its files hold, `.part` too.
+
+    Returns:
+        changed copies of the ledgers, and a sentence for each change.
+    """
+    saved: dict[tuple[str, str], IdSet] = {}
+    for one in files:
+        if one.stage and not one.problem:
+            saved.setdefault((one.stage, one.input_channel), IdSet()).update(one.ids)
+    changed = [Ledger.from_dict(one.to_dict()) for one in ledgers]
+    notes: list[str] = []
+    for (stage, channel), ids in saved.items():
+        own = [
+            one
+            for one in changed
+            if f"{one.stage} {one.stage_id}" == stage and one.input_channel == channel
+        ]
+        if own:
+            notes += [f"{stage}: {note}" for note in _decide(own, ids)]
+    return changed, notes
+
+
+def _decide(ledgers: Sequence[Ledger], saved: IdSet) -> Iterable[str]:
+    """Change the ledgers of one writer; what was changed."""
+    absent = union(one.processed for one in ledgers) - saved
+    if absent:
+        for one in ledgers:
+            one.fail_late(NOT_IN_FILE, absent)
+        yield f"{len(absent)} ids that its ledger calls processed are in no file: {absent}"
+    more = saved - union(one.processed for one in ledgers)
+    if more:
+        for one in ledgers:
+            _forget(one, more)
+        ledgers[-1].received = ledgers[-1].received | more
+        ledgers[-1].processed = ledgers[-1].processed | more
+        yield f"{len(more)} ids are in its files that its ledger does not call processed: {more}"
+
+
+def _forget(ledger: Ledger, ids: IdSet) -> None:
+    """Take ids out of all fates that are none of being processed."""
+    for name in ("missed", "left", "skipped"):
+        setattr(ledger, name, getattr(ledger, name) - ids)
+    for fates in (ledger.failed, ledger.rejected):
+        for reason in list(fates):
+            fates[reason] = fates[reason] - ids
+            if not fates[reason]:
+                del fates[reason]

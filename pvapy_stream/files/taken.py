@@ -1,0 +1,94 @@
+"""Which name a writer's next file gets when names are taken: nothing of this run is replaced."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from pvapy_stream.errors import FileError
+from pvapy_stream.files.disk import Identity, check_new, identity
+from pvapy_stream.files.folder import check_below
+from pvapy_stream.files.names import FileNames, part_of
+from pvapy_stream.files.reading import open_any
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_UNKNOWN = "unknown"  # a file of HDF5 that cannot be opened
+
+
+class Claim(NamedTuple):
+    """A name that may be used.
+
+    Attributes:
+        number: of the file, 1 for the first.
+        path: its name.
+        replaces: the file that has the name now and may be replaced.
+        follows: a file of the same run that has the name before this one, or None.
+    """
+
+    number: int
+    path: Path
+    replaces: Identity | None
+    follows: Path | None
+
+
+class Claims:
+    """Finds names for the files of one writer.
+
+    Args:
+        names: makes the names.
+        overwrite: whether plain files that were there before the run may be replaced.
+        run: names the run, see `run_id`; "" when every file was there before.
+        folder: no file may be outside of it; None for no limit.
+
+    Attributes:
+        begun: names of this writer's files so far; none of them is given again.
+    """
+
+    def __init__(self, names: FileNames, overwrite: bool, run: str, folder: Path | None) -> None:
+        self._names = names
+        self._overwrite = overwrite
+        self._run = run
+        self._folder = folder
+        self.begun: list[Path] = []
+
+    def find(self, number: int, first_id: int) -> Claim:
+        """The name for the next file.
+
+        Args:
+            number: that it has if the name is free.
+            first_id: id of its first image.
+
+        Raises:
+            FileError: the name is taken by a file that is not of this run, or leads out of the
+                folder.
+        """
+        follows: Path | None = None
+        for candidate, path in self._names.candidates(number, first_id):
+            if self._folder is not None:
+                check_below(path, self._folder)
+            taken = next(filter(os.path.lexists, (part_of(path), path)), None)
+            if taken is not None and self._is_of_this_run(taken):
+                follows = path
+                continue
+            check_new(path, self._overwrite and path not in self.begun)
+            return Claim(candidate, path, identity(path), follows)
+        raise AssertionError("names never end")
+
+    def _is_of_this_run(self, path: Path) -> bool:
+        # One that cannot be opened may be what a killed process of the run left.
+        return bool(self._run) and run_of(path) in (self._run, _UNKNOWN)
+
+
+def run_of(path: Path) -> str:
+    """The run that wrote a file; "" for a file that no run of ours wrote."""
+    if identity(path) is None:
+        return ""
+    try:
+        with path.open("rb") as raw:
+            if raw.read(len(_SIGNATURE)) != _SIGNATURE:
+                return ""
+        with open_any(path) as file:
+            return str(file.attrs.get("run", ""))
+    except (OSError, RuntimeError, ValueError, KeyError, FileError):
+        return _UNKNOWN

@@ -1,0 +1,143 @@
+"""What is really in files: after a kill the file decides, not the ledger of its writer."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.errors import FileError
+from pvapy_stream.files.layout import CHECKSUMS, IDS, IMAGES, ROWS_PER_CHUNK, TIMES
+from pvapy_stream.files.names import PART
+from pvapy_stream.files.reading import chunk_is_whole, open_data
+from pvapy_stream.files.record import LossRecord, ids_of
+from pvapy_stream.files.superblock import is_cut, open_cut
+
+_TAIL = 64  # rows at the end of a file that was not closed whose checksums are always compared
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """What one file holds.
+
+    Attributes:
+        path: the file, as it is called now.
+        ids: ids whose images are in it and can be read.
+        n_images: how many images that are; more than ids when ids are there twice.
+        closed: whether its writer closed it, or it was recovered.
+        stage: kind and id of the stage that wrote, "" for none.
+        input_channel: channel the stage received from, "" for none.
+        run: names the run that wrote, see `run_id`.
+        problem: why it cannot be read, "" when it can.
+    """
+
+    path: Path
+    ids: IdSet = field(default_factory=IdSet)
+    n_images: int = 0
+    closed: bool = False
+    stage: str = ""
+    input_channel: str = ""
+    run: str = ""
+    problem: str = ""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it still has to be completed, or to get its name."""
+        return not self.closed or self.path.name.endswith(PART)
+
+    @property
+    def repair_command(self) -> str:
+        """The command that completes it; "" when there is nothing to do."""
+        path = shlex.quote(str(self.path))
+        return f"pvapy-stream verify --repair {path}" if self.unfinished else ""
+
+
+def witness(path: str | Path, *, deep: bool = False) -> Witness:
+    """Read which ids a file really holds; it may be closed, being written, or left by a kill.
+
+    Args:
+        path: the file, also a `.part`.
+        deep: compare the checksums of all images, which reads the whole file. Otherwise those of
+            the last images of a file that was not closed are compared, and of the others it is
+            seen that their bytes are there.
+
+    Returns:
+        what was found; a file that cannot be read has a `problem` and no ids.
+    """
+    path = Path(path)
+    try:
+        cut = is_cut(path)
+        with open_cut(path) if cut else open_data(path) as file:
+            record = None if cut else LossRecord.read(file["entry"])
+            size = path.stat().st_size
+            rows = readable_rows(file, size, deep=deep or cut, closed=record is not None)
+            ids = file[IDS][: len(rows)][rows]
+            attributes = {name: str(value) for name, value in file.attrs.items()}
+            return Witness(
+                path,
+                ids_of(ids),
+                len(ids),
+                record is not None,
+                attributes.get("stage", ""),
+                attributes.get("input_channel", ""),
+                attributes.get("run", ""),
+            )
+    except FileError as error:
+        return Witness(path, problem=str(error))
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        return Witness(path, problem=f"{path} cannot be read: {error}")
+
+
+def ids_in(path: str | Path, *, deep: bool = False) -> IdSet:
+    """Ids whose images are in a file and can be read; none of a file that cannot be read."""
+    return witness(path, deep=deep).ids
+
+
+def readable_rows(file: Any, size: int = 0, *, deep: bool, closed: bool = False) -> Any:
+    """Which rows of a file can be read: array of bool.
+
+    Args:
+        file: of frames, opened.
+        size: of the file in bytes; 0 when it is not to be looked at.
+        deep: compare the checksums of all images.
+        closed: whether its writer closed it.
+    """
+    images = file[IMAGES]
+    n_rows = _common_rows(file)
+    checks = file[CHECKSUMS][:n_rows]
+    first = 0 if deep else n_rows if closed else max(0, n_rows - _TAIL)
+    good = np.zeros(n_rows, bool)
+    for row in range(n_rows):
+        good[row] = (
+            chunk_is_whole(images, row, int(checks[row]))
+            if row >= first
+            else images.is_virtual or _is_stored(images, row, size)
+        )
+    return good
+
+
+def _common_rows(file: Any) -> int:
+    """Rows that images and columns have, as far as the columns can be read."""
+    n_rows = min(file[name].shape[0] for name in (IMAGES, IDS, TIMES, CHECKSUMS))
+    while n_rows:
+        try:
+            for name in (IDS, TIMES, CHECKSUMS):
+                file[name][:n_rows]
+        except (OSError, RuntimeError, ValueError):
+            n_rows = (n_rows - 1) // ROWS_PER_CHUNK * ROWS_PER_CHUNK
+        else:
+            break
+    return n_rows
+
+
+def _is_stored(images: Any, row: int, size: int) -> bool:
+    """Whether a file has room for all bytes of an image."""
+    try:
+        info = images.id.get_chunk_info_by_coord((row,) + (0,) * (images.ndim - 1))
+    except (OSError, RuntimeError, ValueError):
+        return False
+    return info.byte_offset is not None and info.byte_offset + info.size <= size
