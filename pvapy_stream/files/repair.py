@@ -55,13 +55,13 @@ def repair(path: str | Path) -> tuple[Path, int]:
     try:
         if is_cut(path):
             return target, _copy_readable(path, target)
+        if target != path and (n_closed := _closed_rows(path)) is not None:
+            # It was closed, and could not get its name.
+            take_name(path, target)
+            return target, n_closed
         if _holds_messages(path):
             n_good = _check_messages(path)
             finish = _finish_messages
-        elif target != path and (n_images := _closed_images(path)) is not None:
-            # It was closed, and could not get its name.
-            take_name(path, target)
-            return target, n_images
         else:
             n_good = _check(path)
             finish = _finish_frames
@@ -75,8 +75,12 @@ def repair(path: str | Path) -> tuple[Path, int]:
     return target, n_good
 
 
-def _closed_images(path: Path) -> int | None:
-    """How many images a file has that was closed; None for one that was not."""
+def _closed_rows(path: Path) -> int | None:
+    """How many rows a file has that was closed; None for one that was not."""
+    if _holds_messages(path):
+        with open_any(path) as file:
+            state = file[swissfel_layout.ACQUISITION].attrs["state"]
+            return None if state == swissfel_layout.OPEN else len(file[swissfel_layout.COUNTED])
     with open_data(path) as file:
         return len(file[IDS]) if "loss_record" in file["entry"] else None
 

@@ -16,6 +16,7 @@ with `is_data_present(1)` and `timestamp(1)`. Row k belongs to `pulse_id[k]` in 
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -26,16 +27,26 @@ from typing import Any, Protocol
 import numpy as np
 
 from pvapy_stream.accounting.idset import IdSet
-from pvapy_stream.errors import FileError, PvapyStreamError
-from pvapy_stream.files.disk import Reserve, check_new, check_space, file_error, make_folder
+from pvapy_stream.errors import FileError, MissingExtraError, PvapyStreamError
+from pvapy_stream.files.disk import (
+    Reserve,
+    check_new,
+    check_space,
+    file_error,
+    identity,
+    make_folder,
+    take_name,
+)
 from pvapy_stream.files.layout import opened
 from pvapy_stream.files.names import part_of
+from pvapy_stream.files.record import ids_of
 from pvapy_stream.files.swissfel_channel import Channel
 from pvapy_stream.files.swissfel_columns import ChunkColumn, append
 from pvapy_stream.files.swissfel_layout import (
     ACQUISITION,
     CHANNELS,
     CLOSED,
+    COUNTED,
     PULSES,
     complete,
     make_tree,
@@ -47,6 +58,11 @@ _FLUSH_ROWS = 4096
 _FLUSH_BYTES = 64 * 2**20  # of rows that wait
 _CHECK_EVERY = 500_000  # bytes, of the space on the disk
 _PER_CHANNEL = 24_000  # bytes; chunks that a flush may begin in each channel
+# HDF5 would keep up to 8 MB of each dataset, of which a channel has three; what is written here is
+# gathered before, and written once.
+_NO_CACHE: Mapping[str, Any] = {"rdcc_nbytes": 0, "rdcc_nslots": 1}
+
+_MOST_NAMED = 200  # channels with damaged values that a file names
 
 # What HDF5 and the system raise.
 TROUBLE = (OSError, RuntimeError, ValueError)
@@ -72,7 +88,16 @@ class SwissfelFile:
         path: its name when it is closed.
         general: texts for /general, by name.
         about: what is noted of the acquisition, by name.
-        overwrite: whether a file of the same name may be replaced.
+        overwrite: whether a file of the same name, that is there now, may be replaced.
+
+    Attributes:
+        n_rows: messages taken.
+        n_written: messages that are flushed: in the file, and readable.
+        n_bytes: size of the messages taken.
+        n_steps: grows while it is at work, also within a call that takes long.
+        damaged: pulse ids of messages with a value that was damaged.
+        lost: after `close`, first and last pulse id of ranges that are not in it.
+        saved: after `close`, the pulse ids that are in it; None before, and when that failed.
 
     Raises:
         FileError: it exists, or cannot be made.
@@ -90,10 +115,12 @@ class SwissfelFile:
         self.n_rows = 0
         self.n_written = 0
         self.n_bytes = 0
+        self.n_steps = 0
+        self.damaged = IdSet()
+        self.lost: list[tuple[int, int]] = []
+        self.saved: IdSet | None = None
         # Up to so many bytes there is space.
         self._checked = 0
-        self.lost: list[tuple[int, int]] = []
-        self.overwrite = overwrite
         self._channels: dict[str, Channel] = {}
         self._plan: list[Channel] = []
         self._pulses: list[int] = []
@@ -105,9 +132,10 @@ class SwissfelFile:
         self._flushed_at = float("-inf")
         make_folder(path.parent)
         check_new(path, overwrite)
+        self._replaces = identity(path) if overwrite else None
         self._reserve = Reserve(path.parent)
         try:
-            self._file = opened(self.part, "w" if overwrite else "x")
+            self._file = opened(self.part, "x", **_NO_CACHE)
             make_tree(self._file, general or {}, about or {})
             self._bind()
             self._file.swmr_mode = True
@@ -132,6 +160,11 @@ class SwissfelFile:
         """Values that could not be written because they were damaged, by channel."""
         return {name: channel.n_bad for name, channel in self._channels.items() if channel.n_bad}
 
+    @property
+    def unwritten(self) -> IdSet:
+        """Pulse ids of messages that were taken and are not flushed."""
+        return IdSet(self._pulses)
+
     def add(self, message: MessageLike, flags: int = 0) -> int:
         """Take a message; it is in the file, and readable, within about a second.
 
@@ -142,6 +175,7 @@ class SwissfelFile:
 
         Raises:
             FileError: it cannot be written.
+            MissingExtraError: the library of a compression is not installed.
         """
         row = self.n_rows
         size = sum(map(len, message.parts))
@@ -149,9 +183,11 @@ class SwissfelFile:
             if self.n_bytes + size > self._checked:
                 check_space(self.part, size + _CHECK_EVERY)
                 self._checked = self.n_bytes + size + _CHECK_EVERY
-            self._add_values(row, message.channels)
+            n_bad = self._add_values(row, message.channels)
         except TROUBLE as error:
             raise file_error("write", self.part, error) from error
+        if n_bad:
+            self.damaged.add(message.pulse_id)
         self._pulses.append(message.pulse_id)
         self._times.append(message.timestamp_ns or 0)
         self._flags.append(flags)
@@ -160,8 +196,9 @@ class SwissfelFile:
         self._flush_if_due()
         return row
 
-    def _add_values(self, row: int, values: Any) -> None:
-        plan = self._plan
+    def _add_values(self, row: int, values: Any) -> int:
+        """Take the values of a row; how many of them are damaged."""
+        plan, n_bad = self._plan, 0
         if len(plan) != len(values):
             plan = self._plan = [self._channel(value.header.name) for value in values]
         for position, value in enumerate(values):
@@ -172,8 +209,13 @@ class SwissfelFile:
             if value.present:
                 try:
                     channel.add(row, value)
+                except MissingExtraError:
+                    # The value may be whole.
+                    raise
                 except PvapyStreamError:
                     channel.n_bad += 1
+                    n_bad += 1
+        return n_bad
 
     def _channel(self, name: str) -> Channel:
         channel = self._channels.get(name)
@@ -224,16 +266,20 @@ class SwissfelFile:
 
     def _write_rows(self) -> None:
         for channel in self._channels.values():
+            self.n_steps += 1
             for column in channel.columns.values():
                 if column.waits:
                     column.write()
         # Values first: a reader, or the recovery after a crash, counts the pulse ids.
         self._file.flush()
-        for dataset, rows in zip(self._rows, (self._times, self._flags, self._pulses), strict=True):
+        waiting = self._times, self._flags, self._pulses
+        for dataset, rows in zip(self._rows, waiting, strict=True):
             if rows:
                 append(dataset, self.n_written, np.array(rows, dataset.dtype))
-                rows.clear()
         self._file.flush()
+        # Only now: until here, another try writes the same rows.
+        for rows in waiting:
+            rows.clear()
         self.n_written = self.n_rows
 
     def _make_channels(self) -> None:
@@ -243,9 +289,10 @@ class SwissfelFile:
             return
         self._file.close()
         # Those who read along hold a lock, which must not keep us off.
-        self._file = opened(self.part, "r+", locking=False)
+        self._file = opened(self.part, "r+", locking=False, **_NO_CACHE)
         self._bind()
         for channel in new:
+            self.n_steps += 1
             channel.make(self._file[CHANNELS], self._rows[-1])
         self._direct = [
             column
@@ -262,7 +309,7 @@ class SwissfelFile:
         general: Mapping[str, str] | None = None,
         about: Mapping[str, str | int] | None = None,
     ) -> None:
-        """Write what waits, complete and rename the file; then `lost` has all that is not in it.
+        """Write what waits, complete and rename the file; then `lost` and `saved` are known.
 
         Args:
             last: pulse id after which the file is cut off.
@@ -278,18 +325,19 @@ class SwissfelFile:
         for first, end in lost:
             missing.add_range(first, end)
         self.lost = [(first, end - 1) for first, end in missing.ranges().tolist()]
+        notes = dict(about or {})
+        if self.damaged:
+            named = list(self.bad_values.items())[:_MOST_NAMED]
+            notes["damaged_values"] = json.dumps(dict(named))
         try:
             self._file.close()
             with opened(self.part, "r+", locking=False) as file:
                 if general:
                     write_general(file, general)
-                self.n_rows = self.n_written = complete(file, missing, about or {}, CLOSED, last)
-            if self.path.exists() and not self.overwrite:
-                raise FileError(
-                    f"{self.path} exists now; the rows are in {self.part}, which is complete:"
-                    " rename it"
-                )
-            os.replace(self.part, self.path)
+                self.n_rows = self.n_written = complete(file, missing, notes, CLOSED, last)
+                self.saved = ids_of(file[COUNTED][()])
+            _sync(self.part)
+            take_name(self.part, self.path, self._replaces)
         except (*TROUBLE, KeyError) as error:
             self.abandon()
             raise problem or file_error("complete", self.part, error) from error
@@ -317,3 +365,12 @@ class SwissfelFile:
             self._file.close()
         except TROUBLE:
             pass  # its disk is full: what was flushed is there
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file is on disk: some file systems say only then that there is no space."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -160,16 +160,48 @@ def check_bitshuffle(data: Buffer, itemsize: int, size: int) -> int:
     return block
 
 
+def verify_bitshuffle(data: Buffer, itemsize: int, size: int) -> None:
+    """See that a value can be decoded: each of its blocks decompresses to what it must.
+
+    Only the transposition of bits is left out, which cannot fail and takes most of the time.
+
+    Raises:
+        BsreadError: it cannot be decoded.
+        MissingExtraError: the library of the compression is not installed.
+    """
+    _check_ratio(len(data), size)
+    block = check_bitshuffle(data, itemsize, size) * itemsize
+    decompress = require("lz4.block", "codecs").decompress
+    # What is left of fewer elements than are transposed together is not compressed.
+    left = size - size % (_MULTIPLE * itemsize)
+    view, at = memoryview(data), BITSHUFFLE_HEADER.size
+    try:
+        while left:
+            expected = min(block, left)
+            begin = at + _BLOCK_LENGTH.size
+            at = begin + _BLOCK_LENGTH.unpack_from(view, at)[0]
+            got = len(decompress(view[begin:at], uncompressed_size=expected))
+            if got != expected:
+                raise BsreadError(f"a block of {got} bytes where {expected} are expected")
+            left -= expected
+    except BsreadError:
+        raise
+    except Exception as error:
+        raise BsreadError(f"the bitshuffle_lz4 value is damaged: {error}") from error
+
+
 def lz4_chunk(data: Buffer, size: int) -> bytes:
     """An lz4 value as a chunk of HDF5 filter 32004; the block itself stays as it is.
 
     Raises:
-        BsreadError: the value says another size.
+        BsreadError: the value says another size, or cannot be decoded.
+        MissingExtraError: the library of the compression is not installed.
     """
     block = _lz4_block(data, size)
+    plain = _unlz4_block(block, size)
     if len(block) >= size:
         # The filter takes a block of full length for one that was not compressed.
-        block = memoryview(_unlz4(data, size, size))
+        block = memoryview(plain)
     return _HDF5_LZ4_HEADER.pack(size, size, len(block)) + bytes(block)
 
 

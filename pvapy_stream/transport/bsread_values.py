@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +16,10 @@ from pvapy_stream.transport.bsread_packing import (
     FILTER_LZ4,
     Buffer,
     Limits,
-    check_bitshuffle,
     lz4_chunk,
     pack,
     unpack,
+    verify_bitshuffle,
 )
 
 _SECOND = 1_000_000_000
@@ -62,6 +62,7 @@ class ChannelValue:
         timestamp_ns: ns since 1970-01-01 UTC; None when there is none.
         present: whether the channel has a value in this message.
         limits: what the value may unpack to.
+        chunk: the value as a chunk, once that was asked for.
     """
 
     header: ChannelHeader
@@ -69,6 +70,7 @@ class ChannelValue:
     timestamp_ns: int | None
     present: bool
     limits: Limits = _DEFAULT_LIMITS
+    chunk: Hdf5Chunk | None = field(default=None, compare=False, repr=False)
 
     def decode(self) -> NDArray[Any] | str | None:
         """The value: an array of `header.array_shape`, read-only when uncompressed; or a text.
@@ -106,14 +108,23 @@ class ChannelValue:
             raise BsreadError(f"the text is not UTF-8: {error}") from error
 
     def hdf5_chunk(self) -> Hdf5Chunk | None:
-        """The value as a chunk that goes into a file without being decompressed.
+        """The value as a chunk that goes into a file in the form in which it came.
+
+        A compressed value is decompressed once, to see that a reader of the file can do so: one
+        chunk that cannot be decoded makes all rows of a dataset unreadable that are read with it.
 
         Returns:
             None when there is no value, and for strings.
 
         Raises:
-            BsreadError: the bytes do not fit the header.
+            BsreadError: the bytes do not fit the header, or cannot be decoded.
+            MissingExtraError: the library of the compression is not installed.
         """
+        if self.chunk is None:
+            self.chunk = self._make_chunk()
+        return self.chunk
+
+    def _make_chunk(self) -> Hdf5Chunk | None:
         header = self.header
         dtype, size = header.dtype, header.nbytes
         if not self.present or dtype is None or size is None:
@@ -122,7 +133,7 @@ class ChannelValue:
             if size > self.limits.value:
                 raise BsreadError(f"a value of {size} bytes; {self.limits.value} are allowed")
             if header.compression == "bitshuffle_lz4":
-                check_bitshuffle(self.data, dtype.itemsize, size)
+                verify_bitshuffle(self.data, dtype.itemsize, size)
                 return Hdf5Chunk(FILTER_BITSHUFFLE, _BITSHUFFLE_WITH_LZ4, self.data)
             if header.compression == "lz4":
                 return Hdf5Chunk(FILTER_LZ4, (), lz4_chunk(self.data, size))

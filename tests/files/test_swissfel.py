@@ -347,10 +347,12 @@ def test_a_file_that_exists_is_never_replaced_unless_told(path: Path) -> None:
 def test_one_that_came_into_being_meanwhile_stays_too(path: Path) -> None:
     file = SwissfelFile(path)
     path.write_text("somebody else's")
-    with pytest.raises(FileError, match="rename it"):
+    with pytest.raises(FileError, match="is not replaced; move it away"):
         file.close()
     assert path.read_text() == "somebody else's"
     assert verify(file.part).state == "closed"
+    path.unlink()
+    assert repair(file.part) == (path, 0)
 
 
 READER = """
@@ -410,3 +412,55 @@ def test_what_is_abandoned_is_repaired(path: Path) -> None:
     assert values_of(path, "CAM")[2].shape == (3, 256, 320)
     with pytest.raises(FileError, match="whole"):
         repair(path)
+
+
+@pytest.mark.parametrize("compression", ["bitshuffle_lz4", "lz4"])
+def test_a_damaged_block_inside_a_compressed_value_is_absent(path: Path, compression: str) -> None:
+    stream = Stream(*scalars("A"), camera(compression=compression))
+    rng = np.random.default_rng(1)
+    images = [rng.poisson(20, (256, 320)).astype(np.uint16) for _ in range(5)]
+    file = SwissfelFile(path)
+    for pulse, image in enumerate(images):
+        parts = [bytes(part) for part in stream.parts(pulse, {"A": 1.0, "CAM": image})]
+        if pulse == 2:
+            # The sizes are all right: only who decompresses it sees that it is damaged.
+            parts[4] = parts[4][:16] + b"\xff" * 40 + parts[4][56:]
+        file.add(stream.decoder.decode(parts))  # type: ignore[arg-type]
+    assert file.bad_values == {"CAM": 1}
+    assert list(file.damaged) == [2]
+    file.close()
+    _, present, values, _ = values_of(path, "CAM")
+    assert present == [1, 1, 0, 1, 1]
+    assert all(np.array_equal(values[k], images[k]) for k in (0, 1, 3, 4))
+    assert verify(path).problems == []
+    with h5py.File(path) as h5:
+        assert h5["acquisition"].attrs["damaged_values"] == '{"CAM": 1}'
+
+
+GROWTH = """
+import sys
+from pathlib import Path
+import psutil
+from pvapy_stream.files.swissfel import SwissfelFile
+from tests.files.messages import Stream, scalars
+names = [f"C{n}" for n in range(200)]
+stream = Stream(*scalars(*names))
+message = stream.message(1, dict.fromkeys(names, 1.0))
+file = SwissfelFile(Path(sys.argv[1]))
+def grow(n):
+    for k in range(n):
+        file.add(message)
+        if k % 100 == 99:
+            file.flush()
+    return psutil.Process().memory_info().rss / 1e6
+first = grow(2000)
+print(grow(18_000) - first)
+file.close()
+"""
+
+
+def test_memory_does_not_grow_with_rows_and_channels(path: Path) -> None:
+    with start(GROWTH, path) as process:
+        out, err = process.communicate(timeout=300)
+    # 18,000 rows of 200 channels are 61 MB.
+    assert float(out) < 20, err
