@@ -1,274 +1,218 @@
-"""The programs of one run: started, hurt, started again as a user would, and stopped."""
+"""What one run does: a chain of programs and its faults, all from a seed."""
 
 from __future__ import annotations
 
-import os
-import resource
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
+import random
+from dataclasses import dataclass, replace
 
-import numpy as np
-import psutil
-import pvaccess as pva
+# Kinds of runs. "calm" has no fault at all, and must lose nothing.
+KINDS = (
+    "calm", "kill", "pause", "term", "interrupt", "mixed", "source-kill", "disk-full",
+    "file-limit", "cut", "stall", "puts", "damaged", "filter", "filter-kill", "irregular", "jump",
+    "far", "again",
+)  # fmt: skip
+# Between the programs: what they publish with, and what they receive with.
+TRANSPORTS = {
+    "pva": ("pvas", "pva"),
+    "shm": ("shm", "shm"),
+    "auto": ("both", "auto"),
+    "both": ("both", "pva"),
+    "put": ("pva", "pvas"),
+    "rpc": ("rpc", "rpc"),
+}
+REMOTE = ("put", "rpc")
+_SIGNALS = {
+    "kill": "kill", "filter-kill": "kill", "source-kill": "kill", "pause": "pause", "term": "term",
+    "interrupt": "interrupt", "puts": "puts", "cut": "cut", "stall": "stall",
+}  # fmt: skip
+_MIXED = ("kill", "pause", "term", "interrupt", "puts")
+_ID_KINDS = {"irregular", "jump", "far", "again"}
+_OWN = _ID_KINDS | {"source-kill", "damaged"}
 
-from chaos.plan import Fault, Plan
 
-_SIDE = 16
-_START = 60.0  # s
-_END = 40.0
-_QUIET = 1.5
-_MOST_RESTARTS = 6
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        after: s after the source has begun.
+        what: kill, pause, term, interrupt, puts, cut or stall.
+        whom: name of a program; of the proxy's link for cut and stall.
+        length: how long it lasts, s.
+        child: which of the processes of a program, as a number that is taken modulo.
+    """
+
+    after: float
+    what: str
+    whom: str
+    length: float = 0.0
+    child: int = 0
 
 
-class Program:
-    """A command, which may be started again with another ledger and file."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run.
 
-    def __init__(self, name: str, folder: Path, words: Callable[[int], list[str]], limit: int = 0):
-        self.name = name
-        self.folder = folder
-        self._words = words
-        self._limit = limit
-        self.count = 0
-        self.ending = False
-        self.process: subprocess.Popen[bytes] | None = None
-        self.start()
+    Attributes:
+        seed: all follows from this and the kind.
+        kind: one of `KINDS`.
+        transport: one of `TRANSPORTS`, between the programs.
+        own_source: whether the campaign's source publishes, else the simulator.
+        source_ledger: whether the campaign's source writes a ledger.
+        id_kind: ids of the campaign's source.
+        mirror: whether a mirror follows the source.
+        consumers: 1 or 2, which share the stream.
+        collector: whether a collector gathers what they publish.
+        writers: 1 or 2, which share the stream.
+        n_frames: frames that the source sends.
+        rate: frames/s.
+        shm_timeout: limit of a block in shared memory, s.
+        disk_limit: bytes of the writer's disk or largest file; 0 for no limit.
+        proxied: who receives through the proxy, "" for nobody.
+        faults: what happens.
+    """
 
-    def start(self) -> None:
-        self.count += 1
-        limit = self._limit
-        with (self.folder / f"{self.name}.{self.count}.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *self._words(self.count)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=(
-                    (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-                    if limit
-                    else None
+    seed: int
+    kind: str
+    transport: str
+    own_source: bool
+    source_ledger: bool
+    id_kind: str
+    mirror: bool
+    consumers: int
+    collector: bool
+    writers: int
+    n_frames: int
+    rate: float
+    shm_timeout: float
+    disk_limit: int = 0
+    proxied: str = ""
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Programs after the source, in order."""
+        return tuple(
+            filter(
+                None,
+                (
+                    "mirror" if self.mirror else "",
+                    "consumer",
+                    "collector" if self.collector else "",
+                    "writer",
                 ),
             )
-
-    def poll(self) -> None:
-        """Start it again when it died before its time."""
-        if self.process is None or self.process.poll() is None or self.ending:
-            return
-        if self.count < _MOST_RESTARTS:
-            self.start()
-
-    def children(self) -> list[psutil.Process]:
-        """The processes that do the work: those it supervises, or itself."""
-        assert self.process is not None
-        try:
-            me = psutil.Process(self.process.pid)
-            found = [c for c in me.children() if "spawn_main" in " ".join(c.cmdline())]
-        except psutil.Error:
-            return []
-        return found or [me]
-
-    def end(self) -> int | None:
-        """Stop it in order; its exit code, None if it had to be killed."""
-        self.ending = True
-        assert self.process is not None
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(_END)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
-            return None
-
-    def tell(self, line: str) -> None:
-        assert self.process is not None
-        assert self.process.stdin is not None
-        self.process.stdin.write(line.encode())
-        self.process.stdin.flush()
-
-
-class Chain:
-    """All programs of a plan."""
-
-    def __init__(self, plan: Plan, folder: Path) -> None:
-        self.plan = plan
-        self.folder = folder
-        self.prefix = f"chaos{os.getpid()}x{plan.seed}:"
-        self.programs: dict[str, Program] = {}
-        self.slow: list[str] = []
-
-    # -- commands --------------------------------------------------------------------------------
-
-    def _cli(self, command: str, *words: object) -> Callable[[int], list[str]]:
-        def made(count: int) -> list[str]:
-            given = [str(word).replace("{n}", str(count)) for word in words]
-            return ["-m", "pvapy_stream.cli.main", command, *given]
-
-        return made
-
-    def _ledger(self, name: str) -> list[str]:
-        return ["--ledger", str(self.folder / f"{name}.{{n}}.ledger.json")]
-
-    def start(self) -> None:
-        """Start all but the source, then the source, and wait until all is connected."""
-        plan, p = self.plan, self.prefix
-        into = {"pva": "pva", "shm": "shm", "both": "auto"}[plan.transport]
-        out = {"pva": "pvas", "shm": "shm", "both": "both"}[plan.transport]
-        first = f"{p}mirror" if plan.mirror else f"{p}image"
-        head = "pva" if plan.mirror or plan.foreign else into
-        add = self._add
-        if plan.mirror:
-            add("mirror", "mirror", "-cm", f"({first},{p}image,pva,2000)")
-        share = ["-nc", plan.consumers, "-dg", "g"] if plan.consumers > 1 else []
-        processor = "HitFinder" if plan.filters else "Work"
-        middle = f"{p}out:*" if plan.consumers > 1 else f"{p}out"
-        status = f"{p}status:*" if plan.consumers > 1 else f"{p}status"
-        add(
-            "consumer", "consumer", "-ic", first, "-im", head, "-oc", middle, "-om", out, "-sc",
-            status, "-sqs", 2000, "-rqs", 0, "-pf", Path(__file__).with_name("processors.py"),
-            "-pc", processor, *share, "--status-period", 0.3,
-        )  # fmt: skip
-        last = middle
-        if plan.consumers > 1:
-            last = f"{p}gathered"
-            add(
-                "collector", "collector", "-ic", middle, "-pid", "1,2", "-im", into, "-oc", last,
-                "-om", out, "-sc", f"{p}cstatus", "-sqs", 2000, "-rqs", 0, "--gap-timeout", 2,
-                "--status-period", 0.3,
-            )  # fmt: skip
-        add(
-            "writer", "write", "-ic", last, "-im", into, "-sc", f"{p}wstatus", "-sqs", 2000,
-            "-rqs", 0, "-o", self.folder / "run.{n}.h5", "--status-period", 0.3,
-            limit=plan.disk_limit,
-        )  # fmt: skip
-        self._source()
-        self._wait_for_stages()
-
-    def _add(self, name: str, command: str, *words: object, limit: int = 0) -> None:
-        self.programs[name] = Program(
-            name, self.folder, self._cli(command, *words, *self._ledger(name)), limit
         )
 
-    def _source(self) -> None:
-        plan, channel = self.plan, f"{self.prefix}image"
-        if plan.foreign:
-            words = [
-                "-m", "chaos.source", channel, plan.kind, str(plan.n_frames), str(plan.rate),
-                str(plan.seed), str(self.folder / "sent.txt"),
-            ]  # fmt: skip
-            self.programs["source"] = Program("source", self.folder, lambda _: words)
-            return
-        frames = np.arange(1, plan.n_frames + 1, dtype=np.uint32)
-        np.save(
-            self.folder / "frames.npy",
-            np.broadcast_to(frames[:, None, None], (plan.n_frames, _SIDE, _SIDE)),
-        )
-        mode = "pva" if plan.mirror else plan.transport
-        self._add(
-            "source", "sim", "-cn", channel, "-om", mode, "-if", self.folder / "frames.npy",
-            "-fps", plan.rate, "--n-publish", plan.n_frames, "-dc", "-cs", plan.n_frames, "-shd", 3,
-            "--wait-for-stages", f"{self.prefix}wstatus", "--wait-timeout", _START,
+    @property
+    def filters(self) -> bool:
+        """Whether the consumer drops most frames on purpose."""
+        return self.kind.startswith("filter")
+
+    @property
+    def seconds(self) -> float:
+        """How long the source publishes."""
+        return self.n_frames / self.rate
+
+    @property
+    def accounted(self) -> bool:
+        """Whether the source writes a ledger."""
+        return self.source_ledger or not self.own_source
+
+    @property
+    def command(self) -> str:
+        """What does this run again."""
+        return f"python -m chaos --runs 1 --seed {self.seed} --kinds {self.kind} --keep"
+
+    def __str__(self) -> str:
+        source = f"source ({self.id_kind})" if self.own_source else "sim"
+        chain = " > ".join(
+            (
+                source + ("" if self.accounted else " without ledger"),
+                *(
+                    stage
+                    + ("*2" if (self.consumers if stage == "consumer" else self.writers if
+                                stage == "writer" else 1) > 1 else "")
+                    for stage in self.stages
+                ),
+            )
         )  # fmt: skip
+        faults = ", ".join(
+            f"{f.what} {f.whom} at {f.after:.2f} s" + (f" for {f.length:.1f} s" if f.length else "")
+            for f in self.faults
+        )
+        limit = f", limit {self.disk_limit} bytes" if self.disk_limit else ""
+        return (
+            f"seed {self.seed}, {self.kind}, {self.transport}: {chain}, {self.n_frames} frames at"
+            f" {self.rate:g}/s{limit}" + (f"; {faults}" if faults else "")
+        )
 
-    def _wait_for_stages(self) -> None:
-        deadline = time.monotonic() + _START
-        channel = pva.Channel(f"{self.prefix}wstatus")
-        channel.setTimeout(0.5)
-        while time.monotonic() < deadline:
-            try:
-                if channel.get("field(receiverStats)")["receiverStats"]["nReceived"]:
-                    break
-            except (pva.PvaException, KeyError):
-                pass
-            time.sleep(0.1)
-        if self.plan.foreign:
-            self.programs["source"].tell("go\n")
 
-    # -- faults ----------------------------------------------------------------------------------
+def plan(seed: int, kinds: tuple[str, ...] = KINDS) -> Plan:
+    """The run of a seed; its kind is one of those given."""
+    draw = random.Random(seed)
+    kind = draw.choice(kinds)
+    # A run is the same whichever other kinds were to choose from.
+    draw = random.Random(f"{seed} {kind}")
+    transport = draw.choice(tuple(TRANSPORTS))
+    if kind in ("cut", "stall"):
+        transport = draw.choice(("pva", "both"))
+    consumers = draw.choice((1, 2))
+    rate = draw.choice((200.0, 300.0, 500.0))
+    made = Plan(
+        seed=seed,
+        kind=kind,
+        transport=transport,
+        own_source=kind in _OWN or draw.random() < 0.3,
+        source_ledger=draw.random() < 0.6,
+        id_kind=kind if kind in _ID_KINDS else "plain",
+        # A mirror follows PVA only.
+        mirror=draw.random() < 0.4,
+        consumers=consumers,
+        collector=consumers > 1 or draw.random() < 0.2,
+        writers=2 if transport not in REMOTE and draw.random() < 0.25 else 1,
+        n_frames=min(1500, 50 * draw.randrange(6, 20)),
+        rate=rate,
+        shm_timeout=draw.choice((5.0, 5.0, 0.5)),
+        disk_limit=draw.randrange(80_000, 500_000) if kind in ("disk-full", "file-limit") else 0,
+    )
+    if kind in ("cut", "stall"):
+        made = replace(made, proxied=draw.choice(_can_be_proxied(made)))
+    return replace(made, faults=_faults(draw, made))
 
-    def run(self) -> None:
-        """Let it run, with its faults, until the source is done and all is quiet."""
-        start = time.monotonic()
-        due = sorted(self.plan.faults, key=lambda fault: fault.after)
-        length = self.plan.n_frames / self.plan.rate
-        while time.monotonic() - start < length + 1.0:
-            while due and time.monotonic() - start >= due[0].after:
-                self._hurt(due.pop(0))
-            self._poll()
-            time.sleep(0.02)
-        quiet, sizes = time.monotonic(), self._sizes()
-        while time.monotonic() - quiet < _QUIET and time.monotonic() - start < length + 30:
-            self._poll()
-            time.sleep(0.1)
-            if (now := self._sizes()) != sizes:
-                quiet, sizes = time.monotonic(), now
 
-    def _sizes(self) -> list[int]:
-        return [path.stat().st_size for path in sorted(self.folder.glob("*.h5*"))]
+def _can_be_proxied(made: Plan) -> list[str]:
+    """Stages whose source is one process, which has one address."""
+    before = dict(zip(made.stages, ("source", *made.stages), strict=False))
+    return [
+        stage for stage in made.stages if before[stage] != "consumer" or made.consumers == 1
+    ]  # fmt: skip
 
-    def _poll(self) -> None:
-        for name, program in self.programs.items():
-            if name != "source":
-                program.poll()
 
-    def _hurt(self, fault: Fault) -> None:
-        program = self.programs[fault.whom]
-        found = program.children()
-        if not found or program.process is None:
-            return
-        whom = found[self.plan.seed % len(found)]
-        try:
-            if fault.what == "kill":
-                whom.kill()
-            elif fault.what == "term":
-                program.process.send_signal(signal.SIGTERM)
-            elif fault.what == "interrupt":
-                program.process.send_signal(signal.SIGINT)
-            elif fault.what == "pause":
-                whom.suspend()
-                time.sleep(fault.length)
-                whom.resume()
-            else:
-                self._put()
-        except psutil.Error:
-            return
+def _faults(draw: random.Random, made: Plan) -> tuple[Fault, ...]:
+    if made.kind != "mixed" and made.kind not in _SIGNALS:
+        return ()
+    found: list[Fault] = []
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        what = draw.choice(_MIXED) if made.kind == "mixed" else _SIGNALS[made.kind]
+        found.append(
+            Fault(
+                # Also before the first frame, and after the last.
+                after=draw.uniform(-0.2, made.seconds + 0.3),
+                what=what,
+                whom=_victim(draw, made, what),
+                length=draw.uniform(0.2, 1.2) if what in ("pause", "cut", "stall") else 0.0,
+                child=draw.randrange(4),
+            )
+        )
+    return tuple(sorted(found, key=lambda fault: fault.after))
 
-    def _put(self) -> None:
-        """Put a foreign object into outputs and status channels."""
-        foreign = pva.NtNdArray()
-        foreign["uniqueId"] = 987654
-        for name in ("out", "out:1", "gathered", "mirror", "image", "wstatus"):
-            channel = pva.Channel(self.prefix + name)
-            channel.setTimeout(0.3)
-            try:
-                channel.put(foreign if "status" not in name else "objectId=987654")
-            except (pva.PvaException, RuntimeError, ValueError):
-                continue
 
-    # -- the end ---------------------------------------------------------------------------------
-
-    def end(self) -> list[str]:
-        """Stop all, the source first; who did not end when asked to."""
-        if self.plan.foreign:
-            self.programs["source"].tell("stop\n")
-        slow: list[str] = []
-        for name in ("source", "mirror", "consumer", "collector", "writer"):
-            program = self.programs.get(name)
-            if program is not None and program.end() is None:
-                slow.append(name)
-        return slow
-
-    def kill(self) -> None:
-        """Leave no process behind, whatever happened."""
-        for program in self.programs.values():
-            program.ending = True
-            if program.process is not None and program.process.poll() is None:
-                try:
-                    os.killpg(program.process.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-                program.process.wait(10)
+def _victim(draw: random.Random, made: Plan, what: str) -> str:
+    if what in ("cut", "stall"):
+        return made.proxied
+    if what == "puts":
+        return "all"
+    if made.kind == "source-kill":
+        return "source"
+    return draw.choice((*made.stages, "source") if what == "pause" else made.stages)

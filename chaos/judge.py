@@ -6,153 +6,244 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
-import psutil
+from chaos.chain import REMOTE, Plan
+from chaos.pixels import marks_of
+from chaos.truth import Saved, Sent
+from pvapy_stream.files.verify import verify
 
-from chaos.chain import Chain
-from chaos.plan import Plan
-from chaos.processors import DONE, is_hit
-
-_DATASET = "entry/data/data"
-_MOST = 12  # ids that a message names
-
-
-def judge(plan: Plan, chain: Chain, slow: list[str]) -> list[str]:
-    """What is wrong with a run; nothing for a clean one."""
-    folder = chain.folder
-    wrong = [f"{name} did not end when it was asked to" for name in slow]
-    saved, raw, unreadable = _saved(folder)
-    wrong += [f"unreadable file: {one}" for one in unreadable]
-    if raw:
-        wrong.append(f"raw frames as results: {_some(raw)}")
-    code, report = _audit(folder)
-    if report is None:
-        return [*wrong, "the audit gives no report"]
-    sent = Counter(_sent(plan, folder))
-    expected = Counter({i: n for i, n in sent.items() if is_hit(i)}) if plan.filters else sent
-    named, lost, doubts = _named(report)
-    foreign = sorted(set(saved) - set(expected))
-    if foreign:
-        wrong.append(f"frames that were not to be there: {_some(foreign)}")
-    twice = {i for i in saved if saved[i] > expected[i]} - _twice(report) - set(foreign)
-    if twice:
-        wrong.append(f"frames twice, and not named: {_some(twice)}")
-    missing = {i for i in expected if saved[i] < expected[i]}
-    unnamed = missing - named
-    if unnamed and not doubts:
-        wrong.append(f"lost, and not named: {_some(unnamed)}")
-    if missing and code == 0:
-        wrong.append(f"strict audit says OK while {len(missing)} frames are gone: {_some(missing)}")
-    false = {i for i in lost if i in expected and saved[i] >= expected[i]}
-    if false:
-        wrong.append(f"named lost, but in the files: {_some(false)}")
-    if not missing and not plan.faults and not plan.foreign and code and plan.kind != "puts":
-        wrong.append(f"audit fails though nothing is gone: {report['failures'][:2]}")
-    return [*wrong, *_left(chain)]
+_MOST = 10  # ids that a message names
+_WIDE = 20_000  # ids of a range that are looked at; those of a jump need not be
+_FATES = ("left", "missed", "unknown", "without_fate", "skipped")
+_CANNOT_KNOW = "source without ledger"
+# Faults after which an audit has no reason to fail when nothing is gone.
+_HARMLESS = {"calm", "pause", "puts", "filter", "stall", "irregular", "jump"}
 
 
-def _saved(folder: Path) -> tuple[Counter[int], list[int], list[str]]:
-    """Ids in the files, from the pixels; raw ones; files that cannot be read."""
-    saved: Counter[int] = Counter()
-    raw: list[int] = []
-    unreadable: list[str] = []
-    for path in sorted(folder.glob("run.*.h5*")):
-        if path.name.endswith(".part"):
-            done = subprocess.run(
-                [sys.executable, "-m", "pvapy_stream.cli.main", "verify", "--repair", str(path)],
-                capture_output=True, text=True, timeout=60, check=False,
-            )  # fmt: skip
-            path = path.with_suffix("")
-            if not path.exists():
-                # A file without any whole image cannot be repaired, and needs not be.
-                if "no image" not in done.stdout + done.stderr:
-                    unreadable.append(f"{path.name}.part ({(done.stdout + done.stderr)[-200:]})")
-                continue
-        try:
-            with h5py.File(path, "r") as file:
-                pixels = file[_DATASET][:, 0, 0].tolist()
-        except (OSError, KeyError) as error:
-            unreadable.append(f"{path.name} ({error})")
+@dataclass(slots=True)
+class Account:
+    """What an audit says.
+
+    Attributes:
+        ok: whether every id has a fate; strict: whether all were processed too.
+        lost: ids that are lost; named: those that are lost or met another fate than processing.
+        dropped: of these, what a stage received, and did not process, by stage and fate.
+        twice: ids that came or became results more than once.
+        doubts: what cannot be known, in words.
+        arrived: ids that the first stages received.
+    """
+
+    ok: bool
+    strict: bool
+    lost: set[int] = field(default_factory=set)
+    named: set[int] = field(default_factory=set)
+    dropped: dict[str, set[int]] = field(default_factory=dict)
+    twice: set[int] = field(default_factory=set)
+    doubts: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    arrived: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, report: Mapping[str, Any], first: str) -> Account:
+        """Read what `pvapy-stream audit --json` printed; `first` names the first stage."""
+        made = cls(report["ok"], report["ok"] and not report["drops"])
+        made.notes += report.get("notes", [])
+        for channel in report["channels"]:
+            for one in channel["subscribers"]:
+                made.lost |= _ids(one["lost"]).union(*map(_ids, one["lost_by"].values()))
+                made.named |= _ids(one.get("unknown")) | _ids(one.get("unprocessed"))
+                made.twice |= _ids(one.get("surplus"))
+                made.doubts += one.get("doubts", [])
+        for stage in report["stages"]:
+            made._add(stage)
+            if stage["stage"] == first or (first == "consumer" and stage["stage"] == first):
+                made.arrived |= _ids(stage["received"])
+        made.named |= made.lost
+        return made
+
+    def _add(self, stage: Mapping[str, Any]) -> None:
+        processed = _ids(stage["processed"])
+        for name in _FATES:
+            self.named |= _ids(stage.get(name))
+        self.lost |= _ids(stage["without_fate"])
+        self.twice |= _ids(stage.get("duplicate"))
+        by_fate = {**stage["rejected"], **stage["failed"], "left": stage["left"]}
+        for fate, ranges in by_fate.items():
+            ids = _ids(ranges)
+            self.named |= ids
+            if ids - processed:
+                self.dropped[f"{fate} by {stage['stage']}"] = ids - processed
+
+
+def judge(plan: Plan, sent: Sent, saved: Saved, audits: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with a run; nothing for a clean one.
+
+    Args:
+        plan: what was done.
+        sent: what was published.
+        saved: what is in the files at the end.
+        audits: reports, before and after the repair of files.
+    """
+    wrong = [f"unreadable file: {one}" for one in saved.unreadable]
+    wrong += _pixels(plan, sent, saved)
+    for when, report in zip(("", " (after repair)"), audits, strict=False):
+        if "channels" not in report:
+            wrong.append(f"the audit{when} gives no report: {report.get('error', '')}")
             continue
-        saved.update(pixel & (DONE - 1) for pixel in pixels)
-        raw += [pixel for pixel in pixels if not pixel & DONE]
-    return saved, raw, unreadable
-
-
-def _audit(folder: Path) -> tuple[int, dict[str, Any] | None]:
-    ledgers = sorted(map(str, folder.glob("*.ledger.json")))
-    done = subprocess.run(
-        [sys.executable, "-m", "pvapy_stream.cli.main", "audit", "--strict", "--json", *ledgers],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    (folder / "audit.json").write_text(done.stdout + done.stderr)
-    try:
-        return done.returncode, json.loads(done.stdout)
-    except ValueError:
-        return done.returncode, None
-
-
-def _sent(plan: Plan, folder: Path) -> Iterable[int]:
-    if plan.foreign:
-        return map(int, (folder / "sent.txt").read_text().split())
-    return range(1, plan.n_frames + 1)
-
-
-def _ids(ranges: Iterable[tuple[int, int]]) -> Iterable[int]:
-    for first, last in ranges:
-        # Ids in a jump need not be counted one by one.
-        yield from range(first, min(last, first + 10_000) + 1)
-
-
-def _named(report: dict[str, Any]) -> tuple[set[int], set[int], bool]:
-    """Ids that the audit names as not processed, those it says are lost, and whether it doubts."""
-    lost: set[int] = set()
-    named: set[int] = set()
-    doubts = False
-    for channel in report["channels"]:
-        for one in channel["subscribers"]:
-            lost.update(_ids(one["lost"]))
-            for ids in one["lost_by"].values():
-                lost.update(_ids(ids))
-            named.update(_ids(one["unknown"]))
-            named.update(_ids(one["unprocessed"]))
-            doubts = doubts or bool(one["doubts"])
-    for stage in report["stages"]:
-        lost.update(_ids(stage["without_fate"]))
-        named.update(_ids(stage["left"]))
-        named.update(_ids(stage["skipped"]))
-        named.update(_ids(stage["missed"]))
-        for fates in (stage["rejected"], stage["failed"]):
-            for ids in fates.values():
-                named.update(_ids(ids))
-    return named | lost, lost, doubts
-
-
-def _twice(report: dict[str, Any]) -> set[int]:
-    """Ids that the audit names as having come, or become results, more than once."""
-    found: set[int] = set()
-    for stage in report["stages"]:
-        found.update(_ids(stage["duplicate"]))
-    for channel in report["channels"]:
-        for one in channel["subscribers"]:
-            found.update(_ids(one["surplus"]))
-    return found
-
-
-def _left(chain: Chain) -> list[str]:
-    """Processes and shared memory that are still there."""
-    wrong: list[str] = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if any(chain.prefix in word for word in words) and "--json" not in words:
-            wrong.append(f"process {process.pid} is left: {' '.join(words[2:5])}")
+        account = Account.of(report, plan.stages[0])
+        found = _account(plan, sent, saved, account)
+        # What both say is told once.
+        wrong += [f"{one}{when}" for one in found if one not in wrong]
     return wrong
 
 
+def _pixels(plan: Plan, sent: Sent, saved: Saved) -> list[str]:
+    """Frames that cannot be in the files, whatever the account says."""
+    expected = sent.expected(plan.filters) | sent.perhaps
+    marks = marks_of(plan.stages)
+    wrong: dict[str, list[int]] = {}
+    for value, number, found in saved.rows:
+        if found == -1:
+            wrong.setdefault("frames with damaged pixels in the files", []).append(value)
+        elif found != marks:
+            wrong.setdefault("raw frames as results", []).append(value)
+        if number not in sent.ids and number not in sent.perhaps:
+            wrong.setdefault("frames that nobody published in the files", []).append(value)
+        elif number not in expected:
+            wrong.setdefault("frames in the files that were to be dropped", []).append(value)
+    return [f"{what}: {_some(ids)}" for what, ids in wrong.items()]
+
+
+def _account(plan: Plan, sent: Sent, saved: Saved, account: Account) -> list[str]:
+    expected = sent.expected(plan.filters)
+    counts = Counter(number for _, number, _ in saved.rows)
+    there = Counter(value for value, _, _ in saved.rows)
+    wanted = Counter(expected.values())
+    missing = {value for number, value in expected.items() if not counts[number]}
+    twice = {value for value, number, _ in saved.rows if counts[number] > 1}
+    wrong: list[str] = []
+    if unnamed := twice - account.twice:
+        wrong.append(f"frames twice in the files, and not named: {_some(unnamed)}")
+    unnamed = missing - account.named - _unknowable(plan, account)
+    if unnamed and (account.ok or not account.doubts):
+        verdict = "audit OK" if account.ok else "audit not OK"
+        wrong.append(f"frames gone, and not named ({verdict}): {_some(unnamed)}")
+    if missing - _unknowable(plan, account) and account.strict:
+        wrong.append(f"strict audit OK while frames are gone: {_some(missing)}")
+    if missing and plan.kind == "calm":
+        wrong.append(f"frames gone without any fault: {_some(missing)}")
+    short = {value for value in wanted if there[value] < wanted[value]}
+    if false := {value for value in account.lost if value in wanted} - short:
+        wrong.append(f"named lost, but in the files: {_some(false)}")
+    published = set(sent.ids.values()) | set(sent.perhaps.values())
+    if plan.accounted and plan.kind != "source-kill" and (never := account.lost - published):
+        wrong.append(f"named lost, but never published: {_some(never)}")
+    if plan.transport not in REMOTE and plan.id_kind not in ("again", "far"):
+        for fate, ids in account.dropped.items():
+            if plan.kind != "source-kill" and (false := (ids & set(wanted)) - short):
+                wrong.append(f"named {fate}, but in the files: {_some(false)}")
+    if plan.accounted and plan.kind in _HARMLESS and not missing and not twice and not account.ok:
+        wrong.append("audit not OK though nothing is gone")
+    return wrong
+
+
+def _unknowable(plan: Plan, account: Account) -> set[int]:
+    """Ids of which an audit without the source's ledger says that it cannot know them."""
+    if plan.accounted or not any(_CANNOT_KNOW in note for note in account.notes):
+        return set()
+    arrived = account.arrived
+    if not arrived:
+        return set(range(_WIDE))
+    return set(range(min(arrived))) | set(range(max(arrived) + 1, max(arrived) + _WIDE))
+
+
+# -- running the commands ------------------------------------------------------------------------
+
+
+def audit_of(ledgers: Sequence[Path], report: Path) -> dict[str, Any]:
+    """What ``pvapy-stream audit`` says; also written to a file."""
+    done = _command("audit", "--json", *map(str, ledgers))
+    report.write_text(done.stdout + done.stderr)
+    try:
+        return json.loads(done.stdout)
+    except ValueError:
+        return {"error": (done.stdout + done.stderr)[-300:]}
+
+
+def repaired(folder: Path, full: bool) -> list[str]:
+    """Repair all that was not closed, as docs/saving.md says; what could not be.
+
+    Args:
+        folder: of the files.
+        full: whether its disk is full; there must be room to repair.
+    """
+    parts = sorted(folder.glob("*.h5.part"))
+    if parts and full:
+        subprocess.run(["mount", "-o", "remount,size=256m", str(folder)], check=True)
+    wrong: list[str] = []
+    for path in parts:
+        done = _command("verify", "--repair", str(path))
+        text = done.stdout + done.stderr
+        if path.exists() and not _is_empty(text):
+            wrong.append(f"cannot be repaired: {path.name}: {text.strip()[-250:]}")
+    return wrong
+
+
+def _is_empty(text: str) -> bool:
+    """Whether a writer was killed before it had written any image, which leaves no file to save."""
+    return "no image" in text
+
+
+def verified(plan: Plan, sent: Sent, files: Sequence[Path]) -> list[str]:
+    """Whether `verify` tells the truth of each file."""
+    wrong: list[str] = []
+    expected = set(sent.expected(plan.filters).values())
+    for path in files:
+        report = verify(path)
+        inside = _members(report.ids.ranges().tolist())
+        wrong += [f"verify of {path.name}: {one}" for one in report.problems]
+        lost = set().union(*(_members(ids.ranges().tolist()) for ids in report.lost.values()))
+        plain = plan.id_kind == "plain" and plan.kind != "source-kill"
+        if plain and lost & inside:
+            wrong.append(f"verify says lost, but it is in {path.name}: {_some(lost & inside)}")
+        if plain and len(files) == 1 and inside and report.ok:
+            gone = {i for i in expected if min(inside) < i < max(inside)} - inside
+            if gone:
+                wrong.append(f"verify of {path.name} says ok while frames are gone: {_some(gone)}")
+        if plan.kind == "calm" and len(files) == 1 and not report.ok:
+            wrong.append(f"verify of {path.name} of a calm run is not ok: {sorted(report.lost)}")
+    return wrong
+
+
+def _command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pvapy_stream.cli.main", *words],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def _members(ranges: Iterable[Sequence[int]]) -> set[int]:
+    """Of half-open ranges."""
+    return {i for first, end in ranges for i in range(first, min(end, first + _WIDE))}
+
+
+def _ids(ranges: Iterable[Sequence[int]] | None) -> set[int]:
+    """Of ranges with their last ids."""
+    return _members([first, last + 1] for first, last in ranges or ())
+
+
 def _some(ids: Iterable[int]) -> str:
+    """Some ids, as intervals."""
     found = sorted(ids)
-    return ", ".join(map(str, found[:_MOST])) + (f" … ({len(found)})" if len(found) > _MOST else "")
+    runs: list[list[int]] = []
+    for value in found:
+        if runs and value <= runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    shown = [f"{a}" if a == b else f"{a}-{b}" for a, b in runs[:_MOST]]
+    return f"{len(found)} frames: " + ", ".join(shown) + (" …" if len(runs) > _MOST else "")

@@ -1,0 +1,232 @@
+"""``python -m chaos.run``: one run, in a process of its own, with shared memory of its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import pvaccess as pva
+
+from chaos.chain import Plan, plan
+from chaos.commands import Commands
+from chaos.faults import Faults
+from chaos.judge import audit_of, judge, repaired, verified
+from chaos.left import shared_memory
+from chaos.programs import MARK, Program, left_of
+from chaos.proxy import Proxy
+from chaos.truth import counted, saved_in, sent_of
+from pvapy_stream.sim.stages import wait_for_stages
+
+_CONNECT = 60.0  # s; longest time until all stages are connected
+_QUIET = 2.0  # s without a change of the files: all that will come has come
+_LAST = 30.0  # s; longest wait for that
+_TICK = 0.03
+_STATS = "receiverStats"
+_STATUS = {_STATS: {"nReceived": pva.INT}}
+_CRASHES = {-4, -6, -7, -8, -11}  # SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV
+
+
+class Run:
+    """The programs of a plan, its faults, and what was wrong with them.
+
+    Args:
+        plan: what is done.
+        folder: of this run alone.
+        private: whether file systems may be mounted, for this run alone.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, private: bool) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.wrong: list[str] = []
+        self.disk = folder / "disk"
+        self.disk.mkdir()
+        self._mounted = private and plan.kind == "disk-full"
+        if self._mounted:
+            _mount(self.disk, plan.disk_limit)
+        self._commands = Commands(plan, f"{folder.name}:", folder, self.disk)
+        self._proxy: Proxy | None = None
+        self.programs: dict[str, Program] = {}
+
+    def start(self) -> None:
+        """Start all, and wait until all are connected."""
+        self._commands.prepare()
+        addresses = self._addresses()
+        limit = 0 if self._mounted else self.plan.disk_limit
+        for name in (*self.plan.stages, "source"):
+            self.programs[name] = Program(
+                name, self.folder, self._commands.of(name), addresses.get(name, {}),
+                limit if name == "writer" else 0,
+            )  # fmt: skip
+        self._wait()
+        self._gate = pva.PvaServer()
+        self._gate.addRecord(self._commands.go, pva.PvObject(_STATUS, {_STATS: {"nReceived": 1}}))
+        self._gate.start()
+        self.programs["source"].tell("go\n")
+
+    def _wait(self) -> None:
+        """Wait until all stages are connected; those whose input is hosted must be there."""
+        deadline = time.monotonic() + _CONNECT
+        missing = wait_for_stages(self._commands.awaited, _CONNECT, threading.Event())
+        for name in self._commands.unawaited:
+            while not _is_there(name) and name not in missing:
+                if time.monotonic() > deadline:
+                    missing.append(name)
+        if missing:
+            raise TimeoutError(f"not connected within {_CONNECT:g} s: {', '.join(missing)}")
+
+    def _addresses(self) -> dict[str, dict[str, str]]:
+        """Environments that lead the proxied stage through the proxy."""
+        stage = self.plan.proxied
+        if not stage:
+            return {}
+        before = dict(zip(self.plan.stages, ("source", *self.plan.stages), strict=False))
+        port, server_port = os.environ["CHAOS_PORTS"].split()
+        self._proxy = Proxy(int(port), int(server_port))
+        return {
+            before[stage]: {"EPICS_PVAS_SERVER_PORT": server_port},
+            stage: {"EPICS_PVA_NAME_SERVERS": f"127.0.0.1:{port}", "EPICS_PVA_ADDR_LIST": ""},
+        }
+
+    def go(self) -> None:
+        """Let it run, with its faults, until nothing comes any more."""
+        faults = Faults(self.programs, self._proxy, self._commands.outputs)
+        due = list(self.plan.faults)
+        start = time.monotonic()
+        while (now := time.monotonic() - start) < self.plan.seconds + 0.5 or not faults.over:
+            while due and now >= due[0].after:
+                faults.do(due.pop(0))
+            self._revive()
+            time.sleep(_TICK)
+        for fault in due:
+            faults.do(fault)
+        faults.join()
+        self._wait_for_quiet()
+
+    def _wait_for_quiet(self) -> None:
+        end = time.monotonic() + _LAST
+        before, since = self._sizes(), time.monotonic()
+        while time.monotonic() - since < _QUIET and time.monotonic() < end:
+            started = self._revive()
+            time.sleep(_TICK)
+            now = self._sizes()
+            if now != before or started:
+                before, since = now, time.monotonic()
+
+    def _sizes(self) -> list[int]:
+        return [path.stat().st_size for path in sorted(self.disk.iterdir())]
+
+    def _revive(self) -> bool:
+        started = False
+        for name, program in self.programs.items():
+            code = program.process.poll()
+            if code is not None and code in _CRASHES and not program.ending:
+                self.wrong.append(f"{name} crashed by signal {-code}")
+                program.ending = program.starts > 3
+            if name != "source" or self.plan.kind == "source-kill":
+                started |= program.revive()
+            elif code is not None and not program.ending:
+                program.ending = True
+                self.wrong.append(f"source ended by itself, code {code}: {program.text()[-200:]}")
+        return started
+
+    def end(self) -> None:
+        """Stop all, the source first."""
+        for name in ("source", *self.plan.stages):
+            problem = self.programs[name].end()
+            if problem:
+                self.wrong.append(problem)
+        if self._proxy is not None:
+            self._proxy.close()
+
+    def clean(self) -> None:
+        """See that no process is left; kill those that are."""
+        for process in left_of(os.environ[MARK]):
+            self.wrong.append(f"process left: {process.pid} {' '.join(process.cmdline()[-6:])}")
+            process.kill()
+
+    def judge(self) -> list[str]:
+        """Compare what was written with the truth."""
+        sent = (
+            sent_of(sorted(self.folder.glob("source.*.record")))
+            if self.plan.own_source
+            else counted(self.plan.n_frames)
+        )
+        ledgers = sorted(self.folder.glob("*.ledger.json"))
+        saved_before = saved_in(sorted([*self.disk.glob("*.h5"), *self.disk.glob("*.h5.part")]))
+        audits = [audit_of(ledgers, self.folder / "audit.json")]
+        problems = repaired(self.disk, self._mounted)
+        if any(self.disk.glob("*.damaged")) or problems or saved_before.unreadable:
+            # Half-written at the limit of a disk: after the repair alone it can be read.
+            saved_before.unreadable.clear()
+        files = sorted(self.disk.glob("*.h5"))
+        audits.append(audit_of(ledgers, self.folder / "audit-repaired.json"))
+        return [
+            *problems,
+            *judge(self.plan, sent, saved_in(files), audits),
+            *verified(self.plan, sent, files),
+        ]
+
+
+def one_run(made: Plan, folder: Path, private: bool) -> list[str]:
+    """Do a run; what was wrong with it."""
+    if private:
+        _mount(Path("/dev/shm"), 1 << 29)
+    run = Run(made, folder, private)
+    try:
+        run.start()
+        run.go()
+        run.end()
+    except Exception:
+        run.clean()
+        return [f"the run itself failed: {traceback.format_exc()[-500:]}"]
+    time.sleep(0.1)
+    run.clean()
+    if private:
+        run.wrong += shared_memory()
+    try:
+        run.wrong += run.judge()
+    except Exception:
+        run.wrong.append(f"cannot be judged: {traceback.format_exc()[-500:]}")
+    return run.wrong
+
+
+def _is_there(name: str) -> bool:
+    channel = pva.Channel(name)
+    channel.setTimeout(0.5)
+    try:
+        channel.get("field()")
+    except pva.PvaException:
+        return False
+    return True
+
+
+def _mount(folder: Path, size: int) -> None:
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=1777", "tmpfs", str(folder)],
+        check=True,
+    )
+
+
+def main() -> None:
+    """Do the run of a seed and write its outcome."""
+    parser = argparse.ArgumentParser(prog="python -m chaos.run", description=__doc__)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("kind")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--private", action="store_true", help="mount what this run alone has")
+    options = parser.parse_args()
+    made = plan(options.seed, (options.kind,))
+    wrong = one_run(made, options.folder, options.private)
+    (options.folder / "outcome.json").write_text(json.dumps(wrong, indent=1))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The table of a campaign, and the page it is put into."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos.chain import KINDS, TRANSPORTS, Plan
+
+BEGIN, END = "<!-- campaign -->", "<!-- end of campaign -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        plan: what was done.
+        violations: what was wrong, a sentence each.
+        folder: where its logs, ledgers and files are; "" where they were removed.
+    """
+
+    plan: Plan
+    violations: tuple[str, ...]
+    folder: str = ""
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Runs by kind and transport, with those that had a violation, as Markdown."""
+    runs = Counter((one.plan.kind, one.plan.transport) for one in outcomes)
+    bad = Counter((one.plan.kind, one.plan.transport) for one in outcomes if one.violations)
+    faults = Counter(one.plan.kind for one in outcomes for _ in one.plan.faults)
+    lines = [
+        f"| kind of run | {' | '.join(TRANSPORTS)} | faults | violations |",
+        "|---|" + "--:|" * (len(TRANSPORTS) + 2),
+    ]
+    for kind in KINDS:
+        cells = [
+            str(runs[kind, name]) + (f" ({bad[kind, name]} bad)" if bad[kind, name] else "")
+            for name in TRANSPORTS
+        ]
+        total = sum(bad[kind, name] for name in TRANSPORTS)
+        lines.append(f"| {kind} | {' | '.join(cells)} | {faults[kind]} | {total} |")
+    summary = (
+        f"{len(outcomes)} runs with {sum(one.plan.n_frames for one in outcomes)} frames,"
+        f" {sum(bad.values())} with a violation, {time.strftime('%Y-%m-%d')}."
+    )
+    return "\n".join([*lines, "", summary])
+
+
+def write(page: Path, text: str) -> None:
+    """Put the table between the markers of a page.
+
+    Raises:
+        ValueError: the page has no markers.
+    """
+    head, begin, rest = page.read_text().partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has no place for the table: {BEGIN} and {END}")
+    page.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}")
