@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from chaos.chain import KINDS, plan
@@ -42,18 +42,26 @@ def main() -> int:
     if unknown := set(kinds) - set(KINDS):
         raise SystemExit(f"no kind {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
     private = _namespaces()
+    say = sys.stdout.write
     if not private:
-        pass  # fmt: skip
+        say(
+            "file systems cannot be mounted: shared memory is not looked at, and full disks are"
+            " tried by the limit for files\n"
+        )
     outcomes: list[Outcome] = []
-    time.monotonic()
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for outcome in pool.map(
-            lambda seed: _one(seed, kinds, private, options.keep),
-            range(options.seed, options.seed + options.runs),
+    began = time.monotonic()
+    pool = ThreadPoolExecutor(options.jobs)
+    try:
+        for future in as_completed(
+            pool.submit(_one, seed, kinds, private, options.keep)
+            for seed in range(options.seed, options.seed + options.runs)
         ):
-            outcomes.append(outcome)
-            _show(outcome, options.verbose)
+            outcomes.append(future.result())
+            _show(outcomes[-1], options.verbose)
+    finally:
+        pool.shutdown(cancel_futures=True)
     text = table(outcomes)
+    say(f"\n{text}\n{time.monotonic() - began:.0f} s\n")
     if options.table:
         write(options.table, text)
     return 1 if any(outcome.violations for outcome in outcomes) else 0
@@ -63,11 +71,12 @@ def _one(seed: int, kinds: tuple[str, ...], private: list[str], keep: bool) -> O
     """Do one run in a process of its own."""
     made = plan(seed, kinds)
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
-    ports = _free_ports(5)
+    ports = _free_ports(6)
     env = {
         **os.environ, **_LOOPBACK, MARK: folder.name, "EPICS_PVA_BROADCAST_PORT": ports[0],
         "EPICS_CA_SERVER_PORT": ports[1], "EPICS_CA_REPEATER_PORT": ports[2],
         "CHAOS_PORTS": " ".join(ports[3:]), "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH")))),
     }  # fmt: skip
     words = [sys.executable, "-m", "chaos.run", str(seed), made.kind, str(folder)]
@@ -93,10 +102,11 @@ def _one(seed: int, kinds: tuple[str, ...], private: list[str], keep: bool) -> O
 def _show(outcome: Outcome, verbose: bool) -> None:
     if not outcome.violations and not verbose:
         return
-    for _one in outcome.violations:
-        pass
+    lines = [f"{'VIOLATION' if outcome.violations else 'clean'}: {outcome.plan}"]
+    lines += [f"    {one}" for one in outcome.violations]
     if outcome.folder:
-        pass
+        lines += [f"    again: {outcome.plan.command}", f"    files: {outcome.folder}"]
+    sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
 
 

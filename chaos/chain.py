@@ -25,6 +25,8 @@ _SIGNALS = {
     "kill": "kill", "filter-kill": "kill", "source-kill": "kill", "pause": "pause", "term": "term",
     "interrupt": "interrupt", "puts": "puts", "cut": "cut", "stall": "stall",
 }  # fmt: skip
+# Bytes. On a disk, the writer keeps two megabytes free, to close its file with.
+_LIMITS = {"disk-full": (2_150_000, 3_000_000), "file-limit": (80_000, 500_000)}
 _MIXED = ("kill", "pause", "term", "interrupt", "puts")
 _ID_KINDS = {"irregular", "jump", "far", "again"}
 _OWN = _ID_KINDS | {"source-kill", "damaged"}
@@ -174,7 +176,7 @@ def plan(seed: int, kinds: tuple[str, ...] = KINDS) -> Plan:
         n_frames=min(1500, 50 * draw.randrange(6, 20)),
         rate=rate,
         shm_timeout=draw.choice((5.0, 5.0, 0.5)),
-        disk_limit=draw.randrange(80_000, 500_000) if kind in ("disk-full", "file-limit") else 0,
+        disk_limit=draw.randrange(*_LIMITS[kind]) if kind in _LIMITS else 0,
     )
     if kind in ("cut", "stall"):
         made = replace(made, proxied=draw.choice(_can_be_proxied(made)))

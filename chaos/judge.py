@@ -19,6 +19,7 @@ from pvapy_stream.files.verify import verify
 _MOST = 10  # ids that a message names
 _WIDE = 20_000  # ids of a range that are looked at; those of a jump need not be
 _FATES = ("left", "missed", "unknown", "without_fate", "skipped")
+_OF_IDS = ("more than once", "ids go back")
 _CANNOT_KNOW = "source without ledger"
 # Faults after which an audit has no reason to fail when nothing is gone.
 _HARMLESS = {"calm", "pause", "puts", "filter", "stall", "irregular", "jump"}
@@ -134,6 +135,8 @@ def _account(plan: Plan, sent: Sent, saved: Saved, account: Account) -> list[str
         wrong.append(f"frames gone, and not named ({verdict}): {_some(unnamed)}")
     if missing - _unknowable(plan, account) and account.strict:
         wrong.append(f"strict audit OK while frames are gone: {_some(missing)}")
+    if twice and plan.kind in ("calm", "puts", "irregular", "jump"):
+        wrong.append(f"frames twice without any fault: {_some(twice)}")
     if missing and plan.kind == "calm":
         wrong.append(f"frames gone without any fault: {_some(missing)}")
     short = {value for value in wanted if there[value] < wanted[value]}
@@ -205,7 +208,12 @@ def verified(plan: Plan, sent: Sent, files: Sequence[Path]) -> list[str]:
     for path in files:
         report = verify(path)
         inside = _members(report.ids.ranges().tolist())
-        wrong += [f"verify of {path.name}: {one}" for one in report.problems]
+        # Ids that came again are told by verify too, which knows nothing of a source's epochs.
+        wrong += [
+            f"verify of {path.name}: {one}"
+            for one in report.problems
+            if not any(words in one for words in _OF_IDS)
+        ]
         lost = set().union(*(_members(ids.ranges().tolist()) for ids in report.lost.values()))
         plain = plan.id_kind == "plain" and plan.kind != "source-kill"
         if plain and lost & inside:

@@ -1,7 +1,9 @@
 """A TCP proxy before a PVA server, which can cut connections and stall them.
 
-Clients find the server by it, as name server (EPICS_PVA_NAME_SERVERS): it answers searches with
-what the server answers, but with its own port in the place of the server's.
+Clients find the server by it, as name server (EPICS_PVA_NAME_SERVERS): searches come by one port,
+and are answered with what the server answers, but with the proxy's other port in the place of the
+server's. Only connections to that other port are cut and stalled, as clients look only now and then
+whether a name server has come back.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import asyncio
 import contextlib
 import struct
 import threading
+from collections.abc import Coroutine
+from typing import Any
 
 _HOST = "127.0.0.1"
 _HEADER = 8
@@ -23,11 +27,13 @@ class Proxy:
     """Runs in a thread of its own.
 
     Args:
-        port: where it listens.
+        search_port: where it listens to searches.
+        port: where it listens to all else.
         server_port: where the server listens.
     """
 
-    def __init__(self, port: int, server_port: int) -> None:
+    def __init__(self, search_port: int, port: int, server_port: int) -> None:
+        self._search_port = search_port
         self._port = port
         self._server_port = server_port
         self._loop = asyncio.new_event_loop()
@@ -59,10 +65,17 @@ class Proxy:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._flows.set()
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, _HOST, self._port))
+        servers = [
+            self._loop.run_until_complete(asyncio.start_server(serve, _HOST, port))
+            for serve, port in (
+                (self._serve_searches, self._search_port),
+                (self._serve, self._port),
+            )
+        ]
         self._ready.set()
         self._loop.run_forever()
-        server.close()
+        for server in servers:
+            server.close()
         self._cut()
         tasks = asyncio.all_tasks(self._loop)
         for task in tasks:
@@ -79,35 +92,28 @@ class Proxy:
         self._refuses = False
         self._flows.set()
 
+    async def _serve_searches(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        with contextlib.suppress(OSError):
+            there, to = await asyncio.open_connection(_HOST, self._server_port)
+            await _until_one_ends(_pass_on(reader, to), self._answer(there, writer))
+            to.transport.abort()
+        writer.transport.abort()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        try:
-            if self._refuses:
-                return
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        if not self._refuses:
+            with contextlib.suppress(OSError):
                 there, to = await asyncio.open_connection(_HOST, self._server_port)
-                self._writers.add(to)
-                up = asyncio.ensure_future(self._pass_on(reader, to))
-                down = asyncio.ensure_future(self._pass_back(there, writer))
-                try:
-                    await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for one in (up, down):
-                        one.cancel()
-                    await asyncio.gather(up, down, return_exceptions=True)
-                    self._writers.discard(to)
-                    to.transport.abort()
-        finally:
-            self._writers.discard(writer)
-            writer.transport.abort()
+                self._writers |= {writer, to}
+                await _until_one_ends(
+                    _pass_on(reader, to, self._flows), _pass_on(there, writer, self._flows)
+                )
+                self._writers -= {writer, to}
+                to.transport.abort()
+        writer.transport.abort()
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while chunk := await reader.read(_CHUNK):
-            await self._flows.wait()
-            writer.write(chunk)
-            await writer.drain()
-
-    async def _pass_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass on messages of the server, with our port in its answers to searches."""
         while True:
             header = await reader.readexactly(_HEADER)
@@ -118,6 +124,26 @@ class Proxy:
             if command == _SEARCH_RESPONSE and not flags & (_CONTROL | _SEGMENTS):
                 if len(payload) >= _PORT_AT + 2:
                     struct.pack_into(f"{order}H", payload, _PORT_AT, self._port)
-            await self._flows.wait()
             writer.write(header + payload)
             await writer.drain()
+
+
+async def _pass_on(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event | None = None
+) -> None:
+    while chunk := await reader.read(_CHUNK):
+        if flows is not None:
+            await flows.wait()
+        writer.write(chunk)
+        await writer.drain()
+
+
+async def _until_one_ends(*both: Coroutine[Any, Any, None]) -> None:
+    """Run both until one ends, by a closed connection for instance."""
+    tasks = [asyncio.ensure_future(one) for one in both]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -87,11 +87,14 @@ class Run:
         if not stage:
             return {}
         before = dict(zip(self.plan.stages, ("source", *self.plan.stages), strict=False))
-        port, server_port = os.environ["CHAOS_PORTS"].split()
-        self._proxy = Proxy(int(port), int(server_port))
+        search_port, port, server_port = os.environ["CHAOS_PORTS"].split()
+        self._proxy = Proxy(int(search_port), int(port), int(server_port))
         return {
             before[stage]: {"EPICS_PVAS_SERVER_PORT": server_port},
-            stage: {"EPICS_PVA_NAME_SERVERS": f"127.0.0.1:{port}", "EPICS_PVA_ADDR_LIST": ""},
+            stage: {
+                "EPICS_PVA_NAME_SERVERS": f"127.0.0.1:{search_port}",
+                "EPICS_PVA_ADDR_LIST": "",
+            },
         }
 
     def go(self) -> None:

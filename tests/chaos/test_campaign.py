@@ -1,0 +1,25 @@
+"""A short campaign with fixed seeds; the long one is ``make chaos``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("seed", "kind"), [(2, "calm"), (1, "pause"), (1, "filter"), (1, "puts")])
+def test_runs_without_a_violation(seed: int, kind: str) -> None:
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "chaos", "--runs", "1", "--seed", str(seed), "--kinds", kind,
+            "--jobs", "1",
+        ],
+        cwd=ROOT, capture_output=True, text=True, timeout=380, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 runs" in done.stdout
