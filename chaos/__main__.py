@@ -82,27 +82,29 @@ def _one(seed: int, kinds: tuple[str, ...], private: list[str], keep: bool) -> O
     words = [sys.executable, "-m", "chaos.run", str(seed), made.kind, str(folder)]
     if private:
         words = [*private, *words, "--private"]
-    text = ""
+    text, gone = "", 0
     try:
         done = subprocess.run(
             words, env=env, cwd=_ROOT, capture_output=True, text=True, timeout=_LIMIT, check=False
         )
         text = done.stderr[-500:]
-        violations = tuple(json.loads((folder / "outcome.json").read_text()))
+        found = json.loads((folder / "outcome.json").read_text())
+        violations, gone = tuple(found["violations"]), int(found["gone"])
     except subprocess.TimeoutExpired:
         violations = (f"the run did not end within {_LIMIT:g} s",)
     except (OSError, ValueError):
         violations = (f"the run gave no outcome: {text}",)
     if violations or keep:
-        return Outcome(made, violations, str(folder))
+        return Outcome(made, violations, gone, str(folder))
     shutil.rmtree(folder, ignore_errors=True)
-    return Outcome(made, ())
+    return Outcome(made, (), gone)
 
 
 def _show(outcome: Outcome, verbose: bool) -> None:
     if not outcome.violations and not verbose:
         return
-    lines = [f"{'VIOLATION' if outcome.violations else 'clean'}: {outcome.plan}"]
+    gone = f"; {outcome.gone} frames gone" if outcome.gone else ""
+    lines = [f"{'VIOLATION' if outcome.violations else 'clean'}: {outcome.plan}{gone}"]
     lines += [f"    {one}" for one in outcome.violations]
     if outcome.folder:
         lines += [f"    again: {outcome.plan.command}", f"    files: {outcome.folder}"]

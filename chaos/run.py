@@ -45,6 +45,7 @@ class Run:
         self.plan = plan
         self.folder = folder
         self.wrong: list[str] = []
+        self.gone = 0
         self.disk = folder / "disk"
         self.disk.mkdir()
         self._mounted = private and plan.kind == "disk-full"
@@ -169,16 +170,19 @@ class Run:
             # Half-written at the limit of a disk: after the repair alone it can be read.
             saved_before.unreadable.clear()
         files = sorted(self.disk.glob("*.h5"))
+        saved = saved_in(files)
+        there = {number for _, number, _ in saved.rows}
+        self.gone = len(sent.expected(self.plan.filters).keys() - there)
         audits.append(audit_of(ledgers, self.folder / "audit-repaired.json"))
         return [
             *problems,
-            *judge(self.plan, sent, saved_in(files), audits),
+            *judge(self.plan, sent, saved, audits),
             *verified(self.plan, sent, files),
         ]
 
 
-def one_run(made: Plan, folder: Path, private: bool) -> list[str]:
-    """Do a run; what was wrong with it."""
+def one_run(made: Plan, folder: Path, private: bool) -> tuple[list[str], int]:
+    """Do a run; what was wrong with it, and how many frames are gone."""
     if private:
         _mount(Path("/dev/shm"), 1 << 29)
     run = Run(made, folder, private)
@@ -188,7 +192,7 @@ def one_run(made: Plan, folder: Path, private: bool) -> list[str]:
         run.end()
     except Exception:
         run.clean()
-        return [f"the run itself failed: {traceback.format_exc()[-500:]}"]
+        return [f"the run itself failed: {traceback.format_exc()[-500:]}"], 0
     time.sleep(0.1)
     run.clean()
     if private:
@@ -197,7 +201,7 @@ def one_run(made: Plan, folder: Path, private: bool) -> list[str]:
         run.wrong += run.judge()
     except Exception:
         run.wrong.append(f"cannot be judged: {traceback.format_exc()[-500:]}")
-    return run.wrong
+    return run.wrong, run.gone
 
 
 def _is_there(name: str) -> bool:
@@ -226,8 +230,9 @@ def main() -> None:
     parser.add_argument("--private", action="store_true", help="mount what this run alone has")
     options = parser.parse_args()
     made = plan(options.seed, (options.kind,))
-    wrong = one_run(made, options.folder, options.private)
-    (options.folder / "outcome.json").write_text(json.dumps(wrong, indent=1))
+    wrong, gone = one_run(made, options.folder, options.private)
+    outcome = {"violations": wrong, "gone": gone}
+    (options.folder / "outcome.json").write_text(json.dumps(outcome, indent=1))
     os._exit(0)
 
 

@@ -20,11 +20,13 @@ class Outcome:
     Attributes:
         plan: what was done.
         violations: what was wrong, a sentence each.
+        gone: how many frames are not in the files.
         folder: where its logs, ledgers and files are; "" where they were removed.
     """
 
     plan: Plan
     violations: tuple[str, ...]
+    gone: int = 0
     folder: str = ""
 
 
@@ -33,9 +35,12 @@ def table(outcomes: Sequence[Outcome]) -> str:
     runs = Counter((one.plan.kind, one.plan.transport) for one in outcomes)
     bad = Counter((one.plan.kind, one.plan.transport) for one in outcomes if one.violations)
     faults = Counter(one.plan.kind for one in outcomes for _ in one.plan.faults)
+    gone: Counter[str] = Counter()
+    for one in outcomes:
+        gone[one.plan.kind] += one.gone
     lines = [
-        f"| kind of run | {' | '.join(TRANSPORTS)} | faults | violations |",
-        "|---|" + "--:|" * (len(TRANSPORTS) + 2),
+        f"| kind of run | {' | '.join(TRANSPORTS)} | faults | frames gone | violations |",
+        "|---|" + "--:|" * (len(TRANSPORTS) + 3),
     ]
     for kind in KINDS:
         cells = [
@@ -43,7 +48,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
             for name in TRANSPORTS
         ]
         total = sum(bad[kind, name] for name in TRANSPORTS)
-        lines.append(f"| {kind} | {' | '.join(cells)} | {faults[kind]} | {total} |")
+        lines.append(f"| {kind} | {' | '.join(cells)} | {faults[kind]} | {gone[kind]} | {total} |")
     summary = (
         f"{len(outcomes)} runs with {sum(one.plan.n_frames for one in outcomes)} frames,"
         f" {sum(bad.values())} with a violation, {time.strftime('%Y-%m-%d')}."
