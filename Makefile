@@ -21,7 +21,7 @@ export EPICS_CAS_AUTO_BEACON_ADDR_LIST := NO
 # The tests start hundreds of programs: each would compile all of its modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check bench soak docs format clean
+.PHONY: demo test check bench soak chaos docs format clean
 
 demo: $(READY)
 	$(BIN)/pvapy-stream demo
@@ -42,6 +42,12 @@ bench: $(READY)
 # Ten minutes of the chain over shared memory; loses nothing, and memory is flat.
 soak: $(READY)
 	$(BIN)/python -m benchmarks.soak
+
+# The fault campaign: minutes; RUNS and SEED choose.
+RUNS ?= 100
+SEED ?= 1
+chaos: $(READY)
+	$(BIN)/python -m chaos --runs $(RUNS) --seed $(SEED)
 
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
