@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Tests that run side by side; most of their time is waiting.
-TESTS ?= 6
+TESTS ?= 4
 
 # EPICS on loopback only: nothing here ever sends to another address.
 export EPICS_PVA_ADDR_LIST := 127.0.0.1
@@ -17,6 +17,9 @@ export EPICS_CA_AUTO_ADDR_LIST := NO
 export EPICS_CAS_INTF_ADDR_LIST := 127.0.0.1
 export EPICS_CAS_BEACON_ADDR_LIST := 127.0.0.1
 export EPICS_CAS_AUTO_BEACON_ADDR_LIST := NO
+
+# The tests start hundreds of programs: each would compile all of its modules anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test check bench soak docs format clean
 

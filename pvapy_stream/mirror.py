@@ -125,6 +125,7 @@ class MirrorChannel:
         with self._lock:
             self._read_id = self._reader_for(obj)
             if is_marked(obj):
+                self.ledger.opened = True
                 self._publish(obj, None)
                 return
             first = not self.ledger.received and not self.ledger.anonymous
@@ -285,16 +286,18 @@ class MirrorServer:
         self.settings = settings
         self.entries = parse_channel_map(settings.channel_map)
         self._report = report or (lambda _: None)
-        self._keeper = LedgerKeeper(
-            settings.ledger,
-            lambda: [one for channel in self.channels for one in channel.ledgers()],
-            _LEDGER_PERIOD,
-        )
         self._server = pva.PvaServer()
         self.channels = [
             MirrorChannel(entry, number, settings.oid_field, self._server)
             for number, entry in enumerate(self.entries, 1)
         ]
+        for channel in self.channels:
+            channel.ledger.begin(settings.incarnation)
+        self._keeper = LedgerKeeper(
+            settings.ledger,
+            lambda: [one for channel in self.channels for one in channel.ledgers()],
+            _LEDGER_PERIOD,
+        )
 
     def run(self, stop: threading.Event) -> int:
         """Mirror until `stop` is set or the runtime is over.

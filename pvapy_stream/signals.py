@@ -1,38 +1,135 @@
-"""Ending a program by signal, in order."""
+"""Ending a program by signal, in order.
+
+The first signal asks for an end in order, the second for an end without draining; the third ends
+the program at once.
+"""
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_HURRY_LIMIT = 10.0  # s; from the second signal to the end by force
+_LEAVE_LIMIT = 10.0  # s; from the last report of a stage that hangs to the end of its program
+_TICK = 0.5  # s
+
+
+class Stop(threading.Event):
+    """Set when a program is asked to end in order.
+
+    Attributes:
+        hurry: set when it is asked a second time: what waits is left, files are closed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hurry = threading.Event()
+
+
+def hurry_of(stop: threading.Event) -> threading.Event:
+    """The event that is set when a program is asked to end a second time."""
+    return stop.hurry if isinstance(stop, Stop) else threading.Event()
+
+
+# Programs of this process that run until a signal, and whether they are asked to end.
+_running: list[Stop] = []
+_asked = threading.Event()
+
+
+def request_stop(hurry: bool = False) -> None:
+    """Ask this process to end in order; a signal that comes later still counts as the first.
+
+    It may be asked before `run_until_signal` is called: the program then ends when it has begun.
+
+    Args:
+        hurry: without draining.
+    """
+    _asked.set()
+    for stop in _running:
+        stop.set()
+        if hurry:
+            stop.hurry.set()
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Start a process that gets the signals that ask for its end only when it is ready for them.
+
+    `accept` in the new process, or `run_until_signal`, lets those through that came meanwhile.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def accept() -> None:
+    """Let signals through that `held_back` kept from this process."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def stop_early() -> None:
+    """Take signals before `run_until_signal` does, and in programs that never call it.
+
+    The first asks for a stop. The next ends a program that has not begun to run until a signal.
+    """
+
+    def on_signal(number: int, _: Any) -> None:
+        if _asked.is_set() and not _running:
+            _end_by_signal(number)
+        request_stop()
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, on_signal)
+    accept()
+
+
+def runs_until_signal() -> bool:
+    """Whether a program of this process hears of a stop."""
+    return bool(_running)
+
 
 def run_until_signal(
-    run: Callable[[threading.Event], T],
-    stop_on: Iterable[int] = (signal.SIGINT, signal.SIGTERM),
+    run: Callable[[Stop], T],
+    stop_on: Iterable[int] = STOP_SIGNALS,
     ignore: Iterable[int] = (),
 ) -> T:
     """Run a function in a thread of its own; signals set the event it is given.
 
-    A second signal ends the program at once. The main thread does nothing but take signals: a
-    handler that sets an event on which its own thread waits can block for ever.
+    The first signal always asks for an end in order, even when the function is already ending. The
+    second sets `Stop.hurry`, and ends the program by force after a limit; the third does at once.
+    The main thread does nothing but take signals: a handler that sets an event on which its own
+    thread waits can block for ever.
 
     Returns:
         what the function returns; what it raises is raised here.
     """
-    stop = threading.Event()
+    stop = Stop()
     outcome: list[T] = []
     errors: list[BaseException] = []
+    came: list[tuple[int, float]] = []
 
     def on_signal(number: int, _: Any) -> None:
-        if stop.is_set():
-            # The first one asked for an orderly end that did not come.
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        stop.set()
+        came.append((number, time.monotonic()))
+        if len(came) == 1:
+            stop.set()
+        elif len(came) == 2:
+            stop.set()
+            stop.hurry.set()
+        else:
+            _end_by_signal(number)
 
     def body() -> None:
         try:
@@ -40,14 +137,56 @@ def run_until_signal(
         except BaseException as error:
             errors.append(error)
 
+    _running.append(stop)
+    if _asked.is_set():
+        stop.set()
     for number in stop_on:
         signal.signal(number, on_signal)
     for number in ignore:
         signal.signal(number, signal.SIG_IGN)
+    accept()
     thread = threading.Thread(target=body, name="main-work")
     thread.start()
     while thread.is_alive():
-        thread.join(1.0)
+        thread.join(_TICK)
+        if len(came) > 1 and time.monotonic() - came[1][1] > _HURRY_LIMIT:
+            _say(f"no end within {_HURRY_LIMIT:g} s of the second signal; ending by force")
+            _end_by_signal(came[1][0])
+    _running.remove(stop)
     if errors:
         raise errors[0]
     return outcome[0]
+
+
+def _end_by_signal(number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+
+
+def leave_by_force_at_exit() -> None:
+    """End this process with exit code 1, when it comes to its end, whatever threads still hang.
+
+    Python, and the libraries below it, would wait for them for ever.
+    """
+    atexit.register(leave_by_force)
+    # Threads that are waited for before that are waited for no longer than this.
+    threading.Thread(target=_leave_later, name="leave", daemon=True).start()
+
+
+def _leave_later() -> None:
+    time.sleep(_LEAVE_LIMIT)
+    leave_by_force()
+
+
+def leave_by_force(code: int = 1) -> None:
+    """End this process now; what was printed is not lost."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()

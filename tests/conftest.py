@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
-import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -12,19 +10,7 @@ from pathlib import Path
 
 import pytest
 
-
-def _free_port() -> str:
-    """A port that is free for TCP and UDP, and below those that the system hands out by itself."""
-    for port in random.SystemRandom().sample(range(12000, 32000), 100):
-        try:
-            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                with socket.socket(socket.AF_INET, kind) as probe:
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return str(port)
-    raise RuntimeError("no free port")
-
+from tests.ports import free_port
 
 os.environ.update(
     {
@@ -39,13 +25,13 @@ os.environ.update(
         "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
         "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
         # Runs that go on at the same time must not meet.
-        "EPICS_PVA_BROADCAST_PORT": _free_port(),
-        "EPICS_CA_SERVER_PORT": _free_port(),
-        "EPICS_CA_REPEATER_PORT": _free_port(),
+        "EPICS_PVA_BROADCAST_PORT": str(free_port()),
+        "EPICS_CA_SERVER_PORT": str(free_port()),
+        "EPICS_CA_REPEATER_PORT": str(free_port()),
     }
 )
 
-from tests.support import Commands, Source  # noqa: E402 - after the environment
+from tests.support import Commands, Source
 
 
 @pytest.fixture

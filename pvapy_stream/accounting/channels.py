@@ -115,7 +115,7 @@ def accounts(ledgers: Iterable[Ledger]) -> tuple[StageAccount, ...]:
 
 
 def _account(same: Sequence[Ledger]) -> StageAccount:
-    parts = tuple(sorted(same, key=lambda one: (one.incarnation, one.epoch)))
+    parts = tuple(sorted(same, key=lambda one: (*one.process, one.epoch)))
     whole = merged(parts)
     # What one incarnation missed, another may have received.
     whole.missed = union(
@@ -140,7 +140,7 @@ def _account(same: Sequence[Ledger]) -> StageAccount:
 
 
 def _same_epoch(one: Ledger, other: Ledger) -> bool:
-    return one.incarnation != other.incarnation or one.epoch == other.epoch
+    return one.process != other.process or one.epoch == other.epoch
 
 
 def _more_than_sent(parts: Sequence[Ledger], short: IdSet) -> IdSet:
@@ -259,7 +259,7 @@ def _unknown(members: Sequence[StageAccount], missed: IdSet) -> tuple[IdSet, tup
             if number not in there
         ]
         for part, following in zip(parts, [*parts[1:], None], strict=True):
-            if part.closed or (following and following.incarnation == part.incarnation):
+            if part.closed or (following and following.process == part.process):
                 continue
             last = part.received.last
             first = None if following is None else (following.received - following.skipped).first

@@ -145,7 +145,7 @@ class IdSet:
     def _append_block(self, block: Comb | Packed) -> None:
         self._blocks.append(block)
         self._firsts.append(block.first)
-        self._count += len(block) if isinstance(block, Comb) else block.count
+        self._count += block.n_ids if isinstance(block, Comb) else block.count
         self._start = self._end = block.end
 
     def _begin_run(self, start: int, end: int) -> None:
@@ -225,7 +225,7 @@ class IdSet:
         self._blocks.pop()
         self._firsts.pop()
         if isinstance(last, Comb):
-            self._count -= len(last)
+            self._count -= last.n_ids
             self._first, self._width, self._period = last.first, last.width, last.period
             self._times = last.times - 1
             self._start = last.end - last.width
@@ -375,10 +375,9 @@ class IdSet:
         """For files: [first, width, period, count] of each pattern; many intervals as a text."""
         ranges = self.ranges()
         if len(ranges) <= _PLAIN_RECORDS:
-            # Not list(comb): that would reserve memory for as many entries as the pattern has ids.
-            return [list(comb[:]) for comb in self.combs()]
+            return [list(comb) for comb in self.combs()]
         return [
-            list(block[:]) if isinstance(block, Comb) else packed_text(block)
+            list(block) if isinstance(block, Comb) else packed_text(block)
             for block in compress(ranges)
         ]
 

@@ -30,7 +30,9 @@ class Comb(NamedTuple):
         """One more than the last id."""
         return self.first + self.period * (self.times - 1) + self.width
 
-    def __len__(self) -> int:
+    @property
+    def n_ids(self) -> int:
+        """How many ids it has."""
         return self.width * self.times
 
 

@@ -8,6 +8,7 @@ the ledgers of a run.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ FORMAT = "pvapy_stream ledger 2"
 _READ = (FORMAT, "pvapy_stream ledger 1")
 _SETS = (
     "received", "processed", "filtered", "skipped", "duplicate", "left", "missed", "unknown",
-    "published", "repeated",
+    "published", "repeated", "excused",
 )  # fmt: skip
 _BY_REASON = ("rejected", "failed")
 
@@ -60,10 +61,14 @@ class Ledger:
         anonymous: how many objects came whose structure has no id; none of the sets has them.
         incarnation: 1 for the first process of the stage, one more for each restart; 0 for what
             others witness of a killed one.
+        started: when that process began, s since 1970; 0 where nobody said.
         epoch: 1 for the first epoch of ids in this process.
         closed: whether the stage wrote this at its end; else it was killed, or still runs.
             A `LedgerKeeper` sets it.
-        file: what a writer wrote to; it decides what is saved.
+        opened: whether an object has come that only opens its channel.
+        excused: ids that the source says it dropped on purpose; kept by writers alone.
+        file: how the files of a writer are named; they decide what is saved.
+        run: names the run whose files they are.
     """
 
     stage: str
@@ -88,9 +93,13 @@ class Ledger:
     anonymous: int = 0
     asked: IdSet | None = None
     incarnation: int = 1
+    started: float = 0.0
     epoch: int = 1
     closed: bool = True
+    opened: bool = False
+    excused: IdSet = field(default_factory=IdSet)
     file: str = ""
+    run: str = ""
 
     def next_epoch(self) -> Ledger:
         """An empty ledger of the same stage, for ids that start again."""
@@ -102,8 +111,21 @@ class Ledger:
             self.group,
             self.client_set,
             incarnation=self.incarnation,
+            started=self.started,
             epoch=self.epoch + 1,
+            file=self.file,
+            run=self.run,
         )
+
+    def begin(self, incarnation: int) -> None:
+        """Say which process of the stage writes it, and that it begins now."""
+        self.incarnation = incarnation
+        self.started = time.time()
+
+    @property
+    def process(self) -> tuple[int, float]:
+        """What tells the processes of a stage apart, in their order."""
+        return self.incarnation, self.started
 
     def publish(self, value: int) -> None:
         """An id went out."""
@@ -208,6 +230,7 @@ def merged(ledgers: Sequence[Ledger]) -> Ledger:
         anonymous=sum(one.anonymous for one in ledgers),
         asked=wanted(ledgers),
         closed=all(one.closed for one in ledgers),
+        opened=any(one.opened for one in ledgers),
     )
     return total
 

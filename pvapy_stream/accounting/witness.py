@@ -1,14 +1,12 @@
 """Accounts of a run in which stages were killed: what others can witness is put in.
 
 A killed stage takes the last moments of its account with it. But what others received from it, it
-did publish, and so did receive and process. And what its file holds, a writer did write. This is
-put beside its ledgers before the audit.
+did publish, and so did receive and process. This is put beside its ledgers before the audit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Container, Iterable, Sequence
 
 from pvapy_stream.accounting.bags import excess
 from pvapy_stream.accounting.idset import IdSet
@@ -35,40 +33,6 @@ def witnessed(ledgers: Sequence[Ledger]) -> list[Ledger]:
         if unknown:
             gathered += _testimonies(found[channel], unknown, gathered, found)
     return gathered
-
-
-def by_files(
-    ledgers: Sequence[Ledger], saved: Callable[[str], IdSet | None]
-) -> tuple[list[Ledger], list[str]]:
-    """The ledgers, those of killed writers corrected by what their files hold.
-
-    Args:
-        ledgers: of all stages.
-        saved: the ids that a file holds; None when it cannot be read.
-
-    Returns:
-        the ledgers, and a sentence for each file that was read.
-    """
-    corrected: list[Ledger] = []
-    notes: list[str] = []
-    for one in ledgers:
-        ids = saved(one.file) if one.file and not one.closed else None
-        if ids is None:
-            corrected.append(one)
-            continue
-        name = f"{one.stage} {one.stage_id}"
-        lacking = one.processed - ids
-        notes.append(
-            f"{name} was killed; its file decides what is saved: {len(ids)} ids in {one.file}"
-            + (f", {len(lacking)} of its ledger are not there" if lacking else "")
-        )
-        failed = dict(one.failed)
-        if lacking:
-            failed["not in the file"] = lacking
-        corrected.append(
-            replace(one, received=one.received | ids, processed=ids, failed=failed, closed=True)
-        )
-    return corrected, notes
 
 
 def _testimonies(

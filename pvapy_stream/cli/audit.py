@@ -15,6 +15,7 @@ from pvapy_stream.accounting.channels import StageAccount
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli.options import plain_parser
 from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.files.summary import decided_by_files
 
 # A table that is not read on a terminal is not to be folded.
 _WIDE = 250
@@ -59,7 +60,8 @@ def run(paths: Sequence[str], *, strict: bool = False, as_json: bool = False) ->
     Raises:
         LedgerError: a file is missing, or is not a ledger.
     """
-    result = audit([one for path in paths for one in read_ledgers(path)], strict)
+    ledgers, notes = decided_by_files([one for path in paths for one in read_ledgers(path)])
+    result = audit(ledgers, strict, notes)
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(result.to_dict())).decode() + "\n")
     else:

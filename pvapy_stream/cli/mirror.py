@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pvapy_stream.cli.options import parse, settings_parser
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.logs import configure_logging
+from pvapy_stream.pva.channel_map import parse_channel_map
+from pvapy_stream.pva.search import NameCheck
 from pvapy_stream.settings import MirrorSettings
 from pvapy_stream.signals import run_until_signal
 
@@ -40,14 +42,17 @@ def run(settings: MirrorSettings) -> int:
     """Mirror until the runtime is over, or until a signal comes.
 
     Raises:
-        PvapyStreamError: the channel map is wrong, or the ledger cannot be written.
+        PvapyStreamError: the channel map is wrong, another program serves one of its names, or the
+            ledger cannot be written.
     """
+    names = NameCheck(entry.mirror for entry in parse_channel_map(settings.channel_map))
     # Imported late: --help and wrong options need no EPICS.
     from pvapy_stream.mirror import MirrorServer
     from pvapy_stream.monitor.metrics import mirror_metrics, served
 
     configure_logging(settings)
     server = MirrorServer(settings, _say)
+    names.refuse(settings.incarnation)
     with served(settings, lambda: mirror_metrics(server.channels)):
         code = run_until_signal(server.run)
     for problem in server.problems():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pvapy_stream.cli.options import parse, settings_parser
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.logs import configure_logging
+from pvapy_stream.pva.search import NameCheck
 from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.signals import run_until_signal
 
@@ -47,12 +48,14 @@ def run(settings: SimulatorSettings) -> int:
     Raises:
         PvapyStreamError: frames cannot be read or a channel cannot be hosted.
     """
+    names = NameCheck([settings.channel_name] if settings.output_mode != "shm" else ())
     # Imported late: --help and wrong options need neither EPICS nor HDF5.
     from pvapy_stream.monitor.metrics import served, simulator_metrics
     from pvapy_stream.sim.server import SimServer
 
     configure_logging(settings)
     server = SimServer(settings)
+    names.refuse()
 
     def collect() -> Iterable[Metric]:
         failed = sum(map(len, server.ledger.failed.values()))

@@ -1,8 +1,9 @@
 """A stage of a workflow as a program: it is told what to do on its standard input.
 
 The first line is JSON: the command, its settings, and a file for its state. Later lines are
-``go`` (a source may begin), ``finish`` (it publishes no more, but stays) and ``stop``. The end of
-the input means that the workflow is gone: the stage then stops in order, as at SIGTERM.
+``go`` (a source may begin), ``finish`` (it publishes no more, but stays), ``stop`` and ``hurry``
+(stop without draining). The end of the input means that the workflow is gone: the stage then stops
+in order, as at SIGTERM.
 """
 
 from __future__ import annotations
@@ -22,18 +23,24 @@ import msgspec
 from pvapy_stream import settings as models
 from pvapy_stream.cli.main import COMMANDS
 from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.pva.search import NameCheck
 from pvapy_stream.settings import BsreadSimSettings, SimulatorSettings
+from pvapy_stream.signals import leave_by_force, request_stop, runs_until_signal, stop_early
 
 _READY, _DONE = "ready", "done"
 _END_LIMIT = 60.0  # s; from the word stop, or the end of the input, to our end
+_HURRY_LIMIT = 10.0  # s; from the word hurry to our end
+_BEGIN_LIMIT = 5.0  # s; for a program to begin, so that it hears of a stop
 
 
 def main() -> int:
     """Run the stage that standard input tells."""
+    stop_early()
     # The buffered reader of sys.stdin would hold its lock while the program ends.
     told = os.fdopen(os.dup(0), encoding="utf-8")
     order = msgspec.json.decode(told.readline())
-    orders = Orders(Path(order["state"]))
+    drain = order.get("settings", {}).get("drain_timeout", 0.0)
+    orders = Orders(Path(order["state"]), _END_LIMIT + float(drain))
     # A source waits for `go` in a thread that has no other way to be told.
     threading.Thread(target=orders.listen, args=(told,), name="workflow", daemon=True).start()
     # Ctrl-C reaches the whole process group; the workflow alone decides.
@@ -63,7 +70,10 @@ def _simulate(settings: SimulatorSettings, orders: Orders) -> int:
     from pvapy_stream.sim.server import SimServer
 
     configure_logging(settings)
-    return run_until_signal(SimServer(settings, orders).run)
+    names = NameCheck([settings.channel_name] if settings.output_mode != "shm" else ())
+    server = SimServer(settings, orders)
+    names.refuse(settings.incarnation)
+    return run_until_signal(server.run)
 
 
 class Orders:
@@ -71,29 +81,43 @@ class Orders:
 
     Args:
         state: file that tells the workflow how far a source is.
+        limit: s from a stop until the program is ended by force.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, limit: float = _END_LIMIT) -> None:
         self._state = state
+        self._limit = limit
         self._go = threading.Event()
         self.finish = threading.Event()
 
     def listen(self, told: TextIO) -> None:
         """Obey until the end of the input."""
         for line in told:
-            if line.strip() == "go":
+            word = line.strip()
+            if word == "go":
                 self._go.set()
-            elif line.strip() == "finish":
+            elif word == "finish":
                 self.finish.set()
-            elif line.strip() == "stop":
-                break
-        else:
-            sys.stderr.write("the workflow is gone; stopping\n")
-        os.kill(os.getpid(), signal.SIGTERM)
+            elif word in ("stop", "hurry"):
+                self._stop(word == "hurry")
+        sys.stderr.write("the workflow is gone; stopping\n")
+        self._stop(False)
+        time.sleep(self._limit)
+
+    def _stop(self, hurry: bool) -> None:
+        request_stop(hurry)
+        limit = _HURRY_LIMIT if hurry else self._limit
+        threading.Thread(target=self._end_after, args=(limit,), daemon=True).start()
+
+    def _end_after(self, limit: float) -> None:
+        time.sleep(min(limit, _BEGIN_LIMIT))
+        if not runs_until_signal():
+            # It knows no orderly end.
+            os.kill(os.getpid(), signal.SIGTERM)
         # A workflow that is there would end us by force; one that is gone cannot.
-        time.sleep(_END_LIMIT)
-        sys.stderr.write(f"no end within {_END_LIMIT:g} s; ending by force\n")
-        os._exit(1)
+        time.sleep(max(0.0, limit - _BEGIN_LIMIT))
+        sys.stderr.write(f"no end within {limit:g} s; ending by force\n")
+        leave_by_force()
 
     def begin(self, stop: threading.Event) -> None:
         threading.Thread(target=self._finish_after, args=(stop,), daemon=True).start()

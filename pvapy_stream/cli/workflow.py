@@ -126,6 +126,8 @@ def run_project(project: object, cluster: str = "local", ignore: Sequence[str] =
     for audit in outcome.audits:
         for line in (*audit.notes, *audit.drops, audit.verdict):
             say(line)
+    for line in outcome.restarts:
+        say(line)
     for problem in outcome.problems:
         sys.stderr.write(f"error: {problem}\n")
     say(f"ledgers, logs and audit.json are in {project.folder}")

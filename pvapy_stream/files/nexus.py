@@ -15,7 +15,7 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import FileError, ObjectError
 from pvapy_stream.files.chunks import check_pixels, one_core_each, prepare, stored_form
-from pvapy_stream.files.disk import file_error, make_folder
+from pvapy_stream.files.disk import check_space, file_error, make_folder
 from pvapy_stream.files.layout import NexusFile
 from pvapy_stream.files.names import FileNames
 from pvapy_stream.files.record import (
@@ -274,6 +274,7 @@ class FrameWriter:
         codec = codec or settings.compression
         prepare(codec)
         make_folder(claim.path.parent)
+        check_space(claim.path.parent, 0)
         file = NexusFile(
             claim.path,
             shape,

@@ -150,12 +150,12 @@ class LossRecord:
 
 def _filtered(ledger: Ledger) -> IdSet:
     """Ids that were dropped on purpose before the stage."""
-    return IdSet()
+    return ledger.excused
 
 
 def _unknown(ledger: Ledger) -> IdSet:
     """Ids of which the stage cannot tell what became of them."""
-    return IdSet()
+    return ledger.unknown
 
 
 # Gives the account of the stage as it stands.

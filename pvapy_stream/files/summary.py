@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, merged, union
+from pvapy_stream.files.names import written_since
 from pvapy_stream.files.record import MISSED, LossRecord
-from pvapy_stream.files.witness import Witness
+from pvapy_stream.files.witness import Witness, witness
 
 NOT_IN_FILE = "not in the file"
 
@@ -78,6 +80,31 @@ def lines_of(result: Unsaved, n_files: int) -> list[str]:
         return [*lines, saved]
     kinds = "; ".join(f"{what}: {len(ids)} ({ids})" for what, ids in result.lost.items())
     return [*lines, f"{saved}; {n_lost} are not: {kinds}"]
+
+
+def decided_by_files(ledgers: Sequence[Ledger]) -> tuple[list[Ledger], list[str]]:
+    """Ledgers as the files of killed writers decide, and what that changed.
+
+    The files of writers that closed their ledgers are not read: they may have been moved.
+    """
+    changed, notes = list(ledgers), list[str]()
+    killed = {(one.file, one.run) for one in ledgers if one.file and not one.closed}
+    for name_format, run in sorted(killed):
+        seen = [witness(path) for path in written_since(name_format, 0, unclosed=True)]
+        files = [one for one in seen if one.run == run or one.problem]
+        names = ", ".join(str(one.path) for one in files) or "none is there"
+        notes.append(f"a writer was killed; what is saved is read from its files: {names}")
+        notes += lines_of(unsaved([], files), len(files))[:-1]
+        own = [one for one in changed if (one.file, one.run) == (name_format, run)]
+        others = [one for one in changed if (one.file, one.run) != (name_format, run)]
+        # A writer whose files are all gone has saved nothing.
+        named = [Witness(Path(name_format), stage=f"{one.stage} {one.stage_id}",
+                         input_channel=one.input_channel) for one in own]  # fmt: skip
+        corrected, sentences = decided(own, [*files, *named])
+        for one in corrected:
+            one.closed = True
+        changed, notes = [*others, *corrected], [*notes, *sentences]
+    return changed, notes
 
 
 def decided(ledgers: Sequence[Ledger], files: Iterable[Witness]) -> tuple[list[Ledger], list[str]]:

@@ -51,6 +51,8 @@ class Claims:
         self._run = run
         self._folder = folder
         self.begun: list[Path] = []
+        # Names up to this number were seen to be of the run; they are not looked at again.
+        self._seen: tuple[int, Path | None] = (0, None)
 
     def find(self, number: int, first_id: int) -> Claim:
         """The name for the next file.
@@ -64,12 +66,15 @@ class Claims:
                 folder.
         """
         follows: Path | None = None
+        if not self._names.depends_on_id and number <= self._seen[0]:
+            number, follows = self._seen[0] + 1, self._seen[1]
         for candidate, path in self._names.candidates(number, first_id):
             if self._folder is not None:
                 check_below(path, self._folder)
             taken = next(filter(os.path.lexists, (part_of(path), path)), None)
             if taken is not None and self._is_of_this_run(taken):
                 follows = path
+                self._seen = (candidate, path)
                 continue
             check_new(path, self._overwrite and path not in self.begun)
             return Claim(candidate, path, identity(path), follows)

@@ -15,6 +15,7 @@ from pvapy_stream.files.layout import ATTRIBUTES, CHECKSUMS, IDS, IMAGES, TIMES
 from pvapy_stream.files.names import PART
 from pvapy_stream.files.reading import check_pixels_of, chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import RECOVERED, LossRecord, ids_of
+from pvapy_stream.files.superblock import is_cut
 from pvapy_stream.files.swissfel_layout import ACQUISITION, COUNTED, LOST, OPEN, damaged_channels
 
 _UNREADABLE = "unreadable"
@@ -78,10 +79,17 @@ def verify(path: str | Path, *, deep: bool = False) -> FileReport:
             else:
                 _look_at_file(report, file, deep)
     except FileError as error:
-        report.problems.append(str(error))
+        report.problems.append(str(error) + _hint(path))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         report.problems.append(f"cannot be read: {error}")
     return report
+
+
+def _hint(path: Path) -> str:
+    """What to do with a file whose end is missing."""
+    if path.suffix != PART or not path.is_file() or not is_cut(path):
+        return ""
+    return f"; what can be read of it is saved by: verify --repair {path}"
 
 
 def _look_at_file(report: FileReport, file: Any, deep: bool) -> None:

@@ -70,11 +70,11 @@ def witness(path: str | Path, *, deep: bool = False) -> Witness:
     """
     path = Path(path)
     try:
-        cut = is_cut(path)
-        with open_cut(path) if cut else open_data(path) as file:
-            record = None if cut else LossRecord.read(file["entry"])
+        file, raw = _opened(path)
+        with file:
+            record = None if raw else LossRecord.read(file["entry"])
             size = path.stat().st_size
-            rows = readable_rows(file, size, deep=deep or cut, closed=record is not None)
+            rows = readable_rows(file, size, deep=deep or raw, closed=record is not None)
             ids = file[IDS][: len(rows)][rows]
             attributes = {name: str(value) for name, value in file.attrs.items()}
             return Witness(
@@ -95,6 +95,24 @@ def witness(path: str | Path, *, deep: bool = False) -> Witness:
 def ids_in(path: str | Path, *, deep: bool = False) -> IdSet:
     """Ids whose images are in a file and can be read; none of a file that cannot be read."""
     return witness(path, deep=deep).ids
+
+
+def _opened(path: Path) -> tuple[Any, bool]:
+    """A file, and whether its bytes are read past the checks of HDF5.
+
+    Raises:
+        FileError: it cannot be read either way.
+        OSError: likewise.
+    """
+    if is_cut(path):
+        return open_cut(path), True
+    try:
+        return open_data(path), False
+    except FileError:
+        # This process may have it open itself, and have been unable to close it.
+        if not path.name.endswith(PART):
+            raise
+        return open_cut(path), True
 
 
 def readable_rows(file: Any, size: int = 0, *, deep: bool, closed: bool = False) -> Any:

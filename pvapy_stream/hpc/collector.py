@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from functools import partial
 from typing import Any
@@ -11,17 +12,21 @@ import pvaccess as pva
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
+from pvapy_stream.errors import ObjectError
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.inbox import QUEUE_FULL
 from pvapy_stream.hpc.reorder import DUPLICATE, Released, ReorderBuffer
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, queue_stats, rate, receiver_stats
+from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
 from pvapy_stream.pva.records import collector_status_type
 from pvapy_stream.settings import CollectorSettings
 from pvapy_stream.transport.modes import Input, make_receiver
 from pvapy_stream.transport.ports import Receiver
 
+_CACHE_BYTES = 256 * 2**20
+_CACHE_MOST = 2000  # objects
 _LAST_ARRIVALS = 0.25  # s; how long what producers have just sent may be under way
 
 
@@ -158,6 +163,7 @@ class Collector(StageRunner):
             if source.to_skip > 0 or source.newest is None or value <= source.newest:
                 if is_marked(arrival.obj):
                     source.to_skip = max(0, source.to_skip - 1)
+                    source.account.ledger.opened = True
                     return
                 if source.to_skip > 0:
                     source.to_skip -= 1
@@ -205,10 +211,18 @@ class Collector(StageRunner):
             if self._read_id is None:
                 self._read_id = id_reader(self.settings.oid_field, obj)
                 self.stage.prepare(self.wanted(obj))
+                self._fit_cache(obj)
             return self._read_id(obj)
         except Exception as error:
             self.stage.no_id(error)
             return None
+
+    def _fit_cache(self, obj: Any) -> None:
+        """Hold as many small images as fit: a producer that is slow for a moment costs none."""
+        if self.settings.collector_cache_size < 0:
+            with contextlib.suppress(ObjectError):
+                fits = _CACHE_BYTES // max(1, frame_of(obj).payload.nbytes)
+                self.buffer.size = max(self.buffer.size, min(fits, _CACHE_MOST))
 
     def _begin_anew(self, source: _Source, value: int) -> None:
         self.log.warning(

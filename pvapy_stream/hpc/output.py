@@ -8,7 +8,7 @@ from typing import Any
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import TransportError
 from pvapy_stream.hpc.filtering import FilteredChannel
-from pvapy_stream.pva.objects import IdReader, id_reader
+from pvapy_stream.pva.objects import IdReader, id_reader, is_marked, without_mark
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
 
@@ -38,6 +38,7 @@ class Output:
         self._id_field = id_field
         self._read_id: IdReader | None = None
         self._know_structure = False
+        self._marked = False
         self.input_id = 0
         self.thread = 0
         self.sent = False
@@ -57,6 +58,10 @@ class Output:
             self._read_id = (
                 id_reader(self._id_field, pvObject) if pvObject.hasField(self._id_field) else None
             )
+            self._marked = is_marked(pvObject)
+        if self._marked:
+            # Made from a template that was the opening object: results are no such thing.
+            pvObject = without_mark(pvObject)
         own = threading.get_ident() == self.thread
         try:
             self._publisher.publish(pvObject)

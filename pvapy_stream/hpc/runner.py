@@ -13,6 +13,7 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger, merged
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError, ProcessorError, PvapyStreamError
+from pvapy_stream.files.run import run_id
 from pvapy_stream.hpc.filtering import FilteredChannel
 from pvapy_stream.hpc.inbox import DirectInbox, Handle, QueueInbox, Reject
 from pvapy_stream.hpc.metadata import Metadata
@@ -205,7 +206,14 @@ class StageRunner(ABC):
     def begin(self, incarnation: int) -> None:
         """Say which process of this stage it is: 1 for the first, one more for each restart."""
         for account in self.accounts:
-            account.ledger.incarnation = incarnation
+            account.ledger.begin(incarnation)
+        self._name_files()
+
+    def _name_files(self) -> None:
+        """Say in the ledgers where a writer's files are."""
+        file = str(getattr(self.stage.processor, "output_files", ""))
+        for account in self.accounts:
+            account.ledger.file, account.ledger.run = file, run_id() if file else ""
 
     def ledgers(self, closed: bool = False) -> list[dict[str, Any]]:
         """The account as it is now, for files and pipes; nothing when nobody asked for one.

@@ -11,16 +11,22 @@ from typing import Any
 
 import pvaccess as pva
 
-from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.hpc.collector import Collector
 from pvapy_stream.hpc.consumer import Consumer
 from pvapy_stream.hpc.control import Command, ControlChannel
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, StatusChannel
+from pvapy_stream.pva.search import NameCheck, served_twice
 from pvapy_stream.pva.serving import PutRights, make_server
 from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSettings
+from pvapy_stream.signals import hurry_of
 
+STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has
+_PROCESS_GRACE = 1.0  # s; beyond the time to drain, for the object that is being processed
+_HURRY_GRACE = 3.0  # s; the same when the end was asked for twice
 _KEEP_UP_PERIOD = 0.25  # s
+_TWINS_AFTER = 3.0  # s; from our start until others that start with us serve their names
 _TICK = 0.1  # s; how soon a change of state is told
 _LAST_STATUS = 0.2  # s; how long the final status and reply stay before the server goes
 
@@ -74,6 +80,9 @@ class StageService:
         report: gets a `StageReport` every status period and at the end; any thread may call it.
         stop: ends `run` when it is set; a stop command sets it.
 
+    Attributes:
+        hangs: whether the user's code has not come to an end: its thread cannot be waited for.
+
     Raises:
         ProcessorError: the processor cannot be loaded or made.
         SettingsError: the access rights cannot be used.
@@ -88,10 +97,19 @@ class StageService:
         self._stop = stop
         # Set where the service knows better than the stage: starting, draining, stopped, failed.
         self._state = "starting"
+        self.hangs = False
         self._publish_lock = threading.Lock()
+        kind = "collector" if isinstance(settings, CollectorSettings) else "consumer"
+        self._hosted = settings.hosted(kind, stage_id)
+        # While the processor is loaded.
+        self._names = NameCheck(self._hosted.values())
+        if "input" in self._hosted:
+            # It is hosted by the runner's receiver: we would find ourselves.
+            self._names.taken()
         self._rights = PutRights(settings.control_from, settings.access_security)
         self._server = make_server(self._rights)
         self._runner = make_runner(settings, stage_id, self._server)
+        self._runner.begin(settings.incarnation)
         self._status: StatusChannel | None = None
         self._control: ControlChannel | None = None
 
@@ -101,16 +119,20 @@ class StageService:
         Returns:
             the final report; its `problem` is "" for a success.
         """
+        settings = self._settings
         try:
+            self._names.refuse(settings.incarnation)
             self._host_channels()
             self._server.start()
             self._runner.start()
         except (PvapyStreamError, pva.PvaException) as error:
             return self._end("failed", str(error))
         self._state = ""
-        settings = self._settings
         deadline = time.monotonic() + settings.runtime if settings.runtime > 0 else float("inf")
         next_status = next_look = 0.0
+        twins = threading.Timer(_TWINS_AFTER, self._look_for_twins)
+        twins.daemon = True
+        twins.start()
         told: object = None
         while not self._stop.is_set() and (now := time.monotonic()) < deadline:
             if now >= next_look:
@@ -122,16 +144,53 @@ class StageService:
                 next_status, told = now + settings.status_period, standing
                 self._publish()
             self._stop.wait(min(_TICK, settings.status_period, deadline - now))
+        twins.cancel()
         self._state = "draining"
         self._publish()
-        self._runner.stop()
-        problem = self._runner.problem()
+        problem = self._drain() or self._runner.problem()
         return self._end("failed" if problem else "stopped", problem)
 
+    def _drain(self) -> str:
+        """Stop the runner, within limits; what hangs and what is left, or ""."""
+        settings, hurry = self._settings, hurry_of(self._stop)
+        # A thread of its own: user code that hangs keeps for ever what waits for it.
+        thread = threading.Thread(target=self._runner.stop, name="drain", daemon=True)
+        thread.start()
+        drained = time.monotonic() + settings.drain_timeout + _PROCESS_GRACE
+        end = drained + STOP_GRACE
+        while thread.is_alive() and (now := time.monotonic()) < end:
+            if hurry.is_set():
+                drained, end = now, min(end, now + _HURRY_GRACE)
+            if now >= drained and self._process_hangs():
+                break
+            thread.join(_TICK)
+        self.hangs = thread.is_alive()
+        if not self.hangs:
+            return ""
+        queued = self._runner.inbox.counts().queued
+        return (
+            f"{self._runner.kind} {self._id}: the processor has not returned within --drain-timeout"
+            f" {settings.drain_timeout:g} s{' (cut short by a second signal)' * hurry.is_set()} and"
+            f" is ended by force; the object it has and {queued} in the queue are left"
+        )
+
+    def _process_hangs(self) -> bool:
+        """Whether the processor is still at an object, and not at closing what it has."""
+        stage = self._runner.stage
+        if stage.counts.end_time:
+            return False
+        if not stage.lock.acquire(timeout=_PROCESS_GRACE):
+            return True
+        stage.lock.release()
+        return False
+
+    def _look_for_twins(self) -> None:
+        """Tell of a server with our names: of two that start together, neither sees the other."""
+        if told := served_twice(self._hosted.values()):
+            self._runner.stage.note_error("names", TransportError(told))
+
     def _host_channels(self) -> None:
-        settings = self._settings
-        status = settings.named(settings.status_channel, self._runner.kind, "status", self._id)
-        control = settings.named(settings.control_channel, self._runner.kind, "control", self._id)
+        status, control = self._hosted.get("status", ""), self._hosted.get("control", "")
         if status:
             self._status = StatusChannel(self._server, status, self._runner.status_type())
         if control:
@@ -190,6 +249,7 @@ class StageService:
             stats = {
                 **runner.stats(patience),
                 "state": state,
+                "restarts": self._settings.incarnation - 1,
                 "outputChannel": runner.output_channel,
                 "controlChannel": self._control.name if self._control else "",
                 "latencyStats": runner.stage.latency.stats(),
@@ -202,7 +262,13 @@ class StageService:
                 except Exception as error:
                     runner.stage.note_error("status channel", error)
             report = StageReport(
-                runner.kind, self._id, state, stats, runner.ledgers(final), problem, final
+                runner.kind,
+                self._id,
+                state,
+                stats,
+                runner.ledgers(final and not self.hangs),
+                problem,
+                final,
             )
             self._report(report)
             return report
@@ -216,5 +282,6 @@ class StageService:
             self._control.reply(f"Stopped{': ' + problem if problem else ''}")
         if self._status or self._control:
             time.sleep(_LAST_STATUS)
-        self._server.stop()
+        if not self.hangs:
+            self._server.stop()
         return report

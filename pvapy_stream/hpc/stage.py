@@ -182,6 +182,7 @@ class Stage:
         if trouble is not None:
             self._log.info("the opening object cannot open the output: %s", trouble)
         self._to_skip = max(0, self._to_skip - 1)
+        self.account.ledger.opened = True
 
     def _skip(self, value: int, trouble: Exception | None) -> None:
         self._to_skip -= 1
@@ -413,6 +414,9 @@ class Stage:
         """These ids will not come: the source dropped them on purpose."""
         with self.lock:
             self.tracker.excuse(ids)
+            if self._confirms:
+                # A writer records why they are not in its file.
+                self.account.ledger.excused.update(ids)
 
     def finish(self, newest: int | None = None) -> None:
         """Close the account: what should have come up to the source's newest id is missed."""

@@ -7,11 +7,15 @@ import multiprocessing
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from typing import Any
 
+from pvapy_stream.hpc.launch.supervisor import Restarts, Supervised, exit_words
 from pvapy_stream.hpc.worker_memory import Packed, Slot
 from pvapy_stream.hpc.worker_process import ProcessorSource, run_worker
+from pvapy_stream.signals import held_back
 
 
 @dataclass(slots=True, eq=False)
@@ -86,9 +90,24 @@ class UserMpWorker:
             name=f"worker-{self.worker_id}",
             daemon=True,
         )
-        self.process.start()
+        with held_back():
+            self.process.start()
+        # Our end would wait for one that hangs, whoever forgot to stop the pool.
+        Finalize(self, self.process.kill, exitpriority=10)
         # Only the child may hold its end, or its death would not close the pipe.
         theirs.close()
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid
+
+    def poll(self) -> int | None:
+        """Exit code of the process; None while it runs."""
+        return None if self.process.is_alive() else self.process.exitcode
+
+    def kill(self) -> None:
+        """End the process by force."""
+        self.process.kill()
 
     def send(self, *message: Any) -> bool:
         """Tell the worker something; False when it is gone."""
@@ -115,6 +134,45 @@ class UserMpWorker:
                 self.connection.send(message)
         except OSError:
             return
+
+
+class WorkerPlace(Supervised[UserMpWorker]):
+    """A worker of a pool, over all its processes.
+
+    Args:
+        number: of the worker, from 1; its processes share it.
+        make: starts a process.
+        restarts: of all workers of the pool.
+        receive: takes what a process has sent.
+        bury: takes back what a process that ended still had.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        make: Callable[[int], UserMpWorker],
+        restarts: Restarts,
+        receive: Callable[[UserMpWorker], None],
+        bury: Callable[[UserMpWorker], None],
+    ) -> None:
+        say = logging.getLogger(__name__).error
+        super().__init__(f"worker {number}", lambda _: make(number), restarts, say)
+        self._receive = receive
+        self._take_back = bury
+
+    def begun(self) -> bool:
+        return self.process is not None and self.process.ready
+
+    def judge(self, process: UserMpWorker, code: int) -> str | None:
+        # What it sent before its end tells whether that was in order.
+        self._receive(process)
+        return "" if process.stopped or self.stopping else None
+
+    def cause(self, process: UserMpWorker, code: int) -> str:
+        return process.death or exit_words(code)
+
+    def bury(self, process: UserMpWorker, died: bool) -> None:
+        self._take_back(process)
 
 
 @dataclass(slots=True)

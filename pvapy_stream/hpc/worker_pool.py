@@ -12,7 +12,8 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from pvapy_stream.errors import ProcessorError
-from pvapy_stream.hpc.worker import Job, PoolCounts, PoolSettings, UserMpWorker
+from pvapy_stream.hpc.launch.supervisor import RestartPolicy, Restarts, exit_words
+from pvapy_stream.hpc.worker import Job, PoolCounts, PoolSettings, UserMpWorker, WorkerPlace
 from pvapy_stream.hpc.worker_memory import Packed, Slot, parts_in, room, unpack
 from pvapy_stream.hpc.worker_process import ProcessorSource
 
@@ -47,21 +48,23 @@ class WorkerPool:
         self._config = config
         self._deliver = deliver
         self._changes: list[Any] = []
-        self._workers: list[UserMpWorker] = []
         self._past_stats: list[dict[str, Any]] = []
         self._cond = threading.Condition()
         self._sequence = itertools.count()
         self._order: deque[Job] = deque()
         self._backlog: deque[Job] = deque()
         self._spare = 0
-        self._restarts = 0
+        self._restarts = Restarts(RestartPolicy(self.settings.max_restarts))
         self._broken = ""
         self._replies: list[str] | None = None
         self._stopping = False
         self._end = threading.Event()
-        self._worker_ids = itertools.count(1)
         self._thread = threading.Thread(target=self._run, name="workers", daemon=True)
         self._log = logging.getLogger(__name__)
+        self._places = [
+            WorkerPlace(number, self._make_worker, self._restarts, self._receive, self._bury)
+            for number in range(1, self.settings.workers + 1)
+        ]
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -71,12 +74,13 @@ class WorkerPool:
         Raises:
             ProcessorError: one cannot.
         """
-        for _ in range(self.settings.workers):
-            self._add_worker()
+        for place in self._places:
+            place.start()
+        self.counts.alive = len(self._workers)
         self._thread.start()
         with self._cond:
             started = self._cond.wait_for(
-                lambda: self._broken or all(worker.ready for worker in self._workers),
+                lambda: self._broken or all(place.begun() for place in self._places),
                 self.settings.start_timeout,
             )
             problem = self._broken
@@ -86,11 +90,15 @@ class WorkerPool:
                 problem or f"workers did not start within {self.settings.start_timeout} s"
             )
 
-    def _add_worker(self) -> None:
-        worker = UserMpWorker(next(self._worker_ids), self.settings.depth)
+    @property
+    def _workers(self) -> list[UserMpWorker]:
+        processes = [place.process for place in self._places]
+        return [worker for worker in processes if worker is not None]
+
+    def _make_worker(self, number: int) -> UserMpWorker:
+        worker = UserMpWorker(number, self.settings.depth)
         worker.start(self._source, self._config, list(self._changes))
-        self._workers.append(worker)
-        self.counts.alive = len(self._workers)
+        return worker
 
     def submit(self, object_id: int, item: Any, context: Any = None) -> None:
         """Hand over an object; waits for a worker to have room, which pushes back on the stream.
@@ -154,7 +162,9 @@ class WorkerPool:
         with self._cond:
             self._cond.wait_for(lambda: not self._order or self._broken, timeout)
             self._stopping = True
-            workers = list(self._workers)
+            workers = self._workers
+            for place in self._places:
+                place.stop()
             self._cond.notify_all()
         for worker in workers:
             if worker.jobs:
@@ -164,7 +174,7 @@ class WorkerPool:
         if self._thread.is_alive():
             with self._cond:
                 self._cond.wait_for(lambda: not self._workers, _STOP_GRACE)
-        for worker in list(self._workers):
+        for worker in self._workers:
             self._log.error("worker %d does not end; it is killed", worker.worker_id)
             worker.process.kill()
         self._end.set()
@@ -191,7 +201,7 @@ class WorkerPool:
         replies: list[str] = []
         with self._cond:
             self._replies = replies
-            workers = list(self._workers)
+            workers = self._workers
         # Not under the lock: the pool's thread must read while we write.
         asked = sum(worker.send("configure", change) for worker in workers)
         with self._cond:
@@ -237,19 +247,31 @@ class WorkerPool:
     # -- the pool's thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
-        while self._workers and not self._end.is_set():
+        while not self._end.is_set() and not all(place.ended for place in self._places):
             sources: dict[Any, UserMpWorker] = {}
             for worker in self._workers:
                 sources[worker.connection] = sources[worker.process.sentinel] = worker
             heard = {id(sources[source]): sources[source] for source in wait(list(sources), _TICK)}
             for worker in heard.values():
                 self._receive(worker)
-                if not worker.process.is_alive():
-                    self._receive(worker)
-                    self._bury(worker)
+            changes = [place.poll() for place in self._places]
+            if any(changes):
+                self._note_changes()
             self._dispatch_backlog()
             self._kill_hanging()
             self._release()
+
+    def _note_changes(self) -> None:
+        """Count the workers; when none will work again, all that waits has failed."""
+        with self._cond:
+            self.counts.alive = len(self._workers)
+            if not self._stopping and all(place.ended for place in self._places):
+                deaths = [death for place in self._places for death in place.deaths]
+                last = max(deaths, key=lambda one: one.time).how
+                self._broken = self._broken or f"no worker is left; the last died ({last})"
+                while self._backlog:
+                    self._finish(self._backlog.popleft(), error=("no worker is left", self._broken))
+            self._cond.notify_all()
 
     def _receive(self, worker: UserMpWorker) -> None:
         try:
@@ -275,7 +297,7 @@ class WorkerPool:
             worker.busy_since = time.monotonic()
         elif what == "broken":
             worker.death = f"the processor does not start in worker {worker.worker_id}: {value}"
-            if not self._restarts:
+            if not self._restarts.total:
                 self._broken = worker.death
         elif what == "configured" and self._replies is not None:
             self._replies.append(value)
@@ -349,40 +371,21 @@ class WorkerPool:
                 worker.process.kill()
 
     def _bury(self, worker: UserMpWorker) -> None:
+        """Clean up after a worker's process; its jobs go to others."""
         worker.process.join()
         worker.connection.close()
         with self._cond:
-            self._workers.remove(worker)
             self._past_stats.append(worker.stats)
-            self.counts.alive = len(self._workers)
-            if not self._stopping and not worker.stopped:
-                self._died(worker)
+            if not worker.stopped and not self._stopping:
+                self.counts.died += 1
+                self._take_back(worker)
             self._cond.notify_all()
 
-    def _died(self, worker: UserMpWorker) -> None:
-        code = worker.process.exitcode
-        how = worker.death or (f"signal {-code}" if code and code < 0 else f"exit code {code}")
-        self.counts.died += 1
+    def _take_back(self, worker: UserMpWorker) -> None:
         jobs = list(worker.jobs)
         if jobs and jobs[0].sent and worker.ready:
+            how = worker.death or exit_words(worker.process.exitcode)
             self._finish(jobs.pop(0), error=("worker died", f"worker {worker.worker_id}: {how}"))
         for job in jobs:
             job.slot, job.sent = None, False
         self._backlog.extendleft(reversed(jobs))
-        if self._restarts < self.settings.max_restarts and not self._broken:
-            self._restarts += 1
-            self._log.error(
-                "worker %d (process %s) died (%s); replacement %d of at most %d",
-                worker.worker_id,
-                worker.process.pid,
-                how,
-                self._restarts,
-                self.settings.max_restarts,
-            )
-            self._add_worker()
-            return
-        self._log.error("worker %d died (%s) and is not replaced", worker.worker_id, how)
-        if not self._workers:
-            self._broken = self._broken or f"no worker is left; the last died ({how})"
-            while self._backlog:
-                self._finish(self._backlog.popleft(), error=("no worker is left", self._broken))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import mmap
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from dataclasses import dataclass
@@ -16,8 +18,10 @@ from typing import Any
 from pvapy_stream.errors import ProcessorError
 from pvapy_stream.hpc.worker_memory import Packed, attach, parts_in, room, unpack
 from pvapy_stream.plugins import load_processor_class
+from pvapy_stream.signals import accept, leave_by_force
 
 STATS_PERIOD = 0.25  # s
+_ORPHAN_GRACE = 5.0  # s; for an object that is in work when the parent is gone
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
@@ -123,8 +127,12 @@ def run_worker(
         worker_id: number of the worker, from 1.
         log_level: level of the messages on standard error.
     """
-    # Ctrl-C reaches the whole process group; the parent alone decides.
+    # Ctrl-C reaches the whole process group, and a service manager asks all of its processes; the
+    # parent alone decides. No SIG_IGN for the second: what the user starts would inherit it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    accept()
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     logging.basicConfig(level=log_level, format=_FORMAT)
     try:
         processor = source.load()(config)
@@ -141,6 +149,15 @@ def run_worker(
     except (EOFError, OSError):
         # The parent is gone: nobody is left to tell.
         return
+
+
+def _end_with_parent() -> None:
+    """End a process whose parent is gone, though the user's code hangs."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        time.sleep(_ORPHAN_GRACE)
+        leave_by_force()
 
 
 class _Worker:

@@ -87,6 +87,8 @@ def stage_metrics(reports: Mapping[int, Any]) -> Iterator[Metric]:
         counts = read_counts(stats)
         for name, (metric, text) in _STAGE_COUNTS.items():
             yield Metric(f"stage_{metric}", text, "counter", counts[name], labels)
+        again = "How often the stage was started again after it had died."
+        yield Metric("stage_restarts", again, "counter", stats.get("restarts", 0), labels)
         queued = "Objects that wait to be processed."
         yield Metric("stage_queued_objects", queued, "gauge", counts["queued"], labels)
         last = "Id of the last object processed."

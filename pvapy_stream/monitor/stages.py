@@ -40,7 +40,9 @@ class StageView:
         inputs: channels it receives from, or addresses of streams.
         outputs: those it publishes on.
         control: channel that takes its commands; "" for none.
-        counts: received, processed, published, missed, rejected, errors, overruns, queued.
+        restarts: how often it was started again after it had died.
+        counts: received, processed, published, missed, rejected, errors, overruns, queued; of all
+            incarnations that were looked at.
         rates: the same but the queue, 1/s, between its last two statuses.
         latency: p50, p90, p99 and max of the time from detector to processed, s; may be empty.
         last_id: last object id.
@@ -57,6 +59,7 @@ class StageView:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     control: str = ""
+    restarts: int = 0
     counts: Mapping[str, float] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
     latency: Mapping[str, float] = field(default_factory=dict)
@@ -111,6 +114,43 @@ def last_in_chain(views: Sequence[StageView]) -> list[StageView]:
     return [view for view in views if not taken.intersection(view.outputs)]
 
 
+def lost_once(views: Sequence[StageView]) -> float:
+    """How many objects were missed, each loss once, though all later stages miss it too.
+
+    Of each chain, the stages at equal distance from its source are added up, and the largest of
+    these sums is taken: what is lost early is missing at all later ones.
+    """
+    total = 0.0
+    for chain in _chains(views):
+        sums: dict[int, float] = {}
+        for view in chain:
+            depth = _depth(view, chain, frozenset())
+            sums[depth] = sums.get(depth, 0.0) + view.counts.get("missed", 0)
+        total += max(sums.values())
+    return total
+
+
+def _chains(views: Sequence[StageView]) -> list[list[StageView]]:
+    """Stages that channels connect, together."""
+    chains: list[tuple[set[str], list[StageView]]] = []
+    for view in views:
+        names, members = {*view.inputs, *view.outputs}, [view]
+        for one in [one for one in chains if one[0] & names]:
+            chains.remove(one)
+            names |= one[0]
+            members = one[1] + members
+        chains.append((names, members))
+    return [members for _, members in chains]
+
+
+def _depth(view: StageView, chain: Sequence[StageView], seen: frozenset[str]) -> int:
+    """How many stages there are before one."""
+    if view.channel in seen:
+        return 0
+    before = [one for one in chain if set(one.outputs) & set(view.inputs)]
+    return max((1 + _depth(one, chain, seen | {view.channel}) for one in before), default=0)
+
+
 class RateMeter:
     """Rates of growing counts."""
 
@@ -146,6 +186,8 @@ class _Stage:
         self.receiver = MonitorReceiver(channel)
         self._status: dict[str, Any] = {}
         self._counts: dict[str, float] = {}
+        # Of incarnations before the present one.
+        self._past: dict[str, float] = {}
         self._meter = RateMeter()
         self.n_statuses = 0
         self._came_at = self._changed_at = time.monotonic()
@@ -159,6 +201,9 @@ class _Stage:
         counts = read_counts(status)
         now = time.monotonic()
         with self._lock:
+            if status.get("restarts", 0) > self._status.get("restarts", 0):
+                self._past = {**self._counts, "queued": 0} if self._status else {}
+            counts = {name: value + self._past.get(name, 0) for name, value in counts.items()}
             if counts["processed"] != self._counts.get("processed") or not self._status:
                 self._changed_at = now
             # The stage's own clock: its statuses may be late on their way.

@@ -73,6 +73,7 @@ def read_facts(status: Mapping[str, Any]) -> dict[str, Any]:
         "inputs": tuple(filter(None, producers or [status.get("inputChannel", "")])),
         "outputs": tuple(filter(None, status.get("outputChannel", "").split(","))),
         "control": status.get("controlChannel", ""),
+        "restarts": int(status.get("restarts", 0)),
         "latency": (
             {name: latency[name] for name in ("p50", "p90", "p99", "max")}
             if latency.get("n")

@@ -109,10 +109,13 @@ class Hdf5Writer(FrameProcessor):
             on_lost=self._lost,
         )
 
+    @property
+    def output_files(self) -> str:
+        """How its files are named."""
+        return self._settings.output
+
     def _saved(self, ids: IdSet) -> None:
-        done = getattr(self.late_failures, "done", None)
-        if done is not None:
-            done(ids)
+        self.late_failures.done(ids)
 
     def _lost(self, ids: IdSet, kind: str, message: str) -> None:
         for frame_id in ids:

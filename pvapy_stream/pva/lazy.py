@@ -8,7 +8,7 @@ from typing import Any
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva import ntndarray
-from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
+from pvapy_stream.pva.ntndarray import MARK, TAG, ObjectBuilder, to_frame
 
 Build = Callable[[Frame], Any]
 
@@ -54,6 +54,8 @@ class LazyObject:
         """
         if self._object is None:
             self._object = self._make_object()
+            if self.marked and self._object.hasField(TAG):
+                self._object.setInt(TAG, MARK)
         return self._object
 
     def _make_object(self) -> Any:

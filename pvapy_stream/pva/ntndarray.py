@@ -12,6 +12,10 @@ import pvaccess as pva
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import ColorMode, Frame
 
+# What the object that a channel is opened with has in this field: it is no frame.
+TAG = "timeStamp.userTag"
+MARK = 0x7673
+
 _NANO = 1_000_000_000
 
 _FIELD_OF_DTYPE = {
@@ -178,6 +182,9 @@ class ObjectBuilder:
         )
         whole: Any = like if self.keeps_structure else pva.NtNdArray()
         self.prototype: Any = whole.copy()
+        if self.prototype.hasField(TAG) and self.prototype.getInt(TAG) == MARK:
+            # Frames are built from it.
+            self.prototype.setInt(TAG, 0)
         self._template: Any = None
         self._template_key: tuple[Any, ...] | None = None
 

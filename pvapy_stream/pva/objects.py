@@ -10,7 +10,7 @@ import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.pva.lazy import LazyObject, pv_object
-from pvapy_stream.pva.ntndarray import blank_image, to_frame
+from pvapy_stream.pva.ntndarray import MARK, TAG, blank_image, to_frame
 from pvapy_stream.pva.serial import blank
 
 IdReader = Callable[[Any], int]
@@ -97,17 +97,12 @@ def structure_at(obj: Any, field: str) -> Any:
     return kind
 
 
-# In timeStamp.userTag of the object that a channel is opened with: it is no frame.
-MARK = 0x7673
-_TAG = "timeStamp.userTag"
-
-
 def is_marked(obj: Any) -> bool:
     """Whether an object only opens its channel, and is no frame."""
     if isinstance(obj, LazyObject):
         return obj.marked
     try:
-        return obj.hasField(_TAG) and obj.getInt(_TAG) == MARK
+        return obj.hasField(TAG) and obj.getInt(TAG) == MARK
     except pva.PvaException:
         return False
 
@@ -119,9 +114,17 @@ def mark(obj: Any) -> Any:
     """
     if isinstance(obj, LazyObject):
         obj.mark()
-    elif obj.hasField(_TAG):
-        obj.setInt(_TAG, MARK)
+    elif obj.hasField(TAG):
+        obj.setInt(TAG, MARK)
     return obj
+
+
+def without_mark(obj: Any) -> Any:
+    """The object, as one that is no opening object."""
+    real = pv_object(obj)
+    if real.hasField(TAG):
+        real.setInt(TAG, 0)
+    return real
 
 
 def opening_object(prototype: Any, first: Any, id_field: str) -> Any:

@@ -46,7 +46,7 @@ COLLECTOR = {
     "rejectedRate": _RATES, "nMissed": pva.ULONG, "missedRate": _RATES, "nCached": pva.ULONG,
 }  # fmt: skip
 _COMMON = {
-    "state": pva.STRING, "message": pva.STRING, "objectId": pva.LONG,
+    "state": pva.STRING, "restarts": pva.UINT, "message": pva.STRING, "objectId": pva.LONG,
     "objectTime": pva.DOUBLE, "objectTimestamp": pva.PvTimeStamp(),
     # For those who look at a chain: where to the stage sends, and where it takes commands.
     "outputChannel": pva.STRING, "controlChannel": pva.STRING,

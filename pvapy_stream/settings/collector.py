@@ -36,7 +36,8 @@ class CollectorSettings(StageSettings):
         ge=-1,
         description=(
             "objects held while smaller ids may still come; when there are more, the smallest go"
-            " on; -1: 10 for each producer; at least one for each"
+            " on; -1: 10 for each producer, and more of small images, up to 256 MB; at least one"
+            " for each"
         ),
     )
     gap_timeout: Annotated[float, opt("--gap-timeout", "Collector", "s", metavar="T")] = Field(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field
 
 from pvapy_stream.settings.base import Settings, opt
 from pvapy_stream.settings.values import LogLevel, Names
+
+Self = TypeVar("Self", bound="LedgerSettings")
 
 
 class LoggingSettings(Settings):
@@ -37,6 +39,14 @@ class LedgerSettings(Settings):
     ledger: Annotated[str | None, opt("--ledger", "Accounting", metavar="FILE")] = Field(
         None, description="write the fate of every id to this JSON file, for pvapy-stream audit"
     )
+    # No option: who starts a stage again says so.
+    incarnation: int = Field(
+        1, ge=1, description="how often the stage was started, this time included"
+    )
+
+    def again(self: Self, incarnation: int) -> Self:
+        """The settings of a later incarnation."""
+        return self.replace(incarnation=incarnation)
 
 
 class HostSettings(Settings):

@@ -75,12 +75,21 @@ class ConsumerSettings(StageSettings):
                 f"--accumulate-objects {self.accumulate_objects} never fits in"
                 f" --receiver-queue-size {self.receiver_queue_size}; enlarge the queue"
             )
-        if len(self.ids) > 1 and self.input_mode in ("pvas", "rpc"):
-            self._needs_star("--input-channel", self.input_channel)
+        return self
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> ConsumerSettings:
+        if len(self.ids) > 1:
+            if self.input_mode in ("pvas", "rpc"):
+                self._needs_star("--input-channel", self.input_channel)
+            if self.output_mode in ("pvas", "both", "shm"):
+                self._needs_star("--output-channel", self.output_channel)
+            self._needs_star("--status-channel", self.status_channel)
+            self._needs_star("--control-channel", self.control_channel)
         return self
 
     def _needs_star(self, option: str, channel: str) -> None:
-        if "*" not in channel and channel != "_":
+        if channel and "*" not in channel and channel != "_":
             raise ValueError(
                 f"{option} {channel}: each of the {len(self.ids)} consumers hosts a channel of its"
                 f" own; write it like {channel}:*"

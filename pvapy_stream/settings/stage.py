@@ -170,6 +170,18 @@ class StageSettings(
         without = self.input_mode in ("pvas", "rpc")
         return 0 if without and not given else self.skip_initial_updates
 
+    def hosted(self, kind: str, stage_id: int) -> dict[str, str]:
+        """Names of the PVA channels that a stage of these settings hosts, by what they are for."""
+        names = {
+            "status": self.named(self.status_channel, kind, "status", stage_id),
+            "control": self.named(self.control_channel, kind, "control", stage_id),
+        }
+        if self.output_mode in ("pvas", "both"):
+            names["output"] = self.named(self.output_channel, kind, "output", stage_id)
+        if self.input_mode in ("pvas", "rpc"):
+            names["input"] = self.named(self.input_channel, kind, "input", stage_id)
+        return {role: name for role, name in names.items() if name}
+
     @property
     def ids(self) -> tuple[int, ...]:
         """Ids of the stages of this command: one stage, or one process, each."""

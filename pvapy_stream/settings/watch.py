@@ -85,6 +85,9 @@ class ReportSettings(LoggingSettings, ChannelsSettings):
     series: Annotated[Names, opt("--series", "Report", metavar="FILE", many=True)] = Field(
         (), description="SQLite files of monitors, whose series and alarms are shown too"
     )
+    audit: Annotated[str, opt("--audit", "Report", metavar="FILE")] = Field(
+        "", description="audit.json of a workflow's run, whose outcome is shown when it is there"
+    )
     image_channels: Annotated[
         Names, opt("-ic --image-channel", "Report", metavar="NAME", many=True)
     ] = Field((), description="channels whose latest image is shown")

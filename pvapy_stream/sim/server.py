@@ -59,6 +59,7 @@ class SimServer:
         self._gate = gate
         self.totals = Totals()
         self.ledger = Ledger(stage="sim", output_channel=settings.channel_name)
+        self.ledger.begin(settings.incarnation)
         self._account = Account(self.ledger)
         self._keeper = LedgerKeeper(settings.ledger, lambda: self._account.ledgers)
         self.notify_failures = 0

@@ -7,12 +7,15 @@ import itertools
 import platform
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from pvapy_stream import __version__
 from pvapy_stream.monitor.channels import natural
 from pvapy_stream.monitor.reading import Points, SeriesInfo, SeriesReader
-from pvapy_stream.monitor.stages import StageView, labels, last_in_chain
+from pvapy_stream.monitor.stages import StageView, labels, last_in_chain, lost_once
 
 # What is charted of each kind of monitor, and in which order; of other kinds, all.
 _CHARTS: dict[str, tuple[str, ...]] = {
@@ -40,6 +43,7 @@ _SERIES_IN_A_CHART = 8
 _BINS = 30
 _SUBJECTS_APART = 4  # with histograms of their own
 _EVENTS = 30
+_AUDIT_KEYS = ("ok", "published", "processed", "failures", "drops", "notes", "restarts")
 
 
 def title_of(quantity: str) -> str:
@@ -73,7 +77,7 @@ def gather(
             {**_stage(view), "label": label}
             for view, label in zip(stages, labels(stages), strict=True)
         ],
-        "totals": _totals(stages),
+        "totals": totals(stages), "audits": [],
         "charts": [], "histograms": [], "images": [], "active": [], "events": [],
         "monitors": [], "system": [],
     }  # fmt: skip
@@ -95,14 +99,17 @@ def _stage(view: StageView) -> dict[str, Any]:
     return plain
 
 
-def _totals(stages: Sequence[StageView]) -> dict[str, Any]:
+def totals(stages: Sequence[StageView]) -> dict[str, Any]:
+    """What all stages did together."""
     last = last_in_chain(stages)
     latencies = [view.latency["p90"] for view in stages if view.latency]
     return {
         **{
             name: sum(view.counts.get(name, 0) for view in stages)
-            for name in ("missed", "rejected", "errors")
+            for name in ("rejected", "errors")
         },
+        "missed": lost_once(stages),
+        "restarts": sum(view.restarts for view in stages),
         # An object is counted once, at the end of the chain.
         "processed": sum(view.counts.get("processed", 0) for view in last),
         "rate": sum(view.rates.get("processed", 0) for view in last),
@@ -240,3 +247,19 @@ def _meters(
                      "percent": percent}
                 )  # fmt: skip
     return [{"name": name, "meters": meters} for name, meters in hosts.items()]
+
+
+def read_audits(file: Path, since: float) -> list[dict[str, Any]]:
+    """How a run was audited, for each group of connected stages; [] while it is not known.
+
+    Args:
+        file: audit.json of the run.
+        since: a file that is older is of another run; s since 1970.
+    """
+    try:
+        if file.stat().st_mtime < since:
+            return []
+        found = msgspec.json.decode(file.read_bytes())
+        return [{key: one[key] for key in _AUDIT_KEYS} for one in found]
+    except (OSError, msgspec.DecodeError, KeyError, TypeError):
+        return []

@@ -17,7 +17,7 @@ from pvapy_stream.errors import MonitorError
 from pvapy_stream.monitor.alarms import AlarmEvent
 from pvapy_stream.monitor.channels import ChannelFinder, unique, with_ids
 from pvapy_stream.monitor.pictures import to_png
-from pvapy_stream.monitor.stages import StageView, StageWatch, labels, last_in_chain
+from pvapy_stream.monitor.stages import StageView, StageWatch, labels, last_in_chain, lost_once
 from pvapy_stream.monitor.streams import StreamsMonitor
 from pvapy_stream.pva.ntndarray import to_frame
 from pvapy_stream.settings import DashboardSettings, StreamsSettings
@@ -112,6 +112,7 @@ class LiveBoard:
                 for view, label in zip(views, labels(views), strict=True)
             ],
             "out": [view.channel for view in last_in_chain(views)],
+            "missed": lost_once(views),
             "active": list(self._active.values()),
             "events": list(self._events),
             "images": self.image_channels(),

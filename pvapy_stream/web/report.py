@@ -23,12 +23,13 @@ from pvapy_stream.monitor.stages import StageWatch
 from pvapy_stream.monitor.streams import StreamsMonitor
 from pvapy_stream.monitor.system import SystemMonitor
 from pvapy_stream.settings import ImageSettings, ReportSettings, StreamsSettings, SystemSettings
-from pvapy_stream.web.content import gather
+from pvapy_stream.web.content import gather, read_audits
 from pvapy_stream.web.render import Renderer
 
 _FIRST_LOOK = 5.0  # s
 _FOR_RATES = 2.5  # s
 _PUBLISH_TIMEOUT = 120.0  # s
+_AUDIT_PATIENCE = 120.0  # s; from the end of the stages until their run is audited
 _SERIES_PATIENCE = 10.0  # s; a monitor may be starting
 
 _log = logging.getLogger(__name__)
@@ -66,6 +67,10 @@ class ReportMonitor(Monitor):
         )
         self.settings = settings
         self._output = Path(settings.output)
+        self._audit = Path(settings.audit) if settings.audit else None
+        # The audit of a run that had ended before is of another.
+        self._began = 0.0 if settings.once else time.time()
+        self._ended_at = 0.0
         self._renderer = Renderer(settings.template)
         self._publisher = Publisher(settings.publish, self._output) if settings.publish else None
         patience = 0.0 if settings.once else _SERIES_PATIENCE
@@ -110,7 +115,14 @@ class ReportMonitor(Monitor):
             self.write("FINISHED" if ended else "RUNNING")
         except PvapyStreamError as error:
             self.note_problem(str(error))
-        return ended or self.settings.once
+        return (ended and not self._awaits_audit()) or self.settings.once
+
+    def _awaits_audit(self) -> bool:
+        """Whether the stages have ended and their audit is yet to come."""
+        if self._audit is None or read_audits(self._audit, self._began):
+            return False
+        self._ended_at = self._ended_at or time.monotonic()
+        return time.monotonic() - self._ended_at < _AUDIT_PATIENCE
 
     def end_loop(self) -> None:
         try:
@@ -146,6 +158,8 @@ class ReportMonitor(Monitor):
             # The monitors whose series are shown tell whether there is more to come.
             running = any(one["state"] == "RUNNING" for one in content["monitors"])
             state = "RUNNING" if running else "FINISHED"
+        if self._audit is not None:
+            content["audits"] = read_audits(self._audit, self._began)
         content |= {
             "state": state,
             "title": settings.title,

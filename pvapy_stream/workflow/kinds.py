@@ -198,8 +198,6 @@ class Writer(_Processing):
     settings = models.WriteSettings
     command = "write"
     outputs: ClassVar[Mapping[str, str]] = {"files": "file"}
-    # A second file would be in the way of the first.
-    max_restarts = 0
 
     def wire(self, label: str, source: Stream | None, site: Site) -> Wired:
         self.needs_input(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
@@ -15,6 +16,8 @@ import msgspec
 from pvapy_stream.accounting.audit import AuditResult
 from pvapy_stream.errors import PvapyStreamError, SettingsError, WorkflowError
 from pvapy_stream.hpc.launch.programs import Launcher, LocalPrograms
+from pvapy_stream.hpc.launch.supervisor import restart_lines
+from pvapy_stream.signals import hurry_of
 from pvapy_stream.workflow.free_ports import FreePorts
 from pvapy_stream.workflow.graph import Node, Workflow
 from pvapy_stream.workflow.kinds import Command
@@ -28,6 +31,8 @@ _STATUS_PERIOD = 0.5  # s
 _REPORT_PERIOD = 5.0  # s
 _STOP_LIMIT = 60.0  # s; from a stop to the end of the last protocol of steps
 
+_log = logging.getLogger(__name__)
+
 Say = Callable[[str], None]
 Unit = StreamUnit | StepUnit
 
@@ -39,10 +44,12 @@ class Outcome:
     Attributes:
         problems: why it is no success, a sentence each.
         audits: the fate of all ids, for each group of connected stages.
+        restarts: which programs died, how often and of what, a line each.
     """
 
     problems: tuple[str, ...]
     audits: tuple[AuditResult, ...] = ()
+    restarts: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -76,7 +83,9 @@ class Scheduler:
         for label in self._ignored:
             self.flow_node(label)
         self._launcher = launcher or LocalPrograms()
-        self._say = say
+        self._tell = say
+        self._hurry = threading.Event()
+        self._troubles: dict[str, str] = {}
         prefix = self.flow.channels or f"wf{uuid.uuid4().hex[:6]}:"
         self._site = Site(prefix, project.folder, self.flow.sources, FreePorts())
         self._waiting: list[Unit] = []
@@ -102,6 +111,7 @@ class Scheduler:
         Raises:
             WorkflowError: another process runs the project, or its database fails.
         """
+        self._hurry = hurry_of(stop)
         with self.project.scheduling():
             self._waiting = self._units()
             if not self._waiting:
@@ -168,7 +178,7 @@ class Scheduler:
         while not stop.is_set():
             for unit in list(self._waiting):
                 self._start_if_ready(unit)
-            self._look_after()
+            self._try("looking after protocols", self._look_after)
             if time.monotonic() >= next_status:
                 next_status = time.monotonic() + _STATUS_PERIOD
                 self._write_status("running")
@@ -241,46 +251,89 @@ class Scheduler:
                     self.project.set_state(label, State.RUNNING)
 
     def _bury(self, unit: Unit) -> None:
-        unit.finish()
         self._running.remove(unit)
         self._ended.append(unit)
+        self._try("noting how protocols ended", unit.finish)
+        if isinstance(unit, StreamUnit):
+            # A report beside the stages shows it.
+            self._try("writing the audit", self._write_audit)
         for label in unit.labels:
             state = self.project.state_of(label)
             self._say(f"{label}: {state.value}")
 
     def _end(self) -> None:
-        """Stop what runs, and wait for it."""
+        """Stop what runs, and wait for it. Raises nothing, or processes would be left."""
         for unit in self._waiting:
             for label in unit.labels:
-                self.project.set_state(label, State.ABORTED, "stopped before it started")
-        for unit in self._running:
-            unit.stop()
-        deadline = time.monotonic() + _STOP_LIMIT
-        while self._running and time.monotonic() < deadline:
-            self._look_after()
-            time.sleep(_TICK)
+                self._set_state(label, State.ABORTED, "stopped before it started")
+        # Commands beside the stages go on to their end: a report shows that too.
+        self._stop_units([u for u in self._running if not isinstance(u, CommandUnit)])
+        self._stop_units(list(self._running))
         for unit in list(self._running):
             if isinstance(unit, StepUnit):
                 unit.kill()
-            # Connected stages end within limits of their own.
+        # Connected stages end within limits of their own.
+        for unit in list(self._running):
             while not unit.ended:
+                if self._hurry.is_set():
+                    unit.hurry()
                 time.sleep(_TICK)
-            self._bury(unit)
+            self._try("looking after protocols", self._bury, unit)
         self._write_status("ended")
-        self._launcher.close()
+        self._try("leaving the cluster", self._launcher.close)
+
+    def _stop_units(self, units: list[Unit]) -> None:
+        for unit in units:
+            unit.stop()
+        deadline = time.monotonic() + _STOP_LIMIT
+        while any(unit in self._running for unit in units) and time.monotonic() < deadline:
+            if self._hurry.is_set():
+                return
+            self._try("looking after protocols", self._look_after)
+            time.sleep(_TICK)
+
+    def _try(self, what: str, function: Callable[..., None], *args: Any) -> None:
+        """Do what may fail without an end to supervision; a failure is told once."""
+        try:
+            function(*args)
+        except Exception as error:
+            if what not in self._troubles:
+                trace = None if isinstance(error, (PvapyStreamError, OSError)) else error
+                _log.error("%s failed: %s", what, error, exc_info=trace)
+            self._troubles[what] = f"{what} failed: {error}"
+
+    def _say(self, line: str) -> None:
+        self._try("showing what happens", self._tell, line)
+
+    def _set_state(self, label: str, state: State, error: str = "") -> None:
+        self._try("keeping states", self.project.set_state, label, state, error)
+
+    def _write_audit(self) -> None:
+        """Write what is known of the stages that have ended."""
+        streams = self._streams_ended()
+        for number, unit in enumerate(streams):
+            suffix = f"-{number + 1}" if number else ""
+            unit.write_ledgers(self.project.folder / f"ledgers{suffix}.json")
+        plain = [
+            {**one.audit.to_dict(), "restarts": restart_lines(list(one.deaths))}
+            for one in (unit.outcome for unit in streams)
+            if one is not None
+        ]
+        path = self.project.folder / "audit.json"
+        part = path.with_suffix(".part")
+        part.write_bytes(msgspec.json.format(msgspec.json.encode(plain)))
+        part.replace(path)
+
+    def _streams_ended(self) -> list[StreamUnit]:
+        return [unit for unit in self._ended if isinstance(unit, StreamUnit) and unit.outcome]
 
     def _outcome(self) -> Outcome:
+        self._try("writing the audit", self._write_audit)
         problems = [problem for unit in self._ended for problem in unit.problems]
-        audits: list[AuditResult] = []
-        for number, unit in enumerate(u for u in self._ended if isinstance(u, StreamUnit)):
-            if unit.outcome is not None:
-                audits.append(unit.outcome.audit)
-                suffix = f"-{number + 1}" if number else ""
-                unit.write_ledgers(self.project.folder / f"ledgers{suffix}.json")
-        (self.project.folder / "audit.json").write_bytes(
-            msgspec.json.format(msgspec.json.encode([audit.to_dict() for audit in audits]))
-        )
-        return Outcome(tuple(filter(None, problems)), tuple(audits))
+        problems += self._troubles.values()
+        deaths = [death for unit in self._ended for death in unit.deaths]
+        audits = [unit.outcome.audit for unit in self._streams_ended() if unit.outcome]
+        return Outcome(tuple(filter(None, problems)), tuple(audits), tuple(restart_lines(deaths)))
 
     # -- status ----------------------------------------------------------------------------------
 
@@ -297,6 +350,9 @@ class Scheduler:
             self._say("; ".join(parts))
 
     def _write_status(self, state: str) -> None:
+        self._try("writing status.json", self._put_status, state)
+
+    def _put_status(self, state: str) -> None:
         """For `workflow status`; a reader never sees half a file."""
         entries: list[dict[str, Any]] = []
         for unit in self._running + self._ended:

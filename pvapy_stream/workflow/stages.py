@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.hpc.launch.programs import ProgramSpec
+from pvapy_stream.hpc.launch.supervisor import RestartPolicy
 from pvapy_stream.settings import Settings, option_of
 from pvapy_stream.workflow.params import ADVANCED, Float, Form, Int, Param, Pointer, String
 from pvapy_stream.workflow.validators import GE, GT
@@ -25,6 +26,7 @@ from pvapy_stream.workflow.validators import GE, GT
 _GRAPHS_OWN = {"ledger", "log_file", "consumer_id", "consumer_id_list", "collector_id"}
 _FILES_READ = {"input_file", "input_directory", "config_file", "processor_file"}
 STREAM, BSREAD = "stream", "bsread"
+_START_RESTARTS = 3  # of a program that dies before it has begun its work
 DEFAULT_QUEUE = 100  # objects a server keeps for each client of an arrow
 
 
@@ -194,6 +196,12 @@ class Stage:
     def value(self, name: str) -> Any:
         """What is given for a parameter, or its default."""
         return self.given.get(name, self.form().params[name].default)
+
+    def restart_policy(self) -> RestartPolicy:
+        """When its programs are started again; at their start, unless nobody wants it."""
+        limit = int(self.value("max_restarts"))
+        given = "max_restarts" in self.given
+        return RestartPolicy(limit, start_limit=limit if given else _START_RESTARTS)
 
     def problems(self) -> list[str]:
         """What is wrong with the parameters, each by its name."""

@@ -10,21 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.accounting.audit import AuditResult, audit
-from pvapy_stream.accounting.idset import IdSet
-from pvapy_stream.accounting.ledger import Ledger, union, wanted
+from pvapy_stream.accounting.ledger import Ledger, wanted
 from pvapy_stream.accounting.witness import witnessed
 from pvapy_stream.errors import SettingsError, WorkflowError
+from pvapy_stream.files.summary import decided_by_files
 from pvapy_stream.hpc.launch.programs import Launcher
+from pvapy_stream.hpc.launch.supervisor import Death
+from pvapy_stream.signals import hurry_of
 from pvapy_stream.workflow.graph import Node, Workflow
+from pvapy_stream.workflow.running import RunningStage, has_received, hosted_names
 from pvapy_stream.workflow.stages import BSREAD, Site, Stream
-from pvapy_stream.workflow.supervision import Supervised
+from pvapy_stream.workflow.supervision import SupervisedProgram
 
 _TICK = 0.05  # s
 # Who has nothing new for as long as so many objects take has nothing to come.
 _QUIET_OBJECTS = 5
 _QUIET_LIMIT = 20.0  # s
 _DRAIN_LIMIT = 60.0  # s; for each stage
-_END_LIMIT = 25.0  # s; from the word stop to the end of a program
+_END_LIMIT = 20.0  # s; from the word stop, and the time to drain, to the end of a program
+_HURRY_LIMIT = 6.0  # s; from the word hurry to the end of all programs
 _START_FAILED_LIMIT = 2.0  # s; the same, when nothing was streamed yet
 
 Say = Callable[[str], None]
@@ -38,70 +42,17 @@ class StreamOutcome:
         problems: why it is no success, a sentence each.
         audit: the fate of all ids.
         ledgers: accounts of all stages, with what was witnessed of killed ones.
+        deaths: programs that died, and when.
     """
 
     problems: tuple[str, ...]
     audit: AuditResult
     ledgers: tuple[Ledger, ...]
+    deaths: tuple[Death, ...] = ()
 
     @property
     def ok(self) -> bool:
         return not self.problems and self.audit.ok
-
-
-class RunningStage:
-    """A stage with its programs."""
-
-    def __init__(
-        self,
-        node: Node,
-        upstream: str,
-        source: Stream | None,
-        programs: list[Supervised],
-        timeout: float,
-    ) -> None:
-        self.node = node
-        self.upstream = upstream
-        self.source = source
-        self.programs = programs
-        self.ready_timeout = timeout
-        self.stopped = False
-
-    @property
-    def label(self) -> str:
-        return self.node.label
-
-    @property
-    def is_source(self) -> bool:
-        return self.node.kind.is_source
-
-    @property
-    def ended(self) -> bool:
-        return all(one.ended for one in self.programs)
-
-    @property
-    def waits_for_messages(self) -> bool:
-        """Whether nothing comes to it before its source begins."""
-        return self.source is not None and self.source.kind == BSREAD
-
-    def ledgers(self) -> list[Ledger]:
-        return [ledger for one in self.programs for ledger in one.ledgers()]
-
-    def received(self) -> IdSet:
-        return union(one.received for one in self.ledgers())
-
-    def published(self) -> IdSet:
-        return union(one.published for one in self.ledgers())
-
-    def tell(self, word: str) -> None:
-        for one in self.programs:
-            one.tell(word)
-
-    def counts(self) -> dict[str, int]:
-        """Numbers for the status."""
-        ledgers = self.ledgers()
-        names = ("received", "processed", "published", "missed")
-        return {name: len(union(getattr(one, name) for one in ledgers)) for name in names}
 
 
 class StreamRun:
@@ -132,6 +83,8 @@ class StreamRun:
         self.stages: dict[str, RunningStage] = {}
         self.phase = "starting"
         self._began = time.monotonic()
+        self._hurry = threading.Event()
+        hosts: dict[str, str] = {}
         streams: dict[str, Stream | None] = {}
         for node in nodes:
             stage = node.make()
@@ -144,9 +97,23 @@ class StreamRun:
                     f"{node.label}: bsread streams stay on one host; run this workflow without"
                     " --cluster"
                 )
-            restarts = int(stage.value("max_restarts"))
+            for spec in wired.programs:
+                for name in hosted_names(spec):
+                    if name in hosts:
+                        raise SettingsError(
+                            f"{node.label}: channel {name} is also served by {hosts[name]}; give"
+                            " one of them another name"
+                        )
+                    hosts[name] = spec.name
             programs = [
-                Supervised(spec, folder_of[node.label], launcher, restarts, say)
+                SupervisedProgram(
+                    spec,
+                    folder_of[node.label],
+                    launcher,
+                    stage.restart_policy(),
+                    say,
+                    waits=stage.is_source,
+                )
                 for spec in wired.programs
             ]
             self.stages[node.label] = RunningStage(
@@ -159,6 +126,7 @@ class StreamRun:
         Raises:
             WorkflowError: a stage was not ready in time; its last log lines are told.
         """
+        self._hurry = hurry_of(stop)
         try:
             self._start(stop)
             self.phase = "running"
@@ -189,8 +157,9 @@ class StreamRun:
         if not stop.is_set():
             self._say(f"{n} programs of {len(self.stages)} stages are ready after {seconds:.1f} s")
         self._began = time.monotonic()
-        for stage in self._sources():
-            stage.tell("go")
+        if not stop.is_set():
+            for stage in self._sources():
+                stage.tell("go")
 
     def _give_up_waiting(self, waiting: list[RunningStage], seconds: float) -> None:
         for stage in waiting:
@@ -199,11 +168,16 @@ class StreamRun:
             if not dead and not late:
                 continue
             why = dead[0].problem if dead else f"was not ready within {stage.ready_timeout:g} s"
+            if not dead and stage.outside and all(one.now() for one in stage.programs):
+                why += (
+                    f": nothing came from {stage.outside}; check that it is served, its name and"
+                    " EPICS_PVA_ADDR_LIST, or give a longer ready_timeout"
+                )
             upstream = self.stages.get(stage.upstream)
             if late and not dead and upstream in waiting:
                 # Who is further up is the reason.
                 continue
-            one = (dead or [p for p in stage.programs if not _has_received(p)] or stage.programs)[0]
+            one = (dead or [p for p in stage.programs if not has_received(p)] or stage.programs)[0]
             raise WorkflowError(
                 f"stage {stage.label} {why}; the last lines of the log of {one.spec.name}:\n"
                 + ("\n".join(one.log_tail().splitlines()[-8:]) or "(empty)")
@@ -213,8 +187,10 @@ class StreamRun:
         if stage.is_source:
             return all(one.state() for one in stage.programs)
         if self._root(stage).is_source and not stage.waits_for_messages:
-            return all(_has_received(one) for one in stage.programs)
-        # A source that is not ours may come later: any start order works.
+            return all(has_received(one) for one in stage.programs)
+        if stage.outside:
+            return all(has_received(one) for one in stage.programs)
+        # What begins with messages, or with who comes to us, may begin later.
         return all(one.now() or not one.spec.has_ledger for one in stage.programs)
 
     def _root(self, stage: RunningStage) -> RunningStage:
@@ -302,9 +278,7 @@ class StreamRun:
                 return True
             now = {stage.label: stage.counts() for stage in stages}
             # One who is being started again has yet to come.
-            away = any(
-                one.program is None and not one.ended for stage in stages for one in stage.programs
-            )
+            away = any(one.away for stage in stages for one in stage.programs)
             if now != last or away:
                 last, quiet_since = now, time.monotonic()
             return time.monotonic() - quiet_since > quiet
@@ -319,36 +293,57 @@ class StreamRun:
     def _until(self, condition: Callable[[], bool], limit: float) -> bool:
         deadline = time.monotonic() + limit
         while not condition():
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self._hurry.is_set():
                 return False
             self._poll()
             time.sleep(_TICK)
         return True
 
     def _stop_stage(self, stage: RunningStage) -> None:
+        if self._hurry.is_set():
+            return
         stage.stopped = True
         stage.tell("stop")
-        limit = _START_FAILED_LIMIT if self.phase == "starting" else _END_LIMIT
-        if not self._until(lambda: stage.ended, limit):
-            for one in stage.programs:
-                one.kill()
-                one.poll()
+        drain = max((one.spec.drain_timeout for one in stage.programs), default=0.0)
+        limit = _START_FAILED_LIMIT if self.phase == "starting" else drain + _END_LIMIT
+        if not self._until(lambda: stage.ended, limit) and not self._hurry.is_set():
+            self._kill(stage)
+
+    def _kill(self, stage: RunningStage) -> None:
+        for one in stage.programs:
+            one.kill()
+            one.poll()
 
     def _end_all(self) -> None:
         """Leave nothing running, whatever happened."""
-        for stage in self.stages.values():
-            if not stage.stopped:
-                stage.tell("stop")
-        for stage in self.stages.values():
-            if not stage.ended:
-                self._stop_stage(stage)
+        if not self._hurry.is_set():
+            for stage in self.stages.values():
+                if not stage.stopped:
+                    stage.tell("stop")
+            for stage in self.stages.values():
+                if not stage.ended:
+                    self._stop_stage(stage)
+        left = [stage for stage in self.stages.values() if not stage.ended]
+        if not left:
+            return
+        self._say(f"asked again: {', '.join(stage.label for stage in left)} end without draining")
+        for stage in left:
+            stage.tell("hurry")
+        deadline = time.monotonic() + _HURRY_LIMIT
+        while any(not stage.ended for stage in left) and time.monotonic() < deadline:
+            self._poll()
+            time.sleep(_TICK)
+        for stage in left:
+            self._kill(stage)
 
     def _outcome(self) -> StreamOutcome:
         programs = [one for stage in self.stages.values() for one in stage.programs]
         ledgers = [ledger for one in programs for ledger in one.ledgers()]
         problems = tuple(one.problem for one in programs if one.problem)
+        ledgers, notes = decided_by_files(ledgers)
         whole = tuple(witnessed(ledgers))
-        return StreamOutcome(problems, audit(ledgers), whole)
+        deaths = tuple(death for one in programs for death in one.deaths)
+        return StreamOutcome(problems, audit(ledgers, notes=notes), whole, deaths)
 
     def status(self) -> list[dict[str, Any]]:
         """How the stages do, for people."""
@@ -359,9 +354,10 @@ class StreamRun:
                 "programs": [
                     {
                         "name": one.spec.name,
-                        "pid": one.program.pid if one.program else None,
-                        "host": one.program.host if one.program else "",
+                        "pid": one.process.pid if one.process else None,
+                        "host": one.process.host if one.process else "",
                         "restarts": one.restarts,
+                        "deaths": [death.to_dict() for death in one.deaths],
                         "problem": one.problem,
                     }
                     for one in stage.programs
@@ -370,10 +366,3 @@ class StreamRun:
             }
             for stage in self.stages.values()
         ]
-
-
-def _has_received(one: Supervised) -> bool:
-    if not one.spec.has_ledger:
-        return one.program is not None
-    accounts = one.now()
-    return bool(accounts) and all(a.received or a.anonymous for a in accounts)

@@ -11,13 +11,15 @@ from typing import Any
 from pvapy_stream.accounting.keeper import write_ledgers
 from pvapy_stream.errors import PvapyStreamError, WorkflowError
 from pvapy_stream.hpc.launch.programs import Launcher, LocalPrograms, ProgramSpec
+from pvapy_stream.hpc.launch.supervisor import Death, RestartPolicy
+from pvapy_stream.signals import Stop
 from pvapy_stream.workflow.graph import Node, Workflow
 from pvapy_stream.workflow.project import Project
 from pvapy_stream.workflow.sets import StreamSet, StreamState, close_set
 from pvapy_stream.workflow.stages import Site
 from pvapy_stream.workflow.steps import ENDED, State, StepStore
 from pvapy_stream.workflow.streams import StreamOutcome, StreamRun
-from pvapy_stream.workflow.supervision import Supervised
+from pvapy_stream.workflow.supervision import SupervisedProgram
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class StreamUnit:
         self._project = project
         folders = {node.label: project.run_folder(node.label) for node in nodes}
         self.run = StreamRun(flow, nodes, site, folders, launcher, say)
-        self._stop = threading.Event()
+        self._stop = Stop()
         self._error = ""
         self.problems: list[str] = []
         self._thread = threading.Thread(target=self._work, name="streams")
@@ -56,8 +58,22 @@ class StreamUnit:
                 _log.exception("stages failed")
             self._error = str(error) or type(error).__name__
 
+    @property
+    def deaths(self) -> list[Death]:
+        """Programs that died."""
+        return [
+            death
+            for stage in self.run.stages.values()
+            for one in stage.programs
+            for death in one.deaths
+        ]
+
     def stop(self) -> None:
         self._stop.set()
+
+    def hurry(self) -> None:
+        """End without draining."""
+        self._stop.hurry.set()
 
     @property
     def ended(self) -> bool:
@@ -105,7 +121,10 @@ class StepUnit:
         # Here, where the project's folder is; a cluster runs its steps.
         argv = (str(project.folder), node.label, launcher.address)
         spec = ProgramSpec(self._folder.name, "protocol", argv=argv, has_ledger=False)
-        self._supervised = Supervised(spec, self._folder, LocalPrograms(), 0, say)
+        # Steps are resumed by those who look at what they have left.
+        self._supervised = SupervisedProgram(
+            spec, self._folder, LocalPrograms(), RestartPolicy(0), say
+        )
         self.problems: list[str] = []
 
     def start(self) -> None:
@@ -119,8 +138,17 @@ class StepUnit:
     def poll(self) -> None:
         self._supervised.poll()
 
+    @property
+    def deaths(self) -> list[Death]:
+        """How its program died."""
+        return self._supervised.deaths
+
     def stop(self) -> None:
         self._supervised.tell("stop")
+
+    def hurry(self) -> None:
+        """End without finishing the steps that run."""
+        self.kill()
 
     def kill(self) -> None:
         self._supervised.kill()
@@ -151,7 +179,7 @@ class StepUnit:
         self._project.set_state(self.node.label, state, error)
 
     def status(self) -> list[dict[str, Any]]:
-        program = self._supervised.program
+        program = self._supervised.process
         return [
             {
                 "label": self.node.label,
@@ -176,8 +204,9 @@ class CommandUnit(StepUnit):
         super().__init__(project, node, launcher, say)
         stage = node.make()
         (spec,) = stage.wire(node.label, None, site).programs
-        restarts = int(stage.value("max_restarts"))
-        self._supervised = Supervised(spec, project.run_folder(node.label), launcher, restarts, say)
+        self._supervised = SupervisedProgram(
+            spec, project.run_folder(node.label), launcher, stage.restart_policy(), say
+        )
 
     @property
     def at_work(self) -> bool:

@@ -9,7 +9,6 @@ from pvapy_stream.accounting.audit import audit
 from pvapy_stream.accounting.bags import excess, layers
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.accounting.witness import by_files
 
 
 def ids(*ranges: tuple[int, int]) -> IdSet:
@@ -136,19 +135,3 @@ def test_filtered_ids_are_no_losses() -> None:
         "audit: published 10, processed 2, filtered 8, missed 0, without a fate 0: OK"
     )
     assert result.to_dict()["stages"][1]["filtered"] == [[1, 2], [4, 7], [9, 10]]
-
-
-def test_the_file_decides_after_a_kill() -> None:
-    writer = stage(ids((1, 40)), closed=False, file="run.h5.part")
-    holds = {"run.h5.part": ids((1, 23))}
-    ledgers, notes = by_files([source(ids((1, 40))), writer], holds.get)
-    assert "17 of its ledger are not there" in notes[0]
-    (drop,) = audit(ledgers).drops
-    assert drop == "17 ids: 24-40 failed (not in the file) by consumer 1"
-    assert not audit(ledgers, strict=True).ok
-    # It may also have written more than it could say.
-    ledgers, _ = by_files([source(ids((1, 60))), writer], lambda _: ids((1, 60)))
-    assert audit(ledgers, strict=True).ok
-    # A closed ledger needs no file, and one that cannot be read changes nothing.
-    assert by_files([stage(ids((1, 2)), file="x")], holds.get)[1] == []
-    assert by_files([writer], lambda _: None) == ([writer], [])

@@ -16,7 +16,7 @@ from pvapy_stream import FrameProcessor
 
 class Slow(FrameProcessor):
     def process_frame(self, frame):
-        time.sleep(0.005)
+        time.sleep(0.05)
         return frame
 """
 
@@ -33,18 +33,18 @@ def test_a_slow_processor_decides_and_a_second_consumer_helps(
 ) -> None:
     file = write_processor(tmp_path, SLOW)
     program = commands(
-        "preflight", "-nx", "32", "-ny", "16", "-fps", "250", "-pf", file, "-pc", "Slow",
+        "preflight", "-nx", "32", "-ny", "16", "-fps", "22", "-pf", file, "-pc", "Slow",
         "-od", tmp_path, "--seconds", "0.3",
     )  # fmt: skip
     assert program.wait() == 0, program.text
     rates = dict(re.findall(r"^  (.*?)\s+([\d,]+) frames/s", "".join(program.out), re.MULTILINE))
     alone = float(rates["the processor alone"])
-    # It sleeps for 5 ms.
-    assert alone < 200
-    assert 40 < float(rates["one consumer, without loss"]) < 200
-    assert float(rates["2 consumers, without loss"]) == 250
-    assert "-nc 2 -dg share -dt uniqueId -sqs 64" in program.text
-    assert float(rates["the disk alone"].replace(",", "")) > 200
+    # It sleeps for 50 ms: one consumer is too slow whatever else runs, and two are not.
+    assert alone <= 20
+    assert 1 < float(rates["one consumer, without loss"]) <= 20
+    assert float(rates["2 consumers, without loss"]) == 22
+    assert re.search(r"-nc 2 -dg share -dt uniqueId -sqs \d+", program.text)
+    assert float(rates["the disk alone"].replace(",", "")) > 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["processor.py"]
 
 

@@ -2,19 +2,23 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 from pathlib import Path
 
 import h5py
+import numpy as np
 import psutil
 import pytest
 
+from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli import verify as verify_command
 from pvapy_stream.cli import write as write_command
 from pvapy_stream.cli.write import consumer_settings, written_since
 from pvapy_stream.errors import SettingsError
+from pvapy_stream.files.summary import decided
 from pvapy_stream.files.verify import verify
-from pvapy_stream.files.witness import ids_in
+from pvapy_stream.files.witness import ids_in, witness
 from pvapy_stream.settings import WriteSettings
 from tests.files.support import write
 from tests.support import (
@@ -76,6 +80,9 @@ def test_a_file_that_exists_stops_the_command(
     assert verify(file).n_images == 1
 
 
+LONG = 60.0  # s; on a loaded machine, starting a program takes its time
+
+
 def last_line(program: Program) -> str:
     """The last line of a command, which goes to one of two pipes."""
     return next(
@@ -90,7 +97,7 @@ def test_the_last_line_on_a_full_disk_sums_up_what_is_not_saved(
     program = commands("write", "-ic", source.channel, "-o", file, "-sc", f"{prefix}s")
     wait_for_monitors([f"{prefix}s"])
     source.publish(range(1, 151), period=0.005, side=256)
-    wait_until(lambda: status(f"{prefix}s")["objectId"] == 150)
+    wait_until(lambda: status(f"{prefix}s")["objectId"] == 150, LONG)
     program.signal()
     assert program.wait() == 1, program.text
     there = ids_in(file)
@@ -110,7 +117,7 @@ def test_what_did_not_come_is_in_the_last_line(
     program = commands("write", "-ic", source.channel, "-o", file, "-sc", f"{prefix}s")
     wait_for_monitors([f"{prefix}s"])
     source.publish([1, 2, 5, 6])
-    wait_until(lambda: status(f"{prefix}s")["objectId"] == 6)
+    wait_until(lambda: status(f"{prefix}s")["objectId"] == 6, LONG)
     program.signal()
     assert program.wait() == 1, program.text
     assert last_line(program) == "4 of 6 ids are in 1 files; 2 are not: missed: 2 (3-4)"
@@ -139,17 +146,18 @@ def test_a_killed_writer_is_followed_by_the_next_file(
     wait_for_monitors([f"{prefix}s1", f"{prefix}s2"])
     part = tmp_path / "scan_1.h5.part"
     source.publish(range(1, 51))
-    wait_until(lambda: len(ids_in(part)) == 50)
+    wait_until(lambda: len(ids_in(part)) == 50, LONG)
     before = status(f"{prefix}s1")
     kill_writer(1, program)
     wait_until(
         lambda: (
             (s := status(f"{prefix}s1"))["receiverStats"]["nReceived"] >= 1
             and s["processorStats"]["startTime"] != before["processorStats"]["startTime"]
-        )
+        ),
+        LONG,
     )
     source.publish(range(51, 101))
-    wait_until(lambda: len(ids_in(tmp_path / "scan_1.2.h5.part")) == 50)
+    wait_until(lambda: len(ids_in(tmp_path / "scan_1.2.h5.part")) == 50, LONG)
     program.signal()
     assert program.wait() == 1, program.text
     assert str(verify(tmp_path / "scan_1.2.h5").ids) == "51-100"
@@ -166,6 +174,36 @@ def test_a_killed_writer_is_followed_by_the_next_file(
     assert str(verify(tmp_path / "scan_1.h5").ids) == "1-50"
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_after_a_kill_of_the_command_its_file_decides(
+    source: Source, prefix: str, commands: Commands, tmp_path: Path, seed: int
+) -> None:
+    file, ledger = tmp_path / "scan.h5", tmp_path / "ledger.json"
+    options = ("write", "-ic", source.channel, "-o", file, "-sc", f"{prefix}s", "-cmp", "lz4")
+    program = commands(*options, "--ledger", ledger)
+    wait_for_monitors([f"{prefix}s"])
+    last = random.Random(seed).randrange(300, 1500)
+    part = tmp_path / "scan.h5.part"
+    source.publish(range(1, 100))
+    wait_until(lambda: ids_in(part) and ledger.exists() and read_ledgers(ledger)[0].received, LONG)
+    source.publish(range(100, last))
+    program.signal(signal.SIGKILL)
+    program.wait()
+    seen = witness(part, deep=True)
+    assert (seen.stage, seen.input_channel) == ("consumer 1", source.channel)
+    (changed,), _ = decided(read_ledgers(ledger), [seen])
+    assert changed.processed == seen.ids
+    again = commands(*options)
+    assert again.wait() == 1
+    assert f"complete it with: {seen.repair_command}; or give another name" in again.text
+    assert verify_command.main(["--repair", str(part)]) == 0
+    assert verify(file, deep=True).ids == seen.ids
+    with h5py.File(file) as found:
+        ids = found["entry/data/id"][()]
+        assert np.array_equal(found["entry/data/data"][:, 0, 0], ids)
+        assert len(set(ids.tolist())) == len(ids) == seen.n_images
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_reload_begins_the_next_file(
     source: Source, prefix: str, commands: Commands, tmp_path: Path, overwrite: bool
@@ -177,7 +215,7 @@ def test_a_reload_begins_the_next_file(
     wait_for_monitors([f"{prefix}s"])
     for first in (1, 11, 21):
         source.publish(range(first, first + 10))
-        wait_until(lambda first=first: status(f"{prefix}s")["objectId"] == first + 9)
+        wait_until(lambda first=first: status(f"{prefix}s")["objectId"] == first + 9, LONG)
         assert command(f"{prefix}c", "reload") == "Reload successful"
     program.signal()
     assert program.wait() == 0, program.text
@@ -203,7 +241,7 @@ def test_configure_cannot_leave_the_folder_or_replace_a_file(
     )
     wait_for_monitors([f"{prefix}s"])
     source.publish(range(1, 6))
-    wait_until(lambda: status(f"{prefix}s")["objectId"] == 5)
+    wait_until(lambda: status(f"{prefix}s")["objectId"] == 5, LONG)
     for args in (
         {"outputFileNameFormat": "../victim.h5"},
         {"outputFileNameFormat": "../victim.h5", "overwrite": True},
@@ -221,7 +259,7 @@ def test_configure_cannot_leave_the_folder_or_replace_a_file(
     answer = command(f"{prefix}c", "configure", '{"outputFileNameFormat": "sub/next.h5"}')
     assert answer == "Configuration successful"
     source.publish(range(6, 11))
-    wait_until(lambda: status(f"{prefix}s")["objectId"] == 10)
+    wait_until(lambda: status(f"{prefix}s")["objectId"] == 10, LONG)
     program.signal()
     program.wait()
     assert str(verify(victim).ids) == "1-3"

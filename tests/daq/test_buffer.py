@@ -29,6 +29,7 @@ from pvapy_stream.transport.bsread import BsreadInput, BsreadSender
 from pvapy_stream.transport.bsread_codec import ChannelHeader, Decoder, Encoder
 from pvapy_stream.transport.shm import ShmPublisher
 from tests.daq.support import CHANNELS, Messages, running, time_of
+from tests.ports import free_port
 from tests.support import Commands, Program, Source, image, pvget, wait_until
 from tests.transport.test_bsread_codec import mutate
 
@@ -200,16 +201,30 @@ def test_under_too_much_load_what_is_lost_is_told(commands: Commands, tmp_path: 
     """The source does not wait for anybody, the ring is small, and the reader is slow."""
     ledger = tmp_path / "sim.json"
     sim = commands(
-        "bsread-sim", "-a", "tcp://127.0.0.1:0", "-ns", 50, "-fps", 0, "-rt", 3, "--ledger", ledger
+        "bsread-sim",
+        "-a",
+        "tcp://127.0.0.1:0",
+        "-ns",
+        50,
+        "-fps",
+        0,
+        "-rt",
+        900,
+        "--ledger",
+        ledger,
     )
     address = wait_until(lambda: sim.out and sim.out[0].split()[-1])
     buffer = BufferProgram(commands, address, "-b", 50)
     first = wait_until(lambda: buffer.status()["oldest"])
     with read_range(buffer.ranges, first, 2**60) as reader:
         got: list[int] = []
+        ending = False
         while sim.process.poll() is None:
             message = reader.read(0.2)
             got.extend([message.pulse_id] if message is not None else [])
+            if reader.gone and len(got) > 50 and not ending:
+                ending = True
+                sim.signal()
         assert sim.wait() == 0
         (account,) = read_ledgers(ledger)
         wait_until(lambda: buffer.status()["received"] == len(account.published))
@@ -323,9 +338,8 @@ def test_wrong_settings_and_ports_that_are_taken(commands: Commands, tmp_path: P
 
 def test_two_buffers_on_ports_side_by_side(commands: Commands) -> None:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("127.0.0.1", port := free_port(-1)))
         probe.listen()
-        port = probe.getsockname()[1]
         # The port before: its range port is taken.
         buffer = commands("buffer", "tcp://127.0.0.1:9", "-o", port - 1)
         line = wait_until(lambda: buffer.out and buffer.out[0])

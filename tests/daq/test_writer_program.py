@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -187,11 +188,13 @@ def test_the_user_is_changed(tmp_path: Path) -> None:
     folder = tmp_path / "theirs"
     folder.mkdir()
     os.chown(folder, 65534, 65534)
-    for parent in list(folder.parents)[:3]:
+    for parent in folder.parents:
+        if not parent.is_relative_to(tempfile.gettempdir()) or parent.stat().st_mode & 0o002:
+            break
         parent.chmod(parent.stat().st_mode | 0o055)
     # All is imported before: the interpreter may lie where nobody else can read.
     with start(AS_NOBODY, folder / "run.h5") as process:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     assert "True done" in out, err
     assert "ermission denied" in out
     file = (folder / "run.h5").stat()

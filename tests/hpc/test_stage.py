@@ -8,12 +8,15 @@ from typing import Any
 import pvaccess as pva
 import pytest
 
+from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import TransportError
 from pvapy_stream.hpc.output import Output
-from pvapy_stream.hpc.processor import UserDataProcessor
+from pvapy_stream.hpc.processor import FrameProcessor, UserDataProcessor
 from pvapy_stream.hpc.stage import NO_ID, Stage
+from pvapy_stream.pva.objects import is_marked, mark
+from pvapy_stream.testing import image_object
 from pvapy_stream.transport.memory import MemoryPublisher
 
 
@@ -161,3 +164,92 @@ def test_rejected_objects_are_not_missed() -> None:
     stage.leave([obj(7)])
     assert list(stage.ledger.left) == [7]
     assert not stage.ledger.without_fate()
+
+
+class Template(UserDataProcessor):
+    """Fills a copy of what it was shown first, as processors of the incumbent do."""
+
+    def getOutputPvObjectType(self, pvObject: Any) -> Any:
+        self.template = pvObject.copy()
+        return self.template
+
+    def process(self, pvObject: Any) -> Any:
+        made = self.template.copy()
+        made["uniqueId"] = pvObject["uniqueId"]
+        self.updateOutputChannel(made)
+
+
+@pytest.mark.parametrize("kind", [Template, FrameProcessor])
+def test_no_result_looks_like_an_opening_object(kind: type[UserDataProcessor]) -> None:
+    publisher, processor = MemoryPublisher(), kind()
+    ledger = Ledger("consumer", 1)
+    processor.outputChannel = "out"
+    stage = Stage(
+        processor, ledger, SequenceTracker(), id_field="uniqueId", skip=1,
+        open_output=lambda first: (
+            processor.getOutputPvObjectType(first) and Output(publisher, ledger, "uniqueId")
+        ),
+    )  # fmt: skip
+    stage.handle(mark(image_object(id=0)))
+    assert stage.ledger.opened
+    assert not stage.ledger.received
+    for number in (1, 2):
+        stage.handle(image_object(id=number))
+    assert [to_id["uniqueId"] for to_id in publisher.objects] == [1, 2]
+    assert not any(map(is_marked, publisher.objects))
+
+
+def test_what_returns_without_publishing_is_filtered_and_said_so() -> None:
+    class Hits(UserDataProcessor):
+        def process(self, pvObject: Any) -> Any:
+            if pvObject["id"] % 3 == 0:
+                self.updateOutputChannel(pvObject)
+
+    stage = make(Hits())
+    feed(stage, *range(1, 10))
+    assert list(stage.ledger.published) == list(stage.ledger.processed) == [3, 6, 9]
+    assert list(stage.ledger.filtered) == [1, 2, 4, 5, 7, 8]
+    assert (stage.counts.processed, stage.counts.filtered) == (3, 6)
+    assert not stage.ledger.without_fate()
+
+
+def test_ids_that_a_source_filtered_are_not_missed() -> None:
+    stage = make()
+    feed(stage, 1)
+    stage.excuse(IdSet([2, 3, 6]))
+    feed(stage, 4, 7)
+    assert list(stage.missed()) == [5]
+
+
+def test_a_jump_of_ids_is_unknown_and_named() -> None:
+    stage = make()
+    feed(stage, 40, 1_500_000_000, 1_500_000_001)
+    assert stage.count_missed() == 0
+    assert str(stage.tracker.unknown) == "41-1499999999"
+    assert "jumped from 40 to 1500000000" in stage.tracker.remark
+    stage.finish()
+    assert str(stage.ledger.unknown) == "41-1499999999"
+
+
+def test_errors_with_ids_in_them_are_one_kind_and_places_are_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Two(UserDataProcessor):
+        def process(self, pvObject: Any) -> Any:
+            if pvObject["id"] % 2:
+                raise ValueError(f"odd {pvObject['id']}")
+            raise ValueError(f"even {pvObject['id']}")
+
+    stage = make(Two())
+    with caplog.at_level(logging.ERROR):
+        feed(stage, *range(500))
+    assert list(stage.ledger.failed) == ["process: ValueError"]
+    assert [bool(record.exc_info) for record in caplog.records] == [True, True]
+    assert stage.troubles.recent == "process: ValueError: odd 499"
+
+
+def test_members_of_a_group_take_nothing_that_a_returning_source_shows() -> None:
+    stage = make(skip=1)
+    feed(stage, 0, 1, 3)
+    assert stage.handle_again(obj(9), shared=True)
+    assert list(stage.ledger.skipped) == [0, 9]

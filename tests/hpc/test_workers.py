@@ -31,13 +31,21 @@ def no_process_left() -> Iterator[None]:
     before = set(psutil.Process().children(recursive=True))
     yield
     # Their memory has no name: it is gone with the last process that has it open.
-    wait_until(lambda: not left_of(before), 5, "the end of all workers")
+    wait_until(lambda: not left_of(before), what="the end of all workers")
 
 
 def left_of(before: set[psutil.Process]) -> list[psutil.Process]:
     # What tracks resources for multiprocessing lives as long as this process.
     now = set(psutil.Process().children(recursive=True)) - before
-    return [p for p in now if p.is_running() and "resource_tracker" not in " ".join(p.cmdline())]
+    return [p for p in now if p.is_running() and "resource_tracker" not in _command(p)]
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        # It has just ended, and whoever started it has not looked yet.
+        return ""
 
 
 pytestmark = pytest.mark.usefixtures("no_process_left")
@@ -141,7 +149,7 @@ def test_the_death_of_a_worker_fails_its_object_and_it_is_replaced(how: str) -> 
     # What waited behind it goes to another worker.
     assert [f.id for f in result.frames] == [1, 2, 3, *range(5, 13)]
     assert list(result.ledger.failed["worker died"]) == [4]
-    assert ("signal 9" if how == "die" else "exit code 3") in result.last_error
+    assert ("signal SIGKILL" if how == "die" else "exit code 3") in result.last_error
     stats = result.processor.getStats()
     assert (stats["nFailed"], stats["nFinished"], stats["nWorkersDied"]) == (1, 11, 1)
 
@@ -153,7 +161,7 @@ def test_workers_killed_from_outside_while_idle_lose_nothing() -> None:
     for child in left_of(set()):
         if "spawn_main" in " ".join(child.cmdline()):
             os.kill(child.pid, signal.SIGKILL)
-    wait_until(lambda: run.processor.getStats()["nWorkersDied"] == 2, 5, "both deaths")
+    wait_until(lambda: run.processor.getStats()["nWorkersDied"] == 2, what="both deaths")
     run.processor.configure({"factor": 3})
     for k in range(2, 8):
         run.feed(image_object(None, k))
@@ -167,9 +175,9 @@ def test_when_no_worker_is_left_every_object_fails_and_says_so() -> None:
     run = ProcessorRun(UserMpWorkerPool, args={**DOUBLER, "nWorkers": 1, "maxRestarts": 1})
     for k in range(1, 6):
         run.feed(image_object(None, k, **({"die": 1} if k in (1, 2) else {})))
-    wait_until(lambda: run.processor.getStats()["nWorkers"] == 0, 10, "the end of the last worker")
+    wait_until(lambda: run.processor.getStats()["nWorkers"] == 0, what="the end of the last worker")
     run.feed(image_object(None, 6))
-    assert "no worker is left; the last died (signal 9)" in run.stage.last_error
+    assert "no worker is left; the last died (signal SIGKILL)" in run.stage.last_error
     result = run.finish()
     assert {i for ids in result.ledger.failed.values() for i in ids} == set(range(1, 7))
     assert list(result.ledger.failed["worker died"]) == [1, 2]

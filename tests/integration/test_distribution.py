@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
-from tests.support import Commands, Program, Source, command, pvget, wait_for_monitors, wait_until
+from tests.support import (
+    Commands,
+    Program,
+    Source,
+    command,
+    get,
+    pvget,
+    wait_for_monitors,
+    wait_until,
+    write_processor,
+)
 
 N = 120
 
@@ -146,3 +156,66 @@ def test_distributor_and_field_request_together(
         )
     assert set(pvget(f"{prefix}out:1")) == {"uniqueId", "value", "dimension"}
     stop_all(prefix, [1, 2], [program])
+
+
+@pytest.mark.parametrize("option", ["output", "status", "control"])
+def test_a_forgotten_star_is_refused_with_the_fix(
+    prefix: str, source: Source, commands: Commands, option: str
+) -> None:
+    program = commands(
+        "consumer", "-ic", source.channel, "-nc", "2", f"--{option}-channel", f"{prefix}x"
+    )
+    assert program.wait() == 2, program.text
+    assert f"--{option}-channel {prefix}x: each of the 2 consumers hosts a channel" in program.text
+    assert f"write it like {prefix}x:*" in program.text
+
+
+@pytest.mark.parametrize("option", ["-oc", "-sc", "-cc"])
+def test_a_name_that_another_program_serves_is_refused(
+    prefix: str, source: Source, commands: Commands, option: str
+) -> None:
+    words = ("consumer", "-ic", source.channel, option, f"{prefix}x")
+    first = commands(*words)
+    wait_until(lambda: get(f"{prefix}x") is not None, 20)
+    again = commands(*words)
+    assert again.wait() == 1, again.text
+    assert f"channel {prefix}x is already served by the program at 127.0.0.1:" in again.text
+    assert "stop that program, or give another name" in again.text
+    # Once it has ended, it is in nobody's way.
+    first.signal()
+    assert first.wait() == 0, first.text
+    third = commands(*words, "--runtime", "1")
+    assert third.wait() == 0, third.text
+
+
+def test_mirror_and_simulator_refuse_names_that_are_served(
+    prefix: str, source: Source, commands: Commands
+) -> None:
+    mirror = commands("mirror", "-cm", f"({source.channel},{prefix}other)")
+    sim = commands("sim", "-cn", source.channel, "-rt", "1", "-nx", "8", "-ny", "8", "-nf", "2")
+    for program in (mirror, sim):
+        assert program.wait() == 1, program.text
+        assert f"channel {source.channel} is already served by the program at" in program.text
+
+
+def test_two_programs_that_start_together_with_one_name_are_both_told(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    """Each looks before the other serves: a processor that starts slowly makes it so."""
+    file = write_processor(
+        tmp_path,
+        "import time, pathlib\nfrom pvapy_stream import UserDataProcessor\n"
+        "here = pathlib.Path(__file__).parent\nclass P(UserDataProcessor):\n"
+        "    def __init__(self, config):\n        super().__init__(config)\n"
+        # The search has ended when both are here for a while.
+        "        (here / str(config['me'])).touch()\n"
+        "        while not all((here / me).exists() for me in '12'):\n"
+        "            time.sleep(0.01)\n        time.sleep(1)\n",
+    )
+    words = ("consumer", "-ic", source.channel, "-sc", f"{prefix}x", "-pf", file, "-pc", "P")
+    two = [commands(*words, "-pa", f'{{"me": {me}}}') for me in (1, 2)]
+    for program in two:
+        wait_until(lambda program=program: "is served by 2 programs" in program.text, 30)
+    for program in two:
+        program.signal()
+    assert [program.wait() for program in two] == [1, 1]

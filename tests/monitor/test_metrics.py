@@ -17,13 +17,8 @@ from pvapy_stream.daq.progress import Progress
 from pvapy_stream.errors import MissingExtraError, MonitorError
 from pvapy_stream.monitor.metrics import Metric, served, writer_metrics
 from pvapy_stream.settings import MetricsSettings
+from tests.ports import free_port
 from tests.support import Commands, Source, wait_for_monitors, wait_until
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def scrape(port: int) -> dict[str, Any]:

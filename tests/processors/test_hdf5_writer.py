@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from pvapy_stream.errors import FileError, PvapyStreamError, SettingsError
 from pvapy_stream.files.record import NOT_WRITTEN
 from pvapy_stream.files.verify import verify
 from pvapy_stream.files.witness import ids_in
-from pvapy_stream.hpc.late import LateFailures
 from pvapy_stream.processors.hdf5_writer import Hdf5Writer
 from pvapy_stream.testing import ProcessorRun, frame, image_object, run_processor
 
@@ -119,21 +117,9 @@ def test_configure_goes_on_in_another_file(tmp_path: Path) -> None:
         made.processor.process_frame(frame(id=6))
 
 
-class Confirmed(LateFailures):
-    """Keeps what a processor says is finished."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.getLogger("test"))
-        self.finished = IdSet()
-
-    def done(self, ids: IdSet) -> None:
-        self.finished.update(ids)
-
-
 def test_an_id_counts_when_it_is_flushed_and_not_when_the_disk_is_full(small_disk: Path) -> None:
     made = run(small_disk, outputFileNameFormat="a.h5", nImagesPerFile=0, compression="bslz4")
     assert made.processor.confirms
-    confirmed = made.processor.late_failures = Confirmed()
     rng = np.random.default_rng(1)
     for number in range(1, 151):
         image = rng.integers(0, 2**16, (256, 256)).astype(np.uint16)
@@ -142,7 +128,6 @@ def test_an_id_counts_when_it_is_flushed_and_not_when_the_disk_is_full(small_dis
     there = ids_in(small_disk / "a.h5", deep=True)
     failed = union(result.ledger.failed.values())
     assert 10 < len(there) < 150
-    assert confirmed.finished == there
     assert there | failed == IdSet(range(1, 151))
     assert not there & failed
     assert result.ledger.processed == there

@@ -285,7 +285,7 @@ def test_frames_wait_for_values_in_order_and_are_published_at_stop() -> None:
     assert run.publisher.counts().published == 0
     assert run.processor.getStats()["nHeld"] == 2
     queue.put(metadata_object(20.0, 2))
-    wait_until(lambda: run.publisher.counts().published == 1, 2, "the timer's release")
+    wait_until(lambda: run.publisher.counts().published == 1, what="the timer's release")
     run.feed(third)
     result = run.finish()
     assert [f.id for f in result.frames] == [1, 2, 3]
@@ -299,7 +299,7 @@ def test_the_time_and_the_number_that_wait_are_bounded() -> None:
     for frame in images(10, 11, 12, 13, 14):
         run.feed(frame)
     assert run.publisher.counts().published == 2
-    wait_until(lambda: run.publisher.counts().published == 5, 2, "the end of the time to wait")
+    wait_until(lambda: run.publisher.counts().published == 5, what="the end of the time to wait")
     assert [f.id for f in run.finish().frames] == [1, 2, 3, 4, 5]
 
 
@@ -356,10 +356,10 @@ def test_values_of_real_pva_channels(prefix: str) -> None:
     receiver.queue = queue = run.processor.metadataQueueMap[name]
     receiver.start()
     try:
-        wait_until(lambda: len(queue) == 1, 10, "the first value")
+        wait_until(lambda: len(queue) == 1, what="the first value")
         run.feed(image_object(None, 1, time=1.25))
         server.update(name, metadata_object(20.0, 2))
-        wait_until(lambda: run.publisher.counts().published == 1, 10, "the frame")
+        wait_until(lambda: run.publisher.counts().published == 1, what="the frame")
     finally:
         receiver.stop()
         server.stop()
@@ -387,7 +387,7 @@ def test_a_stream_with_real_ca_and_pva_channels(prefix: str, commands: Commands)
         last, user = found["processorStats"]["lastObjectId"], found["userStats"]
         return user if last == 100 and not user["nHeld"] else None
 
-    found = wait_until(done, 25, "all frames")
+    found = wait_until(done, what="all frames")
     assert found["nAssociated"] + found["nIncomplete"] > 66
     assert found[f"{prefix[:-1]}_p_coverage"] > 0.9
     assert found[f"{prefix[:-1]}_c_coverage"] > 0.9

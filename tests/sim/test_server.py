@@ -205,8 +205,13 @@ def test_pva_metadata_have_the_time_of_their_frame(prefix: str) -> None:
     found = Running(
         channel_name=f"{prefix}a", metadata_pv=f"pva://{prefix}m", n_publish=50, frame_rate=100
     ).finish()
+    times = [frame.time_ns for frame in found[1:]]
+    # A server that is quicker than its client may skip values, but not the last.
+    wait_until(lambda: got[-1][1] == times[-1])
     channel.stopMonitor()
-    assert [time_ns for _, time_ns in got[-50:]] == [frame.time_ns for frame in found[1:]]
+    of_frames = [time_ns for _, time_ns in got if time_ns in times]
+    assert of_frames == [time_ns for time_ns in times if time_ns in set(of_frames)]
+    assert len(of_frames) >= len(got) - 1
     assert len({value for value, _ in got[-50:]}) == 50
     assert all(0 <= value <= 1 for value, _ in got)
 

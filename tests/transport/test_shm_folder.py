@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,20 @@ from tests.transport.pairs import Ids, make_object
 
 
 @pytest.fixture
-def shm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of shared memory of this test alone; the samples are where they always are."""
     monkeypatch.setattr(folder, "SHM", tmp_path)
     monkeypatch.setattr(folder, "_named", set())
     # The prefix tells the leftovers of this test from those of others.
     monkeypatch.setattr(nodes, "PREFIX", f"pvt{new_key()[:8]}_")
-    return tmp_path
+    yield tmp_path
+    tidy(nodes.PREFIX)
+
+
+def tidy(prefix: str) -> None:
+    """Remove what iceoryx2 has once for each prefix."""
+    for path in Path("/dev/shm").glob(f"{prefix}*"):
+        path.unlink()
 
 
 def samples() -> list[str]:
@@ -332,6 +339,7 @@ def test_who_is_killed_or_stopped_at_any_instant_leaves_nothing(
         text=True,
         timeout=280,
     )
+    tidy(prefix)
     assert done.returncode == 0, done.stderr
     first, *wrong = reversed(done.stdout.splitlines())
     assert first.startswith("rounds: "), done.stderr

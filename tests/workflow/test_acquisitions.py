@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import h5py
@@ -10,18 +9,15 @@ import hdf5plugin  # noqa: F401 - so that compressed images can be read
 
 from pvapy_stream.workflow.acquisitions import BsreadAcquisition
 from pvapy_stream.workflow.steps import State
+from tests.ports import free_port
 from tests.support import Commands
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_pulses_that_have_passed_come_from_a_buffer(commands: Commands, tmp_path: Path) -> None:
     stream, output, ranges = (f"127.0.0.1:{free_port()}" for _ in range(3))
-    commands("bsread-sim", "-a", f"tcp://{stream}", "-fps", "100", "-n", "200")
+    commands(
+        "bsread-sim", "-a", f"tcp://{stream}", "-fps", "100", "-n", "200", "--send-timeout", "120"
+    )
     commands("buffer", f"tcp://{stream}", "-o", output.rpartition(":")[2], "--range-port",
              ranges.rpartition(":")[2], "-b", "1000")  # fmt: skip
     run = BsreadAcquisition(
@@ -29,7 +25,7 @@ def test_pulses_that_have_passed_come_from_a_buffer(commands: Commands, tmp_path
         file_name="past.h5",
         start_pulse_id=20,
         stop_pulse_id=119,
-        limit=40,
+        limit=120,
     )
     assert run.run(tmp_path / "run") is State.FINISHED, run.error
     with h5py.File(tmp_path / "run" / "extra" / "past.h5") as file:

@@ -108,3 +108,39 @@ def test_a_cluster_from_a_file_and_one_that_is_not_there(
     monkeypatch.setattr(dask, "_TIMEOUT", 1.0)
     with pytest.raises(WorkflowError, match="does not answer"):
         make_launcher("tcp://127.0.0.1:1")
+
+
+def test_a_placed_stage_waits_for_its_worker_to_return(
+    cluster: Any, tmp_path: Path, prefix: str
+) -> None:
+    flow = Workflow("placed", channels=prefix)
+    cam = flow.add(
+        Simulator(n_publish=0, frame_rate=100, n_x_pixels=8, n_y_pixels=8, n_frames=4, place="0"),
+        "cam",
+    )
+    flow.add(Consumer(input=cam["output"], place="1"), "work")
+    project = Project.create_in(tmp_path / "run", flow)
+    launcher = make_launcher(cluster.scheduler_address)
+    assert isinstance(launcher, dask.DaskPrograms)
+    scheduler = Scheduler(project, launcher=launcher)
+    stop = threading.Event()
+    thread = threading.Thread(target=scheduler.run, args=(stop,))
+    thread.start()
+
+    def work() -> dict[str, Any]:
+        return live(project.folder)["work"]["programs"][0]
+
+    try:
+        wait_until(lambda: live(project.folder)["work"]["processed"] > 20, 60)
+        before = work()["host"]
+        # Its nanny starts another of the same name, at another address.
+        os.kill(launcher.call(before, os.getpid), signal.SIGKILL)
+        wait_until(lambda: work()["restarts"] == 1 and work()["pid"], 60)
+        counted = live(project.folder)["work"]["processed"]
+        wait_until(lambda: live(project.folder)["work"]["processed"] > counted + 20, 60)
+        assert work()["host"] != before
+        assert launcher.workers()[work()["host"]]["name"] == 1
+    finally:
+        stop.set()
+        thread.join(60)
+    project.close()

@@ -113,7 +113,7 @@ def test_stages_on_three_hosts_find_each_other(hosts: Hosts, tmp_path: Path) -> 
             k, "distributed.cli.dask_worker", scheduler, "--host", f"{ADDRESS}{k}", "--name",
             f"host{k}", "--nthreads", "1", "--no-dashboard", "--no-nanny",
         )  # fmt: skip
-    wait_until(lambda: hosts.said().count("Register worker addr") == 3, 40, "workers")
+    wait_until(lambda: hosts.said().count("Register worker addr") == 3, what="workers")
     file = tmp_path / "three.yaml"
     file.write_text(FLOW)
     run = hosts.start(

@@ -112,7 +112,7 @@ def test_a_killed_protocol_closes_its_sets_and_is_resumed(
 
 
 def test_one_process_runs_a_project(tmp_path: Path, commands: Commands) -> None:
-    ended(commands("create-project", "busy", chain(tmp_path, n=40, ms=250)))
+    ended(commands("create-project", "busy", chain(tmp_path, n=400, ms=250)))
     first = commands("schedule-project", "busy")
     wait_until(lambda: "started" in first.text)
     second, shown = commands("schedule-project", "busy"), commands("project", "show", "busy")
@@ -129,7 +129,7 @@ def test_one_process_runs_a_project(tmp_path: Path, commands: Commands) -> None:
 def test_a_killed_scheduler_is_told_and_leaves_no_process(
     tmp_path: Path, commands: Commands
 ) -> None:
-    ended(commands("create-project", "busy", chain(tmp_path, n=40, ms=250)))
+    ended(commands("create-project", "busy", chain(tmp_path, n=400, ms=250)))
     first = commands("schedule-project", "busy")
     folder = tmp_path / "projects" / "busy"
     wait_until(lambda: len(numbers(folder, "000001_count", "items")) > 1)

@@ -61,27 +61,36 @@ def run(commands: Commands, file: Path, folder: Path) -> Program:
 def test_the_example_survives_kills_and_names_exactly_what_was_lost(
     commands: Commands, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "run"
-    program = run(commands, EXAMPLE, folder)
+    folder, file = tmp_path / "run", tmp_path / "example.yaml"
+    # It runs for as long as the restarts take here, instead of ten seconds.
+    file.write_text(EXAMPLE.read_text().replace("n_publish: 5000", "n_publish: 0"))
+    program = run(commands, file, folder)
+
+    def goes_on() -> None:
+        before = live(folder)["disk"]["processed"]
+        wait_until(lambda: live(folder)["disk"]["processed"] > before + 300)
+
+    def kill(label: str) -> None:
+        os.kill(pid(folder, label), signal.SIGKILL)
+        wait_until(lambda: live(folder)[label]["programs"][0]["restarts"] == 1)
+        goes_on()
+
     wait_until(lambda: live(folder)["disk"]["processed"] > 300)
-    os.kill(pid(folder, "workers"), signal.SIGKILL)
-    wait_until(lambda: live(folder)["workers"]["programs"][0]["restarts"] == 1)
-    before = live(folder)["disk"]["processed"]
-    wait_until(lambda: live(folder)["disk"]["processed"] > before + 300)
-    os.kill(pid(folder, "gather"), signal.SIGKILL)
+    kill("workers")
+    kill("gather")
+    assert commands("workflow", "stop", folder).wait() == 0
     assert program.wait() == 1, program.text
     frames = written(folder / "scan.h5")
-    lost = set(range(1, 5001)) - frames
+    (audit,) = json.loads((folder / "audit.json").read_text())
+    lost = set(range(1, audit["published"] + 1)) - frames
     assert lost
-    assert len(frames) > 2500
+    assert len(frames) > 900
     skipped = named_by_audit(folder) & frames
     # A frame that one skipped as its initial update, another has processed.
     assert named_by_audit(folder) - skipped == lost
     assert "workers-1 died (signal SIGKILL); restart 1 of at most 3" in program.text
-    assert f"published 5000, processed {len(frames)}, " in program.text
-    ready = re.search(r"8 programs of 5 stages are ready after ([\d.]+) s", program.text)
-    assert ready
-    assert float(ready[1]) < 15  # 5 s are promised where nothing else runs
+    assert f"published {audit['published']}, processed {len(frames)}, " in program.text
+    assert re.search(r"8 programs of 5 stages are ready after [\d.]+ s", program.text)
     project = Project(folder)
     assert {row.state.value for row in project.protocols()} == {"finished"}
     project.close()

@@ -17,7 +17,8 @@ def start(key: str, spec: ProgramSpec, incarnation: int) -> int:
     if not _folder:
         # Logs and ledgers are fetched from here: hosts need not share a disk for them.
         _folder.append(Path(tempfile.mkdtemp(prefix="pvapy-stream-")))
-    _programs[key] = LocalProgram(spec, _folder[0] / spec.name, incarnation)
+    # Another run on this worker may have a program of the same name.
+    _programs[key] = LocalProgram(spec, _folder[0] / key, incarnation)
     return _programs[key].pid
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
@@ -17,6 +18,7 @@ from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import WorkflowError
 from pvapy_stream.hpc.launch import agent
 from pvapy_stream.hpc.launch.programs import ProgramSpec
+from pvapy_stream.hpc.launch.supervisor import AbsentError
 from pvapy_stream.plugins import require
 
 _TIMEOUT = 20.0  # s; for the scheduler, and for the first worker
@@ -98,6 +100,8 @@ class DaskPrograms:
         self.address = address
         self._close = close
         self._programs: dict[str, DaskProgram] = {}
+        # Programs of other runs, whose names may be the same, have other keys.
+        self._id = uuid.uuid4().hex[:12]
         self._numbers = itertools.count(1)
         # A call to a worker that has just died takes as long as Dask tries to connect to it.
         self._calls = ThreadPoolExecutor(_CALLS, thread_name_prefix="dask-call")
@@ -114,13 +118,16 @@ class DaskPrograms:
         """Start a program.
 
         Raises:
-            WorkflowError: there is no worker for it, or it cannot be started there.
+            AbsentError: there is no worker for it now.
+            WorkflowError: it cannot be started there.
         """
         failed: set[str] = set()
         for _ in range(_TRIES):
-            workers = {a: i for a, i in self._wait_for_workers().items() if a not in failed}
+            # Whoever supervises has other programs to look after: a restart does not wait here.
+            known = self._wait_for_workers(0.0 if incarnation > 1 else _TIMEOUT)
+            workers = {a: i for a, i in known.items() if a not in failed}
             worker = self._choose(spec, workers)
-            key = f"{os.getpid()}-{next(self._numbers)}-{spec.name}"
+            key = f"{self._id}-{next(self._numbers)}-{spec.name}"
             env = {**_addresses(workers), **spec.env}
             pid = self.call(worker, agent.start, key, replace(spec, env=env), incarnation)
             if pid is not None:
@@ -130,11 +137,11 @@ class DaskPrograms:
             failed.add(worker)
         raise WorkflowError(f"{spec.name} cannot be started on {', '.join(failed)}")
 
-    def _wait_for_workers(self) -> dict[str, Any]:
-        deadline = time.monotonic() + _TIMEOUT
+    def _wait_for_workers(self, timeout: float) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout
         while not (found := self.workers()):
-            if time.monotonic() > deadline:
-                raise WorkflowError(f"the cluster at {self.address} has no worker; start some")
+            if time.monotonic() >= deadline:
+                raise AbsentError(f"the cluster at {self.address} has no worker; start some")
             time.sleep(0.2)
         return found
 
@@ -144,7 +151,7 @@ class DaskPrograms:
                 if spec.place in (address, str(info.get("name")), info.get("host")):
                     return address
             known = ", ".join(str(info.get("name")) for info in workers.values())
-            raise WorkflowError(
+            raise AbsentError(
                 f"{spec.name} is to run on {spec.place!r}, and there is no such worker; known:"
                 f" {known}"
             )

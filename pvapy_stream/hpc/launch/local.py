@@ -8,18 +8,33 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from pvapy_stream.errors import PvapyStreamError
-from pvapy_stream.hpc.service import StageReport, StageService
+from pvapy_stream.hpc.launch.reports import total_report
+from pvapy_stream.hpc.launch.supervisor import RestartPolicy, Restarts, Supervised
+from pvapy_stream.hpc.service import STOP_GRACE, StageReport, StageService
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import ConsumerSettings, StageSettings
-from pvapy_stream.signals import run_until_signal
+from pvapy_stream.signals import (
+    Stop,
+    held_back,
+    hurry_of,
+    leave_by_force,
+    leave_by_force_at_exit,
+    run_until_signal,
+)
 
 _TICK = 0.05  # s; how soon a stop is noticed
-_END_GRACE = 5.0  # s; beyond the time to drain, before a process is ended by force
+# Beyond the time to drain and the time a stage gives itself, before it is ended by force.
+_END_GRACE = STOP_GRACE + 5.0  # s
+_HURRY_GRACE = 6.0  # s; the same when the end was asked for twice
+_START_GRACE = 5.0  # s; for a stage that is asked to stop before it has started
+_LAST_GRACE = 5.0  # s; from the final report to the end of the process
+
+_STOP, _HURRY = "stop", "hurry"
 
 Ledgers = list[dict[str, Any]]
 Show = Callable[[Mapping[int, StageReport], Ledgers], None]
@@ -33,7 +48,8 @@ def run_stages(settings: StageSettings, stop: threading.Event, show: Show) -> st
     Args:
         settings: what to run.
         stop: ends them in order when it is set.
-        show: gets the newest reports by id, and the accounts of all processes there have been.
+        show: gets the newest reports by id, and the accounts of all processes there have been; an
+            error of it is told once, and the stages go on.
 
     Returns:
         why the run is no success, or "".
@@ -43,190 +59,293 @@ def run_stages(settings: StageSettings, stop: threading.Event, show: Show) -> st
     """
     if isinstance(settings, ConsumerSettings) and len(settings.ids) > 1:
         return Supervisor(settings, stop, show).run()
+    shown = Shown(show)
     number = min(settings.ids)
-    service = StageService(
-        settings, number, lambda report: show({number: report}, report.ledgers), stop
-    )
-    return service.run().problem
+    begun = _end_if_stopped_at_start(stop)
+
+    def report(news: StageReport) -> None:
+        begun.set()
+        shown({number: news}, news.ledgers)
+
+    service = StageService(settings, number, report, stop)
+    problem = service.run().problem
+    if service.hangs:
+        leave_by_force_at_exit()
+    return "; ".join(filter(None, (problem, shown.problem)))
 
 
-@dataclass(slots=True)
-class _Worker:
-    """One consumer id: its process now, and what earlier processes of it left."""
+def _end_if_stopped_at_start(stop: threading.Event) -> threading.Event:
+    """End this process by force when a stage whose start hangs is asked to stop.
 
-    consumer_id: int
-    process: Any = None
-    pipe: Connection | None = None
-    report: StageReport | None = None
-    restarts: int = 0
-    ended: bool = False
-    problem: str = ""
-    past_ledgers: list[dict[str, Any]] = field(default_factory=list)
+    Returns:
+        what to set when the stage has started.
+    """
+    begun = threading.Event()
+
+    def watch() -> None:
+        stop.wait()
+        if not begun.wait(_START_GRACE):
+            _log.error(
+                "the processor had not started when it was asked to stop, and does not return"
+                " within %g s; ending by force",
+                _START_GRACE,
+            )
+            leave_by_force()
+
+    threading.Thread(target=watch, name="start-watch", daemon=True).start()
+    return begun
+
+
+class Shown:
+    """Calls `show`; what it raises is kept and told once, and never ends the stages.
+
+    Attributes:
+        problem: the last error, or "".
+    """
+
+    def __init__(self, show: Show) -> None:
+        self._show = show
+        self._count = 0
+        self.problem = ""
+
+    def __call__(self, reports: Mapping[int, StageReport], ledgers: Ledgers) -> None:
+        try:
+            self._show(reports, ledgers)
+        except Exception as error:
+            self._count += 1
+            text = str(error) if isinstance(error, PvapyStreamError) else repr(error)
+            self.problem = f"reports could not be shown or kept {self._count} times: {text}"
+            if self._count == 1:
+                trace = None if isinstance(error, PvapyStreamError) else error
+                _log.error("%s; the stages go on", text, exc_info=trace)
+
+
+class _Child:
+    """A consumer's process, and the pipe to it."""
+
+    def __init__(self, settings: ConsumerSettings, consumer_id: int) -> None:
+        # EPICS has threads as soon as it is used: a forked child would inherit their locks.
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_run_child,
+            args=(settings, consumer_id, theirs),
+            name=f"consumer-{consumer_id}",
+        )
+        with held_back():
+            self._process.start()
+        # Only the child may hold its end, or its death would not close the pipe.
+        theirs.close()
+        self.report: StageReport | None = None
+        self._final_at: float | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @property
+    def sources(self) -> tuple[Any, ...]:
+        """What is ready when there is news of it."""
+        return self.pipe, self._process.sentinel
+
+    def tell(self, word: str) -> None:
+        try:
+            self.pipe.send(word)
+        except OSError:
+            # It is gone; that shows in its end.
+            return
+
+    def receive(self) -> bool:
+        """Take its reports; whether there were any."""
+        news = False
+        try:
+            while self.pipe.poll():
+                self.report = self.pipe.recv()
+                news = True
+        except (EOFError, OSError):
+            pass
+        if self.has_ended_in_order and self._final_at is None:
+            self._final_at = time.monotonic()
+        return news
+
+    @property
+    def has_ended_in_order(self) -> bool:
+        return self.report is not None and self.report.final
+
+    def poll(self) -> int | None:
+        late = self._final_at is not None and time.monotonic() - self._final_at > _LAST_GRACE
+        if late and self._process.is_alive():
+            # All is told; a library that does not let it go has no say.
+            self.kill()
+        if self._process.is_alive():
+            return None
+        self._process.join()
+        self.receive()
+        self.pipe.close()
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join(_LAST_GRACE)
+
+
+class _Consumer(Supervised[_Child]):
+    """One consumer id, over all its processes."""
+
+    def __init__(self, consumer_id: int, start: Callable[[int], _Child], restarts: Restarts):
+        super().__init__(
+            f"consumer {consumer_id}", start, restarts, lambda line: _log.error("%s", line)
+        )
+        self.consumer_id = consumer_id
+        self.past_ledgers: Ledgers = []
+        self._past: StageReport | None = None
+
+    def judge(self, process: _Child, code: int) -> str | None:
+        return process.report.problem if process.report and process.report.final else None
+
+    def bury(self, process: _Child, died: bool) -> None:
+        report = process.report
+        if report is not None:
+            self.past_ledgers += [
+                # Nobody wrote to the end of it.
+                {**one, "closed": False} if died and "closed" in one else one
+                for one in report.ledgers
+            ]
+            state = "failed" if died else report.state
+            self._past = replace(total_report(self._past, report), state=state)
+
+    @property
+    def report(self) -> StageReport | None:
+        """The newest report, with the counts of all processes."""
+        now = self.process.report if self.process is not None else None
+        return self._past if now is None else total_report(self._past, now)
+
+    @property
+    def ledgers(self) -> Ledgers:
+        """The accounts of all processes."""
+        now = self.process.report if self.process is not None else None
+        return self.past_ledgers + (now.ledgers if now is not None else [])
+
+    def end_by_force(self) -> None:
+        """Kill a process that does not end, and say what is known of what it had."""
+        if self.process is None or self.ended:
+            return
+        report = self.process.report
+        queued = report.stats.get("queueStats", {}).get("nQueued", 0) if report else 0
+        what = f"{queued} objects waited in its queue" if report else "it had reported nothing"
+        _log.error("%s does not end and is killed; when it last reported, %s", self.name, what)
+        self.kill()
 
 
 class Supervisor:
     """Runs each consumer of the settings in a process of its own.
 
-    A process that dies is started again, up to the limit; its last reported account is kept.
+    A process that dies is started again, up to the limit; its last reported account is kept. No
+    process is left when `run` ends, however it ends.
     """
 
     def __init__(self, settings: ConsumerSettings, stop: threading.Event, show: Show) -> None:
         self._settings = settings
         self._stop = stop
-        self._show = show
-        # EPICS has threads as soon as it is used: a forked child would inherit their locks.
-        self._context = multiprocessing.get_context("spawn")
-        self._workers = [_Worker(consumer_id) for consumer_id in settings.ids]
+        self._shown = Shown(show)
+        policy = RestartPolicy(settings.max_restarts)
+        self._consumers = [
+            _Consumer(
+                consumer_id,
+                lambda number, consumer_id=consumer_id: self._make_child(consumer_id, number),
+                Restarts(policy),
+            )
+            for consumer_id in settings.ids
+        ]
         self._started_at = time.monotonic()
+        self._told = ""
+        self._deadline: float | None = None
 
     def run(self) -> str:
         """Run until all consumers have ended; returns why it is no success, or ""."""
-        for worker in self._workers:
-            self._start(worker)
-        asked_at: float | None = None
-        while any(not worker.ended for worker in self._workers):
-            if self._stop.is_set() and asked_at is None:
-                asked_at = time.monotonic()
+        try:
+            for one in self._consumers:
+                if self._stop.is_set():
+                    one.stop()
+                else:
+                    one.start()
+            while not all(one.ended for one in self._consumers):
                 self._ask_to_stop()
-            if (
-                asked_at is not None
-                and time.monotonic() - asked_at > self._settings.drain_timeout + _END_GRACE
-            ):
-                self._end_by_force()
-            self._listen()
-        return "; ".join(worker.problem for worker in self._workers if worker.problem)
+                self._listen()
+                if self._deadline is not None and time.monotonic() > self._deadline:
+                    self._end_by_force()
+        finally:
+            self._end_by_force()
+        problems = [one.problem for one in self._consumers]
+        return "; ".join(filter(None, [*problems, self._shown.problem]))
 
-    def _ledgers(self) -> Ledgers:
-        """Accounts of all processes, also of those that died."""
-        current = [ledger for w in self._workers if w.report for ledger in w.report.ledgers]
-        return [ledger for worker in self._workers for ledger in worker.past_ledgers] + current
-
-    def _start(self, worker: _Worker) -> None:
-        settings = self._settings
+    def _make_child(self, consumer_id: int, incarnation: int) -> _Child:
+        settings = self._settings.again(incarnation)
         if settings.runtime > 0:
             # A process that is started again ends with the others.
-            settings = settings.replace(
-                runtime=max(0.1, settings.runtime - (time.monotonic() - self._started_at))
-            )
-        ours, theirs = self._context.Pipe()
-        worker.pipe = ours
-        worker.process = self._context.Process(
-            target=_run_child,
-            args=(settings, worker.consumer_id, theirs),
-            name=f"consumer-{worker.consumer_id}",
-        )
-        worker.process.start()
-        # Only the child may hold its end, or its death would not close the pipe.
-        theirs.close()
-
-    def _listen(self) -> None:
-        running = [worker for worker in self._workers if not worker.ended]
-        by_source: dict[Any, _Worker] = {}
-        for worker in running:
-            by_source[worker.pipe] = worker
-            by_source[worker.process.sentinel] = worker
-        heard = {
-            by_source[source].consumer_id: by_source[source]
-            for source in wait(list(by_source), _TICK)
-        }
-        news = False
-        for worker in heard.values():
-            news |= self._receive(worker)
-            if not worker.process.is_alive():
-                self._receive(worker)
-                self._bury(worker)
-                news = True
-        if news:
-            reports = {
-                worker.consumer_id: worker.report
-                for worker in self._workers
-                if worker.report is not None
-            }
-            self._show(reports, self._ledgers())
-
-    def _receive(self, worker: _Worker) -> bool:
-        news = False
-        try:
-            while worker.pipe is not None and worker.pipe.poll():
-                worker.report = worker.pipe.recv()
-                news = True
-        except (EOFError, OSError):
-            pass
-        return news
-
-    def _bury(self, worker: _Worker) -> None:
-        """A process has ended: as it should, or by dying."""
-        worker.process.join()
-        if worker.pipe is not None:
-            worker.pipe.close()
-            worker.pipe = None
-        if worker.report is not None and worker.report.final:
-            worker.ended = True
-            if worker.report.problem:
-                worker.problem = "; ".join(filter(None, [worker.problem, worker.report.problem]))
-            return
-        how = _exit_words(worker.process.exitcode)
-        if worker.report is not None:
-            worker.past_ledgers += worker.report.ledgers
-            worker.report = None
-        if self._stop.is_set() or worker.restarts >= self._settings.max_restarts:
-            worker.ended = True
-            worker.problem = (
-                f"consumer {worker.consumer_id} died ({how}) after {worker.restarts} restarts"
-            )
-            _log.error("%s", worker.problem)
-            return
-        worker.restarts += 1
-        worker.problem = (
-            f"consumer {worker.consumer_id} died {worker.restarts} times, the last time by {how},"
-            " and was started again"
-        )
-        _log.error(
-            "consumer %d died (%s); restart %d of at most %d",
-            worker.consumer_id,
-            how,
-            worker.restarts,
-            self._settings.max_restarts,
-        )
-        self._start(worker)
+            left = settings.runtime - (time.monotonic() - self._started_at)
+            settings = settings.replace(runtime=max(0.1, left))
+        return _Child(settings, consumer_id)
 
     def _ask_to_stop(self) -> None:
-        for worker in self._workers:
-            if worker.pipe is not None and not worker.ended:
-                try:
-                    worker.pipe.send("stop")
-                except OSError:
-                    pass
+        word = _HURRY if hurry_of(self._stop).is_set() else _STOP if self._stop.is_set() else ""
+        if word == self._told:
+            return
+        self._told = word
+        grace = _HURRY_GRACE if word == _HURRY else self._settings.drain_timeout + _END_GRACE
+        self._deadline = time.monotonic() + grace
+        for one in self._consumers:
+            if one.process is not None:
+                one.process.tell(word)
+            one.stop()
+
+    def _listen(self) -> None:
+        children = [one.process for one in self._consumers if one.process is not None]
+        wait([source for child in children for source in child.sources], _TICK)
+        news = False
+        for one in self._consumers:
+            if one.process is not None:
+                news |= one.process.receive()
+            news |= one.poll()
+        if news:
+            self._show()
+
+    def _show(self) -> None:
+        reports = {one.consumer_id: one.report for one in self._consumers}
+        self._shown(
+            {number: report for number, report in reports.items() if report is not None},
+            [ledger for one in self._consumers for ledger in one.ledgers],
+        )
 
     def _end_by_force(self) -> None:
-        for worker in self._workers:
-            if not worker.ended and worker.process.is_alive():
-                _log.error("consumer %d does not end; it is killed", worker.consumer_id)
-                worker.process.kill()
-
-
-def _exit_words(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"signal {signal.Signals(-code).name}"
-    return f"exit code {code}"
+        for one in self._consumers:
+            one.stop()
+            one.end_by_force()
+            one.poll()
+        if any(one.deaths for one in self._consumers):
+            self._show()
 
 
 def _run_child(settings: StageSettings, consumer_id: int, pipe: Connection) -> None:
     """Body of a consumer's process."""
     configure_logging(settings)
     # Ctrl-C reaches the whole process group; the parent alone decides.
-    run_until_signal(
+    hangs = run_until_signal(
         lambda stop: _serve(settings, consumer_id, pipe, stop), [signal.SIGTERM], [signal.SIGINT]
     )
+    if hangs:
+        leave_by_force()
 
 
-def _serve(
-    settings: StageSettings, consumer_id: int, pipe: Connection, stop: threading.Event
-) -> None:
-    threading.Thread(target=_obey, args=(pipe, stop), name="parent", daemon=True).start()
+def _serve(settings: StageSettings, consumer_id: int, pipe: Connection, stop: Stop) -> bool:
+    """Run the stage; whether something in it hangs."""
+    limit = settings.drain_timeout + _END_GRACE
+    threading.Thread(target=_obey, args=(pipe, stop, limit), name="parent", daemon=True).start()
+    begun = _end_if_stopped_at_start(stop)
     lock = threading.Lock()
 
     def report(news: StageReport) -> None:
+        begun.set()
         with lock:
             try:
                 pipe.send(news)
@@ -235,16 +354,26 @@ def _serve(
                 stop.set()
 
     try:
-        StageService(settings, consumer_id, report, stop).run()
+        service = StageService(settings, consumer_id, report, stop)
     except PvapyStreamError as error:
         problem = f"consumer {consumer_id}: {error}"
         report(StageReport("consumer", consumer_id, "failed", {}, [], problem, True))
+        return False
+    service.run()
+    return service.hangs
 
 
-def _obey(pipe: Connection, stop: threading.Event) -> None:
+def _obey(pipe: Connection, stop: Stop, limit: float) -> None:
     """Stop when the parent says so, and when it is gone."""
     try:
-        pipe.recv()
+        while True:
+            word = pipe.recv()
+            stop.set()
+            if word == _HURRY:
+                stop.hurry.set()
     except (EOFError, OSError):
         _log.error("the parent process is gone; stopping")
     stop.set()
+    time.sleep(limit)
+    _log.error("no end within %g s; ending by force", limit)
+    leave_by_force()

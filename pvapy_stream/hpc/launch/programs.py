@@ -8,15 +8,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from pvapy_stream import settings as models
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
 from pvapy_stream.errors import LedgerError
 from pvapy_stream.files.run import RUN
+from pvapy_stream.signals import held_back
 
 _TAIL = 4096  # bytes of the log that are shown
 
@@ -44,19 +46,38 @@ class ProgramSpec:
     has_ledger: bool = True
     place: str = ""
 
+    @property
+    def drain_timeout(self) -> float:
+        """How long it may process what waits, once it is asked to stop, s."""
+        model = getattr(models, self.settings_class) if self.settings_class else None
+        field = model.model_fields.get("drain_timeout") if model is not None else None
+        default = field.default if field is not None else 0.0
+        return float(self.settings.get("drain_timeout", default))
+
+    def again(self, incarnation: int) -> ProgramSpec:
+        """The same program for another incarnation: how often it was started, itself included."""
+        model = getattr(models, self.settings_class) if self.settings_class else None
+        if model is None or "incarnation" not in model.model_fields:
+            return self
+        return replace(self, settings={**self.settings, "incarnation": incarnation})
+
 
 class Program(Protocol):
     """A program that was started."""
 
-    pid: int
     host: str
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
 
     def poll(self) -> int | None:
         """Its exit code, negative for a signal; None while it runs."""
         ...
 
     def tell(self, word: str) -> None:
-        """Send it a word: go or stop."""
+        """Send it a word: go, finish, stop or hurry."""
 
     def kill(self) -> None:
         """End it by force."""
@@ -120,7 +141,9 @@ class LocalProgram:
             order["settings"] = dict(spec.settings)
             if spec.has_ledger:
                 order["settings"]["ledger"] = str(self.ledger)
-        with self._log.open("ab") as log:
+        with self._log.open("ab") as log, held_back():
+            # What stands before is of other incarnations.
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pvapy_stream.cli.stage"],
                 stdin=subprocess.PIPE,
@@ -131,7 +154,7 @@ class LocalProgram:
                 # Ctrl-C at the terminal is for the workflow, which then stops its stages in order.
                 start_new_session=True,
             )
-        self.pid = self._process.pid
+        self.pid: int = self._process.pid
         self._send(msgspec.json.encode(order) + b"\n")
 
     def _send(self, line: bytes) -> None:
@@ -173,7 +196,7 @@ class LocalProgram:
     def log_tail(self) -> str:
         try:
             with self._log.open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
+                log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - _TAIL))
                 return log.read().decode(errors="replace")
         except OSError:
             return ""

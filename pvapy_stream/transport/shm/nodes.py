@@ -33,7 +33,8 @@ from pvapy_stream.transport.shm.folder import (
 
 _SAMPLES = Path("/dev/shm")  # noqa: S108 - where iceoryx2 has them, always
 PREFIX = f"pvs{os.getuid()}_"  # of all files of iceoryx2
-_PATIENCE = 0.5  # s; for a lock that is held for milliseconds, unless its holder was stopped
+_PATIENCE = 0.5  # s; of a cleaner, for a lock that is held for milliseconds
+_LONG_PATIENCE = 10.0  # s; for a cleaner to end: one that was stopped may go on while we start
 _SHORT_PATIENCE = 0.02  # s; while objects wait
 _ATTEMPTS = 5
 _ROOT, _NODES, _SERVICES = "iceoryx2", "nodes", "services"
@@ -84,12 +85,14 @@ def _new_node() -> tuple[Any, int]:
             with _locked(root, fcntl.LOCK_EX, _PATIENCE) as alone:
                 if alone and not _living(root):
                     _wipe(root)
-            with _locked(root, fcntl.LOCK_SH, _PATIENCE):
+            with _locked(root, fcntl.LOCK_SH, _LONG_PATIENCE):
                 made = _made(root)
                 mark = open_folder(root / _NODES / str(made.id.value))
                 # A cleaner that was stopped for long may have taken it for one of a dead process.
-                if mark is not None and lock(mark, fcntl.LOCK_SH):
-                    break
+                if mark is not None:
+                    if lock(mark, fcntl.LOCK_SH):
+                        break
+                    os.close(mark)
         else:
             raise TransportError("its files are removed again and again; is it another program?")
         sweep(made, _PATIENCE)
@@ -162,13 +165,18 @@ def sweep(of: Any, patience: float = _SHORT_PATIENCE) -> None:
 
 def _living(root: Path) -> set[str]:
     """Ids of the nodes of living processes."""
-    states = iox.Node.list(iox.ServiceType.Ipc, _config(root))
-    found = {str(one[0].id.value) for one in states if isinstance(one, iox.NodeState.Alive)}
+    found = _alive(root)
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(root / _NODES):
             if name.isdecimal() and not _without_owner(root / _NODES / name):
                 found.add(name)
     return found
+
+
+def _alive(root: Path) -> set[str]:
+    """Ids of nodes that iceoryx2 says are alive."""
+    states = iox.Node.list(iox.ServiceType.Ipc, _config(root))
+    return {str(one[0].id.value) for one in states if isinstance(one, iox.NodeState.Alive)}
 
 
 def _without_owner(path: Path) -> bool:
@@ -186,12 +194,11 @@ def _remove_rests(root: Path) -> None:
     nodes = root / _NODES
     found = re.compile(rf"(?:{re.escape(PREFIX)})?(\d+)(?:\.node_monitor.*)?")
     names = [(name, match[1]) for name in os.listdir(nodes) if (match := found.fullmatch(name))]
-    if len({key for _, key in names}) < 2:
-        # Our own.
-        return
-    living = _living(root)
+    left = {key for _, key in names if _without_owner(nodes / key)}
+    if left:
+        left -= _alive(root)
     for name, key in names:
-        if key not in living:
+        if key in left:
             _remove(nodes / name)
 
 

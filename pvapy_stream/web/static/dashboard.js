@@ -25,6 +25,7 @@ function tiles(news) {
   // An object is counted once, at the end of the chain.
   const out = (kind, name) => stages.reduce((sum, one) => sum + (news.out.includes(one.channel) ? one[kind][name] || 0 : 0), 0);
   const latency = Math.max(...stages.map((one) => one.latency.p90 ?? -1));
+  const restarts = stages.reduce((sum, one) => sum + one.restarts, 0);
   const running = stages.filter((one) => one.tone === "good").length;
   const shown = [
     ["Stages running", `${running} of ${stages.length}`, false],
@@ -32,7 +33,10 @@ function tiles(news) {
     ["Processed", whole(out("counts", "processed")), false],
     ["Queued", whole(total("counts", "queued")), false],
     ...(latency >= 0 ? [["Latency, 90 %", number(latency, "s"), false]] : []),
-    ...["missed", "rejected", "errors"].map((name) => [name[0].toUpperCase() + name.slice(1), whole(total("counts", name)), total("counts", name) > 0]),
+    // Later stages miss what was lost before them: each loss is told once.
+    ["Missed", whole(news.missed), news.missed > 0],
+    ...(restarts > 0 ? [["Restarts", whole(restarts), true]] : []),
+    ...["rejected", "errors"].map((name) => [name[0].toUpperCase() + name.slice(1), whole(total("counts", name)), total("counts", name) > 0]),
   ];
   $("tiles").replaceChildren(...shown.map(([name, value, bad]) => make("div", { className: `tile card${bad ? " bad" : ""}` },
     make("div", { className: "name", textContent: name }), make("div", { className: "value", textContent: value }))));

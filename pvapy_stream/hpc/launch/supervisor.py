@@ -1,0 +1,309 @@
+"""Processes under supervision: started again when they die, with growing pauses, within limits.
+
+Consumers of one command, programs of a workflow and workers of a pool are supervised by the same
+rules. This module knows nothing of what runs in the processes.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from pvapy_stream.errors import WorkflowError
+
+_ABSENT_PAUSE = 1.0  # s; how often it is looked whether a place has come back
+_ABSENT_LIMIT = 600.0  # s; how long it is waited for
+
+
+class AbsentError(WorkflowError):
+    """The place where a process is to run is not there for the moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """When a process that died is started again.
+
+    Attributes:
+        limit: how often it is started again until it has been quiet.
+        start_limit: the same for one that dies before it has begun its work, if that is more: it
+            has lost nothing.
+        first_pause: s before the first restart; each further one waits twice as long.
+        longest_pause: s.
+        quiet: s without a death, after which counting and pauses begin anew.
+    """
+
+    limit: int = 3
+    start_limit: int = 0
+    first_pause: float = 0.2
+    longest_pause: float = 20.0
+    quiet: float = 120.0
+
+
+class Restarts:
+    """The restarts of a process, or of several that share one limit."""
+
+    def __init__(self, policy: RestartPolicy) -> None:
+        self.policy = policy
+        self.total = 0
+        self._recent = 0
+        self._last_death = float("-inf")
+
+    def pause(self, begun: bool = True) -> float | None:
+        """Count a death; s until the process is started again, or None when it is not.
+
+        Args:
+            begun: whether it had begun its work.
+        """
+        policy, now = self.policy, time.monotonic()
+        if now - self._last_death > policy.quiet:
+            self._recent = 0
+        self._last_death = now
+        if self._recent >= self.limit(begun):
+            return None
+        pause = min(policy.longest_pause, policy.first_pause * 2**self._recent)
+        self._recent += 1
+        self.total += 1
+        return pause
+
+    def limit(self, begun: bool = True) -> int:
+        """How many restarts there may be at most."""
+        policy = self.policy
+        return policy.limit if begun else max(policy.limit, policy.start_limit)
+
+    @property
+    def recent(self) -> int:
+        """Restarts since the last quiet time."""
+        return self._recent
+
+
+class Process(Protocol):
+    """One incarnation of what is supervised."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id."""
+        ...
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        ...
+
+    def kill(self) -> None:
+        """End it by force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A process that died.
+
+    Attributes:
+        name: of what was supervised.
+        time: s since 1970.
+        how: such as ``signal SIGKILL``.
+        restarted: whether it is started again.
+    """
+
+    name: str
+    time: float
+    how: str
+    restarted: bool
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for files."""
+        return {
+            "name": self.name, "time": self.time, "how": self.how, "restarted": self.restarted
+        }  # fmt: skip
+
+
+P = TypeVar("P", bound=Process)
+
+
+class Supervised(Generic[P]):
+    """One process over all its incarnations.
+
+    Args:
+        name: for messages.
+        start: starts an incarnation; gets its number, from 1 on.
+        restarts: counts and limits restarts; several may share one.
+        say: takes a line about what happened.
+
+    Attributes:
+        process: that runs now; None between two incarnations and after the last.
+        incarnation: how often it was started.
+        deaths: how and when incarnations died.
+        problem: why the run is no success, or "".
+        ended: it will not run again.
+        gave_up: it died, or ended with an error, and is not started again.
+        stopping: it was asked to end, so it is not started again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        start: Callable[[int], P],
+        restarts: Restarts,
+        say: Callable[[str], None],
+    ) -> None:
+        self.name = name
+        self._start_process = start
+        self._restarts = restarts
+        self._say = say
+        self.process: P | None = None
+        self.incarnation = 0
+        self.deaths: list[Death] = []
+        self.problem = ""
+        self.ended = False
+        self.gave_up = False
+        self.stopping = False
+        self._due: float | None = None
+        self._absent_since: float | None = None
+
+    # -- what kinds of processes tell ------------------------------------------------------------
+
+    def judge(self, process: P, code: int) -> str | None:
+        """How an incarnation ended: "" in order; None when it died; else why it is no success."""
+        return "" if code == 0 else None
+
+    def begun(self) -> bool:
+        """Whether the present incarnation has begun its work."""
+        return True
+
+    def cause(self, process: P, code: int) -> str:
+        """What an incarnation died of."""
+        return exit_words(code)
+
+    def last_words(self, process: P) -> str:
+        """The last it said, for the message that it is not started again."""
+        return ""
+
+    def bury(self, process: P, died: bool) -> None:
+        """Keep what is needed of an incarnation that ended, or died."""
+
+    # -- life ------------------------------------------------------------------------------------
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again."""
+        return max(0, self.incarnation - 1)
+
+    @property
+    def away(self) -> bool:
+        """Whether it is between two incarnations."""
+        return self.process is None and not self.ended
+
+    def start(self) -> None:
+        """Start the next incarnation."""
+        self.incarnation += 1
+        self._due = None
+        self.process = self._start_process(self.incarnation)
+
+    def stop(self) -> None:
+        """From now on it is expected to end; it is not started again."""
+        self.stopping = True
+        if self.process is None:
+            self.ended = True
+
+    def kill(self) -> None:
+        """End it by force."""
+        if self.process is not None and not self.ended:
+            self.process.kill()
+
+    def poll(self) -> bool:
+        """Look after it: start it again when its pause is over; whether something changed."""
+        if self.ended:
+            return False
+        if self._due is not None and time.monotonic() >= self._due:
+            self._start_again()
+            return True
+        process = self.process
+        code = process.poll() if process is not None else None
+        if process is None or code is None:
+            return False
+        why = self.judge(process, code)
+        begun = self.begun()
+        self.process = None
+        self.bury(process, why is None)
+        if why is None:
+            self._died(process, code, begun)
+        else:
+            self.ended = True
+            if why:
+                # What was said of earlier deaths is still true.
+                self.problem = "; ".join(filter(None, (self.problem, why)))
+                self.gave_up = True
+        return True
+
+    def _start_again(self) -> None:
+        try:
+            self.start()
+            self._absent_since = None
+        except AbsentError as error:
+            self._wait_for_place(error)
+        except Exception as error:
+            self._give_up(f"{self.name} cannot be started again: {error}")
+
+    def _wait_for_place(self, error: AbsentError) -> None:
+        """Try again later: what is no attempt is not counted as one."""
+        now = time.monotonic()
+        self.incarnation -= 1
+        if self._absent_since is None:
+            self._absent_since = now
+            self._say(f"{self.name} waits to be started again, for {_ABSENT_LIMIT:g} s: {error}")
+        if now - self._absent_since > _ABSENT_LIMIT:
+            self._give_up(f"{self.name} was not started again within {_ABSENT_LIMIT:g} s: {error}")
+        else:
+            self._due = now + _ABSENT_PAUSE
+
+    def _died(self, process: P, code: int, begun: bool) -> None:
+        how = self.cause(process, code)
+        pause = None if self.stopping else self._restarts.pause(begun)
+        self.deaths.append(Death(self.name, time.time(), how, pause is not None))
+        if pause is None:
+            last = self.last_words(process)
+            after = f" after {self.restarts} restarts" if self.restarts else ""
+            self._give_up(f"{self.name} died ({how}){after}{': ' + last if last else ''}")
+            return
+        self._due = time.monotonic() + pause
+        died = f"died ({how})"
+        if len(self.deaths) > 1:
+            died = f"died {len(self.deaths)} times, the last time by {how},"
+        self.problem = f"{self.name} {died} and was started again"
+        self._say(
+            f"{self.name} died ({how}); restart {self._restarts.recent} of at most"
+            f" {self._restarts.limit(begun)} in {pause:g} s"
+        )
+
+    def _give_up(self, problem: str) -> None:
+        self.ended = self.gave_up = True
+        self._due = None
+        self.problem = problem
+        self._say(problem)
+
+
+def exit_words(code: int | None) -> str:
+    """An exit code for people."""
+    if code is not None and code < 0:
+        try:
+            return f"signal {signal.Signals(-code).name}"
+        except ValueError:
+            return f"signal {-code}"
+    return f"exit code {code}"
+
+
+def restart_lines(deaths: list[Death]) -> list[str]:
+    """What is told of deaths at the end of a run: a line for each process that died."""
+    by_name: dict[str, list[Death]] = {}
+    for death in sorted(deaths, key=lambda one: one.time):
+        by_name.setdefault(death.name, []).append(death)
+    lines: list[str] = []
+    for name, those in by_name.items():
+        again = sum(death.restarted for death in those)
+        how = ", ".join(
+            f"{time.strftime('%H:%M:%S', time.localtime(death.time))} {death.how}"
+            for death in those
+        )
+        lines.append(f"{name}: restarted {again} time{'s' if again != 1 else ''} ({how})")
+    return lines

@@ -1,0 +1,189 @@
+"""Asks the network who serves PVA channels, by UDP, without the binding.
+
+A name that two servers serve gets clients of either by chance, so it is looked for before it is
+hosted. The binding cannot tell how many servers answer, and its search cannot be given a limit.
+Name servers (EPICS_PVA_NAME_SERVERS) are not asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterable, Sequence
+
+import psutil
+
+from pvapy_stream.errors import TransportError
+
+_PORT = 5076
+_TIMEOUT = 0.3  # s; for an answer
+_PATIENCE = 3.0  # s; a server that has been told to end, or whose end a gateway has not noticed
+_AGAIN = 0.1  # s; a datagram may be lost
+
+_MAGIC, _VERSION = 0xCA, 2
+_SEARCH, _FOUND = 3, 4
+_BIG_ENDIAN = 0x80
+_UNICAST = 0x80  # the server that gets it passes it on to others on its host
+_log = logging.getLogger(__name__)
+_HEADER = struct.Struct("<BBBBI")
+
+Servers = dict[str, dict[bytes, str]]  # by name: identity of each server, and its address
+
+
+def find_servers(names: Sequence[str], timeout: float = _TIMEOUT) -> Servers:
+    """Who serves channels.
+
+    Args:
+        names: of the channels.
+        timeout: s; how long answers are waited for. A name nobody serves takes all of it.
+
+    Returns:
+        for each name, the servers that answered, by their identity; empty also when the network
+        cannot be asked.
+    """
+    found: Servers = {name: {} for name in names}
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            link.bind(("", 0))
+            request = _request(names, link.getsockname()[1])
+            end, again = time.monotonic() + timeout, 0.0
+            while (now := time.monotonic()) < end:
+                if now >= again:
+                    again = now + _AGAIN
+                    _send(link, request)
+                link.settimeout(max(0.001, min(again, end) - now))
+                try:
+                    answer, sender = link.recvfrom(65536)
+                except TimeoutError:
+                    continue
+                for number, identity, address in _answers(answer, sender):
+                    if number < len(names):
+                        found[names[number]][identity] = address
+    except OSError:
+        return found
+    return found
+
+
+class NameCheck:
+    """Looks, while a program starts, whether others serve the names that it is going to host.
+
+    Args:
+        names: of the channels; empty ones are left out.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = [name for name in dict.fromkeys(names) if name]
+        self._found: Servers = {}
+        self._thread = threading.Thread(target=self._look, name="names", daemon=True)
+        if self._names:
+            self._thread.start()
+
+    def _look(self) -> None:
+        self._found = find_servers(self._names)
+        end = time.monotonic() + _PATIENCE
+        while any(self._found.values()) and time.monotonic() < end:
+            time.sleep(_AGAIN)
+            self._found = find_servers(self._names)
+
+    def taken(self) -> str:
+        """Which name is served by whom, in a sentence; "" when none is. Waits for the search."""
+        if self._names:
+            self._thread.join(_PATIENCE + 5 * _TIMEOUT)
+        for name, servers in self._found.items():
+            if servers:
+                where = " and ".join(sorted(set(servers.values())))
+                return f"channel {name} is already served by the program at {where}"
+        return ""
+
+    def refuse(self, incarnation: int = 1) -> None:
+        """Wait for the search.
+
+        Args:
+            incarnation: how often the program was started; when it was started again, what is left
+                of the one before must not keep it from its work, and is only logged.
+
+        Raises:
+            TransportError: another program serves one of the names.
+        """
+        taken = self.taken()
+        if taken and incarnation == 1:
+            raise TransportError(f"{taken}; stop that program, or give another name")
+        if taken:
+            _log.warning("%s", taken)
+
+
+def served_twice(names: Iterable[str]) -> str:
+    """Which name several servers serve, in a sentence; "" when none is."""
+    for name, servers in find_servers([name for name in names if name]).items():
+        if len(servers) > 1:
+            where = ", ".join(sorted(servers.values()))
+            return (
+                f"channel {name} is served by {len(servers)} programs ({where}): clients get either"
+                " by chance; stop one of them, or give it another name"
+            )
+    return ""
+
+
+def _request(names: Sequence[str], port: int) -> bytes:
+    payload = struct.pack("<IB3x16xH", secrets.randbits(32), _UNICAST, port)
+    payload += b"\x01" + _string("tcp") + struct.pack("<H", len(names))
+    for number, name in enumerate(names):
+        payload += struct.pack("<I", number) + _string(name)
+    return _HEADER.pack(_MAGIC, _VERSION, 0, _SEARCH, len(payload)) + payload
+
+
+def _string(text: str) -> bytes:
+    plain = text.encode()
+    if len(plain) < 254:
+        return bytes([len(plain)]) + plain
+    return b"\xfe" + struct.pack("<I", len(plain)) + plain
+
+
+def _send(link: socket.socket, request: bytes) -> None:
+    for address in _addresses():
+        try:
+            link.sendto(request, address)
+        except OSError:
+            # One that is not reachable does not keep us from asking the others.
+            continue
+
+
+def _addresses() -> list[tuple[str, int]]:
+    port = int(os.environ.get("EPICS_PVA_BROADCAST_PORT") or _PORT)
+    found: list[tuple[str, int]] = []
+    for entry in os.environ.get("EPICS_PVA_ADDR_LIST", "").split():
+        host, _, own = entry.partition(":")
+        found.append((host, int(own) if own.isdigit() else port))
+    if os.environ.get("EPICS_PVA_AUTO_ADDR_LIST", "YES").strip().upper() != "NO":
+        found.append(("127.0.0.1", port))
+        for interfaces in psutil.net_if_addrs().values():
+            found += [(one.broadcast, port) for one in interfaces if one.broadcast and _v4(one)]
+    return list(dict.fromkeys(found))
+
+
+def _v4(address: object) -> bool:
+    return getattr(address, "family", None) == socket.AF_INET
+
+
+def _answers(message: bytes, sender: tuple[str, int]) -> list[tuple[int, bytes, str]]:
+    """Names that a server says it serves: number, identity of the server, its address."""
+    if len(message) < 8 or message[0] != _MAGIC or message[3] != _FOUND:
+        return []
+    order = ">" if message[2] & _BIG_ENDIAN else "<"
+    try:
+        identity = message[8:20]
+        (port,) = struct.unpack_from(f"{order}H", message, 40)
+        place = 43 + message[42]
+        found, count = struct.unpack_from(f"{order}BH", message, place)
+        numbers = struct.unpack_from(f"{order}{count}I", message, place + 3)
+    except (struct.error, IndexError):
+        return []
+    host = socket.inet_ntoa(message[36:40])
+    where = f"{sender[0] if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - means: the sender
+    return [(number, identity, where) for number in numbers] if found else []

@@ -1,0 +1,303 @@
+"""Every end comes within limits, names what was left, and leaves no process behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pvapy_stream.accounting.ledger import read_ledgers
+from tests.support import (
+    Commands,
+    Program,
+    Source,
+    command,
+    status,
+    wait_for_monitors,
+    wait_until,
+    write_processor,
+)
+
+PID = (
+    "import os, signal, time, pvaccess as pva\nfrom pvapy_stream import UserDataProcessor\n"
+    "class P(UserDataProcessor):\n"
+    "    def getStats(self):\n        return {'pid': os.getpid()}\n"
+    "    def getStatsPvaTypes(self):\n        return {'pid': pva.INT}\n"
+)
+HANGS = PID + (
+    "    def process(self, pvObject):\n        os.write(1, b'took %d\\n' % pvObject['uniqueId'])\n"
+    "        time.sleep(600 if pvObject['uniqueId'] == 3 else 0)\n"
+)
+SLOW = PID + "    def process(self, pvObject):\n        time.sleep(0.02)\n"
+SLOW_START = PID + (
+    "    def start(self):\n        os.write(1, b'starting\\n')\n        time.sleep(600)\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(commands: Commands) -> Iterator[None]:
+    me = psutil.Process()
+    before = {child.pid for child in me.children(recursive=True)}
+    yield
+    commands.close()
+    left = [one for one in me.children(recursive=True) if one.pid not in before]
+    _, alive = psutil.wait_procs(left, timeout=1)
+    for one in alive:
+        one.kill()
+    # The helper that multiprocessing starts lives as long as these tests.
+    alive = [one for one in alive if "resource_tracker" not in " ".join(one.cmdline())]
+    assert not alive, [one.cmdline() for one in alive]
+
+
+def children_of(program: Program) -> list[psutil.Process]:
+    return psutil.Process(program.process.pid).children(recursive=True)
+
+
+def all_gone(processes: list[psutil.Process], timeout: float = 30.0) -> None:
+    def runs(one: psutil.Process) -> bool:
+        try:
+            return one.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    wait_until(lambda: not any(map(runs, processes)), timeout, f"the end of {processes}")
+
+
+def two(commands: Commands, source: Source, prefix: str, file: Path, *more: object) -> Program:
+    """Two consumers, each of which gets all."""
+    return commands(
+        "consumer", "-ic", source.channel, "-nc", "2", "-sc", f"{prefix}status:*", "-cc",
+        f"{prefix}control:*", "-pf", file, "-pc", "P", "-sqs", "500", *more,
+    )  # fmt: skip
+
+
+POOL = """
+import os, time
+from pvapy_stream.hpc.workers import UserMpDataProcessor, UserMpWorkerPool
+
+class Work(UserMpDataProcessor):
+    def process(self, frame):
+        os.write(1, b"took %d\\n" % frame.id)
+        time.sleep(600 if frame.id == 1000 else 0.02)
+
+class P(UserMpWorkerPool):
+    workerClass = Work
+"""
+
+MODES = {
+    "one": ("consumer",),
+    "one with a queue": ("consumer", "-rqs", "0"),
+    "two": ("consumer", "-nc", "2"),
+    "collector": ("collector", "-pid", "1"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_processor_that_hangs_is_ended_after_the_time_to_drain(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path, mode: str
+) -> None:
+    kind, *more = MODES[mode]
+    ledger = tmp_path / "ledger.json"
+    program = commands(
+        kind, "-ic", source.channel, "-sc", f"{prefix}status:*", "-sqs", "100", *more,
+        "-pf", write_processor(tmp_path, HANGS), "-pc", "P", "--drain-timeout", "1",
+        "--ledger", ledger,
+    )  # fmt: skip
+    n = 2 if mode == "two" else 1
+    wait_until(lambda: all(status(f"{prefix}status:{k + 1}")["objectTime"] for k in range(n)))
+    if kind == "consumer":
+        wait_for_monitors(f"{prefix}status:{k + 1}" for k in range(n))
+    else:
+        wait_until(lambda: status(f"{prefix}status:1")["producerStats_1"]["receiverStats"][
+            "nReceived"
+        ])  # fmt: skip
+    source.publish(range(1, 6))
+    wait_until(lambda: program.text.count("took 3") == n, 20)
+    began = time.monotonic()
+    program.signal()
+    assert program.wait(40) == 1, program.text
+    assert time.monotonic() - began < 30
+    assert "process" in program.text
+    accounts = read_ledgers(ledger)
+    assert len(accounts) == n
+    assert all({1, 2} <= set(one.processed) and 3 not in one.processed for one in accounts)
+
+
+def test_the_first_signal_drains_also_after_a_stop_command(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger.json"
+    program = commands(
+        "consumer", "-ic", source.channel, "-sc", f"{prefix}status", "-cc", f"{prefix}control",
+        "-pf", write_processor(tmp_path, SLOW), "-pc", "P", "-sqs", "500", "-rqs", "0",
+        "--drain-timeout", "60", "--ledger", ledger,
+    )  # fmt: skip
+    wait_for_monitors([f"{prefix}status"])
+    source.publish(range(1, 301))
+    wait_until(lambda: status(f"{prefix}status")["receiverStats"]["nReceived"] == 301)
+    assert command(f"{prefix}control", "stop").startswith("Stop")
+    wait_until(lambda: status(f"{prefix}status")["state"] == "draining")
+    program.signal()
+    assert program.wait(60) == 0, program.text
+    (account,) = read_ledgers(ledger)
+    assert str(account.processed) == "1-300"
+
+
+def test_the_first_signal_to_a_child_drains_also_after_the_parent_s_word(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger.json"
+    program = two(
+        commands, source, prefix, write_processor(tmp_path, SLOW), "-rqs", "0",
+        "--drain-timeout", "60", "--ledger", ledger,
+    )  # fmt: skip
+    both = [f"{prefix}status:{k}" for k in (1, 2)]
+    wait_for_monitors(both)
+    pids = [status(s)["userStats"]["pid"] for s in both]
+    source.publish(range(1, 201))
+    wait_until(lambda: all(status(s)["receiverStats"]["nReceived"] == 201 for s in both))
+    program.signal()
+    wait_until(lambda: all(status(s)["state"] == "draining" for s in both))
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    assert program.wait(60) == 0, program.text
+    assert [str(one.processed) for one in read_ledgers(ledger)] == ["1-200", "1-200"]
+
+
+def test_a_second_signal_ends_all_children_soon_and_says_what_was_left(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    program = two(
+        commands, source, prefix, write_processor(tmp_path, HANGS), "-rqs", "0",
+        "--drain-timeout", "300",
+    )  # fmt: skip
+    both = [f"{prefix}status:{k}" for k in (1, 2)]
+    wait_for_monitors(both)
+    source.publish(range(1, 6))
+    wait_until(lambda: program.text.count("took 3") == 2, 20)
+    there = children_of(program)
+    program.signal(signal.SIGINT)
+    wait_until(lambda: all(status(s)["state"] == "draining" for s in both))
+    program.signal(signal.SIGINT)
+    assert program.wait(40) == 1, program.text
+    all_gone(there, 5)
+    assert "cut short by a second signal" in program.text
+    assert "in the queue are left" in program.text
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_signal_during_a_start_that_hangs_ends_all(
+    source: Source, commands: Commands, tmp_path: Path, n: int
+) -> None:
+    file = write_processor(tmp_path, SLOW_START)
+    program = commands("consumer", "-ic", source.channel, "-nc", n, "-pf", file, "-pc", "P")
+    wait_until(lambda: program.text.count("starting") == n, 30)
+    there = children_of(program)
+    program.signal(signal.SIGINT)
+    assert program.wait(40) == 1, program.text
+    all_gone(there, 5)
+    assert "had not started when it was asked to stop" in program.text
+
+
+def test_children_end_when_the_parent_is_gone_though_their_processor_hangs(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    file = write_processor(tmp_path, HANGS)
+    program = two(commands, source, prefix, file, "--drain-timeout", "1")
+    wait_for_monitors([f"{prefix}status:{k}" for k in (1, 2)])
+    source.publish(range(1, 6))
+    wait_until(lambda: program.text.count("took 3") == 2, 20)
+    there = children_of(program)
+    assert len(there) >= 2
+    program.signal(signal.SIGKILL)
+    program.process.wait(10)
+    all_gone([one for one in there if "resource_tracker" not in " ".join(one.cmdline())])
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_ledger_that_cannot_be_written_ends_nothing(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path, n: int
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    program = commands(
+        "consumer", "-ic", source.channel, "-nc", n, "-sc", f"{prefix}status:*", "-sqs", "100",
+        "--ledger", folder / "ledger.json",
+    )  # fmt: skip
+    all_of_them = [f"{prefix}status:{k + 1}" for k in range(n)]
+    wait_for_monitors(all_of_them)
+    wait_until(lambda: (folder / "ledger.json").exists())
+    (folder / "ledger.json").unlink()
+    folder.rename(tmp_path / "elsewhere")
+    wait_until(lambda: "ledger" in program.text, 20)
+    source.publish(range(1, 21))
+    wait_until(
+        lambda: all(status(s)["processorStats"]["nProcessed"] == 20 for s in all_of_them), 20
+    )
+    program.signal()
+    assert program.wait() == 1, program.text
+
+
+def test_restarts_are_named_at_the_end_and_counts_are_of_all_incarnations(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    program = two(commands, source, prefix, write_processor(tmp_path, PID))
+    both = [f"{prefix}status:{k}" for k in (1, 2)]
+    wait_for_monitors(both)
+    source.publish(range(1, 11))
+    wait_until(lambda: all(status(s)["processorStats"]["nProcessed"] == 10 for s in both))
+    # What the parent has heard is what it can keep.
+    time.sleep(0.5)
+    pid = status(both[0])["userStats"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: status(both[0])["userStats"]["pid"] != pid, 20)
+    wait_for_monitors(both)
+    source.publish(range(11, 21))
+    wait_until(lambda: status(both[0])["processorStats"]["nProcessed"] == 10)
+    wait_until(lambda: status(both[1])["processorStats"]["nProcessed"] == 20)
+    program.signal()
+    assert program.wait() == 1, program.text
+    assert "all: nProcessed 40 " in program.text
+    assert "consumer 1 died (signal SIGKILL) and was started again" in program.text
+
+
+def test_workers_leave_the_end_to_their_parent(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    """A service manager sends SIGTERM to all processes of a service."""
+    ledger = tmp_path / "ledger.json"
+    program = commands(
+        "consumer", "-ic", source.channel, "-sc", f"{prefix}status", "-sqs", "500", "-rqs", "0",
+        "-pf", write_processor(tmp_path, POOL), "-pc", "P", "--drain-timeout", "60",
+        "--ledger", ledger,
+    )  # fmt: skip
+    wait_for_monitors([f"{prefix}status"])
+    source.publish(range(1, 101))
+    wait_until(lambda: "took 10" in program.text, 20)
+    for one in children_of(program):
+        one.send_signal(signal.SIGTERM)
+    program.signal()
+    assert program.wait(60) == 0, program.text
+    (account,) = read_ledgers(ledger)
+    assert str(account.processed) == "1-100"
+
+
+def test_a_worker_that_hangs_ends_when_its_parent_is_gone(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    program = commands(
+        "consumer", "-ic", source.channel, "-sc", f"{prefix}status", "-sqs", "500",
+        "-pf", write_processor(tmp_path, POOL), "-pc", "P",
+    )  # fmt: skip
+    wait_for_monitors([f"{prefix}status"])
+    source.publish([1000])
+    wait_until(lambda: "took 1000" in program.text, 20)
+    there = children_of(program)
+    program.signal(signal.SIGKILL)
+    program.process.wait(10)
+    all_gone(there)
