@@ -10,6 +10,8 @@ from pvapy_stream.accounting.sequence import JUMP
 from pvapy_stream.daq.pulses import Epoch, Lost, PulseAccount
 from pvapy_stream.daq.states import Range
 
+KIND, STAGE_ID = "writer", 1
+
 _LAST = 2**63 - 2  # as far as ids go
 NOT_WRITTEN = "not written"
 DAMAGED = "damaged value"

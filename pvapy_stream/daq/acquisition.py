@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.daq.accounts import Fates, enter, wanted_by
+from pvapy_stream.daq.accounts import KIND, STAGE_ID, Fates, channel_of, enter, wanted_by
 from pvapy_stream.daq.acquisition_file import AcquisitionFile, DiscardedMessages
 from pvapy_stream.daq.destination import check_free, discards
 from pvapy_stream.daq.feeds import Feed
@@ -139,7 +139,12 @@ class Acquisition:
             self._discarded = discards(path)
             if not self._discarded:
                 check_free(path, overwrite)
-            about: dict[str, str | int] = {"stream": self.stream}
+            # Who wrote it, for the audit when this program is killed.
+            about: dict[str, str | int] = {
+                "stream": self.stream,
+                "stage": f"{KIND} {STAGE_ID}",
+                "input_channel": channel_of(self.stream),
+            }
             if pulse_id is not None:
                 about["start_pulse_id"] = pulse_id
             make_file = DiscardedMessages if self._discarded else self._make_file

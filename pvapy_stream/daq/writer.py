@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.daq.accounts import channel_of
+from pvapy_stream.daq.accounts import KIND, STAGE_ID, channel_of
 from pvapy_stream.daq.acquisition import Acquisition, Limits
 from pvapy_stream.daq.destination import Destination, discards
 from pvapy_stream.daq.feeds import (
@@ -28,7 +28,6 @@ from pvapy_stream.errors import ConflictError, RangeError
 from pvapy_stream.files.swissfel import SwissfelFile
 from pvapy_stream.settings import WriterSettings
 
-KIND = "writer"
 REQUIRED = ("general/created", "general/user", "general/process", "general/instrument")
 
 _GENERAL = "general/"
@@ -201,7 +200,7 @@ class Writer:
         """Its account, a ledger for each epoch of ids; none before the first start."""
         # The file tells it from other writers of the same stream.
         settings = self.settings
-        account = [Ledger(KIND, 1, channel_of(settings.stream), settings.output_file)]
+        account = [Ledger(KIND, STAGE_ID, channel_of(settings.stream), settings.output_file)]
         for acquisition in self.acquisitions:
             acquisition.enter(account)
         account[0].anonymous = sum(one.progress().malformed for one in self.acquisitions)

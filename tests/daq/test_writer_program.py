@@ -19,6 +19,7 @@ import pytest
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli import bsread_writer
 from pvapy_stream.files.repair import repair
+from pvapy_stream.files.summary import decided_by_files
 from pvapy_stream.files.verify import verify
 from pvapy_stream.transport.bsread_codec import ChannelHeader
 from tests.daq.sending import Pulses, Rest, lost, rows
@@ -90,7 +91,7 @@ def test_sigterm_leaves_a_complete_file(pulses: Pulses, run: Run, tmp_path: Path
 
 def test_sigkill_takes_the_last_second_at_most(pulses: Pulses, run: Run, tmp_path: Path) -> None:
     pulses.stream.channels(*scalars("A", "B"), camera(shape=(64, 512), compression="lz4"))
-    program, rest = run()
+    program, rest = run("--ledger", tmp_path / "l.json")
     pulses.run()
     rest.put("start_pulse_id/1")
     wait_until(lambda: statistics(rest)["n_rows"] > 50)
@@ -104,6 +105,12 @@ def test_sigkill_takes_the_last_second_at_most(pulses: Pulses, run: Run, tmp_pat
         pulse_ids = file["data/A/pulse_id"][()].tolist()
         assert len(pulse_ids) >= safe > 50
         assert file["data/A/data"][: len(pulse_ids), 0].tolist() == [p / 2 for p in pulse_ids]
+    # The ledger is never ahead of the file, and the file decides.
+    (account,) = read_ledgers(tmp_path / "l.json")
+    assert not account.closed
+    assert set(account.processed) <= set(pulse_ids)
+    (decided,), _ = decided_by_files([account])
+    assert list(decided.processed) == pulse_ids
     assert repair(part)[0] == tmp_path / "run.h5"
     assert rows(tmp_path / "run.h5") == pulse_ids
     assert verify(tmp_path / "run.h5").problems == []
