@@ -9,21 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.daq.accounts import enter
+from pvapy_stream.daq.accounts import KIND, STAGE_ID, Fates, channel_of, enter, wanted_by
+from pvapy_stream.daq.acquisition_file import AcquisitionFile, DiscardedMessages
+from pvapy_stream.daq.destination import check_free, discards
 from pvapy_stream.daq.feeds import Feed
 from pvapy_stream.daq.nexus_file import NexusMessages
 from pvapy_stream.daq.progress import Progress, Rates
-from pvapy_stream.daq.pulses import Order, PulseAccount
+from pvapy_stream.daq.pulses import Order, PulseAccount, count
 from pvapy_stream.daq.states import Bound, Phase, Range, Verdict
 from pvapy_stream.daq.watch import SourceWatch
-from pvapy_stream.errors import ConflictError, FileError
-from pvapy_stream.files.disk import check_new, file_error
+from pvapy_stream.errors import FileError
 from pvapy_stream.files.swissfel import SwissfelFile
 from pvapy_stream.files.swissfel_layout import DUPLICATE, OUT_OF_ORDER
 from pvapy_stream.transport.bsread_codec import Message
-
-MessageFile = SwissfelFile | NexusMessages
 
 _FLAGS = {Order.NEXT: 0, Order.DUPLICATE: DUPLICATE, Order.LATE: OUT_OF_ORDER}
 _EXPECTING = (Phase.ARMED, Phase.WRITING)
@@ -75,15 +75,15 @@ class Acquisition:
         self._range = Range()
         self._pulses = PulseAccount()
         self._rates = Rates()
-        self._file: MessageFile | None = None
+        self._file: AcquisitionFile | None = None
         self._general: dict[str, str] = {}
+        self._discarded = False
         self._skipped = 0
         self._started_at = 0.0
         self._last: Message | None = None
         self._lag_ns: int | None = None
-        self._newest: int | None = None
         self._source = SourceWatch(stream)
-        self._unwritten: list[tuple[int, int]] = []
+        self._refused = IdSet()  # pulses that the file did not take
         self._known = Progress(number, Phase.WAITING.value, Phase.WAITING.word)
         self._lost_of_end: list[tuple[int, int]] | None = None
 
@@ -136,11 +136,19 @@ class Acquisition:
             asked.set_start(pulse_id, now, 0 if oldest else now_ns)
             if stop is not None:
                 asked.set_stop(stop, now, now_ns)
-            _check_file(path, overwrite)
-            about: dict[str, str | int] = {"stream": self.stream}
+            self._discarded = discards(path)
+            if not self._discarded:
+                check_free(path, overwrite)
+            # Who wrote it, for the audit when this program is killed.
+            about: dict[str, str | int] = {
+                "stream": self.stream,
+                "stage": f"{KIND} {STAGE_ID}",
+                "input_channel": channel_of(self.stream),
+            }
             if pulse_id is not None:
                 about["start_pulse_id"] = pulse_id
-            self._file = self._make_file(path, general, about, overwrite)
+            make_file = DiscardedMessages if self._discarded else self._make_file
+            self._file = make_file(path, general, about, overwrite)
             if pulse_id is not None:
                 self._pulses.expect_from(pulse_id)
             self._general, self.path = dict(general or {}), path
@@ -209,12 +217,10 @@ class Acquisition:
         try:
             self._file.add(message, _FLAGS[order])
         except FileError as error:
-            self._unwritten.append((message.pulse_id, message.pulse_id))
+            self._refused.add(message.pulse_id)
             self._fail(str(error))
             return
         self._last = message
-        if self._newest is None or message.pulse_id > self._newest:
-            self._newest = message.pulse_id
 
     def look(self, now: float) -> None:
         """Go on without a message; call about ten times a second."""
@@ -231,7 +237,7 @@ class Acquisition:
             except FileError as error:
                 self._fail(str(error))
                 return
-            self._range.look(self._newest, now)
+            self._range.look(self._pulses.last, now)
             if feed is not None and feed.finished:
                 self._range.end_now()
             self._look_at_clock(now)
@@ -266,9 +272,11 @@ class Acquisition:
         if problem:
             self._range.failed(problem)
         elif self._is_gone():
-            first, last = self.lost()[0] if self.lost() else (self.start_pulse_id, "?")
+            first = self.start_pulse_id
+            asked = "up to" if first is None else f"{first} to"
             self._range.failed(
-                f"pulses {first} to {last} are gone: none of the range that was asked for has come"
+                f"pulses {asked} {self.stop_pulse_id} are gone: none of the range that was asked"
+                " for has come"
             )
         else:
             self._range.succeeded()
@@ -276,8 +284,9 @@ class Acquisition:
 
     def _is_gone(self) -> bool:
         """Whether a range was asked for of which nothing came, while the stream is behind it."""
-        stop = self.stop_pulse_id
-        return stop is not None and self._pulses.first is None
+        return self.stop_pulse_id is not None and not (
+            self._pulses.came & wanted_by(self._range, self._pulses)
+        )
 
     def _fail(self, problem: str) -> None:
         _log.error("acquisition %d: %s", self.number, problem)
@@ -290,7 +299,8 @@ class Acquisition:
         file = self._file
         if file is None:
             return ""
-        lost = self._pulses.lost(self.stop_pulse_id) + self._unwritten
+        lost = self._pulses.lost(self.stop_pulse_id)
+        lost += [(first, end - 1) for first, end in self._refused.ranges().tolist()]
         about: dict[str, str | int] = {"ended": problem or "as asked for"}
         if self.stop_pulse_id is not None:
             about["stop_pulse_id"] = self.stop_pulse_id
@@ -316,10 +326,30 @@ class Acquisition:
                 return self._lost_of_end
             return self._pulses.lost(None)
 
-    def enter(self, ledger: Ledger) -> None:
-        """Enter its pulses into an account."""
+    def enter(self, ledgers: list[Ledger]) -> None:
+        """Enter its pulses into an account, a ledger for each epoch of ids."""
         with self._lock:
-            enter(ledger, self._range, self._pulses, self.lost(), self._unwritten)
+            enter(ledgers, self._range, self._pulses, self._fates())
+
+    def not_saved(self) -> IdSet:
+        """Pulses that came, were asked for and are not in the file; known at the end."""
+        with self._lock:
+            fates = self._fates()
+            came = self._pulses.came & wanted_by(self._range, self._pulses)
+            missing = fates.unwritten | (IdSet() if fates.saved is None else came - fates.saved)
+            return came & missing
+
+    def _fates(self) -> Fates:
+        file = self._file
+        if file is None:
+            return Fates()
+        return Fates(
+            file.unwritten | self._refused,
+            file.saved,
+            file.damaged,
+            self._discarded,
+            self._range.phase.over,
+        )
 
     def progress(self) -> Progress:
         """How it stands; while the disk lets it wait, how it stood before."""
@@ -348,7 +378,7 @@ class Acquisition:
             start_ns=_moment(self._range.start),
             stop_ns=_moment(self._range.stop),
             first_pulse_id=pulses.first,
-            last_pulse_id=self._newest,
+            last_pulse_id=pulses.last,
             last_timestamp_ns=self._last.timestamp_ns if self._last else None,
             newest_pulse_id=feed.newest if feed else None,
             rows=file.n_rows if file else 0,
@@ -362,7 +392,7 @@ class Acquisition:
             late=pulses.n_late,
             malformed=feed.n_errors if feed else 0,
             damaged=file.bad_values if file else {},
-            n_lost=_count(lost, pulses.step) if phase.over else pulses.n_lost,
+            n_lost=count(lost, pulses.step) if phase.over else pulses.n_lost,
             lost=lost[-_MOST_RANGES:],
             last_error=feed.last_error if feed else "",
         )
@@ -376,23 +406,11 @@ class Acquisition:
         return self._source.trouble if silent else ""
 
     def _time_left(self, rate: float) -> float | None:
-        if self.stop_pulse_id is None or self._newest is None or not rate:
+        newest = self._pulses.last
+        if self.stop_pulse_id is None or newest is None or not rate:
             return None
-        return max(0, self.stop_pulse_id - self._newest) / self._pulses.step / rate
+        return max(0, self.stop_pulse_id - newest) / self._pulses.step / rate
 
 
 def _moment(bound: Bound | None) -> int | None:
     return None if bound is None or bound.pulse_id is not None else bound.time_ns
-
-
-def _check_file(path: Path, overwrite: bool) -> None:
-    try:
-        check_new(path, overwrite)
-    except FileError as error:
-        raise ConflictError(str(error)) from error
-    except OSError as error:
-        raise file_error("write", path, error) from error
-
-
-def _count(ranges: list[tuple[int, int]], step: int) -> int:
-    return sum((last - first) // step + 1 for first, last in ranges)

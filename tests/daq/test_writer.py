@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -337,19 +339,63 @@ def test_files_that_exist(pulses: Pulses, make: Make, tmp_path: Path) -> None:
         writer.start(1)
     assert writer.current.phase is Phase.WAITING
     assert (tmp_path / "run.h5").read_text() == "mine"
-    one = writer.start(1, stop_pulse_id=3, force=True)
+    # A request alone replaces nothing.
+    with pytest.raises(ConflictError, match="start the writer with --force"):
+        writer.start(1, force=True)
+    assert (tmp_path / "run.h5").read_text() == "mine"
+    (tmp_path / "other.h5").write_text("theirs")
+    forced = make(force=True)
+    with pytest.raises(ConflictError, match="exists"):
+        forced.start(1, str(tmp_path / "other.h5"))
+    one = forced.start(1, stop_pulse_id=3)
     pulses.run(range(1, 4)).wait()
     assert over(one) is Phase.DONE
     assert rows(tmp_path / "run.h5") == [1, 2, 3]
+    assert (tmp_path / "other.h5").read_text() == "theirs"
+
+
+def test_what_is_no_plain_file_is_never_replaced(make: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "run.h5"
+    folder.mkdir()
+    with pytest.raises(ConflictError, match="no plain file"):
+        make(force=True).start(1)
+    folder.rmdir()
+    os.mkfifo(folder)
+    with pytest.raises(ConflictError, match="no plain file"):
+        make(force=True).start(1)
+    assert stat.S_ISFIFO(folder.lstat().st_mode)
+
+
+def test_the_null_device_throws_all_away(pulses: Pulses, make: Make) -> None:
+    before = os.stat(os.devnull)
+    writer = make(output_file=os.devnull, force=True)
+    one = writer.start(1, stop_pulse_id=9)
+    pulses.run(range(1, 10)).wait()
+    assert over(one) is Phase.DONE
+    assert (one.progress().rows, one.progress().n_lost) == (9, 0)
+    assert os.stat(os.devnull) == before
+    (account,) = writer.ledgers()
+    assert list(account.filtered) == list(range(1, 10))
+    assert not account.processed
+    with pytest.raises(FileError, match="lies outside"):
+        make(output_file=os.devnull).start(1, "/dev/other")
+
+
+def test_what_a_writer_has_written_itself_stays(pulses: Pulses, make: Make, tmp_path: Path) -> None:
+    writer = make(service=True, output_file=str(tmp_path), force=True)
+    pulses.run()
+    assert over(writer.start(1, "1.h5", 9)) is Phase.DONE
+    with pytest.raises(ConflictError, match="was written by acquisition 1"):
+        writer.start(None, "1.h5", force=True)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("/proc/nowhere/run.h5", "cannot make the folder"),
+        ("/proc/nowhere/run.h5", "lies outside"),
         ("x" * 300, "name"),
         ("a\0b", "no name"),
-        ("/dev/null/run.h5", "folder"),
+        ("run.h5/../../x.h5", "lies outside"),
     ],
 )
 def test_paths_that_cannot_be(make: Make, name: str, message: str) -> None:
