@@ -18,6 +18,7 @@ from pvapy_stream.daq.feeds import Feed
 from pvapy_stream.daq.nexus_file import NexusMessages
 from pvapy_stream.daq.progress import Progress, Rates
 from pvapy_stream.daq.pulses import Order, PulseAccount, count
+from pvapy_stream.daq.source_clock import Opening, SourceClock
 from pvapy_stream.daq.states import Bound, Phase, Range, Verdict
 from pvapy_stream.daq.watch import SourceWatch
 from pvapy_stream.errors import FileError
@@ -28,6 +29,7 @@ from pvapy_stream.transport.bsread_codec import Message
 _FLAGS = {Order.NEXT: 0, Order.DUPLICATE: DUPLICATE, Order.LATE: OUT_OF_ORDER}
 _EXPECTING = (Phase.ARMED, Phase.WRITING)
 _DISK_WAIT = 1.0  # s
+_DISK_LIMIT = 20.0  # s; an error is final for those who ask, so it is not told too soon
 _MOST_RANGES = 100  # that are told while it runs
 
 _log = logging.getLogger(__name__)
@@ -78,11 +80,15 @@ class Acquisition:
         self._file: AcquisitionFile | None = None
         self._general: dict[str, str] = {}
         self._discarded = False
+        self._steps, self._moved_at = 0, time.monotonic()
         self._skipped = 0
         self._started_at = 0.0
         self._last: Message | None = None
         self._lag_ns: int | None = None
         self._source = SourceWatch(stream)
+        self._clock = SourceClock()
+        # None when messages need not be held.
+        self._opening: Opening | None = None
         self._refused = IdSet()  # pulses that the file did not take
         self._known = Progress(number, Phase.WAITING.value, Phase.WAITING.word)
         self._lost_of_end: list[tuple[int, int]] | None = None
@@ -153,6 +159,7 @@ class Acquisition:
                 self._pulses.expect_from(pulse_id)
             self._general, self.path = dict(general or {}), path
             self._range, self._started_at = asked, now
+            self._opening = None if pulse_id is not None or oldest else Opening()
             self._source.start(now)
             _log.info("acquisition %d: %s from pulse %s on", self.number, path, pulse_id)
 
@@ -181,6 +188,7 @@ class Acquisition:
                 self._range.succeeded()
                 self._conclude()
             else:
+                self._open()
                 self._range.end_now()
 
     # -- the stream ------------------------------------------------------------------------------
@@ -194,16 +202,38 @@ class Acquisition:
         """Take a message of the stream; `now`: s on a clock that does not jump."""
         with self._lock:
             self._source.heard(now)
-            verdict = self._range.judge(message.pulse_id, message.timestamp_ns, now)
-            if verdict in (Verdict.WRITE, Verdict.WRITE_LAST):
-                self._write(message)
-            elif self._range.phase is Phase.ARMED:
-                self._skipped += 1
-                self._note_before(message.pulse_id)
-            if verdict is not Verdict.WRITE:
-                self._finish_if_due()
+            arrival = time.time_ns()
+            self._clock.note(message.timestamp_ns, arrival)
+            if self._opening is None:
+                self._judge(message, arrival, now)
+            else:
+                self._opening.hold(message, arrival, now)
+                self._open_if_due(now)
         if not self.informed.is_set():
             self.informed.set()
+
+    def _judge(self, message: Message, arrival_ns: int, now: float) -> None:
+        sent_at = self._clock.sent_at(message.timestamp_ns, arrival_ns)
+        verdict = self._range.judge(message.pulse_id, sent_at, now)
+        if verdict in (Verdict.WRITE, Verdict.WRITE_LAST):
+            self._write(message)
+        elif self._range.phase is Phase.ARMED:
+            self._skipped += 1
+            self._note_before(message.pulse_id)
+        if verdict is not Verdict.WRITE:
+            self._finish_if_due()
+
+    def _open_if_due(self, now: float) -> None:
+        opening = self._opening
+        if opening is not None and (self._range.stop is not None or opening.is_over(now)):
+            self._open()
+
+    def _open(self) -> None:
+        """Look at the messages that were held."""
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            for message, arrival in opening.release():
+                self._judge(message, arrival, self._started_at)
 
     def _note_before(self, pulse_id: int) -> None:
         # The stream was there before the range: nothing is missing up to here.
@@ -222,9 +252,17 @@ class Acquisition:
             return
         self._last = message
 
-    def look(self, now: float) -> None:
-        """Go on without a message; call about ten times a second."""
+    def look(self, now: float, idle: bool = True) -> None:
+        """Go on without a message; call about ten times a second.
+
+        Args:
+            now: s on a clock that does not jump.
+            idle: whether no message is waiting.
+        """
         with self._lock:
+            if idle:
+                self._source.idle(now)
+            self._open_if_due(now)
             if self._range.phase.over or self._range.phase is Phase.WAITING:
                 return
             file, feed = self._file, self._source.feed
@@ -260,6 +298,7 @@ class Acquisition:
     def fail(self, problem: str) -> None:
         """Come to an end that nobody wanted, with what is there."""
         with self._lock:
+            self._open()
             if not self._range.phase.over:
                 self._fail(problem)
 
@@ -354,13 +393,24 @@ class Acquisition:
     def progress(self) -> Progress:
         """How it stands; while the disk lets it wait, how it stood before."""
         if not self._lock.acquire(timeout=_DISK_WAIT):
-            problem = f"the disk has not answered for {_DISK_WAIT:g} s or more"
-            return replace(self._known, problem=problem, status=Phase.ERROR.value)
+            return self._busy(time.monotonic())
         try:
+            self._moved_at = time.monotonic()
             self._known = self._progress()
         finally:
             self._lock.release()
         return self._known
+
+    def _busy(self, now: float) -> Progress:
+        """How it stands while the file is at work, as when it makes many channels."""
+        steps = self._file.n_steps if self._file is not None else 0
+        if steps != self._steps:
+            self._steps, self._moved_at = steps, now
+        still = now - self._moved_at
+        if still < _DISK_LIMIT:
+            return replace(self._known, problem="the file is being worked on; that takes long")
+        problem = f"the disk has not answered for {still:.0f} s"
+        return replace(self._known, problem=problem, status=Phase.ERROR.value)
 
     def _progress(self) -> Progress:
         phase, file, pulses, feed = self.phase, self._file, self._pulses, self._source.feed
