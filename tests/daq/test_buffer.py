@@ -430,6 +430,8 @@ def test_start_fifty_pulses_back_is_exact_while_the_stream_runs(commands: Comman
     with read_range(buffer.ranges, newest - 50, newest + 50) as reader:
         got = [message.pulse_id for message in reader]
     assert got == list(range(newest - 50, newest + 51))
+    # On a slow machine the ring has moved on meanwhile.
+    newest = buffer.status()["newest"]
     with read_range(buffer.ranges, 1, newest + 300) as reader:
         got = [message.pulse_id for message in reader]
     (gone,) = reader.gone
