@@ -531,8 +531,8 @@ def test_progress_while_it_writes(pulses: Pulses, make: Make) -> None:
 def test_a_disk_that_does_not_answer_shows(
     pulses: Pulses, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pvapy_stream.daq.acquisition._DISK_WAIT", 0.2)
-    monkeypatch.setattr("pvapy_stream.daq.acquisition._DISK_LIMIT", 0.3)
+    monkeypatch.setattr("pvapy_stream.daq.acquisition_state._DISK_WAIT", 0.2)
+    monkeypatch.setattr("pvapy_stream.daq.acquisition_state._DISK_LIMIT", 0.3)
     hangs, goes_on = threading.Event(), threading.Event()
     write = SwissfelFile.add
 
