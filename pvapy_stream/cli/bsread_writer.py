@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import threading
@@ -48,6 +49,9 @@ exit codes: 0 all written; 1 something failed, or pulses of the range are lost; 
 """
 
 
+_log = logging.getLogger(__name__)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command's parser."""
     return settings_parser(
@@ -79,11 +83,17 @@ def run(settings: WriterSettings) -> int:
     from pvapy_stream.daq.web import WebThread
     from pvapy_stream.daq.writer import Writer
     from pvapy_stream.monitor.metrics import served, writer_metrics
+    from pvapy_stream.web_security import is_loopback
 
     token = read_token(settings.token_file)
     # After the imports and the token, which the other user may not be allowed to read.
     become(settings.user_id)
     configure_logging(settings)
+    if not token and not is_loopback(settings.rest_host):
+        _log.warning(
+            "--rest-host %s: whoever reaches it may start and stop; give a --token-file",
+            settings.rest_host,
+        )
     writer = Writer(settings)
     server = WebThread(build_app(writer, token), settings.rest_host, settings.rest_port)
     display = Display(settings.report_period)

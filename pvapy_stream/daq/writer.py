@@ -10,7 +10,8 @@ from typing import Any
 
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.daq.accounts import KIND, STAGE_ID, channel_of
-from pvapy_stream.daq.acquisition import Acquisition, Limits
+from pvapy_stream.daq.acquisition import Acquisition
+from pvapy_stream.daq.acquisition_state import Limits
 from pvapy_stream.daq.destination import Destination, discards
 from pvapy_stream.daq.feeds import (
     BUFFER,
