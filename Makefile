@@ -43,9 +43,11 @@ bench: $(READY)
 soak: $(READY)
 	$(BIN)/python -m benchmarks.soak
 
-# Minutes of random chains and faults; exits with 1 when a promise of docs/reliability.md is broken.
+# The fault campaign: minutes; RUNS and SEED choose.
+RUNS ?= 100
+SEED ?= 1
 chaos: $(READY)
-	$(BIN)/python -m chaos
+	$(BIN)/python -m chaos --runs $(RUNS) --seed $(SEED)
 
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'

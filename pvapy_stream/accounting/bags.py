@@ -18,6 +18,18 @@ def layers(sets: Iterable[IdSet]) -> list[IdSet]:
     return [_where(points, counts[0] > level) for level in range(depth)]
 
 
+def ascending(ids: Iterable[int]) -> list[IdSet]:
+    """Ids in sets, in their order: a new set begins where an id is not larger than the last."""
+    found: list[IdSet] = []
+    last: int | None = None
+    for value in ids:
+        if last is None or value <= last:
+            found.append(IdSet())
+        found[-1].add(value)
+        last = value
+    return found
+
+
 def excess(these: Sequence[IdSet], those: Sequence[IdSet]) -> IdSet:
     """Ids that are in more of these sets than of those."""
     points, counts = _multiplicities([these, those])

@@ -375,10 +375,9 @@ class IdSet:
         """For files: [first, width, period, count] of each pattern; many intervals as a text."""
         ranges = self.ranges()
         if len(ranges) <= _PLAIN_RECORDS:
-            # Not list(comb): that would reserve memory for as many entries as the pattern has ids.
-            return [list(comb[:]) for comb in self.combs()]
+            return [list(comb) for comb in self.combs()]
         return [
-            list(block[:]) if isinstance(block, Comb) else packed_text(block)
+            list(block) if isinstance(block, Comb) else packed_text(block)
             for block in compress(ranges)
         ]
 

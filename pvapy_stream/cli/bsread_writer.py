@@ -8,15 +8,15 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pvapy_stream.accounting.keeper import write_ledgers
+from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.cli.options import parse, settings_parser
 from pvapy_stream.cli.runner import exit_code
-from pvapy_stream.errors import LedgerError, SettingsError
+from pvapy_stream.errors import SettingsError
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.plugins import require
 from pvapy_stream.settings import WriterSettings
@@ -47,6 +47,7 @@ The file is called OUTPUT_FILE.part until it is closed; what a killed writer lea
 pvapy-stream verify --repair. The interface is listed at /docs, a live page is at /.
 exit codes: 0 all written; 1 something failed, or pulses of the range are lost; 2 wrong options
 """
+
 
 _log = logging.getLogger(__name__)
 
@@ -82,22 +83,28 @@ def run(settings: WriterSettings) -> int:
     from pvapy_stream.daq.web import WebThread
     from pvapy_stream.daq.writer import Writer
     from pvapy_stream.monitor.metrics import served, writer_metrics
+    from pvapy_stream.web_security import is_loopback
 
     token = read_token(settings.token_file)
     # After the imports and the token, which the other user may not be allowed to read.
     become(settings.user_id)
     configure_logging(settings)
+    if not token and not is_loopback(settings.rest_host):
+        _log.warning(
+            "--rest-host %s: whoever reaches it may start and stop; give a --token-file",
+            settings.rest_host,
+        )
     writer = Writer(settings)
     server = WebThread(build_app(writer, token), settings.rest_host, settings.rest_port)
     display = Display(settings.report_period)
-    account, plan = _Account(writer), Plan(writer)
+    keeper, plan = LedgerKeeper(settings.ledger, writer.ledgers, _LEDGER_PERIOD), Plan(writer)
 
     def collect() -> Iterable[Metric]:
         return writer_metrics(settings.stream, (one.progress() for one in writer.acquisitions))
 
     def look() -> None:
         plan.look()
-        account.keep()
+        keeper.keep()
 
     def end() -> None:
         writer.close()
@@ -115,8 +122,7 @@ def run(settings: WriterSettings) -> int:
         systemd.notify("READY=1")
         display.say(f"Writer of {settings.stream}: {server.address}")
         run_until_signal(lambda stop: _follow(writer, stop, display.show, look))
-    account.write()
-    return _outcome(writer)
+    return _outcome(writer, keeper.close())
 
 
 def _status_channel(writer: Writer) -> AbstractContextManager[None]:
@@ -128,37 +134,6 @@ def _status_channel(writer: Writer) -> AbstractContextManager[None]:
     from pvapy_stream.daq.writer_channel import STATUS_FIELDS, writer_stats
 
     return shown_on(name, "writerId", STATUS_FIELDS, lambda: writer_stats(writer))
-
-
-class _Account:
-    """Keeps the ledger file of a writer."""
-
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-        self._written_at = float("-inf")
-        self._failed = False
-
-    def keep(self) -> None:
-        """Write what a killed writer leaves; a full disk does not end the writer."""
-        now = time.monotonic()
-        if now - self._written_at < _LEDGER_PERIOD:
-            return
-        self._written_at = now
-        try:
-            self.write()
-        except LedgerError as error:
-            if not self._failed:
-                _log.error("%s", error)
-            self._failed = True
-
-    def write(self) -> None:
-        """Write it.
-
-        Raises:
-            LedgerError: it cannot be written.
-        """
-        if self._writer.settings.ledger:
-            write_ledgers(self._writer.settings.ledger, self._writer.ledgers())
 
 
 def _follow(
@@ -190,21 +165,42 @@ def _linger(writer: Writer, stop: threading.Event) -> None:
         pass
 
 
-def _outcome(writer: Writer) -> int:
-    """0 when all that was asked for is in files; else what is not, on standard error, and 1."""
-    code = 0
+def _outcome(writer: Writer, ledger_problem: str) -> int:
+    """0 when all that was asked for is in files; else what is not, on standard error, and 1.
+
+    The last line for each acquisition sums up all pulses that are not in its file.
+    """
+    lines = [f"error: {ledger_problem}"] if ledger_problem else []
     for acquisition in writer.acquisitions:
         found = acquisition.progress()
-        what = f"acquisition {found.number}"
+        what = f"error: acquisition {found.number}"
         if found.phase == "error":
-            code = 1
-            sys.stderr.write(f"error: {what}: {found.problem}\n")
-        if found.n_lost:
-            code = 1
-            shown = ", ".join(f"{a}-{b}" if b > a else str(a) for a, b in found.lost[:8])
-            more = ", …" if len(found.lost) > 8 else ""
-            sys.stderr.write(f"error: {what}: {found.n_lost} pulses are lost: {shown}{more}\n")
-    return code
+            lines.append(f"{what}: {found.problem}")
+        unsaved = acquisition.not_saved()
+        missing = [
+            f"{count} {name}"
+            for count, name in (
+                (found.n_lost, f"pulses are lost: {_ranges(found.lost)}"),
+                (len(unsaved), f"pulses came and are not in the file: {unsaved}"),
+                (sum(found.damaged.values()), f"values were damaged: {_channels(found.damaged)}"),
+            )
+            if count > 0
+        ]
+        if missing:
+            lines.append(f"{what}: {'; '.join(missing)} ({found.rows} rows in {found.file})")
+    for line in lines:
+        sys.stderr.write(f"{line}\n")
+    return 1 if lines else 0
+
+
+def _ranges(lost: Sequence[tuple[int, int]]) -> str:
+    shown = ", ".join(f"{a}-{b}" if b > a else str(a) for a, b in lost[:8])
+    return shown + (", …" if len(lost) > 8 else "")
+
+
+def _channels(damaged: Mapping[str, int]) -> str:
+    shown = ", ".join(f"{name} {n}" for name, n in list(damaged.items())[:8])
+    return shown + (", …" if len(damaged) > 8 else "")
 
 
 def become(user_id: int) -> None:

@@ -24,8 +24,9 @@ examples:
   sf_bsread_buffer tcp://camera-server:9999
   sf_bsread_buffer tcp://camera-server:9999 -o 8082 --memory 4000 --seconds 60
   sf_bsread_buffer pva://13SIM1:Pva1:Image --memory 4000 --spill-folder /nvme --spill-size 200
-Ranges are served on the output port + 1, status and metrics on the output port + 2; all on this
-host only, unless --interface says otherwise.
+It binds three ports: the output port, the one behind it for ranges, and the next for status and
+metrics over HTTP, all on this host only; the first line it prints names the three addresses. See
+--range-port, --rest-port, --no-rest and --interface.
 exit codes: 0 all well; 1 a port cannot be bound; 2 wrong options
 """
 
@@ -75,7 +76,7 @@ def _run(buffer: Buffer, stop: threading.Event) -> None:
         outputs.enter_context(_status_channel(buffer))
         sys.stdout.write(
             f"buffering {settings.stream}; output {buffer.output.address}; ranges"
-            f" {buffer.server.address}{f'; status {rest}' if rest else ''}\n"
+            f" {buffer.server.address}{f'; status {rest}' if rest else '; no status over HTTP'}\n"
         )
         sys.stdout.flush()
         systemd.notify("READY=1")
@@ -88,9 +89,11 @@ def _serve_status(buffer: Buffer, outputs: ExitStack) -> str:
     from pvapy_stream.daq.buffer import on_port
     from pvapy_stream.daq.buffer_rest import make_app
     from pvapy_stream.daq.web import WebThread
+    from pvapy_stream.web_security import host_names
 
     settings = buffer.settings
-    app = make_app(buffer.status, buffer.analyzer)
+    names = host_names(settings.interface, settings.allow_host)
+    app = make_app(buffer.status, buffer.analyzer, names)
     web = on_port(
         lambda port: WebThread(app, settings.interface, port),
         settings.ports.rest,

@@ -125,8 +125,28 @@ class WriterClient:
         return self.ask("PUT", path if number is None else f"acquisitions/{number}/{path}")
 
     def end(self) -> dict[str, Any]:
-        """Close the file and end the writer; its reply."""
-        return self.ask("GET", "stop")
+        """Close all files and end the writer, also one that takes one acquisition after another.
+
+        Raises:
+            AcquisitionError: it still answers after the time limit.
+        """
+        reply = self.ask("GET", "kill")
+        deadline = time.monotonic() + self._timeout
+        while self._answers():
+            if time.monotonic() > deadline:
+                raise AcquisitionError(
+                    f"the writer at {self._url} has closed its files, but still runs after"
+                    f" {self._timeout:g} s; wait longer with --timeout"
+                )
+            time.sleep(_TICK)
+        return reply
+
+    def _answers(self) -> bool:
+        try:
+            self.status()
+        except TransportError:
+            return False
+        return True
 
     def status(self, number: int | None = None) -> dict[str, Any]:
         """How an acquisition stands; None for the newest."""

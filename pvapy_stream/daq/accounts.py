@@ -1,16 +1,39 @@
-"""The account of a writer: which pulses it asked for, which came, and which did not."""
+"""The account of a writer: which pulses it asked for, which came, and which are saved."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from pvapy_stream.accounting.idset import Comb, IdSet
 from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.daq.pulses import PulseAccount
+from pvapy_stream.accounting.sequence import JUMP
+from pvapy_stream.daq.pulses import Epoch, Lost, PulseAccount
 from pvapy_stream.daq.states import Range
 
+KIND, STAGE_ID = "writer", 1
+
 _LAST = 2**63 - 2  # as far as ids go
-_NOT_WRITTEN = "not written"
+NOT_WRITTEN = "not written"
+DAMAGED = "damaged value"
+
+
+@dataclass(frozen=True, slots=True)
+class Fates:
+    """What became of the pulses that were taken.
+
+    Attributes:
+        unwritten: pulses that are not flushed to the file.
+        saved: pulses that are in the closed file; None when that is not known.
+        damaged: pulses with a value that was damaged: the rest of them is in the file.
+        discarded: whether all were thrown away, as was asked for.
+        over: whether nothing more will be written.
+    """
+
+    unwritten: IdSet = field(default_factory=IdSet)
+    saved: IdSet | None = None
+    damaged: IdSet = field(default_factory=IdSet)
+    discarded: bool = False
+    over: bool = False
 
 
 def channel_of(stream: str) -> str:
@@ -18,34 +41,66 @@ def channel_of(stream: str) -> str:
     return stream.removeprefix("pva://").replace("buffer://", "tcp://", 1)
 
 
-def enter(
-    ledger: Ledger,
-    asked: Range,
-    pulses: PulseAccount,
-    lost: Iterable[tuple[int, int]],
-    unwritten: Iterable[tuple[int, int]],
-) -> None:
+def wanted_by(asked: Range, pulses: PulseAccount) -> IdSet:
+    """The ids that an acquisition asked for, as far as that is known now."""
+    wanted = IdSet()
+    if asked.start is not None:
+        wanted.add_range(*_limits(asked, pulses))
+    return wanted
+
+
+def enter(ledgers: list[Ledger], asked: Range, pulses: PulseAccount, fates: Fates) -> None:
     """Enter an acquisition into its program's account; nothing for one that was not started.
 
     Args:
-        ledger: the account.
+        ledgers: the account, a ledger for each epoch of ids; more are added when needed.
         asked: the acquisition's range.
         pulses: what came.
-        lost: ranges of ids that did not come.
-        unwritten: ranges of ids that the file did not take.
+        fates: what became of it.
     """
     if asked.start is None:
         return
-    wanted = IdSet()
-    wanted.add_range(*_limits(asked, pulses))
-    came = pulses.came & wanted
-    failed = _ids(unwritten, 1) & came
-    ledger.asked = (ledger.asked or IdSet()) | wanted
+    wanted = wanted_by(asked, pulses)
+    stop = asked.stop.pulse_id if asked.stop else None
+    lost = pulses.lost_by_epoch(stop if fates.over else None)
+    # The newest pulses are those that wait.
+    unwritten = fates.unwritten.copy()
+    for number in reversed(range(len(pulses.epochs))):
+        while len(ledgers) <= number:
+            ledgers.append(ledgers[-1].next_epoch())
+        ledger, epoch = ledgers[number], pulses.epochs[number]
+        ledger.asked = (ledger.asked or IdSet()) | wanted
+        came = (epoch.came if number else epoch.came | pulses.odd) & wanted
+        waiting = came & unwritten
+        unwritten.remove(waiting)
+        _enter_epoch(ledger, epoch, came, waiting, fates)
+        _enter_lost(ledger, lost[number], pulses.step, came)
+
+
+def _enter_epoch(ledger: Ledger, epoch: Epoch, came: IdSet, waiting: IdSet, fates: Fates) -> None:
     ledger.received.update(came)
-    ledger.processed.update(came - failed)
-    ledger.missed.update(_ids(lost, pulses.step) - came)
-    if failed:
-        ledger.failed.setdefault(_NOT_WRITTEN, IdSet()).update(failed)
+    ledger.duplicate.update(epoch.again & came)
+    if fates.discarded:
+        ledger.filtered.update(came)
+        return
+    failed = waiting
+    if fates.saved is not None:
+        failed = failed | (came - fates.saved)
+    damaged = (came & fates.damaged) - failed
+    ledger.processed.update(came - failed - damaged)
+    for kind, ids in ((NOT_WRITTEN, failed), (DAMAGED, damaged)):
+        # What waits to be flushed has no fate yet.
+        if ids and (fates.over or kind == DAMAGED):
+            ledger.failed.setdefault(kind, IdSet()).update(ids)
+
+
+def _enter_lost(ledger: Ledger, lost: Lost, step: int, came: IdSet) -> None:
+    for first, last in lost:
+        # As everywhere: nobody can tell whether so many were sent.
+        fate = ledger.unknown if last - first > JUMP else ledger.missed
+        ids = IdSet()
+        ids.add_comb(Comb(first, 1, step, (last - first) // step + 1))
+        fate.update(ids - came)
 
 
 def _limits(asked: Range, pulses: PulseAccount) -> tuple[int, int]:
@@ -60,12 +115,5 @@ def _limits(asked: Range, pulses: PulseAccount) -> tuple[int, int]:
         return 0, -1
     if stop is None:
         return first, _LAST
-    last = pulses.last if stop.pulse_id is None else stop.pulse_id
+    last = pulses.highest if stop.pulse_id is None else stop.pulse_id
     return first, first - 1 if last is None else last
-
-
-def _ids(ranges: Iterable[tuple[int, int]], step: int) -> IdSet:
-    found = IdSet()
-    for first, last in ranges:
-        found.add_comb(Comb(first, 1, step, (last - first) // step + 1))
-    return found

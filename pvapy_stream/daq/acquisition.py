@@ -3,50 +3,28 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.daq.accounts import enter
+from pvapy_stream.daq.accounts import KIND, STAGE_ID, channel_of, wanted_by
+from pvapy_stream.daq.acquisition_file import DiscardedMessages
+from pvapy_stream.daq.acquisition_state import AcquisitionState
+from pvapy_stream.daq.destination import check_free, discards
 from pvapy_stream.daq.feeds import Feed
-from pvapy_stream.daq.nexus_file import NexusMessages
-from pvapy_stream.daq.progress import Progress, Rates
-from pvapy_stream.daq.pulses import Order, PulseAccount
-from pvapy_stream.daq.states import Bound, Phase, Range, Verdict
-from pvapy_stream.daq.watch import SourceWatch
-from pvapy_stream.errors import ConflictError, FileError
-from pvapy_stream.files.disk import check_new, file_error
-from pvapy_stream.files.swissfel import SwissfelFile
+from pvapy_stream.daq.pulses import Order
+from pvapy_stream.daq.source_clock import Opening
+from pvapy_stream.daq.states import Phase, Verdict
+from pvapy_stream.errors import FileError
 from pvapy_stream.files.swissfel_layout import DUPLICATE, OUT_OF_ORDER
 from pvapy_stream.transport.bsread_codec import Message
 
-MessageFile = SwissfelFile | NexusMessages
-
 _FLAGS = {Order.NEXT: 0, Order.DUPLICATE: DUPLICATE, Order.LATE: OUT_OF_ORDER}
-_EXPECTING = (Phase.ARMED, Phase.WRITING)
-_DISK_WAIT = 1.0  # s
-_MOST_RANGES = 100  # that are told while it runs
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long an acquisition waits, s; 0: for ever.
-
-    Attributes:
-        silence: for a source from which nothing comes.
-        armed: for the first pulse of the range, while others come.
-    """
-
-    silence: float = 300.0
-    armed: float = 3600.0
-
-
-class Acquisition:
+class Acquisition(AcquisitionState):
     """Writes what lies in its range; requests and messages come from different threads.
 
     Args:
@@ -55,54 +33,6 @@ class Acquisition:
         limits: how long it waits.
         make_file: the kind of its file.
     """
-
-    def __init__(
-        self,
-        number: int,
-        stream: str,
-        limits: Limits | None = None,
-        make_file: type[SwissfelFile] | type[NexusMessages] = SwissfelFile,
-    ) -> None:
-        self.number = number
-        self.stream = stream
-        self.path: Path | None = None
-        # Set when something is known of the stream: where it is, or that it is over.
-        self.informed = threading.Event()
-        self.over = threading.Event()
-        self._limits = limits or Limits()
-        self._make_file = make_file
-        self._lock = threading.RLock()
-        self._range = Range()
-        self._pulses = PulseAccount()
-        self._rates = Rates()
-        self._file: MessageFile | None = None
-        self._general: dict[str, str] = {}
-        self._skipped = 0
-        self._started_at = 0.0
-        self._last: Message | None = None
-        self._lag_ns: int | None = None
-        self._newest: int | None = None
-        self._source = SourceWatch(stream)
-        self._unwritten: list[tuple[int, int]] = []
-        self._known = Progress(number, Phase.WAITING.value, Phase.WAITING.word)
-        self._lost_of_end: list[tuple[int, int]] | None = None
-
-    @property
-    def phase(self) -> Phase:
-        """Where it stands."""
-        return self._range.phase
-
-    @property
-    def start_pulse_id(self) -> int | None:
-        """First pulse id that was asked for."""
-        start = self._range.start
-        return start.pulse_id if start else None
-
-    @property
-    def stop_pulse_id(self) -> int | None:
-        """Last pulse id that was asked for."""
-        stop = self._range.stop
-        return stop.pulse_id if stop else None
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -136,15 +66,24 @@ class Acquisition:
             asked.set_start(pulse_id, now, 0 if oldest else now_ns)
             if stop is not None:
                 asked.set_stop(stop, now, now_ns)
-            _check_file(path, overwrite)
-            about: dict[str, str | int] = {"stream": self.stream}
+            self._discarded = discards(path)
+            if not self._discarded:
+                check_free(path, overwrite)
+            # Who wrote it, for the audit when this program is killed.
+            about: dict[str, str | int] = {
+                "stream": self.stream,
+                "stage": f"{KIND} {STAGE_ID}",
+                "input_channel": channel_of(self.stream),
+            }
             if pulse_id is not None:
                 about["start_pulse_id"] = pulse_id
-            self._file = self._make_file(path, general, about, overwrite)
+            make_file = DiscardedMessages if self._discarded else self._make_file
+            self._file = make_file(path, general, about, overwrite)
             if pulse_id is not None:
                 self._pulses.expect_from(pulse_id)
             self._general, self.path = dict(general or {}), path
             self._range, self._started_at = asked, now
+            self._opening = None if pulse_id is not None or oldest else Opening()
             self._source.start(now)
             _log.info("acquisition %d: %s from pulse %s on", self.number, path, pulse_id)
 
@@ -173,6 +112,7 @@ class Acquisition:
                 self._range.succeeded()
                 self._conclude()
             else:
+                self._open()
                 self._range.end_now()
 
     # -- the stream ------------------------------------------------------------------------------
@@ -186,16 +126,38 @@ class Acquisition:
         """Take a message of the stream; `now`: s on a clock that does not jump."""
         with self._lock:
             self._source.heard(now)
-            verdict = self._range.judge(message.pulse_id, message.timestamp_ns, now)
-            if verdict in (Verdict.WRITE, Verdict.WRITE_LAST):
-                self._write(message)
-            elif self._range.phase is Phase.ARMED:
-                self._skipped += 1
-                self._note_before(message.pulse_id)
-            if verdict is not Verdict.WRITE:
-                self._finish_if_due()
+            arrival = time.time_ns()
+            self._clock.note(message.timestamp_ns, arrival)
+            if self._opening is None:
+                self._judge(message, arrival, now)
+            else:
+                self._opening.hold(message, arrival, now)
+                self._open_if_due(now)
         if not self.informed.is_set():
             self.informed.set()
+
+    def _judge(self, message: Message, arrival_ns: int, now: float) -> None:
+        sent_at = self._clock.sent_at(message.timestamp_ns, arrival_ns)
+        verdict = self._range.judge(message.pulse_id, sent_at, now)
+        if verdict in (Verdict.WRITE, Verdict.WRITE_LAST):
+            self._write(message)
+        elif self._range.phase is Phase.ARMED:
+            self._skipped += 1
+            self._note_before(message.pulse_id)
+        if verdict is not Verdict.WRITE:
+            self._finish_if_due()
+
+    def _open_if_due(self, now: float) -> None:
+        opening = self._opening
+        if opening is not None and (self._range.stop is not None or opening.is_over(now)):
+            self._open()
+
+    def _open(self) -> None:
+        """Look at the messages that were held."""
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            for message, arrival in opening.release():
+                self._judge(message, arrival, self._started_at)
 
     def _note_before(self, pulse_id: int) -> None:
         # The stream was there before the range: nothing is missing up to here.
@@ -209,16 +171,22 @@ class Acquisition:
         try:
             self._file.add(message, _FLAGS[order])
         except FileError as error:
-            self._unwritten.append((message.pulse_id, message.pulse_id))
+            self._refused.add(message.pulse_id)
             self._fail(str(error))
             return
         self._last = message
-        if self._newest is None or message.pulse_id > self._newest:
-            self._newest = message.pulse_id
 
-    def look(self, now: float) -> None:
-        """Go on without a message; call about ten times a second."""
+    def look(self, now: float, idle: bool = True) -> None:
+        """Go on without a message; call about ten times a second.
+
+        Args:
+            now: s on a clock that does not jump.
+            idle: whether no message is waiting.
+        """
         with self._lock:
+            if idle:
+                self._source.idle(now)
+            self._open_if_due(now)
             if self._range.phase.over or self._range.phase is Phase.WAITING:
                 return
             file, feed = self._file, self._source.feed
@@ -231,7 +199,7 @@ class Acquisition:
             except FileError as error:
                 self._fail(str(error))
                 return
-            self._range.look(self._newest, now)
+            self._range.look(self._pulses.last, now)
             if feed is not None and feed.finished:
                 self._range.end_now()
             self._look_at_clock(now)
@@ -254,6 +222,7 @@ class Acquisition:
     def fail(self, problem: str) -> None:
         """Come to an end that nobody wanted, with what is there."""
         with self._lock:
+            self._open()
             if not self._range.phase.over:
                 self._fail(problem)
 
@@ -266,9 +235,11 @@ class Acquisition:
         if problem:
             self._range.failed(problem)
         elif self._is_gone():
-            first, last = self.lost()[0] if self.lost() else (self.start_pulse_id, "?")
+            first = self.start_pulse_id
+            asked = "up to" if first is None else f"{first} to"
             self._range.failed(
-                f"pulses {first} to {last} are gone: none of the range that was asked for has come"
+                f"pulses {asked} {self.stop_pulse_id} are gone: none of the range that was asked"
+                " for has come"
             )
         else:
             self._range.succeeded()
@@ -276,8 +247,9 @@ class Acquisition:
 
     def _is_gone(self) -> bool:
         """Whether a range was asked for of which nothing came, while the stream is behind it."""
-        stop = self.stop_pulse_id
-        return stop is not None and self._pulses.first is None
+        return self.stop_pulse_id is not None and not (
+            self._pulses.came & wanted_by(self._range, self._pulses)
+        )
 
     def _fail(self, problem: str) -> None:
         _log.error("acquisition %d: %s", self.number, problem)
@@ -290,7 +262,8 @@ class Acquisition:
         file = self._file
         if file is None:
             return ""
-        lost = self._pulses.lost(self.stop_pulse_id) + self._unwritten
+        lost = self._pulses.lost(self.stop_pulse_id)
+        lost += [(first, end - 1) for first, end in self._refused.ranges().tolist()]
         about: dict[str, str | int] = {"ended": problem or "as asked for"}
         if self.stop_pulse_id is not None:
             about["stop_pulse_id"] = self.stop_pulse_id
@@ -306,93 +279,3 @@ class Acquisition:
         self.informed.set()
         self.over.set()
         _log.info("acquisition %d: %s", self.number, self._range.phase.value)
-
-    # -- what is known ---------------------------------------------------------------------------
-
-    def lost(self) -> list[tuple[int, int]]:
-        """Ranges of pulse ids that were asked for and are lost, first and last."""
-        with self._lock:
-            if self._lost_of_end is not None:
-                return self._lost_of_end
-            return self._pulses.lost(None)
-
-    def enter(self, ledger: Ledger) -> None:
-        """Enter its pulses into an account."""
-        with self._lock:
-            enter(ledger, self._range, self._pulses, self.lost(), self._unwritten)
-
-    def progress(self) -> Progress:
-        """How it stands; while the disk lets it wait, how it stood before."""
-        if not self._lock.acquire(timeout=_DISK_WAIT):
-            problem = f"the disk has not answered for {_DISK_WAIT:g} s or more"
-            return replace(self._known, problem=problem, status=Phase.ERROR.value)
-        try:
-            self._known = self._progress()
-        finally:
-            self._lock.release()
-        return self._known
-
-    def _progress(self) -> Progress:
-        phase, file, pulses, feed = self.phase, self._file, self._pulses, self._source.feed
-        rate, byte_rate = (0.0, 0.0) if phase.over else self._rates.rates()
-        lost = self.lost() if pulses.n_lost or phase.over else []
-        return Progress(
-            number=self.number,
-            phase=phase.value,
-            status=self._word(),
-            problem=self._range.problem or self._trouble(),
-            source=self._source.state,
-            file=str(self.path or ""),
-            start_pulse_id=self.start_pulse_id,
-            stop_pulse_id=self.stop_pulse_id,
-            start_ns=_moment(self._range.start),
-            stop_ns=_moment(self._range.stop),
-            first_pulse_id=pulses.first,
-            last_pulse_id=self._newest,
-            last_timestamp_ns=self._last.timestamp_ns if self._last else None,
-            newest_pulse_id=feed.newest if feed else None,
-            rows=file.n_rows if file else 0,
-            n_bytes=file.n_bytes if file else 0,
-            rate=rate,
-            byte_rate=byte_rate,
-            lag=None if self._lag_ns is None else self._lag_ns / 1e9,
-            time_left=self._time_left(rate),
-            skipped=self._skipped,
-            duplicates=pulses.n_duplicates,
-            late=pulses.n_late,
-            malformed=feed.n_errors if feed else 0,
-            damaged=file.bad_values if file else {},
-            n_lost=_count(lost, pulses.step) if phase.over else pulses.n_lost,
-            lost=lost[-_MOST_RANGES:],
-            last_error=feed.last_error if feed else "",
-        )
-
-    def _word(self) -> str:
-        silent = self.phase in _EXPECTING and self._source.is_silent
-        return Phase.ERROR.value if silent else self.phase.word
-
-    def _trouble(self) -> str:
-        silent = self.phase in _EXPECTING and self._source.is_silent
-        return self._source.trouble if silent else ""
-
-    def _time_left(self, rate: float) -> float | None:
-        if self.stop_pulse_id is None or self._newest is None or not rate:
-            return None
-        return max(0, self.stop_pulse_id - self._newest) / self._pulses.step / rate
-
-
-def _moment(bound: Bound | None) -> int | None:
-    return None if bound is None or bound.pulse_id is not None else bound.time_ns
-
-
-def _check_file(path: Path, overwrite: bool) -> None:
-    try:
-        check_new(path, overwrite)
-    except FileError as error:
-        raise ConflictError(str(error)) from error
-    except OSError as error:
-        raise file_error("write", path, error) from error
-
-
-def _count(ranges: list[tuple[int, int]], step: int) -> int:
-    return sum((last - first) // step + 1 for first, last in ranges)

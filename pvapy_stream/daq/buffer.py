@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import zmq
 
 from pvapy_stream import systemd
-from pvapy_stream.accounting.keeper import write_ledgers
+from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.daq.accounts import channel_of
 from pvapy_stream.daq.analyzer import StreamAnalyzer
@@ -54,7 +54,7 @@ def on_port(serve: Callable[[int], T], port: int, asked_for: bool) -> T:
     except TransportError as error:
         if asked_for:
             raise
-        _log.warning("%s; taking another", error)
+        _log.warning("%s; it is one of the three that the buffer binds; taking another", error)
         return serve(0)
 
 
@@ -84,33 +84,40 @@ class Buffer:
         self._rate = self._byte_rate = 0.0
         self._rate_since = clock()
         self._counted = self._counted_bytes = 0
-        self._ledger_failed = False
         with contextlib.ExitStack() as undo:
             spill = None
             if settings.spill_folder:
                 spill = Spill(Path(settings.spill_folder), round(settings.spill_size * _GB))
             self.ring = Ring(self._limits, spill, settings.late_pulses)
             undo.callback(self.ring.close)
-            self.ledger = Ledger(stage=KIND, stage_id=1, input_channel=channel_of(settings.stream))
-            # What is kept can be had: readers ask for what they want of it.
-            self.ledger.published = self.ledger.processed
+            ledger = Ledger(stage=KIND, stage_id=1, input_channel=channel_of(settings.stream))
             self.intake = Intake(
-                self.ring, limits, self.ledger, self.analyzer, settings.skip_initial_updates
+                self.ring, limits, ledger, self.analyzer, settings.skip_initial_updates
             )
-            self.output = PushOutput(
-                self.ring, f"tcp://{settings.interface}:{settings.ports.output}"
-            )
+            self.output = self._push_output()
             undo.callback(self.output.close)
             self.server = self._range_server()
             undo.callback(self.server.close)
-            self.ledger.output_channel = self.server.address
+            ledger.output_channel = self.server.address
             self._frames = self._frame_source()
             if self._frames is not None:
                 undo.callback(self._frames.stop)
             address = settings.stream if self._frames is None else self._frames.address
             self._input = BsreadInput(address, settings.mode, _INPUT_HWM, limits)
             undo.callback(self._input.close)
+            self._keeper = LedgerKeeper(settings.ledger, lambda: self.intake.account.ledgers)
             self._undo = undo.pop_all()
+
+    def _push_output(self) -> PushOutput:
+        ports, interface = self.settings.ports, self.settings.interface
+        try:
+            return PushOutput(self.ring, f"tcp://{interface}:{ports.output}")
+        except TransportError as error:
+            raise TransportError(
+                f"{error}; the buffer binds three ports: {ports.output} (output), {ports.ranges}"
+                f" (ranges) and {ports.rest} (status); choose them with --output-port, --range-port"
+                " and --rest-port"
+            ) from error
 
     def _range_server(self) -> RangeServer:
         settings = self.settings
@@ -147,7 +154,7 @@ class Buffer:
         poller.register(self.server.socket, zmq.POLLIN)
         if self._frames is not None:
             self._frames.start()
-        self._keep_ledger()
+        self._keeper.keep()
         busy = False
         while not stop.is_set() and self._clock() < end:
             # A socket to push on is looked at only while there is something to push.
@@ -159,21 +166,10 @@ class Buffer:
             busy = self._turn()
             if self._clock() - self._rate_since >= _RATE_PERIOD:
                 self._count_rates()
-                self._keep_ledger()
-        self._write_ledger()
-
-    def _keep_ledger(self) -> None:
-        """What a killed buffer leaves; a full disk does not end the buffer."""
-        try:
-            self._write_ledger()
-        except LedgerError as error:
-            if not self._ledger_failed:
-                _log.error("%s", error)
-            self._ledger_failed = True
-
-    def _write_ledger(self) -> None:
-        if self.settings.ledger:
-            write_ledgers(self.settings.ledger, [self.ledger.to_dict()])
+                self._keeper.keep()
+        self.intake.settle()
+        if problem := self._keeper.close():
+            raise LedgerError(problem)
 
     def _turn(self) -> bool:
         """Do what there is to do; whether there is more."""
@@ -246,6 +242,8 @@ class Buffer:
 
     def _last_error(self) -> str:
         spill = self.ring.spill
+        if self._keeper.problem:
+            return self._keeper.problem
         if spill is not None and spill.error:
             return spill.error
         return (

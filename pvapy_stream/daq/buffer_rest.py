@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from pvapy_stream import __version__
 from pvapy_stream.daq.analyzer import StreamAnalyzer
 from pvapy_stream.daq.buffer_status import METRICS, BufferStatus
 from pvapy_stream.plugins import require
+from pvapy_stream.web_security import Guard
 
 
 class _Collector:
@@ -27,12 +28,17 @@ class _Collector:
                 yield families[kind](f"pvapy_buffer_{name}", text, value=value)
 
 
-def make_app(status: Callable[[], BufferStatus], analyzer: StreamAnalyzer | None) -> Any:
+def make_app(
+    status: Callable[[], BufferStatus],
+    analyzer: StreamAnalyzer | None,
+    names: Collection[str] = frozenset({"localhost"}),
+) -> Any:
     """The web application.
 
     Args:
         status: tells how the buffer does; called from the web server's thread.
         analyzer: its report is shown, if there is one.
+        names: by which it may be called, beside addresses; see `web_security.host_names`.
 
     Raises:
         MissingExtraError: FastAPI is not installed.
@@ -42,6 +48,7 @@ def make_app(status: Callable[[], BufferStatus], analyzer: StreamAnalyzer | None
     app = fastapi.FastAPI(
         title="pvapy_stream buffer", version=__version__, docs_url=None, redoc_url=None
     )
+    app.add_middleware(Guard, names=names)
     registry = prometheus.CollectorRegistry(auto_describe=False)
     registry.register(_Collector(status))
 

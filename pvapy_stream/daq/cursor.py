@@ -59,11 +59,15 @@ class RangeCursor:
         self._seen: int | None = self._order.newest if start is None else None
         self._passed_stop_at: float | None = None
         self._begun = start is None
+        # The count of the source that was looked at last, by where it began.
+        self._count = self._order.count_began
+        # Whether the last message may be odd, which the next one tells.
+        self._doubts = False
 
     @property
     def waits(self) -> bool:
         """Whether it has looked at all there is."""
-        return self.finished or self.position >= self._ring.next
+        return self.finished or self._doubts or self.position >= self._ring.next
 
     def set_stop(self, stop: int) -> None:
         """Give, or change, the last pulse id or time."""
@@ -78,6 +82,7 @@ class RangeCursor:
         Raises:
             FileError: the next message cannot be read from disk; the one after it is next.
         """
+        self._doubts = False
         for _ in range(_MOST_SCANNED):
             if self.finished:
                 return None
@@ -92,6 +97,9 @@ class RangeCursor:
             sequence = self.position
             if self._end_if_settled(self._ring.arrival(sequence)):
                 return None
+            self._doubts = self._is_doubtful(sequence, now)
+            if self._doubts:
+                return None
             self.position += 1
             if self._look_at(sequence):
                 message = self._ring.get(sequence)
@@ -99,13 +107,21 @@ class RangeCursor:
                 return message
         return None
 
+    def _is_doubtful(self, sequence: int, now: float) -> bool:
+        """Whether only the next message can tell if this one is odd, and may still come."""
+        last = sequence == self._ring.next - 1 and self._order.is_odd(sequence)
+        return last and now - self._ring.arrival(sequence) <= SETTLE
+
     def _look_at(self, sequence: int) -> bool:
         """Whether a message is part of the range."""
         value = self.last_value = self._order.value(sequence)
+        stop = self.stop
+        if self._order.is_odd(sequence):
+            # It tells nothing of how far the stream is.
+            return (self.start is None or value >= self.start) and (stop is None or value <= stop)
         self._begun = True
         began = self._seen is None or sequence == self._order.count_began
         self._seen = value if began else max(self._seen or value, value)
-        stop = self.stop
         if stop is not None and value >= stop and self._passed_stop_at is None:
             self._passed_stop_at = self._ring.arrival(sequence)
         return (self.start is None or value >= self.start) and (stop is None or value <= stop)
@@ -120,6 +136,7 @@ class RangeCursor:
         ring = self._ring
         if not self._begun:
             return self._gone_before(self.start or 0)
+        self._follow_count()
         if self.position >= ring.first:
             return None
         order, seen = self._order, self._seen
@@ -137,6 +154,15 @@ class RangeCursor:
             return None
         return self._part(max(start, self.start or start), newest_gone, "dropped")
 
+    def _follow_count(self) -> None:
+        """See whether the source has started again, which is known one message later."""
+        order = self._order
+        if order.count_began == self._count or self.position < order.count_began:
+            return
+        self._count = order.count_began
+        # The first message of the count may have been looked at, when it still seemed odd.
+        self._seen = order.began_with if self.position > self._count else None
+
     def _gone_before(self, start: int) -> Gone | None:
         """What is missing at the start, told as soon as there is anything to tell it by."""
         ring, order = self._ring, self._order
@@ -146,7 +172,7 @@ class RangeCursor:
             self._begun = True
             self._see(dropped)
             return self._part(start, dropped, "dropped")
-        if self.position >= ring.next:
+        if self.position >= ring.next or order.is_odd(self.position):
             return None
         self._begun = True
         first = order.value(self.position)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+from pvapy_stream.daq.id_watch import IdWatch
 from pvapy_stream.daq.ranges import RangeReader, read_range
 from pvapy_stream.errors import BsreadError, SettingsError
 from pvapy_stream.transport.bsread import BsreadInput, Mode
@@ -81,11 +82,15 @@ class StreamFeed:
         self.address = address
         self.n_errors = 0
         self.last_error = ""
-        self.newest: int | None = None
         self.finished = False
+        self._watch = IdWatch()
         self._input = BsreadInput(address, mode, _QUEUE)
         self._decoder = Decoder()
         self._heard = float("-inf")
+
+    @property
+    def newest(self) -> int | None:
+        return self._watch.newest
 
     @property
     def silent(self) -> float:
@@ -109,8 +114,7 @@ class StreamFeed:
         if isinstance(message, Control):
             # A sender that stops, or moves, may come back: the socket stays.
             return None
-        if self.newest is None or message.pulse_id > self.newest:
-            self.newest = message.pulse_id
+        self._watch.see(message.pulse_id)
         return message
 
     def stop_at(self, pulse_id: int) -> None:

@@ -7,8 +7,10 @@ import time
 from array import array
 from collections.abc import Sequence
 
+from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.daq.analyzer import StreamAnalyzer
+from pvapy_stream.daq.id_watch import IdWatch, Seen
 from pvapy_stream.daq.ring import Ring
 from pvapy_stream.daq.stored import Packer, Stored
 from pvapy_stream.errors import BsreadError, MissingExtraError
@@ -29,10 +31,11 @@ class Intake:
         ring: where they go.
         limits: what a message may hold.
         analyzer: looks at each, if asked for.
-        ledger: the account of their pulse ids.
+        ledger: begins the account of their pulse ids.
         skip: how many messages are not kept at first.
 
     Attributes:
+        account: the ledgers of their pulse ids, one for each epoch.
         received: messages taken into the ring.
         nbytes: their bytes.
         malformed: messages let go.
@@ -52,7 +55,8 @@ class Intake:
     ) -> None:
         self._ring = ring
         self._skip = skip
-        self._ledger = ledger
+        self.account = Account(ledger)
+        self._watch = IdWatch()
         self._decoder = Decoder(limits)
         self._packer = Packer()
         self._analyzer = analyzer
@@ -72,8 +76,8 @@ class Intake:
             main, headers = envelope
             if self._skip:
                 self._skip -= 1
-                self._ledger.received.add(main.pulse_id)
-                self._ledger.skipped.add(main.pulse_id)
+                self.account.ledger.received.add(main.pulse_id)
+                self.account.ledger.skipped.add(main.pulse_id)
                 return
             timestamp = time.time_ns() if main.timestamp_ns is None else main.timestamp_ns
             message = self._packer.pack(parts, main.pulse_id, timestamp)
@@ -84,11 +88,36 @@ class Intake:
         self.received += 1
         self.nbytes += message.nbytes + len(message.header)
         self.channels = len(headers)
-        self._ledger.received.add(main.pulse_id)
-        self._ledger.processed.add(main.pulse_id)
+        self._enter(main.pulse_id)
         self._ring.append(message, now)
         if self._analyzer is not None:
             self._analyzer.observe(message, headers, now)
+
+    def _enter(self, pulse_id: int) -> None:
+        """Note a pulse in its epoch, which for one that is far from others the next one tells."""
+        doubted = self._watch.doubted
+        seen = self._watch.see(pulse_id)
+        if doubted is not None:
+            if seen is Seen.RESTARTED:
+                self.account.begin_epoch()
+            self._note(doubted)
+        if seen is not Seen.DOUBTED:
+            self._note(pulse_id)
+
+    def settle(self) -> None:
+        """Note what still waits for the next pulse: there will be none."""
+        if self._watch.doubted is not None:
+            self._note(self._watch.doubted)
+            self._watch.doubted = None
+
+    def _note(self, pulse_id: int) -> None:
+        ledger = self.account.ledger
+        if pulse_id in ledger.received:
+            ledger.duplicate.add(pulse_id)
+        ledger.received.add(pulse_id)
+        ledger.processed.add(pulse_id)
+        # What is kept can be had: readers ask for what they want of it.
+        ledger.publish(pulse_id)
 
     def _check_stamps(self, message: Stored) -> None:
         if message.lengths is self._checked:
@@ -106,7 +135,7 @@ class Intake:
 
     def _note_malformed(self, error: Exception) -> None:
         self.malformed += 1
-        self._ledger.anonymous += 1
+        self.account.ledger.anonymous += 1
         self.last_error = str(error)
         if self._analyzer is not None:
             self._analyzer.malformed(self.last_error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,11 @@ class NexusMessages:
     ) -> None:
         self.path = path
         self.part = part_of(path)
-        self.n_bytes = 0
+        self.n_bytes = self.n_steps = 0
         self.bad_values: dict[str, int] = {}
+        self.saved: IdSet | None = None
+        self._flushed = IdSet()
+        self._lock = threading.Lock()  # of what the writer's threads tell
         self.lost: list[tuple[int, int]] = []
         self._about = dict(about or {})
         self._general = dict(general or {})
@@ -63,12 +67,29 @@ class NexusMessages:
         self._not_written = IdSet()
         # Braces in a name are keys to a FrameWriter.
         output = str(path).replace("{", "{{").replace("}", "}}")
-        self._writer = FrameWriter(FileSettings.of(output=output, overwrite=overwrite))
+        self._writer = FrameWriter(
+            FileSettings.of(output=output, overwrite=overwrite), on_saved=self._note_saved
+        )
 
     @property
     def n_rows(self) -> int:
         """Images taken."""
         return self._writer.n_images
+
+    @property
+    def damaged(self) -> IdSet:
+        """Ids of messages without an image, or with one that cannot be decoded."""
+        return self._not_written
+
+    @property
+    def unwritten(self) -> IdSet:
+        """Ids of images that were taken and are not flushed."""
+        with self._lock:
+            return self._ledger.processed - self._flushed
+
+    def _note_saved(self, ids: IdSet) -> None:
+        with self._lock:
+            self._flushed.update(ids)
 
     def add(self, message: Message, flags: int = 0) -> int:
         """Take a message; one without an image is counted, and not written.
@@ -132,6 +153,8 @@ class NexusMessages:
             within.add_range(0, last)
             self._ledger.received = self._ledger.received & within
         self._writer.close(self._ledger)
+        with self._lock:
+            self.saved = self._flushed.copy()
         texts = {**self._general, **(general or {})}
         notes = {**self._about, **(about or {})}
         notes |= {f"general_{name}": text for name, text in texts.items()}

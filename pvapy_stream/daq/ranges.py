@@ -14,6 +14,8 @@ import zmq
 
 from pvapy_stream.daq import protocol
 from pvapy_stream.daq.cursor import By, Gone
+from pvapy_stream.daq.id_watch import IdWatch, Seen
+from pvapy_stream.daq.ring import JUMP_NS, LATE_NS
 from pvapy_stream.daq.stored import split
 from pvapy_stream.errors import BsreadError, SettingsError, TransportError
 from pvapy_stream.transport.bsread import LARGE
@@ -91,7 +93,8 @@ class RangeReader:
         self._asked = request
         self._last = request.stop
         self._by: By = request.by
-        self._newest_taken: int | None = None
+        # What is asked for again when the buffer starts again: an odd id must not lead it astray.
+        self._taken_ids = IdWatch() if self._by == "pulse_id" else IdWatch(LATE_NS, JUMP_NS)
         self._closed = threading.Event()
         self._socket: Any = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.linger = 0
@@ -225,7 +228,7 @@ class RangeReader:
             # It has started again: ask for what is left.
             _log.warning("the buffer at %s has started again", self.address)
             asked = self._asked
-            newest = self._newest_taken
+            newest = self._taken_ids.newest
             start = asked.start if newest is None else newest + 1
             if self._last is not None and start is not None and start > self._last:
                 self._end()
@@ -252,9 +255,9 @@ class RangeReader:
             if last is not None and value > last:
                 # The stop was given while it was under way.
                 return None
-            self._newest_taken = max(value, self._newest_taken or value)
-        if self.newest is None or message.pulse_id > self.newest:
-            self.newest = message.pulse_id
+            seen = self._taken_ids.see(value)
+            if seen is not Seen.DOUBTED and self._by == "pulse_id":
+                self.newest = max(value, self.newest or value)
         self.delivered += 1
         return message
 

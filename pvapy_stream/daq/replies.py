@@ -14,9 +14,13 @@ class StartRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    output_file: str | None = Field(None, description="another file than that of the command line")
+    output_file: str | None = Field(
+        None, description="another file than that of the command line, below its folder"
+    )
     stop_pulse_id: int | None = Field(None, description="last pulse of the range, if it is known")
-    force: bool = Field(False, description="replace the file if it exists")
+    force: bool = Field(
+        False, description="replace the file if it exists; only where --force was given"
+    )
 
 
 class Reply(BaseModel):

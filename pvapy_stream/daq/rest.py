@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -38,6 +38,7 @@ from pvapy_stream.errors import (
     SettingsError,
     TransportError,
 )
+from pvapy_stream.web_security import from_a_browser, from_another_site, host_names, refusal
 
 _MOST_BYTES = 1_000_000  # of a request
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -84,6 +85,8 @@ def build_app(writer: Writer, token: str = "") -> FastAPI:
         writer: what it controls.
         token: bearer token that requests must have; "" for none.
     """
+    settings = writer.settings
+    names = host_names(settings.rest_host, settings.allow_host)
     app = FastAPI(
         title="pvapy_stream writer",
         version=__version__,
@@ -97,7 +100,7 @@ def build_app(writer: Writer, token: str = "") -> FastAPI:
     _add_reports(app, writer, allowed)
     _add_starts_and_stops(app, writer, allowed)
     _add_numbered(app, writer, allowed)
-    _add_errors(app)
+    _add_errors(app, names)
     for calls in app.openapi()["paths"].values():
         for call in calls.values():
             # FastAPI's own number for what is 400 here.
@@ -116,7 +119,7 @@ class _Token:
         request: Request,
         given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
     ) -> None:
-        if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        if from_another_site(request.headers):
             raise HTTPException(403, "a page of another site may not speak to this writer")
         # As bytes: the comparison refuses texts with other letters than ASCII.
         shown = given.credentials.encode() if given else b""
@@ -126,6 +129,15 @@ class _Token:
                 "a bearer token is needed, and this is none or a wrong one",
                 {"WWW-Authenticate": "Bearer"},
             )
+
+
+def _no_browser(request: Request) -> None:
+    """Refuse a GET that changes something to browsers: any page can make them send it."""
+    headers = request.headers
+    agent = headers.get("user-agent", "")
+    # Browsers leave Sec-Fetch out where the server has a name, and no https.
+    if from_a_browser(headers) or "referer" in headers or agent.startswith("Mozilla/"):
+        raise HTTPException(403, "a browser may not do this with GET; use POST")
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -184,7 +196,8 @@ def _add_starts_and_stops(app: FastAPI, writer: Writer, allowed: Any) -> None:
         """End now."""
         return _stop(writer.current, None)
 
-    @app.get("/stop", dependencies=allowed)
+    @app.post("/stop", dependencies=allowed)
+    @app.get("/stop", dependencies=[Depends(_no_browser), *allowed])
     def stop() -> StatusReply:
         """Close the files, then end the program; with --service, only the newest acquisition."""
         if writer.settings.service:
@@ -193,7 +206,8 @@ def _add_starts_and_stops(app: FastAPI, writer: Writer, allowed: Any) -> None:
             writer.close()
         return status_of(writer.current.progress())
 
-    @app.get("/kill", dependencies=allowed)
+    @app.post("/kill", dependencies=allowed)
+    @app.get("/kill", dependencies=[Depends(_no_browser), *allowed])
     def kill() -> StatusReply:
         """Close all files as they are and end the program."""
         writer.close()
@@ -291,8 +305,8 @@ def _explain(errors: list[Any]) -> str:
     )
 
 
-def _add_errors(app: FastAPI) -> None:
-    """All errors are JSON, with `state` and `status`."""
+def _add_errors(app: FastAPI, names: Collection[str]) -> None:
+    """All errors are JSON, with `state` and `status`; also for hosts that are none of ours."""
 
     @app.exception_handler(PvapyStreamError)
     async def ours(_: Request, error: PvapyStreamError) -> Response:
@@ -310,6 +324,8 @@ def _add_errors(app: FastAPI) -> None:
     async def unforeseen(
         request: Request, call: Callable[[Request], Awaitable[Response]]
     ) -> Response:
+        if why := refusal(request.method, request.headers, names):
+            return _failed(403, why)
         try:
             return await call(request)
         except Exception as error:

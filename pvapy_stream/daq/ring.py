@@ -9,13 +9,16 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 
+from pvapy_stream.daq.id_watch import LATE
 from pvapy_stream.daq.order import OrderIndex
 from pvapy_stream.daq.spill import Spill
 from pvapy_stream.daq.stored import Stored
 
 # A pulse, or a time, that is further back does not come late: its source has started again.
-LATE_PULSES = 100
+LATE_PULSES = LATE
 LATE_NS = 10_000_000_000
+# A time so far ahead of the others is believed when the next one says so too.
+JUMP_NS = 600_000_000_000
 _COMPACT_AT = 4096
 
 
@@ -54,7 +57,7 @@ class Ring:
         self.limits = limits
         self.spill = spill
         self.pulses = OrderIndex(late_pulses)
-        self.times = OrderIndex(LATE_NS)
+        self.times = OrderIndex(LATE_NS, JUMP_NS)
         self.dropped = 0
         self.memory = 0
         self._arrivals = array("d")
@@ -101,9 +104,13 @@ class Ring:
         return min(1.0, max((used / most for used, most in parts if most), default=0.0))
 
     def edges(self) -> tuple[int | None, int | None]:
-        """Pulse ids of the oldest and the newest message; for any thread."""
+        """Pulse ids of the oldest message, and the newest that is not odd; for any thread."""
         try:
-            return self.pulses.value(self._first), self.pulses.value(self.next - 1)
+            last = self.next - 1
+            odd = self.pulses.is_odd(last)
+            return self.pulses.value(self._first), (
+                self.pulses.newest if odd else self.pulses.value(last)
+            )
         except IndexError:
             return None, None
 

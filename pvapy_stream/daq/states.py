@@ -13,6 +13,7 @@ import copy
 from dataclasses import dataclass
 from enum import Enum
 
+from pvapy_stream.daq.id_watch import IdWatch, Seen
 from pvapy_stream.errors import ConflictError, RangeError
 
 _SECOND = 1_000_000_000
@@ -22,8 +23,6 @@ _SECOND = 1_000_000_000
 _BACKLOG = 1.0  # s
 # How long messages from before `stop now` are waited for.
 _LAST_MESSAGES = 0.5  # s
-# A pulse id so far ahead of the one before is believed when a second one says so too.
-_JUMP = 100_000
 
 
 class Phase(str, Enum):
@@ -84,12 +83,11 @@ class Range:
         self.start: Bound | None = None
         self.stop: Bound | None = None
         self.problem = ""
-        self._newest: int | None = None
-        self._doubted = False
+        self._watch = IdWatch()
 
     def copy(self) -> Range:
         """Another in the same state."""
-        return copy.copy(self)
+        return copy.deepcopy(self)
 
     def set_start(self, pulse_id: int | None, now: float, time_ns: int) -> None:
         """Begin with a pulse, or now.
@@ -128,12 +126,13 @@ class Range:
         """Say what becomes of a message, and go on to the phase that follows."""
         if self.phase not in (Phase.ARMED, Phase.WRITING):
             return Verdict.SKIP
+        seen = self._watch.see(pulse_id)
         if self._too_late(pulse_id, time_ns):
-            if self._is_doubtful(pulse_id):
+            if seen is Seen.DOUBTED:
+                # This may be one damaged message, which must not end the acquisition.
                 return Verdict.SKIP
             self.phase = Phase.FINISHING
             return Verdict.BEYOND
-        self._newest, self._doubted = pulse_id, False
         if self._too_early(pulse_id, time_ns, now):
             return Verdict.SKIP
         self.phase = Phase.WRITING
@@ -158,11 +157,6 @@ class Range:
             reached = newest is not None and newest >= stop.pulse_id
         if reached:
             self.phase = Phase.FINISHING
-
-    def _is_doubtful(self, pulse_id: int) -> bool:
-        """Whether this may be one damaged message, which must not end the acquisition."""
-        doubted, self._doubted = self._doubted, True
-        return not doubted and self._newest is not None and pulse_id - self._newest > _JUMP
 
     def _too_early(self, pulse_id: int, time_ns: int | None, now: float) -> bool:
         start = self.start

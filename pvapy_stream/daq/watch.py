@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from pvapy_stream.daq.feeds import Feed
 
 # s without a message after which a source counts as silent. It must be told within two.
@@ -30,6 +28,7 @@ class SourceWatch:
         self._started_at = 0.0
         self._heard_at = float("-inf")
         self._pause = 0.0
+        self._quiet = 0.0
 
     def start(self, now: float) -> None:
         """Begin to expect messages; `now`: s on a clock that does not jump."""
@@ -41,12 +40,17 @@ class SourceWatch:
             pause = min(now - self._heard_at, _LONGEST_PAUSE)
             self._pause += (pause - self._pause) / _SMOOTH
         self._heard_at = now
+        self._quiet = 0.0
+
+    def idle(self, now: float) -> None:
+        """Note that no message is waiting: only then silence is the source's, and not our own."""
+        since_start = now - self._started_at
+        self._quiet = since_start if self.feed is None else min(self.feed.silent, since_start)
 
     @property
     def quiet(self) -> float:
-        """How long the source has not been heard since the start, s."""
-        since_start = time.monotonic() - self._started_at
-        return since_start if self.feed is None else min(self.feed.silent, since_start)
+        """How long the source had not been heard since the start, when it was listened to, s."""
+        return self._quiet
 
     @property
     def is_silent(self) -> bool:

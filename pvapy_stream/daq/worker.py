@@ -72,11 +72,11 @@ class Worker:
                     acquisition.take(message, now)
             if now >= look_at or message is None:
                 look_at = now + _TICK
-                self._look(now)
+                self._look(now, message is None)
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: float, idle: bool) -> None:
         for acquisition in self._active:
-            acquisition.look(now)
+            acquisition.look(now, idle)
         with self._lock:
             self._active = tuple(one for one in self._active if not one.over.is_set())
 

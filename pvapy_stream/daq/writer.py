@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.daq.accounts import channel_of
-from pvapy_stream.daq.acquisition import Acquisition, Limits
+from pvapy_stream.daq.accounts import KIND, STAGE_ID, channel_of
+from pvapy_stream.daq.acquisition import Acquisition
+from pvapy_stream.daq.acquisition_state import Limits
+from pvapy_stream.daq.destination import Destination, discards
 from pvapy_stream.daq.feeds import (
     BUFFER,
     FRAMES,
@@ -23,11 +25,10 @@ from pvapy_stream.daq.feeds import (
 from pvapy_stream.daq.nexus_file import NexusMessages
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.worker import Worker
-from pvapy_stream.errors import ConflictError, FileError, RangeError
+from pvapy_stream.errors import ConflictError, RangeError
 from pvapy_stream.files.swissfel import SwissfelFile
 from pvapy_stream.settings import WriterSettings
 
-KIND = "writer"
 REQUIRED = ("general/created", "general/user", "general/process", "general/instrument")
 
 _GENERAL = "general/"
@@ -58,8 +59,7 @@ class Writer:
         self._acquisitions: dict[int, Acquisition] = {}
         self._shared: Worker | None = None
         self._workers: list[Worker] = []
-        folder = settings.output_file if settings.service else settings.folder
-        self._folder = Path(folder).resolve() if folder else None
+        self._destination = Destination(settings)
         self.current = self._new()
 
     def _new(self) -> Acquisition:
@@ -116,9 +116,9 @@ class Writer:
 
         Args:
             pulse_id: the first of the range, which may have passed; None: now.
-            output_file: another than that of the settings.
+            output_file: another than that of the settings, below its folder.
             stop_pulse_id: the last of the range, if it is known.
-            force: whether a file that exists may be replaced.
+            force: whether a file that exists may be replaced, where --force was given.
             oldest: instead of now, begin with the oldest pulse there is.
 
         Raises:
@@ -128,13 +128,15 @@ class Writer:
             TransportError: the stream cannot be asked.
         """
         with self._lock:
-            path = self._path(output_file)
+            path = self._destination.path(output_file)
+            overwrite = self._destination.may_replace(output_file, force)
             acquisition = self._next(path)
+            self._check_own(path)
             acquisition.start(
                 pulse_id,
                 path,
                 _general(self.parameters),
-                overwrite=force or self.settings.force,
+                overwrite=overwrite,
                 stop=stop_pulse_id,
                 oldest=oldest,
             )
@@ -164,19 +166,14 @@ class Writer:
             raise ConflictError(f"{path} is being written; give another name")
         return self._new()
 
-    def _path(self, output_file: str | None) -> Path:
-        name = output_file or ("" if self.settings.service else self.settings.output_file)
-        if not name:
-            raise RangeError("output_file is missing; give the name of the file to write")
-        if "\0" in name:
-            raise FileError(f"{name!r} is no name of a file")
-        try:
-            path = Path(self._folder or "", name).resolve()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise FileError(f"{name!r} is no name of a file: {error}") from error
-        if self._folder is not None and not path.is_relative_to(self._folder):
-            raise FileError(f"{path} lies outside {self._folder}, where alone files may be written")
-        return path
+    def _check_own(self, path: Path) -> None:
+        """Refuse to replace what this writer has written itself, whatever it was told."""
+        for one in self._acquisitions.values():
+            if one.path == path and not discards(path) and path.exists():
+                raise ConflictError(
+                    f"{path} was written by acquisition {one.number} of this writer; give another"
+                    " name"
+                )
 
     def _follow(self, acquisition: Acquisition, first: int | None) -> None:
         """Hand the stream's messages to an acquisition."""
@@ -201,14 +198,19 @@ class Writer:
         return StreamFeed(address, self.settings.mode)
 
     def ledgers(self) -> list[Ledger]:
-        """Its account; none before the first start."""
+        """Its account, a ledger for each epoch of ids; none before the first start."""
         # The file tells it from other writers of the same stream.
         settings = self.settings
-        account = Ledger(KIND, 1, channel_of(settings.stream), settings.output_file)
+        account = [Ledger(KIND, STAGE_ID, channel_of(settings.stream), settings.output_file)]
         for acquisition in self.acquisitions:
             acquisition.enter(account)
-        account.anonymous = sum(one.progress().malformed for one in self.acquisitions)
-        return [] if account.asked is None else [account]
+        account[0].anonymous = sum(one.progress().malformed for one in self.acquisitions)
+        files = {str(one.path) for one in self.acquisitions if one.path is not None}
+        if len(files) == 1:
+            # It decides what is saved when this program was killed.
+            for one in account:
+                one.file = next(iter(files))
+        return [] if account[0].asked is None else account
 
     def end(self, acquisitions: list[Acquisition]) -> None:
         """Finish acquisitions with what is there, and wait until their files are closed."""

@@ -30,6 +30,7 @@ from pvapy_stream.files.superblock import is_cut, open_cut, unmark
 from pvapy_stream.files.witness import readable_rows
 
 _DAMAGED = ".damaged"
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ROWS_AT_ONCE = 1024
 _TROUBLE = (OSError, RuntimeError, ValueError, KeyError)
 
@@ -53,7 +54,7 @@ def repair(path: str | Path) -> tuple[Path, int]:
     if target != path and target.exists():
         raise FileError(f"cannot recover {path}: {target} exists; move one of them away")
     try:
-        if is_cut(path):
+        if is_cut(path) or (target != path and not _opens(path)):
             return target, _copy_readable(path, target)
         if target != path and (n_closed := _closed_rows(path)) is not None:
             # It was closed, and could not get its name.
@@ -73,6 +74,21 @@ def repair(path: str | Path) -> tuple[Path, int]:
     except _TROUBLE as error:
         raise file_error("recover", path, error) from error
     return target, n_good
+
+
+def _opens(path: Path) -> bool:
+    """Whether a file can be opened; one whose last flush failed may not, and be readable yet."""
+    if not path.is_file():
+        return True
+    with path.open("rb") as file:
+        if file.read(len(_SIGNATURE)) != _SIGNATURE:
+            # What it is instead, those say who open it.
+            return True
+    try:
+        open_any(path).close()
+    except FileError:
+        return False
+    return True
 
 
 def _closed_rows(path: Path) -> int | None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pvapy_stream.accounting.bags import ascending
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.errors import CodecError
 from pvapy_stream.files.chunks import (
@@ -138,9 +139,9 @@ class RowWriter:
 
     def _settle(self) -> None:
         """Tell what has been flushed."""
-        ids = IdSet(self._unsaved)
-        self._unsaved, self._checksums = [], []
-        if ids:
+        unsaved, self._unsaved, self._checksums = self._unsaved, [], []
+        # Ids that start again are told apart: each time counts.
+        for ids in ascending(unsaved):
             self.saved.update(ids)
             self._on_saved(ids)
 

@@ -62,6 +62,7 @@ _PER_CHANNEL = 24_000  # bytes; chunks that a flush may begin in each channel
 # gathered before, and written once.
 _NO_CACHE: Mapping[str, Any] = {"rdcc_nbytes": 0, "rdcc_nslots": 1}
 
+_CLOSING = 200_000  # bytes; to complete a file
 _MOST_NAMED = 200  # channels with damaged values that a file names
 
 # What HDF5 and the system raise.
@@ -97,7 +98,7 @@ class SwissfelFile:
         n_steps: grows while it is at work, also within a call that takes long.
         damaged: pulse ids of messages with a value that was damaged.
         lost: after `close`, first and last pulse id of ranges that are not in it.
-        saved: after `close`, the pulse ids that are in it; None before, and when that failed.
+        saved: after `close`, the pulse ids that are in it, also when that failed; None before.
 
     Raises:
         FileError: it exists, or cannot be made.
@@ -233,6 +234,11 @@ class SwissfelFile:
         """Bytes of values that are in memory only."""
         return max(0, self.n_bytes - self._n_direct() - self._settled)
 
+    @property
+    def _needed(self) -> int:
+        """Bytes of the disk that a flush may take: what waits, and chunks that are begun."""
+        return self._waiting + _PER_CHANNEL * len(self._channels)
+
     def _n_direct(self) -> int:
         return sum(column.n_bytes for column in self._direct)
 
@@ -252,8 +258,7 @@ class SwissfelFile:
             FileError: that is not possible.
         """
         try:
-            # What waits, and chunks that are begun.
-            check_space(self.part, self._waiting + _PER_CHANNEL * len(self._channels))
+            check_space(self.part, self._needed)
             self._write()
         except TROUBLE as error:
             raise file_error("write", self.part, error) from error
@@ -340,6 +345,8 @@ class SwissfelFile:
             take_name(self.part, self.path, self._replaces)
         except (*TROUBLE, KeyError) as error:
             self.abandon()
+            # Only the file tells what has come through.
+            self.saved = _readable_ids(self.part)
             raise problem or file_error("complete", self.part, error) from error
         if problem is not None:
             raise problem
@@ -352,8 +359,10 @@ class SwissfelFile:
         except FileError as error:
             problem = error
         self._reserve.release()
-        if problem is not None:
-            # On a full disk, what was held back is enough for the rows whose images are there.
+        disk = os.statvfs(self.part)
+        if problem is not None and disk.f_bavail * disk.f_frsize > self._needed + _CLOSING:
+            # What was held back is enough for rows whose images are in the file. Where it is not,
+            # trying would leave a file that nobody can read.
             with suppress(*TROUBLE):
                 self._write()
         return problem
@@ -374,3 +383,11 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _readable_ids(path: Path) -> IdSet:
+    """The pulse ids of a file that was not closed well; none when it cannot be read."""
+    for swmr in (False, True):
+        with suppress(*TROUBLE, KeyError), opened(path, "r", swmr=swmr, locking=False) as file:
+            return ids_of(file[COUNTED][()])
+    return IdSet()

@@ -11,9 +11,10 @@ import numpy as np
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.errors import FileError
+from pvapy_stream.files import swissfel_layout
 from pvapy_stream.files.layout import CHECKSUMS, IDS, IMAGES, ROWS_PER_CHUNK, TIMES
 from pvapy_stream.files.names import PART
-from pvapy_stream.files.reading import chunk_is_whole, open_data
+from pvapy_stream.files.reading import chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import LossRecord, ids_of
 from pvapy_stream.files.superblock import is_cut, open_cut
 
@@ -70,6 +71,8 @@ def witness(path: str | Path, *, deep: bool = False) -> Witness:
     """
     path = Path(path)
     try:
+        if (messages := _witness_messages(path)) is not None:
+            return messages
         file, raw = _opened(path)
         with file:
             record = None if raw else LossRecord.read(file["entry"])
@@ -90,6 +93,27 @@ def witness(path: str | Path, *, deep: bool = False) -> Witness:
         return Witness(path, problem=str(error))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         return Witness(path, problem=f"{path} cannot be read: {error}")
+
+
+def _witness_messages(path: Path) -> Witness | None:
+    """The same for a file in the SwissFEL layout; None for another."""
+    try:
+        file = open_any(path)
+    except FileError:
+        return None
+    with file:
+        if swissfel_layout.ACQUISITION not in file:
+            return None
+        ids = file[swissfel_layout.COUNTED][()]
+        attributes = file[swissfel_layout.ACQUISITION].attrs
+        return Witness(
+            path,
+            ids_of(ids),
+            len(ids),
+            attributes["state"] != swissfel_layout.OPEN,
+            str(attributes.get("stage", "")),
+            str(attributes.get("input_channel", "")),
+        )
 
 
 def ids_in(path: str | Path, *, deep: bool = False) -> IdSet:

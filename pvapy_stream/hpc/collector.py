@@ -105,6 +105,7 @@ class Collector(StageRunner):
         self.buffer = ReorderBuffer(
             self.sources, settings.cache_size, settings.gap_timeout, settings.producer_disorder
         )
+        self.disorder = settings.producer_disorder
         self._read_id: IdReader | None = None
         self._collected = 0
 
@@ -129,7 +130,7 @@ class Collector(StageRunner):
             value = self._read_id(obj) if self._read_id else None
             if value is not None and source.newest is not None and value <= source.newest:
                 if value < source.newest:
-                    self._begin_anew(source, value)
+                    self._go_back(source, value)
                     source.newest = None
                 source.account.ledger.received.add(value)
                 source.account.ledger.skipped.add(value)
@@ -173,9 +174,8 @@ class Collector(StageRunner):
                     return
             if self._is_repeated(source, value):
                 return
-            if self.buffer.begins_anew(source.number, value):
-                self._begin_anew(source, value)
-                self.stage.account_to(source.account)
+            if source.newest is not None and source.newest - value > self.disorder:
+                self._go_back(source, value)
             source.newest = value
             why = self.buffer.add(source.number, value, arrival.copy().obj, time.monotonic())
             if why is None:
@@ -224,6 +224,13 @@ class Collector(StageRunner):
                 fits = _CACHE_BYTES // max(1, frame_of(obj).payload.nbytes)
                 self.buffer.size = max(self.buffer.size, min(fits, _CACHE_MOST))
 
+    def _go_back(self, source: _Source, value: int) -> None:
+        """The ids of a producer start again: for its account, and for all if it is the first."""
+        if self.buffer.begins_anew(source.number, value):
+            self._begin_anew(source, value)
+        source.account.begin_epoch()
+        self.stage.account_to(source.account)
+
     def _begin_anew(self, source: _Source, value: int) -> None:
         self.log.warning(
             "producer %d went back from id %s to %d: a new sequence begins; what is held is"
@@ -234,7 +241,6 @@ class Collector(StageRunner):
         )
         self._handle(self.buffer.drain())
         self.buffer.restart()
-        source.account.begin_epoch()
 
     def _handle(self, released: list[Released]) -> None:
         for one in released:

@@ -20,7 +20,8 @@ class LateFailures:
     def __init__(self, logger: logging.Logger) -> None:
         self.by_kind: dict[str, IdSet] = {}
         self._new: dict[str, IdSet] = {}
-        self._done = IdSet()
+        # In their order; ids that start again are in a set of their own.
+        self._done: list[IdSet] = []
         self.count = 0
         self.last = ""
         self._seen: dict[str, int] = {}
@@ -46,7 +47,10 @@ class LateFailures:
         Only for processors with ``confirms = True``; theirs count as processed by this alone.
         """
         with self._lock:
-            self._done.update(ids)
+            last = self._done[-1].last if self._done else None
+            if last is None or (ids.first is not None and ids.first <= last):
+                self._done.append(IdSet())
+            self._done[-1].update(ids)
 
     def take(self) -> dict[str, IdSet]:
         """What failed since this was last asked, for the account."""
@@ -56,8 +60,8 @@ class LateFailures:
             new, self._new = self._new, {}
             return new
 
-    def take_done(self) -> IdSet:
-        """What was done since this was last asked."""
+    def take_done(self) -> list[IdSet]:
+        """What was done since this was last asked; an id may be in several sets."""
         with self._lock:
-            done, self._done = self._done, IdSet()
+            done, self._done = self._done, []
             return done

@@ -374,8 +374,7 @@ class Stage:
             return
         accounts = list(accounts)
         with self.lock:
-            done = late.take_done() if hasattr(late, "take_done") else IdSet()
-            if done:
+            for done in late.take_done():
                 self.counts.processed += sum(one.confirm(done) for one in accounts)
             for kind, ids in late.take().items():
                 n = sum(one.fail_late(kind, ids) for one in accounts)

@@ -54,6 +54,8 @@ class Trial:
             input_channel=f"{prefix}image",
             output_channel=f"{prefix}out:*" if consumer.output_channel else "",
             status_channel=self._status,
+            # Who wants no ledger gets no account.
+            ledger=str(folder / "consumers.json"),
         )
         self._folder = folder
         self._found = found

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from pvapy_stream.settings.base import opt
-from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
+from pvapy_stream.settings.common import HostSettings, LedgerSettings, LoggingSettings
 from pvapy_stream.settings.values import LogLevel
 
 _PORT = 65535
@@ -22,7 +22,7 @@ class Ports(NamedTuple):
     rest: int
 
 
-class BufferSettings(LoggingSettings, LedgerSettings):
+class BufferSettings(LoggingSettings, LedgerSettings, HostSettings):
     """A program that keeps the newest pulses of a stream and gives them out."""
 
     stream: Annotated[str, opt("STREAM", "Stream")] = Field(
@@ -82,7 +82,13 @@ class BufferSettings(LoggingSettings, LedgerSettings):
     )
     output_port: Annotated[
         int, opt("-o --output_port --output-port", "Outputs", metavar="PORT")
-    ] = Field(8082, ge=0, le=_PORT, description="push the stream on here; 0: a free port")
+    ] = Field(
+        8082,
+        ge=0,
+        le=_PORT,
+        description="push the stream on here; the two ports behind it are bound too, for ranges and"
+        " for status; 0: a free port",
+    )
     range_port: Annotated[int | None, opt("--range-port", "Outputs", metavar="PORT")] = Field(
         None, ge=0, le=_PORT, description="serve ranges here; the output port + 1 when not given"
     )

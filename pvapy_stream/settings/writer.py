@@ -23,7 +23,8 @@ class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings):
     )
     output_file: Annotated[str, opt("OUTPUT_FILE", "Stream and file")] = Field(
         min_length=1,
-        description="file to write; with --service, folder in which all files must lie",
+        description="file to write, /dev/null to throw all away; with --service, folder in which"
+        " all files must be",
     )
     user_id: Annotated[int, opt("USER_ID", "Stream and file")] = Field(
         ge=-1, le=2**31 - 1, description="user and group id to write as; -1: as is"
@@ -64,10 +65,14 @@ class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings):
         1, ge=1, le=64, description="how many acquisitions may run at a time, with --service"
     )
     force: Annotated[bool, opt("--force", "Stream and file")] = Field(
-        False, description="replace files that exist"
+        False,
+        description="replace OUTPUT_FILE if it is a plain file; requests may then ask to replace"
+        " files, too",
     )
     folder: Annotated[str, opt("--folder", "Stream and file", metavar="FOLDER")] = Field(
-        "", description="refuse files outside this folder; with --service it is OUTPUT_FILE"
+        "",
+        description="folder in which requests may choose a file; that of OUTPUT_FILE when not"
+        " given, with --service OUTPUT_FILE itself",
     )
     silence_limit: Annotated[float, opt("--silence-limit", "Run", "s", metavar="T")] = Field(
         300.0, ge=0, description="give up after so long without a message; 0: never"

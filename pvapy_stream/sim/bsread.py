@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from pvapy_stream.accounting.keeper import write_ledgers
+from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.errors import LedgerError
 from pvapy_stream.settings import BsreadSimSettings
 from pvapy_stream.sim.gate import Gate
 from pvapy_stream.sim.pacing import Pacer
@@ -24,7 +25,6 @@ from pvapy_stream.transport.bsread_values import encode_value
 KIND = "bsread-sim"
 PATTERNS = 16  # different arrays of a channel
 _NO_RECEIVER = "no receiver"
-_LEDGER_PERIOD = 1.0  # s
 _STOP = b'{"htype":["bsr_stop-1.0"]}'
 
 
@@ -134,6 +134,7 @@ class BsreadSimulator:
         self.rate = self._sent_first = self._sent_last = 0.0
         self.late = 0
         self.ledger = Ledger(stage=KIND, output_channel=self.address)
+        self._keeper = LedgerKeeper(settings.ledger, lambda: [self.ledger])
         self._held: tuple[int, list[Buffer]] | None = None
 
     def run(self, stop: threading.Event, gate: Gate | None = None) -> int:
@@ -150,34 +151,29 @@ class BsreadSimulator:
             if gate is not None:
                 gate.begin(stop)
             self._send_all(stop if gate is None else gate.finish)
-            self._write_ledger()
+            problem = self._keeper.close()
             if gate is not None:
                 gate.end(stop)
         finally:
             self._sender.stop()
+        if problem:
+            raise LedgerError(problem)
         return 0
 
     def _send_all(self, stop: threading.Event) -> None:
         settings = self.settings
         pacer = Pacer(settings.rate, stop, settings.runtime)
-        written = time.monotonic()
         while not settings.n_messages or self.pulses < settings.n_messages:
             if not pacer.wait(self.pulses):
                 break
             self._pulse(settings.first_pulse + self.pulses * settings.pulse_step)
             self.pulses += 1
-            if settings.ledger and time.monotonic() - written > _LEDGER_PERIOD:
-                written = time.monotonic()
-                self._write_ledger()
+            self._keeper.keep()
         for pulse, parts in self._released():
             self._send(pulse, parts)
         self.late = pacer.late
         if self.sent > 1:
             self.rate = (self.sent - 1) / max(self._sent_last - self._sent_first, 1e-9)
-
-    def _write_ledger(self) -> None:
-        if self.settings.ledger:
-            write_ledgers(self.settings.ledger, [self.ledger.to_dict()])
 
     def _pulse(self, pulse: int) -> None:
         settings, happens = self.settings, self._happens
@@ -213,7 +209,7 @@ class BsreadSimulator:
             self._sent_first = self._sent_first or self._sent_last
             self.sent += 1
             self.ledger.processed.add(pulse)
-            self.ledger.published.add(pulse)
+            self.ledger.publish(pulse)
         else:
             self.not_taken += 1
             self.ledger.reject(_NO_RECEIVER, pulse)

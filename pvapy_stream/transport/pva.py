@@ -33,6 +33,9 @@ _LEAVING = 0.2
 # How often one looks whether channels are there: a source that comes back so soon is not noticed.
 _WATCH_PERIOD = 0.02  # s
 
+# How long a channel may deliver objects and say that it is not connected.
+_SAYS_SO_AFTER = 5.0  # s
+
 # Receivers whose callback never returned, and with them their channels.
 _stuck: list[Any] = []
 
@@ -115,6 +118,8 @@ class MonitorReceiver:
         self._received = 0
         # How many objects had come when the channel was last found absent; -1: it was there.
         self._absent_at = -1
+        # Whether the present channel was ever found to be there.
+        self._seen = False
         self._busy = threading.Lock()
         self._retired: list[tuple[float, pva.Channel]] = []
         self._pinned = 0
@@ -127,6 +132,7 @@ class MonitorReceiver:
 
     def _search(self) -> None:
         self._absent_since = time.monotonic()
+        self._absent_at, self._seen = -1, False
         pv = self._pv = pva.Channel(self.channel, self._provider)
         # No connection callback: the binding calls it without a lock against the thread that sets
         # it or gives the channel up, which ended the process at start now and then. An update says
@@ -197,8 +203,10 @@ class MonitorReceiver:
         if pv is None or self._deliver is None:
             return
         if pv.isConnected():
-            self._absent_at = -1
+            self._absent_at, self._seen = -1, True
             self._on_connection(True)
+        elif not self._seen and time.monotonic() - self._absent_since < _SAYS_SO_AFTER:
+            return
         elif self._absent_at == self._received:
             self._on_connection(False)
         else:

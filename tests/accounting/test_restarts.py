@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pvapy_stream.accounting.audit import audit
-from pvapy_stream.accounting.bags import excess, layers
+from pvapy_stream.accounting.bags import ascending, excess, layers
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 
@@ -44,6 +44,7 @@ def test_multiplicities() -> None:
     assert excess([ids((1, 5)), ids((3, 8))], [ids((1, 8))]) == ids((3, 5))
     assert not excess([], [ids((1, 2))])
     assert layers([]) == []
+    assert ascending([1, 2, 5, 5, 1, 2]) == [ids((1, 2), (5, 5)), ids((5, 5)), ids((1, 2))]
 
 
 def test_results_that_nobody_published() -> None:

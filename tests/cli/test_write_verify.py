@@ -179,7 +179,10 @@ def test_after_a_kill_of_the_command_its_file_decides(
     source: Source, prefix: str, commands: Commands, tmp_path: Path, seed: int
 ) -> None:
     file, ledger = tmp_path / "scan.h5", tmp_path / "ledger.json"
-    options = ("write", "-ic", source.channel, "-o", file, "-sc", f"{prefix}s", "-cmp", "lz4")
+    options = (
+        *("write", "-ic", source.channel, "-o", file, "-sc", f"{prefix}s", "-cmp", "lz4"),
+        *("-sqs", "2000"),
+    )
     program = commands(*options, "--ledger", ledger)
     wait_for_monitors([f"{prefix}s"])
     last = random.Random(seed).randrange(300, 1500)

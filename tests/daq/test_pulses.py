@@ -57,12 +57,55 @@ def test_a_slower_stream_has_no_gaps_at_its_own_distance() -> None:
     assert account([100, 110], start=75).lost() == [(80, 90)]
 
 
-@given(st.lists(st.integers(0, 200), min_size=1), st.integers(0, 50))
+def test_distances_that_do_not_fit_are_no_negative_ranges() -> None:
+    made = account([100, 110, 115, 135])
+    assert all(first <= last for first, last in made.lost())
+    made = account([10 * n for n in range(100)] + [995, 1020])
+    assert made.step == 10
+    assert made.lost() == [(1005, 1015)]
+    assert made.n_lost == 2
+
+
+def test_an_odd_id_says_nothing_of_others() -> None:
+    made = account([*range(100, 110), 10**15, *range(110, 120), 0, *range(120, 130)])
+    assert (made.lost(), made.n_lost, made.step) == ([], 0, 1)
+    assert (made.first, made.last) == (100, 129)
+    assert list(made.odd) == [0, 10**15]
+    assert 10**15 in made.came
+    made = account([10**15, *range(100, 110)])
+    assert (made.lost(), made.first, made.last) == ([], 100, 109)
+
+
+def test_a_source_that_starts_again_begins_an_epoch() -> None:
+    made = account([*range(3154, 3160), *range(165, 169)])
+    assert made.lost() == []
+    assert (made.first, made.last, made.lowest, made.highest) == (3154, 168, 165, 3159)
+    # The same ids once more, each time with its own losses.
+    made = account([*range(1, 300), *range(1, 40), *range(60, 301)])
+    assert made.lost_by_epoch() == [[], [(40, 59)]]
+    assert made.n_lost == 20
+    assert made.n_duplicates > 0
+    made = account([*range(100, 150), *range(151, 300), *range(100, 200)], start=90)
+    assert made.lost_by_epoch(310) == [[(90, 99), (150, 150)], [(300, 310)]]
+
+
+def test_nothing_after_the_stop_is_lost() -> None:
+    # All came too late: what was asked for is gone, and no more.
+    assert account(range(2000, 2010), start=939).lost(until=1239) == [(939, 1239)]
+    assert account([1, 2, 5, 9], start=1).lost(until=6) == [(3, 4), (6, 6)]
+
+
+def test_a_jump_that_is_confirmed_is_a_gap() -> None:
+    made = account([1, 2, 3, 10**6, 10**6 + 1])
+    assert made.lost() == [(4, 10**6 - 1)]
+
+
+@given(st.lists(st.integers(0, 100), min_size=1), st.integers(0, 50))
 def test_what_came_and_what_is_lost_is_all(pulses: list[int], start: int) -> None:
+    pulses = [start + n for n in pulses]
     made = account(pulses, start)
     lost = [n for first, last in made.lost() for n in range(first, last + 1, made.step)]
     assert not set(lost) & set(pulses)
     if len(set(pulses)) > 1 and made.step == 1:
-        expected = range(min(min(pulses), start), max(pulses) + 1)
-        assert sorted({*lost, *pulses}) == sorted({*expected, *pulses})
+        assert sorted({*lost, *pulses}) == list(range(start, max(pulses) + 1))
         assert made.n_lost == len(lost)

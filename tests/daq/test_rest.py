@@ -123,8 +123,13 @@ def test_an_existing_file_is_refused_unless_forced(
     assert "run.h5 exists" in reply["status"]
     assert rest.get("status")["status"] == "waiting"
     pulses.run(range(1, 6))
-    rest.put("start_pulse_id/1", {"force": True, "stop_pulse_id": 5})
-    done(rest)
+    for body in ({"force": True}, {"force": True, "output_file": "run.h5"}):
+        code, reply = rest("PUT", "start_pulse_id/1", body)
+        assert (code, reply["state"]) == (409, "error")
+    assert (tmp_path / "run.h5").read_text() == "mine"
+    forced = serve(force=True)
+    forced.put("start_pulse_id/1", {"stop_pulse_id": 5, "output_file": "run.h5", "force": True})
+    done(forced)
     assert rows(tmp_path / "run.h5") == [1, 2, 3, 4, 5]
 
 
@@ -150,7 +155,9 @@ def test_a_start_that_is_gone_says_what_is_missing(pulses: Pulses, serve: Serve)
         ("PUT", "start_now", b"[]", 400, "JSON object"),
         ("PUT", "start_now", b"[" * 100_000, 400, "not JSON"),
         ("PUT", "start_now", b" " * 2_000_000, 413, "longer than"),
-        ("PUT", "start_now", {"output_file": "/proc/no/where.h5"}, 400, "cannot make the folder"),
+        ("PUT", "start_now", {"output_file": "/proc/no/where.h5"}, 403, "lies outside"),
+        ("PUT", "start_now", {"output_file": "../x.h5", "force": True}, 403, "lies outside"),
+        ("PUT", "start_now", {"output_file": "/dev/null"}, 403, "lies outside"),
         ("PUT", "start_now", {"output_file": "\ud800"}, 400, "no name"),
         ("PUT", "stop_now", None, 409, "nothing was started"),
         ("PUT", "stop_pulse_id/-5", None, 400, "out of range"),
@@ -208,8 +215,47 @@ def test_a_token_is_needed_when_there_is_one(serve: Serve) -> None:
 
 
 def test_pages_of_other_sites_may_not_speak_to_it(serve: Serve) -> None:
-    code, reply = serve()("GET", "kill", headers={"Sec-Fetch-Site": "cross-site"})
-    assert (code, reply["state"]) == (403, "error")
+    rest = serve()
+    cross = {"Sec-Fetch-Site": "cross-site"}
+    for method, path, headers in (
+        ("GET", "kill", cross),
+        ("POST", "kill", cross),
+        ("POST", "parameters", {"Origin": "http://elsewhere.example"}),
+        ("PUT", "start_now", {"Origin": "null"}),
+        # Its name resolves to us: then origin and host agree.
+        ("GET", "kill", {"Host": "elsewhere.example:8888"}),
+        ("GET", "status", {"Host": "elsewhere.example"}),
+        ("POST", "stop", {"Host": "elsewhere.example", "Origin": "http://elsewhere.example"}),
+    ):
+        code, reply = rest(method, path, headers=headers)
+        assert (code, reply["state"]) == (403, "error"), (method, path, headers)
+    assert rest.get("status")["status"] == "waiting"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Mode": "navigate"},
+        {"Origin": "http://127.0.0.1"},
+        {"Referer": "http://elsewhere.example/"},
+        {"User-Agent": "Mozilla/5.0"},
+    ],
+)
+def test_no_browser_ends_it_with_get(serve: Serve, headers: dict[str, str]) -> None:
+    rest = serve()
+    for path in ("stop", "kill"):
+        code, reply = rest("GET", path, headers=headers)
+        assert (code, reply["state"]) == (403, "error")
+    assert rest.get("status")["status"] == "waiting"
+    origin = rest.url.rstrip("/")
+    assert rest("POST", "kill", headers={"Origin": origin, "User-Agent": "Mozilla/5.0"})[0] == 200
+    assert rest("PUT", "start_now")[0] == 409
+
+
+def test_a_name_that_was_allowed(serve: Serve) -> None:
+    rest = serve(allow_host=("daq.example",))
+    assert rest("GET", "status", headers={"Host": "daq.example:8888"})[0] == 200
 
 
 def test_several_acquisitions_have_numbers(pulses: Pulses, serve: Serve, tmp_path: Path) -> None:
@@ -262,6 +308,8 @@ def test_nothing_that_is_sent_is_a_server_error(
             rest_port=0,
             service=True,
             silence_limit=0.1,
+            # As the client of ASGI applications calls it.
+            allow_host=("testserver",),
         )
     )
     # After /kill, all answers would be that the writer is ending.
@@ -269,7 +317,7 @@ def test_nothing_that_is_sent_is_a_server_error(
         path="/kill"
     )
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert len(operations) == 13
+    assert len(operations) == 14
     for operation in operations:
 
         @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))

@@ -36,7 +36,9 @@ def filled(pulses: Any, limits: RingLimits | None = None, spill: Spill | None = 
     """A ring with these pulses, one every 10 ms, the first at 0 s."""
     ring, messages = Ring(limits or RingLimits(), spill), Messages()
     for index, pulse in enumerate(pulses):
-        ring.append(messages.stored(pulse), index * PERIOD)
+        # The time of an odd one is as that of the others.
+        message = replace(messages.stored(min(pulse, 10_000)), pulse_id=pulse)
+        ring.append(message, index * PERIOD)
     return ring
 
 
@@ -83,27 +85,48 @@ def test_messages_come_out_as_they_went_in(spill: Spill) -> None:
     assert (ring.first, ring.in_memory, ring.dropped) == (0, 20, 0)
 
 
+def counts_of(values: list[int]) -> tuple[int, set[int]]:
+    """Where the newest count began, and what is odd, by looking at one value after the other."""
+
+    def near(value: int, other: int) -> bool:
+        return -30 <= value - other <= 40
+
+    began, largest, doubted, odd = 0, None, None, set()
+    for n, value in enumerate(values):
+        if largest is None or near(value, largest):
+            largest, doubted = value if largest is None else max(largest, value), None
+        elif doubted is not None and value != values[doubted] and near(value, values[doubted]):
+            odd.remove(doubted)
+            began = doubted if values[doubted] < largest else began
+            largest, doubted = max(value, values[doubted]), None
+        else:
+            odd.add(n)
+            doubted = n
+    return began, odd
+
+
 @given(st.lists(st.integers(-50, 50), max_size=300), st.integers(0, 40), st.integers(-60, 60))
 @settings(deadline=None)
 def test_search_finds_the_first_that_is_not_smaller(
-    steps: list[int], dropped: int, value: int
+    values: list[int], dropped: int, value: int
 ) -> None:
-    order, values = OrderIndex(restart=30), []
-    for step in steps:
+    order = OrderIndex(restart=30, jump=40)
+    for step in values:
         order.append(step)
-        values.append(step)
     for _ in range(min(dropped, len(values))):
         order.drop()
     first = min(dropped, len(values))
-    # The same without an index: where the newest count began, then one after the other.
-    began, largest = 0, None
-    for index, v in enumerate(values):
-        if largest is not None and v < largest - 30:
-            began, largest = index, None
-        largest = v if largest is None else max(largest, v)
+    began, odd = counts_of(values)
     assert order.count_began == began
+    assert [order.is_odd(n) for n in range(first, len(values))] == [
+        n in odd for n in range(first, len(values))
+    ]
     expected = next(
-        (i for i in range(max(began, first), len(values)) if max(values[began : i + 1]) >= value),
+        (
+            i
+            for i in range(max(began, first), len(values))
+            if max((values[n] for n in range(began, i + 1) if n not in odd), default=-99) >= value
+        ),
         len(values),
     )
     assert order.find(value) == expected
@@ -126,6 +149,15 @@ def test_search_finds_the_first_that_is_not_smaller(
         ([1, 2, 3, 3, 4], 0, 3, 3, [3, 3, True]),
         ([1, 2, 6, 3, 7], 0, 3, 3, [3, True]),
         ([500, 501, 502, 1, 2, 3, 4], 0, 2, 3, [2, 3, True]),
+        # A single odd id hides nothing, wherever it is.
+        ([500, 501, 0, 502, 503], 0, 500, 502, [500, 501, 502, True]),
+        ([500, 501, 10**15, 502, 503], 0, 500, 502, [500, 501, 502, True]),
+        ([500, 501, 10**15, 502, 503], 0, 501, None, [501, 10**15, 502, 503]),
+        ([500, 501, 502, 0], 0, 500, 501, [500, 501, True]),
+        ([500, 501, 10**15], 0, 500, 501, [500, 501, True]),
+        ([10**15, 500, 501, 502], 0, 501, 502, [501, 502, True]),
+        ([500, 501, 0, 0, 502, 503], 2, 501, 503, [Gone(501, 501, "dropped"), 502, 503, True]),
+        ([500, 501, 10**9, 10**9 + 1], 0, 501, 10**9 + 1, [501, 10**9, 10**9 + 1, True]),
         ([], 0, 1, 2, []),
         (range(-10, 10), 0, -3, -1, [-3, -2, -1, True]),
     ],
@@ -179,6 +211,33 @@ def test_slow_reader_over_a_restart_of_the_source(start: int | None) -> None:
     else:
         assert cursor.take(0) is None
         assert cursor.waits
+
+
+@pytest.mark.parametrize("odd", [0, 10**15])
+def test_a_reader_is_not_led_astray_by_an_odd_pulse_id(odd: int) -> None:
+    ring, messages = filled([1000, 1001, odd]), Messages()
+    cursor = RangeCursor(ring, "pulse_id", 1000, 1003)
+    assert [cursor.take(0).pulse_id for _ in range(2)] == [1000, 1001]
+    # The next message tells whether the source has started again.
+    assert cursor.take(0.1) is None
+    assert cursor.waits
+    for pulse in (1002, 1003):
+        ring.append(messages.stored(pulse), 0.2)
+    assert [cursor.take(0.3).pulse_id for _ in range(2)] == [1002, 1003]
+    assert ring.pulses.newest == 1003
+    assert ring.edges() == (1000, 1003)
+
+
+def test_a_reader_over_a_restart_that_it_saw_come() -> None:
+    ring, messages = filled([1000, 1001, 1], RingLimits(messages=3)), Messages()
+    cursor = RangeCursor(ring, "pulse_id", None, None)
+    cursor.position = ring.first
+    assert [cursor.take(9).pulse_id for _ in range(3)] == [1000, 1001, 1]
+    for pulse in range(2, 9):
+        ring.append(messages.stored(pulse), 10)
+    # What is gone is told in the ids of the new count.
+    assert cursor.take(10) == Gone(2, 5, "dropped")
+    assert cursor.take(10).pulse_id == 6
 
 
 def test_next_pulse_and_stop_later() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -176,10 +178,20 @@ def test_a_dead_source_shows_within_two_seconds(pulses: Pulses, make: Make, tmp_
     assert len(lost(tmp_path / "run.h5")) == 1
 
 
-def test_now_is_now(pulses: Pulses, make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hours", [-1, 0, 1])
+def test_now_is_now_whatever_the_clock_of_the_source_says(
+    pulses: Pulses, make: Make, tmp_path: Path, hours: int
+) -> None:
+    def off(pulse: int) -> Any:
+        values = {"A": pulse / 2, "B": -float(pulse)}
+        return pulses.stream.encoder.encode(
+            pulse, time.time_ns() + hours * 3_600_000_000_000, values
+        )
+
     writer = make()
-    pulses.run()
-    # The first one was made before, and waited in the sender for somebody who pulls.
+    pulses.run(None, off)
+    # The first one was made before, and waits in the sender for somebody who pulls.
+    time.sleep(0.5)
     one = writer.start(None)
     assert one.progress().status == "writing"
     wait_until(lambda: last_of(one) > 40)
@@ -189,6 +201,58 @@ def test_now_is_now(pulses: Pulses, make: Make, tmp_path: Path) -> None:
     found = rows(tmp_path / "run.h5")
     assert found == list(range(2, found[-1] + 1))
     assert asked - 1 <= found[-1] <= asked + 3
+
+
+def test_many_new_channels_are_no_error(pulses: Pulses, make: Make) -> None:
+    names = [f"C{n}" for n in range(3000)]
+    pulses.stream.channels(*scalars(*names))
+    one = make().start(1, stop_pulse_id=20)
+    values = dict.fromkeys(names, 1.0)
+    pulses.run(
+        range(1, 21), lambda pulse: pulses.stream.encoder.encode(pulse, time.time_ns(), values)
+    )
+    seen = set()
+    while not one.over.wait(0.05):
+        found = one.progress()
+        seen.add((found.status, found.source))
+    assert "error" not in {status for status, _ in seen}, seen
+    assert one.phase is Phase.DONE
+
+
+def test_a_range_that_lies_behind_what_came_is_gone(
+    pulses: Pulses, make: Make, tmp_path: Path
+) -> None:
+    one = make().start(939)
+    pulses.run(range(2000, 2020)).wait()
+    wait_until(lambda: last_of(one) == 2019)
+    one.stop(1239)
+    assert over(one) is Phase.ERROR
+    assert "pulses 939 to 1239 are gone" in one.progress().problem
+    assert one.progress().lost == [(939, 1239)]
+    assert lost(tmp_path / "run.h5") == [[939, 1239]]
+
+
+def test_a_source_that_starts_again_loses_nothing_between(
+    pulses: Pulses, make: Make, tmp_path: Path
+) -> None:
+    writer = make()
+    one = writer.start(None)
+    pulses.run([*range(3154, 3200), *range(100, 169)]).wait()
+    wait_until(lambda: last_of(one) == 168)
+    one.end()
+    assert over(one) is Phase.DONE
+    assert (one.progress().lost, one.progress().n_lost) == ([], 0)
+    assert [len(account.processed) for account in writer.ledgers()] == [46, 69]
+
+
+def test_an_odd_pulse_id_does_not_end_it_later(pulses: Pulses, make: Make, tmp_path: Path) -> None:
+    one = make().start(1)
+    pulses.run([*range(1, 10), 2**50, *range(10, 21)]).wait()
+    wait_until(lambda: last_of(one) == 20)
+    one.stop(30)
+    pulses.run(range(21, 31)).wait()
+    assert over(one) is Phase.DONE
+    assert (one.progress().last_pulse_id, one.progress().n_lost) == (30, 0)
 
 
 def test_duplicates_and_late_pulses_are_written_and_flagged(
@@ -337,19 +401,63 @@ def test_files_that_exist(pulses: Pulses, make: Make, tmp_path: Path) -> None:
         writer.start(1)
     assert writer.current.phase is Phase.WAITING
     assert (tmp_path / "run.h5").read_text() == "mine"
-    one = writer.start(1, stop_pulse_id=3, force=True)
+    # A request alone replaces nothing.
+    with pytest.raises(ConflictError, match="start the writer with --force"):
+        writer.start(1, force=True)
+    assert (tmp_path / "run.h5").read_text() == "mine"
+    (tmp_path / "other.h5").write_text("theirs")
+    forced = make(force=True)
+    with pytest.raises(ConflictError, match="exists"):
+        forced.start(1, str(tmp_path / "other.h5"))
+    one = forced.start(1, stop_pulse_id=3)
     pulses.run(range(1, 4)).wait()
     assert over(one) is Phase.DONE
     assert rows(tmp_path / "run.h5") == [1, 2, 3]
+    assert (tmp_path / "other.h5").read_text() == "theirs"
+
+
+def test_what_is_no_plain_file_is_never_replaced(make: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "run.h5"
+    folder.mkdir()
+    with pytest.raises(ConflictError, match="no plain file"):
+        make(force=True).start(1)
+    folder.rmdir()
+    os.mkfifo(folder)
+    with pytest.raises(ConflictError, match="no plain file"):
+        make(force=True).start(1)
+    assert stat.S_ISFIFO(folder.lstat().st_mode)
+
+
+def test_the_null_device_throws_all_away(pulses: Pulses, make: Make) -> None:
+    before = os.stat(os.devnull)
+    writer = make(output_file=os.devnull, force=True)
+    one = writer.start(1, stop_pulse_id=9)
+    pulses.run(range(1, 10)).wait()
+    assert over(one) is Phase.DONE
+    assert (one.progress().rows, one.progress().n_lost) == (9, 0)
+    assert os.stat(os.devnull) == before
+    (account,) = writer.ledgers()
+    assert list(account.filtered) == list(range(1, 10))
+    assert not account.processed
+    with pytest.raises(FileError, match="lies outside"):
+        make(output_file=os.devnull).start(1, "/dev/other")
+
+
+def test_what_a_writer_has_written_itself_stays(pulses: Pulses, make: Make, tmp_path: Path) -> None:
+    writer = make(service=True, output_file=str(tmp_path), force=True)
+    pulses.run()
+    assert over(writer.start(1, "1.h5", 9)) is Phase.DONE
+    with pytest.raises(ConflictError, match="was written by acquisition 1"):
+        writer.start(None, "1.h5", force=True)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("/proc/nowhere/run.h5", "cannot make the folder"),
+        ("/proc/nowhere/run.h5", "lies outside"),
         ("x" * 300, "name"),
         ("a\0b", "no name"),
-        ("/dev/null/run.h5", "folder"),
+        ("run.h5/../../x.h5", "lies outside"),
     ],
 )
 def test_paths_that_cannot_be(make: Make, name: str, message: str) -> None:
@@ -423,7 +531,8 @@ def test_progress_while_it_writes(pulses: Pulses, make: Make) -> None:
 def test_a_disk_that_does_not_answer_shows(
     pulses: Pulses, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pvapy_stream.daq.acquisition._DISK_WAIT", 0.2)
+    monkeypatch.setattr("pvapy_stream.daq.acquisition_state._DISK_WAIT", 0.2)
+    monkeypatch.setattr("pvapy_stream.daq.acquisition_state._DISK_LIMIT", 0.3)
     hangs, goes_on = threading.Event(), threading.Event()
     write = SwissfelFile.add
 
@@ -436,8 +545,8 @@ def test_a_disk_that_does_not_answer_shows(
     monkeypatch.setattr(SwissfelFile, "add", add)
     pulses.run(range(1, 4))
     assert hangs.wait(5)
-    found = one.progress()
-    assert (found.status, "disk has not answered" in found.problem) == ("error", True)
+    wait_until(lambda: "disk has not answered" in one.progress().problem)
+    assert one.progress().status == "error"
     goes_on.set()
     assert over(one) is Phase.DONE
     assert one.progress().rows == 3

@@ -19,7 +19,9 @@ import pytest
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli import bsread_writer
 from pvapy_stream.files.repair import repair
+from pvapy_stream.files.summary import decided_by_files
 from pvapy_stream.files.verify import verify
+from pvapy_stream.transport.bsread_codec import ChannelHeader
 from tests.daq.sending import Pulses, Rest, lost, rows
 from tests.files.messages import camera, scalars
 from tests.files.support import start
@@ -89,7 +91,7 @@ def test_sigterm_leaves_a_complete_file(pulses: Pulses, run: Run, tmp_path: Path
 
 def test_sigkill_takes_the_last_second_at_most(pulses: Pulses, run: Run, tmp_path: Path) -> None:
     pulses.stream.channels(*scalars("A", "B"), camera(shape=(64, 512), compression="lz4"))
-    program, rest = run()
+    program, rest = run("--ledger", tmp_path / "l.json")
     pulses.run()
     rest.put("start_pulse_id/1")
     wait_until(lambda: statistics(rest)["n_rows"] > 50)
@@ -103,6 +105,12 @@ def test_sigkill_takes_the_last_second_at_most(pulses: Pulses, run: Run, tmp_pat
         pulse_ids = file["data/A/pulse_id"][()].tolist()
         assert len(pulse_ids) >= safe > 50
         assert file["data/A/data"][: len(pulse_ids), 0].tolist() == [p / 2 for p in pulse_ids]
+    # The ledger is never ahead of the file, and the file decides.
+    (account,) = read_ledgers(tmp_path / "l.json")
+    assert not account.closed
+    assert set(account.processed) <= set(pulse_ids)
+    (decided,), _ = decided_by_files([account])
+    assert list(decided.processed) == pulse_ids
     assert repair(part)[0] == tmp_path / "run.h5"
     assert rows(tmp_path / "run.h5") == pulse_ids
     assert verify(tmp_path / "run.h5").problems == []
@@ -136,7 +144,7 @@ def test_stop_and_kill_end_the_program_with_a_readable_file(
 
 
 def test_a_full_disk_is_told_and_earlier_rows_are_readable(
-    pulses: Pulses, run: Run, small_disk: Path
+    pulses: Pulses, run: Run, small_disk: Path, tmp_path: Path
 ) -> None:
     pulses.stream.channels(*scalars("A"), camera(shape=(512, 512)))
     rng = np.random.default_rng(1)
@@ -145,7 +153,8 @@ def test_a_full_disk_is_told_and_earlier_rows_are_readable(
         image = rng.integers(0, 60_000, (512, 512)).astype("u2")
         return pulses.stream.encoder.encode(pulse, time.time_ns(), {"A": pulse / 2, "CAM": image})
 
-    program, rest = run("--linger", 3, file=small_disk / "run.h5")
+    ledger = tmp_path / "l.json"
+    program, rest = run("--linger", 3, "--ledger", ledger, file=small_disk / "run.h5")
     pulses.run(None, big)
     rest.put("start_pulse_id/1")
     reply = wait_until(lambda: (r := rest.get("status"))["phase"] == "error" and r)
@@ -158,6 +167,64 @@ def test_a_full_disk_is_told_and_earlier_rows_are_readable(
     assert len(found) >= 3
     assert verify(small_disk / "run.h5").problems == []
     assert lost(small_disk / "run.h5") == [[len(found) + 1, len(found) + 1]]
+    (account,) = read_ledgers(ledger)
+    assert list(account.processed) == found
+    assert list(account.failed["not written"]) == [len(found) + 1]
+    assert account.closed
+    last = program.err[-1]
+    assert "1 pulses came and are not in the file" in last
+    assert f"({len(found)} rows in {small_disk / 'run.h5'})" in last
+
+
+def test_pulses_that_were_in_memory_when_the_disk_was_full_are_not_processed(
+    pulses: Pulses, run: Run, small_disk: Path, tmp_path: Path
+) -> None:
+    pulses.stream.channels(*scalars("A"), ChannelHeader("W", "float64", (4000,)))
+    wave = np.arange(4000.0)
+    ledger = tmp_path / "l.json"
+    program, rest = run("--ledger", ledger, file=small_disk / "run.h5")
+    pulses.period = 0.0005
+    pulses.run(
+        None,
+        lambda pulse: pulses.stream.encoder.encode(
+            pulse, time.time_ns(), {"A": pulse / 2, "W": wave}
+        ),
+    )
+    rest.put("start_pulse_id/1")
+    assert program.wait() == 1
+    # There may be no space even to complete the file.
+    (file,) = small_disk.iterdir()
+    found = list(verify(file).ids)
+    assert found
+    (account,) = read_ledgers(ledger)
+    assert list(account.processed) == found
+    assert len(account.failed["not written"]) == len(account.received) - len(found) > 0
+    assert not account.without_fate()
+    assert "no space left on device" in program.text
+    assert "pulses came and are not in the file" in program.err[-1], program.text
+
+
+def test_damaged_values_are_named_at_the_end(pulses: Pulses, run: Run, tmp_path: Path) -> None:
+    pulses.stream.channels(*scalars("A"), camera(compression="bitshuffle_lz4"))
+    image = np.random.default_rng(1).poisson(20, (256, 320)).astype("u2")
+
+    def parts(pulse: int) -> list[bytes]:
+        values = {"A": pulse / 2, "CAM": image}
+        made = [bytes(p) for p in pulses.stream.encoder.encode(pulse, time.time_ns(), values)]
+        if pulse == 5:
+            made[4] = made[4][:16] + b"\xff" * 40 + made[4][56:]
+        return made
+
+    program, rest = run("--linger", 2, "--ledger", tmp_path / "l.json")
+    pulses.run(range(1, 10), parts)
+    rest.put("start_pulse_id/1", {"stop_pulse_id": 9})
+    found = wait_until(lambda: (s := rest.get("statistics"))["status"] == "done" and s)
+    assert found["statistics"]["damaged_values"] == {"CAM": 1}
+    assert program.wait() == 1
+    assert "1 values were damaged: CAM 1" in program.err[-1]
+    (account,) = read_ledgers(tmp_path / "l.json")
+    assert list(account.failed["damaged value"]) == [5]
+    assert verify(tmp_path / "run.h5").problems == []
 
 
 AS_NOBODY = """
@@ -169,7 +236,7 @@ from pvapy_stream.settings import WriterSettings
 from tests.daq.sending import Pulses
 pulses = Pulses()
 writer = Writer(WriterSettings.of(
-    stream=pulses.address, output_file=sys.argv[1], user_id=65534, rest_port=0))
+    stream=pulses.address, output_file=sys.argv[1], user_id=65534, rest_port=0, folder="/"))
 become(writer.settings.user_id)
 try:
     writer.start(1, "/run.h5")
@@ -343,7 +410,8 @@ def test_the_client(pulses: Pulses, run: Run, commands: Commands, tmp_path: Path
     shown = client("status", "--acquisition", 1, "--json")
     assert '"phase": "done"' in shown.text
     assert client("status", "--acquisition", 9).process.returncode == 1
-    writer.signal(signal.SIGINT)
+    ended = client("stop", "--end")
+    assert ended.process.returncode == 0, ended.text
     assert writer.wait() == 0
     nobody = client("status")
     assert nobody.process.returncode == 1
