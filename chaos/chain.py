@@ -27,6 +27,7 @@ _SIGNALS = {
 }  # fmt: skip
 # Bytes. On a disk, the writer keeps two megabytes free, to close its file with.
 _LIMITS = {"disk-full": (2_150_000, 3_000_000), "file-limit": (80_000, 500_000)}
+_LONGEST = 7  # s; of a stream
 _MIXED = ("kill", "pause", "term", "interrupt", "puts")
 _ID_KINDS = {"irregular", "jump", "far", "again"}
 _OWN = _ID_KINDS | {"source-kill", "damaged"}
@@ -160,7 +161,8 @@ def plan(seed: int, kinds: tuple[str, ...] = KINDS) -> Plan:
     if kind in ("cut", "stall"):
         transport = draw.choice(("pva", "both"))
     consumers = draw.choice((1, 2))
-    rate = draw.choice((200.0, 300.0, 500.0))
+    # Long enough for programs to come back while the stream lasts.
+    rate = draw.choice((100, 150, 200, 300))
     made = Plan(
         seed=seed,
         kind=kind,
@@ -173,8 +175,8 @@ def plan(seed: int, kinds: tuple[str, ...] = KINDS) -> Plan:
         consumers=consumers,
         collector=consumers > 1 or draw.random() < 0.2,
         writers=2 if transport not in REMOTE and draw.random() < 0.25 else 1,
-        n_frames=min(1500, 50 * draw.randrange(6, 20)),
-        rate=rate,
+        n_frames=50 * draw.randrange(6, rate * _LONGEST // 50),
+        rate=float(rate),
         shm_timeout=draw.choice((5.0, 5.0, 0.5)),
         disk_limit=draw.randrange(*_LIMITS[kind]) if kind in _LIMITS else 0,
     )
