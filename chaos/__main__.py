@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from chaos.chain import KINDS, plan
-from chaos.programs import MARK
+from chaos.programs import MARK, left_of
 from chaos.table import Outcome, table, write
 
 _LIMIT = 300.0  # s; of one run
@@ -94,6 +94,10 @@ def _one(seed: int, kinds: tuple[str, ...], private: list[str], keep: bool) -> O
         violations = (f"the run did not end within {_LIMIT:g} s",)
     except (OSError, ValueError):
         violations = (f"the run gave no outcome: {text}",)
+    finally:
+        # Of a run that was ended by force.
+        for process in left_of(folder.name):
+            process.kill()
     if violations or keep:
         return Outcome(made, violations, gone, str(folder))
     shutil.rmtree(folder, ignore_errors=True)
