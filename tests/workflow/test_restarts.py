@@ -84,7 +84,7 @@ def test_restarts_and_audit_are_in_the_report_and_each_loss_is_told_once(
     commands: Commands, tmp_path: Path, prefix: str
 ) -> None:
     folder = tmp_path / "run"
-    file = chain(tmp_path, prefix, 3000, ", n_consumers: 2")
+    file = chain(tmp_path, prefix, 1000, ", n_consumers: 2")
     report = (
         "report -sc {prefix}work:status:1 {prefix}work:status:2 {prefix}gather:status:1"
         " {prefix}disk:status:1 --interval 1 -o '{folder}/report.html'"
@@ -98,7 +98,7 @@ def test_restarts_and_audit_are_in_the_report_and_each_loss_is_told_once(
     wait_until(lambda: (folder / "report.html").exists(), 40)
     os.kill(pid(folder, "work"), signal.SIGKILL)
     wait_until(lambda: live(folder)["work"]["programs"][0]["restarts"] == 1)
-    assert program.wait(120) == 1, program.text
+    assert program.wait(80) == 1, program.text
     (audit,) = json.loads((folder / "audit.json").read_text())
     html = (folder / "report.html").read_text()
     lost = audit["published"] - audit["processed"]
