@@ -21,13 +21,17 @@ export EPICS_CAS_AUTO_BEACON_ADDR_LIST := NO
 # The tests start hundreds of programs: each would compile all of its modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check bench soak chaos docs format clean
+.PHONY: demo test test-failed check bench soak chaos docs format clean
 
 demo: $(READY)
 	$(BIN)/pvapy-stream demo
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses $(TESTS) --dist worksteal
+
+# What failed in the last run, once more and alone.
+test-failed: $(READY)
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 check: $(READY)
 	$(BIN)/ruff check .

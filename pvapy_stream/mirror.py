@@ -139,8 +139,7 @@ class MirrorChannel:
             if value is not None:
                 if self._last_published is not None and value < self._last_published:
                     self._begin_epoch(value)
-                self.ledger.received.add(value)
-                self.ledger.skipped.add(value)
+                self.ledger.skip(value)
             elif not first:
                 self._pass_on(obj, None)
                 return

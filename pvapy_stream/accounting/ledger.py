@@ -135,6 +135,11 @@ class Ledger:
         else:
             published.add(value)
 
+    def skip(self, value: int) -> None:
+        """An initial update arrived, which is not to be processed."""
+        self.received.add(value)
+        self.skipped.add(value)
+
     def reject(self, policy: str, value: int) -> None:
         """An id was dropped under a named policy."""
         self.rejected.setdefault(policy, IdSet()).add(value)

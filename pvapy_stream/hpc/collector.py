@@ -49,12 +49,12 @@ class _Source:
     """What is known of one producer."""
 
     receiver: Receiver
+    filters: FilteredReceiver
 
     def __init__(self, number: int, channel: str, ledger: Ledger) -> None:
         self.number = number
         self.channel = channel
         self.account = Account(ledger)
-        self.filters: FilteredReceiver | None = None
         self.to_skip = 0
         self.newest: int | None = None
         # The object that was skipped at first, until another comes.
@@ -132,8 +132,7 @@ class Collector(StageRunner):
                 if value < source.newest:
                     self._go_back(source, value)
                     source.newest = None
-                source.account.ledger.received.add(value)
-                source.account.ledger.skipped.add(value)
+                source.account.ledger.skip(value)
                 return
         self._put(producer, obj)
 
@@ -169,8 +168,7 @@ class Collector(StageRunner):
                 if source.to_skip > 0:
                     source.to_skip -= 1
                     source.initial = value
-                    source.account.ledger.received.add(value)
-                    source.account.ledger.skipped.add(value)
+                    source.account.ledger.skip(value)
                     return
             if self._is_repeated(source, value):
                 return
@@ -261,8 +259,7 @@ class Collector(StageRunner):
         self.metadata.keep_up()
         for number, source in self.sources.items():
             source.receiver.keep_up()
-            if source.filters is not None:
-                source.filters.keep_up(source.receiver.connected)
+            source.filters.keep_up(source.receiver.connected)
             # One that has never been there may come yet; one that is gone holds up nobody.
             gone = source.receiver.was_connected and not source.receiver.connected
             self.buffer.set_live(number, not gone)
@@ -278,8 +275,7 @@ class Collector(StageRunner):
         time.sleep(_LAST_ARRIVALS)
         for source in self.sources.values():
             source.left = source.receiver.stop(max(0.0, deadline - time.monotonic()))
-            if source.filters is not None:
-                source.filters.stop()
+            source.filters.stop()
         return None
 
     def flush(self, deadline: float) -> list[Any]:

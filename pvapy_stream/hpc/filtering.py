@@ -60,6 +60,8 @@ class FilteredChannel:
         self._has_published = False
         self._changed = False
         self._due = 0.0
+        # The stage's thread notes, and the service flushes what came last.
+        self._lock = threading.Lock()
         host_readonly(server, self.name, pva.PvObject(_STRUCTURE))
 
     def note(self, value: int, published: int | None, now: float) -> None:
@@ -70,38 +72,40 @@ class FilteredChannel:
             published: the id that was published last; None for none.
             now: s since 1970.
         """
-        ranges = self._ranges
-        if ranges and ranges[-1][1] == value - 1:
-            ranges[-1][1] = value
-        else:
-            ranges.append([value, value])
-            self._begun += 1
-        self._count += 1
-        self._handled = value
-        self._has_published = published is not None
-        self._published = published or 0
-        self._changed = True
+        with self._lock:
+            ranges = self._ranges
+            if ranges and ranges[-1][1] == value - 1:
+                ranges[-1][1] = value
+            else:
+                ranges.append([value, value])
+                self._begun += 1
+            self._count += 1
+            self._handled = value
+            self._has_published = published is not None
+            self._published = published or 0
+            self._changed = True
         if now >= self._due:
             self._due = now + _PERIOD
             self.flush()
 
     def flush(self) -> None:
         """Publish what was noted; a failure costs no frame, and is logged."""
-        if not self._changed:
-            return
-        self._changed = False
-        values = {
-            "handled": self._handled,
-            "published": self._published,
-            "hasPublished": self._has_published,
-            "count": self._count,
-            "firstRange": self._begun - len(self._ranges),
-            "ranges": np.array(self._ranges, np.int64).ravel(),
-        }
-        try:
-            self._server.update(self.name, pva.PvObject(_STRUCTURE, values))
-        except Exception as error:
-            _log.warning("channel %s cannot be updated: %s", self.name, error)
+        with self._lock:
+            if not self._changed:
+                return
+            self._changed = False
+            values = {
+                "handled": self._handled,
+                "published": self._published,
+                "hasPublished": self._has_published,
+                "count": self._count,
+                "firstRange": self._begun - len(self._ranges),
+                "ranges": np.array(self._ranges, np.int64).ravel(),
+            }
+            try:
+                self._server.update(self.name, pva.PvObject(_STRUCTURE, values))
+            except Exception as error:
+                _log.warning("channel %s cannot be updated: %s", self.name, error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,8 +114,7 @@ class Stage:
             if value == self._initial and tracker.last is None:
                 # The same object once more, as after a quick change of connections.
                 self._initial = None
-                ledger.received.add(value)
-                ledger.skipped.add(value)
+                ledger.skip(value)
                 self._repeated(value)
                 return
             step = tracker.observe(value)
@@ -186,9 +185,7 @@ class Stage:
 
     def _skip(self, value: int, trouble: Exception | None) -> None:
         self._to_skip -= 1
-        ledger = self.account.ledger
-        ledger.received.add(value)
-        ledger.skipped.add(value)
+        self.account.ledger.skip(value)
         self._initial = value
         if trouble is not None:
             self._log.warning("an initial update cannot open the output: %s", trouble)
@@ -335,8 +332,7 @@ class Stage:
             if value < last:
                 self._went_back(value, Step.BACK)
                 self.tracker.last = None
-            self.ledger.received.add(value)
-            self.ledger.skipped.add(value)
+            self.ledger.skip(value)
             return True
 
     def leave(self, objects: list[Any]) -> None:

@@ -218,6 +218,7 @@ def test_a_foreign_put_reaches_no_stage(
     )  # fmt: skip
     taken = commands("consumer", "-im", "pvas", "-ic", f"{prefix}in", "-sc", f"{prefix}status:3")
     wait_for_monitors([f"{prefix}status:1"])
+    wait_until(lambda: get(f"{prefix}status:2", "receiverStats")["nReceived"] >= 1)
     source.publish([1, 2])
     wait_until(lambda: get(f"{prefix}last", "uniqueId") == 2)
     wait_until(lambda: get(f"{prefix}meta"))

@@ -24,7 +24,8 @@ class Client:
 
     def __init__(self, channel: str) -> None:
         self.seen: list[dict[str, Any]] = []
-        self._receiver = MonitorReceiver(channel)
+        # The server drops what a client's queue does not take.
+        self._receiver = MonitorReceiver(channel, "record[queueSize=1000]field()")
         self._receiver.start(lambda obj: self.seen.append(obj.toDict()))
 
     @property

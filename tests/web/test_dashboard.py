@@ -161,7 +161,8 @@ def test_on_a_phone_in_the_dark(dashboard: Dashboard) -> None:
 
 def test_who_may_give_commands(prefix: str, source: Source, dashboard: Dashboard) -> None:
     stage = {"channel": f"{prefix}status", "command": "get_stats"}
-    status, told = dashboard.command(stage)
+    # Until it has seen the stage, it knows no control channel.
+    status, told = wait_until(lambda: (a := dashboard.command(stage))[0] != 404 and a)
     assert (status, told) == (200, {"ok": True, "reply": "Stats update successful"})
     # Without the right token, or from a page of another origin, nothing is done.
     host = dashboard.url.split("/")[2]

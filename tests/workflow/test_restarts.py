@@ -202,10 +202,10 @@ def test_a_writer_that_is_killed_goes_on_with_its_next_file(
 ) -> None:
     pytest.importorskip("pvapy_stream.files.run", reason="writers do not know their run yet")
     folder = tmp_path / "run"
-    program = run(commands, chain(tmp_path, prefix, 600), folder)
+    program = run(commands, chain(tmp_path, prefix, 2000), folder)
     wait_until(lambda: live(folder)["disk"]["processed"] > 50, 40)
     os.kill(pid(folder, "disk"), signal.SIGKILL)
-    assert program.wait(80) == 1, program.text
+    assert program.wait(120) == 1, program.text
     assert "disk: restarted 1 time (" in program.text
     assert (folder / "scan.h5.part").exists()
     assert (folder / "scan.2.h5").exists()
