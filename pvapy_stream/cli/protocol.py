@@ -12,10 +12,10 @@ from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import LoggingSettings
 from pvapy_stream.signals import run_until_signal
-from pvapy_stream.workflow.project import Project
-from pvapy_stream.workflow.protocol import Protocol
-from pvapy_stream.workflow.steps import State
-from pvapy_stream.workflow.units import resolve
+from pvapy_stream.workflow.run.project import Project
+from pvapy_stream.workflow.run.step_protocol import Protocol
+from pvapy_stream.workflow.run.steps import State
+from pvapy_stream.workflow.run.units import resolve
 
 
 def main(argv: Sequence[str]) -> int:

@@ -132,8 +132,8 @@ def workflow_channels(file: str) -> list[str]:
     if not file:
         return []
     # Imported late: most monitors need no workflow.
-    from pvapy_stream.workflow.files import read_workflow
-    from pvapy_stream.workflow.stages import Site, Stream
+    from pvapy_stream.workflow.model.streaming_stage import Site, Stream
+    from pvapy_stream.workflow.model.workflow_file import read_workflow
 
     flow = read_workflow(file)
     flow.check()

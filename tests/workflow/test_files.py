@@ -21,9 +21,9 @@ from pvapy_stream.workflow import (
     to_json,
     to_yaml,
 )
-from pvapy_stream.workflow.drawing import draw
-from pvapy_stream.workflow.files import json_schema, parse_workflow
-from pvapy_stream.workflow.stages import Site, Stream
+from pvapy_stream.workflow.model.drawing import draw
+from pvapy_stream.workflow.model.streaming_stage import Site, Stream
+from pvapy_stream.workflow.model.workflow_file import json_schema, parse_workflow
 from tests.support import Commands
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "split_collect_save.yaml"

@@ -13,9 +13,9 @@ import tifffile
 
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.workflow import StreamSet, StreamState
-from pvapy_stream.workflow.folders import FolderImport, ReportPage, Thumbnails
-from pvapy_stream.workflow.movies import EmpiarImport
-from pvapy_stream.workflow.steps import State
+from pvapy_stream.workflow.library.folders import FolderImport, ReportPage, Thumbnails
+from pvapy_stream.workflow.library.movies import EmpiarImport
+from pvapy_stream.workflow.run.steps import State
 from tests.support import wait_until
 from tests.workflow.servers import ENTRY, ftp_server, http_server, make_archive
 from tests.workflow.test_steps import steps

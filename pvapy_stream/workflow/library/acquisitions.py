@@ -11,10 +11,10 @@ from pvapy_stream.daq.writer import Writer
 from pvapy_stream.errors import WorkflowError
 from pvapy_stream.files.verify import verify
 from pvapy_stream.settings import WriterSettings
-from pvapy_stream.workflow.params import Float, Form, Int, String
-from pvapy_stream.workflow.protocol import Protocol
-from pvapy_stream.workflow.registry import register
-from pvapy_stream.workflow.validators import GE, GT, NonEmpty
+from pvapy_stream.workflow.model.parameters import Float, Form, Int, String
+from pvapy_stream.workflow.model.registry import register
+from pvapy_stream.workflow.model.validators import GE, GT, NonEmpty
+from pvapy_stream.workflow.run.step_protocol import Protocol
 
 _CLOSE_LIMIT = 60.0  # s; from the stop to a closed file
 

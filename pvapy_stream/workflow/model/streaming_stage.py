@@ -19,8 +19,17 @@ from pvapy_stream.errors import SettingsError
 from pvapy_stream.hpc.launch.programs import ProgramSpec
 from pvapy_stream.hpc.launch.supervisor import RestartPolicy
 from pvapy_stream.settings import Settings, option_of
-from pvapy_stream.workflow.params import ADVANCED, Float, Form, Int, Param, Pointer, String
-from pvapy_stream.workflow.validators import GE, GT
+from pvapy_stream.workflow.model.base_protocol import BaseProtocol
+from pvapy_stream.workflow.model.parameters import (
+    ADVANCED,
+    Float,
+    Form,
+    Int,
+    Param,
+    Pointer,
+    String,
+)
+from pvapy_stream.workflow.model.validators import GE, GT
 
 # What the graph decides, so nobody sets it by hand.
 _GRAPHS_OWN = {"ledger", "log_file", "consumer_id", "consumer_id_list", "collector_id"}
@@ -124,16 +133,15 @@ def _plain(annotation: Any) -> Any:
     return annotation
 
 
-class Stage:
+class Stage(BaseProtocol):
     """A program in a workflow.
 
     Attributes:
-        label: name for people.
-        outputs: what others may point to, as name: kind.
         accepts: kind of its input, or kinds; "" when it has none.
         settings: its settings model.
         command: the command of ``pvapy-stream`` that it is.
         is_source: whether it begins when all others are ready.
+        is_beside: whether it runs beside the others, and ends when they have ended.
         max_restarts: how often a program that died is started again, when nothing else is said.
         graphs_own: settings that the graph decides, so that nobody sets them by hand.
         file_param: setting with the name of its file, if that is an output.
@@ -141,20 +149,17 @@ class Stage:
         quiet: s without news after which it has nothing to come; longer than between two ledgers.
     """
 
-    label: ClassVar[str] = ""
     outputs: ClassVar[Mapping[str, str]] = {"output": "stream"}
     accepts: ClassVar[str | tuple[str, ...]] = STREAM
     settings: ClassVar[type[Settings]]
     command: ClassVar[str]
     is_source: ClassVar[bool] = False
+    is_beside: ClassVar[bool] = False
     max_restarts: ClassVar[int] = 3
     graphs_own: ClassVar[frozenset[str]] = frozenset()
     file_param: ClassVar[str] = "output"
     ends_itself: ClassVar[bool] = False
     quiet: ClassVar[float] = 1.0
-
-    def __init__(self, **params: Any) -> None:
-        self.given = params
 
     @classmethod
     def form(cls) -> Form:

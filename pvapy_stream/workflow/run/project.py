@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 
 from pvapy_stream.errors import SettingsError, WorkflowError
-from pvapy_stream.workflow.database import connect, explained, transaction
-from pvapy_stream.workflow.graph import Node, Workflow
-from pvapy_stream.workflow.steps import State
+from pvapy_stream.workflow.model.graph import Node, Workflow
+from pvapy_stream.workflow.run.database import connect, explained, transaction
+from pvapy_stream.workflow.run.steps import State
 
 DATABASE = "project.sqlite"
 _LOCK = "scheduler.lock"

@@ -6,28 +6,32 @@ import difflib
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TypeGuard, TypeVar
 
 from pvapy_stream.errors import PvapyStreamError, SettingsError
 from pvapy_stream.plugins import load_file
+from pvapy_stream.workflow.model.base_protocol import BaseProtocol
 
-_registered: dict[str, Any] = {}
-_from_files: dict[tuple[str, int], Any] = {}
+Kind = type[BaseProtocol]
+_K = TypeVar("_K", bound=Kind)
+
+_registered: dict[str, Kind] = {}
+_from_files: dict[tuple[str, int], ModuleType] = {}
 
 
-def register(kind: Any) -> Any:
+def register(kind: _K) -> _K:
     """Decorator: a protocol that files may name by its class name alone."""
     _registered[kind.__name__] = kind
     return kind
 
 
-def registered() -> dict[str, Any]:
-    """Protocols that come with the package, by name."""
-    importlib.import_module("pvapy_stream.workflow.library")
+def registered() -> dict[str, Kind]:
+    """Protocols that files may name by their class names alone."""
     return dict(_registered)
 
 
-def find_class(name: str, folder: Path | None = None) -> Any:
+def find_class(name: str, folder: Path | None = None) -> Kind:
     """The protocol of a name: ``Mirror``, ``package.module:Class`` or ``file.py:Class``.
 
     Args:
@@ -50,17 +54,21 @@ def find_class(name: str, folder: Path | None = None) -> Any:
         )
     module = _file(where, folder) if where.endswith(".py") else _module(where, name)
     found = getattr(module, class_name, None)
-    if not isinstance(found, type) or not hasattr(found, "problems"):
-        classes = [n for n, v in vars(module).items() if hasattr(v, "problems")]
+    if not _is_protocol(found):
+        classes = [name for name, value in vars(module).items() if _is_protocol(value)]
         near = difflib.get_close_matches(class_name, classes, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(classes) or 'none'}"
         raise SettingsError(f"{where} has no protocol {class_name!r}; {hint}")
     return found
 
 
+def _is_protocol(value: object) -> TypeGuard[Kind]:
+    return isinstance(value, type) and issubclass(value, BaseProtocol)
+
+
 def reference(kind: type) -> str:
     """A name by which `find_class` finds a class, also in another process."""
-    if kind.__name__ in registered() and _registered[kind.__name__] is kind:
+    if _registered.get(kind.__name__) is kind:
         return kind.__name__
     module = sys.modules[kind.__module__]
     file = getattr(module, "__file__", None)
@@ -70,7 +78,7 @@ def reference(kind: type) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _file(name: str, folder: Path | None) -> Any:
+def _file(name: str, folder: Path | None) -> ModuleType:
     path = Path(name)
     if not path.is_absolute() and folder is not None:
         path = folder / path
@@ -83,7 +91,7 @@ def _file(name: str, folder: Path | None) -> Any:
     return _from_files[key]
 
 
-def _module(where: str, name: str) -> Any:
+def _module(where: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(where)
     except Exception as error:

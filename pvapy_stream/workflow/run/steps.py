@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from pvapy_stream.errors import WorkflowError
-from pvapy_stream.workflow.database import connect, explained, transaction
+from pvapy_stream.workflow.run.database import connect, explained, transaction
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS steps (

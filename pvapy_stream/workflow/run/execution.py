@@ -9,15 +9,13 @@ import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.hpc.launch.dask import DaskSteps
-from pvapy_stream.workflow.registry import find_class, reference
-from pvapy_stream.workflow.steps import State, Step, StepGraph, StepStore
-
-if TYPE_CHECKING:
-    from pvapy_stream.workflow.protocol import Protocol
+from pvapy_stream.workflow.model.registry import find_class, reference
+from pvapy_stream.workflow.run.steps import State, Step, StepGraph, StepStore
 
 _COMMIT_PERIOD = 0.05  # s; when steps are quick, several are written at once
 _TICK = 0.1  # s; how soon a released step or a stop is noticed
@@ -25,10 +23,73 @@ _TICK = 0.1  # s; how soon a released step or a stop is noticed
 _log = logging.getLogger(__name__)
 
 
+class StepOwner(Protocol):
+    """What is needed of a protocol to run its steps."""
+
+    folder: Path
+    threads: int
+    cluster: str
+    check_interval: float
+
+    @property
+    def n_processes(self) -> int:
+        """Processes that run its steps; 0 for threads of this one."""
+        ...
+
+    def plain_params(self) -> dict[str, Any]:
+        """Parameters that another process can be given."""
+        ...
+
+    def insert_steps(self, graph: StepGraph, store: StepStore) -> None:
+        """Insert all steps that are known from the start."""
+
+    def call(self, number: int, name: str, args: bytes) -> list[str]:
+        """Run a step here; paths it returned."""
+        ...
+
+    def flush(self) -> None:
+        """Write what was appended to output sets."""
+
+    def steps_check(self) -> None:
+        """Look whether there are new steps."""
+
+    def more_to_come(self) -> bool:
+        """Whether the run goes on though no step is left."""
+        ...
+
+
+class StepCopies(Protocol):
+    """A class of protocols whose steps run in other processes."""
+
+    def copy_for_steps(self, params: dict[str, Any], folder: str) -> StepOwner:
+        """The protocol in another process."""
+        ...
+
+
+class StepPool(Protocol):
+    """Where steps run.
+
+    Attributes:
+        n: steps that run at the same time.
+    """
+
+    n: int
+
+    def submit(self, step: Step) -> Future[list[str]]:
+        """Run a step."""
+        ...
+
+    def renew(self) -> None:
+        """Begin anew after one of its processes has died."""
+
+    def close(self) -> None:
+        """Give back what was used."""
+
+
 class StepThreads:
     """Runs steps in threads of this process."""
 
-    def __init__(self, protocol: Protocol, n: int) -> None:
+    def __init__(self, protocol: StepOwner, n: int) -> None:
         self.n = n
         self._protocol = protocol
         self._pool = ThreadPoolExecutor(n, thread_name_prefix="step")
@@ -46,7 +107,7 @@ class StepThreads:
 class StepProcesses:
     """Runs steps in spawned processes, each with a copy of the protocol."""
 
-    def __init__(self, protocol: Protocol, n: int) -> None:
+    def __init__(self, protocol: StepOwner, n: int) -> None:
         self.n = n
         self._what = described(protocol)
         self._pool = self._make_pool()
@@ -71,26 +132,29 @@ class StepProcesses:
         self._pool.shutdown(cancel_futures=True)
 
 
-_copies: dict[str, Protocol] = {}
+_copies: dict[str, StepOwner] = {}
 
 
-def run_step(what: tuple[str, dict[str, Any], str], number: int, name: str, args: bytes) -> Any:
+def run_step(
+    what: tuple[str, dict[str, Any], str], number: int, name: str, args: bytes
+) -> list[str]:
     """Run a step in this process, for a protocol that runs in another."""
     class_name, params, folder = what
     key = f"{class_name} {params} {folder}"
     if key not in _copies:
         _copies.clear()
-        _copies[key] = find_class(class_name).copy_for_steps(params, folder)
+        kind = cast(StepCopies, find_class(class_name))
+        _copies[key] = kind.copy_for_steps(params, folder)
     return _copies[key].call(number, name, args)
 
 
-def described(protocol: Protocol) -> tuple[str, dict[str, Any], str]:
+def described(protocol: StepOwner) -> tuple[str, dict[str, Any], str]:
     """What `run_step` needs to make a protocol again."""
     return reference(type(protocol)), protocol.plain_params(), str(protocol.folder)
 
 
 def execute(
-    protocol: Protocol, graph: StepGraph, store: StepStore, stop: threading.Event
+    protocol: StepOwner, graph: StepGraph, store: StepStore, stop: threading.Event
 ) -> tuple[State, str]:
     """Run a protocol's steps to their end.
 
@@ -105,9 +169,10 @@ def execute(
         if not isinstance(error, PvapyStreamError):
             _log.exception("steps could not be inserted")
         return State.FAILED, f"steps could not be inserted: {_words(error)}"
-    workers = protocol.workers if "workers" in protocol.form().params else 0
+    workers = protocol.n_processes
+    pool: StepPool
     if not workers:
-        pool: Any = StepThreads(protocol, max(1, protocol.threads))
+        pool = StepThreads(protocol, max(1, protocol.threads))
     elif protocol.cluster:
         pool = DaskSteps(protocol.cluster, run_step, described(protocol), workers)
     else:
@@ -123,10 +188,10 @@ class StepLoop:
 
     def __init__(
         self,
-        protocol: Protocol,
+        protocol: StepOwner,
         graph: StepGraph,
         store: StepStore,
-        pool: Any,
+        pool: StepPool,
         stop: threading.Event,
     ) -> None:
         self._protocol = protocol

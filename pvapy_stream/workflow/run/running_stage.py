@@ -7,9 +7,9 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, union
 from pvapy_stream.hpc.launch.programs import ProgramSpec
 from pvapy_stream.pva.channel_map import parse_channel_map
-from pvapy_stream.workflow.graph import Node
-from pvapy_stream.workflow.stages import BSREAD, Stream
-from pvapy_stream.workflow.supervision import SupervisedProgram
+from pvapy_stream.workflow.model.graph import Node
+from pvapy_stream.workflow.model.streaming_stage import BSREAD, Stream
+from pvapy_stream.workflow.run.supervision import SupervisedProgram
 
 
 class RunningStage:

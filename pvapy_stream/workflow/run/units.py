@@ -13,13 +13,13 @@ from pvapy_stream.errors import PvapyStreamError, WorkflowError
 from pvapy_stream.hpc.launch.programs import Launcher, LocalPrograms, ProgramSpec
 from pvapy_stream.hpc.launch.supervisor import Death, RestartPolicy
 from pvapy_stream.signals import Stop
-from pvapy_stream.workflow.graph import Node, Workflow
-from pvapy_stream.workflow.project import Project
-from pvapy_stream.workflow.sets import StreamSet, StreamState, close_set
-from pvapy_stream.workflow.stages import Site
-from pvapy_stream.workflow.steps import ENDED, State, StepStore
-from pvapy_stream.workflow.streams import StreamOutcome, StreamRun
-from pvapy_stream.workflow.supervision import SupervisedProgram
+from pvapy_stream.workflow.model.graph import Node, Workflow
+from pvapy_stream.workflow.model.streaming_stage import Site
+from pvapy_stream.workflow.run.project import Project
+from pvapy_stream.workflow.run.steps import ENDED, State, StepStore
+from pvapy_stream.workflow.run.stream_run import StreamOutcome, StreamRun
+from pvapy_stream.workflow.run.stream_set import StreamSet, StreamState, close_set
+from pvapy_stream.workflow.run.supervision import SupervisedProgram
 
 _log = logging.getLogger(__name__)
 

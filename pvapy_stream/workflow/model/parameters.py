@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from pydantic import TypeAdapter, ValidationError
 
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.workflow.conditions import holds
-from pvapy_stream.workflow.validators import Validator
+from pvapy_stream.workflow.model.conditions import holds
+from pvapy_stream.workflow.model.validators import Validator
 
 NORMAL, ADVANCED, EXPERT = 0, 1, 2
 

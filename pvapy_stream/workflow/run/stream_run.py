@@ -17,10 +17,10 @@ from pvapy_stream.files.summary import decided_by_files
 from pvapy_stream.hpc.launch.programs import Launcher
 from pvapy_stream.hpc.launch.supervisor import Death
 from pvapy_stream.signals import hurry_of
-from pvapy_stream.workflow.graph import Node, Workflow
-from pvapy_stream.workflow.running import RunningStage, has_received, hosted_names
-from pvapy_stream.workflow.stages import BSREAD, Site, Stream
-from pvapy_stream.workflow.supervision import SupervisedProgram
+from pvapy_stream.workflow.model.graph import Node, Workflow
+from pvapy_stream.workflow.model.streaming_stage import BSREAD, Site, Stream
+from pvapy_stream.workflow.run.running_stage import RunningStage, has_received, hosted_names
+from pvapy_stream.workflow.run.supervision import SupervisedProgram
 
 _TICK = 0.05  # s
 # Who has nothing new for as long as so many objects take has nothing to come.

@@ -7,8 +7,15 @@ from typing import Any, ClassVar
 
 from pvapy_stream import settings as models
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.workflow.registry import register
-from pvapy_stream.workflow.stages import BSREAD, DEFAULT_QUEUE, Site, Stage, Stream, Wired
+from pvapy_stream.workflow.model.registry import register
+from pvapy_stream.workflow.model.streaming_stage import (
+    BSREAD,
+    DEFAULT_QUEUE,
+    Site,
+    Stage,
+    Stream,
+    Wired,
+)
 
 _HOST = "127.0.0.1"
 _PATIENCE = 10.0  # s a source waits for the next stage to take a message, so that none is dropped

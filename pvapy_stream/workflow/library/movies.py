@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 
 from pvapy_stream.errors import WorkflowError
 from pvapy_stream.plugins import require
-from pvapy_stream.workflow.downloads import download
-from pvapy_stream.workflow.params import ADVANCED, Float, Form, Int, String
-from pvapy_stream.workflow.protocol import Protocol
-from pvapy_stream.workflow.registry import register
-from pvapy_stream.workflow.remote import list_folder, read, with_retries
-from pvapy_stream.workflow.steps import Step
-from pvapy_stream.workflow.validators import GE, Format
+from pvapy_stream.workflow.library.downloads import download
+from pvapy_stream.workflow.library.remote import list_folder, read, with_retries
+from pvapy_stream.workflow.model.parameters import ADVANCED, Float, Form, Int, String
+from pvapy_stream.workflow.model.registry import register
+from pvapy_stream.workflow.model.validators import GE, Format
+from pvapy_stream.workflow.run.step_protocol import Protocol
+from pvapy_stream.workflow.run.steps import Step
 
 _API = "https://www.ebi.ac.uk/empiar/api/entry/"
 _FILES = "https://ftp.ebi.ac.uk/empiar/world_availability/"

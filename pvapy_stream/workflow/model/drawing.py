@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape
 
-from pvapy_stream.workflow.graph import Node, Workflow
-from pvapy_stream.workflow.stages import DEFAULT_QUEUE, Setting
+from pvapy_stream.workflow.model.graph import Node, Workflow
+from pvapy_stream.workflow.model.streaming_stage import DEFAULT_QUEUE, Setting
 
 _WIDTH, _HEIGHT, _ACROSS, _DOWN, _MARGIN = 170, 58, 90, 34, 20
 _STYLE = (

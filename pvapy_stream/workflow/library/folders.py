@@ -16,10 +16,18 @@ import numpy as np
 from pvapy_stream.errors import PvapyStreamError, WorkflowError
 from pvapy_stream.plugins import require
 from pvapy_stream.sim.images import open_image
-from pvapy_stream.workflow.params import Boolean, Float, Folder, Form, Int, Pointer, String
-from pvapy_stream.workflow.protocol import Protocol
-from pvapy_stream.workflow.registry import register
-from pvapy_stream.workflow.validators import GE, GT, Positive
+from pvapy_stream.workflow.model.parameters import (
+    Boolean,
+    Float,
+    Folder,
+    Form,
+    Int,
+    Pointer,
+    String,
+)
+from pvapy_stream.workflow.model.registry import register
+from pvapy_stream.workflow.model.validators import GE, GT, Positive
+from pvapy_stream.workflow.run.step_protocol import Protocol
 
 _LOOK = 0.1  # s; how often files that grow are looked at
 

@@ -15,9 +15,9 @@ from typing import Any
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.plugins import require
 from pvapy_stream.web_security import Guard, bearer_is_right
-from pvapy_stream.workflow.params import Enum
-from pvapy_stream.workflow.project import Project
-from pvapy_stream.workflow.template import Template
+from pvapy_stream.workflow.model.parameters import Enum
+from pvapy_stream.workflow.model.workflow_template import Template
+from pvapy_stream.workflow.run.project import Project
 
 _UNKNOWN = "the token is missing or wrong; open the address that was printed at the start"
 _HEADERS = {
@@ -59,7 +59,7 @@ class FormApp:
     def page(self) -> str:
         """The form."""
         jinja2 = require("jinja2", "web")
-        source = (files("pvapy_stream.workflow") / "pages" / "form.html").read_text()
+        source = (files("pvapy_stream.workflow.run") / "pages" / "form.html").read_text()
         environment = jinja2.Environment(autoescape=True)
         return environment.from_string(source).render(
             template=self.template,

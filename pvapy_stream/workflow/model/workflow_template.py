@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.workflow.conditions import holds
-from pvapy_stream.workflow.files import parse_workflow
-from pvapy_stream.workflow.graph import Workflow
-from pvapy_stream.workflow.params import Boolean, Float, Int, Param, String
+from pvapy_stream.workflow.model.conditions import holds
+from pvapy_stream.workflow.model.graph import Workflow
+from pvapy_stream.workflow.model.parameters import Boolean, Float, Int, Param, String
+from pvapy_stream.workflow.model.workflow_file import parse_workflow
 
 _FIELD = re.compile(r"~([^~|\n]*)\|([^~|\n]*)\|([^~|\n]*)\|([^~|\n]*)~")
 _VARIABLE = re.compile(r"%\((\w+)\)s")

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from pvapy_stream.errors import WorkflowError
-from pvapy_stream.workflow.database import connect, explained, transaction
+from pvapy_stream.workflow.run.database import connect, explained, transaction
 
 Item = dict[str, Any]
 

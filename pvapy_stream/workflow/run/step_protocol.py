@@ -7,34 +7,43 @@ import itertools
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from pvapy_stream.errors import SettingsError, WorkflowError
-from pvapy_stream.workflow.params import EXPERT, Enum, Float, Form, Int, Pointer, String, Text
-from pvapy_stream.workflow.sets import Item, StreamSet, StreamState, key_maker
-from pvapy_stream.workflow.steps import State, Step, StepGraph, StepStore
-from pvapy_stream.workflow.validators import GE, GT
+from pvapy_stream.workflow.model.base_protocol import BaseProtocol
+from pvapy_stream.workflow.model.parameters import (
+    EXPERT,
+    Enum,
+    Float,
+    Form,
+    Int,
+    Pointer,
+    String,
+    Text,
+)
+from pvapy_stream.workflow.model.validators import GE, GT
+from pvapy_stream.workflow.run.execution import execute
+from pvapy_stream.workflow.run.steps import State, Step, StepGraph, StepStore
+from pvapy_stream.workflow.run.stream_set import Item, StreamSet, StreamState, key_maker
 
 RESUME, RESTART = "resume", "restart"
 
 _OWN_PARAMS = ("run_name", "run_mode", "comment", "threads", "workers", "check_interval")
 
 
-class Protocol:
+class Protocol(BaseProtocol):
     """A protocol of steps; derive from it and override the hooks.
 
     Parameters become attributes. ``MyProtocol(n_items=3).run("folder")`` runs it alone; a workflow
     runs it with others.
 
     Attributes:
-        label: name for people.
         outputs: what other protocols may point to, as name: kind (``set`` or ``file``).
-        streaming: whether it works on input sets that are still open; if not, it waits for CLOSED.
         threads: steps that run at the same time, in threads; 0 leaves the choice out: one.
         workers: steps that run at the same time, in processes; 0 leaves the choice out: none.
         check_interval: s between calls of `steps_check`.
@@ -43,16 +52,13 @@ class Protocol:
         log: for the steps' messages.
     """
 
-    label: ClassVar[str] = ""
-    outputs: ClassVar[Mapping[str, str]] = {}
-    streaming: ClassVar[bool] = True
     threads: int = 0
     workers: int = 0
     check_interval: float = 5.0
     cluster: str = ""
 
     def __init__(self, **params: Any) -> None:
-        self.given = params
+        super().__init__(**params)
         self.folder = Path()
         self.log = logging.getLogger(f"pvapy_stream.workflow.{type(self).__name__}")
         self.state = State.SAVED
@@ -287,8 +293,6 @@ class Protocol:
             SettingsError: parameters are wrong; no step ran.
             WorkflowError: the folder or its database cannot be used.
         """
-        from pvapy_stream.workflow.execution import execute
-
         problems = self.problems()
         if problems:
             raise SettingsError("; ".join(problems))
@@ -312,7 +316,7 @@ class Protocol:
         return self.state
 
     @contextmanager
-    def _run_database(self) -> Any:
+    def _run_database(self) -> Iterator[tuple[StepGraph, StepStore]]:
         store = StepStore(self.folder / "run.sqlite")
         graph = StepGraph(store)
         self._store, self._graph, self._running = store, graph, False
@@ -328,6 +332,11 @@ class Protocol:
         self.insert_all_steps()
         graph.adopt_dynamic()
         self._running = True
+
+    @property
+    def n_processes(self) -> int:
+        """Processes that run its steps; 0 for threads of this one."""
+        return self.workers if "workers" in self.form().params else 0
 
     def flush(self) -> None:
         """Write what was appended to output sets."""

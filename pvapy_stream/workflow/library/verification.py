@@ -17,11 +17,11 @@ from pvapy_stream.files.names import written_since
 from pvapy_stream.files.reading import open_any, open_data
 from pvapy_stream.files.verify import FileReport, verify
 from pvapy_stream.plugins import require
-from pvapy_stream.workflow.folders import grey
-from pvapy_stream.workflow.params import Form, Int, Pointer, String
-from pvapy_stream.workflow.protocol import Protocol
-from pvapy_stream.workflow.registry import register
-from pvapy_stream.workflow.validators import GE
+from pvapy_stream.workflow.library.folders import grey
+from pvapy_stream.workflow.model.parameters import Form, Int, Pointer, String
+from pvapy_stream.workflow.model.registry import register
+from pvapy_stream.workflow.model.validators import GE
+from pvapy_stream.workflow.run.step_protocol import Protocol
 
 _STYLE = "body{font-family:sans-serif}td,th{padding:.3em 1em;text-align:left}.bad{color:#b3261e}"
 

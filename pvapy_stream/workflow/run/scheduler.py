@@ -18,13 +18,12 @@ from pvapy_stream.errors import PvapyStreamError, SettingsError, WorkflowError
 from pvapy_stream.hpc.launch.programs import Launcher, LocalPrograms
 from pvapy_stream.hpc.launch.supervisor import restart_lines
 from pvapy_stream.signals import hurry_of
-from pvapy_stream.workflow.free_ports import FreePorts
-from pvapy_stream.workflow.graph import Node, Workflow
-from pvapy_stream.workflow.kinds import Command
-from pvapy_stream.workflow.project import Project
-from pvapy_stream.workflow.stages import Site
-from pvapy_stream.workflow.steps import ENDED, State
-from pvapy_stream.workflow.units import CommandUnit, StepUnit, StreamUnit, resolve
+from pvapy_stream.workflow.model.graph import Node, Workflow
+from pvapy_stream.workflow.model.streaming_stage import Site, Stage
+from pvapy_stream.workflow.run.free_ports import FreePorts
+from pvapy_stream.workflow.run.project import Project
+from pvapy_stream.workflow.run.steps import ENDED, State
+from pvapy_stream.workflow.run.units import CommandUnit, StepUnit, StreamUnit, resolve
 
 _TICK = 0.1  # s
 _STATUS_PERIOD = 0.5  # s
@@ -142,7 +141,7 @@ class Scheduler:
             if not todo & {node.label for node in nodes}:
                 continue
             first = nodes[0]
-            if issubclass(first.kind, Command):
+            if issubclass(first.kind, Stage) and first.kind.is_beside:
                 units.append(
                     CommandUnit(self.project, first, self._site, self._launcher, self._say)
                 )

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.workflow.params import Form, Pointer
-from pvapy_stream.workflow.protocol import Protocol
-from pvapy_stream.workflow.registry import find_class, reference
-from pvapy_stream.workflow.stages import Site, Stage, Stream
+from pvapy_stream.workflow.model.base_protocol import BaseProtocol
+from pvapy_stream.workflow.model.parameters import Form, Pointer
+from pvapy_stream.workflow.model.registry import find_class, reference
+from pvapy_stream.workflow.model.streaming_stage import Site, Stage, Stream
 
 _LABEL = re.compile(r"[^.\s/][^./\n]*")
 _STAGE_LABEL = re.compile(r"[A-Za-z0-9_-]+")
@@ -89,7 +89,7 @@ class Workflow:
 
     def add(
         self,
-        protocol: Protocol | Stage,
+        protocol: BaseProtocol,
         label: str,
         after: Iterable[str | Node] = (),
         comment: str = "",

@@ -10,10 +10,10 @@ from pvapy_stream import settings as models
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.hpc.launch.programs import ProgramSpec
 from pvapy_stream.settings import ConsumerSettings
-from pvapy_stream.workflow.params import Boolean, Form, Int, String
-from pvapy_stream.workflow.registry import register
-from pvapy_stream.workflow.stages import DEFAULT_QUEUE, Site, Stage, Stream, Wired
-from pvapy_stream.workflow.validators import GE
+from pvapy_stream.workflow.model.parameters import Boolean, Form, Int, String
+from pvapy_stream.workflow.model.registry import register
+from pvapy_stream.workflow.model.streaming_stage import DEFAULT_QUEUE, Site, Stage, Stream, Wired
+from pvapy_stream.workflow.model.validators import GE
 
 _STATUS_PERIOD = 0.25  # s; what a killed stage may lose of its account
 
@@ -226,6 +226,7 @@ class Command(Stage):
     settings = models.LoggingSettings
     command = ""
     accepts = ""
+    is_beside = True
     outputs: ClassVar[Mapping[str, str]] = {}
 
     @classmethod

@@ -11,10 +11,10 @@ import msgspec
 import yaml
 
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.workflow.graph import Node, Workflow
-from pvapy_stream.workflow.params import Form, MultiPointer
-from pvapy_stream.workflow.registry import registered
-from pvapy_stream.workflow.stages import Stage
+from pvapy_stream.workflow.model.graph import Node, Workflow
+from pvapy_stream.workflow.model.parameters import Form, MultiPointer
+from pvapy_stream.workflow.model.registry import registered
+from pvapy_stream.workflow.model.streaming_stage import Stage
 
 _TOP = ("name", "description", "channels", "protocols")
 _NODE = ("label", "class", "after", "comment")
