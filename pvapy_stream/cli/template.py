@@ -99,10 +99,11 @@ def run(options: argparse.Namespace) -> int:
         raise SettingsError("; ".join(problems))
     if not complete:
         return _serve(template, name, given, options)
-    problems = template.problems(values)
-    if problems:
-        raise SettingsError("; ".join(problems))
-    project = Project.create(name, template.fill(values), options.location)
+    flow = template.fill(values)
+    try:
+        project = Project.create(name, flow, options.location)
+    except SettingsError as error:
+        raise SettingsError(template.by_labels(str(error), flow)) from error
     try:
         return run_project(project, options.cluster)
     finally:

@@ -94,7 +94,6 @@ def run(options: argparse.Namespace) -> int:
 
     configure_logging(LoggingSettings.of())
     flow = read_workflow(options.file)
-    flow.check()
     folder = Path(options.folder or f"{flow.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     project = Project.create_in(folder, flow)
     return run_project(project, options.cluster)

@@ -15,7 +15,8 @@ from pvapy_stream.workflow.library.streaming_stages import (
     Simulator,
     Writer,
 )
-from pvapy_stream.workflow.model.graph import Node, Workflow
+from pvapy_stream.workflow.model.graph import Workflow
+from pvapy_stream.workflow.model.node import Node
 from pvapy_stream.workflow.model.parameters import (
     Boolean,
     Enum,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape
 
-from pvapy_stream.workflow.model.graph import Node, Workflow
+from pvapy_stream.workflow.model.graph import Workflow
+from pvapy_stream.workflow.model.node import Node
 from pvapy_stream.workflow.model.streaming_stage import DEFAULT_QUEUE, Setting
 
 _WIDTH, _HEIGHT, _ACROSS, _DOWN, _MARGIN = 170, 58, 90, 34, 20
@@ -39,7 +40,7 @@ def _places(flow: Workflow) -> dict[str, tuple[int, int]]:
     rows: dict[int, int] = {}
     places: dict[str, tuple[int, int]] = {}
     for node in flow.in_order():
-        mine = 1 + max((column[need] for need in flow.needs(node)), default=-1)
+        mine = 1 + max((column[need] for need in node.needs()), default=-1)
         column[node.label] = mine
         row = rows[mine] = rows.get(mine, -1) + 1
         places[node.label] = (

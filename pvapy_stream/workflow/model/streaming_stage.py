@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import msgspec
-from pydantic.fields import FieldInfo
 
-from pvapy_stream.errors import SettingsError
 from pvapy_stream.hpc.launch.programs import ProgramSpec
 from pvapy_stream.hpc.launch.supervisor import RestartPolicy
 from pvapy_stream.settings import Settings, option_of
@@ -86,12 +84,14 @@ class Site:
         folder: where files go that are named without a folder.
         sources: where files are looked for that are named without a folder.
         port: gives a port that is free; 0 where nothing is going to run.
+        ignored: labels of protocols that are left out of the run.
     """
 
     prefix: str
     folder: Path = Path()
     sources: Path = Path()
     port: Callable[[], int] = int
+    ignored: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,6 @@ class Setting(Param):
     def choices(self) -> tuple[Any, ...]:
         """Values to choose from."""
         return get_args(_plain(self.annotation)) if self.shape == "enum" else ()
-
-
-def _default(field: FieldInfo) -> Any:
-    return field.get_default(call_default_factory=True)
 
 
 def _plain(annotation: Any) -> Any:
@@ -160,10 +156,17 @@ class Stage(BaseProtocol):
     file_param: ClassVar[str] = "output"
     ends_itself: ClassVar[bool] = False
     quiet: ClassVar[float] = 1.0
+    _form: ClassVar[Form]
 
     @classmethod
     def form(cls) -> Form:
         """Its parameters: how it is run, then the settings by their groups."""
+        if "_form" not in vars(cls):
+            cls._form = cls._make_form()
+        return cls._form
+
+    @classmethod
+    def _make_form(cls) -> Form:
         form = Form()
         if cls.accepts:
             form.add("input", Pointer(allows_null=True, accepts=cls.accepts, important=True))
@@ -209,22 +212,16 @@ class Stage(BaseProtocol):
         return RestartPolicy(limit, start_limit=limit if given else _START_RESTARTS)
 
     def problems(self) -> list[str]:
-        """What is wrong with the parameters, each by its name."""
         form = self.form()
-        name = type(self).__name__
-        unknown = form.check_names(self.given, name)
         _, wrong = form.evaluate(self.given)
-        if unknown or wrong:
-            return unknown + wrong
-        try:
-            given = Stream("input:*", (1, 2)) if name == "Collector" else Stream("input")
-            if self.accepts == (BSREAD,):
-                given = Stream("tcp://127.0.0.1:0", kind=BSREAD)
-            follows = self.accepts and not self.given.get("stream")
-            self.wire("label", given if follows else None, Site("prefix:"))
-        except SettingsError as error:
-            return [str(error)]
-        return []
+        return form.check_names(self.given, type(self).__name__) + wrong
+
+    @classmethod
+    def sample_input(cls) -> Stream:
+        """A stream that it accepts; to check a stage whose real input is wrong."""
+        if cls.accepts == (BSREAD,):
+            return Stream("tcp://127.0.0.1:0", kind=BSREAD)
+        return Stream("input")
 
     def own_settings(self, site: Site) -> dict[str, Any]:
         """What is given of the settings; files that are read, with their folders."""

@@ -11,9 +11,10 @@ import msgspec
 import yaml
 
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.workflow.model.graph import Node, Workflow
+from pvapy_stream.workflow.model.graph import Workflow
+from pvapy_stream.workflow.model.node import Node
 from pvapy_stream.workflow.model.parameters import Form, MultiPointer
-from pvapy_stream.workflow.model.registry import registered
+from pvapy_stream.workflow.model.registry import Kind, registered
 from pvapy_stream.workflow.model.streaming_stage import Stage
 
 _TOP = ("name", "description", "channels", "protocols")
@@ -193,7 +194,7 @@ def to_json(flow: Workflow) -> str:
 # -- both ----------------------------------------------------------------------------------------
 
 
-def _find(flow: Workflow, label: str, class_name: str) -> Any:
+def _find(flow: Workflow, label: str, class_name: str) -> Kind:
     try:
         return flow.find(class_name)
     except SettingsError as error:
@@ -243,7 +244,7 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _kind_schema(name: str, kind: Any, common: dict[str, Any]) -> dict[str, Any]:
+def _kind_schema(name: str, kind: Kind, common: dict[str, Any]) -> dict[str, Any]:
     form: Form = kind.form()
     properties = {
         key: {**param.schema(), "description": param.help or form.label(key)}

@@ -179,13 +179,15 @@ class Template:
             flow = self.fill(values)
         except SettingsError as error:
             return [str(error)]
-        found = flow.problems()
+        return [self.by_labels(problem, flow) for problem in flow.problems()]
+
+    def by_labels(self, text: str, flow: Workflow) -> str:
+        """A message about a workflow, with the labels of fields in place of options."""
         nodes = list(flow.nodes.values())
         for alias, (place, name) in self._places.items():
             option = f"{nodes[place].label}: --{name.replace('_', '-')}: "
-            label = f"{self.fields[alias].label}: "
-            found = [problem.replace(option, label) for problem in found]
-        return found
+            text = text.replace(option, f"{self.fields[alias].label}: ")
+        return text
 
     def _value(self, found: re.Match[str], values: Mapping[str, Any], quoted: bool) -> str:
         label, _, _, alias = (part.strip() for part in found.groups())

@@ -6,8 +6,10 @@ import fcntl
 import os
 import re
 import shutil
+import sqlite3
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +18,11 @@ from typing import Any
 import msgspec
 
 from pvapy_stream.errors import SettingsError, WorkflowError
-from pvapy_stream.workflow.model.graph import Node, Workflow
+from pvapy_stream.workflow.model.graph import Workflow
+from pvapy_stream.workflow.model.node import Node
+from pvapy_stream.workflow.model.streaming_stage import Site
 from pvapy_stream.workflow.run.database import connect, explained, transaction
+from pvapy_stream.workflow.run.free_ports import FreePorts
 from pvapy_stream.workflow.run.steps import State
 
 DATABASE = "project.sqlite"
@@ -69,6 +74,7 @@ class Project:
             )
         self._path = self.folder / DATABASE
         self._db = connect(self._path, _SCHEMA)
+        self._planned: tuple[Workflow, Site] | None = None
 
     @property
     def name(self) -> str:
@@ -98,8 +104,6 @@ class Project:
         """
         if not re.fullmatch(r"[^/\s.][^/\n]*", name):
             raise SettingsError(f"{name!r} is no name of a project")
-        if flow is not None:
-            flow.check()
         root = projects_root()
         link = root / name
         folder = (location or root) / name
@@ -116,11 +120,12 @@ class Project:
         """Make a project in a folder that must not exist.
 
         Raises:
-            SettingsError: the folder exists.
+            SettingsError: the folder exists, or the workflow is wrong.
             WorkflowError: it cannot be made.
         """
-        if flow is not None:
-            flow.check()
+        site = _site_of(flow, folder.absolute()) if flow is not None else None
+        if flow is not None and site is not None:
+            flow.plan(site).check()
         # Made aside and moved: another process sees a whole project or none.
         aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
         try:
@@ -136,7 +141,10 @@ class Project:
             if folder.exists():
                 raise SettingsError(f"{folder} exists already; choose another name") from error
             raise WorkflowError(f"cannot make project {folder}: {error.strerror}") from error
-        return cls(folder)
+        made = cls(folder)
+        if flow is not None and site is not None:
+            made._planned = flow, site
+        return made
 
     @classmethod
     def find(cls, name: str) -> Project:
@@ -183,6 +191,21 @@ class Project:
             )
         return flow
 
+    def next_run(self, ignored: Iterable[str] = ()) -> tuple[Workflow, Site]:
+        """The workflow and the site of a run, which has channel names and ports of its own.
+
+        A project that was made in this process was checked and wired then.
+
+        Args:
+            ignored: labels of protocols that are left out.
+        """
+        planned, self._planned = self._planned, None
+        without = frozenset(ignored)
+        if planned is not None and not without:
+            return planned
+        flow = self.workflow()
+        return flow, _site_of(flow, self.folder, without)
+
     def protocols(self) -> list[ProtocolRow]:
         """All protocols with their states."""
         rows = self._rows("id, label, class, state, error, started, ended")
@@ -205,11 +228,6 @@ class Project:
         with explained(self._path):
             rows = self._db.execute("SELECT name, value FROM meta").fetchall()
         return {name: msgspec.json.decode(value) for name, value in rows}
-
-    def set_meta(self, **values: Any) -> None:
-        """Keep plain values."""
-        with transaction(self._db, self._path):
-            _put_meta(self._db, values)
 
     def set_state(self, label: str, state: State, error: str = "") -> None:
         """Write the state of a protocol, and the time when it starts or ends."""
@@ -282,12 +300,12 @@ class Project:
         self._db.close()
 
 
-def _put_meta(db: Any, values: dict[str, Any]) -> None:
-    rows = [(name, msgspec.json.encode(value)) for name, value in values.items()]
-    db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+def _site_of(flow: Workflow, folder: Path, ignored: frozenset[str] = frozenset()) -> Site:
+    prefix = flow.channels or f"wf{uuid.uuid4().hex[:6]}:"
+    return Site(prefix, folder, flow.sources, FreePorts(), ignored)
 
 
-def _fill(path: Path, db: Any, flow: Workflow, comment: str) -> None:
+def _fill(path: Path, db: sqlite3.Connection, flow: Workflow, comment: str) -> None:
     meta = {
         "workflow": flow.name,
         "description": flow.description,
@@ -297,7 +315,10 @@ def _fill(path: Path, db: Any, flow: Workflow, comment: str) -> None:
         "created": time.time(),
     }
     with transaction(db, path):
-        _put_meta(db, meta)
+        db.executemany(
+            "INSERT INTO meta VALUES (?, ?)",
+            [(name, msgspec.json.encode(value)) for name, value in meta.items()],
+        )
         db.executemany(
             "INSERT INTO protocols (label, class, params, after, comment, state, error)"
             " VALUES (?, ?, ?, ?, ?, ?, '')",

@@ -7,8 +7,8 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, union
 from pvapy_stream.hpc.launch.programs import ProgramSpec
 from pvapy_stream.pva.channel_map import parse_channel_map
-from pvapy_stream.workflow.model.graph import Node
-from pvapy_stream.workflow.model.streaming_stage import BSREAD, Stream
+from pvapy_stream.workflow.model.plan import WiredStage
+from pvapy_stream.workflow.model.streaming_stage import BSREAD
 from pvapy_stream.workflow.run.supervision import SupervisedProgram
 
 
@@ -17,26 +17,20 @@ class RunningStage:
 
     def __init__(
         self,
-        node: Node,
-        upstream: str,
-        source: Stream | None,
+        wired: WiredStage,
         programs: list[SupervisedProgram],
-        timeout: float,
     ) -> None:
-        self.node = node
-        self.upstream = upstream
-        self.source = source
+        self.label = wired.node.label
+        self.upstream = wired.node.upstream
+        self.kind = type(wired.stage)
+        self.source = wired.source
         self.programs = programs
-        self.ready_timeout = timeout
+        self.ready_timeout = float(wired.stage.value("ready_timeout"))
         self.stopped = False
 
     @property
-    def label(self) -> str:
-        return self.node.label
-
-    @property
     def is_source(self) -> bool:
-        return self.node.kind.is_source
+        return self.kind.is_source
 
     @property
     def ended(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,9 @@ from pvapy_stream.errors import PvapyStreamError, SettingsError, WorkflowError
 from pvapy_stream.hpc.launch.programs import Launcher, LocalPrograms
 from pvapy_stream.hpc.launch.supervisor import restart_lines
 from pvapy_stream.signals import hurry_of
-from pvapy_stream.workflow.model.graph import Node, Workflow
-from pvapy_stream.workflow.model.streaming_stage import Site, Stage
-from pvapy_stream.workflow.run.free_ports import FreePorts
+from pvapy_stream.workflow.model.graph import Workflow
+from pvapy_stream.workflow.model.node import Node
+from pvapy_stream.workflow.model.streaming_stage import Stage
 from pvapy_stream.workflow.run.project import Project
 from pvapy_stream.workflow.run.steps import ENDED, State
 from pvapy_stream.workflow.run.units import CommandUnit, StepUnit, StreamUnit, resolve
@@ -76,17 +75,16 @@ class Scheduler:
         say: Say = lambda _: None,
     ) -> None:
         self.project = project
-        self.flow: Workflow = project.workflow()
-        self.flow.check()
         self._ignored = set(ignore)
+        self.flow, self._site = project.next_run(self._ignored)
+        self._plan = self.flow.plan(self._site)
+        self._plan.check()
         for label in self._ignored:
             self.flow_node(label)
         self._launcher = launcher or LocalPrograms()
         self._tell = say
         self._hurry = threading.Event()
         self._troubles: dict[str, str] = {}
-        prefix = self.flow.channels or f"wf{uuid.uuid4().hex[:6]}:"
-        self._site = Site(prefix, project.folder, self.flow.sources, FreePorts())
         self._waiting: list[Unit] = []
         self._running: list[Unit] = []
         self._at_work: list[Unit] = []
@@ -132,7 +130,7 @@ class Scheduler:
             for row in self.project.protocols()
             if row.state is not State.FINISHED and row.label not in self._ignored
         }
-        for node in self.flow.in_order():
+        for node in self._plan.nodes.values():
             # Whose inputs go on, goes on too: it takes what is new.
             if todo & set(node.sources()) and node.label not in self._ignored:
                 todo.add(node.label)
@@ -142,9 +140,8 @@ class Scheduler:
                 continue
             first = nodes[0]
             if issubclass(first.kind, Stage) and first.kind.is_beside:
-                units.append(
-                    CommandUnit(self.project, first, self._site, self._launcher, self._say)
-                )
+                stage = self._plan.stages[first.label]
+                units.append(CommandUnit(self.project, stage, self._launcher, self._say))
             elif first.is_stage:
                 kept = [node for node in nodes if node.label not in self._ignored]
                 units.append(
@@ -158,10 +155,9 @@ class Scheduler:
         """Stages that are connected, together; each other protocol alone."""
         group_of: dict[str, list[Node]] = {}
         groups: list[list[Node]] = []
-        for node in self.flow.in_order():
-            upstream = self.flow.follows(node) if node.is_stage else ""
-            if upstream:
-                group = group_of[upstream]
+        for node in self._plan.nodes.values():
+            if node.upstream:
+                group = group_of[node.upstream]
                 group.append(node)
             else:
                 group = [node]
@@ -236,7 +232,7 @@ class Scheduler:
             label = str(to).partition(".")[0]
             if label in self._ignored and self.project.state_of(label) is not State.FINISHED:
                 raise WorkflowError(f"its input {to} never comes: {label} is left out")
-        return all(resolve(self.project, self.flow, node, to) is not None for to in pointers)
+        return all(resolve(self.project, self.flow.nodes, node, to) is not None for to in pointers)
 
     def _look_after(self) -> None:
         for unit in list(self._running):

@@ -17,8 +17,9 @@ from pvapy_stream.files.summary import decided_by_files
 from pvapy_stream.hpc.launch.programs import Launcher
 from pvapy_stream.hpc.launch.supervisor import Death
 from pvapy_stream.signals import hurry_of
-from pvapy_stream.workflow.model.graph import Node, Workflow
-from pvapy_stream.workflow.model.streaming_stage import BSREAD, Site, Stream
+from pvapy_stream.workflow.model.graph import Workflow
+from pvapy_stream.workflow.model.node import Node
+from pvapy_stream.workflow.model.streaming_stage import BSREAD, Site
 from pvapy_stream.workflow.run.running_stage import RunningStage, has_received, hosted_names
 from pvapy_stream.workflow.run.supervision import SupervisedProgram
 
@@ -85,13 +86,9 @@ class StreamRun:
         self._began = time.monotonic()
         self._hurry = threading.Event()
         hosts: dict[str, str] = {}
-        streams: dict[str, Stream | None] = {}
+        plan = workflow.plan(site)
         for node in nodes:
-            stage = node.make()
-            upstream = workflow.follows(node)
-            source = streams.get(upstream)
-            wired = stage.wire(node.label, source, site)
-            streams[node.label] = wired.output
+            wired = plan.stages[node.label]
             if launcher.address and wired.output is not None and wired.output.kind == BSREAD:
                 raise SettingsError(
                     f"{node.label}: bsread streams stay on one host; run this workflow without"
@@ -110,15 +107,13 @@ class StreamRun:
                     spec,
                     folder_of[node.label],
                     launcher,
-                    stage.restart_policy(),
+                    wired.stage.restart_policy(),
                     say,
-                    waits=stage.is_source,
+                    waits=wired.stage.is_source,
                 )
                 for spec in wired.programs
             ]
-            self.stages[node.label] = RunningStage(
-                node, upstream, source, programs, float(stage.value("ready_timeout"))
-            )
+            self.stages[node.label] = RunningStage(wired, programs)
 
     def run(self, stop: threading.Event) -> StreamOutcome:
         """Run until the sources have ended, or `stop` is set; then drain, and audit.
@@ -218,7 +213,7 @@ class StreamRun:
             gone = [
                 stage
                 for stage in self.stages.values()
-                if stage.ended and stage not in roots and not stage.node.kind.ends_itself
+                if stage.ended and stage not in roots and not stage.kind.ends_itself
             ]
             if gone:
                 names = ", ".join(stage.label for stage in gone)
@@ -288,7 +283,7 @@ class StreamRun:
     def _quiet(self, stage: RunningStage) -> float:
         each = (time.monotonic() - self._began) * len(stage.programs)
         pace = each / max(1, stage.counts()["processed"])
-        return min(max(stage.node.kind.quiet, _QUIET_OBJECTS * pace), _QUIET_LIMIT)
+        return min(max(stage.kind.quiet, _QUIET_OBJECTS * pace), _QUIET_LIMIT)
 
     def _until(self, condition: Callable[[], bool], limit: float) -> bool:
         deadline = time.monotonic() + limit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from pvapy_stream.errors import PvapyStreamError, WorkflowError
 from pvapy_stream.hpc.launch.programs import Launcher, LocalPrograms, ProgramSpec
 from pvapy_stream.hpc.launch.supervisor import Death, RestartPolicy
 from pvapy_stream.signals import Stop
-from pvapy_stream.workflow.model.graph import Node, Workflow
-from pvapy_stream.workflow.model.streaming_stage import Site
+from pvapy_stream.workflow.model.graph import Workflow
+from pvapy_stream.workflow.model.node import Node
+from pvapy_stream.workflow.model.plan import WiredStage
+from pvapy_stream.workflow.model.streaming_stage import Site, Stage
 from pvapy_stream.workflow.run.project import Project
 from pvapy_stream.workflow.run.steps import ENDED, State, StepStore
 from pvapy_stream.workflow.run.stream_run import StreamOutcome, StreamRun
@@ -196,16 +198,14 @@ class CommandUnit(StepUnit):
     def __init__(
         self,
         project: Project,
-        node: Node,
-        site: Site,
+        wired: WiredStage,
         launcher: Launcher,
         say: Callable[[str], None],
     ) -> None:
-        super().__init__(project, node, launcher, say)
-        stage = node.make()
-        (spec,) = stage.wire(node.label, None, site).programs
+        super().__init__(project, wired.node, launcher, say)
+        (spec,) = wired.programs
         self._supervised = SupervisedProgram(
-            spec, project.run_folder(node.label), launcher, stage.restart_policy(), say
+            spec, self._folder, launcher, wired.stage.restart_policy(), say
         )
 
     @property
@@ -251,14 +251,14 @@ def step_counts(folder: Path) -> dict[str, int]:
         store.close()
 
 
-def resolve(project: Project, flow: Workflow, node: Node, pointer: str) -> Any:
+def resolve(project: Project, nodes: Mapping[str, Node], node: Node, pointer: str) -> Any:
     """What a pointer gives to a protocol of steps; None while it is not there.
 
     Raises:
         WorkflowError: it will never come.
     """
     label, _, output = pointer.partition(".")
-    source = flow.nodes[label]
+    source = nodes[label]
     state = project.state_of(label)
     folder = project.run_folder(label)
     if source.kind.outputs[output] == "set":
@@ -272,14 +272,14 @@ def resolve(project: Project, flow: Workflow, node: Node, pointer: str) -> Any:
             finally:
                 reader.release()
     elif state is State.FINISHED:
-        return _file_of(project, flow, source, output)
+        return _file_of(project, source, output)
     if state in ENDED:
         raise WorkflowError(f"its input {pointer} never came: {label} is {state.value}")
     return None
 
 
-def _file_of(project: Project, flow: Workflow, source: Node, output: str) -> str:
-    if source.is_stage:
+def _file_of(project: Project, source: Node, output: str) -> str:
+    if issubclass(source.kind, Stage):
         return str((project.folder / str(source.params[source.kind.file_param])).absolute())
     store = StepStore(project.run_folder(source.label) / "run.sqlite")
     try:
