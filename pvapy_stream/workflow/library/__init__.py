@@ -4,7 +4,6 @@ from pvapy_stream.workflow.library import (
     acquisitions,
     bsread_stages,
     folders,
-    movies,
     streaming_stages,
     verification,
 )
@@ -13,7 +12,6 @@ __all__ = [
     "acquisitions",
     "bsread_stages",
     "folders",
-    "movies",
     "streaming_stages",
     "verification",
 ]

@@ -1,10 +1,17 @@
-"""Classes of protocols by the names that stand in files."""
+"""Classes of protocols by the names that stand in files.
+
+A package adds its own with an entry point of the group ``pvapy_stream.protocols``, whose name is
+the name of the class.
+"""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
+import logging
 import sys
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TypeGuard, TypeVar
@@ -12,6 +19,10 @@ from typing import TypeGuard, TypeVar
 from pvapy_stream.errors import PvapyStreamError, SettingsError
 from pvapy_stream.plugins import load_file
 from pvapy_stream.workflow.model.base_protocol import BaseProtocol
+
+_GROUP = "pvapy_stream.protocols"
+
+_log = logging.getLogger(__name__)
 
 Kind = type[BaseProtocol]
 _K = TypeVar("_K", bound=Kind)
@@ -27,8 +38,41 @@ def register(kind: _K) -> _K:
 
 
 def registered() -> dict[str, Kind]:
-    """Protocols that files may name by their class names alone."""
+    """Protocols that files may name by their class names alone, those of plugins included.
+
+    A plugin that cannot be loaded is logged and left out.
+    """
+    for name in _plugins().keys() - _registered.keys():
+        try:
+            _plugin(name)
+        except SettingsError as error:
+            _log.warning("%s", error)
     return dict(_registered)
+
+
+@functools.cache
+def _plugins() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=_GROUP)}
+
+
+def _plugin(name: str) -> Kind:
+    """Load the protocol of a plugin.
+
+    Raises:
+        SettingsError: it cannot be loaded, or is no protocol.
+    """
+    entry = _plugins()[name]
+    where = f"class {name!r} of the package {entry.dist.name if entry.dist else '?'}"
+    try:
+        found = entry.load()
+    except Exception as error:
+        raise SettingsError(
+            f"{where} cannot be loaded: {type(error).__name__}: {error}; mend or uninstall it"
+        ) from error
+    if not _is_protocol(found):
+        raise SettingsError(f"{where}: {entry.value} is no protocol or stage; mend or uninstall it")
+    _registered[name] = found
+    return found
 
 
 def find_class(name: str, folder: Path | None = None) -> Kind:
@@ -41,11 +85,13 @@ def find_class(name: str, folder: Path | None = None) -> Kind:
     Raises:
         SettingsError: there is no such class; the nearest known name is told.
     """
-    known = registered()
-    if name in known:
-        return known[name]
+    if name in _registered:
+        return _registered[name]
+    if name in _plugins():
+        return _plugin(name)
     where, colon, class_name = name.rpartition(":")
     if not colon:
+        known = {*_registered, *_plugins()}
         near = difflib.get_close_matches(name, known, 1, 0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
         raise SettingsError(
@@ -68,14 +114,16 @@ def _is_protocol(value: object) -> TypeGuard[Kind]:
 
 def reference(kind: type) -> str:
     """A name by which `find_class` finds a class, also in another process."""
-    if _registered.get(kind.__name__) is kind:
+    entry = _plugins().get(kind.__name__)
+    own = f"{kind.__module__}:{kind.__qualname__}"
+    if _registered.get(kind.__name__) is kind or (entry is not None and entry.value == own):
         return kind.__name__
     module = sys.modules[kind.__module__]
     file = getattr(module, "__file__", None)
     by_file = kind.__module__ == "__main__" or kind.__module__.startswith("pvapy_stream_user_")
     if by_file and file:
         return f"{Path(file).resolve()}:{kind.__qualname__}"
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return own
 
 
 def _file(name: str, folder: Path | None) -> ModuleType:

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pvapy_stream.empiar.servers import HttpError, ftp_path, ftp_session, opened
 from pvapy_stream.errors import WorkflowError
-from pvapy_stream.workflow.library.remote import HttpError, ftp_path, ftp_session, opened
 
 _BLOCK = 1 << 18
 _GB = 1e9

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pvapy_stream.empiar.downloads import download
+from pvapy_stream.empiar.servers import list_folder, read, with_retries
 from pvapy_stream.errors import WorkflowError
 from pvapy_stream.plugins import require
-from pvapy_stream.workflow.library.downloads import download
-from pvapy_stream.workflow.library.remote import list_folder, read, with_retries
 from pvapy_stream.workflow.model.parameters import ADVANCED, Float, Form, Int, String
-from pvapy_stream.workflow.model.registry import register
 from pvapy_stream.workflow.model.validators import GE, Format
 from pvapy_stream.workflow.run.step_protocol import Protocol
 from pvapy_stream.workflow.run.steps import Step
@@ -23,7 +22,6 @@ _API = "https://www.ebi.ac.uk/empiar/api/entry/"
 _FILES = "https://ftp.ebi.ac.uk/empiar/world_availability/"
 
 
-@register
 class EmpiarImport(Protocol):
     """Fetches movies of an EMPIAR entry one by one and registers them while others arrive."""
 
