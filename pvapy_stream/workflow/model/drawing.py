@@ -6,7 +6,8 @@ from xml.sax.saxutils import escape
 
 from pvapy_stream.workflow.model.graph import Workflow
 from pvapy_stream.workflow.model.node import Node
-from pvapy_stream.workflow.model.streaming_stage import DEFAULT_QUEUE, Setting
+from pvapy_stream.workflow.model.parameters import Setting
+from pvapy_stream.workflow.model.streaming_stage import DEFAULT_QUEUE
 
 _WIDTH, _HEIGHT, _ACROSS, _DOWN, _MARGIN = 170, 58, 90, 34, 20
 _STYLE = (

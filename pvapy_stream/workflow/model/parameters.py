@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path as FilePath
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    create_model,
+)
+from pydantic.fields import FieldInfo
 
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.workflow.model.conditions import holds
@@ -20,7 +31,7 @@ NORMAL, ADVANCED, EXPERT = 0, 1, 2
 
 @dataclass(frozen=True)
 class Param:
-    """One parameter; its subclasses are the types.
+    """A field of a pydantic model, with what a form needs beside it; its subclasses are the types.
 
     Attributes:
         default: value when none is given.
@@ -42,8 +53,22 @@ class Param:
     allows_null: bool = False
 
     kind: ClassVar[str] = "string"
-    type: ClassVar[Any] = str
     empty_is_null: ClassVar[bool] = True
+    value_type: ClassVar[Any] = str
+
+    @property
+    def annotation(self) -> Any:
+        """Type of a value that is not missing, as pydantic reads it."""
+        return self.value_type
+
+    def model_field(self) -> tuple[Any, FieldInfo]:
+        """The field of a model: its type, and its default."""
+        kind = self.annotation | None if self.allows_null else self.annotation
+        return kind, FieldInfo(default=self.default)
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self.annotation)
 
     def parse(self, value: Any) -> Any:
         """The value in its type.
@@ -55,12 +80,8 @@ class Param:
             if self.allows_null:
                 return None
             raise ValueError("is missing; give a value")
-        return self.convert(value)
-
-    def convert(self, value: Any) -> Any:
-        """A value that is not missing, in its type."""
         try:
-            return _adapter(self.type).validate_python(value)
+            return self._adapter.validate_python(value)
         except ValidationError as error:
             words = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise ValueError(f"{words} (given {value!r})") from error
@@ -71,32 +92,18 @@ class Param:
             return []
         return [problem for validator in self.validators for problem in validator(value)]
 
-    def schema(self) -> dict[str, Any]:
-        """JSON schema for editors."""
-        plain = _adapter(self.type).json_schema()
-        if self.allows_null:
-            plain = {"anyOf": [plain, {"type": "null"}]}
-        return plain
 
-
-_adapters: dict[Any, TypeAdapter[Any]] = {}
-
-
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    if kind not in _adapters:
-        _adapters[kind] = TypeAdapter(kind)
-    return _adapters[kind]
+def _text(value: object) -> str:
+    if isinstance(value, (dict, list, bool)):
+        raise ValueError("must be text")
+    return str(value)
 
 
 class String(Param):
     """One line of text."""
 
     empty_is_null = False
-
-    def convert(self, value: Any) -> str:
-        if isinstance(value, (dict, list, bool)):
-            raise ValueError(f"must be text (given {value!r})")
-        return str(value)
+    value_type = Annotated[str, BeforeValidator(_text)]
 
 
 class Text(String):
@@ -137,21 +144,21 @@ class Int(Param):
     """A whole number."""
 
     kind = "int"
-    type = int
+    value_type = int
 
 
 class Float(Param):
     """A number."""
 
     kind = "float"
-    type = float
+    value_type = float
 
 
 class Boolean(Param):
     """Yes or no."""
 
     kind = "boolean"
-    type = bool
+    value_type = bool
 
 
 @dataclass(frozen=True)
@@ -162,17 +169,22 @@ class Enum(Param):
 
     kind = "enum"
 
-    def convert(self, value: Any) -> str:
+    @property
+    def annotation(self) -> Any:
+        schema = WithJsonSchema({"enum": list(self.choices)})
+        return Annotated[str, BeforeValidator(self._choice), schema]
+
+    def _choice(self, value: object) -> str:
         if str(value) in self.choices:
             return str(value)
-        if str(value).isdecimal() and int(value) < len(self.choices):
-            return self.choices[int(value)]
+        if str(value).isdecimal() and int(str(value)) < len(self.choices):
+            return self.choices[int(str(value))]
         near = difflib.get_close_matches(str(value), self.choices, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"must be one of {', '.join(self.choices)}{hint} (given {value!r})")
+        raise ValueError(f"must be one of {', '.join(self.choices)}{hint}")
 
-    def schema(self) -> dict[str, Any]:
-        return {"enum": list(self.choices)}
+
+_POINTER = {"type": "string", "pattern": r"^[^.]+\.[^.]+$"}
 
 
 @dataclass(frozen=True)
@@ -187,6 +199,7 @@ class Pointer(Param):
     accepts: str | tuple[str, ...] = ""
 
     kind = "pointer"
+    value_type = Annotated[Any, WithJsonSchema(_POINTER)]
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -194,11 +207,9 @@ class Pointer(Param):
         kinds = (self.accepts,) if isinstance(self.accepts, str) else self.accepts
         return tuple(filter(None, kinds))
 
-    def convert(self, value: Any) -> Any:
-        return value
 
-    def schema(self) -> dict[str, Any]:
-        return {"type": "string", "pattern": r"^[^.]+\.[^.]+$"}
+def _several(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 @dataclass(frozen=True)
@@ -206,46 +217,54 @@ class MultiPointer(Pointer):
     """Outputs of several other protocols."""
 
     kind = "multi-pointer"
+    value_type = Annotated[
+        list[Any],
+        BeforeValidator(_several),
+        WithJsonSchema({"type": "array", "items": _POINTER}),
+    ]
 
-    def convert(self, value: Any) -> list[Any]:
-        return list(value) if isinstance(value, (list, tuple)) else [value]
 
-    def schema(self) -> dict[str, Any]:
-        return {"type": "array", "items": super().schema()}
+def _numbers(value: object) -> list[int | float]:
+    """Numbers from ``3x5 7``."""
+    parts = value if isinstance(value, list) else re.split(r"[\s,]+", str(value).strip())
+    numbers: list[int | float] = []
+    for part in parts:
+        times, cross, number = str(part).rpartition("x")
+        try:
+            one = int(number) if re.fullmatch(r"[+-]?\d+", number) else float(number)
+            numbers += [one] * (int(times) if cross else 1)
+        except ValueError as error:
+            raise ValueError(f"{part!r} is no number; write it like '3x5 7'") from error
+    return numbers
 
 
 class NumericList(Param):
     """Numbers; ``3x5 7`` is 5 5 5 7."""
 
     kind = "numeric list"
+    value_type = Annotated[
+        list[int | float], BeforeValidator(_numbers), WithJsonSchema({"type": "string"})
+    ]
 
-    def convert(self, value: Any) -> list[float]:
-        parts = value if isinstance(value, list) else re.split(r"[\s,]+", str(value).strip())
-        numbers: list[float] = []
-        for part in parts:
-            times, cross, number = str(part).rpartition("x")
-            try:
-                numbers += [_number(number)] * (int(times) if cross else 1)
-            except ValueError as error:
-                raise ValueError(f"{part!r} is no number; write it like '3x5 7'") from error
-        return numbers
+
+def _range(value: object) -> list[int]:
+    """Whole numbers from ``1,5-8``."""
+    if isinstance(value, list):
+        return [int(part) for part in value]
+    numbers: list[int] = []
+    for part in re.split(r"[\s,]+", str(value).strip()):
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if not found or int(found[2] or found[1]) < int(found[1]):
+            raise ValueError(f"{part!r} is no range; write it like '1,5-8'")
+        numbers += range(int(found[1]), int(found[2] or found[1]) + 1)
+    return numbers
 
 
 class NumericRange(Param):
     """Whole numbers; ``1,5-8`` is 1 5 6 7 8."""
 
     kind = "numeric range"
-
-    def convert(self, value: Any) -> list[int]:
-        if isinstance(value, list):
-            return [int(part) for part in value]
-        numbers: list[int] = []
-        for part in re.split(r"[\s,]+", str(value).strip()):
-            found = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-            if not found or int(found[2] or found[1]) < int(found[1]):
-                raise ValueError(f"{part!r} is no range; write it like '1,5-8'")
-            numbers += range(int(found[1]), int(found[2] or found[1]) + 1)
-        return numbers
+    value_type = Annotated[list[int], BeforeValidator(_range), WithJsonSchema({"type": "string"})]
 
 
 class Label(Param):
@@ -257,8 +276,21 @@ class Label(Param):
         return None
 
 
-def _number(text: str) -> float:
-    return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
+@dataclass(frozen=True)
+class Setting(Param):
+    """A field of a settings model, which is checked with all of the model when it is wired.
+
+    Attributes:
+        info: the field.
+    """
+
+    info: FieldInfo = field(default_factory=FieldInfo)
+
+    def model_field(self) -> tuple[Any, FieldInfo]:
+        return self.info.annotation, self.info
+
+    def parse(self, value: Any) -> Any:
+        return value
 
 
 @dataclass
@@ -336,6 +368,15 @@ class Form:
             else:
                 found += [f"{self.label(name)}: {p}" for p in param.problems(values[name])]
         return values, found
+
+    def model(self, name: str) -> type[BaseModel]:
+        """The parameters as a pydantic model, which refuses unknown names."""
+        fields: dict[str, Any] = {name: p.model_field() for name, p in self.params.items()}
+        with warnings.catch_warnings():
+            # Users may call parameters what methods of pydantic are called.
+            warnings.simplefilter("ignore", UserWarning)
+            config = ConfigDict(extra="forbid", protected_namespaces=())
+            return create_model(name, __config__=config, **fields)
 
     def visible(self, values: Mapping[str, Any]) -> set[str]:
         """Parameters whose conditions hold."""

@@ -5,14 +5,13 @@ Arrows between stages give channels, queue sizes, ids and offsets; `wire` works 
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from typing import Any, ClassVar
 
 import msgspec
+from pydantic.fields import FieldInfo
 
 from pvapy_stream.hpc.launch.programs import ProgramSpec
 from pvapy_stream.hpc.launch.supervisor import RestartPolicy
@@ -23,8 +22,8 @@ from pvapy_stream.workflow.model.parameters import (
     Float,
     Form,
     Int,
-    Param,
     Pointer,
+    Setting,
     String,
 )
 from pvapy_stream.workflow.model.validators import GE, GT
@@ -94,39 +93,10 @@ class Site:
     ignored: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class Setting(Param):
-    """A parameter that is a field of a settings model, which also checks it."""
-
-    annotation: Any = None
-    default_given: bool = True
-    schema_of: Any = None
-
-    def parse(self, value: Any) -> Any:
-        return value
-
-    def schema(self) -> dict[str, Any]:
-        return dict(self.schema_of or {})
-
-    @property
-    def shape(self) -> str:
-        """Kind of field in a form."""
-        kind = _plain(self.annotation)
-        if get_origin(kind) is Literal:
-            return "enum"
-        return {bool: "boolean", int: "int", float: "float"}.get(kind, "string")
-
-    @property
-    def choices(self) -> tuple[Any, ...]:
-        """Values to choose from."""
-        return get_args(_plain(self.annotation)) if self.shape == "enum" else ()
-
-
-def _plain(annotation: Any) -> Any:
-    if get_origin(annotation) in (typing.Union, types.UnionType):
-        kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
-        return _plain(kinds[0]) if len(kinds) == 1 else annotation
-    return annotation
+def _setting(name: str, info: FieldInfo, unit: str) -> Setting:
+    default = None if info.is_required() else info.get_default(call_default_factory=True)
+    text = (info.description or "") + (f" [{unit}]" if unit else "")
+    return Setting(default, name.replace("_", " "), text, allows_null=True, info=info)
 
 
 class Stage(BaseProtocol):
@@ -175,26 +145,12 @@ class Stage(BaseProtocol):
         form.add("ready_timeout", Float(30.0, validators=(GT(0),), help="s"))
         form.add("place", String("", expert_level=ADVANCED, help="worker of a cluster to run on"))
         cls.add_own_params(form)
-        schema = cls.settings.model_json_schema()["properties"]
-        for name, field in cls.settings.model_fields.items():
+        hidden = _GRAPHS_OWN | cls.graphs_own | form.params.keys()
+        for name, info in cls.settings.model_fields.items():
             option = option_of(cls.settings, name)
-            hidden = _GRAPHS_OWN | cls.graphs_own
-            if option is None or name in hidden or name in form.params:
-                continue
-            form.section(option.group)
-            form.add(
-                name,
-                Setting(
-                    default=None
-                    if field.is_required()
-                    else field.get_default(call_default_factory=True),
-                    label=name.replace("_", " "),
-                    help=(field.description or "") + (f" [{option.unit}]" if option.unit else ""),
-                    annotation=field.annotation,
-                    schema_of=schema.get(name),
-                    allows_null=True,
-                ),
-            )
+            if option is not None and name not in hidden:
+                form.section(option.group)
+                form.add(name, _setting(name, info, option.unit))
         return form
 
     @classmethod

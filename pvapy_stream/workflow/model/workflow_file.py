@@ -26,7 +26,13 @@ _JSON_NAMES = {
     "numberOfThreads": "threads",
     "numberOfMpi": "workers",
 }
-_OBJECT = ("className", "id", "label", "comment")
+# Parts of the schema: text, and what all protocols have.
+_TEXT = {"type": "string"}
+_COMMON = {
+    "label": {**_TEXT, "description": "name of the protocol, unlike all others"},
+    "after": {"type": "array", "items": _TEXT},
+    "comment": _TEXT,
+}
 
 
 def read_workflow(path: Path | str) -> Workflow:
@@ -220,15 +226,10 @@ def _known(given: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
 
 def json_schema() -> dict[str, Any]:
     """What editors check YAML files of workflows with."""
-    text = {"type": "string"}
-    common = {
-        "label": {**text, "description": "name of the protocol, unlike all others"},
-        "after": {"type": "array", "items": text},
-        "comment": text,
-    }
-    kinds = [_kind_schema(name, kind, common) for name, kind in sorted(registered().items())]
+    definitions: dict[str, Any] = {}
+    kinds = [_kind_schema(name, kind, definitions) for name, kind in sorted(registered().items())]
     own = {
-        "properties": {**common, "class": {**text, "pattern": ":"}},
+        "properties": {**_COMMON, "class": {**_TEXT, "pattern": ":"}},
         "required": ["label", "class"],
     }
     return {
@@ -236,25 +237,25 @@ def json_schema() -> dict[str, Any]:
         "title": "pvapy_stream workflow",
         "type": "object",
         "properties": {
-            **dict.fromkeys(("name", "description", "channels"), text),
+            **dict.fromkeys(("name", "description", "channels"), _TEXT),
             "protocols": {"type": "array", "minItems": 1, "items": {"oneOf": [*kinds, own]}},
         },
         "required": ["protocols"],
         "additionalProperties": False,
+        "$defs": definitions,
     }
 
 
-def _kind_schema(name: str, kind: Kind, common: dict[str, Any]) -> dict[str, Any]:
-    form: Form = kind.form()
-    properties = {
-        key: {**param.schema(), "description": param.help or form.label(key)}
-        for key, param in form.params.items()
-    }
+def _kind_schema(name: str, kind: Kind, definitions: dict[str, Any]) -> dict[str, Any]:
+    form = kind.form()
+    schema = form.model(name).model_json_schema()
+    definitions.update(schema.pop("$defs", {}))
+    for key, shown in schema["properties"].items():
+        shown["description"] = form.params[key].help or form.label(key)
     what = (kind.__doc__ or "").partition("\n")[0]
     return {
-        "title": name,
+        **schema,
         "description": f"{'stage' if issubclass(kind, Stage) else 'steps'}: {what}",
-        "properties": {"class": {"const": name}, **common, **properties},
+        "properties": {"class": {"const": name}, **_COMMON, **schema["properties"]},
         "required": ["label", "class"],
-        "additionalProperties": False,
     }

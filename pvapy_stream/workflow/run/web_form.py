@@ -74,7 +74,7 @@ class FormApp:
         if isinstance(param, Enum):
             with contextlib.suppress(ValueError):
                 # A choice may be given by its number.
-                value = param.convert(value)
+                value = param.parse(value)
         return alias, field, param.help if param else "", choices, value
 
     def check(self, given: dict[str, Any]) -> dict[str, Any]:
