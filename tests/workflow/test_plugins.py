@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pvapy_stream.workflow import Workflow
-from pvapy_stream.workflow.library.folders import FolderImport
+from pvapy_stream.workflow.library.folder_import import FolderImport
 from pvapy_stream.workflow.model.workflow_file import parse_workflow
 from tests.support import Commands
 

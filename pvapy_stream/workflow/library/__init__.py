@@ -3,15 +3,19 @@
 from pvapy_stream.workflow.library import (
     acquisitions,
     bsread_stages,
-    folders,
+    folder_import,
+    report_page,
     streaming_stages,
+    thumbnails,
     verification,
 )
 
 __all__ = [
     "acquisitions",
     "bsread_stages",
-    "folders",
+    "folder_import",
+    "report_page",
     "streaming_stages",
+    "thumbnails",
     "verification",
 ]

@@ -17,7 +17,7 @@ from pvapy_stream.files.names import written_since
 from pvapy_stream.files.reading import open_any, open_data
 from pvapy_stream.files.verify import FileReport, verify
 from pvapy_stream.plugins import require
-from pvapy_stream.workflow.library.folders import grey
+from pvapy_stream.workflow.library.thumbnails import grey
 from pvapy_stream.workflow.model.parameters import Form, Int, Pointer, String
 from pvapy_stream.workflow.model.registry import register
 from pvapy_stream.workflow.model.validators import GE

@@ -2,63 +2,51 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 Validator = Callable[[Any], list[str]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Limit:
     limit: float
     message: str = ""
 
+    words: ClassVar[str]
+    holds: ClassVar[Callable[[Any, float], bool]]
+
     def __call__(self, value: Any) -> list[str]:
-        return [] if self.holds(value) else [self.message or f"must be {self.words} {self.limit:g}"]
-
-    words = ""
-
-    def holds(self, value: Any) -> bool:
-        """Whether a value is on the right side of the limit."""
-        raise NotImplementedError
+        if type(self).holds(value, self.limit):
+            return []
+        return [self.message or f"must be {self.words} {self.limit:g}"]
 
 
 class GT(_Limit):
     """Greater than."""
 
-    words = "greater than"
-
-    def holds(self, value: Any) -> bool:
-        return value > self.limit
+    words, holds = "greater than", operator.gt
 
 
 class GE(_Limit):
     """Greater than or equal to."""
 
-    words = "at least"
-
-    def holds(self, value: Any) -> bool:
-        return value >= self.limit
+    words, holds = "at least", operator.ge
 
 
 class LT(_Limit):
     """Less than."""
 
-    words = "less than"
-
-    def holds(self, value: Any) -> bool:
-        return value < self.limit
+    words, holds = "less than", operator.lt
 
 
 class LE(_Limit):
     """Less than or equal to."""
 
-    words = "at most"
-
-    def holds(self, value: Any) -> bool:
-        return value <= self.limit
+    words, holds = "at most", operator.le
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ class Template:
     def by_labels(self, text: str, flow: Workflow) -> str:
         """A message about a workflow, with the labels of fields in place of options."""
         nodes = list(flow.nodes.values())
-        for alias, (place, name) in self._places.items():
+        for alias, (place, name, _) in self._places.items():
             option = f"{nodes[place].label}: --{name.replace('_', '-')}: "
             text = text.replace(option, f"{self.fields[alias].label}: ")
         return text
@@ -198,11 +198,12 @@ class Template:
 
     # -- what the protocols say of the fields ----------------------------------------------------
 
-    def _find_places(self) -> dict[str, tuple[int, str]]:
+    def _find_places(self) -> dict[str, tuple[int, str, Param]]:
         """Protocol, by its place, and parameter, of fields that stand for a whole parameter."""
-        marks = self._marks()
+        # Values by which a field is known again; they may stand in a label.
+        marks = {alias: f"__field_{number}__" for number, alias in enumerate(self.fields)}
         flow = self.fill(marks)
-        found: dict[str, tuple[int, str]] = {}
+        found: dict[str, tuple[int, str, Param]] = {}
         for place, node in enumerate(flow.nodes.values()):
             unknown = node.form().check_names(node.params, node.label)
             if unknown:
@@ -210,29 +211,21 @@ class Template:
             for name, value in node.params.items():
                 for alias, mark in marks.items():
                     if value == mark:
-                        found[alias] = (place, name)
+                        found[alias] = (place, name, node.form().params[name])
         return found
-
-    def _marks(self) -> dict[str, str]:
-        """Values by which a field is known again; they may stand in a label."""
-        return {alias: f"__field_{number}__" for number, alias in enumerate(self.fields)}
 
     def param(self, alias: str) -> Param | None:
         """The parameter a field stands for."""
-        if alias not in self._places:
-            return None
-        place, name = self._places[alias]
-        flow = self.fill(self._marks())
-        return list(flow.nodes.values())[place].form().params[name]
+        return self._places[alias][2] if alias in self._places else None
 
     def visible(self, values: Mapping[str, Any]) -> set[str]:
         """Fields whose conditions hold for these values, by alias."""
         nodes = list(self.fill(values).nodes.values())
         shown = set(self.fields)
-        for alias, (place, name) in self._places.items():
+        for alias, (place, _, param) in self._places.items():
             form = nodes[place].form()
             current, _ = form.evaluate(nodes[place].params)
-            if not holds(form.params[name].condition, current):
+            if not holds(param.condition, current):
                 shown.discard(alias)
         return shown
 

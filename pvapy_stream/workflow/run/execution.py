@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class StepOwner(Protocol):
-    """What is needed of a protocol to run its steps."""
+    """What is needed of a protocol to run its steps; `n_processes` is 0 for threads."""
 
     folder: Path
     threads: int
@@ -32,58 +32,29 @@ class StepOwner(Protocol):
     check_interval: float
 
     @property
-    def n_processes(self) -> int:
-        """Processes that run its steps; 0 for threads of this one."""
-        ...
-
-    def plain_params(self) -> dict[str, Any]:
-        """Parameters that another process can be given."""
-        ...
-
-    def insert_steps(self, graph: StepGraph, store: StepStore) -> None:
-        """Insert all steps that are known from the start."""
-
-    def call(self, number: int, name: str, args: bytes) -> list[str]:
-        """Run a step here; paths it returned."""
-        ...
-
-    def flush(self) -> None:
-        """Write what was appended to output sets."""
-
-    def steps_check(self) -> None:
-        """Look whether there are new steps."""
-
-    def more_to_come(self) -> bool:
-        """Whether the run goes on though no step is left."""
-        ...
+    def n_processes(self) -> int: ...
+    def plain_params(self) -> dict[str, Any]: ...
+    def insert_steps(self, graph: StepGraph, store: StepStore) -> None: ...
+    def call(self, number: int, name: str, args: bytes) -> list[str]: ...
+    def flush(self) -> None: ...
+    def steps_check(self) -> None: ...
+    def more_to_come(self) -> bool: ...
 
 
 class StepCopies(Protocol):
     """A class of protocols whose steps run in other processes."""
 
-    def copy_for_steps(self, params: dict[str, Any], folder: str) -> StepOwner:
-        """The protocol in another process."""
-        ...
+    def copy_for_steps(self, params: dict[str, Any], folder: str) -> StepOwner: ...
 
 
 class StepPool(Protocol):
-    """Where steps run.
-
-    Attributes:
-        n: steps that run at the same time.
-    """
+    """Where steps run; `n` of them at the same time."""
 
     n: int
 
-    def submit(self, step: Step) -> Future[list[str]]:
-        """Run a step."""
-        ...
-
-    def renew(self) -> None:
-        """Begin anew after one of its processes has died."""
-
-    def close(self) -> None:
-        """Give back what was used."""
+    def submit(self, step: Step) -> Future[list[str]]: ...
+    def renew(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class StepThreads:

@@ -314,10 +314,9 @@ class Scheduler:
             for one in (unit.outcome for unit in streams)
             if one is not None
         ]
-        path = self.project.folder / "audit.json"
-        part = path.with_suffix(".part")
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(plain)))
-        part.replace(path)
+        _replace(
+            self.project.folder / "audit.json", msgspec.json.format(msgspec.json.encode(plain))
+        )
 
     def _streams_ended(self) -> list[StreamUnit]:
         return [unit for unit in self._ended if isinstance(unit, StreamUnit) and unit.outcome]
@@ -352,11 +351,14 @@ class Scheduler:
         entries: list[dict[str, Any]] = []
         for unit in self._running + self._ended:
             entries += unit.status()
-        path = self.project.folder / "status.json"
-        part = path.with_suffix(".part")
         plain = {"time": time.time(), "state": state, "protocols": entries}
-        part.write_bytes(msgspec.json.encode(plain))
-        part.replace(path)
+        _replace(self.project.folder / "status.json", msgspec.json.encode(plain))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_suffix(".part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def run_workflow(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -229,26 +230,19 @@ class CommandUnit(StepUnit):
 
 def run_values(folder: Path) -> dict[str, Any]:
     """State, error and outputs that a run has written so far."""
-    path = folder / "run.sqlite"
-    if not path.is_file():
+    if not (folder / "run.sqlite").is_file():
         return {}
-    store = StepStore(path)
-    try:
+    with closing(StepStore(folder / "run.sqlite")) as store:
         names = ("state", "error", "summary")
         return {name: store.value(name) for name in names if store.value(name) is not None}
-    finally:
-        store.close()
 
 
 def step_counts(folder: Path) -> dict[str, int]:
     """How many steps there are in each state."""
     if not (folder / "run.sqlite").is_file():
         return {}
-    store = StepStore(folder / "run.sqlite")
-    try:
+    with closing(StepStore(folder / "run.sqlite")) as store:
         return store.count_states()
-    finally:
-        store.close()
 
 
 def resolve(project: Project, nodes: Mapping[str, Node], node: Node, pointer: str) -> Any:
@@ -281,11 +275,8 @@ def resolve(project: Project, nodes: Mapping[str, Node], node: Node, pointer: st
 def _file_of(project: Project, source: Node, output: str) -> str:
     if issubclass(source.kind, Stage):
         return str((project.folder / str(source.params[source.kind.file_param])).absolute())
-    store = StepStore(project.run_folder(source.label) / "run.sqlite")
-    try:
+    with closing(StepStore(project.run_folder(source.label) / "run.sqlite")) as store:
         found = store.value(f"output {output}")
-    finally:
-        store.close()
     if found is None:
         raise WorkflowError(f"{source.label} has finished and told no file {output!r}")
     return found
