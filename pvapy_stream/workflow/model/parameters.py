@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -24,6 +23,7 @@ from pydantic.fields import FieldInfo
 
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.workflow.model.conditions import holds
+from pvapy_stream.workflow.model.spelling import nearest
 from pvapy_stream.workflow.model.validators import Validator
 
 NORMAL, ADVANCED, EXPERT = 0, 1, 2
@@ -179,9 +179,8 @@ class Enum(Param):
             return str(value)
         if str(value).isdecimal() and int(str(value)) < len(self.choices):
             return self.choices[int(str(value))]
-        near = difflib.get_close_matches(str(value), self.choices, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"must be one of {', '.join(self.choices)}{hint}")
+        hint = nearest(str(value), self.choices)
+        raise ValueError(f"must be one of {', '.join(self.choices)}{hint and '; '}{hint}")
 
 
 _POINTER = {"type": "string", "pattern": r"^[^.]+\.[^.]+$"}
@@ -345,8 +344,7 @@ class Form:
         problems: list[str] = []
         for name in given:
             if name not in self.params:
-                near = difflib.get_close_matches(name, self.params, 1, 0.5)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.params)}"
+                hint = nearest(name, self.params, f"known: {', '.join(self.params)}")
                 problems.append(f"{where} has no parameter {name!r}; {hint}")
         return problems
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import graphlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pvapy_stream.errors import SettingsError
 from pvapy_stream.hpc.launch.programs import ProgramSpec
 from pvapy_stream.workflow.model.node import Node
 from pvapy_stream.workflow.model.parameters import Pointer
+from pvapy_stream.workflow.model.spelling import nearest
 from pvapy_stream.workflow.model.streaming_stage import Site, Stage, Stream
 
 
@@ -115,8 +115,8 @@ class Plan:
                 yield f"{where} {to!r}, a {outputs[output]}, and needs a {' or '.join(param.kinds)}"
 
     def _near(self, label: str) -> str:
-        near = difflib.get_close_matches(label, self._given, 1, 0.5)
-        return f"; did you mean {near[0]!r}?" if near else ""
+        hint = nearest(label, self._given)
+        return hint and f"; {hint}"
 
     def _sharing(self) -> Iterator[str]:
         """Streams that cannot be shared, and are."""

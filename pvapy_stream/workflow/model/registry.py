@@ -6,7 +6,6 @@ the name of the class.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import logging
@@ -19,6 +18,7 @@ from typing import TypeGuard, TypeVar
 from pvapy_stream.errors import PvapyStreamError, SettingsError
 from pvapy_stream.plugins import load_file
 from pvapy_stream.workflow.model.base_protocol import BaseProtocol
+from pvapy_stream.workflow.model.spelling import nearest
 
 _GROUP = "pvapy_stream.protocols"
 
@@ -92,8 +92,7 @@ def find_class(name: str, folder: Path | None = None) -> Kind:
     where, colon, class_name = name.rpartition(":")
     if not colon:
         known = {*_registered, *_plugins()}
-        near = difflib.get_close_matches(name, known, 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+        hint = nearest(name, known, f"known: {', '.join(sorted(known))}")
         raise SettingsError(
             f"unknown class {name!r}; {hint} A class of yours is written file.py:Class or"
             " package.module:Class"
@@ -102,8 +101,7 @@ def find_class(name: str, folder: Path | None = None) -> Kind:
     found = getattr(module, class_name, None)
     if not _is_protocol(found):
         classes = [name for name, value in vars(module).items() if _is_protocol(value)]
-        near = difflib.get_close_matches(class_name, classes, 1, 0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(classes) or 'none'}"
+        hint = nearest(class_name, classes, f"it has {', '.join(classes) or 'none'}")
         raise SettingsError(f"{where} has no protocol {class_name!r}; {hint}")
     return found
 

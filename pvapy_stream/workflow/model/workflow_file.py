@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from pvapy_stream.workflow.model.graph import Workflow
 from pvapy_stream.workflow.model.node import Node
 from pvapy_stream.workflow.model.parameters import Form, MultiPointer
 from pvapy_stream.workflow.model.registry import Kind, registered
+from pvapy_stream.workflow.model.spelling import nearest
 from pvapy_stream.workflow.model.streaming_stage import Stage
 
 _TOP = ("name", "description", "channels", "protocols")
@@ -219,8 +219,7 @@ def _mappings(entries: Any) -> list[dict[str, Any]]:
 def _known(given: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, 1, 0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            hint = nearest(str(name), known, f"known: {', '.join(known)}")
             raise SettingsError(f"{what} has no {name!r}; {hint}")
 
 
