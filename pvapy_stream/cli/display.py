@@ -162,14 +162,11 @@ def stats_lines(reports: Reports, kinds: Sequence[str]) -> list[str]:
         )
         for group in _GROUPS:
             if group in kinds or "all" in kinds:
-                values = report.stats.get(f"{group}Stats", {})
-                if values:
-                    lines.append(
-                        f"  {group:9} "
-                        + "  ".join(
-                            f"{name} {_shown(name, value)}" for name, value in values.items()
-                        )
-                    )
+                # There may be several: metadataStats_1, metadataStats_2.
+                for key, values in report.stats.items():
+                    if values and key.partition("_")[0] == f"{group}Stats":
+                        shown = "  ".join(f"{name} {_shown(name, v)}" for name, v in values.items())
+                        lines.append(f"  {group:9} {shown}")
     if len(reports) > 1:
         lines.append(
             "all: " + "  ".join(f"{name} {value}" for name, value in combined(reports).items())

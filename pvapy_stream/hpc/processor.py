@@ -34,6 +34,7 @@ class UserDataProcessor:
         pvaServer: the stage's `pvaccess.PvaServer`, for channels of your own.
         dataPublisher: what `updateOutputChannel` publishes with; None before the first object.
         metadataQueueMap: `pvaccess.PvObjectQueue` by name of the metadata channel.
+        metadata_connected: tells whether a metadata channel is connected, by its name.
         account: gives the stage's ledger as it stands: what was received, missed, rejected.
         gathers: set it to True in a class that makes one result of several objects: what it takes
             without publishing then counts as processed, not as filtered.
@@ -57,6 +58,7 @@ class UserDataProcessor:
         self.pvaServer: Any = None
         self.dataPublisher: DataPublisher | None = None
         self.metadataQueueMap: dict[str, Any] = {}
+        self.metadata_connected: Callable[[str], bool] = lambda _: True
         self.account: Callable[[], Ledger] | None = None
         self.late_failures = LateFailures(self.logger)
 
@@ -86,6 +88,13 @@ class UserDataProcessor:
 
     def getStatsPvaTypes(self) -> dict[str, Any]:
         """PVA type of each of your statistics, such as ``{'nPeaks': pvaccess.ULONG}``."""
+        return {}
+
+    def metadata_coverage(self) -> dict[str, tuple[int, int]]:
+        """How many objects got a value of a metadata channel, and how many did not, by its name.
+
+        For the status; a processor that does not know leaves a channel out.
+        """
         return {}
 
     def getInputPvObjectType(self) -> Any:

@@ -80,6 +80,7 @@ class StageRunner(ABC):
         self._known: Any = None
         self._lazy = False
         self._user_stats: Stats = {}
+        self._coverage: dict[str, tuple[int, int]] = {}
         self.log = logging.getLogger(f"pvapy_stream.{self.kind}-{stage_id}")
 
     def make_stage(self, ledger: Ledger, tracker: SequenceTracker, skip: int) -> Stage:
@@ -143,6 +144,7 @@ class StageRunner(ABC):
         processor.outputChannel = self.output_channel
         processor.pvaServer = self.server
         processor.metadataQueueMap = self.metadata.queues
+        processor.metadata_connected = self.metadata.connected
         processor.dataPublisher = None
         processor.account = self.whole_account
         return processor
@@ -341,13 +343,16 @@ class StageRunner(ABC):
         who = f"{self.kind} {self.id}"
         if not self.stage.ok:
             return f"{who}: {self.stage.counts.errors} errors, the last: {self.stage.last_error}"
+        problems = []
         absent = ", ".join(self.absent())
         if absent:
-            return (
-                f"{who}: channel {absent} never came; check its name and EPICS_PVA_ADDR_LIST"
+            problems.append(
+                f"channel {absent} never came; check its name and EPICS_PVA_ADDR_LIST"
                 " (pvapy-stream doctor)"
             )
-        return ""
+        if not self.settings.metadata_optional:
+            problems += [f"{one}, or give --metadata-optional" for one in self.metadata.absences()]
+        return f"{who}: {'; '.join(problems)}" if problems else ""
 
     # -- commands --------------------------------------------------------------------------------
 
@@ -374,6 +379,7 @@ class StageRunner(ABC):
     def reset_stats(self, _: Any = None) -> str:
         """Begin to count anew."""
         self.inbox.reset_counts()
+        self.metadata.reset_counts()
         self.stage.reset()
         return "Stats reset successful"
 
@@ -428,7 +434,9 @@ class StageRunner(ABC):
                 found = stage.call("getStats", stage.processor.getStats, fallback={})
                 self._user_stats = found or {}
                 stage.settle(self.accounts)
-                message = stage.troubles.recent or stage.tracker.remark
+                told = getattr(stage.processor, "metadata_coverage", dict)
+                self._coverage = stage.call("metadata_coverage", told, fallback={}) or {}
+                message = stage.troubles.recent or stage.tracker.remark or self.metadata.remark
             finally:
                 stage.lock.release()
         else:
@@ -443,7 +451,7 @@ class StageRunner(ABC):
             "objectId": counts.last_id or 0,
             **self.own_stats(seconds),
             "publisherStats": publisher_stats(published, seconds),
-            **self.metadata.stats(),
+            **self.metadata.stats(seconds, counts.processed, self._coverage),
             "processorStats": processor_stats(
                 counts,
                 self.missed,
