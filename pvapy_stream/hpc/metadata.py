@@ -91,11 +91,7 @@ class MetadataReceiver:
     def _tell_gone(self) -> None:
         if self.was_connected and not self._told_gone:
             self._told_gone = True
-            _log.warning(
-                "metadata channel %s is disconnected; objects get no new values of it until it is"
-                " back (said once)",
-                self.channel.name,
-            )
+            _log.info("metadata channel %s is gone (said once)", self.channel.name)
 
     @property
     def absence(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from types import MethodType
 from typing import Any, Protocol
 
 from pvapy_stream.accounting.ledger import Ledger
@@ -163,6 +164,17 @@ class FrameProcessor(UserDataProcessor):
         build = self._builder.build
         lazy = getattr(self.dataPublisher, "takes_lazy", False)
         self.updateOutputChannel(LazyObject(frame, build) if lazy else build(frame))
+
+
+def completed(processor: Any) -> Any:
+    """A user's processor with our methods in place of those of the interface that it lacks.
+
+    The incumbent's classes for worker processes have only some of them.
+    """
+    for name, method in vars(UserDataProcessor).items():
+        if callable(method) and not name.startswith("_") and not hasattr(processor, name):
+            setattr(processor, name, MethodType(method, processor))
+    return processor
 
 
 def takes_lazy(processor: Any) -> bool:

@@ -18,13 +18,14 @@ from pvapy_stream.hpc.filtering import FilteredChannel
 from pvapy_stream.hpc.inbox import DirectInbox, Handle, QueueInbox, Reject
 from pvapy_stream.hpc.metadata import Metadata
 from pvapy_stream.hpc.output import Output
-from pvapy_stream.hpc.processor import UserDataProcessor, takes_lazy
+from pvapy_stream.hpc.processor import UserDataProcessor, completed, takes_lazy
 from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.hpc.status import Stats, processor_stats, publisher_stats
-from pvapy_stream.plugins import load_processor_class
+from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.objects import LazyIds, opening_object
 from pvapy_stream.settings import StageSettings
+from pvapy_stream.signals import in_main_thread
 from pvapy_stream.transport.modes import LAZY_MODES, make_publisher
 from pvapy_stream.transport.modes import Output as Way
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
@@ -130,7 +131,7 @@ class StageRunner(ABC):
         else:
             found = load_processor_class(settings.processor_class, settings.processor_file)
             try:
-                processor = found(self.processor_config())
+                processor = completed(made(found, self.processor_config()))
             except PvapyStreamError:
                 raise
             except Exception as error:
@@ -296,7 +297,7 @@ class StageRunner(ABC):
             ProcessorError: the processor does not start.
         """
         try:
-            self.stage.processor.start()
+            in_main_thread(self.stage.processor.start)
         except Exception as error:
             raise ProcessorError(
                 f"processor {self.settings.processor_class} does not start:"
@@ -402,7 +403,7 @@ class StageRunner(ABC):
         new = self._make_processor()
         new.dataPublisher = self.stage.output
         try:
-            new.start()
+            in_main_thread(new.start)
         except Exception as error:
             raise ProcessorError(
                 "the new processor does not start, the old one goes on:"
@@ -434,7 +435,7 @@ class StageRunner(ABC):
                 found = stage.call("getStats", stage.processor.getStats, fallback={})
                 self._user_stats = found or {}
                 stage.settle(self.accounts)
-                told = getattr(stage.processor, "metadata_coverage", dict)
+                told = stage.processor.metadata_coverage
                 self._coverage = stage.call("metadata_coverage", told, fallback={}) or {}
                 message = stage.troubles.recent or stage.tracker.remark or self.metadata.remark
             finally:

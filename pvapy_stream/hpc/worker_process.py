@@ -17,7 +17,7 @@ from typing import Any
 
 from pvapy_stream.errors import ProcessorError
 from pvapy_stream.hpc.worker_memory import Packed, attach, parts_in, room, unpack
-from pvapy_stream.plugins import load_processor_class
+from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.signals import accept, leave_by_force
 
 STATS_PERIOD = 0.25  # s
@@ -135,7 +135,7 @@ def run_worker(
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     logging.basicConfig(level=log_level, format=_FORMAT)
     try:
-        processor = source.load()(config)
+        processor = made(source.load(), config)
         processor.processorId = worker_id
         processor.start()
         for change in changes:
