@@ -1,7 +1,7 @@
 """Where log messages go: to standard error, and to a file if one is asked for.
 
-Processors log with the standard library, or with the incumbent's `LoggingManager`, which has a level
-and handlers of its own. Both come here, each message once.
+Processors log with the standard library, or with the incumbent's `LoggingManager`, which has a
+level and handlers of its own. Both are written by the handlers here, each message once.
 """
 
 from __future__ import annotations

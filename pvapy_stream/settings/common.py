@@ -57,8 +57,8 @@ class LoggingSettings(Settings):
             logging.Formatter(_LINE_FORMATS.get(value, value)).format(example)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"is no format of a log line ({error}); give {' or '.join(_LINE_FORMATS)}, or a text"
-                " with fields such as %(asctime)s, %(levelname)s, %(name)s and %(message)s"
+                f"is no format of a log line ({error}); give {' or '.join(_LINE_FORMATS)}, or a"
+                " text with fields such as %(asctime)s, %(levelname)s, %(name)s and %(message)s"
             ) from error
         return value
 

@@ -28,7 +28,8 @@ from pvapy.utility.loggingManager import LoggingManager
 class Talker(UserDataProcessor):
     def __init__(self, configDict={}):
         super().__init__(configDict)
-        self.loggers = [self.logger, LoggingManager.getLogger('managed'), logging.getLogger('plain')]
+        managed = LoggingManager.getLogger('managed')
+        self.loggers = [self.logger, managed, logging.getLogger('plain')]
     def process(self, pvObject):
         for logger in self.loggers:
             for level in ('debug', 'info', 'warning', 'error', 'critical'):
@@ -57,7 +58,8 @@ from pvapy_stream.hpc.workers import UserMpDataProcessor, UserMpWorkerPool
 
 class Worker(UserMpDataProcessor):
     def process(self, frame):
-        for logger in (self.logger, LoggingManager.getLogger('managed'), logging.getLogger('plain')):
+        managed = LoggingManager.getLogger('managed')
+        for logger in (self.logger, managed, logging.getLogger('plain')):
             logger.info(f'says info {frame.id} in a worker')
         return frame
 
