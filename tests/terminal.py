@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import threading
+from typing import IO
 
 from tests.support import PATIENCE
 
@@ -55,11 +56,16 @@ class Screen:
 class TerminalProgram:
     """A command of the package on a terminal of its own.
 
+    Args:
+        columns: width of the terminal.
+        args: command and options.
+        errors: gets standard error in place of the terminal.
+
     Attributes:
         frames: what the terminal showed after each piece of output.
     """
 
-    def __init__(self, columns: int, *args: object) -> None:
+    def __init__(self, columns: int, *args: object, errors: IO[str] | None = None) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         settings = termios.tcgetattr(slave)
@@ -70,7 +76,7 @@ class TerminalProgram:
             [sys.executable, "-m", "pvapy_stream.cli.main", *map(str, args)],
             stdin=subprocess.DEVNULL,
             stdout=slave,
-            stderr=slave,
+            stderr=errors if errors is not None else slave,
             env={**environment, "TERM": "xterm"},
             start_new_session=True,
         )

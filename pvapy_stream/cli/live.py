@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import sys
@@ -18,6 +19,7 @@ from pvapy_stream.signals import forget_last_words, on_leaving
 _PERIOD = 0.05  # s; lines are printed together, since each time the display is drawn anew
 _LAST_LINES = 2.0  # s; for what is still to be printed at the end
 _PIECE = 2**16
+_PIPE_SIZE = 2**20  # code that holds Python's lock while it writes has to find room
 
 
 class LiveDisplay:
@@ -78,6 +80,8 @@ class _OutputAbove:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._reading, writing = os.pipe()
+        with suppress(OSError):
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         _flush()
         self._kept = {number: os.dup(number) for number in (1, 2) if os.isatty(number)}
         for number in self._kept:
@@ -111,8 +115,10 @@ class _OutputAbove:
         return pieces
 
     def _print(self, lines: bytes) -> None:
-        text = Text.from_ansi(lines.decode("utf-8", "replace"))
-        self._console.print(text, soft_wrap=True)
+        # A terminal that is gone must not end this: those who write would wait for a reader.
+        with suppress(Exception):
+            text = Text.from_ansi(lines.decode("utf-8", "replace"))
+            self._console.print(text, soft_wrap=True)
 
     def close(self) -> None:
         _flush()

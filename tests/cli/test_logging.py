@@ -128,6 +128,39 @@ def test_two_processes_and_the_incumbents_form(
         assert count(lines, "says info 3 in") == 6
 
 
+def test_a_collector_logs_like_a_consumer_and_its_counts_fit_together(
+    prefix: str, commands: Commands, tmp_path: Path
+) -> None:
+    producers = [Source(f"{prefix}out:{number}") for number in (1, 2)]
+    log = tmp_path / "log.txt"
+    channel = f"{prefix}status"
+    program = commands(
+        "collector", "-ic", f"{prefix}out:*", "-sc", channel, "-sqs", "100", "-ll", "info", "-lf",
+        log, "-pf", write_processor(tmp_path, TALKER), "-pc", "Talker", "--log-format", "pvapy",
+    )  # fmt: skip
+
+    def received(stats: dict[str, Any]) -> list[int]:
+        names = [f"producerStats_{number}" for number in (1, 2)]
+        return [stats[name]["receiverStats"]["nReceived"] for name in names]
+
+    try:
+        wait_until(lambda: all(received(status(channel))))
+        for number in range(1, 41):
+            producers[number % 2].publish([number])
+            stats = status(channel)
+            collected = stats["collectorStats"]["nCollected"]
+            assert stats["processorStats"]["nProcessed"] <= collected <= sum(received(stats))
+        wait_until(lambda: status(channel)["collectorStats"]["nCollected"] == 40)
+    finally:
+        for one in producers:
+            one.close()
+    program.signal()
+    program.wait()
+    for lines in (program.err, log.read_text().splitlines()):
+        for logger in ("Talker", "managed", "plain"):
+            assert count(lines, f"{logger} WARNING: says warning 7 in 1") == 1, lines
+
+
 def test_handlers_that_a_processor_installs_do_not_double_lines(
     prefix: str, source: Source, commands: Commands, tmp_path: Path
 ) -> None:
