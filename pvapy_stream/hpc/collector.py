@@ -126,15 +126,20 @@ class Collector(StageRunner):
         with self.stage.lock:
             source = self.sources[producer]
             if is_marked(obj):
+                self.stage.counts.skipped += 1
                 return
             value = self._read_id(obj) if self._read_id else None
             if value is not None and source.newest is not None and value <= source.newest:
                 if value < source.newest:
                     self._go_back(source, value)
                     source.newest = None
-                source.account.ledger.skip(value)
+                self._skip(source, value)
                 return
         self._put(producer, obj)
+
+    def _skip(self, source: _Source, value: int) -> None:
+        self.stage.counts.skipped += 1
+        source.account.ledger.skip(value)
 
     def _on_filtered(self, producer: int, news: Filtered) -> None:
         """A producer dropped objects on purpose: they are not waited for, and not missed."""
@@ -163,12 +168,13 @@ class Collector(StageRunner):
             if source.to_skip > 0 or source.newest is None or value <= source.newest:
                 if is_marked(arrival.obj):
                     source.to_skip = max(0, source.to_skip - 1)
+                    self.stage.counts.skipped += 1
                     source.account.ledger.opened = True
                     return
                 if source.to_skip > 0:
                     source.to_skip -= 1
                     source.initial = value
-                    source.account.ledger.skip(value)
+                    self._skip(source, value)
                     return
             if self._is_repeated(source, value):
                 return
@@ -202,6 +208,7 @@ class Collector(StageRunner):
     def _note_duplicate(self, source: _Source, value: int) -> None:
         source.account.ledger.received.add(value)
         source.account.ledger.duplicate.add(value)
+        self.stage.counts.skipped += 1
         self.stage.counts.duplicates += 1
 
     def _id_of(self, obj: Any) -> int | None:
@@ -263,6 +270,7 @@ class Collector(StageRunner):
             # One that has never been there may come yet; one that is gone holds up nobody.
             gone = source.receiver.was_connected and not source.receiver.connected
             self.buffer.set_live(number, not gone)
+        self._settling.note(self.stage.tracker.last)
         if self.filtered is not None:
             self.filtered.flush()
         if not self.paused and self.stage.lock.acquire(timeout=0.1):
@@ -314,7 +322,7 @@ class Collector(StageRunner):
     @property
     def missed(self) -> int:
         """How many ids no producer brought."""
-        return self.stage.count_missed()
+        return self.count_missed(source.filters for source in self.sources.values())
 
     def status_type(self) -> dict[str, Any]:
         return collector_status_type(

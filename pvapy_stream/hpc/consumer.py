@@ -107,6 +107,7 @@ class Consumer(StageRunner):
     def keep_up(self) -> None:
         self.receiver.keep_up()
         self._source_filters.keep_up(self.receiver.connected)
+        self._settling.note(self.stage.tracker.last)
         if self.filtered is not None:
             self.filtered.flush()
         self.metadata.keep_up()
@@ -172,7 +173,7 @@ class Consumer(StageRunner):
     @property
     def missed(self) -> int:
         """Objects that did not come: gaps, and what is overdue at the end."""
-        return self.stage.count_missed(self._newest)
+        return self.count_missed([self._source_filters])
 
     @property
     def phase(self) -> str:
