@@ -17,6 +17,7 @@ from pvapy_stream.accounting.sequence import DISORDER, SequenceTracker, Step
 from pvapy_stream.errors import ObjectError, TransportError
 from pvapy_stream.pva.channel_map import MirrorEntry, parse_channel_map
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked, mark
+from pvapy_stream.pva.search import TwinWatch
 from pvapy_stream.settings import MirrorSettings
 from pvapy_stream.transport.hosted import HostedPublisher
 from pvapy_stream.transport.pva import MonitorReceiver
@@ -285,6 +286,7 @@ class MirrorServer:
         self.settings = settings
         self.entries = parse_channel_map(settings.channel_map)
         self._report = report or (lambda _: None)
+        self._twin = ""
         self._server = pva.PvaServer()
         self.channels = [
             MirrorChannel(entry, number, settings.oid_field, self._server)
@@ -305,11 +307,13 @@ class MirrorServer:
             Exit code: 1 when a source never came or there were errors; see `problems`.
         """
         self._server.start()
+        twins = TwinWatch((entry.mirror for entry in self.entries), self._tell_of_twins)
         try:
             for channel in self.channels:
                 channel.start()
             self._follow(stop)
         finally:
+            twins.stop()
             for channel in self.channels:
                 channel.stop()
             self._show()
@@ -318,6 +322,10 @@ class MirrorServer:
             self._server.stop()
             self._keeper.close()
         return 1 if self.problems() else 0
+
+    def _tell_of_twins(self, told: str) -> None:
+        self._twin = told
+        _log.error("%s", told)
 
     def _follow(self, stop: threading.Event) -> None:
         period = self.settings.report_period
@@ -342,4 +350,4 @@ class MirrorServer:
     def problems(self) -> list[str]:
         """Why the run must not count as a success, a line for each channel concerned."""
         found = [channel.problem() for channel in self.channels]
-        return list(filter(None, [*found, self._keeper.problem]))
+        return list(filter(None, [*found, self._keeper.problem, self._twin]))

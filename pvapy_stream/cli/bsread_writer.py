@@ -133,7 +133,13 @@ def _status_channel(writer: Writer) -> AbstractContextManager[None]:
     from pvapy_stream.daq.status_channel import shown_on
     from pvapy_stream.daq.writer_channel import STATUS_FIELDS, writer_stats
 
-    return shown_on(name, "writerId", STATUS_FIELDS, lambda: writer_stats(writer))
+    return shown_on(
+        name,
+        "writerId",
+        STATUS_FIELDS,
+        lambda: writer_stats(writer),
+        incarnation=writer.settings.incarnation,
+    )
 
 
 def _follow(

@@ -17,7 +17,7 @@ from pvapy_stream.hpc.consumer import Consumer
 from pvapy_stream.hpc.control import Command, ControlChannel
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, StatusChannel
-from pvapy_stream.pva.search import NameCheck, served_twice
+from pvapy_stream.pva.search import NameCheck, TwinWatch
 from pvapy_stream.pva.serving import PutRights, make_server
 from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSettings
 from pvapy_stream.signals import hurry_of
@@ -26,7 +26,6 @@ STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close wha
 _PROCESS_GRACE = 1.0  # s; beyond the time to drain, for the object that is being processed
 _HURRY_GRACE = 3.0  # s; the same when the end was asked for twice
 _KEEP_UP_PERIOD = 0.25  # s
-_TWINS_AFTER = 3.0  # s; from our start until others that start with us serve their names
 _TICK = 0.1  # s; how soon a change of state is told
 _LAST_STATUS = 0.2  # s; how long the final status and reply stay before the server goes
 
@@ -130,9 +129,7 @@ class StageService:
         self._state = ""
         deadline = time.monotonic() + settings.runtime if settings.runtime > 0 else float("inf")
         next_status = next_look = 0.0
-        twins = threading.Timer(_TWINS_AFTER, self._look_for_twins)
-        twins.daemon = True
-        twins.start()
+        twins = TwinWatch(self._hosted.values(), self._tell_of_twins)
         told: object = None
         while not self._stop.is_set() and (now := time.monotonic()) < deadline:
             if now >= next_look:
@@ -144,7 +141,7 @@ class StageService:
                 next_status, told = now + settings.status_period, standing
                 self._publish()
             self._stop.wait(min(_TICK, settings.status_period, deadline - now))
-        twins.cancel()
+        twins.stop()
         self._state = "draining"
         self._publish()
         problem = self._drain() or self._runner.problem()
@@ -184,10 +181,8 @@ class StageService:
         stage.lock.release()
         return False
 
-    def _look_for_twins(self) -> None:
-        """Tell of a server with our names: of two that start together, neither sees the other."""
-        if told := served_twice(self._hosted.values()):
-            self._runner.stage.note_error("names", TransportError(told))
+    def _tell_of_twins(self, told: str) -> None:
+        self._runner.stage.note_error("names", TransportError(told))
 
     def _host_channels(self) -> None:
         status, control = self._hosted.get("status", ""), self._hosted.get("control", "")
