@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError
+from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.inbox import QUEUE_FULL
 from pvapy_stream.hpc.reorder import DUPLICATE, Released, ReorderBuffer
@@ -106,6 +108,8 @@ class Collector(StageRunner):
             self.sources, settings.cache_size, settings.gap_timeout, settings.producer_disorder
         )
         self.disorder = settings.producer_disorder
+        # What the buffer has released, in their order.
+        self._released: deque[Released] = deque()
         self._read_id: IdReader | None = None
         self._collected = 0
 
@@ -247,10 +251,15 @@ class Collector(StageRunner):
         self._handle(self.buffer.drain())
         self.buffer.restart()
 
-    def _handle(self, released: list[Released]) -> None:
-        for one in released:
+    def _handle(self, released: list[Released], deadline: Deadline | None = None) -> None:
+        waiting = self._released
+        waiting.extend(released)
+        while waiting and not (deadline is not None and deadline.over):
+            # It stays there until it has its fate: others may wait behind it for ever.
+            one = waiting[0]
             self.stage.account_to(self.sources[one.producer].account)
             self.handle(one.obj)
+            waiting.popleft()
 
     def _reject(self, policy: str, arrival: _Arrival) -> None:
         with self.stage.lock:
@@ -279,26 +288,28 @@ class Collector(StageRunner):
             finally:
                 self.stage.lock.release()
 
-    def stop_receiving(self, deadline: float) -> int | None:
+    def stop_receiving(self, deadline: Deadline) -> None:
         time.sleep(_LAST_ARRIVALS)
         for source in self.sources.values():
-            source.left = source.receiver.stop(max(0.0, deadline - time.monotonic()))
+            source.left = source.receiver.stop(deadline.left)
             source.filters.stop()
-        return None
 
-    def flush(self, deadline: float) -> list[Any]:
-        waiting = self.inbox.drain(max(0.0, deadline - time.monotonic()))
-        left = [arrival.obj for arrival in waiting]
-        left += [obj for source in self.sources.values() for obj in source.left]
-        if not self.stage.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            return left
-        try:
-            held = self.buffer.drain()
-            while held and time.monotonic() < deadline:
-                self._handle([held.pop(0)])
-            return [one.obj for one in held] + left
-        finally:
-            self.stage.lock.release()
+    def flush(self, deadline: Deadline) -> None:
+        self.inbox.drain(deadline)
+        if deadline.wait_for(lambda seconds: self.stage.lock.acquire(timeout=seconds)):
+            try:
+                self._handle(self.buffer.drain(), deadline)
+            finally:
+                self.stage.lock.release()
+
+    def waiting(self) -> list[tuple[Account, Any]]:
+        released = [*self._released, *self.buffer.drain()]
+        waiting: list[Released | _Arrival] = [*released, *self.inbox.left()]
+        found = [(self.sources[one.producer].account, one.obj) for one in waiting]
+        for source in self.sources.values():
+            found += [(source.account, obj) for obj in source.left]
+            source.left = []
+        return found
 
     def configure_own(self, own: dict[str, int]) -> None:
         size = own.get("collectorCacheSize")

@@ -64,6 +64,8 @@ class StageParts(ABC):
         # Says what is dropped on purpose, beside the output.
         self.filtered: FilteredChannel | None = None
         self._settling = Settling()
+        # The source's newest id when the stage was stopped, if it was known.
+        self._newest_at_end: int | None = None
         self.paused = False
         self._known: Any = None
         self._lazy = False

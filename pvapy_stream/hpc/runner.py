@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -11,11 +12,14 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger, merged
 from pvapy_stream.errors import ProcessorError
 from pvapy_stream.files.run import run_id
+from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import FilteredReceiver
 from pvapy_stream.hpc.parts import StageParts
 from pvapy_stream.hpc.status import Stats, processor_stats, publisher_stats
 from pvapy_stream.transport.ports import PublisherCounts
 
+STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has
+PROCESS_GRACE = 1.0  # s; beyond the time to drain, for the object that is being processed
 _LAST_TAKEN = 0.5  # s; least time that subscribers get for what was published last
 _STATS_PATIENCE = 0.5  # s; a processor that takes longer keeps its last statistics in the status
 
@@ -43,16 +47,16 @@ class StageRunner(StageParts):
         """Look after connections and overdue objects; called a few times a second."""
 
     @abstractmethod
-    def stop_receiving(self, deadline: float) -> int | None:
-        """Take what is under way, until a time of `time.monotonic`, and stop the receivers.
-
-        Returns:
-            the source's newest id, if known.
-        """
+    def stop_receiving(self, deadline: Deadline) -> None:
+        """Note the source's newest id, take what is under way, and stop the receivers."""
 
     @abstractmethod
-    def flush(self, deadline: float) -> list[Any]:
-        """Process what waits, until a time of `time.monotonic`; what is left is returned."""
+    def flush(self, deadline: Deadline) -> None:
+        """Process what waits, until the deadline."""
+
+    @abstractmethod
+    def waiting(self) -> list[tuple[Account, Any]]:
+        """Take what still waits after `flush`, with the account it belongs to."""
 
     @property
     @abstractmethod
@@ -170,34 +174,63 @@ class StageRunner(StageParts):
         self.start_receiving()
         self.metadata.start()
 
-    def stop(self) -> None:
-        """Take what is under way, process what waits, and close the account. Raises nothing."""
-        patience = self.settings.drain_timeout
-        deadline = time.monotonic() + patience
-        newest = self.stop_receiving(deadline)
-        left = self.flush(deadline)
-        if left:
-            self.log.error(
-                "%d objects were still waiting after %g s and are left; see --drain-timeout",
-                len(left),
-                patience,
-            )
-        # A processor that hangs in process() holds the lock for ever: its account is closed
-        # without it.
-        if not self.stage.lock.acquire(timeout=1.0 if left else -1):
-            self.stage.note_error("stop", ProcessorError(f"process() has no end in {patience} s"))
+    def stop(self, deadline: Deadline) -> None:
+        """Take what is under way, process what waits, and close the account. Raises nothing.
+
+        User code that does not return until the deadline keeps for ever what waits for it: the
+        account is then closed without it, see `abandon`.
+        """
+        drained = self._drain(deadline)
+        lock = self.stage.lock
+        if not drained or not _has(lock, deadline):
+            self.abandon()
             return
         try:
-            self.stage.leave(left)
-            self.stage.finish(newest)
+            self._leave()
+            self.stage.finish(self._newest_at_end)
             self.stats()
             self.stage.call("stop", self.stage.processor.stop)
             self.stage.settle(self.accounts)
         finally:
-            self.stage.lock.release()
+            lock.release()
         self.metadata.stop()
         if self.publisher is not None:
-            self.publisher.finish(max(_LAST_TAKEN, deadline - time.monotonic()))
+            self.publisher.finish(max(_LAST_TAKEN, deadline.left))
+
+    def _drain(self, deadline: Deadline) -> bool:
+        """Stop receiving and process what waits; False when user code does not return."""
+
+        def run() -> None:
+            self.stop_receiving(deadline)
+            self.flush(deadline)
+
+        thread = threading.Thread(target=run, name="drain", daemon=True)
+        thread.start()
+        if deadline.wait_for_end_of(thread):
+            return True
+        # What comes from now on gets no further than the account.
+        self.stage.leaving = True
+        if not _has(self.stage.lock, deadline):
+            return False
+        self.stage.lock.release()
+        return deadline.wait_for_end_of(thread, PROCESS_GRACE + STOP_GRACE)
+
+    def _leave(self) -> None:
+        """Note what still waits."""
+        self.stage.leave(self.waiting())
+        if self.stage.n_left:
+            self.log.error(
+                "%d objects were still waiting when the time to drain was over, and are left; see"
+                " --drain-timeout",
+                self.stage.n_left,
+            )
+
+    def abandon(self) -> None:
+        """Close the account though the processor does not return; its process must then end."""
+        if not self.stage.abandoned:
+            self.stage.abandoned = True
+            self._leave()
+            self.stage.abandon(self.accounts, self._newest_at_end)
 
     def problem(self) -> str:
         """Why the run must not count as a success, or ""."""
@@ -316,6 +349,11 @@ class StageRunner(StageParts):
             ),
             "userStats": self._user_stats,
         }
+
+
+def _has(lock: Any, deadline: Deadline) -> bool:
+    """Get the lock of a stage, as soon as the object that is being processed is done."""
+    return deadline.wait_for(lambda seconds: lock.acquire(timeout=seconds), PROCESS_GRACE)
 
 
 def _whole(key: str, value: Any, lowest: int) -> int:

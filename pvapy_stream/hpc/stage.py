@@ -18,6 +18,7 @@ from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
 
 PUBLISHING = "publishing"
+NO_RETURN = "did not return in time"
 
 
 class Stage(Fates):
@@ -49,6 +50,10 @@ class Stage(Fates):
         self._to_skip = skip
         self._skips = skip > 0
         self._initial: int | None = None
+        # Whether the time to drain is over; what comes then is left, and how much that was.
+        self.leaving, self.n_left = False, 0
+        # Whether user code did not return in time, see `abandon`.
+        self.abandoned = False
         self._open_output = open_output
         self._wants_output = open_output is not None
         self._id_field = id_field
@@ -57,6 +62,9 @@ class Stage(Fates):
     def handle(self, obj: Any) -> None:
         """Take an object to its fate. Raises nothing: errors are counted, logged and shown."""
         with self.lock:
+            if self.leaving:
+                self.leave([(self.account, obj)])
+                return
             read_id = self._read_id
             try:
                 value = read_id(obj) if read_id else self._first(obj)
@@ -106,6 +114,8 @@ class Stage(Fates):
             except Exception as error:
                 self._failed(f"process: {type(error).__name__}", value, error)
             else:
+                if self.abandoned:
+                    return
                 if output is None:
                     self._processed(value, obj)
                 elif output.failure is not None:
@@ -217,17 +227,38 @@ class Stage(Fates):
             self._skipped(value)
             return True
 
-    def leave(self, objects: list[Any]) -> None:
+    def leave(self, waiting: Iterable[tuple[Account, Any]]) -> None:
         """Write down objects that still waited when the time to drain was over."""
-        with self.lock:
-            for obj in objects:
-                try:
-                    value = (self._read_id or id_reader(self._id_field, obj))(obj)
-                except Exception as error:
-                    self.no_id(error)
-                    continue
-                self.ledger.received.add(value)
-                self.ledger.left.add(value)
+        for account, obj in waiting:
+            try:
+                value = (self._read_id or id_reader(self._id_field, obj))(obj)
+            except Exception as error:
+                self.no_id(error)
+                continue
+            # An opening object is no frame, and what the processor hangs at does not wait.
+            if is_marked(obj) or (self.abandoned and value == self.counts.last_id):
+                continue
+            self.n_left += 1
+            self.tracker.excuse(IdSet([value]))
+            account.ledger.received.add(value)
+            account.ledger.left.add(value)
+
+    def abandon(self, accounts: Iterable[Account], newest: int | None) -> None:
+        """Close the account though user code does not return, and so holds the lock.
+
+        What it does from now on is not noted; the process is ended by force.
+        """
+        self.abandoned = True
+        accounts = list(accounts)
+        self._settle(accounts, self.processor)
+        unfinished = getattr(self.processor, "unfinished", None)
+        for account in accounts:
+            if unfinished is not None:
+                account.fail_late(NO_RETURN, unfinished())
+            for ledger in account.ledgers:
+                if ids := ledger.without_fate():
+                    ledger.failed.setdefault(NO_RETURN, IdSet()).update(ids)
+        self._close(newest)
 
     def call(self, what: str, function: Any, *args: Any, fallback: Any = None) -> Any:
         """Call the processor between two objects; an error is counted and gives the fallback."""
@@ -240,19 +271,21 @@ class Stage(Fates):
 
     def settle(self, accounts: Iterable[Account], processor: Any = None) -> None:
         """Note what became of objects after `process` had returned."""
-        late = getattr(processor or self.processor, "late_failures", None)
+        with self.lock:
+            self._settle(list(accounts), processor or self.processor)
+
+    def _settle(self, accounts: list[Account], processor: Any) -> None:
+        late = getattr(processor, "late_failures", None)
         if late is None:
             return
-        accounts = list(accounts)
-        with self.lock:
-            for done in late.take_done():
-                self.counts.processed += sum(one.confirm(done) for one in accounts)
-            for kind, ids in late.take().items():
-                n = sum(one.fail_late(kind, ids) for one in accounts)
-                self.counts.errors += len(ids)
-                if not self._confirms:
-                    self.counts.processed = max(0, self.counts.processed - n)
-                self.troubles.note_late(kind, late.last, len(ids))
+        for done in late.take_done():
+            self.counts.processed += sum(one.confirm(done) for one in accounts)
+        for kind, ids in late.take().items():
+            n = sum(one.fail_late(kind, ids) for one in accounts)
+            self.counts.errors += len(ids)
+            if not self._confirms:
+                self.counts.processed = max(0, self.counts.processed - n)
+            self.troubles.note_late(kind, late.last, len(ids))
 
     def reset(self) -> None:
         """Begin to count anew; the ledger goes on."""
@@ -269,9 +302,12 @@ class Stage(Fates):
     def finish(self, newest: int | None = None) -> None:
         """Close the account: what should have come up to the source's newest id is missed."""
         with self.lock:
-            if newest is not None:
-                self.tracker.missed.update(self.tracker.overdue(newest))
-            self._note_missed()
-            if self.output is not None and self.output.filtered is not None:
-                self.output.filtered.flush()
-            self.counts.end_time = time.time()
+            self._close(newest)
+
+    def _close(self, newest: int | None) -> None:
+        if newest is not None:
+            self.tracker.missed.update(self.tracker.overdue(newest))
+        self._note_missed()
+        if self.output is not None and self.output.filtered is not None:
+            self.output.filtered.flush()
+        self.counts.end_time = time.time()

@@ -162,7 +162,7 @@ def test_rejected_objects_are_not_missed() -> None:
     feed(stage, 3, 4, 6)
     assert list(stage.ledger.rejected["receiver queue full"]) == [5]
     assert not stage.missed()
-    stage.leave([obj(7)])
+    stage.leave([(stage.account, obj(7))])
     assert list(stage.ledger.left) == [7]
     assert not stage.ledger.without_fate()
 
