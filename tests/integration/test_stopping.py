@@ -96,8 +96,8 @@ class P(UserMpWorkerPool):
     workerClass = Work
 """
 
-# What becomes of what comes after the object that a processor hangs at: in a queue of ours it is
-# left; in that of the binding, whose thread hangs too, it has not arrived, and only the audit knows.
+# The fate of what comes after the object that a processor hangs at: in a queue of ours it is left;
+# in that of the binding, whose thread hangs too, it has not arrived, and only the audit knows.
 MODES = {
     "one": ("", "consumer"),
     "one with a queue": ("left", "consumer", "-rqs", "0"),

@@ -143,6 +143,26 @@ def test_a_second_signal_ends_a_workflow_without_draining(
     assert audit["published"] > 0
 
 
+def test_programs_end_when_the_workflow_is_gone_also_in_c_code_that_lets_no_thread_run(
+    commands: Commands, tmp_path: Path, prefix: str
+) -> None:
+    (tmp_path / "holds.py").write_text(
+        "import ctypes\nfrom pvapy_stream import UserDataProcessor\n"
+        "class P(UserDataProcessor):\n"
+        "    def process(self, pvObject):\n"
+        "        open(__file__ + '.took', 'w').close()\n"
+        "        ctypes.PyDLL(None).sleep(600)\n"
+    )
+    folder = tmp_path / "run"
+    more = ", processor_file: holds.py, processor_class: P"
+    program = run(commands, chain(tmp_path, prefix, 0, more), folder)
+    wait_until(lambda: (tmp_path / "holds.py.took").exists(), 60)
+    there = programs_of(program.process.pid)
+    program.signal(signal.SIGKILL)
+    program.wait(10)
+    wait_for_end_of(there, 90)
+
+
 def test_a_source_that_never_comes_is_named_after_the_time_to_be_ready(
     commands: Commands, tmp_path: Path, prefix: str
 ) -> None:
