@@ -183,10 +183,10 @@ class StageRunner(StageParts):
         drained = self._drain(deadline)
         lock = self.stage.lock
         if not drained or not _has(lock, deadline):
-            self.abandon()
+            self.abandon(deadline)
             return
         try:
-            self._leave()
+            self._leave(deadline)
             self.stage.finish(self._newest_at_end)
             self.stats()
             self.stage.call("stop", self.stage.processor.stop)
@@ -215,21 +215,22 @@ class StageRunner(StageParts):
         self.stage.lock.release()
         return deadline.wait_for_end_of(thread, PROCESS_GRACE + STOP_GRACE)
 
-    def _leave(self) -> None:
+    def _leave(self, deadline: Deadline) -> None:
         """Note what still waits."""
         self.stage.leave(self.waiting())
         if self.stage.n_left:
+            limit = f"{self.settings.drain_timeout:g} s"
             self.log.error(
-                "%d objects were still waiting when the time to drain was over, and are left; see"
-                " --drain-timeout",
+                "%d objects were still waiting after %s and are left; see --drain-timeout",
                 self.stage.n_left,
+                "a second signal" if deadline.hurried else limit,
             )
 
-    def abandon(self) -> None:
+    def abandon(self, deadline: Deadline) -> None:
         """Close the account though the processor does not return; its process must then end."""
         if not self.stage.abandoned:
             self.stage.abandoned = True
-            self._leave()
+            self._leave(deadline)
             self.stage.abandon(self.accounts, self._newest_at_end)
 
     def problem(self) -> str:

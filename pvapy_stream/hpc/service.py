@@ -160,7 +160,7 @@ class StageService:
                 grace = _HURRY_GRACE
             thread.join(_TICK)
         if thread.is_alive():
-            runner.abandon()
+            runner.abandon(deadline)
         self.hangs = runner.stage.abandoned
         if not self.hangs:
             return ""

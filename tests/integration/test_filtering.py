@@ -29,10 +29,14 @@ def adds_up(counts: dict[str, float]) -> bool:
     return counts["received"] == sum(counts[name] for name in fates)
 
 
-def dashboard_stages(board: Program) -> list[dict[str, Any]]:
+def asked(board: Program, path: str) -> bytes:
     line = wait_until(lambda: next((x for x in board.out if "dashboard:" in x), ""))
-    with urllib.request.urlopen(f"{line.split()[1]}api/state", timeout=20) as answer:
-        return json.load(answer)["stages"]
+    with urllib.request.urlopen(line.split()[1] + path, timeout=20) as answer:
+        return answer.read()
+
+
+def dashboard_stages(board: Program) -> list[dict[str, Any]]:
+    return json.loads(asked(board, "api/state"))["stages"]
 
 
 def metrics(port: int) -> dict[str, float]:
@@ -72,6 +76,8 @@ def test_dashboard_report_metrics_top_terminal_and_audit_agree_on_what_a_hit_fin
 
     def done() -> bool:
         found = status(disk).get("processorStats", {})
+        # Not for a moment: there may be alarms for it.
+        assert found.get("nMissed", 0) == 0
         return found.get("nProcessed") == HITS and (
             status(find)["processorStats"]["nFiltered"] == DROPPED
         )
@@ -85,6 +91,8 @@ def test_dashboard_report_metrics_top_terminal_and_audit_agree_on_what_a_hit_fin
     assert all(adds_up(one["counts"]) for one in stages), stages
     assert stages[1]["counts"]["missed"] == 0
     assert not any(one["counts"]["unknown"] for one in stages)
+    # What its page makes columns of.
+    assert b'data-count="filtered">filtered<' in asked(board, "")
     counted = metrics(port)
     assert counted["filtered_objects_total"] == DROPPED
     assert counted["missed_objects_total"] == counted["unknown_objects_total"] == 0

@@ -224,7 +224,7 @@ def test_a_second_signal_leaves_what_waits_for_a_slow_processor_and_names_it(
     wait_until(lambda: all(status(s)["state"] == "draining" for s in all_of_them))
     program.signal(signal.SIGINT)
     program.wait(20)
-    assert "are left; see --drain-timeout" in program.text
+    assert "after a second signal and are left; see --drain-timeout" in program.text
     assert "by force" not in program.text
     for one in read_ledgers(ledger):
         assert len(one.processed) + len(one.left) == len(one.processed | one.left) == 400
