@@ -67,6 +67,8 @@ class StageParts(ABC):
         # The source's newest id when the stage was stopped, if it was known.
         self._newest_at_end: int | None = None
         self.paused = False
+        # What waited when the counts began anew: it counts as received since then.
+        self.carried = 0
         self._known: Any = None
         self._lazy = False
         self._user_stats: Stats = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -58,6 +59,8 @@ class Stage(Fates):
         self._wants_output = open_output is not None
         self._id_field = id_field
         self._read_id = read_id
+        # Asked once: this is said of each object.
+        self._tells = self._log.isEnabledFor(logging.DEBUG)
 
     def handle(self, obj: Any) -> None:
         """Take an object to its fate. Raises nothing: errors are counted, logged and shown."""
@@ -107,6 +110,8 @@ class Stage(Fates):
                 output.input_id = value
                 output.sent = False
                 output.thread = threading.get_ident()
+            if self._tells:
+                self._log.debug("processing object %d", value)
             try:
                 self.processor.process(obj)
             except TransportError as error:
