@@ -20,6 +20,7 @@ from pvapy_stream.errors import ObjectError, TransportError
 from pvapy_stream.pva.channel_map import MirrorEntry, parse_channel_map
 from pvapy_stream.pva.clients import ClientCounter, listening_ports
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked, mark
+from pvapy_stream.pva.search import TwinWatch
 from pvapy_stream.settings import MirrorSettings
 from pvapy_stream.transport.hosted import HostedPublisher
 from pvapy_stream.transport.pva import MonitorReceiver
@@ -316,6 +317,7 @@ class MirrorServer:
         self._report = report or (lambda _: None)
         self._too_few = ""
         self._ports_before = listening_ports()
+        self._twin = ""
         self._server = pva.PvaServer()
         self.channels = [
             MirrorChannel(
@@ -342,11 +344,13 @@ class MirrorServer:
             counter = ClientCounter(listening_ports() - self._ports_before)
             wait = partial(self._wait_for_consumers, counter, stop)
             threading.Thread(target=wait, name="consumers", daemon=True).start()
+        twins = TwinWatch((entry.mirror for entry in self.entries), self._tell_of_twins)
         try:
             for channel in self.channels:
                 channel.start()
             self._follow(stop)
         finally:
+            twins.stop()
             for channel in self.channels:
                 channel.stop()
             self._show()
@@ -367,6 +371,10 @@ class MirrorServer:
             _log.error("%s", self._too_few)
         for channel in self.channels:
             channel.let_through()
+
+    def _tell_of_twins(self, told: str) -> None:
+        self._twin = told
+        _log.error("%s", told)
 
     def _follow(self, stop: threading.Event) -> None:
         period = self.settings.report_period
@@ -391,4 +399,4 @@ class MirrorServer:
     def problems(self) -> list[str]:
         """Why the run must not count as a success, a line for each channel concerned."""
         found = [channel.problem() for channel in self.channels]
-        return list(filter(None, [*found, self._too_few, self._keeper.problem]))
+        return list(filter(None, [*found, self._too_few, self._keeper.problem, self._twin]))

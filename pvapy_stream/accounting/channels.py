@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from pvapy_stream.accounting.bags import excess, layers
 from pvapy_stream.accounting.idset import IdSet
@@ -115,7 +116,7 @@ def accounts(ledgers: Iterable[Ledger]) -> tuple[StageAccount, ...]:
 
 
 def _account(same: Sequence[Ledger]) -> StageAccount:
-    parts = tuple(sorted(same, key=lambda one: (*one.process, one.epoch)))
+    parts = tuple(_parts(sorted(same, key=lambda one: (*one.process, one.epoch))))
     whole = merged(parts)
     # What one incarnation missed, another may have received.
     whole.missed = union(
@@ -137,6 +138,22 @@ def _account(same: Sequence[Ledger]) -> StageAccount:
         union(part.without_fate() for part in parts) - testified,
         {fate: ids for fate, ids in dropped.items() if ids},
     )
+
+
+def _parts(ledgers: Iterable[Ledger]) -> Iterable[Ledger]:
+    """One ledger for each process and epoch: a writer has several, one for each acquisition.
+
+    An id that two of its acquisitions asked for came once.
+    """
+    for (process, _), group in groupby(ledgers, lambda one: (one.process, one.epoch)):
+        found = list(group)
+        if len(found) == 1 or not process[1]:
+            yield from found
+            continue
+        whole = merged(found)
+        whole.missed = whole.missed - whole.received
+        whole.unknown = whole.unknown - whole.received
+        yield whole
 
 
 def _same_epoch(one: Ledger, other: Ledger) -> bool:

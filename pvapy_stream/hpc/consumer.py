@@ -12,6 +12,7 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, queue_stats, receiver_stats
@@ -108,6 +109,7 @@ class Consumer(StageRunner):
     def keep_up(self) -> None:
         self.receiver.keep_up()
         self._source_filters.keep_up(self.receiver.connected)
+        self._settling.note(self.stage.tracker.last)
         if self.filtered is not None:
             self.filtered.flush()
         self.metadata.keep_up(self.stage.counts.processed)
@@ -137,19 +139,22 @@ class Consumer(StageRunner):
         except PvapyStreamError:
             return None
 
-    def stop_receiving(self, deadline: float) -> int | None:
-        newest = self._newest_id()
+    def stop_receiving(self, deadline: Deadline) -> None:
+        newest = self._newest_at_end = self._newest_id()
         if newest is not None:
             soon = time.monotonic() + _LAST_ARRIVALS
             while (self.stage.tracker.last or 0) < newest and time.monotonic() < soon:
                 time.sleep(0.01)
-        self._left = self.receiver.stop(max(0.0, deadline - time.monotonic()))
+        self._left = self.receiver.stop(deadline.left)
         self._source_filters.stop()
         self._newest = None
-        return newest
 
-    def flush(self, deadline: float) -> list[Any]:
-        return self.inbox.drain(max(0.0, deadline - time.monotonic())) + self._left
+    def flush(self, deadline: Deadline) -> None:
+        self.inbox.drain(deadline)
+
+    def waiting(self) -> list[tuple[Account, Any]]:
+        left, self._left = self._left, []
+        return [(self.stage.account, obj) for obj in (*self.inbox.left(), *left)]
 
     def reset_stats(self, _: Any = None) -> str:
         self.receiver.reset_counts()
@@ -179,7 +184,7 @@ class Consumer(StageRunner):
     @property
     def missed(self) -> int:
         """Objects that did not come: gaps, and what is overdue at the end."""
-        return self.stage.count_missed(self._newest)
+        return self.count_missed([self._source_filters])
 
     @property
     def phase(self) -> str:
