@@ -71,7 +71,7 @@ def _create(folder: Path) -> int:
         raise _not_ours(folder) from error
     except OSError as error:
         raise TransportError(
-            f"cannot make {folder}: {error.strerror}; mode shm needs shared memory at {SHM}"
+            f"cannot create {folder}: {error.strerror}; mode shm needs shared memory at {SHM}"
         ) from error
     if os.fstat(file).st_uid != os.getuid():
         os.close(file)
@@ -81,7 +81,7 @@ def _create(folder: Path) -> int:
 
 def _not_ours(folder: Path) -> TransportError:
     return TransportError(
-        f"{folder} is not a folder of this user alone; remove it, or make it so with chmod 700"
+        f"{folder} is not a folder of this user alone; remove it, or correct its mode with chmod 700"
     )
 
 

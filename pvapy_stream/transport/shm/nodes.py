@@ -84,8 +84,8 @@ def _new_node() -> tuple[iox.Node, int]:
                 if alone and not _living(root):
                     _remove_all(root)
             with _locked(root, fcntl.LOCK_SH, _START_TIMEOUT):
-                made = _create_node(root)
-                descriptor = open_folder(root / _NODES / str(made.id.value))
+                created = _create_node(root)
+                descriptor = open_folder(root / _NODES / str(created.id.value))
                 # A clean-up that was suspended may have removed it as one of a dead process.
                 if descriptor is not None:
                     if lock(descriptor, fcntl.LOCK_SH):
@@ -95,7 +95,7 @@ def _new_node() -> tuple[iox.Node, int]:
             raise TransportError(
                 "its files are removed repeatedly; check whether another program does that"
             )
-        sweep(made, _CLEANUP_TIMEOUT)
+        sweep(created, _CLEANUP_TIMEOUT)
     except Exception as error:
         raise TransportError(
             f"shared memory cannot be used: {error}; check the access rights of {_SAMPLES}"
@@ -104,7 +104,7 @@ def _new_node() -> tuple[iox.Node, int]:
     for file in _SAMPLES.glob(f"{PREFIX}*global_mgmt"):
         with contextlib.suppress(OSError):
             _make_private(file)
-    return made, descriptor
+    return created, descriptor
 
 
 def _config(root: Path) -> iox.Config:

@@ -89,14 +89,14 @@ def sample_memory_type(size: int) -> type[SampleMemory]:
     def release(self: SampleMemory) -> None:
         self.borrowed.pop()
 
-    made = type("SampleMemory", (ctypes.c_uint8 * size,), {"__del__": release})
-    return cast("type[SampleMemory]", made)
+    memory_type = type("SampleMemory", (ctypes.c_uint8 * size,), {"__del__": release})
+    return cast("type[SampleMemory]", memory_type)
 
 
 if TYPE_CHECKING:
 
     class SampleMemory(ctypes.Array[ctypes.c_uint8]):
-        """Memory of a received sample; made by `sample_memory_type`.
+        """Memory of a received sample, of a type from `sample_memory_type`.
 
         Attributes:
             sample: the sample, which lives as long as its memory.

@@ -5,9 +5,9 @@ keeps its file locked as long as it lives. Both sides map the file and read and 
 
 Layout, which is the same in all versions that can work together:
 
-    bytes 0 to 127  16 integers of 8 bytes: `PublisherCounters` or `SubscriberCounters`
-    bytes 128, 129… length of the description (4 bytes, little-endian), and the description
-                    (`PublisherInfo` or `SubscriberInfo`, MessagePack)
+- bytes 0 to 127: 16 integers of 8 bytes, see `PublisherCounters` and `SubscriberCounters`;
+- from byte 128: length of the description (4 bytes, little-endian), and the description
+  (MessagePack, see `PublisherInfo` and `SubscriberInfo`).
 
 A version with another layout of the counters must also change the description, so that the other
 side refuses the file instead of misreading it.

@@ -35,7 +35,7 @@ from pvapy_stream.transport.shm.set_service import SetService, Subscriber, defau
 from pvapy_stream.transport.shm.subscriber_table import SubscriberTable
 
 _REFRESH_PERIOD = 0.05  # s; of the thread that updates the subscribers while nothing is published
-_MIN_WAIT, _MAX_WAIT = 50e-6, 3e-4  # s between two looks at a full queue
+_MIN_WAIT, _MAX_WAIT = 50e-6, 3e-4  # s between two checks of a full queue
 _STALLED = 0.1  # s; a subscriber that sleeps for so long with a full queue has nothing to take
 
 _log = logging.getLogger(__name__)
