@@ -81,7 +81,7 @@ def _create(folder: Path) -> int:
 
 def _not_ours(folder: Path) -> TransportError:
     return TransportError(
-        f"{folder} is not a folder of this user alone; remove it, or correct its mode with chmod 700"
+        f"{folder} is not a folder of this user alone; remove it, or set its mode with chmod 700"
     )
 
 
