@@ -72,7 +72,7 @@ class SequenceTracker:
         self.run_end = 0
 
     def begin_epoch(self, value: int) -> None:
-        """Begin a new epoch with this id, after ids went back; missed ids are those of the epoch."""
+        """Begin a new epoch with this id, after ids went back. Earlier missed ids are discarded."""
         self.missed = IdSet()
         self.unknown = IdSet()
         self.excused = IdSet()

@@ -31,7 +31,7 @@ class _Producer:
 class ReorderBuffer:
     """Holds objects until no object with a smaller id can arrive.
 
-    Each producer sends its ids in ascending order. So when every live producer has passed an id, all
+    Each producer sends its ids in ascending order. When every live producer has passed an id, all
     objects up to that id have arrived, however many producers send the same id, and whichever ids
     are missing. Two limits prevent a silent producer from delaying the others: the number of
     objects held, and the time each of them waits.
