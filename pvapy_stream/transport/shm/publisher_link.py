@@ -57,11 +57,6 @@ class PublisherLink:
         self.port = builder.buffer_size(min(info.queue or longest, longest)).create()
         self.counters.state = SubscriberState.READY
 
-    def count_taken(self) -> None:
-        """Count a sample as taken, which makes room in our queue."""
-        self.taken += 1
-        self.counters.taken = self.taken
-
     @property
     def empty(self) -> bool:
         """Whether the queue is empty."""

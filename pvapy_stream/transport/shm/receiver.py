@@ -184,7 +184,8 @@ class ShmReceiver:
             return read_header(_HeaderBytes.from_address(address))
         except ObjectError:
             # It has left our queue all the same.
-            link.count_taken()
+            link.taken += 1
+            link.counters.taken = link.taken
             raise
 
     def _on_sample(self, link: PublisherLink, header: Header, memory: SampleMemory) -> None:
@@ -210,7 +211,8 @@ class ShmReceiver:
                 return None
             link.joined = self._connected = True
             link.sequence = header.sequence - 1
-        link.count_taken()
+        link.taken += 1
+        link.counters.taken = link.taken
         self._overruns += header.sequence - link.sequence - 1
         link.sequence = header.sequence
         if header.kind == EMPTY or (initial and not for_us):
