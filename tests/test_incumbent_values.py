@@ -55,7 +55,7 @@ TABLE = [
     ("consumer", "-pa", "", "processor_args", {}, ""),
     ("consumer", "-ia", "", "input_args", {}, ""),
     ("consumer", "-im", "1", "input_mode", "pvas", ""),
-    ("consumer", "-om", "2", "output_mode", "rpc", ""),
+    ("consumer", "-om", "2", "output_mode", "rpc", "no effect without --output-channel"),
     ("consumer", "-cid", "range(1,3+1)", "ids", (1, 2, 3), ""),
     ("consumer", "-rs", "queue,nonsense", "report_stats", ("queue",), "nonsense is none of"),
     ("consumer", "-rs", "processors", "report_stats", ("processor",), "used is processor"),

@@ -25,7 +25,7 @@ from pvapy_stream.plugins import load_processor_class
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.objects import LazyIds, opening_object
 from pvapy_stream.settings import StageSettings
-from pvapy_stream.transport.modes import LAZY_MODES, make_publisher
+from pvapy_stream.transport.modes import ABSENT, LAZY_MODES, NEVER_CAME, make_publisher
 from pvapy_stream.transport.modes import Output as Way
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
@@ -343,11 +343,12 @@ class StageRunner(ABC):
             return f"{who}: {self.stage.counts.errors} errors, the last: {self.stage.last_error}"
         absent = ", ".join(self.absent())
         if absent:
-            return (
-                f"{who}: channel {absent} never came; check its name and EPICS_PVA_ADDR_LIST"
-                " (pvapy-stream doctor)"
-            )
+            return f"{who}: channel {absent} {ABSENT.get(self.settings.input_mode, NEVER_CAME)}"
         return ""
+
+    def note_request(self, error: Exception) -> None:
+        """Note that a source has not all fields that are asked for."""
+        self.stage.note_error("field request", error)
 
     # -- commands --------------------------------------------------------------------------------
 

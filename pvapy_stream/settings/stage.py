@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pvapy_stream.settings.access import AccessSettings
 from pvapy_stream.settings.base import opt
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
-from pvapy_stream.settings.incumbent import at_least
+from pvapy_stream.settings.incumbent import at_least, warn_once
 from pvapy_stream.settings.transport import TransportSettings
 from pvapy_stream.settings.values import FieldRequest, JsonObject, MetadataChannels, StatsKinds
 
@@ -151,6 +151,15 @@ class StageSettings(
     disable_curses: Annotated[bool, opt("-dc --disable-curses", "Reporting")] = Field(
         False, description="print plain lines, no live table"
     )
+
+    @model_validator(mode="after")
+    def _output_is_used(self) -> StageSettings:
+        if "output_mode" in self.model_fields_set and not self.output_channel:
+            warn_once(
+                f"--output-mode {self.output_mode} has no effect without --output-channel: nothing"
+                " is published"
+            )
+        return self
 
     @model_validator(mode="after")
     def _processor_is_complete(self) -> StageSettings:
