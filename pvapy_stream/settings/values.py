@@ -149,7 +149,7 @@ def _pixel_type(value: Any) -> Any:
     import numpy as np  # here, as this is rare, and other programs start without it
 
     try:
-        return np.dtype(value).name
+        return str(np.dtype(value).name)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     except TypeError:
         return value
 
