@@ -18,6 +18,7 @@ from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.inbox import QUEUE_FULL, InboxCounts
 from pvapy_stream.hpc.reorder import DUPLICATE, Released, ReorderBuffer
+from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, queue_stats, rate, receiver_stats
 from pvapy_stream.pva.lazy import frame_of
@@ -132,7 +133,10 @@ class Collector(StageRunner):
 
     def start_receiving(self) -> None:
         for number, source in self.sources.items():
-            source.receiver.start(partial(self._put, number), partial(self._put_again, number))
+            put = checking(
+                self.settings, source.channel, partial(self._put, number), self.note_request
+            )
+            source.receiver.start(put, partial(self._put_again, number))
 
     def _put(self, producer: int, obj: Any) -> None:
         self.sources[producer].arrived += 1

@@ -14,6 +14,7 @@ from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
+from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, queue_stats, receiver_stats
 from pvapy_stream.pva.objects import id_reader
@@ -90,7 +91,10 @@ class Consumer(StageRunner):
         )
 
     def start_receiving(self) -> None:
-        self.receiver.start(self.inbox.put, self._put_again)
+        self.receiver.start(
+            checking(self.settings, self.input_channel, self.inbox.put, self.note_request),
+            self._put_again,
+        )
 
     def _put_again(self, obj: Any) -> None:
         if not self.stage.handle_again(obj, shared=self.settings.distributed):

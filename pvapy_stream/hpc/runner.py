@@ -18,6 +18,7 @@ from pvapy_stream.hpc.filtering import FilteredReceiver
 from pvapy_stream.hpc.parts import StageParts
 from pvapy_stream.hpc.status import Stats, processor_stats, publisher_stats
 from pvapy_stream.signals import in_main_thread
+from pvapy_stream.transport.modes import ABSENT, NEVER_CAME
 from pvapy_stream.transport.ports import PublisherCounts
 
 STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has
@@ -243,13 +244,14 @@ class StageRunner(StageParts):
         problems = []
         absent = ", ".join(self.absent())
         if absent:
-            problems.append(
-                f"channel {absent} never came; check its name and EPICS_PVA_ADDR_LIST"
-                " (pvapy-stream doctor)"
-            )
+            problems.append(f"channel {absent} {ABSENT.get(self.settings.input_mode, NEVER_CAME)}")
         if not self.settings.metadata_optional:
             problems += [f"{one}, or give --metadata-optional" for one in self.metadata.absences()]
         return f"{who}: {'; '.join(problems)}" if problems else ""
+
+    def note_request(self, error: Exception) -> None:
+        """Note that a source has not all fields that are asked for."""
+        self.stage.note_error("field request", error)
 
     # -- commands --------------------------------------------------------------------------------
 
