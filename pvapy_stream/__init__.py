@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"
 
+import pvapy_stream.early  # noqa: F401 - before all that takes long to import
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.frame import ColorMode, Frame
 from pvapy_stream.hpc.processor import FrameProcessor, UserDataProcessor

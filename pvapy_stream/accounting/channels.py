@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from pvapy_stream.accounting.bags import excess, layers
 from pvapy_stream.accounting.idset import IdSet
@@ -115,7 +116,7 @@ def accounts(ledgers: Iterable[Ledger]) -> tuple[StageAccount, ...]:
 
 
 def _account(same: Sequence[Ledger]) -> StageAccount:
-    parts = tuple(sorted(same, key=lambda one: (*one.process, one.epoch)))
+    parts = tuple(_parts(sorted(same, key=lambda one: (*one.process, one.epoch))))
     whole = merged(parts)
     # What one incarnation missed, another may have received.
     whole.missed = union(
@@ -137,6 +138,22 @@ def _account(same: Sequence[Ledger]) -> StageAccount:
         union(part.without_fate() for part in parts) - testified,
         {fate: ids for fate, ids in dropped.items() if ids},
     )
+
+
+def _parts(ledgers: Iterable[Ledger]) -> Iterable[Ledger]:
+    """One ledger for each process and epoch: a writer has several, one for each acquisition.
+
+    An id that two of its acquisitions asked for came once.
+    """
+    for (process, _), group in groupby(ledgers, lambda one: (one.process, one.epoch)):
+        found = list(group)
+        if len(found) == 1 or not process[1]:
+            yield from found
+            continue
+        whole = merged(found)
+        whole.missed = whole.missed - whole.received
+        whole.unknown = whole.unknown - whole.received
+        yield whole
 
 
 def _same_epoch(one: Ledger, other: Ledger) -> bool:
@@ -204,6 +221,7 @@ def _audit_subscriber(
     doubts: tuple[str, ...] = ()
     if not publishers or any(_is_open_source(stage) for stage in publishers):
         unknown, doubts = _unknown(members, missed)
+        doubts += tuple(doubt for stage in publishers for doubt in _doubts_of_source(stage))
         lost = lost | (missed - union(sent))
     repeated = union(part.repeated for stage in publishers for part in stage.parts)
     group = members[0].ledger.group
@@ -242,6 +260,23 @@ def bag(members: Sequence[StageAccount], of: Callable[[Ledger], IdSet]) -> list[
 def _is_open_source(stage: StageAccount) -> bool:
     """Whether a source was killed: what it published at last, nobody wrote down."""
     return not stage.inputs and any(not part.closed for part in stage.parts)
+
+
+def _doubts_of_source(stage: StageAccount) -> Iterable[str]:
+    """What a killed source leaves open.
+
+    Its ledger says less than it published: its last objects may be lost with it, and what a later
+    process sent once more, and lost, may look like what the killed one had sent.
+    """
+    parts = [part for part in stage.parts if part.incarnation]
+    for part, following in zip(parts, [*parts[1:], None], strict=True):
+        if not part.closed and (following is None or following.process != part.process):
+            last = part.published.last
+            when = "before it published any id" if last is None else f"after id {last}"
+            yield (
+                f"{stage.name} was killed {when}, according to its ledger, or still runs; what it"
+                " published then is known from its receivers alone"
+            )
 
 
 def _unknown(members: Sequence[StageAccount], missed: IdSet) -> tuple[IdSet, tuple[str, ...]]:

@@ -14,7 +14,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import psutil
 
@@ -24,6 +24,7 @@ _PORT = 5076
 _TIMEOUT = 0.3  # s; for an answer
 _PATIENCE = 3.0  # s; a server that has been told to end, or whose end a gateway has not noticed
 _AGAIN = 0.1  # s; a datagram may be lost
+_LOOK_AGAIN = (3.0, 7.0, 20.0, 60.0)  # s; from one look for others with our names to the next
 
 _MAGIC, _VERSION = 0xCA, 2
 _SEARCH, _FOUND = 3, 4
@@ -116,6 +117,38 @@ class NameCheck:
             raise TransportError(f"{taken}; stop that program, or give another name")
         if taken:
             _log.warning("%s", taken)
+
+
+class TwinWatch:
+    """Looks, while a program runs, whether others serve its names too.
+
+    Of two that start together, neither sees the other before it serves. A name may also be hosted
+    only when the first object comes.
+
+    Args:
+        names: that the program hosts; empty ones are left out.
+        tell: gets a sentence, once, from a thread.
+    """
+
+    def __init__(self, names: Iterable[str], tell: Callable[[str], None]) -> None:
+        self._names = [name for name in dict.fromkeys(names) if name]
+        self._tell = tell
+        self._stop = threading.Event()
+        if self._names:
+            threading.Thread(target=self._run, name="twins", daemon=True).start()
+
+    def stop(self) -> None:
+        """Look no longer."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        for pause in _LOOK_AGAIN:
+            if self._stop.wait(pause):
+                return
+            told = served_twice(self._names)
+            if told and not self._stop.is_set():
+                self._tell(told)
+                return
 
 
 def served_twice(names: Iterable[str]) -> str:

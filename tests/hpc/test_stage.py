@@ -12,9 +12,10 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import TransportError
+from pvapy_stream.hpc.fates import NO_ID
 from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.processor import FrameProcessor, UserDataProcessor
-from pvapy_stream.hpc.stage import NO_ID, Stage
+from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.pva.objects import is_marked, mark
 from pvapy_stream.testing import image_object
 from pvapy_stream.transport.memory import MemoryPublisher
@@ -161,7 +162,7 @@ def test_rejected_objects_are_not_missed() -> None:
     feed(stage, 3, 4, 6)
     assert list(stage.ledger.rejected["receiver queue full"]) == [5]
     assert not stage.missed()
-    stage.leave([obj(7)])
+    stage.leave([(stage.account, obj(7))])
     assert list(stage.ledger.left) == [7]
     assert not stage.ledger.without_fate()
 
