@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pvapy_stream.workflow import Consumer, Mirror, Simulator, Workflow, Writer, run_workflow
+from pvapy_stream.workflow import (
+    Consumer,
+    Mirror,
+    Project,
+    Scheduler,
+    Simulator,
+    Workflow,
+    Writer,
+    run_workflow,
+)
 
 
 class Counted(Simulator):
@@ -31,7 +40,7 @@ def test_a_run_checks_and_wires_once(tmp_path: Path) -> None:
 
 def test_what_follows_a_wrong_stage_is_checked_all_the_same() -> None:
     flow = Workflow("x")
-    camera = flow.add(Simulator(frame_rate=-1), "camera")
+    camera = flow.add(Simulator(n_publish=-1), "camera")
     mirror = flow.add(Mirror(input=camera["output"]), "mirror")
     flow.add(Consumer(input=mirror["output"], n_consumers=0), "work")
     flow.add(Writer(input="work.output", chunk_size="many"), "disk")
@@ -57,3 +66,15 @@ def test_a_circle_is_told_beside_what_else_is_wrong() -> None:
         "a: Simulator has no parameter 'frame_rat'",
         "cycle: b needs c needs b",
     ]
+
+
+def test_what_is_changed_later_is_not_in_the_project(tmp_path: Path) -> None:
+    flow = Workflow("x")
+    node = flow.add(Simulator(n_publish=20), "camera")
+    project = Project.create_in(tmp_path / "run", flow)
+    node.params["n_publish"] = -1
+    flow.add(Simulator(), "late")
+    planned = Scheduler(project).flow
+    assert planned.nodes.keys() == {"camera"}
+    assert planned.nodes["camera"].params == {"n_publish": 20}
+    project.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from pvapy_stream.errors import SettingsError
@@ -83,6 +84,13 @@ class Workflow:
         self.nodes[node.label] = node
         self._plan = None
         return node
+
+    def copy(self) -> Workflow:
+        """The same workflow, which later changes of this one do not reach."""
+        made = Workflow(self.name, self.description, self.channels, self.sources)
+        for node in self.nodes.values():
+            made.add_node(replace(node, params=dict(node.params)))
+        return made
 
     def find(self, class_name: str) -> Kind:
         """The class of a name in this workflow's files."""

@@ -123,9 +123,11 @@ class Project:
             SettingsError: the folder exists, or the workflow is wrong.
             WorkflowError: it cannot be made.
         """
-        site = _site_of(flow, folder.absolute()) if flow is not None else None
-        if flow is not None and site is not None:
-            flow.plan(site).check()
+        planned: tuple[Workflow, Site] | None = None
+        if flow is not None:
+            flow = flow.copy()
+            planned = flow, _site_of(flow, folder.resolve())
+            flow.plan(planned[1]).check()
         # Made aside and moved: another process sees a whole project or none.
         aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
         try:
@@ -142,8 +144,7 @@ class Project:
                 raise SettingsError(f"{folder} exists already; choose another name") from error
             raise WorkflowError(f"cannot make project {folder}: {error.strerror}") from error
         made = cls(folder)
-        if flow is not None and site is not None:
-            made._planned = flow, site
+        made._planned = planned
         return made
 
     @classmethod

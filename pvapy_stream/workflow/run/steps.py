@@ -332,10 +332,10 @@ class StepGraph:
             self._store.put(step)
             self._tell(step.id)
 
-    def fail(self, step: Step, error: str, state: State = State.FAILED) -> None:
-        """A step has failed, or was aborted."""
+    def fail(self, step: Step, error: str) -> None:
+        """A step has failed."""
         with self._lock:
-            step.state, step.error, step.ended = state, error, time.time()
+            step.state, step.error, step.ended = State.FAILED, error, time.time()
             self._store.put(step)
 
     @property

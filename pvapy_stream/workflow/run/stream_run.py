@@ -51,10 +51,6 @@ class StreamOutcome:
     ledgers: tuple[Ledger, ...]
     deaths: tuple[Death, ...] = ()
 
-    @property
-    def ok(self) -> bool:
-        return not self.problems and self.audit.ok
-
 
 class StreamRun:
     """Stages that are connected by streams, from start to audit.
