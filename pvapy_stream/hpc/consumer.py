@@ -139,6 +139,8 @@ class Consumer(StageRunner):
             while (self.stage.tracker.last or 0) < newest and time.monotonic() < soon:
                 time.sleep(0.01)
         self._left = self.receiver.stop(max(0.0, deadline - time.monotonic()))
+        if self._hosts_input and not self.receiver.was_connected:
+            self.log.warning("nobody sent anything to channel %s", self.input_channel)
         self._source_filters.stop()
         self._newest = None
         return newest
@@ -175,6 +177,11 @@ class Consumer(StageRunner):
         return self.stage.count_missed(self._newest)
 
     @property
+    def _hosts_input(self) -> bool:
+        """Whether others come to our channel: it is there, whether they do or not."""
+        return "input" in self.settings.hosted(self.kind, self.id)
+
+    @property
     def phase(self) -> str:
         if self.paused:
             return "paused"
@@ -187,4 +194,6 @@ class Consumer(StageRunner):
         return int(self.receiver.counts().received > 0)
 
     def absent(self) -> list[str]:
-        return [] if self.receiver.was_connected else [self.input_channel]
+        if self.receiver.was_connected or self._hosts_input:
+            return []
+        return [self.input_channel]

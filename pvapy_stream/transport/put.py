@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import Any
 
 import pvaccess as pva
@@ -26,6 +28,15 @@ class PutPublisher(RemotePublisher):
         self._pv = pva.Channel(channel)
         self._pv.setTimeout(min(_PUT_TIMEOUT, limit))
         self._structure: dict[str, Any] | None = None
+
+    def start(self) -> None:
+        """Begin to search for the channel, so that it is there when the first object comes."""
+        threading.Thread(target=self._search, name="put-search", daemon=True).start()
+
+    def _search(self) -> None:
+        # The binding searches from the first use on, however long this waits.
+        with contextlib.suppress(*REMOTE_ERRORS):
+            self._pv.getIntrospectionDict()
 
     def _send(self, obj: Any) -> None:
         # A server that has begun anew may have another structure.
