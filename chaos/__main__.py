@@ -82,14 +82,15 @@ def _one(seed: int, kinds: tuple[str, ...], private: list[str], keep: bool) -> O
     words = [sys.executable, "-m", "chaos.run", str(seed), made.kind, str(folder)]
     if private:
         words = [*private, *words, "--private"]
-    text, gone = "", 0
+    text, gone, starts = "", 0, 0
     try:
         done = subprocess.run(
             words, env=env, cwd=_ROOT, capture_output=True, text=True, timeout=_LIMIT, check=False
         )
         text = done.stderr[-500:]
         found = json.loads((folder / "outcome.json").read_text())
-        violations, gone = tuple(found["violations"]), int(found["gone"])
+        violations = tuple(found["violations"])
+        gone, starts = int(found["gone"]), int(found["starts"])
     except subprocess.TimeoutExpired:
         violations = (f"the run did not end within {_LIMIT:g} s",)
     except (OSError, ValueError):
@@ -99,9 +100,9 @@ def _one(seed: int, kinds: tuple[str, ...], private: list[str], keep: bool) -> O
         for process in left_of(folder.name):
             process.kill()
     if violations or keep:
-        return Outcome(made, violations, gone, str(folder))
+        return Outcome(made, violations, gone, str(folder), starts)
     shutil.rmtree(folder, ignore_errors=True)
-    return Outcome(made, (), gone)
+    return Outcome(made, (), gone, starts=starts)
 
 
 def _show(outcome: Outcome, verbose: bool) -> None:

@@ -29,6 +29,7 @@ _LAST = 30.0  # s; longest wait for that
 _TICK = 0.03
 _STATS = "receiverStats"
 _STATUS = {_STATS: {"nReceived": pva.INT}}
+_CRASHED = "Fatal Python error"  # of the fault handler, which all programs have
 _CRASHES = {-4, -6, -7, -8, -11}  # SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV
 
 
@@ -46,6 +47,7 @@ class Run:
         self.folder = folder
         self.wrong: list[str] = []
         self.gone = 0
+        self.starts = 0
         self.disk = folder / "disk"
         self.disk.mkdir()
         self._mounted = private and plan.kind == "disk-full"
@@ -158,6 +160,16 @@ class Run:
             self.wrong.append(f"process left: {process.pid} {' '.join(process.cmdline()[-6:])}")
             process.kill()
 
+    def look_into_logs(self) -> None:
+        """Count the starts, and name processes that crashed, children of a program among them."""
+        logs = sorted(self.folder.glob("*.*.log"))
+        self.starts = len(logs)
+        self.wrong += [
+            f"a process crashed: {log.name}"
+            for log in logs
+            if _CRASHED in log.read_text(errors="replace")
+        ]
+
     def judge(self) -> list[str]:
         """Compare what was written with the truth."""
         sent = (
@@ -184,8 +196,8 @@ class Run:
         ]
 
 
-def one_run(made: Plan, folder: Path, private: bool) -> tuple[list[str], int]:
-    """Do a run; what was wrong with it, and how many frames are gone."""
+def one_run(made: Plan, folder: Path, private: bool) -> Run:
+    """Do a run; `wrong`, `gone` and `starts` of what is returned are its outcome."""
     if private:
         _mount(Path("/dev/shm"), 1 << 29)
     run = Run(made, folder, private)
@@ -195,16 +207,18 @@ def one_run(made: Plan, folder: Path, private: bool) -> tuple[list[str], int]:
         run.end()
     except Exception:
         run.clean()
-        return [f"the run itself failed: {traceback.format_exc()[-500:]}"], 0
+        run.wrong.append(f"the run itself failed: {traceback.format_exc()[-500:]}")
+        return run
     time.sleep(0.1)
     run.clean()
+    run.look_into_logs()
     if private:
         run.wrong += shared_memory()
     try:
         run.wrong += run.judge()
     except Exception:
         run.wrong.append(f"cannot be judged: {traceback.format_exc()[-500:]}")
-    return run.wrong, run.gone
+    return run
 
 
 def _is_there(name: str) -> bool:
@@ -233,8 +247,8 @@ def main() -> None:
     parser.add_argument("--private", action="store_true", help="mount what this run alone has")
     options = parser.parse_args()
     made = plan(options.seed, (options.kind,))
-    wrong, gone = one_run(made, options.folder, options.private)
-    outcome = {"violations": wrong, "gone": gone}
+    done = one_run(made, options.folder, options.private)
+    outcome = {"violations": done.wrong, "gone": done.gone, "starts": done.starts}
     (options.folder / "outcome.json").write_text(json.dumps(outcome, indent=1))
     os._exit(0)
 

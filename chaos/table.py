@@ -22,12 +22,14 @@ class Outcome:
         violations: what was wrong, a sentence each.
         gone: how many frames are not in the files.
         folder: where its logs, ledgers and files are; "" where they were removed.
+        starts: how many programs were started, those that were started again included.
     """
 
     plan: Plan
     violations: tuple[str, ...]
     gone: int = 0
     folder: str = ""
+    starts: int = 0
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -50,7 +52,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
         total = sum(bad[kind, name] for name in TRANSPORTS)
         lines.append(f"| {kind} | {' | '.join(cells)} | {faults[kind]} | {gone[kind]} | {total} |")
     summary = (
-        f"{len(outcomes)} runs with {sum(one.plan.n_frames for one in outcomes)} frames,"
+        f"{len(outcomes)} runs with {sum(one.plan.n_frames for one in outcomes)} frames and"
+        f" {sum(one.starts for one in outcomes)} starts of programs,"
         f" {sum(bad.values())} with a violation, {time.strftime('%Y-%m-%d')}."
     )
     return "\n".join([*lines, "", summary])

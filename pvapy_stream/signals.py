@@ -45,6 +45,7 @@ def hurry_of(stop: threading.Event) -> threading.Event:
 # Programs of this process that run until a signal, and whether they are asked to end.
 _running: list[Stop] = []
 _asked = threading.Event()
+_last_words: list[Callable[[], None]] = []
 
 
 def request_stop(hurry: bool = False) -> None:
@@ -178,8 +179,22 @@ def _leave_later() -> None:
     leave_by_force()
 
 
+def on_leaving(last_words: Callable[[], None]) -> None:
+    """Have a function called before this process is ended by force."""
+    _last_words.append(last_words)
+
+
+def forget_last_words(last_words: Callable[[], None]) -> None:
+    """Undo `on_leaving`."""
+    with suppress(ValueError):
+        _last_words.remove(last_words)
+
+
 def leave_by_force(code: int = 1) -> None:
     """End this process now; what was printed is not lost."""
+    while _last_words:
+        with suppress(Exception):
+            _last_words.pop()()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

@@ -205,6 +205,7 @@ def _audit_subscriber(
     if not publishers or any(_is_open_source(stage) for stage in publishers):
         unknown, doubts = _unknown(members)
         unknown = unknown - missed
+        doubts += tuple(doubt for stage in publishers for doubt in _doubts_of_source(stage))
         lost = lost | (missed - union(sent))
     repeated = union(part.repeated for stage in publishers for part in stage.parts)
     group = members[0].ledger.group
@@ -265,6 +266,23 @@ def _may_be_same_pass(one: Ledger, other: Ledger) -> bool:
     if one.process == other.process and one.stage_id == other.stage_id:
         return one.epoch == other.epoch
     return one.epoch == other.epoch or one.incarnation != 1 or other.incarnation != 1
+
+
+def _doubts_of_source(stage: StageAccount) -> Iterable[str]:
+    """What a killed source leaves open.
+
+    Its ledger says less than it published: its last objects may be lost with it, and what a later
+    process sent once more, and lost, may look like what the killed one had sent.
+    """
+    parts = [part for part in stage.parts if part.incarnation]
+    for part, following in zip(parts, [*parts[1:], None], strict=True):
+        if not part.closed and (following is None or following.process != part.process):
+            last = part.published.last
+            when = "before it published any id" if last is None else f"after id {last}"
+            yield (
+                f"{stage.name} was killed {when}, according to its ledger, or still runs; what it"
+                " published then is known from its receivers alone"
+            )
 
 
 def _unknown(members: Sequence[StageAccount]) -> tuple[IdSet, tuple[str, ...]]:

@@ -324,17 +324,19 @@ class Collector(StageRunner):
         )
 
     def own_stats(self, seconds: float) -> Stats:
+        # Against the stream: what came later may not seem to be more.
+        collected, cached = self._collected, len(self.buffer)
         rejected = sum(source.rejected for source in self.sources.values())
         missed = self.missed
         stats: Stats = {
             "collectorStats": {
-                "nCollected": self._collected,
-                "collectedRate": rate(self._collected, seconds),
+                "nCollected": collected,
+                "collectedRate": rate(collected, seconds),
                 "nRejected": rejected,
                 "rejectedRate": rate(rejected, seconds),
                 "nMissed": missed,
                 "missedRate": rate(missed, seconds),
-                "nCached": len(self.buffer),
+                "nCached": cached,
             },
             "queueStats": queue_stats(self.inbox.counts()),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pvaccess as pva
@@ -123,10 +124,14 @@ class Consumer(StageRunner):
             received
             and not self.paused
             and now - self._probed_at > _PROBE_AGAIN_AFTER
-            and not self.inbox.counts().queued
+            and not self._has_waiting()
         ):
             self._probed_at = now
             self._newest = self._newest_id()
+
+    def _has_waiting(self) -> bool:
+        inbox = self.inbox.counts()
+        return inbox.queued > 0 or inbox.busy
 
     def _newest_id(self) -> int | None:
         obj = self.receiver.newest(_PROBE_TIMEOUT)
@@ -183,8 +188,10 @@ class Consumer(StageRunner):
 
     def own_stats(self, seconds: float) -> Stats:
         inbox = self.inbox.counts()
+        counts = self.receiver.counts()
+        counts = replace(counts, received=counts.received + self.carried)
         return {
-            "receiverStats": receiver_stats(self.receiver.counts(), inbox.rejected, seconds),
+            "receiverStats": receiver_stats(counts, inbox.rejected, seconds),
             "queueStats": queue_stats(inbox),
         }
 

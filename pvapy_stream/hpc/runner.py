@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import pvaccess as pva
@@ -77,6 +78,8 @@ class StageRunner(ABC):
         # Says what is dropped on purpose, beside the output.
         self.filtered: FilteredChannel | None = None
         self.paused = False
+        # What waited when the counts began anew: it counts as received since then.
+        self.carried = 0
         self._known: Any = None
         self._lazy = False
         self._user_stats: Stats = {}
@@ -373,7 +376,7 @@ class StageRunner(ABC):
 
     def reset_stats(self, _: Any = None) -> str:
         """Begin to count anew."""
-        self.inbox.reset_counts()
+        self.carried = self.inbox.reset_counts()
         self.stage.reset()
         return "Stats reset successful"
 
@@ -422,18 +425,20 @@ class StageRunner(ABC):
     def stats(self, patience: float = _STATS_PATIENCE) -> Stats:
         """All statistics, as the status channel names them."""
         stage = self.stage
-        message = stage.troubles.recent or stage.tracker.remark
-        if stage.lock.acquire(timeout=patience):
-            try:
+        locked = stage.lock.acquire(timeout=patience)
+        try:
+            message = f"process() has not returned for {patience} s; userStats are old"
+            if locked:
                 found = stage.call("getStats", stage.processor.getStats, fallback={})
                 self._user_stats = found or {}
                 stage.settle(self.accounts)
                 message = stage.troubles.recent or stage.tracker.remark
-            finally:
+            counts, missed, tracker = replace(stage.counts), self.missed, stage.tracker
+            unknown, epochs = len(tracker.unknown), 1 + tracker.n_restarts
+        finally:
+            if locked:
                 stage.lock.release()
-        else:
-            message = f"process() has not returned for {patience} s; userStats are old"
-        counts = stage.counts
+        # Against the stream, from here on: what came later may not seem to be more.
         seconds = counts.receiving_time
         published = stage.output.counts() if stage.output else PublisherCounts()
         return {
@@ -444,13 +449,7 @@ class StageRunner(ABC):
             **self.own_stats(seconds),
             "publisherStats": publisher_stats(published, seconds),
             **self.metadata.stats(),
-            "processorStats": processor_stats(
-                counts,
-                self.missed,
-                time.time(),
-                len(stage.tracker.unknown),
-                1 + stage.tracker.n_restarts,
-            ),
+            "processorStats": processor_stats(counts, missed, time.time(), unknown, epochs),
             "userStats": self._user_stats,
         }
 

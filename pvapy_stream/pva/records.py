@@ -9,6 +9,7 @@ from typing import Any
 import pvaccess as pva
 
 _RATES = pva.DOUBLE
+_LONGEST_TEXT = 1024  # bytes
 
 RECEIVER = {
     "nReceived": pva.ULONG, "receivedRate": _RATES, "nRejected": pva.ULONG, "rejectedRate": _RATES,
@@ -138,6 +139,15 @@ def _last(user_types: dict[str, Any], n_metadata: int) -> dict[str, Any]:
     }
     # A structure without fields cannot be served.
     return {**metadata, **({"userStats": user_types} if user_types else {})}
+
+
+def bounded(text: str) -> str:
+    """A text of 1 kB at most, as fields of channels hold it; what is cut off shows as "…"."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) > _LONGEST_TEXT:
+        kept = _LONGEST_TEXT - len("…".encode())
+        return encoded[:kept].decode("utf-8", "ignore") + "…"
+    return encoded.decode()
 
 
 def time_fields(now: float | None = None) -> dict[str, Any]:

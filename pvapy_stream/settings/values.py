@@ -86,6 +86,12 @@ def lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+def _level_name(value: Any) -> Any:
+    value = lower(value)
+    # What `logging` accepts besides.
+    return {"warn": "warning", "fatal": "critical"}.get(value, value)
+
+
 PixelType = Literal[
     "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"
 ]
@@ -96,7 +102,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 IdList = Annotated[tuple[int, ...] | None, BeforeValidator(_unique)]
 MetadataChannels = Annotated[tuple[MetadataChannel, ...], BeforeValidator(_metadata_channels)]
 LogLevel = Annotated[
-    Literal["debug", "info", "warning", "error", "critical"] | None, BeforeValidator(lower)
+    Literal["debug", "info", "warning", "error", "critical"] | None, BeforeValidator(_level_name)
 ]
 StatsKinds = Annotated[
     tuple[Literal["receiver", "publisher", "queue", "metadata", "processor", "user", "all"], ...],

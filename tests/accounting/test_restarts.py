@@ -107,6 +107,19 @@ def test_a_killed_source() -> None:
     assert "id 90 lost" in failures([killed, receiver])
 
 
+def test_a_killed_source_that_starts_again_leaves_open_what_it_published() -> None:
+    # The first process published to 67, the second from 1 to 95; its first 9 were lost.
+    killed = [source(ids((1, 52)), closed=False), source(IdSet(), incarnation=2, closed=False)]
+    last = source(ids((1, 300)), incarnation=3)
+    arrived = [
+        stage(ids((1, 67))), stage(ids((10, 95)), epoch=2), stage(ids((16, 300)), epoch=3),
+    ]  # fmt: skip
+    text = failures([*killed, last, *arrived])
+    assert "sim 0 was killed after id 52" in text
+    assert "sim 0 was killed before it published any id" in text
+    assert text.count("known from its receivers alone") == 2
+
+
 def test_ids_that_start_again_have_an_account_of_their_own() -> None:
     first, second = source(ids((1, 100))), source(ids((1, 100)), incarnation=2)
     one = stage(ids((1, 100)))

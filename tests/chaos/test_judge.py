@@ -143,12 +143,12 @@ def test_plans_and_ids_follow_from_the_seed() -> None:
 def test_the_table_goes_between_the_markers(tmp_path: Any) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    text = table([Outcome(MADE, ()), Outcome(MADE, ("lost",), 3, "/somewhere")])
+    text = table([Outcome(MADE, ()), Outcome(MADE, ("lost",), 3, "/somewhere", 5)])
     write(page, text)
     content = page.read_text()
     assert "| kill | 2 (1 bad) | 0 |" in content
     assert "| 0 | 3 | 1 |" in content
-    assert "2 runs with 40 frames, 1 with a violation" in content
+    assert "2 runs with 40 frames and 5 starts of programs, 1 with a violation" in content
     assert content.startswith("before\n")
     assert content.endswith("after\n")
     assert "old" not in content
