@@ -194,7 +194,7 @@ def _audit_subscriber(
     sent = [part.published for stage in publishers for part in stage.parts]
     if asked is not None:
         sent = [ids & asked for ids in sent]
-    arrived = bag(members, lambda part: part.received - (part.skipped - part.processed))
+    arrived = bag(members, _arrived)
     results = bag(members, lambda part: part.processed | part.filtered)
     skipped = union(part.skipped for part in parts)
     processed = union([*results])
@@ -247,18 +247,17 @@ def _is_open_source(stage: StageAccount) -> bool:
 
 
 def _not_found(parts: Sequence[Ledger], name: str) -> IdSet:
-    """Ids of a set of ledgers that no other ledger has received, in the same pass of the source."""
+    """Ids of a set of ledgers that none of them has received, in the same pass of the source."""
     return union(
-        ids
-        - part.received
-        - union(
-            other.received - (other.skipped - other.processed)
-            for other in parts
-            if other is not part and _may_be_same_pass(other, part)
-        )
+        ids - union(_arrived(other) for other in parts if _may_be_same_pass(other, part))
         for part in parts
         if (ids := getattr(part, name))
     )
+
+
+def _arrived(part: Ledger) -> IdSet:
+    """What arrived, without initial updates that nobody took."""
+    return part.received - (part.skipped - part.processed)
 
 
 def _may_be_same_pass(one: Ledger, other: Ledger) -> bool:
