@@ -165,7 +165,8 @@ class MirrorChannel:
                 return
             if value is not None:
                 if self._last_published is not None and value < self._last_published:
-                    self._begin_epoch(value)
+                    # Nobody takes what is shown.
+                    self._begin_epoch(value, skipped=1)
                 self.ledger.skip(value)
             elif not first:
                 self._pass_on(obj, None)
@@ -193,7 +194,7 @@ class MirrorChannel:
         """The ledger of the present epoch."""
         return self._account.ledger
 
-    def _begin_epoch(self, value: int) -> None:
+    def _begin_epoch(self, value: int, skipped: int = 0) -> None:
         """Ids went back: the source started again."""
         tracker = self._tracker
         if tracker is not None:
@@ -201,6 +202,7 @@ class MirrorChannel:
             self.ledger.unknown.update(tracker.unknown)
             tracker.begin_epoch(value)
         self._account.begin_epoch()
+        self._account.note_late_start(value + skipped)
         self._last_published = None
 
     def _pass_on(self, obj: Any, value: int | None) -> None:

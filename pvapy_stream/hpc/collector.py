@@ -152,7 +152,7 @@ class Collector(StageRunner):
             value = self._read_id(obj) if self._read_id else None
             if value is not None and source.newest is not None and value <= source.newest:
                 if value < source.newest:
-                    self._go_back(source, value)
+                    self._go_back(source, value, skipped=1)
                     source.newest = None
                 self._skip(source, value)
                 return
@@ -251,11 +251,13 @@ class Collector(StageRunner):
                 fits = _CACHE_BYTES // max(1, frame_of(obj).payload.nbytes)
                 self.buffer.size = max(self.buffer.size, min(fits, _CACHE_MOST))
 
-    def _go_back(self, source: _Source, value: int) -> None:
+    def _go_back(self, source: _Source, value: int, skipped: int = 0) -> None:
         """The ids of a producer start again: for its account, and for all if it is the first."""
         if self.buffer.begins_anew(source.number, value):
             self._begin_anew(source, value)
         source.account.begin_epoch()
+        # Producers share the ids: the first of each is known by what it sent before.
+        source.account.note_late_start(value + skipped, first=value + skipped)
         self.stage.account_to(source.account)
 
     def _begin_anew(self, source: _Source, value: int) -> None:

@@ -124,7 +124,7 @@ class Fates:
         self.counts.errors += 1
         self.troubles.note(what, message, error, "error")
 
-    def _went_back(self, value: int, step: Step) -> None:
+    def _went_back(self, value: int, step: Step, skipped: int = 0) -> None:
         ledger = self.account.ledger
         if step is Step.LATE:
             return
@@ -133,12 +133,22 @@ class Fates:
             self._repeated(value)
             return
         self._begin_epoch(value)
+        self._note_late_start(value + skipped)
         n = self.tracker.n_restarts
         if n == 1 or n % LOG_EVERY == 0:
             self._log.warning(
                 "ids went back to %d (%d times so far): a new epoch; did the source restart?",
                 value,
                 n,
+            )
+
+    def _note_late_start(self, value: int) -> None:
+        """Ids start again, and those before this one did not come: we may have been away."""
+        unknown = self.account.note_late_start(value) if self.own_epochs else IdSet()
+        if unknown:
+            self.tracker.unknown.update(unknown)
+            self.tracker.remark = (
+                f"ids started again; whether {unknown} were sent before {value} is unknown"
             )
 
     def _repeated(self, value: int) -> None:

@@ -227,7 +227,8 @@ class Stage(Fates):
             if value > last and not shared:
                 return False
             if value < last:
-                self._went_back(value, Step.BACK)
+                # Nobody takes what is shown.
+                self._went_back(value, Step.BACK, skipped=1)
                 self.tracker.last = None
             self._skipped(value)
             return True

@@ -431,3 +431,14 @@ def test_a_worker_that_hangs_ends_when_its_parent_is_gone(
     program.signal(signal.SIGKILL)
     program.process.wait(10)
     all_gone(there)
+
+
+@pytest.mark.parametrize("mode", ["pvas", "rpc"])
+def test_a_stage_to_which_nobody_sends_is_no_failure(
+    mode: str, prefix: str, commands: Commands
+) -> None:
+    program = commands("consumer", "-ic", f"{prefix}in", "-im", mode, "-sc", f"{prefix}status")
+    wait_until(lambda: status(f"{prefix}status").get("state") == "waiting")
+    program.signal(signal.SIGINT)
+    assert program.wait() == 0, program.text
+    assert f"nobody sent anything to channel {prefix}in" in program.text
