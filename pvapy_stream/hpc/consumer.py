@@ -14,7 +14,7 @@ from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.runner import StageRunner
-from pvapy_stream.hpc.status import Stats, queue_stats, receiver_stats
+from pvapy_stream.hpc.status import Stats, drop_stats, drop_types, queue_stats, receiver_stats
 from pvapy_stream.pva.objects import id_reader
 from pvapy_stream.pva.records import consumer_status_type
 from pvapy_stream.pva.request import Distributor
@@ -85,6 +85,7 @@ class Consumer(StageRunner):
                 self.server,
                 self.stage.processor.getInputPvObjectType,
                 distributor,
+                self.id,
             )
         )
 
@@ -165,7 +166,10 @@ class Consumer(StageRunner):
         return self._newest
 
     def status_type(self) -> dict[str, Any]:
-        return consumer_status_type(self.user_types(), len(self.metadata.receivers))
+        return {
+            **consumer_status_type(self.user_types(), len(self.metadata.receivers)),
+            **drop_types(self.receiver.counts()),
+        }
 
     def own_stats(self, seconds: float) -> Stats:
         inbox = self.inbox.counts()
@@ -174,6 +178,7 @@ class Consumer(StageRunner):
         return {
             "receiverStats": receiver_stats(counts, inbox.rejected, seconds),
             "queueStats": queue_stats(inbox),
+            **drop_stats(counts),
         }
 
     @property

@@ -71,7 +71,7 @@ class StageRunner(ABC):
             settings.metadata_channels, settings.server_queue_size, settings.receiver_queue_size
         )
         self.publisher: Publisher | None = (
-            make_publisher(Way(settings, self.output_channel, server))
+            make_publisher(Way(settings, self.output_channel, server, stage_id))
             if self.output_channel
             else None
         )
