@@ -171,7 +171,8 @@ class StageRunner(ABC):
         prototype = self.stage.processor.getOutputPvObjectType(first)
         if prototype is None or self.publisher is None:
             return None
-        if self.filtered is None:
+        # Who receives by EJFAT knows no PVA channel of ours.
+        if self.filtered is None and self.settings.output_mode != "ejfat":
             self.filtered = FilteredChannel(self.server, self.output_channel)
         self.publisher.open(opening_object(prototype, first, self.settings.oid_field))
         return Output(self.publisher, self.stage.ledger, self.settings.oid_field, self.filtered)

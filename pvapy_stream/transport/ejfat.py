@@ -139,8 +139,8 @@ class EjfatReceiver(ServingReceiver):
         except OSError as error:
             self._socket.close()
             raise TransportError(
-                f"cannot receive at {self._where}: {error.strerror}; give another port or ipAddress"
-                " in --input-args"
+                f"cannot receive at {self._where}: {error.strerror}; give another port or"
+                ' ipAddress, or "addProcessorIdToPort": 1, in --input-args'
             ) from error
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from pvapy_stream.errors import SettingsError, TransportError
+from pvapy_stream.hpc.filtering import FilteredReceiver
 from pvapy_stream.pva import serial
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.settings import ConsumerSettings
@@ -366,6 +367,12 @@ def test_wrong_arguments_are_explained(ends: Any, caplog: pytest.LogCaptureFixtu
         EjfatReceiver(pair.uri, EjfatInputSettings.of(useCP=0, port=pair.port), 1)
 
 
+def test_a_uri_and_its_token_are_not_searched_for_on_the_network() -> None:
+    followed = FilteredReceiver("ejfat://token@h:1/lb/1?data=h", lambda news: None)
+    followed.keep_up(True)
+    assert followed._receiver is None
+
+
 def test_the_published_chain_runs(prefix: str, commands: Commands) -> None:
     """PvaPy's example of the mode, with two consumers at each end."""
     source = Source(f"{prefix}image")
@@ -397,5 +404,8 @@ def test_the_published_chain_runs(prefix: str, commands: Commands) -> None:
             return sum(one["processorStats"]["nProcessed"] for one in found) >= 99
 
         wait_until(done)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.sendto(b"hello", ("127.0.0.1", port + 2))
+        wait_until(lambda: status(f"{prefix}second:2:status")["dropStats"]["nMalformed"] == 1)
     finally:
         source.close()
