@@ -14,7 +14,7 @@ from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
-from pvapy_stream.hpc.inbox import QUEUE_FULL
+from pvapy_stream.hpc.inbox import QUEUE_FULL, InboxCounts
 from pvapy_stream.hpc.reorder import DUPLICATE, Released, ReorderBuffer
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, queue_stats, rate, receiver_stats
@@ -60,9 +60,21 @@ class _Source:
         # The object that was skipped at first, until another comes.
         self.initial: int | None = None
         self.rejected = 0
+        # Its part of the inbox.
+        self.arrived = self.refused = self.taken = 0
         # What it said to have filtered, before all that it published by then has arrived.
         self.passed: Filtered | None = None
         self.left: list[Any] = []
+
+    def queue_counts(self) -> InboxCounts:
+        """What of the inbox is its own."""
+        arrived, refused, taken = self.arrived, self.refused, self.taken
+        return InboxCounts(arrived, refused, taken, max(0, arrived - refused - taken))
+
+    def reset_counts(self) -> None:
+        self.receiver.reset_counts()
+        self.arrived = self.queue_counts().queued
+        self.rejected = self.refused = self.taken = 0
 
 
 class Collector(StageRunner):
@@ -121,6 +133,7 @@ class Collector(StageRunner):
             source.receiver.start(partial(self._put, number), partial(self._put_again, number))
 
     def _put(self, producer: int, obj: Any) -> None:
+        self.sources[producer].arrived += 1
         self.inbox.put(_Arrival(producer, obj))
 
     def _put_again(self, producer: int, obj: Any) -> None:
@@ -158,6 +171,7 @@ class Collector(StageRunner):
     def _take(self, arrival: _Arrival) -> None:
         with self.stage.lock:
             source = self.sources[arrival.producer]
+            source.taken += 1
             self.stage.account_to(source.account)
             value = self._id_of(arrival.obj)
             if value is None:
@@ -250,6 +264,7 @@ class Collector(StageRunner):
     def _reject(self, policy: str, arrival: _Arrival) -> None:
         with self.stage.lock:
             source = self.sources[arrival.producer]
+            source.refused += 1
             if policy == QUEUE_FULL:
                 source.rejected += 1
             self.stage.account_to(source.account)
@@ -258,7 +273,7 @@ class Collector(StageRunner):
     # -- life ------------------------------------------------------------------------------------
 
     def keep_up(self) -> None:
-        self.metadata.keep_up()
+        self.metadata.keep_up(self.stage.counts.processed)
         for number, source in self.sources.items():
             source.receiver.keep_up()
             source.filters.keep_up(source.receiver.connected)
@@ -302,8 +317,7 @@ class Collector(StageRunner):
 
     def reset_stats(self, _: Any = None) -> str:
         for source in self.sources.values():
-            source.receiver.reset_counts()
-            source.rejected = 0
+            source.reset_counts()
         self._collected = 0
         return super().reset_stats()
 
@@ -345,6 +359,7 @@ class Collector(StageRunner):
                 "producerId": number,
                 "channel": source.channel,
                 "receiverStats": receiver_stats(source.receiver.counts(), source.rejected, seconds),
+                "queueStats": queue_stats(source.queue_counts()),
             }
         return stats
 

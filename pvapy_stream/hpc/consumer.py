@@ -111,7 +111,7 @@ class Consumer(StageRunner):
         self._source_filters.keep_up(self.receiver.connected)
         if self.filtered is not None:
             self.filtered.flush()
-        self.metadata.keep_up()
+        self.metadata.keep_up(self.stage.counts.processed)
         received = self.receiver.counts().received
         now = time.monotonic()
         if received != self._probed_received:

@@ -19,13 +19,14 @@ from pvapy_stream.hpc.filtering import FilteredChannel
 from pvapy_stream.hpc.inbox import DirectInbox, Handle, QueueInbox, Reject
 from pvapy_stream.hpc.metadata import Metadata
 from pvapy_stream.hpc.output import Output
-from pvapy_stream.hpc.processor import UserDataProcessor, takes_lazy
+from pvapy_stream.hpc.processor import UserDataProcessor, completed, takes_lazy
 from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.hpc.status import Stats, processor_stats, publisher_stats
-from pvapy_stream.plugins import load_processor_class
+from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.objects import LazyIds, opening_object
 from pvapy_stream.settings import StageSettings
+from pvapy_stream.signals import in_main_thread
 from pvapy_stream.transport.modes import LAZY_MODES, make_publisher
 from pvapy_stream.transport.modes import Output as Way
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
@@ -83,6 +84,7 @@ class StageRunner(ABC):
         self._known: Any = None
         self._lazy = False
         self._user_stats: Stats = {}
+        self._coverage: dict[str, tuple[int, int]] = {}
         self.log = logging.getLogger(f"pvapy_stream.{self.kind}-{stage_id}")
 
     def make_stage(self, ledger: Ledger, tracker: SequenceTracker, skip: int) -> Stage:
@@ -132,7 +134,7 @@ class StageRunner(ABC):
         else:
             found = load_processor_class(settings.processor_class, settings.processor_file)
             try:
-                processor = found(self.processor_config())
+                processor = completed(made(found, self.processor_config()))
             except PvapyStreamError:
                 raise
             except Exception as error:
@@ -146,6 +148,7 @@ class StageRunner(ABC):
         processor.outputChannel = self.output_channel
         processor.pvaServer = self.server
         processor.metadataQueueMap = self.metadata.queues
+        processor.metadata_connected = self.metadata.connected
         processor.dataPublisher = None
         processor.account = self.whole_account
         return processor
@@ -298,7 +301,7 @@ class StageRunner(ABC):
             ProcessorError: the processor does not start.
         """
         try:
-            self.stage.processor.start()
+            in_main_thread(self.stage.processor.start)
         except Exception as error:
             raise ProcessorError(
                 f"processor {self.settings.processor_class} does not start:"
@@ -345,13 +348,16 @@ class StageRunner(ABC):
         who = f"{self.kind} {self.id}"
         if not self.stage.ok:
             return f"{who}: {self.stage.counts.errors} errors, the last: {self.stage.last_error}"
+        problems = []
         absent = ", ".join(self.absent())
         if absent:
-            return (
-                f"{who}: channel {absent} never came; check its name and EPICS_PVA_ADDR_LIST"
+            problems.append(
+                f"channel {absent} never came; check its name and EPICS_PVA_ADDR_LIST"
                 " (pvapy-stream doctor)"
             )
-        return ""
+        if not self.settings.metadata_optional:
+            problems += [f"{one}, or give --metadata-optional" for one in self.metadata.absences()]
+        return f"{who}: {'; '.join(problems)}" if problems else ""
 
     # -- commands --------------------------------------------------------------------------------
 
@@ -378,6 +384,7 @@ class StageRunner(ABC):
     def reset_stats(self, _: Any = None) -> str:
         """Begin to count anew."""
         self.carried = self.inbox.reset_counts()
+        self.metadata.reset_counts()
         self.stage.reset()
         return "Stats reset successful"
 
@@ -400,7 +407,7 @@ class StageRunner(ABC):
         new = self._make_processor()
         new.dataPublisher = self.stage.output
         try:
-            new.start()
+            in_main_thread(new.start)
         except Exception as error:
             raise ProcessorError(
                 "the new processor does not start, the old one goes on:"
@@ -433,7 +440,9 @@ class StageRunner(ABC):
                 found = stage.call("getStats", stage.processor.getStats, fallback={})
                 self._user_stats = found or {}
                 stage.settle(self.accounts)
-                message = stage.troubles.recent or stage.tracker.remark
+                told = stage.processor.metadata_coverage
+                self._coverage = stage.call("metadata_coverage", told, fallback={}) or {}
+                message = stage.troubles.recent or stage.tracker.remark or self.metadata.remark
             counts, missed, tracker = replace(stage.counts), self.missed, stage.tracker
             unknown, epochs = len(tracker.unknown), 1 + tracker.n_restarts
         finally:
@@ -449,7 +458,7 @@ class StageRunner(ABC):
             "objectId": counts.last_id or 0,
             **self.own_stats(seconds),
             "publisherStats": publisher_stats(published, seconds),
-            **self.metadata.stats(),
+            **self.metadata.stats(seconds, counts.processed, self._coverage),
             "processorStats": processor_stats(counts, missed, time.time(), unknown, epochs),
             "userStats": self._user_stats,
         }

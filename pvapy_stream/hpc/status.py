@@ -62,9 +62,9 @@ def publisher_stats(counts: PublisherCounts, seconds: float) -> Stats:
 
 
 def queue_stats(counts: InboxCounts) -> Stats:
-    """`queueStats` of the status channel."""
+    """`queueStats` of the status channel; what was rejected did not enter the queue."""
     return {
-        "nReceived": counts.received,
+        "nReceived": counts.received - counts.rejected,
         "nRejected": counts.rejected,
         "nDelivered": counts.delivered,
         "nQueued": counts.queued,

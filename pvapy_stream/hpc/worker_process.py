@@ -18,7 +18,7 @@ from typing import Any
 from pvapy_stream.errors import ProcessorError
 from pvapy_stream.hpc.worker_memory import Packed, attach, parts_in, room, unpack
 from pvapy_stream.logs import configure_logging
-from pvapy_stream.plugins import load_processor_class
+from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.settings import LoggingSettings
 from pvapy_stream.signals import accept, leave_by_force
 
@@ -135,7 +135,7 @@ def run_worker(
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
         configure_logging(log)
-        processor = source.load()(config)
+        processor = made(source.load(), config)
         processor.processorId = worker_id
         processor.start()
         for change in changes:

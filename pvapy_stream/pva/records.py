@@ -52,6 +52,12 @@ _COMMON = {
     # For those who look at a chain: where to the stage sends, and where it takes commands.
     "outputChannel": pva.STRING, "controlChannel": pva.STRING,
 }  # fmt: skip
+METADATA = {
+    "producerId": pva.UINT, "channel": pva.STRING, "receiverStats": RECEIVER, "queueStats": QUEUE,
+    # Waiting, connected or disconnected; objects with a value of it and without, and the share of
+    # those that have one.
+    "state": pva.STRING, "nWith": pva.ULONG, "nWithout": pva.ULONG, "coverage": pva.DOUBLE,
+}  # fmt: skip
 LATENCY = {
     "n": pva.ULONG, "sum": pva.DOUBLE, "p50": pva.DOUBLE, "p90": pva.DOUBLE, "p99": pva.DOUBLE,
     "max": pva.DOUBLE,
@@ -103,6 +109,7 @@ def collector_status_type(
                 "producerId": pva.UINT,
                 "channel": pva.STRING,
                 "receiverStats": RECEIVER,
+                "queueStats": QUEUE,
             }
             for number in producers
         },
@@ -133,10 +140,7 @@ def program_status_type(id_field: str, own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _last(user_types: dict[str, Any], n_metadata: int) -> dict[str, Any]:
-    metadata = {
-        f"metadataStats_{number}": {"channel": pva.STRING, "queueStats": QUEUE}
-        for number in range(1, n_metadata + 1)
-    }
+    metadata = {f"metadataStats_{number}": METADATA for number in range(1, n_metadata + 1)}
     # A structure without fields cannot be served.
     return {**metadata, **({"userStats": user_types} if user_types else {})}
 
