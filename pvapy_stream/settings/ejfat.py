@@ -14,13 +14,13 @@ _DATA_PORT = 19522  # of a load balancer, when the URI names none
 _SCHEMES = ("ejfat", "ejfats")
 _MIB = 2**20
 
-# Options of the control plane and of the library's threads, which have no effect between two of our
-# own programs.
+# Arguments of the control plane and of the library's threads, which have no effect between two of
+# our own programs; the last three have none on sending.
 _WITHOUT_EFFECT = frozenset(
     "Kd Ki Kp connectedSocket dpV6 epoch_ms eventSourceId hostname maxFactor max_factor minFactor"
     " min_factor nReceivingThreads numSendSockets period_ms processingDelay processorId setPoint"
     " sourceCount stateUpdatePeriod syncPeriodMs syncPeriods useHostAddress validateCert"
-    " validateServer warmUpMs weight withLBHeader".split()
+    " validateServer warmUpMs weight withLBHeader bufferCacheSize ipAddress port".split()
 )
 
 

@@ -22,10 +22,17 @@ from typing import Any
 
 import pvaccess as pva
 
-from pvapy_stream.errors import ObjectError, TransportError
+from pvapy_stream.errors import ObjectError, SettingsError, TransportError
 from pvapy_stream.pva import serial
 from pvapy_stream.settings.ejfat import EjfatInputSettings, EjfatOutputSettings
-from pvapy_stream.transport.ejfat_wire import HEADERS, Drops, Limits, Reassembler, datagrams
+from pvapy_stream.transport.ejfat_wire import (
+    HEADERS,
+    LONGEST,
+    Drops,
+    Limits,
+    Reassembler,
+    datagrams,
+)
 from pvapy_stream.transport.ports import ReceiverCounts
 from pvapy_stream.transport.remote import RemotePublisher
 from pvapy_stream.transport.serving import ServingReceiver
@@ -55,19 +62,25 @@ class EjfatPublisher(RemotePublisher):
         number: of the stage; it may be added to the port.
 
     Raises:
-        SettingsError: there is no usable URI.
-        TransportError: its host is unknown.
+        SettingsError: there is no usable URI, or no ``data=`` in it.
+        TransportError: its host is unknown or cannot be reached.
     """
 
     def __init__(self, channel: str, args: EjfatOutputSettings, limit: float, number: int) -> None:
         host, port = args.data_address(channel)
+        if not host:
+            raise SettingsError(f"the EJFAT URI of an output needs data=HOST:PORT: {channel}")
         port += number if args.add_processor_id_to_port else 0
         where = f"{host}:{port}"
         super().__init__(channel, f"cannot send to {where}", limit)
         _warn_of_unknown("output", args)
         self._socket, address = _open_socket(host, port, where)
         # Connected: the system tells when nobody listens.
-        self._socket.connect(address)
+        try:
+            self._socket.connect(address)
+        except OSError as error:
+            self._socket.close()
+            raise TransportError(f"cannot send to {where}: {error.strerror}") from error
         _set_buffer(self._socket, socket.SO_SNDBUF, args.snd_socket_buf_size)
         self._payload = args.mtu - _IP_AND_UDP[self._socket.family] - HEADERS
         self._data_id = args.data_id
@@ -78,7 +91,7 @@ class EjfatPublisher(RemotePublisher):
         self._due = 0.0
 
     def _send(self, obj: Any) -> None:
-        event = b"".join(self._writer.parts(obj))
+        event = self._event_of(obj)
         entropy = random.getrandbits(16)
         sent = datagrams(event, self._data_id, self._number, self._payload, entropy)
         try:
@@ -93,6 +106,17 @@ class EjfatPublisher(RemotePublisher):
         if error:
             raise RuntimeError(_why(OSError(error, "")))
         self._number += 1
+
+    def _event_of(self, obj: Any) -> bytes:
+        try:
+            event = b"".join(self._writer.parts(obj))
+            if len(event) > LONGEST:
+                raise ObjectError(f"{len(event)} bytes are more than the {LONGEST} of an event")
+        except ObjectError as error:
+            # Another attempt would be no better.
+            self._attempts.errors += 1
+            raise TransportError(f"cannot send an object by {self.channel}: {error}") from error
+        return event
 
     def _keep_rate(self) -> None:
         now = time.monotonic()
@@ -336,13 +360,14 @@ _SCALAR_TYPE: Any = pva.ScalarType
 def _open_socket(host: str, port: int, where: str) -> tuple[socket.socket, Any]:
     """A UDP socket, and the address for it."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_DGRAM
-        )[0]
+        if port > 65535:
+            raise OSError("ports end at 65535")
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        family, kind, _, _, address = found[0]
         return socket.socket(family, kind), address
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise TransportError(
-            f"there is no address {where} ({error}); check data= of the EJFAT URI"
+            f"there is no address {where} ({error}); check data= of the EJFAT URI, or ipAddress"
         ) from error
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 LB_HEADER = struct.Struct(">2sBBHHQ")
 RE_HEADER = struct.Struct(">BBHIIQ")
 HEADERS = LB_HEADER.size + RE_HEADER.size
+LONGEST = 2**32 - 1  # bytes of an event
 
 _LB_MAGIC, _LB_VERSION, _LB_VERSIONS = b"LB", 2, (2, 3)
 _RE_VERSION = 1

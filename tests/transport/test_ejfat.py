@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 import psutil
+import pvaccess as pva
 import pytest
 
 from pvapy_stream.errors import SettingsError, TransportError
@@ -303,6 +304,18 @@ class Trap:
         return os.mkdir, (self.folder,)
 
 
+def test_an_object_that_cannot_be_sent_is_counted_and_the_next_one_goes(ends: Any) -> None:
+    pair = ends()
+    # The binding cannot read a negative number of this type.
+    unreadable = pva.PvObject({"uniqueId": pva.INT, "x": pva.BYTE}, {"uniqueId": 1})
+    unreadable.setByte("x", "\x80")
+    with pytest.raises(TransportError, match="cannot send an object"):
+        pair.sender.publish(unreadable)
+    assert (pair.sender.counts().errors, pair.sender.counts().published) == (1, 0)
+    pair.sender.publish(make_object(2))
+    wait_until(lambda: pair.got.ids == [2])
+
+
 def test_pickled_objects_are_refused_unless_told(
     ends: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -362,6 +375,16 @@ def test_wrong_arguments_are_explained(ends: Any, caplog: pytest.LogCaptureFixtu
         EjfatOutputSettings.of(useCP=0, uri="ejfat://h/?data=h:99999").data_address("x")
     args = EjfatInputSettings.of(useCP=0, withLBHeader=1, nReceivingThreads=1, bufferCacheSise=5)
     assert args.unknown == ["bufferCacheSise"]
+    assert EjfatOutputSettings.of(useCP=0, port=1, bufferCacheSize=1).unknown == []
+    for uri, error, message in (
+        ("ejfat://h/", SettingsError, "needs data="),
+        ("ejfat://h/?data=127.0.0.1:65535", TransportError, "ports end at 65535"),
+        ("ejfat://h/?data=no.such.host.invalid", TransportError, "there is no address"),
+    ):
+        with pytest.raises(error, match=message):
+            EjfatPublisher(
+                uri, EjfatOutputSettings.of(useCP=0, addProcessorIdToPort=1), limit=1, number=1
+            )
     pair = ends()
     with pytest.raises(TransportError, match="cannot receive at"):
         EjfatReceiver(pair.uri, EjfatInputSettings.of(useCP=0, port=pair.port), 1)
@@ -407,5 +430,29 @@ def test_the_published_chain_runs(prefix: str, commands: Commands) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             stranger.sendto(b"hello", ("127.0.0.1", port + 2))
         wait_until(lambda: status(f"{prefix}second:2:status")["dropStats"]["nMalformed"] == 1)
+    finally:
+        source.close()
+
+
+def test_a_collector_receives_from_several_senders(prefix: str, commands: Commands) -> None:
+    source = Source(f"{prefix}image")
+    port = free_port(1, 2)
+    uri = f"ejfat://@127.0.0.1:1/lb/1?data=127.0.0.1:{port}"
+    commands(
+        "collector", "-ic", uri.replace("lb/1", "lb/*"), "-im", "ejfat", "-pid", "1,2",
+        "-sc", f"{prefix}all:status",
+        "-ia", f'{{"useCP": 0, "port": {port}, "addProcessorIdToPort": 1}}', "-dc",
+    )  # fmt: skip
+    commands(
+        "consumer", "-ic", source.channel, "-oc", uri, "-om", "ejfat", "-dg", prefix, "-du", 1,
+        "-oa", '{"useCP": 0, "addProcessorIdToPort": 1}', "-sc", f"{prefix}first:*:status",
+        "-nc", 2, "-dc",
+    )  # fmt: skip
+    try:
+        for number in (1, 2):
+            wait_until(lambda n=number: status(f"{prefix}first:{n}:status")["state"] == "running")
+        wait_until(lambda: status(f"{prefix}all:status"))
+        source.publish(range(1, 101))
+        wait_until(lambda: status(f"{prefix}all:status")["collectorStats"]["nCollected"] >= 99)
     finally:
         source.close()
