@@ -126,7 +126,7 @@ def _live(folder: Path) -> dict[str, Any]:
 def _numbers(entry: dict[str, Any]) -> str:
     if "steps" in entry:
         return ", ".join(f"{n} {state}" for state, n in entry["steps"].items())
-    names = ("received", "processed", "published", "missed")
+    names = ("received", "processed", "filtered", "published", "missed")
     return ", ".join(f"{entry[name]} {name}" for name in names if entry.get(name))
 
 

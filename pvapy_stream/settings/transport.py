@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pvapy_stream.settings.base import Settings, opt
 from pvapy_stream.settings.ejfat import check_ejfat
-from pvapy_stream.settings.values import JsonObject, lower
+from pvapy_stream.settings.values import JsonObject, lower, mode_name
 
 
 class ShmSettings(Settings):
@@ -51,7 +51,7 @@ class TransportSettings(ShmSettings):
 
     input_mode: Annotated[
         Literal["pva", "ca", "pvas", "rpc", "shm", "auto", "ejfat"],
-        BeforeValidator(lower),
+        BeforeValidator(mode_name),
         opt("-im --input-mode", "Channels"),
     ] = Field(
         "pva",
@@ -66,7 +66,7 @@ class TransportSettings(ShmSettings):
     )
     output_mode: Annotated[
         Literal["pvas", "pva", "rpc", "shm", "both", "ejfat"],
-        BeforeValidator(lower),
+        BeforeValidator(mode_name),
         opt("-om --output-mode", "Channels"),
     ] = Field(
         "pvas",

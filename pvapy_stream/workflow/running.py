@@ -80,7 +80,7 @@ class RunningStage:
     def counts(self) -> dict[str, int]:
         """Numbers for the status."""
         ledgers = self.ledgers()
-        names = ("received", "processed", "published", "missed")
+        names = ("received", "processed", "filtered", "published", "missed")
         return {name: len(union(getattr(one, name) for one in ledgers)) for name in names}
 
 
