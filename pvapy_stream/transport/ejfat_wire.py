@@ -56,7 +56,7 @@ def datagrams(
 
 @dataclass(slots=True)
 class Drops:
-    """What was dropped, by policy; the first four are events, the others datagrams.
+    """What was dropped, by policy; the first five are events, the others datagrams.
 
     Attributes:
         unfinished: not complete in time.

@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -355,6 +356,29 @@ def test_what_waits_at_stop_is_delivered_or_returned(ends: Any) -> None:
         wait_until(lambda: len(pair.receiver._waiting) == 19)
     left = pair.receiver.stop(60)
     assert (pair.got.ids, left) == (list(range(1, 21)), [])
+
+
+def test_a_flood_does_not_keep_a_receiver_from_stopping(ends: Any) -> None:
+    pair = ends()
+    over = threading.Event()
+
+    def flood() -> None:
+        while not over.is_set():
+            pair.send(b"LB")
+
+    threads = [threading.Thread(target=flood) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: pair.drops.get("malformed", 0) > 1000)
+        began = time.monotonic()
+        assert pair.receiver.stop(1.0) == []
+        assert time.monotonic() - began < 30
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(30)
+    assert not any(thread.is_alive() for thread in pair.receiver._threads)
 
 
 def test_wrong_arguments_are_explained(ends: Any, caplog: pytest.LogCaptureFixture) -> None:
