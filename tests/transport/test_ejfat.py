@@ -308,7 +308,7 @@ class Trap:
 def test_an_object_that_cannot_be_sent_is_counted_and_the_next_one_goes(ends: Any) -> None:
     pair = ends()
     # The binding cannot read a negative number of this type.
-    unreadable = pva.PvObject({"uniqueId": pva.INT, "x": pva.BYTE}, {"uniqueId": 1})
+    unreadable: Any = pva.PvObject({"uniqueId": pva.INT, "x": pva.BYTE}, {"uniqueId": 1})
     unreadable.setByte("x", "\x80")
     with pytest.raises(TransportError, match="cannot send an object"):
         pair.sender.publish(unreadable)
