@@ -107,7 +107,7 @@ COUNT = "label: count, class: tests.workflow.protocols:Count"
             "protocols: [{label: a, class: Simulator, frame_rat: 5}]",
             "a: Simulator has no parameter 'frame_rat'; did you mean 'frame_rate'?",
         ),
-        ("protocols: [{label: a, class: Simulator, frame_rate: -5}]", "a: --frame-rate: "),
+        ("protocols: [{label: a, class: Simulator, n_publish: -1}]", "a: --n-publish: "),
         (f"protocols: [{{{COUNT}, n: -1}}]", "count: Number of items: must be greater than 0"),
         (
             "protocols: [{label: a, class: Mirror, input: b.output},"

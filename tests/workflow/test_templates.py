@@ -65,9 +65,9 @@ def test_wrong_values_and_wrong_fields_are_named(monkeypatch: pytest.MonkeyPatch
         "Words: give words=…, or --defaults",
     ]
     split = Template.read(ready()[SPLIT])
-    values, _ = split.parse_values({"rate": "-1"}, defaults=True)
+    values, _ = split.parse_values({"frames": "-1"}, defaults=True)
     assert split.problems(values) == [
-        "Frames per second: Input should be greater than or equal to 0 (given -1.0)"
+        "Number of frames: Input should be greater than or equal to 0 (given -1)"
     ]
     with pytest.raises(SettingsError, match="'Pause' has the unknown type '7'; types are 0 string"):
         template('"~Pause|5|7|pause~"')
