@@ -8,7 +8,7 @@
     ├── ObjectError                 an object lacks what a stage needs (id, image, dimensions)
     ├── TransportError              a channel cannot be reached, hosted or published to
     ├── BsreadError                 a bsread message is malformed
-    ├── WireError                   a PVAccess message is malformed, or a value does not fit its type
+    ├── WireError                   a PVAccess message is malformed, or cannot be made
     ├── SourceError                 frames cannot be read from a file or folder
     ├── FileError                   a data file cannot be written or read
     ├── MonitorError                a monitor, its series, a report or a page cannot do its work

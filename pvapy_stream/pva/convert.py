@@ -152,12 +152,12 @@ def _to_binding(kind: Type, value: Any) -> Any:
                 return {}, {}
             return {"value": _to_binding(value.type, value.value)}, {"value": _kind(value.type)}
         case Array() if kind.kind is not Kind.STRING:
-            return _plain(value)
+            return plain_array(value)
         case _:
             return value
 
 
-def _plain(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def plain_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """An array that the binding can read: in the order of the machine, and aligned."""
     if not array.dtype.isnative:
         return array.astype(array.dtype.newbyteorder("="))

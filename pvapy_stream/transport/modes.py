@@ -21,7 +21,9 @@ from pvapy_stream.transport.rpc import RpcPublisher, RpcReceiver
 from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, has_publisher
 
 # Modes whose receivers deliver `LazyObject`s.
-LAZY_MODES = ("shm", "auto")
+LAZY_MODES = ("shm", "auto", "pvas")
+# Modes whose senders wait until an object is taken: it need not be rejected.
+WAITING_MODES = ("pvas",)
 # CA channels have no fields to choose from; these make an object with a time.
 _CA_FIELDS = "value,alarm,timeStamp"
 

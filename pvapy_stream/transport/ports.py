@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-Deliver = Callable[[Any], None]
+# Takes an object; False says that it was rejected.
+Deliver = Callable[[Any], bool | None]
 
 
 @dataclass(frozen=True, slots=True)

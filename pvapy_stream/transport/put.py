@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 from typing import Any
 
 import pvaccess as pva
@@ -10,7 +11,9 @@ from pvapy_stream.errors import TransportError
 from pvapy_stream.transport.backoff import REMOTE_ERRORS
 from pvapy_stream.transport.remote import RemotePublisher
 
-_PUT_TIMEOUT = 2.0  # s; one attempt
+# s; one attempt. A stage answers within it, when it is slow too: what is put again after a time-out
+# may come twice.
+_PUT_TIMEOUT = 6.0
 
 
 class PutPublisher(RemotePublisher):
@@ -24,18 +27,38 @@ class PutPublisher(RemotePublisher):
     def __init__(self, channel: str, limit: float) -> None:
         super().__init__(channel, f"cannot put to channel {channel}", limit)
         self._pv = pva.Channel(channel)
-        self._pv.setTimeout(min(_PUT_TIMEOUT, limit))
+        self._timeout = min(_PUT_TIMEOUT, limit)
+        self._pv.setTimeout(self._timeout)
         self._structure: dict[str, Any] | None = None
 
     def _send(self, obj: Any) -> None:
         # A server that has begun anew may have another structure.
-        if self._structure is None or not self._pv.isConnected():
+        new = self._structure is None
+        if new or not self._pv.isConnected():
             self._check(obj)
         try:
-            self._pv.put(obj, "")
+            if new:
+                self._put_first(obj)
+            else:
+                self._pv.put(obj, "")
         except REMOTE_ERRORS:
             self._structure = None
             raise
+
+    def _put_first(self, obj: Any) -> None:
+        """Put in a thread of the binding.
+
+        It sets the put up, asks the server, and must not be given the interpreter's lock meanwhile:
+        the server may be in this process. Puts that follow use the same, and release the lock.
+        """
+        answer: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._pv.asyncPut(obj, lambda _: answer.put(""), lambda why: answer.put(str(why)), "")
+        try:
+            problem = answer.get(timeout=2 * self._timeout)
+        except queue.Empty:
+            problem = f"no answer within {2 * self._timeout:g} s"
+        if problem:
+            raise pva.PvaException(problem)
 
     def _check(self, obj: Any) -> None:
         """Look whether the structures agree: the binding ends the process when they do not."""

@@ -41,7 +41,8 @@ class ServingReceiver:
             self._received += 1
             self._newest = obj
             try:
-                self._deliver(obj)
+                if self._deliver(obj) is False:
+                    return "the stage has rejected the object: its queue is full"
             except Exception as error:
                 self._errors += 1
                 _log.exception("channel %s: an object could not be delivered", self.channel)

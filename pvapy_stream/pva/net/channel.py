@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Value = dict[str, object]
 
+PATIENCE = 4.0  # s
+
 
 class Put:
     """A put that a client waits for.
@@ -25,23 +27,26 @@ class Put:
     Attributes:
         value: the whole structure with what was put; nobody else has it.
         bits: bit set of the fields that were put.
-        since: when it came, s of `time.monotonic`.
+        since: when it came, and then when it was claimed, s of `time.monotonic`.
+        claimed: whether somebody has it.
     """
 
     def __init__(self, value: Value, bits: int, done: Callable[[Put, Status], None]) -> None:
         self.value = value
         self.bits = bits
         self.since = time.monotonic()
+        self.claimed = False
         self._done = done
         self._lock = threading.Lock()
-        self._claimed = self._finished = False
+        self._finished = False
 
     def claim(self) -> bool:
         """Take it; False if it was withdrawn, or somebody else has it."""
         with self._lock:
-            if self._claimed:
+            if self.claimed:
                 return False
-            self._claimed = True
+            self.claimed = True
+            self.since = time.monotonic()
             return True
 
     def withdraw(self) -> bool:
@@ -53,7 +58,7 @@ class Put:
         with self._lock:
             if self._finished:
                 return
-            self._claimed = self._finished = True
+            self.claimed = self._finished = True
         self._done(self, status)
 
 
@@ -66,6 +71,11 @@ class Channel:
         value: the structure at first.
         on_put: called with each put, in the server's thread: it must not wait. None: clients may
             not put.
+        may_put: whether a client may put, by its user name and address.
+        patience: how long a put waits to be claimed, s; then it is withdrawn, and refused.
+
+    Attributes:
+        late: how many puts were withdrawn because nobody claimed them in time.
     """
 
     def __init__(
@@ -74,11 +84,16 @@ class Channel:
         kind: Structure,
         value: Value,
         on_put: Callable[[Put], None] | None = None,
+        may_put: Callable[[str, str], bool] = lambda user, host: True,
+        patience: float = PATIENCE,
     ) -> None:
         self.name = name
         self.kind = kind
         self.value = value
         self.on_put = on_put
+        self.may_put = may_put
+        self.patience = patience
+        self.late = 0
         self.monitors: set[MonitorRequest] = set()
         # What the puts under way will make of it: the next one may name some fields only.
         self._newest: Value | None = None

@@ -7,16 +7,15 @@ import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable
 
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.net.channel import Channel
+from pvapy_stream.pva.net.host import Host
 from pvapy_stream.pva.net.requests import KINDS, MonitorRequest, Request
 from pvapy_stream.pva.wire import connecting, operations, values
 from pvapy_stream.pva.wire.buffers import Buffer, Reader, Writer
 from pvapy_stream.pva.wire.descriptions import Incoming, Outgoing
-from pvapy_stream.pva.wire.limits import Limits
 from pvapy_stream.pva.wire.operations import INIT
 from pvapy_stream.pva.wire.searching import TCP, Search
 from pvapy_stream.pva.wire.status import OK, Status
@@ -35,44 +34,20 @@ _READS = 8  # in a row, before others have their turn
 _log = logging.getLogger(__name__)
 
 
-class Host(Protocol):
-    """What a connection needs of the server."""
-
-    limits: Limits
-
-    @property
-    def channels(self) -> Mapping[str, Channel]: ...
-
-    def call(self, function: Callable[[], None]) -> None:
-        """Call the function in the server's thread."""
-        ...
-
-    def watch(self, connection: Connection, events: int) -> None:
-        """Call `handle` of the connection at these events."""
-        ...
-
-    def forget(self, connection: Connection) -> None:
-        """The connection is closed."""
-        ...
-
-    def answer(self, search: Search) -> Writer | None:
-        """The reply to a search, if there is one."""
-        ...
-
-
 class Connection:
     """Reads what a client wants and sends what it is given.
 
     Args:
         host: the server.
         link: connected, and does not block.
-        peer: address of the client.
+        peer: address and port of the client.
     """
 
     def __init__(self, host: Host, link: socket.socket, peer: str) -> None:
         self.link = link
         self.peer = peer
         self.user = ""
+        self.host = peer.partition(":")[0]
         self.incoming = Incoming()
         self.outgoing = Outgoing()
         self._host = host
@@ -120,7 +95,9 @@ class Connection:
         self.link.close()
 
     def check(self, now: float) -> None:
-        """Close it if the client is too slow."""
+        """Close it if the client is too slow, and look after its requests."""
+        for _, request in list(self._requests.values()):
+            request.check(now)
         if not self._valid and now - self._began > _HANDSHAKE:
             self.close(f"the client did not say who it is within {_HANDSHAKE:g} s")
         elif self._out and now - self._sent_at > _STALLED:
@@ -144,6 +121,10 @@ class Connection:
             self._has_turn.add(monitor)
             self._turns.append(monitor)
             self._watch()
+
+    def done_with(self, number: int) -> None:
+        """The client needs a request no more."""
+        self._requests.pop(number, None)
 
     def put_comes(self) -> None:
         self._puts += 1

@@ -19,6 +19,7 @@ from pvapy_stream.pva.wire.types import AnyValue, Structure
 
 _QUEUE = 4  # updates that wait for a client that does not say how many it wants
 _LONGEST_QUEUE = 1000
+_TAKEN = 2.0  # s; a put that somebody has had for so long is acknowledged
 
 Call = Callable[[AnyValue], AnyValue]
 
@@ -28,6 +29,8 @@ class Client(Protocol):
 
     incoming: Incoming
     outgoing: Outgoing
+    user: str
+    host: str
 
     def send(self, command: int, writer: Writer) -> None:
         """Send a message, some time."""
@@ -35,6 +38,10 @@ class Client(Protocol):
 
     def wants_turn(self, monitor: MonitorRequest) -> None:
         """Give the monitor a turn to send when there is room."""
+        ...
+
+    def done_with(self, number: int) -> None:
+        """The client needs a request no more."""
         ...
 
     def put_comes(self) -> None:
@@ -82,6 +89,9 @@ class Request:
     def end(self) -> None:
         """It is not needed any more."""
 
+    def check(self, now: float) -> None:
+        """Look whether something lasts too long; called twice a second."""
+
     def reply(
         self, flags: int, status: Status = OK, more: Callable[[Writer], object] | None = None
     ) -> None:
@@ -91,6 +101,8 @@ class Request:
         if more is not None:
             more(writer)
         self.client.send(self.command, writer)
+        if flags & operations.DESTROY:
+            self.client.done_with(self.number)
 
     def give(self, flags: int) -> None:
         """Send what the channel holds."""
@@ -111,7 +123,11 @@ class GetRequest(Request):
 
 
 class PutRequest(Request):
-    """Takes a structure, or gives the present one. The client puts one after the other."""
+    """Takes a structure, or gives the present one. The client puts one after the other.
+
+    A put is acknowledged when it is finished, or when somebody has had it for a while: then it is
+    taken, and a client that gave it up would send it again.
+    """
 
     command = Command.PUT
 
@@ -126,10 +142,11 @@ class PutRequest(Request):
             return
         channel = self.channel
         bits, part = read_changes(self.kind, reader, self.client.incoming, channel.base)
-        if channel.on_put is None:
-            self.reply(flags, Status.error(f"put is not allowed: {channel.name} is read-only"))
+        if channel.on_put is None or not channel.may_put(self.client.user, self.client.host):
+            self.reply(flags, Status.error(f"put to {channel.name} is not allowed"))
             return
-        if self._put is not None:
+        # A client that puts again has given the put before up.
+        if self._put is not None and not self._withdraw():
             self.reply(flags, Status.error("a put of this request is still under way"))
             return
         if self.kind is not channel.kind:
@@ -150,10 +167,32 @@ class PutRequest(Request):
             self._put = None
             self.reply(self._flags, status)
 
-    def end(self) -> None:
+    def check(self, now: float) -> None:
+        put = self._put
+        if put is None:
+            return
+        if put.claimed:
+            if now - put.since > _TAKEN:
+                self._put = None
+                self.reply(self._flags)
+        elif now - put.since > self.channel.patience and self._withdraw():
+            self.channel.late += 1
+            text = f"nobody took the put to {self.channel.name} in {self.channel.patience:g} s"
+            self.reply(self._flags, Status.error(text))
+
+    def _withdraw(self) -> bool:
+        """Take the put back; False if somebody has it. It is answered by who calls this."""
         put, self._put = self._put, None
-        if put is not None and put.withdraw():
-            put.finish(Status.error("the client waits no longer"))
+        if put is None or put.withdraw():
+            if put is not None:
+                put.finish(Status.error("withdrawn"))
+            return True
+        self._put = put
+        return False
+
+    def end(self) -> None:
+        if not self._withdraw():
+            self._put = None
 
 
 class MonitorRequest(Request):

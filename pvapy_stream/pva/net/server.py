@@ -17,6 +17,7 @@ from pvapy_stream.pva.net.channel import Channel, Value
 from pvapy_stream.pva.net.connection import Connection
 from pvapy_stream.pva.net.datagrams import Datagrams
 from pvapy_stream.pva.net.environment import Address, ServerSettings
+from pvapy_stream.pva.net.host import Watched
 from pvapy_stream.pva.net.service import NAME, server_channel
 from pvapy_stream.pva.wire.buffers import Writer
 from pvapy_stream.pva.wire.limits import DEFAULT, Limits
@@ -155,7 +156,7 @@ class Server:
         )
         return writer
 
-    def watch(self, connection: Connection, events: int) -> None:
+    def watch(self, connection: Watched, events: int) -> None:
         """Call `handle` of a connection at these events."""
         try:
             self._selector.unregister(connection.link)
@@ -164,9 +165,9 @@ class Server:
         if events:
             self._selector.register(connection.link, events, connection.handle)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Watched) -> None:
         """A connection is closed."""
-        self._connections.discard(connection)
+        self._connections = {one for one in self._connections if one is not connection}
         self.watch(connection, 0)
 
     @property
