@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+import threading
+import time
 from typing import Any
 
 import pvaccess as pva
@@ -11,9 +13,11 @@ from pvapy_stream.errors import TransportError
 from pvapy_stream.transport.backoff import REMOTE_ERRORS
 from pvapy_stream.transport.remote import RemotePublisher
 
-# s; one attempt. A stage answers within it, when it is slow too: what is put again after a time-out
-# may come twice.
-_PUT_TIMEOUT = 6.0
+_TIMEOUT = 2.0  # s; to find the other side
+# s; for an answer, which a slow stage gives within a few seconds. A put cannot be taken back, so
+# what has not been answered is not put again.
+_ANSWER = 60.0
+_TICK = 0.2  # s; how soon a waiting publisher notices that it should end
 
 
 class PutPublisher(RemotePublisher):
@@ -27,42 +31,49 @@ class PutPublisher(RemotePublisher):
     def __init__(self, channel: str, limit: float) -> None:
         super().__init__(channel, f"cannot put to channel {channel}", limit)
         self._pv = pva.Channel(channel)
-        self._timeout = min(_PUT_TIMEOUT, limit)
-        self._pv.setTimeout(self._timeout)
+        self._pv.setTimeout(min(_TIMEOUT, limit))
+        self._ended = threading.Event()
         self._structure: dict[str, Any] | None = None
 
     def _send(self, obj: Any) -> None:
         # A server that has begun anew may have another structure.
-        new = self._structure is None
-        if new or not self._pv.isConnected():
+        if self._structure is None or not self._pv.isConnected():
             self._check(obj)
         try:
-            if new:
-                self._put_first(obj)
-            else:
-                self._pv.put(obj, "")
+            self._put(obj)
         except REMOTE_ERRORS:
             self._structure = None
             raise
 
-    def _put_first(self, obj: Any) -> None:
-        """Put in a thread of the binding.
+    def _put(self, obj: Any) -> None:
+        """Put in a thread of the binding, as `put` keeps the interpreter's lock while it asks.
 
-        It sets the put up, asks the server, and must not be given the interpreter's lock meanwhile:
-        the server may be in this process. Puts that follow use the same, and release the lock.
+        A slow server would stop all of this program, and one in the same process could not answer.
         """
         answer: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._pv.asyncPut(obj, lambda _: answer.put(""), lambda why: answer.put(str(why)), "")
-        try:
-            problem = answer.get(timeout=2 * self._timeout)
-        except queue.Empty:
-            problem = f"no answer within {2 * self._timeout:g} s"
-        if problem:
-            raise pva.PvaException(problem)
+        end = time.monotonic() + _ANSWER
+        while time.monotonic() < end and not self._ended.is_set():
+            try:
+                problem = answer.get(timeout=_TICK)
+            except queue.Empty:
+                continue
+            if problem:
+                raise pva.PvaException(problem)
+            return
+        raise TransportError(
+            f"cannot put to channel {self.channel}: it gave no answer, so whether it has the object"
+            " is not known"
+        )
+
+    def stop(self) -> None:
+        self._ended.set()
+        super().stop()
 
     def _check(self, obj: Any) -> None:
         """Look whether the structures agree: the binding ends the process when they do not."""
-        theirs: dict[str, Any] = self._pv.getIntrospectionDict()
+        # Not getIntrospectionDict, which keeps the interpreter's lock: the server may need it.
+        theirs: dict[str, Any] = self._pv.get("field()").getStructureDict()
         ours: dict[str, Any] = obj.getStructureDict()
         wrong = [name for name, kind in ours.items() if theirs.get(name) != kind]
         wrong += [name for name in theirs if name not in ours]

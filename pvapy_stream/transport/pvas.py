@@ -111,17 +111,18 @@ class PutReceiver(ServingReceiver):
     def _run(self) -> None:
         while (put := self._puts.get()) is not None:
             if put.claim():
-                problem = self._taken(put)
-                put.finish(Status.error(problem) if problem else OK)
+                put.finish(self._taken(put))
 
-    def _taken(self, put: Put) -> str:
+    def _taken(self, put: Put) -> Status:
         try:
             obj = self._reader.read(put.value)
         except PvapyStreamError as error:
             self._errors += 1
             _log.warning("channel %s: a put is refused: %s", self.channel, error)
-            return str(error)
-        return self._take(obj)
+            return Status.error(str(error))
+        # One that was taken and could not be used is not to be put again.
+        taken, problem = self._take(obj)
+        return OK if taken else Status.error(problem)
 
     def _close(self) -> None:
         if self._hosted:
