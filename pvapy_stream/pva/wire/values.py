@@ -169,7 +169,10 @@ def _write_array(kind: Array, value: Any, writer: Writer, known: Outgoing) -> No
             writer.string(text)
         return
     wanted = (BIG_DTYPES if writer.big else DTYPES)[kind.kind]
-    array: NDArray[Any] = np.ascontiguousarray(value, wanted)
+    given: NDArray[Any] = np.asarray(value)
+    if given.size and given.dtype.kind in "fcOU" and wanted.kind in "iu":
+        raise TypeError(f"elements of type {given.dtype} are no integers")
+    array: NDArray[Any] = np.ascontiguousarray(given, wanted)
     if array.ndim != 1:
         raise ValueError(f"it has {array.ndim} dimensions")
     _write_length(kind, array.size, writer)
