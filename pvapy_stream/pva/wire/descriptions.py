@@ -90,12 +90,12 @@ class Incoming:
 
     def _register(self, reader: Reader, number: int, kind: Type) -> None:
         known = self._types.get(number)
-        self._weight += kind.weight - (known.weight if known else 0)
-        if self._weight > reader.limits.registry:
+        weight = self._weight + kind.weight - (known.weight if known else 0)
+        if weight > reader.limits.registry:
             raise WireError(
                 f"a peer has described types of more than {reader.limits.registry} fields"
             )
-        self._types[number] = kind
+        self._types[number], self._weight = kind, weight
 
     def _plain(self, reader: Reader, code: int, level: int) -> Type:
         if code == _VARIANT:
