@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import queue
 import threading
 import time
@@ -16,8 +17,9 @@ from pvapy_stream.transport.remote import RemotePublisher
 _TIMEOUT = 2.0  # s; to find the other side
 # s; for an answer, which a slow stage gives within a few seconds. A put cannot be taken back, so
 # what has not been answered is not put again.
-_ANSWER = 60.0
-_TICK = 0.2  # s; how soon a waiting publisher notices that it should end
+_ANSWER = 10.0
+_TICK = 0.05  # s; how soon a waiting publisher notices that it should end
+_BROKEN = 0.3  # s; a channel that has not been there for so long gives no answer any more
 
 
 class PutPublisher(RemotePublisher):
@@ -30,10 +32,15 @@ class PutPublisher(RemotePublisher):
 
     def __init__(self, channel: str, limit: float) -> None:
         super().__init__(channel, f"cannot put to channel {channel}", limit)
-        self._pv = pva.Channel(channel)
-        self._pv.setTimeout(min(_TIMEOUT, limit))
+        self._timeout = min(_TIMEOUT, limit)
+        self._pv = self._connect()
         self._ended = threading.Event()
         self._structure: dict[str, Any] | None = None
+
+    def _connect(self) -> pva.Channel:
+        pv = pva.Channel(self.channel)
+        pv.setTimeout(self._timeout)
+        return pv
 
     def _send(self, obj: Any) -> None:
         # A server that has begun anew may have another structure.
@@ -52,19 +59,33 @@ class PutPublisher(RemotePublisher):
         """
         answer: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._pv.asyncPut(obj, lambda _: answer.put(""), lambda why: answer.put(str(why)), "")
-        end = time.monotonic() + _ANSWER
-        while time.monotonic() < end and not self._ended.is_set():
+        there = began = time.monotonic()
+        while (now := time.monotonic()) - began < _ANSWER and not self._ended.is_set():
             try:
                 problem = answer.get(timeout=_TICK)
             except queue.Empty:
+                if self._pv.isConnected():
+                    there = now
+                elif now - there > _BROKEN:
+                    self._abandon()
+                    raise pva.PvaException("the connection broke before the answer") from None
                 continue
             if problem:
                 raise pva.PvaException(problem)
             return
+        self._abandon()
         raise TransportError(
             f"cannot put to channel {self.channel}: it gave no answer, so whether it has the object"
             " is not known"
         )
+
+    def _abandon(self) -> None:
+        """Begin anew: a put whose connection breaks never returns in the binding.
+
+        Its thread holds a lock that the end of the channel waits for, so the channel stays for ever.
+        """
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._pv))
+        self._pv, self._structure = self._connect(), None
 
     def stop(self) -> None:
         self._ended.set()
