@@ -82,7 +82,7 @@ class PutPublisher(RemotePublisher):
     def _abandon(self) -> None:
         """Begin anew: a put whose connection breaks never returns in the binding.
 
-        Its thread holds a lock that the end of the channel waits for, so the channel stays for ever.
+        Its thread holds a lock that the end of the channel waits for, so the channel stays.
         """
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._pv))
         self._pv, self._structure = self._connect(), None
