@@ -7,12 +7,17 @@ the program at once.
 from __future__ import annotations
 
 import atexit
+import ctypes
+import math
 import os
+import queue
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -23,6 +28,10 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _HURRY_LIMIT = 10.0  # s; from the second signal to the end by force
 _LEAVE_LIMIT = 10.0  # s; from the last report of a stage that hangs to the end of its program
 _TICK = 0.5  # s
+# A real-time signal of its own; also how many seconds a process has that has lost its parent, at
+# least: real-time signals begin with 34.
+_ORPHAN_SIGNAL = 40
+_PR_SET_PDEATHSIG = 1
 
 
 class Stop(threading.Event):
@@ -30,11 +39,13 @@ class Stop(threading.Event):
 
     Attributes:
         hurry: set when it is asked a second time: what waits is left, files are closed.
+        calls: what the main thread is to call; None: nothing more will come.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.hurry = threading.Event()
+        self.calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
 
 def hurry_of(stop: threading.Event) -> threading.Event:
@@ -45,6 +56,7 @@ def hurry_of(stop: threading.Event) -> threading.Event:
 # Programs of this process that run until a signal, and whether they are asked to end.
 _running: list[Stop] = []
 _asked = threading.Event()
+_last_words: list[Callable[[], None]] = []
 
 
 def request_stop(hurry: bool = False) -> None:
@@ -60,6 +72,25 @@ def request_stop(hurry: bool = False) -> None:
         stop.set()
         if hurry:
             stop.hurry.set()
+
+
+def in_main_thread(function: Callable[[], T]) -> T:
+    """Call a function in the main thread while it waits in `run_until_signal`; else in this one.
+
+    User code may set signal handlers, which Python allows in the main thread alone.
+    """
+    if not _running or threading.current_thread() is threading.main_thread():
+        return function()
+    future: Future[T] = Future()
+
+    def call() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    _running[-1].calls.put(call)
+    return future.result()
 
 
 @contextmanager
@@ -110,8 +141,8 @@ def run_until_signal(
 
     The first signal always asks for an end in order, even when the function is already ending. The
     second sets `Stop.hurry`, and ends the program by force after a limit; the third does at once.
-    The main thread does nothing but take signals: a handler that sets an event on which its own
-    thread waits can block for ever.
+    The main thread takes signals, and makes the calls of `in_main_thread`: a handler that sets an
+    event on which its own thread waits can block for ever.
 
     Returns:
         what the function returns; what it raises is raised here.
@@ -136,6 +167,8 @@ def run_until_signal(
             outcome.append(run(stop))
         except BaseException as error:
             errors.append(error)
+        finally:
+            stop.calls.put(None)
 
     _running.append(stop)
     if _asked.is_set():
@@ -144,18 +177,42 @@ def run_until_signal(
         signal.signal(number, on_signal)
     for number in ignore:
         signal.signal(number, signal.SIG_IGN)
-    accept()
-    thread = threading.Thread(target=body, name="main-work")
-    thread.start()
-    while thread.is_alive():
-        thread.join(_TICK)
-        if len(came) > 1 and time.monotonic() - came[1][1] > _HURRY_LIMIT:
-            _say(f"no end within {_HURRY_LIMIT:g} s of the second signal; ending by force")
-            _end_by_signal(came[1][0])
+    with _heard_at_once(stop, frozenset(stop_on)):
+        accept()
+        thread = threading.Thread(target=body, name="main-work")
+        thread.start()
+        while thread.is_alive():
+            with suppress(queue.Empty):
+                call = stop.calls.get(timeout=_TICK)
+                thread.join() if call is None else call()
+            if len(came) > 1 and time.monotonic() - came[1][1] > _HURRY_LIMIT:
+                _say(f"no end within {_HURRY_LIMIT:g} s of the second signal; ending by force")
+                _end_by_signal(came[1][0])
     _running.remove(stop)
     if errors:
         raise errors[0]
     return outcome[0]
+
+
+@contextmanager
+def _heard_at_once(stop: Stop, numbers: frozenset[int]) -> Iterator[None]:
+    """Set `stop` at a signal though the main thread is in a call that lets no handler run."""
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+
+    def hear() -> None:
+        with reading:
+            while news := reading.recv(64):
+                if numbers.intersection(news):
+                    stop.set()
+
+    before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=hear, name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        writing.close()
 
 
 def _end_by_signal(number: int) -> None:
@@ -178,12 +235,49 @@ def _leave_later() -> None:
     leave_by_force()
 
 
+def on_leaving(last_words: Callable[[], None]) -> None:
+    """Have a function called before this process is ended by force."""
+    _last_words.append(last_words)
+
+
+def forget_last_words(last_words: Callable[[], None]) -> None:
+    """Undo `on_leaving`."""
+    with suppress(ValueError):
+        _last_words.remove(last_words)
+
+
 def leave_by_force(code: int = 1) -> None:
     """End this process now; what was printed is not lost."""
+    while _last_words:
+        with suppress(Exception):
+            _last_words.pop()()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def end_with_parent() -> None:
+    """End this process at last when its parent is gone, whatever its code does.
+
+    To be called by what has another way to see that the parent is gone, and ends in order: code in
+    C that holds the interpreter's lock lets no thread of Python do that. So the kernel sends a
+    signal, whose handler is `alarm` of the C library itself: it is called with the number of the
+    signal, and ends the process after so many seconds. `still_ending` gives more time.
+    """
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    library.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    library.signal.restype = ctypes.c_void_p
+    library.signal(_ORPHAN_SIGNAL, ctypes.cast(library.alarm, ctypes.c_void_p))
+    library.prctl(_PR_SET_PDEATHSIG, _ORPHAN_SIGNAL, 0, 0, 0)
+
+
+def still_ending(seconds: float) -> None:
+    """Allow a process whose parent is gone so much time; call with 0 when the parent is there."""
+    if sys.platform == "linux":
+        signal.alarm(math.ceil(seconds))
 
 
 def _say(line: str) -> None:

@@ -124,7 +124,14 @@ def test_metadata_channels() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["http://x", "pva://", "://x"])
+def test_an_unknown_scheme_is_part_of_a_ca_name(caplog: pytest.LogCaptureFixture) -> None:
+    assert consumer(metadata_channels="http://x").metadata_channels == (
+        MetadataChannel("http://x", "ca"),
+    )
+    assert "http://x: it is taken for the name of a CA channel" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["pva://", "ca://"])
 def test_wrong_metadata_channels(text: str) -> None:
     with pytest.raises(SettingsError, match="is no metadata channel"):
         consumer(metadata_channels=text)
@@ -148,10 +155,16 @@ def test_names_get_the_id(name: str, expected: str) -> None:
         ({"processor_file": "a.py"}, "--processor-file needs --processor-class"),
         ({"n_consumers": 0}, "--n-consumers"),
         ({"id_format_spec": "zz"}, "--id-format-spec: 'zz' cannot format an integer"),
-        ({"accumulate_objects": 5}, "--accumulate-objects needs a receiver queue"),
         ({"accumulate_objects": 5, "receiver_queue_size": 3}, "never fits"),
         ({"log_level": "loud"}, "--log-level"),
-        ({"report_stats": "queue,nonsense"}, "--report-stats"),
+        ({"field_request": "field("}, "--field-request: is no field request"),
+        ({"field_request": "a b)"}, "--field-request: is no field request"),
+        ({"field_request": "uniqueId,va lue(x"}, "'value\\(x' is no field"),
+        ({"output_channel": "in"}, "--input-channel and --output-channel are both in"),
+        ({"output_channel": "in", "output_mode": "pva"}, "are both in"),
+        ({"output_channel": "in", "input_mode": "auto"}, "are both in"),
+        ({"status_channel": "s", "control_channel": "s"}, "are both s"),
+        ({"consumer_id": -1, "status_channel": "s"}, "from 0 on"),
     ],
 )
 def test_wrong_values_are_explained(values: dict[str, Any], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -12,8 +13,10 @@ from pydantic.fields import FieldInfo
 from rich_argparse import RawDescriptionRichHelpFormatter
 
 from pvapy_stream import __version__
+from pvapy_stream.cli.paths import check_paths
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.settings import Opt, Settings, option_of
+from pvapy_stream.settings.incumbent import OPTIONS
 
 S = TypeVar("S", bound=Settings)
 
@@ -75,15 +78,45 @@ def _add_positional(
 
 def parse(model: type[S], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> S:
     """Settings from a command line; a wrong value is named and ends the program with code 2."""
-    return settings_of(model, parser, vars(parser.parse_args(argv)))
+    words = sys.argv[1:] if argv is None else argv
+    return settings_of(model, parser, vars(parser.parse_args(written_out(model, words))))
+
+
+def written_out(model: type[Settings], argv: Sequence[str]) -> list[str]:
+    """A command line without abbreviated long options, where PvaPy's program takes them.
+
+    What is unique among its options keeps its meaning, whatever options there are here besides.
+    """
+    known = OPTIONS.get(model.__name__)
+    if known is None:
+        return list(argv)
+    ours = [
+        flag for name in model.model_fields for flag in getattr(option_of(model, name), "flags", ())
+    ]
+    words: list[str] = []
+    for number, word in enumerate(argv):
+        if word == "--":
+            return [*words, *argv[number:]]
+        start, equals, value = word.partition("=")
+        if start.startswith("--") and start not in ours and start not in known:
+            for flags in (known, ours):
+                found = [flag for flag in flags if flag.startswith(start)]
+                if found:
+                    break
+            if len(found) == 1:
+                word = f"{found[0]}{equals}{value}"
+        words.append(word)
+    return words
 
 
 def settings_of(model: type[S], parser: argparse.ArgumentParser, given: dict[str, Any]) -> S:
     """Settings from what a parser found; a wrong value ends the program with code 2."""
     try:
-        return model.of(
+        settings = model.of(
             **{name: value for name, value in given.items() if name in model.model_fields}
         )
+        check_paths(settings)
+        return settings
     except SettingsError as error:
         parser.error(str(error))
 

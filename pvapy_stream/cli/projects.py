@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
+from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.options import plain_parser
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.errors import WorkflowError
@@ -52,7 +52,7 @@ def schedule(name: str, ignore: Sequence[str] = (), cluster: str = "local") -> i
         PvapyStreamError: it does not exist, or another process runs it.
     """
     from pvapy_stream.cli.workflow import run_project
-    from pvapy_stream.workflow.project import Project
+    from pvapy_stream.workflow.run.project import Project
 
     project = Project.find(name)
     try:
@@ -63,7 +63,7 @@ def schedule(name: str, ignore: Sequence[str] = (), cluster: str = "local") -> i
 
 def show_list() -> int:
     """Print all projects."""
-    from pvapy_stream.workflow.project import list_projects
+    from pvapy_stream.workflow.run.project import list_projects
 
     table = _table("project", "created", "protocols", "state", "folder")
     for project in list_projects():
@@ -81,7 +81,7 @@ def show_status(name: str) -> int:
     Raises:
         SettingsError: there is no such project.
     """
-    from pvapy_stream.workflow.project import Project
+    from pvapy_stream.workflow.run.project import Project
 
     project = Project.find(name)
     try:
@@ -126,7 +126,7 @@ def _live(folder: Path) -> dict[str, Any]:
 def _numbers(entry: dict[str, Any]) -> str:
     if "steps" in entry:
         return ", ".join(f"{n} {state}" for state, n in entry["steps"].items())
-    names = ("received", "processed", "published", "missed")
+    names = ("received", "processed", "filtered", "published", "missed")
     return ", ".join(f"{entry[name]} {name}" for name in names if entry.get(name))
 
 
@@ -152,9 +152,9 @@ def _table(*columns: str) -> Table:
 
 
 def _print(table: Table) -> None:
-    console = Console()
+    console = make_console()
     if not console.is_terminal:
-        console = Console(width=_WIDE)
+        console = make_console(width=_WIDE)
     console.print(table)
 
 
@@ -164,7 +164,7 @@ def stop_scheduler(name: str) -> int:
     Raises:
         WorkflowError: nobody runs it, or it does not end.
     """
-    from pvapy_stream.workflow.project import Project
+    from pvapy_stream.workflow.run.project import Project
 
     project = Project.find(name)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from functools import partial
 from typing import Any
 
@@ -13,9 +14,11 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError
+from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
-from pvapy_stream.hpc.inbox import QUEUE_FULL
+from pvapy_stream.hpc.inbox import QUEUE_FULL, InboxCounts
 from pvapy_stream.hpc.reorder import DUPLICATE, Released, ReorderBuffer
+from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, queue_stats, rate, receiver_stats
 from pvapy_stream.pva.lazy import frame_of
@@ -60,9 +63,21 @@ class _Source:
         # The object that was skipped at first, until another comes.
         self.initial: int | None = None
         self.rejected = 0
+        # Its part of the inbox.
+        self.arrived = self.refused = self.taken = 0
         # What it said to have filtered, before all that it published by then has arrived.
         self.passed: Filtered | None = None
         self.left: list[Any] = []
+
+    def queue_counts(self) -> InboxCounts:
+        """What of the inbox is its own."""
+        arrived, refused, taken = self.arrived, self.refused, self.taken
+        return InboxCounts(arrived, refused, taken, max(0, arrived - refused - taken))
+
+    def reset_counts(self) -> None:
+        self.receiver.reset_counts()
+        self.arrived = self.queue_counts().queued
+        self.rejected = self.refused = self.taken = 0
 
 
 class Collector(StageRunner):
@@ -106,6 +121,8 @@ class Collector(StageRunner):
             self.sources, settings.cache_size, settings.gap_timeout, settings.producer_disorder
         )
         self.disorder = settings.producer_disorder
+        # What the buffer has released, in their order.
+        self._released: deque[Released] = deque()
         self._read_id: IdReader | None = None
         self._collected = 0
 
@@ -116,9 +133,13 @@ class Collector(StageRunner):
 
     def start_receiving(self) -> None:
         for number, source in self.sources.items():
-            source.receiver.start(partial(self._put, number), partial(self._put_again, number))
+            put = checking(
+                self.settings, source.channel, partial(self._put, number), self.note_request
+            )
+            source.receiver.start(put, partial(self._put_again, number))
 
     def _put(self, producer: int, obj: Any) -> None:
+        self.sources[producer].arrived += 1
         self.inbox.put(_Arrival(producer, obj))
 
     def _put_again(self, producer: int, obj: Any) -> None:
@@ -126,15 +147,20 @@ class Collector(StageRunner):
         with self.stage.lock:
             source = self.sources[producer]
             if is_marked(obj):
+                self.stage.counts.skipped += 1
                 return
             value = self._read_id(obj) if self._read_id else None
             if value is not None and source.newest is not None and value <= source.newest:
                 if value < source.newest:
-                    self._go_back(source, value)
+                    self._go_back(source, value, skipped=1)
                     source.newest = None
-                source.account.ledger.skip(value)
+                self._skip(source, value)
                 return
         self._put(producer, obj)
+
+    def _skip(self, source: _Source, value: int) -> None:
+        self.stage.counts.skipped += 1
+        source.account.ledger.skip(value)
 
     def _on_filtered(self, producer: int, news: Filtered) -> None:
         """A producer dropped objects on purpose: they are not waited for, and not missed."""
@@ -156,6 +182,7 @@ class Collector(StageRunner):
     def _take(self, arrival: _Arrival) -> None:
         with self.stage.lock:
             source = self.sources[arrival.producer]
+            source.taken += 1
             self.stage.account_to(source.account)
             value = self._id_of(arrival.obj)
             if value is None:
@@ -163,12 +190,13 @@ class Collector(StageRunner):
             if source.to_skip > 0 or source.newest is None or value <= source.newest:
                 if is_marked(arrival.obj):
                     source.to_skip = max(0, source.to_skip - 1)
+                    self.stage.counts.skipped += 1
                     source.account.ledger.opened = True
                     return
                 if source.to_skip > 0:
                     source.to_skip -= 1
                     source.initial = value
-                    source.account.ledger.skip(value)
+                    self._skip(source, value)
                     return
             if self._is_repeated(source, value):
                 return
@@ -202,6 +230,7 @@ class Collector(StageRunner):
     def _note_duplicate(self, source: _Source, value: int) -> None:
         source.account.ledger.received.add(value)
         source.account.ledger.duplicate.add(value)
+        self.stage.counts.skipped += 1
         self.stage.counts.duplicates += 1
 
     def _id_of(self, obj: Any) -> int | None:
@@ -222,11 +251,13 @@ class Collector(StageRunner):
                 fits = _CACHE_BYTES // max(1, frame_of(obj).payload.nbytes)
                 self.buffer.size = max(self.buffer.size, min(fits, _CACHE_MOST))
 
-    def _go_back(self, source: _Source, value: int) -> None:
+    def _go_back(self, source: _Source, value: int, skipped: int = 0) -> None:
         """The ids of a producer start again: for its account, and for all if it is the first."""
         if self.buffer.begins_anew(source.number, value):
             self._begin_anew(source, value)
         source.account.begin_epoch()
+        # Producers share the ids: the first of each is known by what it sent before.
+        source.account.note_late_start(value + skipped, first=value + skipped)
         self.stage.account_to(source.account)
 
     def _begin_anew(self, source: _Source, value: int) -> None:
@@ -240,14 +271,20 @@ class Collector(StageRunner):
         self._handle(self.buffer.drain())
         self.buffer.restart()
 
-    def _handle(self, released: list[Released]) -> None:
-        for one in released:
+    def _handle(self, released: list[Released], deadline: Deadline | None = None) -> None:
+        waiting = self._released
+        waiting.extend(released)
+        while waiting and not (deadline is not None and deadline.over):
+            # It stays there until it has its fate: others may wait behind it for ever.
+            one = waiting[0]
             self.stage.account_to(self.sources[one.producer].account)
             self.handle(one.obj)
+            waiting.popleft()
 
     def _reject(self, policy: str, arrival: _Arrival) -> None:
         with self.stage.lock:
             source = self.sources[arrival.producer]
+            source.refused += 1
             if policy == QUEUE_FULL:
                 source.rejected += 1
             self.stage.account_to(source.account)
@@ -256,13 +293,14 @@ class Collector(StageRunner):
     # -- life ------------------------------------------------------------------------------------
 
     def keep_up(self) -> None:
-        self.metadata.keep_up()
+        self.metadata.keep_up(self.stage.counts.processed)
         for number, source in self.sources.items():
             source.receiver.keep_up()
             source.filters.keep_up(source.receiver.connected)
             # One that has never been there may come yet; one that is gone holds up nobody.
             gone = source.receiver.was_connected and not source.receiver.connected
             self.buffer.set_live(number, not gone)
+        self._settling.note(self.stage.tracker.last)
         if self.filtered is not None:
             self.filtered.flush()
         if not self.paused and self.stage.lock.acquire(timeout=0.1):
@@ -271,26 +309,28 @@ class Collector(StageRunner):
             finally:
                 self.stage.lock.release()
 
-    def stop_receiving(self, deadline: float) -> int | None:
+    def stop_receiving(self, deadline: Deadline) -> None:
         time.sleep(_LAST_ARRIVALS)
         for source in self.sources.values():
-            source.left = source.receiver.stop(max(0.0, deadline - time.monotonic()))
+            source.left = source.receiver.stop(deadline.left)
             source.filters.stop()
-        return None
 
-    def flush(self, deadline: float) -> list[Any]:
-        waiting = self.inbox.drain(max(0.0, deadline - time.monotonic()))
-        left = [arrival.obj for arrival in waiting]
-        left += [obj for source in self.sources.values() for obj in source.left]
-        if not self.stage.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            return left
-        try:
-            held = self.buffer.drain()
-            while held and time.monotonic() < deadline:
-                self._handle([held.pop(0)])
-            return [one.obj for one in held] + left
-        finally:
-            self.stage.lock.release()
+    def flush(self, deadline: Deadline) -> None:
+        self.inbox.drain(deadline)
+        if deadline.wait_for(lambda seconds: self.stage.lock.acquire(timeout=seconds)):
+            try:
+                self._handle(self.buffer.drain(), deadline)
+            finally:
+                self.stage.lock.release()
+
+    def waiting(self) -> list[tuple[Account, Any]]:
+        released = [*self._released, *self.buffer.drain()]
+        waiting: list[Released | _Arrival] = [*released, *self.inbox.left()]
+        found = [(self.sources[one.producer].account, one.obj) for one in waiting]
+        for source in self.sources.values():
+            found += [(source.account, obj) for obj in source.left]
+            source.left = []
+        return found
 
     def configure_own(self, own: dict[str, int]) -> None:
         size = own.get("collectorCacheSize")
@@ -300,8 +340,7 @@ class Collector(StageRunner):
 
     def reset_stats(self, _: Any = None) -> str:
         for source in self.sources.values():
-            source.receiver.reset_counts()
-            source.rejected = 0
+            source.reset_counts()
         self._collected = 0
         return super().reset_stats()
 
@@ -314,7 +353,7 @@ class Collector(StageRunner):
     @property
     def missed(self) -> int:
         """How many ids no producer brought."""
-        return self.stage.count_missed()
+        return self.count_missed(source.filters for source in self.sources.values())
 
     def status_type(self) -> dict[str, Any]:
         return collector_status_type(
@@ -322,17 +361,19 @@ class Collector(StageRunner):
         )
 
     def own_stats(self, seconds: float) -> Stats:
+        # Against the stream: what came later may not seem to be more.
+        collected, cached = self._collected, len(self.buffer)
         rejected = sum(source.rejected for source in self.sources.values())
         missed = self.missed
         stats: Stats = {
             "collectorStats": {
-                "nCollected": self._collected,
-                "collectedRate": rate(self._collected, seconds),
+                "nCollected": collected,
+                "collectedRate": rate(collected, seconds),
                 "nRejected": rejected,
                 "rejectedRate": rate(rejected, seconds),
                 "nMissed": missed,
                 "missedRate": rate(missed, seconds),
-                "nCached": len(self.buffer),
+                "nCached": cached,
             },
             "queueStats": queue_stats(self.inbox.counts()),
         }
@@ -341,6 +382,7 @@ class Collector(StageRunner):
                 "producerId": number,
                 "channel": source.channel,
                 "receiverStats": receiver_stats(source.receiver.counts(), source.rejected, seconds),
+                "queueStats": queue_stats(source.queue_counts()),
             }
         return stats
 

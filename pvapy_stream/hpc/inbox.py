@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from pvapy_stream.hpc.deadline import Deadline
 
 Handle = Callable[[Any], None]
 Reject = Callable[[str, Any], None]
@@ -17,16 +18,29 @@ QUEUE_FULL = "receiver queue full"
 PAUSED_FULL = "pause queue full"
 
 _TICK = 0.2  # s; how soon a waiting thread notices that it should end
+_FOR_EVER = 3600.0  # s
 
 
 @dataclass(frozen=True, slots=True)
 class InboxCounts:
-    """Objects since the start or the last reset; `queued` is what waits now."""
+    """Objects since the start or the last reset; the sum of the others is what was received.
+
+    Attributes:
+        delivered: handed to the stage, the one that is processed now included.
+        queued: what waits now.
+        busy: whether an object from the queue is processed now.
+    """
 
     received: int = 0
     rejected: int = 0
     delivered: int = 0
     queued: int = 0
+    busy: bool = False
+
+
+def _counts_of(queued: int, rejected: int, received: int, busy: bool = False) -> InboxCounts:
+    """Counts that fit together; to be read in the order of the arguments, as objects arrive."""
+    return InboxCounts(received, rejected, max(0, received - rejected - queued), queued, busy)
 
 
 class DirectInbox:
@@ -72,11 +86,11 @@ class DirectInbox:
 
     def resume(self) -> None:
         self._paused = False
-        self._release(time.monotonic() + 3600)
+        self._release(Deadline(_FOR_EVER))
 
-    def _release(self, deadline: float) -> None:
+    def _release(self, deadline: Deadline) -> None:
         """Hand over what waits; what arrives meanwhile waits behind it, so the order stays."""
-        while time.monotonic() < deadline and not self._paused:
+        while not deadline.over and not self._paused:
             with self._lock:
                 if not self._held:
                     self._holding = False
@@ -96,21 +110,25 @@ class DirectInbox:
                 " --receiver-queue-size to change the size"
             )
 
-    def drain(self, timeout: float) -> list[Any]:
-        """Hand over what waits, for at most `timeout` s; return what is left. No put may follow."""
+    def drain(self, deadline: Deadline) -> None:
+        """Hand over what waits, until the deadline. No put may follow."""
         self._paused = False
-        self._release(time.monotonic() + timeout)
-        return list(self._held)
+        self._release(deadline)
+
+    def left(self) -> list[Any]:
+        """Take what waits after `drain`."""
+        left = list(self._held)
+        self._held.clear()
+        return left
 
     def counts(self) -> InboxCounts:
-        held = len(self._held)
-        return InboxCounts(
-            self._received, self._rejected, self._received - self._rejected - held, held
-        )
+        return _counts_of(len(self._held), self._rejected, self._received)
 
-    def reset_counts(self) -> None:
-        self._received = len(self._held)
+    def reset_counts(self) -> int:
+        """Begin to count anew; returns how many waiting objects count as received."""
+        waiting = self._received = len(self._held)
         self._rejected = 0
+        return waiting
 
 
 class QueueInbox:
@@ -143,12 +161,14 @@ class QueueInbox:
         self._room = threading.Event()
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._batch: deque[Any] = deque()
+        # What is processed now.
+        self._working: list[Any] = []
         self._running = threading.Event()
         self._running.set()
         self._finish = threading.Event()
         self._abandon = False
         self._thread = threading.Thread(target=self._run, name="stage", daemon=True)
-        self._received = self._rejected = self._delivered = 0
+        self._received = self._rejected = 0
 
     def put(self, obj: Any) -> bool:
         """Take an object of the transport, which may be reused when this returns.
@@ -165,7 +185,7 @@ class QueueInbox:
         return True
 
     def _full(self) -> bool:
-        return 0 < self._size <= self._queue.qsize() + len(self._batch)
+        return 0 < self._size <= self._waiting + len(self._working)
 
     def _has_room(self) -> bool:
         """Wait until there is room; False when there will be none."""
@@ -187,9 +207,9 @@ class QueueInbox:
                     continue
                 if self._abandon:
                     return
-                self._handle(self._batch[0])
-                self._batch.popleft()
-                self._delivered += 1
+                self._working = [self._batch.popleft()]
+                self._handle(self._working[0])
+                self._working = []
                 if self._waits:
                     self._room.set()
 
@@ -225,28 +245,36 @@ class QueueInbox:
             raise ValueError(f"receiverQueueSize must be 0 (unlimited) or more, not {size}")
         self._size = size
 
-    def drain(self, timeout: float) -> list[Any]:
-        """Hand over what waits, for at most `timeout` s; return what is left. No put may follow."""
+    def drain(self, deadline: Deadline) -> None:
+        """Hand over what waits, until the deadline. No put may follow."""
         self._finish.set()
         self._running.set()
-        self._thread.join(timeout)
-        if not self._thread.is_alive():
-            return []
+        if not deadline.wait_for_end_of(self._thread):
+            self._abandon = True
+            # The object in the works may be finished within this.
+            self._thread.join(_TICK)
+
+    def left(self) -> list[Any]:
+        """Take what waits after `drain`, with the object that a processor hangs at."""
         self._abandon = True
-        # The object in the works may be finished within this; a processor that hangs is left alone.
-        self._thread.join(_TICK)
-        left = list(self._batch)
+        left = [*self._working, *self._batch]
         while True:
             try:
                 left.append(self._queue.get_nowait())
             except queue.Empty:
                 return left
 
-    def counts(self) -> InboxCounts:
-        return InboxCounts(
-            self._received, self._rejected, self._delivered, self._queue.qsize() + len(self._batch)
-        )
+    @property
+    def _waiting(self) -> int:
+        return self._queue.qsize() + len(self._batch)
 
-    def reset_counts(self) -> None:
-        self._received = self._queue.qsize() + len(self._batch)
-        self._rejected = self._delivered = 0
+    def counts(self) -> InboxCounts:
+        busy = bool(self._working)
+        return _counts_of(self._waiting, self._rejected, self._received, busy)
+
+    def reset_counts(self) -> int:
+        """Begin to count anew; returns how many waiting objects count as received."""
+        # The one that is processed now may be counted as processed after this.
+        waiting = self._received = self._waiting + len(self._working)
+        self._rejected = 0
+        return waiting

@@ -8,9 +8,9 @@ from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream.hpc.fates import StageCounts
 from pvapy_stream.hpc.inbox import InboxCounts
-from pvapy_stream.hpc.stage import StageCounts
-from pvapy_stream.pva.records import time_fields
+from pvapy_stream.pva.records import bounded, time_fields
 from pvapy_stream.pva.serving import host_readonly
 from pvapy_stream.transport.ports import PublisherCounts, ReceiverCounts
 
@@ -46,9 +46,9 @@ def publisher_stats(counts: PublisherCounts, seconds: float) -> Stats:
 
 
 def queue_stats(counts: InboxCounts) -> Stats:
-    """`queueStats` of the status channel."""
+    """`queueStats` of the status channel; what was rejected did not enter the queue."""
     return {
-        "nReceived": counts.received,
+        "nReceived": counts.received - counts.rejected,
         "nRejected": counts.rejected,
         "nDelivered": counts.delivered,
         "nQueued": counts.queued,
@@ -84,6 +84,7 @@ def processor_stats(
         "nMissed": missed,
         "missedRate": rate(missed, seconds),
         "nFiltered": counts.filtered,
+        "nSkipped": counts.skipped,
         "nDuplicates": counts.duplicates,
         "nUnknown": unknown,
         "nEpochs": epochs,
@@ -119,6 +120,7 @@ class StatusChannel:
         """Write statistics; what the structure does not have is left out, with one warning."""
         with self._lock:
             known = self._known(stats, self._structure, "")
+            known["message"] = bounded(known.get("message", ""))
             status = pva.PvObject(self._structure)
             try:
                 status.set({**known, **time_fields()})

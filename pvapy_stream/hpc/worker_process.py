@@ -17,13 +17,13 @@ from typing import Any
 
 from pvapy_stream.errors import ProcessorError
 from pvapy_stream.hpc.worker_memory import Packed, attach, parts_in, room, unpack
-from pvapy_stream.plugins import load_processor_class
-from pvapy_stream.signals import accept, leave_by_force
+from pvapy_stream.logs import configure_logging
+from pvapy_stream.plugins import load_processor_class, made
+from pvapy_stream.settings import LoggingSettings
+from pvapy_stream.signals import accept, end_with_parent, leave_by_force
 
 STATS_PERIOD = 0.25  # s
 _ORPHAN_GRACE = 5.0  # s; for an object that is in work when the parent is gone
-
-_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 class UserMpDataProcessor:
@@ -115,7 +115,7 @@ def run_worker(
     config: dict[str, Any],
     changes: list[Any],
     worker_id: int,
-    log_level: int,
+    log: LoggingSettings,
 ) -> None:
     """Body of a worker process.
 
@@ -125,17 +125,18 @@ def run_worker(
         config: for its constructor.
         changes: arguments of `configure` commands so far.
         worker_id: number of the worker, from 1.
-        log_level: level of the messages on standard error.
+        log: where messages go.
     """
     # Ctrl-C reaches the whole process group, and a service manager asks all of its processes; the
     # parent alone decides. No SIG_IGN for the second: what the user starts would inherit it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: None)
     accept()
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    logging.basicConfig(level=log_level, format=_FORMAT)
+    end_with_parent()
+    threading.Thread(target=_follow_parent, name="parent", daemon=True).start()
     try:
-        processor = source.load()(config)
+        configure_logging(log)
+        processor = made(source.load(), config)
         processor.processorId = worker_id
         processor.start()
         for change in changes:
@@ -151,7 +152,7 @@ def run_worker(
         return
 
 
-def _end_with_parent() -> None:
+def _follow_parent() -> None:
     """End a process whose parent is gone, though the user's code hangs."""
     parent = multiprocessing.parent_process()
     if parent is not None:

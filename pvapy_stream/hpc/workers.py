@@ -22,13 +22,14 @@ import pvaccess as pva
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.errors import ProcessorError, SettingsError
 from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.hpc.worker import Job, PoolSettings, UserMpWorker
 from pvapy_stream.hpc.worker_pool import WorkerPool
 from pvapy_stream.hpc.worker_process import ProcessorSource, UserMpDataProcessor
-from pvapy_stream.plugins import load_processor_class
+from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 from pvapy_stream.pva.objects import IdReader, id_reader
 from pvapy_stream.settings.base import Settings
@@ -81,7 +82,7 @@ class UserMpWorkerPool(UserDataProcessor):
         found = self._worker_class()
         self._source = ProcessorSource.of(found)
         # Tells wrong arguments before a process is started, and the types of the statistics.
-        self._model = found(self._config)
+        self._model = made(found, self._config)
         self._pool: WorkerPool | None = None
         self._read_id: IdReader | None = None
         self._builder: ObjectBuilder | None = None
@@ -180,6 +181,11 @@ class UserMpWorkerPool(UserDataProcessor):
             for job in self._pool.stop(self.options.drain_timeout):
                 self._pool.counts.failed += 1
                 self.late_failures.note(job.object_id, _LEFT, "see drainTimeout")
+
+    def unfinished(self) -> IdSet:
+        """Ids of objects that no worker has finished."""
+        pool = self._pool
+        return IdSet() if pool is None else IdSet(sorted(pool.unfinished()))
 
     def resetStats(self) -> None:
         if self._pool is not None:

@@ -73,25 +73,20 @@ def parse_channel_map(text: str) -> tuple[MirrorEntry, ...]:
 
 
 def _split_entries(text: str) -> Iterator[str]:
-    """What stands in the outermost parentheses; requests have brackets of their own."""
+    """What stands in the outermost parentheses; requests have brackets of their own.
+
+    As with PvaPy, parentheses and commas around entries may be left out: ``mirror,source``.
+    """
     open_brackets: list[str] = []
     start = 0
-    after_entry = False
     for position, char in enumerate(text):
         if not open_brackets and char != "(":
-            if char.isspace():
+            if char.isspace() or char in ",)":
                 continue
-            if char != "," or not after_entry:
-                raise SettingsError(
-                    f"--channel-map: {text[position:]!r} is outside of any entry; {_FORM}"
-                )
-            after_entry = False
+            open_brackets.append("(")
+            start = position
         elif char in "([":
             if not open_brackets:
-                if after_entry:
-                    raise SettingsError(
-                        f"--channel-map: a comma is missing before {text[position:]!r}; {_FORM}"
-                    )
                 start = position + 1
             open_brackets.append(char)
         elif char in ")]":
@@ -101,8 +96,9 @@ def _split_entries(text: str) -> Iterator[str]:
                 )
             if not open_brackets:
                 yield text[start:position]
-                after_entry = True
-    if open_brackets:
+    if open_brackets == ["("]:
+        yield text[start:]
+    elif open_brackets:
         raise SettingsError(f"--channel-map: entry {text[start - 1 :]!r} is not closed; {_FORM}")
 
 
@@ -119,7 +115,7 @@ def _parse_entry(text: str) -> MirrorEntry:
     )
     if provider.lower() not in ("pva", "ca"):
         raise wrong(f"has the unknown provider {provider!r}")
-    if not queue.isdecimal():
+    if not queue.removeprefix("+").isdecimal():
         raise wrong(f"has the queue {queue!r}, which is no whole number from 0 on")
     if not monitors.isdecimal() or int(monitors) < 1:
         raise wrong(f"has {monitors!r} monitors, which is no whole number from 1 on")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -29,6 +30,16 @@ class Distributor:
         return f"{self.plugin}={';'.join(parts)}" if parts else ""
 
 
+def field_names(fields: str) -> list[str]:
+    """Names in ``a,b[option]`` or ``field(a,b)``, without their options."""
+    return [re.split(r"[\[{]", part)[0] for part in _fields(fields)]
+
+
+def _fields(fields: str) -> list[str]:
+    inner = fields.strip().removeprefix("field(").removesuffix(")")
+    return [part for part in map(str.strip, inner.split(",")) if part]
+
+
 def monitor_request(
     fields: str = "",
     *,
@@ -44,14 +55,7 @@ def monitor_request(
         queue_size: objects the server keeps for this monitor; 0 for its default.
         distributor: what to ask of the distributor plugin.
     """
-    names = [
-        name
-        for name in (
-            part.strip()
-            for part in fields.strip().removeprefix("field(").removesuffix(")").split(",")
-        )
-        if name
-    ]
+    names = _fields(fields)
     option = distributor.option() if distributor else ""
     if names:
         # The id field goes first and carries the plugin: asked of the whole structure (_), the

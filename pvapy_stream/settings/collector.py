@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from pvapy_stream.settings.base import opt
+from pvapy_stream.settings.incumbent import at_least
 from pvapy_stream.settings.stage import StageSettings
 from pvapy_stream.settings.values import IdList
 
@@ -18,7 +19,7 @@ class CollectorSettings(StageSettings):
     """A collector: gathers what several producers publish, in the order of ids."""
 
     collector_id: Annotated[int, opt("-id --collector-id", "Collector", metavar="N")] = Field(
-        1, ge=0, description="id of the collector"
+        1, description="id of the collector"
     )
     producer_id_list: Annotated[
         IdList, opt("-pid --producer-id-list", "Collector", metavar="LIST")
@@ -30,7 +31,9 @@ class CollectorSettings(StageSettings):
         ),
     )
     collector_cache_size: Annotated[
-        int, opt("-ccs --collector-cache-size", "Collector", "objects", metavar="N")
+        int,
+        at_least(-1, "--collector-cache-size"),
+        opt("-ccs --collector-cache-size", "Collector", "objects", metavar="N"),
     ] = Field(
         -1,
         ge=-1,
@@ -39,6 +42,9 @@ class CollectorSettings(StageSettings):
             " on; -1: 10 for each producer, and more of small images, up to 256 MB; at least one"
             " for each"
         ),
+    )
+    oid_offset: Annotated[int, opt("-oo --oid-offset", "Object ids", metavar="N")] = Field(
+        1, description="step from one id to the next of all producers together; 0 or less: 1"
     )
     gap_timeout: Annotated[float, opt("--gap-timeout", "Collector", "s", metavar="T")] = Field(
         5.0, gt=0, description="longest time an object waits for a producer that is silent"
@@ -58,6 +64,7 @@ class CollectorSettings(StageSettings):
                 f"--input-channel {self.input_channel} has no * for the ids of the"
                 f" {len(self.producer_id_list)} producers; write it like {self.input_channel}:*"
             )
+        self.refuse_same_names("collector", self.producers.values())
         return self
 
     @property

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from pvapy_stream.settings.base import opt
+from pvapy_stream.settings.incumbent import at_least, warn_once
 from pvapy_stream.settings.stage import StageSettings
 from pvapy_stream.settings.values import IdList
 
@@ -15,7 +16,7 @@ class ConsumerSettings(StageSettings):
     """A consumer, or several that share a stream."""
 
     consumer_id: Annotated[int, opt("-id --consumer-id", "Consumers", metavar="N")] = Field(
-        1, ge=0, description="id of the first consumer"
+        1, description="id of the first consumer"
     )
     n_consumers: Annotated[int, opt("-nc --n-consumers", "Consumers", metavar="N")] = Field(
         1, ge=1, description="number of consumers, each a process"
@@ -31,11 +32,14 @@ class ConsumerSettings(StageSettings):
     ] = Field(
         -1,
         description=(
-            "objects to gather in the receiver queue before processing starts; 0 or less: none"
+            "objects to gather in the receiver queue before processing starts; 0 or less: none;"
+            " no effect without a receiver queue"
         ),
     )
     accumulation_timeout: Annotated[
-        float, opt("-at --accumulation-timeout", "Queues", "s", metavar="T")
+        float,
+        at_least(0, "--accumulation-timeout", "objects are not gathered"),
+        opt("-at --accumulation-timeout", "Queues", "s", metavar="T"),
     ] = Field(1, ge=0, description="process what was gathered when nothing came for this time")
     distributor_plugin_name: Annotated[
         str, opt("-dpn --distributor-plugin-name", "Distributor", metavar="NAME")
@@ -50,12 +54,16 @@ class ConsumerSettings(StageSettings):
         str | None, opt("-dt --distributor-trigger", "Distributor", metavar="FIELD")
     ] = Field(None, description="field whose change tells a new object, such as uniqueId")
     distributor_updates: Annotated[
-        int | None, opt("-du --distributor-updates", "Distributor", metavar="N")
+        int | None,
+        at_least(1, "--distributor-updates", "each object goes to the next client"),
+        opt("-du --distributor-updates", "Distributor", metavar="N"),
     ] = Field(
         None, ge=1, description="objects in a row before the next client (or set) has its turn"
     )
     n_distributor_sets: Annotated[
-        int, opt("-nds --n-distributor-sets", "Distributor", metavar="N")
+        int,
+        at_least(1, "--n-distributor-sets", "a single set"),
+        opt("-nds --n-distributor-sets", "Distributor", metavar="N"),
     ] = Field(
         1,
         ge=1,
@@ -67,8 +75,9 @@ class ConsumerSettings(StageSettings):
     @model_validator(mode="after")
     def _queue_fits(self) -> ConsumerSettings:
         if self.accumulate_objects > 0 and self.receiver_queue_size < 0:
-            raise ValueError(
-                "--accumulate-objects needs a receiver queue: give --receiver-queue-size 0 or more"
+            warn_once(
+                f"--accumulate-objects {self.accumulate_objects} has no effect without a receiver"
+                " queue: objects are processed as they arrive; give --receiver-queue-size 0 or more"
             )
         if 0 < self.receiver_queue_size < self.accumulate_objects:
             raise ValueError(
@@ -79,6 +88,8 @@ class ConsumerSettings(StageSettings):
 
     @model_validator(mode="after")
     def _names_differ(self) -> ConsumerSettings:
+        inputs = [self.named(self.input_channel, "consumer", "input", self.ids[0])]
+        self.refuse_same_names("consumer", inputs)
         if len(self.ids) > 1:
             if self.input_mode in ("pvas", "rpc"):
                 self._needs_star("--input-channel", self.input_channel)

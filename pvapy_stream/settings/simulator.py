@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from pvapy_stream.settings.base import opt
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
+from pvapy_stream.settings.incumbent import at_least
 from pvapy_stream.settings.transport import ShmSettings
 from pvapy_stream.settings.values import MetadataChannels, Names, PixelType, lower
 
@@ -55,12 +56,20 @@ class SimulatorSettings(LoggingSettings, LedgerSettings, MetricsSettings, ShmSet
     maximum: Annotated[float | None, opt("-mx --maximum", "Frames", metavar="X")] = Field(
         None, description="largest random value; the type's when not given"
     )
-    n_frames: Annotated[int, opt("-nf --n-frames", "Frames", "frames", metavar="N")] = Field(
+    n_frames: Annotated[
+        int,
+        at_least(0, "--n-frames"),
+        opt("-nf --n-frames", "Frames", "frames", metavar="N"),
+    ] = Field(
         0,
         ge=0,
         description="different frames to use; 0: all in the files, or a cache full of random ones",
     )
-    cache_size: Annotated[int, opt("-cs --cache-size", "Frames", "frames", metavar="N")] = Field(
+    cache_size: Annotated[
+        int,
+        at_least(1, "--cache-size", "a cache of one frame"),
+        opt("-cs --cache-size", "Frames", "frames", metavar="N"),
+    ] = Field(
         1000,
         ge=1,
         description=(
@@ -92,9 +101,11 @@ class SimulatorSettings(LoggingSettings, LedgerSettings, MetricsSettings, ShmSet
             " scheme means ca"
         ),
     )
-    frame_rate: Annotated[float, opt("-fps --frame-rate", "Run", "frames/s", metavar="R")] = Field(
-        20, ge=0, description="rate; 0: as fast as possible"
-    )
+    frame_rate: Annotated[
+        float,
+        at_least(0, "--frame-rate", "as fast as possible"),
+        opt("-fps --frame-rate", "Run", "frames/s", metavar="R"),
+    ] = Field(20, ge=0, description="rate; 0: as fast as possible")
     runtime: Annotated[float, opt("-rt --runtime", "Run", "s", metavar="T")] = Field(
         300, description="stop after this time; 0: run until stopped"
     )
@@ -118,12 +129,16 @@ class SimulatorSettings(LoggingSettings, LedgerSettings, MetricsSettings, ShmSet
     wait_timeout: Annotated[float, opt("--wait-timeout", "Run", "s", metavar="T")] = Field(
         60, gt=0, description="longest wait for those clients and stages; then it is an error"
     )
-    start_delay: Annotated[float, opt("-std --start-delay", "Run", "s", metavar="T")] = Field(
-        10, ge=0, description="wait before the first frame"
-    )
-    shutdown_delay: Annotated[float, opt("-shd --shutdown-delay", "Run", "s", metavar="T")] = Field(
-        10, ge=0, description="wait after the last frame, for clients to finish"
-    )
+    start_delay: Annotated[
+        float,
+        at_least(0, "--start-delay", "no delay"),
+        opt("-std --start-delay", "Run", "s", metavar="T"),
+    ] = Field(10, ge=0, description="wait before the first frame")
+    shutdown_delay: Annotated[
+        float,
+        at_least(0, "--shutdown-delay", "no delay"),
+        opt("-shd --shutdown-delay", "Run", "s", metavar="T"),
+    ] = Field(10, ge=0, description="wait after the last frame, for clients to finish")
     report_period: Annotated[
         int, opt("-rp --report-period", "Reporting", "frames", metavar="N")
     ] = Field(1, description="frames between reports (at most 5 a second); 0: none")

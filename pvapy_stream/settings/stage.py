@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -9,8 +10,9 @@ from pydantic import Field, model_validator
 from pvapy_stream.settings.access import AccessSettings
 from pvapy_stream.settings.base import opt
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
+from pvapy_stream.settings.incumbent import at_least, warn_once
 from pvapy_stream.settings.transport import TransportSettings
-from pvapy_stream.settings.values import JsonObject, MetadataChannels, StatsKinds
+from pvapy_stream.settings.values import FieldRequest, JsonObject, MetadataChannels, StatsKinds
 
 
 class StageSettings(
@@ -39,7 +41,9 @@ class StageSettings(
     id_format_spec: Annotated[str, opt("-ifs --id-format-spec", "Channels", metavar="SPEC")] = (
         Field("", description="Python format of the id in channel names, such as 02d")
     )
-    field_request: Annotated[str, opt("-fr --field-request", "Channels", metavar="FIELDS")] = Field(
+    field_request: Annotated[
+        FieldRequest, opt("-fr --field-request", "Channels", metavar="FIELDS")
+    ] = Field(
         "",
         description=(
             "fields to receive, such as uniqueId,value; all when not given; the id field is added"
@@ -53,6 +57,9 @@ class StageSettings(
             "channels whose values accompany the stream: pva://NAME,ca://NAME; no scheme means ca"
         ),
     )
+    metadata_optional: Annotated[bool, opt("--metadata-optional", "Channels")] = Field(
+        False, description="metadata channels that never have a value do not make the run a failure"
+    )
     oid_field: Annotated[str, opt("-of --oid-field", "Object ids", metavar="FIELD")] = Field(
         "uniqueId", min_length=1, description="field that holds the object id"
     )
@@ -64,7 +71,9 @@ class StageSettings(
         ),
     )
     skip_initial_updates: Annotated[
-        int, opt("-siu --skip-initial-updates", "Object ids", metavar="N")
+        int,
+        at_least(0, "--skip-initial-updates", "the first update is processed"),
+        opt("-siu --skip-initial-updates", "Object ids", metavar="N"),
     ] = Field(
         1,
         ge=0,
@@ -73,7 +82,9 @@ class StageSettings(
         ),
     )
     server_queue_size: Annotated[
-        int, opt("-sqs --server-queue-size", "Queues", "objects", metavar="N")
+        int,
+        at_least(0, "--server-queue-size", "the server's default"),
+        opt("-sqs --server-queue-size", "Queues", "objects", metavar="N"),
     ] = Field(
         0,
         ge=0,
@@ -81,6 +92,7 @@ class StageSettings(
     )
     receiver_queue_size: Annotated[
         int,
+        at_least(-1, "--receiver-queue-size"),
         opt(
             "-rqs --receiver-queue-size -cqs --client-queue-size", "Queues", "objects", metavar="N"
         ),
@@ -144,6 +156,15 @@ class StageSettings(
     )
 
     @model_validator(mode="after")
+    def _output_is_used(self) -> StageSettings:
+        if "output_mode" in self.model_fields_set and not self.output_channel:
+            warn_once(
+                f"--output-mode {self.output_mode} has no effect without --output-channel: nothing"
+                " is published"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _processor_is_complete(self) -> StageSettings:
         if self.processor_file and not self.processor_class:
             raise ValueError(
@@ -157,6 +178,42 @@ class StageSettings(
                 " write it like 02d"
             ) from error
         return self
+
+    def refuse_same_names(self, kind: str, inputs: Iterable[str]) -> None:
+        """Check that a stage is not its own input, and that each of its channels has its name.
+
+        Args:
+            kind: kind of stage.
+            inputs: what a stage with the first id receives from.
+
+        Raises:
+            ValueError: naming both options.
+        """
+        first = self.ids[0]
+        if min(self.ids) < 0 and (self.status_channel or self.control_channel):
+            raise ValueError(f"id {min(self.ids)}: status and control channels hold ids from 0 on")
+        ours = {
+            f"--{role}-channel": self.named(getattr(self, f"{role}_channel"), kind, role, first)
+            for role in ("output", "status", "control")
+        }
+        for option, name in ours.items():
+            others = [other for other, taken in ours.items() if taken == name and other != option]
+            if name and others:
+                raise ValueError(f"{option} and {others[0]} are both {name}; give each its name")
+            if name in inputs and not (option == "--output-channel" and self._carries_over):
+                raise ValueError(
+                    f"--input-channel and {option} are both {name}: the stage would receive what it"
+                    " publishes itself; give them different names"
+                )
+
+    @property
+    def _carries_over(self) -> bool:
+        """Whether input and output of one name are different channels."""
+        kinds = {"pvas": "pva", "auto": "pva shm", "both": "pva shm"}
+        came, goes = (
+            set(kinds.get(mode, mode).split()) for mode in (self.input_mode, self.output_mode)
+        )
+        return not came & goes
 
     def named(self, name: str, kind: str, role: str, stage_id: int) -> str:
         """A channel name with ``*`` and ``_`` replaced."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from pvapy_stream.settings.base import Settings, opt
-from pvapy_stream.settings.values import JsonObject, lower
+from pvapy_stream.settings.values import JsonObject, lower, mode_name
 
 
 class ShmSettings(Settings):
@@ -50,7 +50,7 @@ class TransportSettings(ShmSettings):
 
     input_mode: Annotated[
         Literal["pva", "ca", "pvas", "rpc", "shm", "auto"],
-        BeforeValidator(lower),
+        BeforeValidator(mode_name),
         opt("-im --input-mode", "Channels"),
     ] = Field(
         "pva",
@@ -65,7 +65,7 @@ class TransportSettings(ShmSettings):
     )
     output_mode: Annotated[
         Literal["pvas", "pva", "rpc", "shm", "both"],
-        BeforeValidator(lower),
+        BeforeValidator(mode_name),
         opt("-om --output-mode", "Channels"),
     ] = Field(
         "pvas",

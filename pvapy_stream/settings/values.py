@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BeforeValidator
 
+from pvapy_stream.settings.incumbent import warn_once
+
+# A field that is asked for, and its options.
+_REQUESTED = re.compile(r"[\w.:-]+(?:\[[^][]*\]|\{[^{}]*\})?")
+
 
 def _json_object(value: Any) -> Any:
-    if value is None or isinstance(value, dict):
+    if value is None or value == "" or isinstance(value, dict):
         return cast("dict[str, Any]", value or {})
     try:
         value = json.loads(value)
@@ -30,9 +36,9 @@ def parse_id_list(value: Any) -> Any:
         return None
     try:
         if text.startswith("range(") and text.endswith(")"):
-            ids = list(range(*(int(part) for part in text[len("range(") : -1].split(","))))
+            ids = list(range(*map(_whole, text[len("range(") : -1].split(","))))
         else:
-            ids = [int(part) for part in text.strip("[]()").split(",") if part.strip()]
+            ids = [_whole(part) for part in text.strip("[]()").split(",") if part.strip()]
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{value!r} is no id list; write 1,2,5 or range(first,last+1[,step])"
@@ -40,6 +46,11 @@ def parse_id_list(value: Any) -> Any:
     if not ids:
         raise ValueError(f"{value!r} holds no id")
     return ids
+
+
+def _whole(text: str) -> int:
+    """A whole number, or a sum of them, as in ``range(1,4+1)``."""
+    return sum(map(int, text.split("+"))) if text[:1] != "+" else int(text)
 
 
 def _unique(ids: Any) -> Any:
@@ -64,12 +75,18 @@ def _metadata_channels(value: Any) -> Any:
         return tuple(value)
     channels: list[MetadataChannel] = []
     for text in filter(None, (part.strip() for part in value.split(","))):
-        provider, separator, name = text.rpartition("://")
-        if provider not in ("", "pva", "ca") or not name or (separator and not provider):
+        provider, _, name = text.rpartition("://")
+        if not name:
             raise ValueError(
                 f"{text!r} is no metadata channel; write pva://NAME, ca://NAME or NAME (then ca)"
             )
-        channels.append(MetadataChannel(name, provider or "ca"))
+        if provider not in ("", "pva", "ca") or text.startswith("://"):
+            warn_once(
+                f"metadata channel {text}: it is taken for the name of a CA channel;"
+                " write pva://NAME, ca://NAME or NAME"
+            )
+            provider, name = "ca", text
+        channels.append(MetadataChannel(name, "pva" if provider == "pva" else "ca"))
     return tuple(channels)
 
 
@@ -86,19 +103,71 @@ def lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-PixelType = Literal[
+def mode_name(value: Any) -> Any:
+    """An input or output mode; the numbers are those of PvaPy."""
+    return {"0": "pva", "1": "pvas", "2": "rpc", "3": "ca"}.get(str(value), lower(value))
+
+
+def _level_name(value: Any) -> Any:
+    value = lower(value)
+    # What `logging` accepts besides.
+    return {"warn": "warning", "fatal": "critical"}.get(value, value)
+
+
+def _stats_kinds(value: Any) -> Any:
+    """The kinds that are named, if only as part of a word: PvaPy reads the list so."""
+    if not isinstance(value, str):
+        return value
+    unknown = [word for word in _names(value) if word not in STATS_KINDS]
+    found = tuple(kind for kind in STATS_KINDS if kind in value)
+    if unknown:
+        warn_once(
+            f"--report-stats: {', '.join(unknown)} is none of {', '.join(STATS_KINDS)}; used is"
+            f" {', '.join(found) or 'none'}"
+        )
+    return found
+
+
+def _field_request(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = "".join(value.split())
+    inner = text.removeprefix("field(").removesuffix(")") if text.startswith("field(") else text
+    wrong = [part for part in inner.split(",") if part and not _REQUESTED.fullmatch(part)]
+    if wrong or text.count("(") != text.count(")"):
+        raise ValueError(
+            f"is no field request{f': {wrong[0]!r} is no field' if wrong else ''}; write names with"
+            " commas between them, as uniqueId,value or field(uniqueId,value)"
+        )
+    return text
+
+
+def _pixel_type(value: Any) -> Any:
+    """Other names of numpy's types, such as u2 and float, as PvaPy takes them."""
+    if not isinstance(value, str) or value in PIXEL_TYPES:
+        return value
+    import numpy as np  # here, as this is rare, and other programs start without it
+
+    try:
+        return str(np.dtype(value).name)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    except TypeError:
+        return value
+
+
+PixelKind = Literal[
     "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"
 ]
-PIXEL_TYPES: tuple[str, ...] = get_args(PixelType)  # fmt: skip
+PIXEL_TYPES: tuple[str, ...] = get_args(PixelKind)
+PixelType = Annotated[PixelKind, BeforeValidator(_pixel_type)]
+FieldRequest = Annotated[str, BeforeValidator(_field_request)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
 # Several names: a sequence, or one text with commas.
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 IdList = Annotated[tuple[int, ...] | None, BeforeValidator(_unique)]
 MetadataChannels = Annotated[tuple[MetadataChannel, ...], BeforeValidator(_metadata_channels)]
 LogLevel = Annotated[
-    Literal["debug", "info", "warning", "error", "critical"] | None, BeforeValidator(lower)
+    Literal["debug", "info", "warning", "error", "critical"] | None, BeforeValidator(_level_name)
 ]
-StatsKinds = Annotated[
-    tuple[Literal["receiver", "publisher", "queue", "metadata", "processor", "user", "all"], ...],
-    BeforeValidator(_names),
-]
+StatsKind = Literal["receiver", "publisher", "queue", "metadata", "processor", "user", "all"]
+STATS_KINDS: tuple[str, ...] = get_args(StatsKind)
+StatsKinds = Annotated[tuple[StatsKind, ...], BeforeValidator(_stats_kinds)]

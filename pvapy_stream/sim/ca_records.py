@@ -22,6 +22,7 @@ import pvaccess as pva
 from pvapy_stream.errors import TransportError
 
 _READY = b"ready"
+_PATH = "EPICS_DB_INCLUDE_PATH"
 _START_LIMIT = 60.0  # s
 _ANSWER_LIMIT = 10.0  # s
 _END_LIMIT = 5.0  # s
@@ -39,6 +40,7 @@ class CaRecords:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = list(names)
+        _find_definitions()
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, *self._names],
             stdin=subprocess.PIPE,
@@ -92,8 +94,17 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(_END_LIMIT)
 
 
+def _find_definitions() -> str:
+    given = os.environ.get(_PATH)
+    folders = given or str(Path(pva.__file__).parent / "dbd")
+    if not any((Path(one) / "base.dbd").is_file() for one in folders.split(os.pathsep)):
+        cure = f"correct {_PATH}, or unset it" if given else f"set {_PATH} to the dbd of EPICS base"
+        raise TransportError(f"base.dbd is not in {folders}; {cure}")
+    return folders
+
+
 def _start_ioc(names: Sequence[str]) -> Any:
-    folder = os.environ.get("EPICS_DB_INCLUDE_PATH") or str(Path(pva.__file__).parent / "dbd")
+    folder = _find_definitions()
     ioc = pva.CaIoc()
     ioc.loadDatabase("base.dbd", folder, "")
     ioc.registerRecordDeviceDriver()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,8 @@ from pvapy_stream.sim.hdf import HdfSource, is_hdf5
 from pvapy_stream.sim.images import open_image
 from pvapy_stream.sim.raw import RawLayout, RawSource, read_layout
 from pvapy_stream.sim.source import FrameSource, check_pixels, frame_of, stack_length, unreadable
+
+_log = logging.getLogger(__name__)
 
 _NUMPY_SUFFIXES = (".npy", ".npz")
 # Without a number of frames, random ones fill the cache, but not the machine.
@@ -93,6 +96,9 @@ def _random_range(
         raise SettingsError(
             f"--minimum {minimum} and --maximum {maximum} leave no {dtype} value between them"
         )
+    for option, given, used in (("--minimum", minimum, low), ("--maximum", maximum, high)):
+        if given is not None and given != used:
+            _log.warning("%s %g is no %s value: %g is used", option, given, dtype, used)
     return low, high
 
 

@@ -40,7 +40,7 @@ class Metadata:
             self._records = CaRecords(self._ca) if self._ca else None
         except (pva.PvaException, ValueError, TransportError) as error:
             raise TransportError(
-                f"cannot host the metadata channels: {error}; change --metadata-pv"
+                f"cannot host the metadata channels of --metadata-pv: {error}"
             ) from error
 
     def __bool__(self) -> bool:

@@ -24,6 +24,23 @@ from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, has_publisher
 LAZY_MODES = ("shm", "auto", "pvas")
 # Modes whose senders wait until an object is taken: it need not be rejected.
 WAITING_MODES = ("pvas",)
+# What is told of a source that was not there, by the input mode.
+NEVER_CAME = "never came; check its name and EPICS_PVA_ADDR_LIST (pvapy-stream doctor)"
+ABSENT = {
+    "ca": "never came; check its name and EPICS_CA_ADDR_LIST (pvapy-stream doctor)",
+    "pvas": (
+        "is hosted here, and nobody has put to it; check the channel name of the program that"
+        " publishes, its --output-mode pva and its EPICS_PVA_ADDR_LIST"
+    ),
+    "rpc": (
+        "is served here, and nobody has called it; check the channel name of the program that"
+        " publishes, its --output-mode rpc and its EPICS_PVA_ADDR_LIST"
+    ),
+    "shm": (
+        "never came; check its name, and that the program that publishes it runs on this host with"
+        " --output-mode shm or both"
+    ),
+}
 # CA channels have no fields to choose from; these make an object with a time.
 _CA_FIELDS = "value,alarm,timeStamp"
 

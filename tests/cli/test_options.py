@@ -37,7 +37,8 @@ def test_values_are_converted() -> None:
         (["-nc", "many"], "invalid int value: 'many'"),
         (["-pa", "{"], "--processor-args: is not JSON"),
         (["--no-such-option"], "--no-such-option"),
-        (["--input-chan", "x"], "--input-chan"),
+        (["--input", "x"], "unrecognized arguments: --input"),
+        (["--ledger", "/nowhere/l.json"], "folder /nowhere does not exist"),
     ],
 )
 def test_wrong_options_end_with_2_and_their_name(

@@ -13,6 +13,7 @@ import numpy as np
 import pvaccess as pva
 import pytest
 
+from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.inbox import QueueInbox
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.ntndarray import ObjectBuilder
@@ -93,7 +94,8 @@ def test_two_clients_and_a_queue_that_is_full(receiver: PutReceiver) -> None:
     receiver.start(inbox.put)
     clients = [start_client(receiver.channel, first, first + 200) for first in (1, 1001)]
     told = [acknowledged(client) for client in clients]
-    assert inbox.drain(10) == []
+    inbox.drain(Deadline(10))
+    assert inbox.left() == []
     assert [len(ids) for ids in told] == [200, 200]
     assert sorted(stage.ids) == [*range(1, 201), *range(1001, 1201)]
     assert [number for number in stage.ids if number < 1000] == told[0]

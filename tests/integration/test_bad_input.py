@@ -72,10 +72,9 @@ class Changing(UserDataProcessor):
         (["-nc", "0"], "--n-consumers"),
         (["-pf", "x.py"], "--processor-file needs --processor-class"),
         (["-im", "smoke"], "--input-mode: Input should be"),
-        (["-mc", "http://x"], "is no metadata channel"),
-        (["-ao", "5"], "--accumulate-objects needs a receiver queue"),
+        (["-mc", "pva://"], "is no metadata channel"),
         (["-ao", "5", "-rqs", "3"], "never fits"),
-        (["-rs", "weather"], "--report-stats"),
+        (["-fr", "field("], "--field-request: is no field request"),
         (["-ifs", "zz"], "cannot format an integer"),
     ],
 )
