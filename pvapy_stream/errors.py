@@ -8,6 +8,7 @@
     ├── ObjectError                 an object lacks what a stage needs (id, image, dimensions)
     ├── TransportError              a channel cannot be reached, hosted or published to
     ├── BsreadError                 a bsread message is malformed
+    ├── WireError                   a PVAccess message is malformed, or cannot be made
     ├── SourceError                 frames cannot be read from a file or folder
     ├── FileError                   a data file cannot be written or read
     ├── MonitorError                a monitor, its series, a report or a page cannot do its work
@@ -56,6 +57,10 @@ class TransportError(PvapyStreamError):
 
 class BsreadError(PvapyStreamError):
     """A bsread message, or one value of it, does not follow the format or exceeds a limit."""
+
+
+class WireError(PvapyStreamError):
+    """A PVAccess message does not follow the protocol or exceeds a limit, or cannot be made."""
 
 
 class SourceError(PvapyStreamError):

@@ -56,21 +56,26 @@ class DirectInbox:
         self._lock = threading.Lock()
         self._received = self._rejected = 0
 
-    def put(self, obj: Any) -> None:
-        """Take an object of the transport, which may be reused when this returns."""
+    def put(self, obj: Any) -> bool:
+        """Take an object of the transport, which may be reused when this returns.
+
+        Returns:
+            whether it was taken; else it was rejected.
+        """
         self._received += 1
         if not self._holding:
             self._handle(obj)
-            return
+            return True
         with self._lock:
             if self._holding:
                 if len(self._held) >= self._pause_size:
                     self._rejected += 1
                     self._reject(PAUSED_FULL, obj)
-                else:
-                    self._held.append(obj.copy())
-                return
+                    return False
+                self._held.append(obj.copy())
+                return True
         self._handle(obj)
+        return True
 
     def start(self) -> None:
         pass
@@ -127,7 +132,16 @@ class DirectInbox:
 
 
 class QueueInbox:
-    """A queue and the thread that runs the stage; a full queue rejects the newest object."""
+    """A queue and the thread that runs the stage; a full queue rejects the newest object.
+
+    Args:
+        handle: the stage.
+        reject: is told of what is rejected.
+        size: of the queue; 0 is unlimited.
+        accumulate: how many objects are waited for, before the stage gets them.
+        accumulation_timeout: how long they are waited for, s.
+        waits: whether the sender is made to wait while the queue is full, unless it is paused.
+    """
 
     def __init__(
         self,
@@ -136,12 +150,15 @@ class QueueInbox:
         size: int,
         accumulate: int = -1,
         accumulation_timeout: float = 1.0,
+        waits: bool = False,
     ) -> None:
         self._handle = handle
         self._reject = reject
         self._size = size
         self._accumulate = accumulate
         self._accumulation_timeout = accumulation_timeout
+        self._waits = waits
+        self._room = threading.Event()
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._batch: deque[Any] = deque()
         # What is processed now.
@@ -153,14 +170,32 @@ class QueueInbox:
         self._thread = threading.Thread(target=self._run, name="stage", daemon=True)
         self._received = self._rejected = 0
 
-    def put(self, obj: Any) -> None:
-        """Take an object of the transport, which may be reused when this returns."""
+    def put(self, obj: Any) -> bool:
+        """Take an object of the transport, which may be reused when this returns.
+
+        Returns:
+            whether it was taken; else it was rejected.
+        """
         self._received += 1
-        if 0 < self._size <= self._waiting + len(self._working):
+        if self._full() and not (self._waits and self._has_room()):
             self._rejected += 1
             self._reject(QUEUE_FULL, obj)
-            return
+            return False
         self._queue.put(obj.copy())
+        return True
+
+    def _full(self) -> bool:
+        return 0 < self._size <= self._waiting + len(self._working)
+
+    def _has_room(self) -> bool:
+        """Wait until there is room; False when there will be none."""
+        while self._full():
+            if not self._running.is_set() or self._finish.is_set():
+                return False
+            self._room.clear()
+            if self._full():
+                self._room.wait(_TICK)
+        return True
 
     def start(self) -> None:
         self._thread.start()
@@ -175,6 +210,8 @@ class QueueInbox:
                 self._working = [self._batch.popleft()]
                 self._handle(self._working[0])
                 self._working = []
+                if self._waits:
+                    self._room.set()
 
     def _gather(self) -> bool:
         """Wait for objects; False when there are none and none will come."""

@@ -22,7 +22,7 @@ from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.objects import LazyIds, opening_object
 from pvapy_stream.settings import StageSettings
-from pvapy_stream.transport.modes import LAZY_MODES, make_publisher
+from pvapy_stream.transport.modes import LAZY_MODES, WAITING_MODES, make_publisher
 from pvapy_stream.transport.modes import Output as Way
 from pvapy_stream.transport.ports import Publisher
 
@@ -113,7 +113,8 @@ class StageParts(ABC):
         settings = self.settings
         if settings.receiver_queue_size < 0:
             return DirectInbox(handle, reject, settings.pause_queue_size)
-        return QueueInbox(handle, reject, settings.receiver_queue_size, **queue)
+        waits = settings.input_mode in WAITING_MODES
+        return QueueInbox(handle, reject, settings.receiver_queue_size, waits=waits, **queue)
 
     def _make_processor(self) -> UserDataProcessor:
         settings = self.settings

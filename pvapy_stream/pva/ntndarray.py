@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ _SCALAR_OF_DTYPE = {
         "float64": "DOUBLE",
     }.items()
 }
-_DTYPE_OF_SCALAR = {int(scalar): dtype for dtype, scalar in _SCALAR_OF_DTYPE.items()}
+DTYPE_OF_SCALAR = {int(scalar): dtype for dtype, scalar in _SCALAR_OF_DTYPE.items()}
 
 # What a partial field request may leave out, and what then is assumed.
 _NEEDED = ("value", "dimension", "uniqueId")
@@ -87,7 +88,7 @@ def to_frame(obj: Any) -> Frame:
         time_ns=time_of(obj),
         dtype=dtype or payload.dtype,
         codec=codec,
-        color_mode=ColorMode.MONO if len(shape) < 3 else _color_mode(obj, shape),
+        color_mode=color_mode(shape, lambda: read_attributes(obj)),
         attributes=lambda: read_attributes(obj),
         origin=obj,
     )
@@ -131,15 +132,26 @@ def _codec(obj: Any) -> tuple[str, np.dtype | None]:
         return "", None
     try:
         kind = obj["codec.parameters"][0]["value"]
-        return name, _DTYPE_OF_SCALAR[int(kind)]
+        return name, DTYPE_OF_SCALAR[int(kind)]
     except (pva.PvaException, KeyError, IndexError, TypeError, ValueError) as error:
         raise ObjectError(
             f"codec {name!r} does not say the type of its pixels in codec.parameters ({error})"
         ) from error
 
 
-def _color_mode(obj: Any, shape: tuple[int, ...]) -> ColorMode:
-    declared = read_attributes(obj).get("ColorMode")
+def color_mode(shape: tuple[int, ...], attributes: Callable[[], dict[str, Any]]) -> ColorMode:
+    """How an NTNDArray orders its pixels.
+
+    Args:
+        shape: its dimensions, slowest first.
+        attributes: gives its attributes.
+
+    Raises:
+        ObjectError: dimensions and attribute ColorMode do not make an image.
+    """
+    if len(shape) < 3:
+        return ColorMode.MONO
+    declared = attributes().get("ColorMode")
     if len(shape) == 3:
         # Slowest first: RGB1 ends in 3, RGB2 has it in the middle, RGB3 begins with it.
         by_shape = {ColorMode.RGB1: shape[2], ColorMode.RGB2: shape[1], ColorMode.RGB3: shape[0]}

@@ -26,6 +26,7 @@ from typing import Any
 import pvaccess as pva
 
 from pvapy_stream.errors import SettingsError
+from pvapy_stream.pva.acf import WriteRules, write_rules
 
 _PREFIX = "PVAPY_STREAM_"
 _READ_ONLY = f"{_PREFIX}READ_ONLY"
@@ -110,6 +111,16 @@ def host_writable(
     server.addRecordWithAs(name, obj, _LEVEL, group, on_put)
 
 
+def may_put(user: str, host: str) -> bool:
+    """Whether a client may put to an input: any, unless the group DEFAULT of a file says otherwise.
+
+    Args:
+        user: who it says it is.
+        host: its address.
+    """
+    return _security.may_put(user, host)
+
+
 class _Security:
     """The access security of this process: loaded once, and again when a group is added."""
 
@@ -118,6 +129,12 @@ class _Security:
         self._groups: dict[str, str] = {}
         self._file = ""
         self._file_groups: frozenset[str] = frozenset()
+        self._inputs: WriteRules | None = None
+
+    def may_put(self, user: str, host: str) -> bool:
+        """Whether a client may put to channels of the group DEFAULT."""
+        rules = self._inputs
+        return rules is None or rules.allow(user, host)
 
     def group_for(self, server: pva.PvaServer, rights: PutRights) -> str:
         """The group of channels with these rights, which is loaded if it is not yet."""
@@ -172,6 +189,7 @@ class _Security:
             made.flush()
             server.initAs(made.name, "")
         self._groups, self._file, self._file_groups = dict(groups), file, file_groups
+        self._inputs = write_rules(file, _DEFAULT)
 
 
 _security = _Security()

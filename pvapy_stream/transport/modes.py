@@ -23,7 +23,9 @@ from pvapy_stream.transport.rpc import RpcPublisher, RpcReceiver
 from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, has_publisher
 
 # Modes whose receivers deliver `LazyObject`s.
-LAZY_MODES = ("shm", "auto")
+LAZY_MODES = ("shm", "auto", "pvas")
+# Modes whose senders wait until an object is taken: it need not be rejected.
+WAITING_MODES = ("pvas",)
 # What is told of a source that was not there, by the input mode.
 NEVER_CAME = "never came; check its name and EPICS_PVA_ADDR_LIST (pvapy-stream doctor)"
 ABSENT = {

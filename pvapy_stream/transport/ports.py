@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-Deliver = Callable[[Any], None]
+# Takes an object; False says that it was rejected.
+Deliver = Callable[[Any], bool | None]
 
 
 @dataclass(frozen=True, slots=True)

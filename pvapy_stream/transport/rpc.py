@@ -49,7 +49,7 @@ class RpcReceiver(ServingReceiver):
 
     def _on_call(self, obj: Any) -> Any:
         # An exception that leaves this function ends the process; `_take` raises none.
-        problem = self._take(obj)
+        _, problem = self._take(obj)
         if problem:
             return pva.PvObject(_ERROR, {"status": -1, "errorMessage": problem})
         return pva.PvObject(_OK, {"status": 0})

@@ -34,21 +34,26 @@ class ServingReceiver:
     def _close(self) -> None:
         """Let nobody come any more."""
 
-    def _take(self, obj: Any) -> str:
-        """Deliver an object of a caller. Raises nothing; what went wrong comes back, or ""."""
+    def _take(self, obj: Any) -> tuple[bool, str]:
+        """Deliver an object of a caller. Raises nothing.
+
+        Returns:
+            whether it was taken, and what went wrong, or "".
+        """
         with self._busy:
             if self._deliver is None:
-                return "the receiver has stopped"
+                return False, "the receiver has stopped"
             self.was_connected = True
             self._received += 1
             self._newest = obj
             try:
-                self._deliver(obj)
+                if self._deliver(obj) is False:
+                    return False, "the stage has rejected the object: its queue is full"
             except Exception as error:
                 self._errors += 1
                 _log.exception("channel %s: an object could not be delivered", self.channel)
-                return f"{type(error).__name__}: {error}"
-        return ""
+                return True, f"{type(error).__name__}: {error}"
+        return True, ""
 
     def start(self, deliver: Deliver, deliver_again: Deliver | None = None) -> None:
         self._deliver = deliver

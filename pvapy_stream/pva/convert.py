@@ -1,0 +1,164 @@
+"""Types and values of PvObjects as those of `pva.wire`, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import pvaccess as pva
+
+from pvapy_stream.errors import ObjectError
+from pvapy_stream.pva.structure import type_ids
+from pvapy_stream.pva.wire.types import (
+    AnyValue,
+    Array,
+    ArrayOf,
+    Kind,
+    Scalar,
+    Selected,
+    Structure,
+    Type,
+    Union,
+    Variant,
+    default,
+)
+
+Value = dict[str, object]
+
+# The binding's stubs do not say that its scalar types are numbers.
+_ScalarType: Any = pva.ScalarType
+_PvObject: Any = pva.PvObject
+_KIND_OF = {int(kind): Kind[name] for name, kind in _ScalarType.names.items()}
+_SCALAR_OF = {Kind[name]: kind for name, kind in _ScalarType.names.items()}
+
+
+def type_of(obj: Any) -> Structure:
+    """The type of a PvObject; type ids below its first level are left out."""
+    top, ids = type_ids(obj)
+    kind: dict[str, Any] = obj.getStructureDict()
+    return Structure(top, tuple((n, _type(inner, ids.get(n, ""))) for n, inner in kind.items()))
+
+
+def value_of(obj: Any, kind: Structure) -> Value:
+    """What a PvObject holds."""
+    return _from_binding(kind, obj.toDict())
+
+
+def blank_object(kind: Structure) -> Any:
+    """A PvObject of a type, without values."""
+    ids = {n: _id(inner) for n, inner in kind.fields if _id(inner)}
+    return _PvObject(_kind(kind), kind.id, ids)
+
+
+def fill(obj: Any, kind: Structure, value: Mapping[str, object]) -> Any:
+    """Set all fields of a PvObject of a type; it is given back.
+
+    Raises:
+        ObjectError: the binding cannot hold one of the values.
+    """
+    try:
+        obj.set(_to_binding(kind, value))
+    except (pva.PvaException, TypeError, ValueError, KeyError, OverflowError) as error:
+        raise ObjectError(
+            f"no PvObject can be made of what was put: {error}; the binding has no negative"
+            " numbers in fields of type byte, for instance"
+        ) from error
+    return obj
+
+
+def _id(kind: Type) -> str:
+    if isinstance(kind, ArrayOf):
+        return _id(kind.element)
+    return kind.id if isinstance(kind, Structure) else ""
+
+
+def _type(kind: Any, type_id: str = "") -> Type:
+    if isinstance(kind, _ScalarType):
+        return Scalar(_KIND_OF[int(cast("Any", kind))])
+    if isinstance(kind, dict):
+        fields = cast("dict[str, Any]", kind)
+        return Structure(type_id, tuple((n, _type(inner)) for n, inner in fields.items()))
+    if isinstance(kind, list):
+        inner = _type(cast("list[Any]", kind)[0], type_id)
+        if isinstance(inner, Scalar):
+            return Array(inner.kind)
+        return ArrayOf(cast("Structure | Union | Variant", inner))
+    choices = cast("tuple[dict[str, Any], ...]", kind)
+    if not choices:
+        return Variant()
+    return Union("", tuple((n, _type(inner)) for n, inner in choices[0].items()))
+
+
+def _kind(kind: Type) -> Any:
+    match kind:
+        case Scalar():
+            return _SCALAR_OF[kind.kind]
+        case Array():
+            return [_SCALAR_OF[kind.kind]]
+        case ArrayOf():
+            return [_kind(kind.element)]
+        case Structure():
+            return {n: _kind(inner) for n, inner in kind.fields}
+        case Union():
+            return ({n: _kind(inner) for n, inner in kind.choices},)
+        case Variant():
+            return ()
+
+
+def _from_binding(kind: Type, value: Any) -> Any:
+    match kind:
+        case Scalar(Kind.BYTE):
+            # The binding gives signed bytes as characters.
+            return (ord(value) + 128) % 256 - 128
+        case Structure():
+            return {n: _from_binding(inner, value[n]) for n, inner in kind.fields}
+        case ArrayOf():
+            return [_from_binding(kind.element, one) for one in value]
+        case Union():
+            if not value or not value[0]:
+                return Selected()
+            ((name, inner),) = value[0].items()
+            return Selected(name, _from_binding(dict(kind.choices)[name], inner))
+        case Variant():
+            if not value or not value[0]:
+                return AnyValue()
+            ((name, inner),) = value[0].items()
+            found = _type(value[1][name])
+            return AnyValue(found, _from_binding(found, inner))
+        case Array() if kind.kind is not Kind.STRING:
+            # The binding reuses its arrays.
+            return np.array(value)
+        case _:
+            return value
+
+
+def _to_binding(kind: Type, value: Any) -> Any:
+    match kind:
+        case Scalar(Kind.BYTE):
+            return chr(value % 256)
+        case Structure():
+            return {n: _to_binding(inner, value[n]) for n, inner in kind.fields}
+        case ArrayOf():
+            element = kind.element
+            blank = default(element)
+            return [_to_binding(element, blank if one is None else one) for one in value]
+        case Union():
+            if value.choice is None:
+                return {}, {}
+            return ({value.choice: _to_binding(dict(kind.choices)[value.choice], value.value)},)
+        case Variant():
+            if value.type is None:
+                return {}, {}
+            return {"value": _to_binding(value.type, value.value)}, {"value": _kind(value.type)}
+        case Array() if kind.kind is not Kind.STRING:
+            return plain_array(value)
+        case _:
+            return value
+
+
+def plain_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """An array that the binding can read: in the order of the machine, and aligned."""
+    if not array.dtype.isnative:
+        return array.astype(array.dtype.newbyteorder("="))
+    return array if array.flags.aligned else array.copy()

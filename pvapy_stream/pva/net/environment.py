@@ -1,0 +1,106 @@
+"""What the environment variables of EPICS say about a PVAccess server."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import psutil
+
+from pvapy_stream.pva.wire.searching import ANY
+
+SERVER_PORT = 5075
+BROADCAST_PORT = 5076
+_BEACON_PERIOD = 15.0  # s
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Where a server listens, and whom it tells that it is there.
+
+    Attributes:
+        interfaces: IPv4 addresses it listens on; all of the host if empty.
+        port: TCP; any free one is taken if it is in use.
+        broadcast_port: UDP; of searches.
+        ignored: addresses whose searches are not answered.
+        beacons: where beacons go.
+        beacon_period: s.
+    """
+
+    interfaces: tuple[str, ...] = ()
+    port: int = SERVER_PORT
+    broadcast_port: int = BROADCAST_PORT
+    ignored: frozenset[str] = frozenset()
+    beacons: tuple[Address, ...] = ()
+    beacon_period: float = _BEACON_PERIOD
+
+    @classmethod
+    def of(cls, given: Mapping[str, str] | None = None) -> ServerSettings:
+        """What the environment says; values that cannot be understood are as if not there."""
+        given = os.environ if given is None else given
+
+        def value(name: str) -> str:
+            return (
+                given.get(f"EPICS_PVAS_{name}", "").strip()
+                or given.get(f"EPICS_PVA_{name}", "").strip()
+            )
+
+        broadcast_port = _number(value("BROADCAST_PORT"), BROADCAST_PORT)
+        listed = given.get("EPICS_PVAS_BEACON_ADDR_LIST", given.get("EPICS_PVA_ADDR_LIST", ""))
+        auto = given.get(
+            "EPICS_PVAS_AUTO_BEACON_ADDR_LIST", given.get("EPICS_PVA_AUTO_ADDR_LIST", "YES")
+        )
+        interfaces = tuple(
+            host for host, _ in _addresses(given.get("EPICS_PVAS_INTF_ADDR_LIST", ""), 0)
+        )
+        beacons = _addresses(listed, broadcast_port)
+        if auto.strip().upper() != "NO":
+            beacons += [(one, broadcast_port) for _, one in interfaces_of_host() if one]
+        return cls(
+            () if ANY in interfaces else interfaces,
+            _number(value("SERVER_PORT"), SERVER_PORT),
+            broadcast_port,
+            frozenset(
+                host for host, _ in _addresses(given.get("EPICS_PVAS_IGNORE_ADDR_LIST", ""), 0)
+            ),
+            tuple(dict.fromkeys(beacons)),
+            max(0.1, _real(value("BEACON_PERIOD"), _BEACON_PERIOD)),
+        )
+
+
+def interfaces_of_host() -> list[tuple[str, str]]:
+    """IPv4 addresses of the host, and the broadcast address of each, or ""."""
+    return [
+        (one.address, one.broadcast or "")
+        for interface in psutil.net_if_addrs().values()
+        for one in interface
+        if one.family == socket.AF_INET
+    ]
+
+
+def _addresses(text: str, port: int) -> list[Address]:
+    found: list[Address] = []
+    for entry in text.split():
+        host, _, own = entry.partition(":")
+        try:
+            resolved = socket.gethostbyname(host)
+        except OSError:
+            # A host that is unknown now keeps nobody from serving the others.
+            continue
+        found.append((resolved, _number(own, port)))
+    return found
+
+
+def _number(text: str, otherwise: int) -> int:
+    return int(text) if text.isdigit() and int(text) < 2**16 else otherwise
+
+
+def _real(text: str, otherwise: float) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return otherwise

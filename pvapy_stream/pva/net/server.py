@@ -1,0 +1,279 @@
+"""The server: one thread that listens, reads, writes, and answers searches."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import queue
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.net.channel import Channel, Value
+from pvapy_stream.pva.net.connection import Connection
+from pvapy_stream.pva.net.datagrams import Datagrams
+from pvapy_stream.pva.net.environment import Address, ServerSettings
+from pvapy_stream.pva.net.host import Watched
+from pvapy_stream.pva.net.service import NAME, server_channel
+from pvapy_stream.pva.wire.buffers import Writer
+from pvapy_stream.pva.wire.limits import DEFAULT, Limits
+from pvapy_stream.pva.wire.searching import ANY, REPLY_REQUIRED, Search, SearchReply
+
+_CONNECTIONS = 500
+_TICK = 0.5  # s; between looks for clients that are too slow
+_STOPS = 5.0  # s; the thread ends within this
+
+_log = logging.getLogger(__name__)
+
+
+class Server:
+    """Serves channels to PVAccess clients.
+
+    Channels may be added and removed by any thread, before the start too.
+
+    Args:
+        settings: where it listens; as the environment says if not given.
+        limits: of what each client may send.
+        version: told to clients that ask.
+        connections: how many clients it has at most.
+
+    Attributes:
+        port: TCP; 0 before the start.
+        identity: 12 bytes; others after each start.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings | None = None,
+        limits: Limits = DEFAULT,
+        version: str = "",
+        connections: int = _CONNECTIONS,
+    ) -> None:
+        self.limits = limits
+        self.port = 0
+        self.identity = os.urandom(12)
+        self._settings = ServerSettings.of() if settings is None else settings
+        self._most = connections
+        # Replaced when it changes: other threads look into it.
+        self._channels: dict[str, Channel] = {NAME: server_channel(self._names, version)}
+        self._lock = threading.Lock()
+        self._changes = 0
+        self._selector = selectors.DefaultSelector()
+        self._connections: set[Connection] = set()
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._wakes, self._woken = socket.socketpair()
+        self._wakes.setblocking(False)
+        self._woken.setblocking(False)
+        self._listener: socket.socket | None = None
+        self._datagrams: Datagrams | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="pva-server", daemon=True)
+
+    # -- any thread ------------------------------------------------------------------------------
+
+    @property
+    def channels(self) -> Mapping[str, Channel]:
+        """Channels by name, ``server`` too."""
+        return self._channels
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises:
+            TransportError: there is no port to listen at.
+        """
+        self._listener = self._listen()
+        self.port = self._listener.getsockname()[1]
+        self._datagrams = Datagrams(self._settings, self.answer)
+        self._selector.register(self._woken, selectors.EVENT_READ, self._wake)
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        for link in self._datagrams.sockets:
+            self._selector.register(link, selectors.EVENT_READ, self._reader(link))
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; clients are told."""
+        if not self._thread.ident:
+            return
+        self.call(self._stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_STOPS)
+
+    def add(self, channel: Channel) -> None:
+        """Serve a channel.
+
+        Raises:
+            TransportError: there is one of this name.
+        """
+        with self._lock:
+            if channel.name in self._channels:
+                raise TransportError(f"channel {channel.name} is served by this program already")
+            self._channels = {**self._channels, channel.name: channel}
+        self.call(self._changed)
+
+    def remove(self, name: str) -> None:
+        """Serve a channel no more; its clients are told."""
+        with self._lock:
+            channel = self._channels.get(name)
+            self._channels = {key: one for key, one in self._channels.items() if key != name}
+        if channel is not None:
+            self.call(lambda: self._drop(channel))
+
+    def update(self, channel: Channel, value: Value, bits: int = 1) -> None:
+        """Replace the structure of a channel; see `Channel.update`."""
+        self.call(lambda: channel.update(value, bits))
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call a function in the server's thread."""
+        self._calls.put(function)
+        if threading.current_thread() is not self._thread:
+            try:
+                self._wakes.send(b"\0")
+            except OSError:
+                # It is full, so the thread will wake anyway, or has ended.
+                return
+
+    def _names(self) -> list[str]:
+        return [name for name in self._channels if name != NAME]
+
+    # -- the server's thread ---------------------------------------------------------------------
+
+    def answer(self, search: Search) -> Writer | None:
+        """The reply to a search, if there is one."""
+        found = tuple(number for number, name in search.channels if name in self._channels)
+        if not found and search.channels and not search.flags & REPLY_REQUIRED:
+            return None
+        # Asked for none, a server says only that it is there.
+        numbers = found or tuple(number for number, _ in search.channels)
+        writer = Writer()
+        address, port = self._where
+        SearchReply(self.identity, search.sequence, address, port, bool(found), numbers).write(
+            writer
+        )
+        return writer
+
+    def watch(self, connection: Watched, events: int) -> None:
+        """Call `handle` of a connection at these events."""
+        try:
+            self._selector.unregister(connection.link)
+        except KeyError:
+            pass
+        if events:
+            self._selector.register(connection.link, events, connection.handle)
+
+    def forget(self, connection: Watched) -> None:
+        """A connection is closed."""
+        self._connections = {one for one in self._connections if one is not connection}
+        self.watch(connection, 0)
+
+    @property
+    def _where(self) -> Address:
+        interfaces = self._settings.interfaces
+        return (interfaces[0] if len(interfaces) == 1 else ANY), self.port
+
+    def _listen(self) -> socket.socket:
+        host = self._where[0]
+        for port in (self._settings.port, 0):
+            link = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                link.bind((host, port))
+                link.listen(128)
+            except OSError as error:
+                link.close()
+                if port and error.errno in (errno.EADDRINUSE, errno.EACCES):
+                    continue
+                raise TransportError(
+                    f"cannot serve PVA channels at {host}:{port}: {error}; check"
+                    " EPICS_PVAS_INTF_ADDR_LIST"
+                ) from error
+            link.setblocking(False)
+            return link
+        raise TransportError(f"cannot serve PVA channels at {host}: no port is free")
+
+    def _run(self) -> None:
+        next_look = 0.0
+        while not self._stopping:
+            for key, events in self._selector.select(_TICK):
+                key.data(events)
+            while not self._calls.empty():
+                try:
+                    self._calls.get_nowait()()
+                except Exception:
+                    _log.exception("a call in the thread of the PVA server failed")
+            now = time.monotonic()
+            if now >= next_look:
+                next_look = now + _TICK
+                for connection in list(self._connections):
+                    connection.check(now)
+            if self._datagrams is not None:
+                self._datagrams.beacon(now, self.identity, self._changes, self._where)
+        self._close()
+
+    def _wake(self, events: int) -> None:
+        try:
+            self._woken.recv(4096)
+        except BlockingIOError:
+            return
+
+    def _reader(self, link: socket.socket) -> Callable[[int], None]:
+        def read(events: int) -> None:
+            if self._datagrams is not None:
+                self._datagrams.read(link)
+
+        return read
+
+    def _accept(self, events: int) -> None:
+        if self._listener is None:
+            return
+        try:
+            link, peer = self._listener.accept()
+        except OSError as error:
+            _log.warning("a client cannot be accepted: %s", error)
+            return
+        if len(self._connections) >= self._most:
+            _log.warning("client %s is refused: there are %d", peer[0], self._most)
+            link.close()
+            return
+        link.setblocking(False)
+        _keep_alive(link)
+        connection = Connection(self, link, f"{peer[0]}:{peer[1]}")
+        self._connections.add(connection)
+        connection.begin()
+
+    def _changed(self) -> None:
+        self._changes += 1
+        if self._datagrams is not None:
+            self._datagrams.beacon_soon()
+
+    def _drop(self, channel: Channel) -> None:
+        self._changed()
+        for connection in list(self._connections):
+            connection.drop(channel)
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _close(self) -> None:
+        for connection in list(self._connections):
+            connection.handle(selectors.EVENT_WRITE)
+            connection.close("the server ends")
+        if self._datagrams is not None:
+            self._datagrams.close()
+        if self._listener is not None:
+            self._listener.close()
+        self._selector.close()
+        self._wakes.close()
+        self._woken.close()
+
+
+def _keep_alive(link: socket.socket) -> None:
+    """Let the kernel notice, within half a minute, that a client's host has gone."""
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+        link.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

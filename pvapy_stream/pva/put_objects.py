@@ -1,0 +1,161 @@
+"""Objects of values that came over the wire: images look into them, others become PvObjects."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+
+from pvapy_stream.errors import ObjectError
+from pvapy_stream.frame import Frame
+from pvapy_stream.pva.convert import Value, blank_object, fill, plain_array
+from pvapy_stream.pva.lazy import LazyObject
+from pvapy_stream.pva.ntndarray import DTYPE_OF_SCALAR, MARK, color_mode
+from pvapy_stream.pva.wire.types import AnyValue, Selected, Structure, Union
+
+_NANO = 1_000_000_000
+_IMAGE = {"value", "dimension", "uniqueId"}
+
+
+class PutReader:
+    """Makes objects of the values of one channel.
+
+    Args:
+        kind: type of the channel.
+    """
+
+    def __init__(self, kind: Structure) -> None:
+        self.kind = kind
+        self._blank = blank_object(kind)
+        is_image = kind.fields and {name for name, _ in kind.fields} >= _IMAGE
+        self._is_image = bool(is_image) and isinstance(kind.get("value"), Union)
+
+    def read(self, value: Value) -> Any:
+        """A `ValueObject` of an image, else a PvObject.
+
+        Raises:
+            ObjectError: the binding cannot hold one of the values.
+        """
+        return ValueObject(self, value) if self._is_image else self.build(value)
+
+    def build(self, value: Value) -> Any:
+        """A PvObject.
+
+        Raises:
+            ObjectError: the binding cannot hold one of the values.
+        """
+        return fill(self._blank.copy(), self.kind, value)
+
+
+class ValueObject(LazyObject):
+    """An NTNDArray as it came over the wire."""
+
+    __slots__ = ("_reader", "_value")
+
+    def __init__(self, reader: PutReader, value: Value) -> None:
+        # No id: whoever writes it elsewhere needs what only the PvObject has.
+        super().__init__(None)
+        self._reader = reader
+        self._value = value
+
+    def _make_frame(self) -> Frame:
+        return frame_of_value(self._value, origin=_Origin(self))
+
+    def _make_object(self) -> Any:
+        return self._reader.build(self._value)
+
+    def id_of(self, field: str) -> int | None:
+        found: object = self._value
+        for name in field.split("."):
+            found = cast("Value", found).get(name) if isinstance(found, dict) else None
+        # What is no whole number is read as in all PvObjects.
+        return found if isinstance(found, int) else None
+
+    @property
+    def marked(self) -> bool:
+        return self._marked or self.id_of("timeStamp.userTag") == MARK
+
+    @property
+    def time_ns(self) -> int:
+        return _time(self._value)
+
+
+class _Origin:
+    """The PvObject of a `ValueObject`, made when somebody looks at it."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: ValueObject) -> None:
+        self._owner = owner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._owner.pv_object(), name)
+
+    def __getitem__(self, field: str) -> Any:
+        return self._owner.pv_object()[field]
+
+
+def frame_of_value(value: Value, origin: object = None) -> Frame:
+    """A frame that looks into the value of an NTNDArray; nothing is copied.
+
+    Raises:
+        ObjectError: its dimensions, codec and colour mode do not make an image.
+    """
+    dimensions = cast("list[Value | None]", value["dimension"])
+    shape = tuple(cast("int", d["size"]) for d in reversed(dimensions) if d is not None)
+    held = cast("Selected", value["value"]).value
+    payload = plain_array(held) if isinstance(held, np.ndarray) else np.zeros(0, np.uint8)
+    codec, dtype = _codec(cast("Value", value.get("codec", {})))
+
+    def attributes() -> dict[str, Any]:
+        return _attributes(cast("list[Value | None]", value.get("attribute", [])))
+
+    return Frame(
+        cast("int", value["uniqueId"]),
+        payload,
+        shape,
+        time_ns=_time(value),
+        dtype=dtype or payload.dtype,
+        codec=codec,
+        color_mode=color_mode(shape, attributes),
+        attributes=attributes,
+        origin=origin,
+    )
+
+
+def _codec(codec: Value) -> tuple[str, np.dtype[Any] | None]:
+    name = str(codec.get("name", ""))
+    if not name:
+        return "", None
+    parameters = codec.get("parameters")
+    number = parameters.value if isinstance(parameters, AnyValue) else None
+    dtype = DTYPE_OF_SCALAR.get(number) if isinstance(number, int) else None
+    if dtype is None:
+        raise ObjectError(
+            f"codec {name!r} does not say the type of its pixels in codec.parameters ({number})"
+        )
+    return name, dtype
+
+
+def _attributes(listed: list[Value | None]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for attribute in listed:
+        if attribute is None:
+            continue
+        held = attribute.get("value")
+        found = held.value if isinstance(held, AnyValue) else held
+        if isinstance(found, dict) and "value" in found:
+            found = cast("Value", found)["value"]
+        values[str(attribute.get("name", ""))] = found
+    return values
+
+
+def _time(value: Value) -> int:
+    # The time the data were taken comes before the time the record was processed.
+    for field in ("dataTimeStamp", "timeStamp"):
+        stamp = value.get(field)
+        if isinstance(stamp, dict):
+            parts = cast("dict[str, int]", stamp)
+            if seconds := parts.get("secondsPastEpoch", 0):
+                return seconds * _NANO + parts.get("nanoseconds", 0)
+    return 0
