@@ -6,22 +6,26 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pvaccess as pva
 
 from pvapy_stream.accounting.account import Account
+from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import DISORDER, SequenceTracker, Step
 from pvapy_stream.errors import ObjectError, TransportError
 from pvapy_stream.pva.channel_map import MirrorEntry, parse_channel_map
+from pvapy_stream.pva.clients import ClientCounter, listening_ports
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked, mark
 from pvapy_stream.settings import MirrorSettings
 from pvapy_stream.transport.hosted import HostedPublisher
 from pvapy_stream.transport.pva import MonitorReceiver
 
 KIND = "mirror"
+BEFORE = "before the consumers"
 
 _TICK = 0.25  # s; how often connections are looked after
 _LEDGER_PERIOD = 0.25  # s; what a killed mirror may lose of its account
@@ -39,12 +43,20 @@ class MirrorChannel:
         stage_id: its id in the ledger.
         oid_field: field with the object id; a source without it is mirrored, not accounted for.
         server: PVA server for the mirror; the caller starts and stops it.
+        waits: whether updates with an id are passed on only after `let_through`.
     """
 
     def __init__(
-        self, entry: MirrorEntry, stage_id: int, oid_field: str, server: pva.PvaServer
+        self,
+        entry: MirrorEntry,
+        stage_id: int,
+        oid_field: str,
+        server: pva.PvaServer,
+        waits: bool = False,
     ) -> None:
         self.entry = entry
+        self._waits = waits
+        self._before = IdSet()
         share = entry.distribution
         self._account = Account(
             Ledger(
@@ -102,6 +114,20 @@ class MirrorChannel:
             self._take_current(number, obj)
 
         receiver.start(deliver, deliver_current)
+
+    def let_through(self) -> None:
+        """Pass on what comes from now on, and name what did not wait."""
+        with self._lock:
+            self._waits = False
+            if self._before:
+                _log.warning(
+                    "channel %s: %d objects of %s came before its consumers and were not passed on:"
+                    " ids %s",
+                    self.entry.mirror,
+                    len(self._before),
+                    self.entry.source,
+                    self._before,
+                )
 
     def keep_up(self) -> None:
         """Look after the connections; call a few times a second."""
@@ -187,7 +213,10 @@ class MirrorChannel:
             self._begin_epoch(value)
         ledger = self.ledger
         ledger.received.add(value)
-        if self._publish(obj, value):
+        if self._waits:
+            self._before.add(value)
+            ledger.reject(BEFORE, value)
+        elif self._publish(obj, value):
             ledger.processed.add(value)
             ledger.publish(value)
 
@@ -285,9 +314,13 @@ class MirrorServer:
         self.settings = settings
         self.entries = parse_channel_map(settings.channel_map)
         self._report = report or (lambda _: None)
+        self._too_few = ""
+        self._ports_before = listening_ports()
         self._server = pva.PvaServer()
         self.channels = [
-            MirrorChannel(entry, number, settings.oid_field, self._server)
+            MirrorChannel(
+                entry, number, settings.oid_field, self._server, settings.wait_for_consumers > 0
+            )
             for number, entry in enumerate(self.entries, 1)
         ]
         for channel in self.channels:
@@ -305,6 +338,10 @@ class MirrorServer:
             Exit code: 1 when a source never came or there were errors; see `problems`.
         """
         self._server.start()
+        if self.settings.wait_for_consumers:
+            counter = ClientCounter(listening_ports() - self._ports_before)
+            wait = partial(self._wait_for_consumers, counter, stop)
+            threading.Thread(target=wait, name="consumers", daemon=True).start()
         try:
             for channel in self.channels:
                 channel.start()
@@ -318,6 +355,18 @@ class MirrorServer:
             self._server.stop()
             self._keeper.close()
         return 1 if self.problems() else 0
+
+    def _wait_for_consumers(self, counter: ClientCounter, stop: threading.Event) -> None:
+        wanted, timeout = self.settings.wait_for_consumers, self.settings.wait_timeout
+        came = counter.wait(wanted, timeout, stop)
+        if came < wanted and not stop.is_set():
+            self._too_few = (
+                f"{came} of {wanted} consumers connected within {timeout:g} s, all is passed on"
+                " since then; start the others, or give more time with --wait-timeout"
+            )
+            _log.error("%s", self._too_few)
+        for channel in self.channels:
+            channel.let_through()
 
     def _follow(self, stop: threading.Event) -> None:
         period = self.settings.report_period
@@ -342,4 +391,4 @@ class MirrorServer:
     def problems(self) -> list[str]:
         """Why the run must not count as a success, a line for each channel concerned."""
         found = [channel.problem() for channel in self.channels]
-        return list(filter(None, [*found, self._keeper.problem]))
+        return list(filter(None, [*found, self._too_few, self._keeper.problem]))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import itertools
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from pvapy_stream.errors import MissingExtraError, ProcessorError
 
@@ -67,6 +69,19 @@ def load_processor_class(class_name: str, file: str | Path | None = None) -> typ
             " UserDataProcessor"
         )
     return found
+
+
+def made(found: type, config: dict[str, Any]) -> Any:
+    """An object of a user's class, which takes its configuration or, as some do, nothing."""
+    try:
+        inspect.signature(found).bind(config)
+    except TypeError:
+        if not inspect.signature(found).parameters:
+            return found()
+    except ValueError:
+        # A class of an extension module may not say what it takes.
+        return found(config)
+    return found(config)
 
 
 def load_file(file: Path, what: str = "file", hint: str = "") -> ModuleType:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import atexit
 import os
+import queue
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -30,11 +33,13 @@ class Stop(threading.Event):
 
     Attributes:
         hurry: set when it is asked a second time: what waits is left, files are closed.
+        calls: what the main thread is to call; None: nothing more will come.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.hurry = threading.Event()
+        self.calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
 
 def hurry_of(stop: threading.Event) -> threading.Event:
@@ -45,6 +50,7 @@ def hurry_of(stop: threading.Event) -> threading.Event:
 # Programs of this process that run until a signal, and whether they are asked to end.
 _running: list[Stop] = []
 _asked = threading.Event()
+_last_words: list[Callable[[], None]] = []
 
 
 def request_stop(hurry: bool = False) -> None:
@@ -60,6 +66,25 @@ def request_stop(hurry: bool = False) -> None:
         stop.set()
         if hurry:
             stop.hurry.set()
+
+
+def in_main_thread(function: Callable[[], T]) -> T:
+    """Call a function in the main thread while it waits in `run_until_signal`; else in this one.
+
+    User code may set signal handlers, which Python allows in the main thread alone.
+    """
+    if not _running or threading.current_thread() is threading.main_thread():
+        return function()
+    future: Future[T] = Future()
+
+    def call() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    _running[-1].calls.put(call)
+    return future.result()
 
 
 @contextmanager
@@ -110,8 +135,8 @@ def run_until_signal(
 
     The first signal always asks for an end in order, even when the function is already ending. The
     second sets `Stop.hurry`, and ends the program by force after a limit; the third does at once.
-    The main thread does nothing but take signals: a handler that sets an event on which its own
-    thread waits can block for ever.
+    The main thread takes signals, and makes the calls of `in_main_thread`: a handler that sets an
+    event on which its own thread waits can block for ever.
 
     Returns:
         what the function returns; what it raises is raised here.
@@ -136,6 +161,8 @@ def run_until_signal(
             outcome.append(run(stop))
         except BaseException as error:
             errors.append(error)
+        finally:
+            stop.calls.put(None)
 
     _running.append(stop)
     if _asked.is_set():
@@ -144,18 +171,42 @@ def run_until_signal(
         signal.signal(number, on_signal)
     for number in ignore:
         signal.signal(number, signal.SIG_IGN)
-    accept()
-    thread = threading.Thread(target=body, name="main-work")
-    thread.start()
-    while thread.is_alive():
-        thread.join(_TICK)
-        if len(came) > 1 and time.monotonic() - came[1][1] > _HURRY_LIMIT:
-            _say(f"no end within {_HURRY_LIMIT:g} s of the second signal; ending by force")
-            _end_by_signal(came[1][0])
+    with _heard_at_once(stop, frozenset(stop_on)):
+        accept()
+        thread = threading.Thread(target=body, name="main-work")
+        thread.start()
+        while thread.is_alive():
+            with suppress(queue.Empty):
+                call = stop.calls.get(timeout=_TICK)
+                thread.join() if call is None else call()
+            if len(came) > 1 and time.monotonic() - came[1][1] > _HURRY_LIMIT:
+                _say(f"no end within {_HURRY_LIMIT:g} s of the second signal; ending by force")
+                _end_by_signal(came[1][0])
     _running.remove(stop)
     if errors:
         raise errors[0]
     return outcome[0]
+
+
+@contextmanager
+def _heard_at_once(stop: Stop, numbers: frozenset[int]) -> Iterator[None]:
+    """Set `stop` at a signal though the main thread is in a call that lets no handler run."""
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+
+    def hear() -> None:
+        with reading:
+            while news := reading.recv(64):
+                if numbers.intersection(news):
+                    stop.set()
+
+    before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=hear, name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        writing.close()
 
 
 def _end_by_signal(number: int) -> None:
@@ -178,8 +229,22 @@ def _leave_later() -> None:
     leave_by_force()
 
 
+def on_leaving(last_words: Callable[[], None]) -> None:
+    """Have a function called before this process is ended by force."""
+    _last_words.append(last_words)
+
+
+def forget_last_words(last_words: Callable[[], None]) -> None:
+    """Undo `on_leaving`."""
+    with suppress(ValueError):
+        _last_words.remove(last_words)
+
+
 def leave_by_force(code: int = 1) -> None:
     """End this process now; what was printed is not lost."""
+    while _last_words:
+        with suppress(Exception):
+            _last_words.pop()()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

@@ -26,8 +26,9 @@ from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import TransportError
 from pvapy_stream.frame import ColorMode, Frame
 from pvapy_stream.hpc.output import Output
-from pvapy_stream.hpc.processor import UserDataProcessor
+from pvapy_stream.hpc.processor import UserDataProcessor, completed
 from pvapy_stream.hpc.stage import Stage
+from pvapy_stream.plugins import made
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 from pvapy_stream.transport.memory import MemoryPublisher
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
@@ -262,7 +263,8 @@ def _made(processor: Any, args: Mapping[str, Any], id_field: str) -> UserDataPro
         "outputChannel": OUTPUT,
         "objectIdField": id_field,
     }
-    made = processor({**args, **names}) if isinstance(processor, type) else processor
+    one = made(processor, {**args, **names}) if isinstance(processor, type) else processor
+    one = completed(one)
     for name, value in {**names, "pvaServer": None, "dataPublisher": None}.items():
-        setattr(made, name, value)
-    return made
+        setattr(one, name, value)
+    return one

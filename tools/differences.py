@@ -9,7 +9,6 @@ from __future__ import annotations
 _SHM = "shared memory of one host, which PvaPy has not"
 _PROMETHEUS = "metrics for Prometheus, which PvaPy does not serve"
 _ACCESS = "access rights; PvaPy lets everybody put"
-_PENDING = "pending: added together with the counters of metadata and producers"
 
 _PROGRAMS = {
     "* --shm-*: none > *": _SHM,
@@ -64,9 +63,6 @@ _MODES = {
 _FIELDS = {
     "* status *Stats*.n[A-Z]*: UINT > ULONG": "counters have 64 bits, and do not wrap",
     "* status *bjectId: UINT > LONG": "ids have 64 bits",
-    "* status metadataStats_1.producerId: UINT > none": _PENDING,
-    "* status metadataStats_1.receiverStats.*: * > none": _PENDING,
-    "collector status producerStats_1.queueStats.*: UINT > none": _PENDING,
     "* status *.receiverStats.nErrors: none > ULONG": "as a consumer's own receiverStats",
     "* status *.receiverStats.errorRate: none > DOUBLE": "as a consumer's own receiverStats",
     "* status metadataStats_1.state: none > STRING": "whether the channel is there",

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from pvapy_stream.accounting.audit import AuditResult, audit
 from pvapy_stream.accounting.channels import StageAccount
 from pvapy_stream.accounting.ledger import read_ledgers
+from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.options import plain_parser
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.files.summary import decided_by_files
@@ -71,15 +71,15 @@ def run(paths: Sequence[str], *, strict: bool = False, as_json: bool = False) ->
 
 def show(result: AuditResult) -> None:
     """Print tables of stages and channels, and the verdict."""
-    console = Console()
+    console = make_console()
     if not console.is_terminal:
-        console = Console(width=_WIDE)
+        console = make_console(width=_WIDE)
     console.print(_stage_table(result.stages))
     if result.channels:
         console.print(_channel_table(result))
     drops = () if result.strict else result.drops
     for line in (*result.notes, *drops, result.verdict):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
 
 
 def _stage_table(stages: Sequence[StageAccount]) -> Table:

@@ -13,10 +13,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.live import Live
 
 from pvapy_stream.cli import audit, verify
+from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.options import plain_parser
 from pvapy_stream.cli.projects import status_table
 from pvapy_stream.cli.runner import exit_code
@@ -109,8 +109,8 @@ class Demo:
         self._prefix = f"demo:{uuid.uuid4().hex[:6]}:" if n_frames else "demo:"
         self._run = folder / "run"
         self._page = folder / "report.html"
-        console = Console()
-        self._console = console if console.is_terminal else Console(width=_WIDE)
+        console = make_console()
+        self._console = console if console.is_terminal else make_console(width=_WIDE)
 
     def run(self, stop: threading.Event) -> int:
         """Run to the end; 0 when every frame was processed and is in the file.
@@ -210,7 +210,12 @@ class Demo:
 
         worker = threading.Thread(target=work, name="demo-scheduler")
         worker.start()
-        with Live(status_table(project), console=self._console, transient=True) as live:
+        with Live(
+            status_table(project),
+            console=self._console,
+            transient=True,
+            redirect_stderr=sys.stderr.isatty(),
+        ) as live:
             while worker.is_alive():
                 worker.join(_REFRESH)
                 live.update(status_table(project))
@@ -234,7 +239,7 @@ class Demo:
         return 0 if outcome.ok and whole else 1
 
     def _say(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.options import plain_parser
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.cli.writer_client import WriterClient
@@ -80,7 +79,7 @@ class WriterDemo:
     def __init__(self, folder: Path, n_pulses: int) -> None:
         self._folder = folder
         self._n_pulses = n_pulses
-        self._console = Console()
+        self._console = make_console()
         self._programs: list[subprocess.Popen[bytes]] = []
 
     def run(self, stop: threading.Event) -> int:
@@ -161,7 +160,7 @@ class WriterDemo:
         return 0 if whole else 1
 
     def _say(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
 
 def _newest(status: str) -> int | None:

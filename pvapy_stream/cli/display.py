@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
+from rich.text import Text
 
+from pvapy_stream.cli.console import FittedTable
+from pvapy_stream.cli.live import LiveDisplay
 from pvapy_stream.hpc.service import StageReport
 from pvapy_stream.settings import StageSettings
 
@@ -68,14 +69,13 @@ class LiveTable:
 
     def __init__(self, console: Console) -> None:
         self._rates = Rates()
-        self._live = Live(console=console, refresh_per_second=4, transient=True)
-        self._live.start()
+        self._live = LiveDisplay(console)
 
     def show(self, reports: Reports) -> None:
         self._live.update(status_table(reports, self._rates))
 
     def close(self) -> None:
-        self._live.stop()
+        self._live.close()
 
 
 class PlainLines:
@@ -93,17 +93,15 @@ class PlainLines:
             return
         self._next = now + self._period
         for line in stats_lines(reports, self._kinds):
-            self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+            self._console.print(line, soft_wrap=True)
 
     def close(self) -> None:
         pass
 
 
-def status_table(reports: Reports, rates: Rates) -> Table:
+def status_table(reports: Reports, rates: Rates) -> FittedTable:
     """Counts, rates, queue depth and losses of each stage."""
-    table = Table()
-    for name in _COLUMNS:
-        table.add_column(name, justify="left" if name == "state" else "right")
+    table = FittedTable(_COLUMNS, left=("state",))
     total: dict[str, float] = dict.fromkeys(
         ("received", "processed", "rate", "filtered", "published", "queued", *_LOSSES),
         0.0,
@@ -112,36 +110,51 @@ def status_table(reports: Reports, rates: Rates) -> Table:
         row = _row(stage_id, report, rates)
         for name in total:
             total[name] += row[name]
-        style = _STATE_STYLES.get(report.state, "default")
-        table.add_row(str(stage_id), f"[{style}]{report.state}[/]", *_cells(row), str(row["last"]))
+        state = Text(report.state, _STATE_STYLES.get(report.state, ""))
+        table.add_row(str(stage_id), state, *_cells(row), str(row["last"]))
     if len(reports) > 1:
-        table.add_section()
-        table.add_row("all", "", *_cells(total), "")
+        table.set_total("all", "", *_cells(total), "")
     return table
 
 
 def _row(stage_id: int, report: StageReport, rates: Rates) -> dict[str, Any]:
     stats = report.stats
-    processor, receiver, queue = (
-        stats.get(name, {}) for name in ("processorStats", "receiverStats", "queueStats")
-    )
+    processor, queue = (stats.get(name, {}) for name in ("processorStats", "queueStats"))
     processed = processor.get("nProcessed", 0)
     return {
-        "received": receiver.get("nReceived", 0),
+        "received": sum(one.get("nReceived", 0) for one in _groups("receiver", stats).values()),
         "processed": processed,
         "rate": rates.of(stage_id, "processed", processed),
         "filtered": processor.get("nFiltered", 0),
         "published": stats.get("publisherStats", {}).get("nPublished", 0),
         "queued": queue.get("nQueued", 0),
         "missed": processor.get("nMissed", 0),
-        "rejected": queue.get("nRejected", 0),
+        "rejected": _rejected(stats),
         "errors": processor.get("nErrors", 0) + stats.get("publisherStats", {}).get("nErrors", 0),
         "last": processor.get("lastObjectId", 0),
     }
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    cells = [
+def _rejected(stats: Mapping[str, Any]) -> int:
+    """What the queue rejected; a collector's buffer counts what its queue did too."""
+    groups = (stats.get(name, {}) for name in ("queueStats", "collectorStats"))
+    return max(group.get("nRejected", 0) for group in groups)
+
+
+def _groups(kind: str, stats: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The statistics of a kind, by what they are of; a collector has receivers for producers."""
+    found = {kind: stats.get(f"{kind}Stats", {})}
+    for name, values in stats.items():
+        _, separator, number = name.partition("Stats_")
+        if separator and name.startswith("producer") and kind == "receiver":
+            found[f"{kind} {number}"] = values["receiverStats"]
+        elif separator and name.startswith(kind):
+            found[f"{kind} {number}"] = values
+    return {name: values for name, values in found.items() if values}
+
+
+def _cells(row: Mapping[str, Any]) -> list[str | Text]:
+    cells: list[str | Text] = [
         f"{row['received']:.0f}",
         f"{row['processed']:.0f}",
         f"{row['rate']:.1f}",
@@ -149,7 +162,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['published']:.0f}",
         f"{row['queued']:.0f}",
     ]
-    return cells + [f"[bold red]{row[name]:.0f}[/]" if row[name] else "0" for name in _LOSSES]
+    return cells + [Text(f"{row[name]:.0f}", "bold red" if row[name] else "") for name in _LOSSES]
 
 
 def stats_lines(reports: Reports, kinds: Sequence[str]) -> list[str]:
@@ -162,14 +175,9 @@ def stats_lines(reports: Reports, kinds: Sequence[str]) -> list[str]:
         )
         for group in _GROUPS:
             if group in kinds or "all" in kinds:
-                values = report.stats.get(f"{group}Stats", {})
-                if values:
-                    lines.append(
-                        f"  {group:9} "
-                        + "  ".join(
-                            f"{name} {_shown(name, value)}" for name, value in values.items()
-                        )
-                    )
+                for label, values in _groups(group, report.stats).items():
+                    shown = (f"{name} {_shown(name, value)}" for name, value in values.items())
+                    lines.append(f"  {label:9} {'  '.join(shown)}")
     if len(reports) > 1:
         lines.append(
             "all: " + "  ".join(f"{name} {value}" for name, value in combined(reports).items())
@@ -190,9 +198,7 @@ def combined(reports: Reports) -> dict[str, str]:
         "nFiltered": str(sum(p["nFiltered"] for p in processors)),
         "nMissed": str(sum(p["nMissed"] for p in processors)),
         "nErrors": str(sum(p["nErrors"] for p in processors)),
-        "nRejected": str(
-            sum(r.stats["queueStats"]["nRejected"] for r in reports.values() if r.stats)
-        ),
+        "nRejected": str(sum(_rejected(report.stats) for report in reports.values())),
     }
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pvapy_stream import __version__
+from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.options import plain_parser
 from pvapy_stream.cli.runner import exit_code
 
@@ -118,7 +119,7 @@ def run(options: argparse.Namespace) -> int:
         sections[title] = channel(
             options.channel, options.provider, options.timeout, options.oid_field
         )
-    console = Console()
+    console = make_console()
     problems = sum(show(console, title, findings) for title, findings in sections.items())
     summary = (
         "no problem found" if not problems else f"{problems} problem{'s' * (problems > 1)} found"

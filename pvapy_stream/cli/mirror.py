@@ -18,7 +18,8 @@ _EPILOG = """\
 examples:
   pvapy-mirror-server -cm "(my:image,13SIM1:Pva1:Image),(my:motor,13IDA:m1,ca)"
   pvapy-mirror-server -cm "(my:image,cam:image,pva,100,2,_[pydistributor=group:m;trigger:uniqueId])"
-exit codes: 0 all well; 1 a source never came, or updates could not be published; 2 wrong options
+exit codes: 0 all well; 1 a source or consumers never came, or updates could not be published;
+2 wrong options
 """
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
+from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.options import plain_parser
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.errors import WorkflowError
@@ -152,9 +152,9 @@ def _table(*columns: str) -> Table:
 
 
 def _print(table: Table) -> None:
-    console = Console()
+    console = make_console()
     if not console.is_terminal:
-        console = Console(width=_WIDE)
+        console = make_console(width=_WIDE)
     console.print(table)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from pvapy_stream.accounting.keeper import LedgerKeeper
+from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.display import Reports, make_display, stats_lines
 from pvapy_stream.hpc.launch.local import run_stages
 from pvapy_stream.logs import configure_logging
@@ -25,7 +26,7 @@ def run(settings: StageSettings) -> int:
         PvapyStreamError: they cannot be started.
     """
     configure_logging(settings)
-    console = Console()
+    console = make_console()
     board = Board(settings, console)
     try:
         with served(settings, lambda: stage_metrics(board.reports)):
@@ -33,7 +34,7 @@ def run(settings: StageSettings) -> int:
     finally:
         unwritten = board.close()
     for line in stats_lines(board.reports, settings.report_stats):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     problems = list(filter(None, [problem, unwritten]))
     for one in problems:
         sys.stderr.write(f"error: {one}\n")

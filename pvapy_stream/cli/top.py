@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.options import parse, settings_parser
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.logs import configure_logging
@@ -63,11 +64,16 @@ def run(settings: TopSettings) -> int:
 
 def follow(watch: StageWatch, settings: TopSettings, stop: threading.Event) -> None:
     """Show the stages every refresh: in place on a terminal, else one table after the other."""
-    console = Console()
+    console = make_console()
     if not console.is_terminal:
-        console = Console(width=_WIDE)
+        console = make_console(width=_WIDE)
     watch.start()
-    live = Live(console=console, auto_refresh=False, transient=True)
+    live = Live(
+        console=console,
+        auto_refresh=False,
+        transient=True,
+        redirect_stderr=sys.stderr.isatty(),
+    )
     try:
         watch.wait_for_all(_FIRST_LOOK)
         end = time.monotonic() + settings.runtime if settings.runtime else float("inf")

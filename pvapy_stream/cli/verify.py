@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.options import plain_parser
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.files.master import make_master
@@ -80,9 +80,9 @@ def run(options: argparse.Namespace) -> int:
 
 def show(reports: Sequence[FileReport]) -> None:
     """Print a table of files, what is wrong with them, and the verdict."""
-    console = Console()
+    console = make_console()
     if not console.is_terminal:
-        console = Console(width=_WIDE)
+        console = make_console(width=_WIDE)
     table = Table()
     for name in ("file", "state", "images", "ids", "checksums right", "filtered", "lost", "result"):
         right = name in ("images", "checksums right", "filtered", "lost")
@@ -102,18 +102,16 @@ def show(reports: Sequence[FileReport]) -> None:
     for one in reports:
         lines = [*one.problems, *(f"{what}: {ids}" for what, ids in one.lost.items())]
         for line in lines:
-            console.print(f"{one.path}: {line}", highlight=False, soft_wrap=True, markup=False)
+            console.print(f"{one.path}: {line}", soft_wrap=True)
         notes = [*one.notes]
         if one.filtered:
             notes.append(f"filtered out before the writer, on purpose: {one.filtered}")
         for line in notes:
-            console.print(
-                f"{one.path}: note: {line}", highlight=False, soft_wrap=True, markup=False
-            )
+            console.print(f"{one.path}: note: {line}", soft_wrap=True)
     bad = sum(not one.ok for one in reports)
     verdict = f"{bad} of {len(reports)} files not ok" if bad else "All is there."
     sys.stdout.flush()
-    console.print(verdict, highlight=False, markup=False)
+    console.print(verdict)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 
+from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.options import plain_parser
 from pvapy_stream.cli.projects import show_status, stop_scheduler
 from pvapy_stream.cli.runner import exit_code
@@ -107,14 +107,12 @@ def run_project(project: object, cluster: str = "local", ignore: Sequence[str] =
     from pvapy_stream.workflow.scheduler import Outcome, Scheduler
 
     assert isinstance(project, Project)  # noqa: S101 - imported late
-    console = Console()
+    console = make_console()
     start = time.monotonic()
 
     def say(line: str) -> None:
         console.print(
             f"{time.monotonic() - start:7.1f} s  {line}",
-            highlight=False,
-            markup=False,
             soft_wrap=True,
         )
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from pvapy_stream.cli.console import make_console
 from pvapy_stream.daq.acquisition import Acquisition
 from pvapy_stream.daq.progress import Progress
 
@@ -26,13 +28,13 @@ class Display:
 
     def __init__(self, period: float) -> None:
         self._period = period
-        self._console = Console()
+        self._console = make_console()
         self._live: Live | None = None
         self._said: dict[int, tuple[str, float]] = {}
 
     def say(self, line: str) -> None:
         """Write a line."""
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
     def show(self, acquisitions: Sequence[Acquisition]) -> None:
         """Show how they stand."""
@@ -41,7 +43,9 @@ class Display:
             self._write_lines(found)
             return
         if self._live is None:
-            self._live = Live(console=self._console, auto_refresh=False)
+            self._live = Live(
+                console=self._console, auto_refresh=False, redirect_stderr=sys.stderr.isatty()
+            )
             self._live.start()
         self._live.update(table(found), refresh=True)
 

@@ -14,7 +14,7 @@ from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
-from pvapy_stream.hpc.inbox import QUEUE_FULL
+from pvapy_stream.hpc.inbox import QUEUE_FULL, InboxCounts
 from pvapy_stream.hpc.reorder import DUPLICATE, Released, ReorderBuffer
 from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
@@ -61,9 +61,21 @@ class _Source:
         # The object that was skipped at first, until another comes.
         self.initial: int | None = None
         self.rejected = 0
+        # Its part of the inbox.
+        self.arrived = self.refused = self.taken = 0
         # What it said to have filtered, before all that it published by then has arrived.
         self.passed: Filtered | None = None
         self.left: list[Any] = []
+
+    def queue_counts(self) -> InboxCounts:
+        """What of the inbox is its own."""
+        arrived, refused, taken = self.arrived, self.refused, self.taken
+        return InboxCounts(arrived, refused, taken, max(0, arrived - refused - taken))
+
+    def reset_counts(self) -> None:
+        self.receiver.reset_counts()
+        self.arrived = self.queue_counts().queued
+        self.rejected = self.refused = self.taken = 0
 
 
 class Collector(StageRunner):
@@ -123,6 +135,7 @@ class Collector(StageRunner):
             source.receiver.start(put, partial(self._put_again, number))
 
     def _put(self, producer: int, obj: Any) -> None:
+        self.sources[producer].arrived += 1
         self.inbox.put(_Arrival(producer, obj))
 
     def _put_again(self, producer: int, obj: Any) -> None:
@@ -160,6 +173,7 @@ class Collector(StageRunner):
     def _take(self, arrival: _Arrival) -> None:
         with self.stage.lock:
             source = self.sources[arrival.producer]
+            source.taken += 1
             self.stage.account_to(source.account)
             value = self._id_of(arrival.obj)
             if value is None:
@@ -252,6 +266,7 @@ class Collector(StageRunner):
     def _reject(self, policy: str, arrival: _Arrival) -> None:
         with self.stage.lock:
             source = self.sources[arrival.producer]
+            source.refused += 1
             if policy == QUEUE_FULL:
                 source.rejected += 1
             self.stage.account_to(source.account)
@@ -260,7 +275,7 @@ class Collector(StageRunner):
     # -- life ------------------------------------------------------------------------------------
 
     def keep_up(self) -> None:
-        self.metadata.keep_up()
+        self.metadata.keep_up(self.stage.counts.processed)
         for number, source in self.sources.items():
             source.receiver.keep_up()
             source.filters.keep_up(source.receiver.connected)
@@ -304,8 +319,7 @@ class Collector(StageRunner):
 
     def reset_stats(self, _: Any = None) -> str:
         for source in self.sources.values():
-            source.receiver.reset_counts()
-            source.rejected = 0
+            source.reset_counts()
         self._collected = 0
         return super().reset_stats()
 
@@ -326,17 +340,19 @@ class Collector(StageRunner):
         )
 
     def own_stats(self, seconds: float) -> Stats:
+        # Against the stream: what came later may not seem to be more.
+        collected, cached = self._collected, len(self.buffer)
         rejected = sum(source.rejected for source in self.sources.values())
         missed = self.missed
         stats: Stats = {
             "collectorStats": {
-                "nCollected": self._collected,
-                "collectedRate": rate(self._collected, seconds),
+                "nCollected": collected,
+                "collectedRate": rate(collected, seconds),
                 "nRejected": rejected,
                 "rejectedRate": rate(rejected, seconds),
                 "nMissed": missed,
                 "missedRate": rate(missed, seconds),
-                "nCached": len(self.buffer),
+                "nCached": cached,
             },
             "queueStats": queue_stats(self.inbox.counts()),
         }
@@ -345,6 +361,7 @@ class Collector(StageRunner):
                 "producerId": number,
                 "channel": source.channel,
                 "receiverStats": receiver_stats(source.receiver.counts(), source.rejected, seconds),
+                "queueStats": queue_stats(source.queue_counts()),
             }
         return stats
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pvaccess as pva
@@ -113,7 +114,7 @@ class Consumer(StageRunner):
         self._source_filters.keep_up(self.receiver.connected)
         if self.filtered is not None:
             self.filtered.flush()
-        self.metadata.keep_up()
+        self.metadata.keep_up(self.stage.counts.processed)
         received = self.receiver.counts().received
         now = time.monotonic()
         if received != self._probed_received:
@@ -124,10 +125,14 @@ class Consumer(StageRunner):
             received
             and not self.paused
             and now - self._probed_at > _PROBE_AGAIN_AFTER
-            and not self.inbox.counts().queued
+            and not self._has_waiting()
         ):
             self._probed_at = now
             self._newest = self._newest_id()
+
+    def _has_waiting(self) -> bool:
+        inbox = self.inbox.counts()
+        return inbox.queued > 0 or inbox.busy
 
     def _newest_id(self) -> int | None:
         obj = self.receiver.newest(_PROBE_TIMEOUT)
@@ -168,8 +173,10 @@ class Consumer(StageRunner):
 
     def own_stats(self, seconds: float) -> Stats:
         inbox = self.inbox.counts()
+        counts = self.receiver.counts()
+        counts = replace(counts, received=counts.received + self.carried)
         return {
-            "receiverStats": receiver_stats(self.receiver.counts(), inbox.rejected, seconds),
+            "receiverStats": receiver_stats(counts, inbox.rejected, seconds),
             "queueStats": queue_stats(inbox),
         }
 

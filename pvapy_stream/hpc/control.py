@@ -9,7 +9,7 @@ from typing import Any
 
 import pvaccess as pva
 
-from pvapy_stream.pva.records import control_type, time_fields
+from pvapy_stream.pva.records import bounded, control_type, time_fields
 from pvapy_stream.pva.serving import ANYBODY, PutRights, host_writable
 
 # Gets the decoded args; returns the reply; an exception makes it an error reply.
@@ -50,9 +50,8 @@ class ControlChannel:
 
     def reply(self, message: str) -> None:
         """Write a message to the channel."""
-        self._server.update(
-            self.name, {"statusMessage": message, "command": "", "args": "", **time_fields()}
-        )
+        said = {"statusMessage": bounded(message), "command": "", "args": ""}
+        self._server.update(self.name, {**said, **time_fields()})
 
     def _on_put(self, record: Any) -> None:
         command, args = record["command"], record["args"]

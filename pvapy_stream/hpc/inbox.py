@@ -21,12 +21,24 @@ _TICK = 0.2  # s; how soon a waiting thread notices that it should end
 
 @dataclass(frozen=True, slots=True)
 class InboxCounts:
-    """Objects since the start or the last reset; `queued` is what waits now."""
+    """Objects since the start or the last reset; the sum of the others is what was received.
+
+    Attributes:
+        delivered: handed to the stage, the one that is processed now included.
+        queued: what waits now.
+        busy: whether an object from the queue is processed now.
+    """
 
     received: int = 0
     rejected: int = 0
     delivered: int = 0
     queued: int = 0
+    busy: bool = False
+
+
+def _counts_of(queued: int, rejected: int, received: int, busy: bool = False) -> InboxCounts:
+    """Counts that fit together; to be read in the order of the arguments, as objects arrive."""
+    return InboxCounts(received, rejected, max(0, received - rejected - queued), queued, busy)
 
 
 class DirectInbox:
@@ -98,14 +110,13 @@ class DirectInbox:
         return list(self._held)
 
     def counts(self) -> InboxCounts:
-        held = len(self._held)
-        return InboxCounts(
-            self._received, self._rejected, self._received - self._rejected - held, held
-        )
+        return _counts_of(len(self._held), self._rejected, self._received)
 
-    def reset_counts(self) -> None:
-        self._received = len(self._held)
+    def reset_counts(self) -> int:
+        """Begin to count anew; returns how many waiting objects count as received."""
+        waiting = self._received = len(self._held)
         self._rejected = 0
+        return waiting
 
 
 class QueueInbox:
@@ -126,17 +137,19 @@ class QueueInbox:
         self._accumulation_timeout = accumulation_timeout
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._batch: deque[Any] = deque()
+        # What is processed now.
+        self._working: list[Any] = []
         self._running = threading.Event()
         self._running.set()
         self._finish = threading.Event()
         self._abandon = False
         self._thread = threading.Thread(target=self._run, name="stage", daemon=True)
-        self._received = self._rejected = self._delivered = 0
+        self._received = self._rejected = 0
 
     def put(self, obj: Any) -> None:
         """Take an object of the transport, which may be reused when this returns."""
         self._received += 1
-        if 0 < self._size <= self._queue.qsize() + len(self._batch):
+        if 0 < self._size <= self._waiting + len(self._working):
             self._rejected += 1
             self._reject(QUEUE_FULL, obj)
             return
@@ -152,9 +165,9 @@ class QueueInbox:
                     continue
                 if self._abandon:
                     return
-                self._handle(self._batch[0])
-                self._batch.popleft()
-                self._delivered += 1
+                self._working = [self._batch.popleft()]
+                self._handle(self._working[0])
+                self._working = []
 
     def _gather(self) -> bool:
         """Wait for objects; False when there are none and none will come."""
@@ -198,18 +211,24 @@ class QueueInbox:
         self._abandon = True
         # The object in the works may be finished within this; a processor that hangs is left alone.
         self._thread.join(_TICK)
-        left = list(self._batch)
+        left = [*self._working, *self._batch]
         while True:
             try:
                 left.append(self._queue.get_nowait())
             except queue.Empty:
                 return left
 
-    def counts(self) -> InboxCounts:
-        return InboxCounts(
-            self._received, self._rejected, self._delivered, self._queue.qsize() + len(self._batch)
-        )
+    @property
+    def _waiting(self) -> int:
+        return self._queue.qsize() + len(self._batch)
 
-    def reset_counts(self) -> None:
-        self._received = self._queue.qsize() + len(self._batch)
-        self._rejected = self._delivered = 0
+    def counts(self) -> InboxCounts:
+        busy = bool(self._working)
+        return _counts_of(self._waiting, self._rejected, self._received, busy)
+
+    def reset_counts(self) -> int:
+        """Begin to count anew; returns how many waiting objects count as received."""
+        # The one that is processed now may be counted as processed after this.
+        waiting = self._received = self._waiting + len(self._working)
+        self._rejected = 0
+        return waiting

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream.hpc.inbox import InboxCounts
+from pvapy_stream.hpc.status import Stats, queue_stats, rate, receiver_stats
 from pvapy_stream.pva.request import monitor_request
 from pvapy_stream.settings import MetadataChannel
+from pvapy_stream.transport.ports import ReceiverCounts
 
 _DEFAULT_QUEUE_SIZE = 1000
 _PROVIDERS = {"pva": pva.PVA, "ca": pva.CA}
 _SEARCH_AGAIN_AFTER = 1.0  # s, as in transport.pva
+_TELL_AFTER = 3.0  # s; a channel that is there has a value sooner
+
+_log = logging.getLogger(__name__)
 
 
 class MetadataReceiver:
-    """Fills one `pvaccess.PvObjectQueue` from one channel, without any Python in between."""
+    """Fills one `pvaccess.PvObjectQueue` from one channel, without any Python in between.
+
+    Attributes:
+        was_connected: whether the channel has ever been there.
+        came: whether it has ever delivered a value.
+        overdue: whether it has none although there was time.
+        without: objects that were processed before its first value.
+    """
 
     def __init__(
         self, channel: MetadataChannel, server_queue_size: int, receiver_queue_size: int
@@ -30,35 +44,115 @@ class MetadataReceiver:
         fields = "value,timeStamp" if channel.provider == "ca" else ""
         self._request = monitor_request(fields, queue_size=server_queue_size)
         self._pv: Any = None
-        self._searching_since = 0.0
+        self.was_connected = self.came = self.overdue = False
+        self.without = 0
+        self._started = self._last_there = self._searching_since = 0.0
+        self._past_overruns = 0
+        self._told_none = self._told_gone = False
 
     def start(self) -> None:
+        self._started = time.monotonic()
+        self._search()
+
+    def _search(self) -> None:
         self._searching_since = time.monotonic()
         self._pv = pva.Channel(self.channel.name, _PROVIDERS[self.channel.provider])
         self._pv.qMonitor(self.queue, self._request)
 
-    def keep_up(self) -> None:
-        """Search again for a channel that is not there; see `transport.pva`."""
-        if (
-            self._pv is not None
-            and not self.connected
-            and time.monotonic() - self._searching_since > _SEARCH_AGAIN_AFTER
-        ):
-            self._pv.stopMonitor()
-            self.start()
+    def keep_up(self, processed: int = 0) -> None:
+        """Search again for a channel that is not there; see `transport.pva`.
+
+        Args:
+            processed: how many objects the stage has processed.
+        """
+        self.note(processed)
+        if self._pv is None:
+            return
+        now = time.monotonic()
+        if self.connected:
+            self._last_there, self.was_connected = now, True
+        elif now - max(self._last_there, self._searching_since) > _SEARCH_AGAIN_AFTER:
+            self._tell_gone()
+            self._close()
+            self._search()
+        late = not self.came and now - self._started > _TELL_AFTER
+        if late and not self._told_none:
+            self._told_none = True
+            _log.warning("%s", self.absence)
+        self.overdue = late
+
+    def note(self, processed: int) -> None:
+        """Note how many objects had to do without a value so far."""
+        if not self.came:
+            self.without = processed
+            counts = self.queue.getCounters()
+            self.came = counts["nReceived"] + counts["nRejected"] > 0
+
+    def _tell_gone(self) -> None:
+        if self.was_connected and not self._told_gone:
+            self._told_gone = True
+            _log.info("metadata channel %s is gone (said once)", self.channel.name)
+
+    @property
+    def absence(self) -> str:
+        """What to say of a channel without a value."""
+        name, provider = self.channel.name, self.channel.provider
+        if self.was_connected:
+            return f"metadata channel {name} is connected and has no value yet"
+        return (
+            f"metadata channel {name} ({provider}) never came; check its name and"
+            f" EPICS_{provider.upper()}_ADDR_LIST"
+        )
 
     @property
     def connected(self) -> bool:
         return self._pv is not None and self._pv.isConnected()
 
+    @property
+    def state(self) -> str:
+        """Waiting (it never came), connected or disconnected."""
+        if self.connected:
+            return "connected"
+        return "disconnected" if self.was_connected or self.came else "waiting"
+
     def stop(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._pv is not None:
+            self._past_overruns += self._pv.getMonitorCounters().get("nOverruns", 0)
             self._pv.stopMonitor()
             self._pv = None
 
-    def counts(self) -> dict[str, int]:
-        """The queue's counters: nReceived, nRejected, nDelivered, nQueued."""
-        return self.queue.getCounters()
+    def counts(self) -> InboxCounts:
+        """What came, what the queue had no room for, what was read and what waits."""
+        counts = self.queue.getCounters()
+        rejected = counts["nRejected"]
+        return InboxCounts(
+            counts["nReceived"] + rejected, rejected, counts["nDelivered"], counts["nQueued"]
+        )
+
+    def stats(self, number: int, seconds: float) -> Stats:
+        """`metadataStats_N` of the status channel, without the coverage; rates over `seconds`."""
+        counts = self.counts()
+        overruns = self._pv.getMonitorCounters().get("nOverruns", 0) if self._pv else 0
+        received = ReceiverCounts(counts.received, self._past_overruns + overruns)
+        return {
+            "producerId": number,
+            "channel": self.channel.name,
+            "receiverStats": receiver_stats(received, counts.rejected, seconds),
+            "queueStats": queue_stats(counts),
+            "state": self.state,
+        }
+
+    def reset_counts(self) -> None:
+        """Begin to count anew."""
+        self.note(0)
+        self.without = 0
+        self._past_overruns = 0
+        self.queue.resetCounters()
+        if self._pv is not None:
+            self._pv.resetMonitorCounters()
 
 
 class Metadata:
@@ -77,29 +171,58 @@ class Metadata:
         for receiver in self.receivers:
             receiver.start()
 
-    def keep_up(self) -> None:
+    def keep_up(self, processed: int) -> None:
         for receiver in self.receivers:
-            receiver.keep_up()
+            receiver.keep_up(processed)
 
     def stop(self) -> None:
         for receiver in self.receivers:
             receiver.stop()
 
+    def reset_counts(self) -> None:
+        for receiver in self.receivers:
+            receiver.reset_counts()
+
+    def connected(self, name: str) -> bool:
+        """Whether a channel is there now."""
+        return any(r.connected for r in self.receivers if r.channel.name == name)
+
     @property
     def heard(self) -> int:
         """How many of the channels have delivered a value."""
-        return sum(receiver.counts()["nReceived"] > 0 for receiver in self.receivers)
+        return sum(receiver.came or receiver.counts().received > 0 for receiver in self.receivers)
 
-    def missing(self) -> list[str]:
-        """Names of channels that are not connected."""
-        return [receiver.channel.name for receiver in self.receivers if not receiver.connected]
+    def absences(self) -> list[str]:
+        """What to say of the channels that have not delivered a value."""
+        return [receiver.absence for receiver in self.receivers if not receiver.came]
 
-    def stats(self) -> dict[str, dict[str, Any]]:
-        """Counters of each channel, as the status channel names them."""
-        return {
-            f"metadataStats_{number}": {
-                "channel": receiver.channel.name,
-                "queueStats": receiver.counts(),
+    @property
+    def remark(self) -> str:
+        """What the status says of channels without a value; "" while they may still be found."""
+        return "; ".join(receiver.absence for receiver in self.receivers if receiver.overdue)
+
+    def stats(
+        self, seconds: float, processed: int, told: Mapping[str, tuple[int, int]]
+    ) -> dict[str, Stats]:
+        """Counters of each channel, as the status channel names them.
+
+        Args:
+            seconds: what rates are over.
+            processed: how many objects the stage has processed.
+            told: how many objects got a value and how many did not, by channel, as far as the
+                processor says so; else those count that came before the first value.
+        """
+        found: dict[str, Stats] = {}
+        for number, receiver in enumerate(self.receivers, 1):
+            receiver.note(processed)
+            without = receiver.without
+            n_with, without = told.get(
+                receiver.channel.name, (max(0, processed - without), without)
+            )
+            found[f"metadataStats_{number}"] = {
+                **receiver.stats(number, seconds),
+                "nWith": n_with,
+                "nWithout": without,
+                "coverage": rate(n_with, n_with + without),
             }
-            for number, receiver in enumerate(self.receivers, 1)
-        }
+        return found

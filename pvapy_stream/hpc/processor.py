@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from types import MethodType
 from typing import Any, Protocol
 
 from pvapy_stream.accounting.ledger import Ledger
@@ -34,6 +35,7 @@ class UserDataProcessor:
         pvaServer: the stage's `pvaccess.PvaServer`, for channels of your own.
         dataPublisher: what `updateOutputChannel` publishes with; None before the first object.
         metadataQueueMap: `pvaccess.PvObjectQueue` by name of the metadata channel.
+        metadata_connected: tells whether a metadata channel is connected, by its name.
         account: gives the stage's ledger as it stands: what was received, missed, rejected.
         gathers: set it to True in a class that makes one result of several objects: what it takes
             without publishing then counts as processed, not as filtered.
@@ -57,6 +59,7 @@ class UserDataProcessor:
         self.pvaServer: Any = None
         self.dataPublisher: DataPublisher | None = None
         self.metadataQueueMap: dict[str, Any] = {}
+        self.metadata_connected: Callable[[str], bool] = lambda _: True
         self.account: Callable[[], Ledger] | None = None
         self.late_failures = LateFailures(self.logger)
 
@@ -86,6 +89,13 @@ class UserDataProcessor:
 
     def getStatsPvaTypes(self) -> dict[str, Any]:
         """PVA type of each of your statistics, such as ``{'nPeaks': pvaccess.ULONG}``."""
+        return {}
+
+    def metadata_coverage(self) -> dict[str, tuple[int, int]]:
+        """How many objects got a value of a metadata channel, and how many did not, by its name.
+
+        For the status; a processor that does not know leaves a channel out.
+        """
         return {}
 
     def getInputPvObjectType(self) -> Any:
@@ -154,6 +164,17 @@ class FrameProcessor(UserDataProcessor):
         build = self._builder.build
         lazy = getattr(self.dataPublisher, "takes_lazy", False)
         self.updateOutputChannel(LazyObject(frame, build) if lazy else build(frame))
+
+
+def completed(processor: Any) -> Any:
+    """A user's processor with our methods in place of those of the interface that it lacks.
+
+    The incumbent's classes for worker processes have only some of them.
+    """
+    for name, method in vars(UserDataProcessor).items():
+        if callable(method) and not name.startswith("_") and not hasattr(processor, name):
+            setattr(processor, name, MethodType(method, processor))
+    return processor
 
 
 def takes_lazy(processor: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import pvaccess as pva
@@ -18,13 +19,14 @@ from pvapy_stream.hpc.filtering import FilteredChannel
 from pvapy_stream.hpc.inbox import DirectInbox, Handle, QueueInbox, Reject
 from pvapy_stream.hpc.metadata import Metadata
 from pvapy_stream.hpc.output import Output
-from pvapy_stream.hpc.processor import UserDataProcessor, takes_lazy
+from pvapy_stream.hpc.processor import UserDataProcessor, completed, takes_lazy
 from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.hpc.status import Stats, processor_stats, publisher_stats
-from pvapy_stream.plugins import load_processor_class
+from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.objects import LazyIds, opening_object
 from pvapy_stream.settings import StageSettings
+from pvapy_stream.signals import in_main_thread
 from pvapy_stream.transport.modes import ABSENT, LAZY_MODES, NEVER_CAME, make_publisher
 from pvapy_stream.transport.modes import Output as Way
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
@@ -77,9 +79,12 @@ class StageRunner(ABC):
         # Says what is dropped on purpose, beside the output.
         self.filtered: FilteredChannel | None = None
         self.paused = False
+        # What waited when the counts began anew: it counts as received since then.
+        self.carried = 0
         self._known: Any = None
         self._lazy = False
         self._user_stats: Stats = {}
+        self._coverage: dict[str, tuple[int, int]] = {}
         self.log = logging.getLogger(f"pvapy_stream.{self.kind}-{stage_id}")
 
     def make_stage(self, ledger: Ledger, tracker: SequenceTracker, skip: int) -> Stage:
@@ -129,7 +134,7 @@ class StageRunner(ABC):
         else:
             found = load_processor_class(settings.processor_class, settings.processor_file)
             try:
-                processor = found(self.processor_config())
+                processor = completed(made(found, self.processor_config()))
             except PvapyStreamError:
                 raise
             except Exception as error:
@@ -143,6 +148,7 @@ class StageRunner(ABC):
         processor.outputChannel = self.output_channel
         processor.pvaServer = self.server
         processor.metadataQueueMap = self.metadata.queues
+        processor.metadata_connected = self.metadata.connected
         processor.dataPublisher = None
         processor.account = self.whole_account
         return processor
@@ -294,7 +300,7 @@ class StageRunner(ABC):
             ProcessorError: the processor does not start.
         """
         try:
-            self.stage.processor.start()
+            in_main_thread(self.stage.processor.start)
         except Exception as error:
             raise ProcessorError(
                 f"processor {self.settings.processor_class} does not start:"
@@ -341,10 +347,14 @@ class StageRunner(ABC):
         who = f"{self.kind} {self.id}"
         if not self.stage.ok:
             return f"{who}: {self.stage.counts.errors} errors, the last: {self.stage.last_error}"
+        problems = []
         absent = ", ".join(self.absent())
         if absent:
-            return f"{who}: channel {absent} {ABSENT.get(self.settings.input_mode, NEVER_CAME)}"
-        return ""
+            advice = ABSENT.get(self.settings.input_mode, NEVER_CAME)
+            problems.append(f"channel {absent} {advice}")
+        if not self.settings.metadata_optional:
+            problems += [f"{one}, or give --metadata-optional" for one in self.metadata.absences()]
+        return f"{who}: {'; '.join(problems)}" if problems else ""
 
     def note_request(self, error: Exception) -> None:
         """Note that a source has not all fields that are asked for."""
@@ -374,7 +384,8 @@ class StageRunner(ABC):
 
     def reset_stats(self, _: Any = None) -> str:
         """Begin to count anew."""
-        self.inbox.reset_counts()
+        self.carried = self.inbox.reset_counts()
+        self.metadata.reset_counts()
         self.stage.reset()
         return "Stats reset successful"
 
@@ -397,7 +408,7 @@ class StageRunner(ABC):
         new = self._make_processor()
         new.dataPublisher = self.stage.output
         try:
-            new.start()
+            in_main_thread(new.start)
         except Exception as error:
             raise ProcessorError(
                 "the new processor does not start, the old one goes on:"
@@ -423,18 +434,22 @@ class StageRunner(ABC):
     def stats(self, patience: float = _STATS_PATIENCE) -> Stats:
         """All statistics, as the status channel names them."""
         stage = self.stage
-        message = stage.troubles.recent or stage.tracker.remark
-        if stage.lock.acquire(timeout=patience):
-            try:
+        locked = stage.lock.acquire(timeout=patience)
+        try:
+            message = f"process() has not returned for {patience} s; userStats are old"
+            if locked:
                 found = stage.call("getStats", stage.processor.getStats, fallback={})
                 self._user_stats = found or {}
                 stage.settle(self.accounts)
-                message = stage.troubles.recent or stage.tracker.remark
-            finally:
+                told = stage.processor.metadata_coverage
+                self._coverage = stage.call("metadata_coverage", told, fallback={}) or {}
+                message = stage.troubles.recent or stage.tracker.remark or self.metadata.remark
+            counts, missed, tracker = replace(stage.counts), self.missed, stage.tracker
+            unknown, epochs = len(tracker.unknown), 1 + tracker.n_restarts
+        finally:
+            if locked:
                 stage.lock.release()
-        else:
-            message = f"process() has not returned for {patience} s; userStats are old"
-        counts = stage.counts
+        # Against the stream, from here on: what came later may not seem to be more.
         seconds = counts.receiving_time
         published = stage.output.counts() if stage.output else PublisherCounts()
         return {
@@ -444,14 +459,8 @@ class StageRunner(ABC):
             "objectId": counts.last_id or 0,
             **self.own_stats(seconds),
             "publisherStats": publisher_stats(published, seconds),
-            **self.metadata.stats(),
-            "processorStats": processor_stats(
-                counts,
-                self.missed,
-                time.time(),
-                len(stage.tracker.unknown),
-                1 + stage.tracker.n_restarts,
-            ),
+            **self.metadata.stats(seconds, counts.processed, self._coverage),
+            "processorStats": processor_stats(counts, missed, time.time(), unknown, epochs),
             "userStats": self._user_stats,
         }
 

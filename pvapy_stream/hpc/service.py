@@ -17,6 +17,7 @@ from pvapy_stream.hpc.consumer import Consumer
 from pvapy_stream.hpc.control import Command, ControlChannel
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, StatusChannel
+from pvapy_stream.logs import TOLD
 from pvapy_stream.pva.search import NameCheck, served_twice
 from pvapy_stream.pva.serving import PutRights, make_server
 from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSettings
@@ -276,7 +277,7 @@ class StageService:
     def _end(self, state: str, problem: str) -> StageReport:
         self._state = state
         if problem:
-            _log.error("%s", problem)
+            _log.error("%s", problem, extra=TOLD)
         report = self._publish(final=True, problem=problem)
         if self._control:
             self._control.reply(f"Stopped{': ' + problem if problem else ''}")

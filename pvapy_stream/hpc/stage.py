@@ -92,6 +92,8 @@ class Stage:
         self.own_epochs = True
         self._log = logging.getLogger(f"pvapy_stream.{ledger.stage}-{ledger.stage_id}")
         self.troubles = Troubles(self._log)
+        # Asked once: this is said of each object.
+        self._tells = self._log.isEnabledFor(logging.DEBUG)
 
     def handle(self, obj: Any) -> None:
         """Take an object to its fate. Raises nothing: errors are counted, logged and shown."""
@@ -137,6 +139,8 @@ class Stage:
                 output.input_id = value
                 output.sent = False
                 output.thread = threading.get_ident()
+            if self._tells:
+                self._log.debug("processing object %d", value)
             try:
                 self.processor.process(obj)
             except TransportError as error:

@@ -10,7 +10,7 @@ import pvaccess as pva
 
 from pvapy_stream.hpc.inbox import InboxCounts
 from pvapy_stream.hpc.stage import StageCounts
-from pvapy_stream.pva.records import time_fields
+from pvapy_stream.pva.records import bounded, time_fields
 from pvapy_stream.pva.serving import host_readonly
 from pvapy_stream.transport.ports import PublisherCounts, ReceiverCounts
 
@@ -46,9 +46,9 @@ def publisher_stats(counts: PublisherCounts, seconds: float) -> Stats:
 
 
 def queue_stats(counts: InboxCounts) -> Stats:
-    """`queueStats` of the status channel."""
+    """`queueStats` of the status channel; what was rejected did not enter the queue."""
     return {
-        "nReceived": counts.received,
+        "nReceived": counts.received - counts.rejected,
         "nRejected": counts.rejected,
         "nDelivered": counts.delivered,
         "nQueued": counts.queued,
@@ -119,6 +119,7 @@ class StatusChannel:
         """Write statistics; what the structure does not have is left out, with one warning."""
         with self._lock:
             known = self._known(stats, self._structure, "")
+            known["message"] = bounded(known.get("message", ""))
             status = pva.PvObject(self._structure)
             try:
                 status.set({**known, **time_fields()})

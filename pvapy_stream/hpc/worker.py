@@ -15,6 +15,7 @@ from typing import Any
 from pvapy_stream.hpc.launch.supervisor import Restarts, Supervised, exit_words
 from pvapy_stream.hpc.worker_memory import Packed, Slot
 from pvapy_stream.hpc.worker_process import ProcessorSource, run_worker
+from pvapy_stream.logs import logging_settings
 from pvapy_stream.signals import held_back
 
 
@@ -83,10 +84,9 @@ class UserMpWorker:
         # EPICS has threads as soon as it is used: a forked child would inherit their locks.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        level = logging.getLogger().getEffectiveLevel()
         self.process = context.Process(
             target=run_worker,
-            args=(theirs, source, config, changes, self.worker_id, level),
+            args=(theirs, source, config, changes, self.worker_id, logging_settings()),
             name=f"worker-{self.worker_id}",
             daemon=True,
         )

@@ -17,13 +17,13 @@ from typing import Any
 
 from pvapy_stream.errors import ProcessorError
 from pvapy_stream.hpc.worker_memory import Packed, attach, parts_in, room, unpack
-from pvapy_stream.plugins import load_processor_class
+from pvapy_stream.logs import configure_logging
+from pvapy_stream.plugins import load_processor_class, made
+from pvapy_stream.settings import LoggingSettings
 from pvapy_stream.signals import accept, leave_by_force
 
 STATS_PERIOD = 0.25  # s
 _ORPHAN_GRACE = 5.0  # s; for an object that is in work when the parent is gone
-
-_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 class UserMpDataProcessor:
@@ -115,7 +115,7 @@ def run_worker(
     config: dict[str, Any],
     changes: list[Any],
     worker_id: int,
-    log_level: int,
+    log: LoggingSettings,
 ) -> None:
     """Body of a worker process.
 
@@ -125,7 +125,7 @@ def run_worker(
         config: for its constructor.
         changes: arguments of `configure` commands so far.
         worker_id: number of the worker, from 1.
-        log_level: level of the messages on standard error.
+        log: where messages go.
     """
     # Ctrl-C reaches the whole process group, and a service manager asks all of its processes; the
     # parent alone decides. No SIG_IGN for the second: what the user starts would inherit it.
@@ -133,9 +133,9 @@ def run_worker(
     signal.signal(signal.SIGTERM, lambda *_: None)
     accept()
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    logging.basicConfig(level=log_level, format=_FORMAT)
     try:
-        processor = source.load()(config)
+        configure_logging(log)
+        processor = made(source.load(), config)
         processor.processorId = worker_id
         processor.start()
         for change in changes:

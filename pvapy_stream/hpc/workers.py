@@ -28,7 +28,7 @@ from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.hpc.worker import Job, PoolSettings, UserMpWorker
 from pvapy_stream.hpc.worker_pool import WorkerPool
 from pvapy_stream.hpc.worker_process import ProcessorSource, UserMpDataProcessor
-from pvapy_stream.plugins import load_processor_class
+from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 from pvapy_stream.pva.objects import IdReader, id_reader
 from pvapy_stream.settings.base import Settings
@@ -81,7 +81,7 @@ class UserMpWorkerPool(UserDataProcessor):
         found = self._worker_class()
         self._source = ProcessorSource.of(found)
         # Tells wrong arguments before a process is started, and the types of the statistics.
-        self._model = found(self._config)
+        self._model = made(found, self._config)
         self._pool: WorkerPool | None = None
         self._read_id: IdReader | None = None
         self._builder: ObjectBuilder | None = None

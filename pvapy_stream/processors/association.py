@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -173,13 +173,29 @@ def _array(value: Any) -> np.ndarray | None:
     return array.astype(np.float64) if array.dtype.kind in "iuf" else None
 
 
+Lack = Literal["NoValue", "TooOld", "TooNew", "Disconnected"]
+LACKS: tuple[Lack, ...] = get_args(Lack)
+
+
 @dataclass(slots=True)
 class Coverage:
-    """For how many times a value was found, and for how many not."""
+    """For how many times a value was found, and for how many not.
+
+    Attributes:
+        found: times with a value.
+        lacks: times without one, by reason: the series had no value yet; the nearest one was too
+            old, or too new, for mode and tolerance; it was too old and its channel not there.
+        last_residual_ns: how much later the last time with a value was than the value, ns.
+    """
 
     found: int = 0
-    without: int = 0
+    lacks: dict[Lack, int] = field(default_factory=lambda: dict.fromkeys(LACKS, 0))
     last_residual_ns: int = 0
+
+    @property
+    def without(self) -> int:
+        """Times without a value."""
+        return sum(self.lacks.values())
 
     @property
     def share(self) -> float:
@@ -205,6 +221,7 @@ class Associator(Generic[T]):
         hold_time: how long an item waits for values at most, in the unit of `now` (s).
         hold_items: how many items wait at most.
         max_samples: how many values of each series are kept.
+        connected: tells whether new values of a series can come.
     """
 
     def __init__(
@@ -213,7 +230,9 @@ class Associator(Generic[T]):
         hold_time: float = 0.2,
         hold_items: int = 100,
         max_samples: int = 10_000,
+        connected: Callable[[str], bool] = lambda _: True,
     ) -> None:
+        self._connected = connected
         self.series = {name: TimeSeries(rule, max_samples) for name, rule in rules.items()}
         self.coverage = {name: Coverage() for name in rules}
         self.hold_time = hold_time
@@ -253,12 +272,21 @@ class Associator(Generic[T]):
             match = matches[name] = series.at(time_ns)
             coverage = self.coverage[name]
             if match is None:
-                coverage.without += 1
+                coverage.lacks[self._lack(name, time_ns)] += 1
             else:
                 coverage.found += 1
                 coverage.last_residual_ns = match.residual_ns
             series.forget_before(time_ns - _HISTORY_NS)
         return matches
+
+    def _lack(self, name: str, time_ns: int) -> Lack:
+        """Why a series has no value for a time."""
+        residual = self.series[name].nearest_residual_ns(time_ns)
+        if residual is None:
+            return "NoValue"
+        if residual < 0:
+            return "TooNew"
+        return "TooOld" if self._connected(name) else "Disconnected"
 
     def reset_coverage(self) -> None:
         """Begin to count anew."""

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from pvapy_stream.errors import ObjectError, SettingsError
 from pvapy_stream.frame import Frame
-from pvapy_stream.processors.association import Associator, Match, Mode, Rule, TimeSeries
+from pvapy_stream.processors.association import LACKS, Associator, Match, Mode, Rule, TimeSeries
 from pvapy_stream.processors.options import OptionProcessor, Options
 from pvapy_stream.pva.ntndarray import to_frame
 
@@ -110,6 +110,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
             options.hold_time,
             options.hold_frames,
             options.max_samples,
+            self.metadata_connected,
         )
         self._stopping.clear()
         self._thread = threading.Thread(target=self._release_in_time, daemon=True, name="metadata")
@@ -196,11 +197,8 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
 
     def _tell_distance(self, name: str, frame: Frame) -> None:
         residual = self._associator.series[name].nearest_residual_ns(frame.time_ns)
-        if residual is None:
-            self._tell(
-                f"none {name}", "metadata channel %s has no value yet; is its name right?", name
-            )
-        else:
+        # That a channel has no value at all, the stage says.
+        if residual is not None:
             self._tell(
                 f"far {name}",
                 "metadata channel %s: the value nearest to frame %d is %.6f s away, beyond what"
@@ -252,6 +250,9 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
         super().resetStats()
         self._associator.reset_coverage()
 
+    def metadata_coverage(self) -> dict[str, tuple[int, int]]:
+        return {name: (c.found, c.without) for name, c in self._associator.coverage.items()}
+
     def getStats(self) -> dict[str, Any]:
         stats: dict[str, Any] = {**self.counts, "nHeld": len(self._associator)}
         for name, field in self._fields().items():
@@ -259,6 +260,8 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
             if coverage is not None:
                 stats[f"{field}_nAssociated"] = coverage.found
                 stats[f"{field}_nWithout"] = coverage.without
+                for lack, count in coverage.lacks.items():
+                    stats[f"{field}_n{lack}"] = count
                 stats[f"{field}_coverage"] = coverage.share
                 stats[f"{field}_residual_us"] = coverage.last_residual_ns / 1000
         return stats
@@ -269,6 +272,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
             types |= {
                 f"{field}_nAssociated": pva.ULONG,
                 f"{field}_nWithout": pva.ULONG,
+                **{f"{field}_n{lack}": pva.ULONG for lack in LACKS},
                 f"{field}_coverage": pva.DOUBLE,
                 f"{field}_residual_us": pva.DOUBLE,
             }

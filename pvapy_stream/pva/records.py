@@ -9,6 +9,7 @@ from typing import Any
 import pvaccess as pva
 
 _RATES = pva.DOUBLE
+_LONGEST_TEXT = 1024  # bytes
 
 RECEIVER = {
     "nReceived": pva.ULONG, "receivedRate": _RATES, "nRejected": pva.ULONG, "rejectedRate": _RATES,
@@ -50,6 +51,12 @@ _COMMON = {
     "objectTime": pva.DOUBLE, "objectTimestamp": pva.PvTimeStamp(),
     # For those who look at a chain: where to the stage sends, and where it takes commands.
     "outputChannel": pva.STRING, "controlChannel": pva.STRING,
+}  # fmt: skip
+METADATA = {
+    "producerId": pva.UINT, "channel": pva.STRING, "receiverStats": RECEIVER, "queueStats": QUEUE,
+    # Waiting, connected or disconnected; objects with a value of it and without, and the share of
+    # those that have one.
+    "state": pva.STRING, "nWith": pva.ULONG, "nWithout": pva.ULONG, "coverage": pva.DOUBLE,
 }  # fmt: skip
 LATENCY = {
     "n": pva.ULONG, "sum": pva.DOUBLE, "p50": pva.DOUBLE, "p90": pva.DOUBLE, "p99": pva.DOUBLE,
@@ -102,6 +109,7 @@ def collector_status_type(
                 "producerId": pva.UINT,
                 "channel": pva.STRING,
                 "receiverStats": RECEIVER,
+                "queueStats": QUEUE,
             }
             for number in producers
         },
@@ -132,12 +140,18 @@ def program_status_type(id_field: str, own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _last(user_types: dict[str, Any], n_metadata: int) -> dict[str, Any]:
-    metadata = {
-        f"metadataStats_{number}": {"channel": pva.STRING, "queueStats": QUEUE}
-        for number in range(1, n_metadata + 1)
-    }
+    metadata = {f"metadataStats_{number}": METADATA for number in range(1, n_metadata + 1)}
     # A structure without fields cannot be served.
     return {**metadata, **({"userStats": user_types} if user_types else {})}
+
+
+def bounded(text: str) -> str:
+    """A text of 1 kB at most, as fields of channels hold it; what is cut off shows as "…"."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) > _LONGEST_TEXT:
+        kept = _LONGEST_TEXT - len("…".encode())
+        return encoded[:kept].decode("utf-8", "ignore") + "…"
+    return encoded.decode()
 
 
 def time_fields(now: float | None = None) -> dict[str, Any]:

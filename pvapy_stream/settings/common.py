@@ -5,12 +5,17 @@ from __future__ import annotations
 import logging
 from typing import Annotated, TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pvapy_stream.settings.base import Settings, opt
 from pvapy_stream.settings.values import LogLevel, Names
 
 Self = TypeVar("Self", bound="LedgerSettings")
+
+_LINE_FORMATS = {
+    "pvapy-stream": "%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+    "pvapy": "%(asctime)s %(name)s %(levelname)s: %(message)s",
+}
 
 
 class LoggingSettings(Settings):
@@ -19,18 +24,43 @@ class LoggingSettings(Settings):
     log_level: Annotated[LogLevel, opt("-ll --log-level", "Reporting", metavar="LEVEL")] = Field(
         None,
         description=(
-            "lowest level that is logged: debug, info, warning, error, critical; warnings when not"
-            " given"
+            "lowest level that is logged: debug, info, warning (or warn), error, critical; warnings"
+            " when not given"
         ),
     )
     log_file: Annotated[str | None, opt("-lf --log-file", "Reporting", metavar="FILE")] = Field(
-        None, description="log to this file instead of standard error"
+        None, description="log to this file too, beside standard error"
+    )
+    log_format: Annotated[str, opt("--log-format", "Reporting", metavar="FORMAT")] = Field(
+        "pvapy-stream",
+        description=(
+            "form of a log line: pvapy-stream, pvapy (that of PvaPy's programs), or a format string"
+            " of Python's logging"
+        ),
     )
 
     @property
     def level(self) -> int:
         """The level as `logging` numbers it."""
         return getattr(logging, (self.log_level or "warning").upper())
+
+    @property
+    def line_format(self) -> str:
+        """The form of a line as `logging` writes it."""
+        return _LINE_FORMATS.get(self.log_format, self.log_format)
+
+    @field_validator("log_format")
+    @classmethod
+    def _is_a_format(cls, value: str) -> str:
+        example = logging.LogRecord("name", logging.INFO, "file", 1, "message", (), None)
+        try:
+            logging.Formatter(_LINE_FORMATS.get(value, value)).format(example)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"is no format of a log line ({error}); give {' or '.join(_LINE_FORMATS)}, or a"
+                " text with fields such as %(asctime)s, %(levelname)s, %(name)s and %(message)s"
+            ) from error
+        return value
 
 
 class LedgerSettings(Settings):

@@ -19,6 +19,17 @@ class MirrorSettings(LoggingSettings, LedgerSettings, MetricsSettings):
     runtime: Annotated[float, opt("-rt --runtime", "Run", "s", metavar="T")] = Field(
         0, description="stop after this time; 0: run until stopped"
     )
+    wait_for_consumers: Annotated[int, opt("--wait-for-consumers", "Run", metavar="N")] = Field(
+        0,
+        ge=0,
+        description=(
+            "pass nothing on until this many clients are connected; what the source publishes"
+            " before is named and accounted for"
+        ),
+    )
+    wait_timeout: Annotated[float, opt("--wait-timeout", "Run", "s", metavar="T")] = Field(
+        60, gt=0, description="longest wait for them; then all is passed on, and it is an error"
+    )
     report_period: Annotated[float, opt("-rp --report-period", "Reporting", "s", metavar="T")] = (
         Field(0, description="how often counters are shown; 0: only at the end")
     )

@@ -57,6 +57,9 @@ class StageSettings(
             "channels whose values accompany the stream: pva://NAME,ca://NAME; no scheme means ca"
         ),
     )
+    metadata_optional: Annotated[bool, opt("--metadata-optional", "Channels")] = Field(
+        False, description="metadata channels that never have a value do not make the run a failure"
+    )
     oid_field: Annotated[str, opt("-of --oid-field", "Object ids", metavar="FIELD")] = Field(
         "uniqueId", min_length=1, description="field that holds the object id"
     )

@@ -54,7 +54,12 @@ class Reporter:
         self.next_frame: float = period if period > 0 else float("inf")
         self._next_time = 0.0
         self._live = (
-            Live(console=Console(), auto_refresh=False, transient=True)
+            Live(
+                console=Console(),
+                auto_refresh=False,
+                transient=True,
+                redirect_stderr=sys.stderr.isatty(),
+            )
             if live and sys.stdout.isatty()
             else None
         )

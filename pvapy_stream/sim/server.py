@@ -16,9 +16,9 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.clients import ClientCounter, listening_ports
 from pvapy_stream.pva.objects import mark
 from pvapy_stream.settings import SimulatorSettings
-from pvapy_stream.sim.clients import ClientCounter, listening_ports
 from pvapy_stream.sim.feed import ObjectFeed
 from pvapy_stream.sim.frames import open_sources
 from pvapy_stream.sim.gate import Gate

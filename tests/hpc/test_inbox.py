@@ -79,8 +79,10 @@ def test_a_full_queue_rejects_the_newest_and_counts_it() -> None:
     inbox = QueueInbox(sink.handle, sink.reject, size=4)
     inbox.start()
     feed(inbox, range(1))
-    wait_until(lambda: inbox.counts().queued == 1)
+    wait_until(lambda: inbox.counts().busy)
     feed(inbox, range(1, 7))
+    counts = inbox.counts()
+    assert (counts.received, counts.rejected, counts.delivered, counts.queued) == (7, 3, 1, 3)
     assert sink.rejected == [(QUEUE_FULL, 4), (QUEUE_FULL, 5), (QUEUE_FULL, 6)]
     sink.go.set()
     assert inbox.drain(5) == []

@@ -37,6 +37,12 @@ SLOW = PID + "    def process(self, pvObject):\n        time.sleep(0.02)\n"
 SLOW_START = PID + (
     "    def start(self):\n        os.write(1, b'starting\\n')\n        time.sleep(600)\n"
 )
+# No signal handler runs while this waits.
+DEAF_START = SLOW_START.replace(
+    "time.sleep(600)",
+    "import ctypes\n        lib, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)\n"
+    "        lib.pthread_mutex_lock(mutex)\n        lib.pthread_mutex_lock(mutex)",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -190,11 +196,11 @@ def test_a_second_signal_ends_all_children_soon_and_says_what_was_left(
     assert "in the queue are left" in program.text
 
 
-@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize(("n", "body"), [(1, SLOW_START), (2, SLOW_START), (1, DEAF_START)])
 def test_a_signal_during_a_start_that_hangs_ends_all(
-    source: Source, commands: Commands, tmp_path: Path, n: int
+    source: Source, commands: Commands, tmp_path: Path, n: int, body: str
 ) -> None:
-    file = write_processor(tmp_path, SLOW_START)
+    file = write_processor(tmp_path, body)
     program = commands("consumer", "-ic", source.channel, "-nc", n, "-pf", file, "-pc", "P")
     wait_until(lambda: program.text.count("starting") == n, 30)
     there = children_of(program)

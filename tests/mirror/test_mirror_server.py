@@ -219,6 +219,89 @@ def test_ca_source(prefix: str, motor: str, commands: Commands, tmp_path: Path) 
     assert audit(commands, file).process.returncode == 0
 
 
+def sharing(commands: Commands, channel: str, prefix: str, file: Path) -> Program:
+    """Two consumers that share the stream of a mirror."""
+    return commands(
+        "consumer", "-ic", channel, "-nc", "2", "-dg", "g", "-dt", "uniqueId", "-sqs", "100",
+        "-sc", f"{prefix}status:*", "--ledger", file,
+    )  # fmt: skip
+
+
+def n_processed(prefix: str) -> int:
+    return sum(status(f"{prefix}status:{k}")["processorStats"]["nProcessed"] for k in (1, 2))
+
+
+def test_consumers_that_join_late_are_waited_for_and_what_went_by_is_named(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    mirrored, files = f"{prefix}mirror", [tmp_path / name for name in ("m.json", "c.json")]
+    mirror = commands(
+        "mirror", "-cm", f"({mirrored},{source.channel},pva,100)", "--ledger", files[0],
+        "--wait-for-consumers", "2",
+    )  # fmt: skip
+
+    def rejected() -> int:
+        (ledger,) = read_ledgers(files[0])
+        return sum(len(ids) for ids in ledger.rejected.values())
+
+    wait_until(lambda: files[0].exists() and read_ledgers(files[0])[0].skipped, what="the source")
+    source.publish(range(1, 21))
+    wait_until(lambda: rejected() == 20, what="ids that go by")
+    consumers = sharing(commands, mirrored, prefix, files[1])
+    wait_until(lambda: any("came before its consumers" in line for line in mirror.err))
+    source.publish(range(21, 81), 0.005)
+    wait_until(lambda: n_processed(prefix) == 60, what="all that came after")
+    end(consumers)
+    end(mirror)
+    assert f"20 objects of {source.channel} came before its consumers" in mirror.text
+    assert "ids 1-20" in mirror.text
+    (ledger,) = read_ledgers(files[0])
+    assert str(ledger.rejected["before the consumers"]) == "1-20"
+    assert str(ledger.published) == "21-80"
+    report = audit(commands, *files)
+    assert report.process.returncode == 0, report.text
+
+
+def test_consumers_that_join_late_and_are_not_waited_for_have_what_they_lost_named(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    mirrored, files = f"{prefix}mirror", [tmp_path / name for name in ("m.json", "c.json")]
+    mirror = commands(
+        "mirror", "-cm", f"({mirrored},{source.channel},pva,100)", "--ledger", files[0]
+    )
+    wait_until(lambda: files[0].exists() and read_ledgers(files[0])[0].skipped, what="the source")
+    source.publish(range(1, 21))
+    wait_until(lambda: str(read_ledgers(files[0])[0].published) == "1-20")
+    consumers = sharing(commands, mirrored, prefix, files[1])
+    for k in (1, 2):
+        wait_until(
+            lambda k=k: status(f"{prefix}status:{k}")["receiverStats"]["nReceived"],
+            what="the current value",
+        )
+    source.publish(range(21, 81), 0.005)
+    wait_until(lambda: n_processed(prefix) == 60, what="all that came after")
+    end(consumers)
+    end(mirror)
+    report = audit(commands, *files)
+    assert report.process.returncode == 1, report.text
+    assert "1-19" in report.text or "1-20" in report.text
+
+
+def test_too_few_consumers(prefix: str, source: Source, commands: Commands) -> None:
+    mirrored = f"{prefix}mirror"
+    mirror = commands(
+        "mirror", "-cm", f"({mirrored},{source.channel})", "--wait-for-consumers", "2",
+        "--wait-timeout", "1",
+    )  # fmt: skip
+    wait_until(lambda: any("0 of 2 consumers" in line for line in mirror.err))
+    with client_of(mirrored) as client:
+        client.wait_for(lambda c: c.ids == [0])
+        source.publish([1, 2])
+        client.wait_for(lambda c: c.ids[-1] == 2)
+    end(mirror, 1)
+    assert "error: 0 of 2 consumers connected within 1 s" in mirror.err[-1]
+
+
 def test_source_that_never_came(prefix: str, commands: Commands) -> None:
     mirror = commands("mirror", "-cm", f"({prefix}m,{prefix}none)", "-rt", "0.6", "-rp", "0.2")
     assert mirror.wait() == 1

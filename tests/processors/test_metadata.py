@@ -253,11 +253,31 @@ def test_a_channel_without_values_and_one_whose_clock_is_wrong_are_told(
     assert [f.id for f in result.frames] == [1, 2, 3]
     assert not {"none", "wrong"} & set(result.frames[0].attributes)
     assert (result.stats["none_nWithout"], result.stats["wrong_nWithout"]) == (3, 3)
-    assert sum("none has no value yet" in m for m in caplog.messages) == 1
+    assert (result.stats["none_nNoValue"], result.stats["wrong_nTooNew"]) == (3, 3)
+    assert result.processor.metadata_coverage() == {"none": (0, 3), "wrong": (0, 3)}
     assert sum("-3599.000000 s away" in m for m in caplog.messages) == 1
     # With its offset it fits.
     mended = run(metadata, frames, tolerance=0.5, channels={"wrong": {"offset": -3599}})
     assert [f.attributes["wrong"] for f in mended.frames[:2]] == [36000, 36010]
+
+
+def test_why_frames_have_no_value() -> None:
+    run = ProcessorRun(
+        MetadataAssociator, args={**NOW, "tolerance": 0.1}, metadata={"x": ramp(2, 3)}
+    )
+    gone: list[str] = []
+    run.processor.metadata_connected = lambda name: name not in gone
+    run.processor.start()
+    first, second, third, fourth = images(1.5, 2, 3.5, 4.5)
+    for frame in (first, second, third):
+        run.feed(frame)
+    gone.append("x")
+    run.feed(fourth)
+    stats = run.finish().stats
+    assert stats["x_nAssociated"] == 1
+    assert stats["x_nWithout"] == 3
+    counts = [stats[f"x_n{why}"] for why in ("NoValue", "TooOld", "TooNew", "Disconnected")]
+    assert counts == [0, 1, 1, 1]
 
 
 def test_objects_without_a_value_and_frames_without_a_time(

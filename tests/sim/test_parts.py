@@ -15,8 +15,9 @@ import pytest
 
 from pvapy_stream.errors import SourceError
 from pvapy_stream.frame import Frame
-from pvapy_stream.sim import clients, feed
-from pvapy_stream.sim.clients import ClientCounter
+from pvapy_stream.pva import clients
+from pvapy_stream.pva.clients import ClientCounter
+from pvapy_stream.sim import feed
 from pvapy_stream.sim.feed import ObjectFeed
 from pvapy_stream.sim.pacing import Pacer
 from pvapy_stream.sim.report import Reporter, Totals

@@ -52,6 +52,8 @@ def _sum_of_group(past: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
             continue
         elif name[:1] == "n" and name[1:2].isupper():
             total[name] = value + (past.get(name) or 0)
+    if "coverage" in total:
+        total["coverage"] = rate(total["nWith"], total["nWith"] + total["nWithout"])
     return total
 
 
