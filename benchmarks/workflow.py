@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.table import Row
 from pvapy_stream.workflow import Protocol, Simulator, StreamSet, Workflow, run_workflow
-from pvapy_stream.workflow.kinds import Collector, Consumer, Mirror, Writer
+from pvapy_stream.workflow.library.streaming_stages import Collector, Consumer, Mirror, Writer
 
 _ITEMS = (1000, 10_000)
 _MANY = 1_000_000

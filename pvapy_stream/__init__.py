@@ -1,6 +1,16 @@
 """Distributed, real-time streaming of detector data over EPICS PVAccess."""
 
+import os
+
 __version__ = "0.1.0"
+
+import pvapy_stream.early  # noqa: F401 - before all that takes long to import
+
+if os.environ.get("EPICS_PVA_NAME_SERVERS"):
+    # Before anything uses the binding, which reads the environment once.
+    from pvapy_stream.pva.name_servers import relay
+
+    relay()
 
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.frame import ColorMode, Frame

@@ -20,6 +20,7 @@ from pvapy_stream.errors import ObjectError, TransportError
 from pvapy_stream.pva.channel_map import MirrorEntry, parse_channel_map
 from pvapy_stream.pva.clients import ClientCounter, listening_ports
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked, mark
+from pvapy_stream.pva.search import TwinWatch
 from pvapy_stream.settings import MirrorSettings
 from pvapy_stream.transport.hosted import HostedPublisher
 from pvapy_stream.transport.pva import MonitorReceiver
@@ -164,7 +165,8 @@ class MirrorChannel:
                 return
             if value is not None:
                 if self._last_published is not None and value < self._last_published:
-                    self._begin_epoch(value)
+                    # Nobody takes what is shown.
+                    self._begin_epoch(value, skipped=1)
                 self.ledger.skip(value)
             elif not first:
                 self._pass_on(obj, None)
@@ -192,7 +194,7 @@ class MirrorChannel:
         """The ledger of the present epoch."""
         return self._account.ledger
 
-    def _begin_epoch(self, value: int) -> None:
+    def _begin_epoch(self, value: int, skipped: int = 0) -> None:
         """Ids went back: the source started again."""
         tracker = self._tracker
         if tracker is not None:
@@ -200,6 +202,7 @@ class MirrorChannel:
             self.ledger.unknown.update(tracker.unknown)
             tracker.begin_epoch(value)
         self._account.begin_epoch()
+        self._account.note_late_start(value + skipped)
         self._last_published = None
 
     def _pass_on(self, obj: Any, value: int | None) -> None:
@@ -316,6 +319,7 @@ class MirrorServer:
         self._report = report or (lambda _: None)
         self._too_few = ""
         self._ports_before = listening_ports()
+        self._twin = ""
         self._server = pva.PvaServer()
         self.channels = [
             MirrorChannel(
@@ -342,11 +346,13 @@ class MirrorServer:
             counter = ClientCounter(listening_ports() - self._ports_before)
             wait = partial(self._wait_for_consumers, counter, stop)
             threading.Thread(target=wait, name="consumers", daemon=True).start()
+        twins = TwinWatch((entry.mirror for entry in self.entries), self._tell_of_twins)
         try:
             for channel in self.channels:
                 channel.start()
             self._follow(stop)
         finally:
+            twins.stop()
             for channel in self.channels:
                 channel.stop()
             self._show()
@@ -367,6 +373,10 @@ class MirrorServer:
             _log.error("%s", self._too_few)
         for channel in self.channels:
             channel.let_through()
+
+    def _tell_of_twins(self, told: str) -> None:
+        self._twin = told
+        _log.error("%s", told)
 
     def _follow(self, stop: threading.Event) -> None:
         period = self.settings.report_period
@@ -391,4 +401,4 @@ class MirrorServer:
     def problems(self) -> list[str]:
         """Why the run must not count as a success, a line for each channel concerned."""
         found = [channel.problem() for channel in self.channels]
-        return list(filter(None, [*found, self._too_few, self._keeper.problem]))
+        return list(filter(None, [*found, self._too_few, self._keeper.problem, self._twin]))

@@ -7,6 +7,8 @@ the program at once.
 from __future__ import annotations
 
 import atexit
+import ctypes
+import math
 import os
 import queue
 import signal
@@ -26,6 +28,10 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _HURRY_LIMIT = 10.0  # s; from the second signal to the end by force
 _LEAVE_LIMIT = 10.0  # s; from the last report of a stage that hangs to the end of its program
 _TICK = 0.5  # s
+# A real-time signal of its own; also how many seconds a process has that has lost its parent, at
+# least: real-time signals begin with 34.
+_ORPHAN_SIGNAL = 40
+_PR_SET_PDEATHSIG = 1
 
 
 class Stop(threading.Event):
@@ -249,6 +255,29 @@ def leave_by_force(code: int = 1) -> None:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def end_with_parent() -> None:
+    """End this process at last when its parent is gone, whatever its code does.
+
+    To be called by what has another way to see that the parent is gone, and ends in order: code in
+    C that holds the interpreter's lock lets no thread of Python do that. So the kernel sends a
+    signal, whose handler is `alarm` of the C library itself: it is called with the number of the
+    signal, and ends the process after so many seconds. `still_ending` gives more time.
+    """
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
+    library.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    library.signal.restype = ctypes.c_void_p
+    library.signal(_ORPHAN_SIGNAL, ctypes.cast(library.alarm, ctypes.c_void_p))
+    library.prctl(_PR_SET_PDEATHSIG, _ORPHAN_SIGNAL, 0, 0, 0)
+
+
+def still_ending(seconds: float) -> None:
+    """Allow a process whose parent is gone so much time; call with 0 when the parent is there."""
+    if sys.platform == "linux":
+        signal.alarm(math.ceil(seconds))
 
 
 def _say(line: str) -> None:

@@ -81,13 +81,13 @@ class Source:
 class Program:
     """A command under test, with all it printed."""
 
-    def __init__(self, *args: str) -> None:
+    def __init__(self, *args: str, **env: object) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "pvapy_stream.cli.main", *args],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "COLUMNS": "200"},
+            env={**os.environ, "COLUMNS": "200", **{k: str(v) for k, v in env.items()}},
         )
         self.out: list[str] = []
         self.err: list[str] = []
@@ -122,12 +122,12 @@ class Commands:
     def __init__(self) -> None:
         self._started: list[Program] = []
 
-    def __call__(self, *args: object) -> Program:
+    def __call__(self, *args: object, **env: object) -> Program:
         """Start a program; a stage tells five times a second how it stands, unless asked else."""
         words = list(map(str, args))
         if words[0] in ("consumer", "collector", "write") and "--status-period" not in words:
             words += ["--status-period", "0.2"]
-        program = Program(*words)
+        program = Program(*words, **env)
         self._started.append(program)
         return program
 

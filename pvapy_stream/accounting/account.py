@@ -34,6 +34,23 @@ class Account:
         self.ledgers.append(self.ledger)
         return True
 
+    def note_late_start(self, value: int, first: int = 1) -> IdSet:
+        """Ids start again: whether any were sent before `value` is unknown, if they may have been.
+
+        Args:
+            value: the first id that came in this epoch, or could still come.
+            first: the first that may have been sent; smaller ones that came earlier may be, too.
+
+        Returns:
+            the ids that are unknown.
+        """
+        firsts = [(one.received - one.skipped).first for one in self.ledgers]
+        unknown = IdSet()
+        if value > (low := min([first, *(one for one in firsts if one is not None)])):
+            unknown.add_range(low, value - 1)
+            self.ledger.unknown.update(unknown)
+        return unknown
+
     def confirm(self, ids: IdSet) -> int:
         """Ids that were received are processed now; how many they were."""
         return self._share_out(ids, _confirm)

@@ -1,4 +1,4 @@
-"""Ids with their multiplicity: what was sent twice must arrive twice."""
+"""Multisets of ids: an id that was sent twice must arrive twice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def layers(sets: Iterable[IdSet]) -> list[IdSet]:
 
 
 def ascending(ids: Iterable[int]) -> list[IdSet]:
-    """Ids in sets, in their order: a new set begins where an id is not larger than the last."""
+    """Split ids into sets; a new set begins at an id that is not larger than the one before."""
     found: list[IdSet] = []
     last: int | None = None
     for value in ids:
@@ -31,7 +31,7 @@ def ascending(ids: Iterable[int]) -> list[IdSet]:
 
 
 def excess(these: Sequence[IdSet], those: Sequence[IdSet]) -> IdSet:
-    """Ids that are in more of these sets than of those."""
+    """Ids that are in more sets of `these` than of `those`."""
     points, counts = _multiplicities([these, those])
     return _where(points, counts[0] > counts[1])
 
@@ -39,7 +39,7 @@ def excess(these: Sequence[IdSet], those: Sequence[IdSet]) -> IdSet:
 def _multiplicities(
     families: Sequence[Sequence[IdSet]],
 ) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
-    """Points where multiplicities change, and how many sets of each family hold what follows."""
+    """Ids at which multiplicities change, and for each family the multiplicity from there on."""
     found = [[ids.ranges() for ids in family if ids] for family in families]
     ranges = [np.concatenate(family) if family else NONE for family in found]
     points = np.unique(np.concatenate([one.ravel() for one in ranges]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from pvapy_stream.accounting.bags import excess, layers
 from pvapy_stream.accounting.idset import IdSet
@@ -115,7 +116,7 @@ def accounts(ledgers: Iterable[Ledger]) -> tuple[StageAccount, ...]:
 
 
 def _account(same: Sequence[Ledger]) -> StageAccount:
-    parts = tuple(sorted(same, key=lambda one: (*one.process, one.epoch)))
+    parts = tuple(_parts(sorted(same, key=lambda one: (*one.process, one.epoch))))
     whole = merged(parts)
     # What one incarnation missed, another may have received.
     whole.missed = union(
@@ -137,6 +138,22 @@ def _account(same: Sequence[Ledger]) -> StageAccount:
         union(part.without_fate() for part in parts) - testified,
         {fate: ids for fate, ids in dropped.items() if ids},
     )
+
+
+def _parts(ledgers: Iterable[Ledger]) -> Iterable[Ledger]:
+    """One ledger for each process and epoch: a writer has several, one for each acquisition.
+
+    An id that two of its acquisitions asked for came once.
+    """
+    for (process, _), group in groupby(ledgers, lambda one: (one.process, one.epoch)):
+        found = list(group)
+        if len(found) == 1 or not process[1]:
+            yield from found
+            continue
+        whole = merged(found)
+        whole.missed = whole.missed - whole.received
+        whole.unknown = whole.unknown - whole.received
+        yield whole
 
 
 def _same_epoch(one: Ledger, other: Ledger) -> bool:
@@ -194,16 +211,17 @@ def _audit_subscriber(
     sent = [part.published for stage in publishers for part in stage.parts]
     if asked is not None:
         sent = [ids & asked for ids in sent]
-    arrived = bag(members, lambda part: part.received - (part.skipped - part.processed))
+    arrived = bag(members, _arrived)
     results = bag(members, lambda part: part.processed | part.filtered)
     skipped = union(part.skipped for part in parts)
     processed = union([*results])
-    missed = union(member.ledger.missed for member in members) - union([*arrived])
+    missed = _not_found(parts, "missed")
     lost = excess(sent, arrived) - (skipped - union(arrived))
     unknown = IdSet()
     doubts: tuple[str, ...] = ()
     if not publishers or any(_is_open_source(stage) for stage in publishers):
-        unknown, doubts = _unknown(members, missed)
+        unknown, doubts = _unknown(members)
+        unknown = unknown - missed
         doubts += tuple(doubt for stage in publishers for doubt in _doubts_of_source(stage))
         lost = lost | (missed - union(sent))
     repeated = union(part.repeated for stage in publishers for part in stage.parts)
@@ -245,6 +263,27 @@ def _is_open_source(stage: StageAccount) -> bool:
     return not stage.inputs and any(not part.closed for part in stage.parts)
 
 
+def _not_found(parts: Sequence[Ledger], name: str) -> IdSet:
+    """Ids of a set of ledgers that none of them has received, in the same pass of the source."""
+    return union(
+        ids - union(_arrived(other) for other in parts if _may_be_same_pass(other, part))
+        for part in parts
+        if (ids := getattr(part, name))
+    )
+
+
+def _arrived(part: Ledger) -> IdSet:
+    """What arrived, without initial updates that nobody took."""
+    return part.received - (part.skipped - part.processed)
+
+
+def _may_be_same_pass(one: Ledger, other: Ledger) -> bool:
+    """Whether epochs of two ledgers may be the same; a process that was killed began with 1."""
+    if one.process == other.process and one.stage_id == other.stage_id:
+        return one.epoch == other.epoch
+    return one.epoch == other.epoch or one.incarnation != 1 or other.incarnation != 1
+
+
 def _doubts_of_source(stage: StageAccount) -> Iterable[str]:
     """What a killed source leaves open.
 
@@ -262,10 +301,10 @@ def _doubts_of_source(stage: StageAccount) -> Iterable[str]:
             )
 
 
-def _unknown(members: Sequence[StageAccount], missed: IdSet) -> tuple[IdSet, tuple[str, ...]]:
+def _unknown(members: Sequence[StageAccount]) -> tuple[IdSet, tuple[str, ...]]:
     """What receivers cannot tell of a source that did not tell it, and why."""
     received = union(part.received for member in members for part in member.parts)
-    unknown = [part.unknown for member in members for part in member.parts]
+    between: list[IdSet] = []
     doubts: list[str] = []
     for member in members:
         parts = [part for part in member.parts if part.incarnation]
@@ -285,8 +324,9 @@ def _unknown(members: Sequence[StageAccount], missed: IdSet) -> tuple[IdSet, tup
                 where = "before it received any id" if last is None else f"after id {last}"
                 doubts.append(f"{member.name} was killed {where}; what it received then is unknown")
             elif first > last + 1:
-                unknown.append(IdSet.of_range(last + 1, first - 1))
-    return union(unknown) - received - missed, tuple(doubts)
+                between.append(IdSet.of_range(last + 1, first - 1))
+    own = _not_found([part for member in members for part in member.parts], "unknown")
+    return own | (union(between) - received), tuple(doubts)
 
 
 def _lost_in_sets(published: IdSet, members: Sequence[StageAccount]) -> dict[str, IdSet]:

@@ -8,23 +8,21 @@ ids is kept, so that `len` costs nothing, and an id that is far from the others 
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from pvapy_stream.accounting.idstore import IdStore
 from pvapy_stream.accounting.intervals import (
     KEPT,
     NONE,
     Comb,
-    Packed,
     Ranges,
     comb_ranges,
     compress,
     cut,
     difference,
-    holds,
     packed_text,
     ranges_of_text,
     union,
@@ -33,74 +31,18 @@ from pvapy_stream.accounting.intervals import (
 __all__ = ["Comb", "IdSet"]
 
 
-_PACK_AT = 2048  # intervals in one packed block
-_LATE_AT = 4096  # ids out of order that are kept apart before they are merged
-_PATTERN = 4  # equal runs in a row that are taken for a pattern
 _PLAIN_RECORDS = 20_000  # intervals that a file lists one by one; more are packed
-_FLOOR = -(2**63)  # below all ids
 
 
-class IdSet:
+class IdSet(IdStore):
     """A set of ids, quick to add to in order.
 
     Not locked: one thread adds, and whoever reads meanwhile must hold the owner's lock.
     """
 
-    __slots__ = (
-        "_blocks",
-        "_count",
-        "_end",
-        "_ends",
-        "_first",
-        "_firsts",
-        "_late",
-        "_next",
-        "_period",
-        "_start",
-        "_starts",
-        "_times",
-        "_width",
-    )
-
-    def __init__(self, ids: Iterable[int] = ()) -> None:
-        self._clear()
-        for value in ids:
-            self.add(value)
-
-    def _clear(self) -> None:
-        # Sorted and disjoint: blocks, closed intervals, the pattern and the run that grow.
-        self._blocks: list[Comb | Packed] = []
-        self._firsts: list[int] = []
-        self._starts: array[int] = array("q")
-        self._ends: array[int] = array("q")
-        # The pattern that is growing: `times` whole runs, none when it is 0.
-        self._first = self._width = self._period = self._times = 0
-        # The run that is growing, [start, end); empty when they are equal.
-        self._start: int = _FLOOR
-        self._end: int = _FLOOR
-        # Where the run after it has to start for the pattern to continue; None without a pattern.
-        self._next: int | None = None
-        # Ids of blocks and closed intervals.
-        self._count = 0
-        # Ids that came out of order, sorted; none of them is above.
-        self._late: list[int] = []
+    __slots__ = ()
 
     # -- adding ----------------------------------------------------------------------------------
-
-    def add(self, value: int) -> None:
-        """Add one id."""
-        if value == self._end and self._start != value:
-            self._end = value + 1
-        elif value == self._next and self._end - self._start == self._width:
-            self._times += 1
-            self._start, self._end = value, value + 1
-            self._next = value + self._period
-        elif value >= self._end:
-            self._begin_run(value, value + 1)
-        elif value not in self:
-            insort(self._late, value)
-            if len(self._late) >= max(_LATE_AT, (len(self._blocks) * _PACK_AT) >> 3):
-                self._rebuild(self.ranges())
 
     def add_range(self, first: int, last: int) -> None:
         """Add all ids from first to last, both included."""
@@ -142,114 +84,12 @@ class IdSet:
         else:
             self._rebuild(union(np.concatenate([self.ranges(), ranges])))
 
-    def _append_block(self, block: Comb | Packed) -> None:
-        self._blocks.append(block)
-        self._firsts.append(block.first)
-        self._count += block.n_ids if isinstance(block, Comb) else block.count
-        self._start = self._end = block.end
-
-    def _begin_run(self, start: int, end: int) -> None:
-        """Begin a run that the fast ways cannot take; it may begin a pattern."""
-        self._close()
-        starts, ends = self._starts, self._ends
-        self._start, self._end = start, end
-        if len(starts) < _PATTERN or start + starts[-2] != 2 * starts[-1]:
-            return
-        period, width = start - starts[-1], ends[-1] - starts[-1]
-        for k in range(2, _PATTERN + 1):
-            if starts[1 - k] - starts[-k] != period or ends[-k] - starts[-k] != width:
-                return
-        self._first, self._width, self._period = starts[-_PATTERN], width, period
-        self._times = _PATTERN
-        self._count -= _PATTERN * width
-        del starts[-_PATTERN:], ends[-_PATTERN:]
-        self._next = start + period
-
-    def _close(self) -> None:
-        """Put the growing run and pattern away."""
-        start, end, times = self._start, self._end, self._times
-        if times:
-            whole = end - start == self._width
-            comb = Comb(self._first, self._width, self._period, times + whole)
-            self._times, self._next = 0, None
-            if comb.times >= KEPT:
-                self._seal()
-                self._append_block(comb)
-            else:
-                for k in range(comb.times):
-                    first = comb.first + k * comb.period
-                    self._put_run(first, first + comb.width)
-            if not whole and end > start:
-                self._put_run(start, end)
-        elif end > start:
-            self._put_run(start, end)
-        self._start = self._end = max(end, self._end)
-        if len(self._starts) >= _PACK_AT:
-            self._seal()
-
-    def _put_run(self, start: int, end: int) -> None:
-        self._starts.append(start)
-        self._ends.append(end)
-        self._count += end - start
-
-    def _seal(self) -> None:
-        """Pack the closed intervals."""
-        if self._starts:
-            ranges = self._closed_ranges()
-            self._starts, self._ends = array("q"), array("q")
-            end, count = self._end, self._count
-            self._append_block(Packed(ranges))
-            self._count = count
-            self._start = self._end = max(end, self._end)
-
-    def _closed_ranges(self) -> Ranges:
-        pairs = [np.array(self._starts, np.int64), np.array(self._ends, np.int64)]
-        return np.stack(pairs, axis=1)
-
-    def _rebuild(self, ranges: Ranges) -> None:
-        """Become the set of sorted, disjoint ranges."""
-        self._clear()
-        for block in compress(ranges):
-            if isinstance(block, Comb):
-                self._append_block(block)
-            else:
-                for part in range(0, len(block), _PACK_AT):
-                    self._append_block(Packed(block[part : part + _PACK_AT]))
-        self._reopen()
-
-    def _reopen(self) -> None:
-        """Take the last block apart again where it is short, so that what follows joins it."""
-        last = self._blocks[-1] if self._blocks else None
-        if last is None:
-            return
-        self._blocks.pop()
-        self._firsts.pop()
-        if isinstance(last, Comb):
-            self._count -= last.n_ids
-            self._first, self._width, self._period = last.first, last.width, last.period
-            self._times = last.times - 1
-            self._start = last.end - last.width
-            self._end, self._next = last.end, self._start + last.period
-            return
-        self._count -= last.count
-        ranges = last.ranges()
-        for start, end in ranges[:-1].tolist():
-            self._put_run(start, end)
-        self._start, self._end = int(ranges[-1, 0]), int(ranges[-1, 1])
-
     def remove(self, other: IdSet) -> None:
         """Take ids away."""
         if self and other:
             self._rebuild(difference(self.ranges(), other.ranges()))
 
     # -- reading ---------------------------------------------------------------------------------
-
-    def _open_combs(self) -> list[Comb]:
-        start, width, times = self._start, self._end - self._start, self._times
-        if times and width == self._width:
-            return [Comb(self._first, self._width, self._period, times + 1)]
-        pattern = [Comb(self._first, self._width, self._period, times)] if times else []
-        return [*pattern, Comb(start, width, width, 1)] if width else pattern
 
     def combs(self) -> list[Comb]:
         """The ids as patterns."""
@@ -260,20 +100,6 @@ class IdSet:
             else:
                 found += [Comb(start, end - start, end - start, 1) for start, end in block.tolist()]
         return found
-
-    def ranges(self) -> Ranges:
-        """Disjoint, sorted, half-open ranges: (n, 2) array of start and end."""
-        parts = [
-            comb_ranges(block) if isinstance(block, Comb) else block.ranges()
-            for block in self._blocks
-        ]
-        if self._starts:
-            parts.append(self._closed_ranges())
-        parts += map(comb_ranges, self._open_combs())
-        if self._late:
-            late = np.array(self._late, np.int64)
-            parts.append(np.stack([late, late + 1], axis=1))
-        return union(np.concatenate(parts)) if parts else NONE
 
     def between(self, first: int, last: int) -> IdSet:
         """The ids from first to last, both included."""
@@ -296,12 +122,6 @@ class IdSet:
         ranges = np.minimum(np.maximum(ranges, first), last + 1)
         return IdSet.of_ranges(ranges[ranges[:, 1] > ranges[:, 0]])
 
-    def __len__(self) -> int:
-        return self._count + self._times * self._width + self._end - self._start + len(self._late)
-
-    def __bool__(self) -> bool:
-        return bool(self._count or self._times or self._end > self._start or self._late)
-
     @property
     def first(self) -> int | None:
         """The smallest id; None for no ids."""
@@ -313,23 +133,6 @@ class IdSet:
     def last(self) -> int | None:
         """The largest id; None for no ids."""
         return self._end - 1 if self else None
-
-    def __contains__(self, value: int) -> bool:
-        if value >= self._end:
-            return False
-        late = self._late
-        if late and (at := bisect_left(late, value)) < len(late) and late[at] == value:
-            return True
-        if value >= self._start or (self._times and value >= self._first):
-            return any(holds(comb, value) for comb in self._open_combs())
-        if self._starts and value >= self._starts[0]:
-            at = bisect_right(self._starts, value) - 1
-            return value < self._ends[at]
-        at = bisect_right(self._firsts, value) - 1
-        if at < 0:
-            return False
-        block = self._blocks[at]
-        return holds(block, value) if isinstance(block, Comb) else value in block
 
     def __iter__(self) -> Iterator[int]:
         for start, end in self.ranges().tolist():

@@ -1,4 +1,4 @@
-"""Writes the ledgers of a program to disk, whatever the disk does."""
+"""Writes the ledgers of a program to disk; errors of the disk do not stop the program."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _log = logging.getLogger(__name__)
 
 
 class LedgerKeeper:
-    """Writes ledgers now and then, and once more at the end.
+    """Writes ledgers periodically and at the end.
 
-    A ledger that cannot be written does not end the stream: the failure is logged once, the next
-    write is tried when it is due, and `problem` says what is wrong until one succeeds.
+    If a ledger cannot be written, the stream continues: the error is logged once, the next write is
+    attempted when it is due, and `problem` holds the error until a write succeeds.
 
     Args:
-        path: the file; None or "" for none, and then nothing is built or written.
-        build: gives the ledgers; called only when they are written.
-        period: time between two writes, s; more when writing takes long.
+        path: the file; None or "": nothing is built or written.
+        build: returns the ledgers; called only when they are written.
+        period: time between two writes, s; longer if writing takes long.
     """
 
     def __init__(
@@ -47,21 +47,21 @@ class LedgerKeeper:
         self._logged = False
 
     def due(self, now: float) -> bool:
-        """Whether it is time to write; `now` is of `time.monotonic`, s."""
+        """Whether a write is due; `now` is the value of `time.monotonic`, s."""
         return self.path is not None and now >= self._due
 
     def keep(self) -> None:
-        """Write if it is time. Raises nothing."""
+        """Write if a write is due. Raises nothing."""
         if self.due(time.monotonic()):
             self.write(final=False)
 
     def close(self) -> str:
-        """Write for the last time, safely on disk; why that failed, or ""."""
+        """Write for the last time and flush to disk; the error, or ""."""
         self.write(final=True)
         return self.problem
 
     def write(self, *, final: bool) -> None:
-        """Write now; `final`: what is written is closed, and safely on disk. Raises nothing."""
+        """Write now; if `final`, mark the ledgers closed and flush to disk. Raises nothing."""
         if self.path is None:
             return
         start = time.monotonic()
@@ -81,17 +81,17 @@ class LedgerKeeper:
 
 
 def _entry(entry: Ledger | dict[str, Any], closed: bool) -> dict[str, Any]:
-    """A ledger as plain values; one that is plain already says itself whether it is closed."""
+    """A ledger as plain values; plain values already contain whether it is closed."""
     return {**entry.to_dict(), "closed": closed} if isinstance(entry, Ledger) else entry
 
 
 def write_ledgers(path: str | Path, ledgers: Entries, sync: bool = False) -> None:
-    """Write ledgers to one file; a reader never sees a half-written one.
+    """Write ledgers to one file, which is replaced as a whole.
 
     Args:
         path: the file.
-        ledgers: what to write.
-        sync: return only when it is safely on disk.
+        ledgers: the ledgers.
+        sync: flush the file to disk before returning.
 
     Raises:
         LedgerError: the file cannot be written.
@@ -120,7 +120,7 @@ def write_ledgers(path: str | Path, ledgers: Entries, sync: bool = False) -> Non
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder last."""
+    """Flush a folder to disk, so that a new name in it is permanent."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -115,6 +115,7 @@ class Ledger:
             epoch=self.epoch + 1,
             file=self.file,
             run=self.run,
+            closed=self.closed,
         )
 
     def begin(self, incarnation: int) -> None:

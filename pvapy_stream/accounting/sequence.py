@@ -1,4 +1,4 @@
-"""Which ids were missed, told from those that came."""
+"""Which ids were missed, derived from those that arrived."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from enum import Enum
 
 from pvapy_stream.accounting.idset import Comb, IdSet
 
-# A step over more ids than this is a jump: nobody can tell whether they were sent.
+# A step over more ids than this is a jump: it is unknown whether those ids were sent.
 JUMP = 1_000_000
-# An id that comes after larger ones, but is not further back than this, is out of order.
+# An id that follows larger ones is out of order if it is at most this much smaller.
 DISORDER = 64
 
 
 class Step(Enum):
     """How an id follows the one before."""
 
-    NEXT = "next"  # as it should, or after ids that were missed
+    NEXT = "next"  # as expected, or after ids that were missed
     AGAIN = "again"  # the same id as the one before
-    LATE = "late"  # out of order: larger ids came before it
+    LATE = "late"  # out of order: larger ids arrived before it
     BACK = "back"  # ids went back: a new epoch
 
 
 class SequenceTracker:
-    """Tells which ids were missed, from the ids that came and the pattern they should follow.
+    """Finds the missed ids from the ids that arrived and the pattern they should follow.
 
-    A client of the distributor gets runs of ``run`` sequential ids; from the last id of a run to
-    the first of its next one the step is ``offset``. Without distributor, both are 1. With
-    ``repeats`` an id may come several times in a row, as from several producers.
+    A client of the distributor gets runs of ``run`` consecutive ids; the step from the last id of a
+    run to the first id of its next run is ``offset``. Without a distributor, both are 1. With
+    ``repeats`` the same id may arrive several times in a row, for example from several producers.
 
     Attributes:
-        missed: ids of the present epoch that should have come and did not.
-        unknown: ids that were jumped over: too many to believe that they were sent.
-        excused: ids that did come, or that the source dropped on purpose, though no `observe`
-            tells; they are never missed.
-        jumps: how often ids jumped.
-        remark: what cannot be known, in words; "" for nothing.
-        blind: whether gaps say nothing, as in a share of a stream whose source filters.
+        missed: ids of the present epoch that should have arrived and did not.
+        unknown: ids skipped by a jump; it is unknown whether they were sent.
+        excused: ids that are never missed although `observe` does not see them: they arrived in
+            another way, or the source dropped them on purpose.
+        jumps: number of jumps.
+        remark: a message about what is unknown; "" if nothing is.
+        blind: whether gaps mean nothing, as for one set of a group whose source filters.
     """
 
     __slots__ = (
@@ -61,7 +61,7 @@ class SequenceTracker:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what came; the next id starts a new sequence, and a new count."""
+        """Reset everything; the next id begins a new sequence."""
         self.missed = IdSet()
         self.unknown = IdSet()
         self.excused = IdSet()
@@ -72,7 +72,7 @@ class SequenceTracker:
         self.run_end = 0
 
     def begin_epoch(self, value: int) -> None:
-        """Ids have gone back, to this one: what was missed before is no longer of this epoch."""
+        """Begin a new epoch with this id, after ids went back. Earlier missed ids are discarded."""
         self.missed = IdSet()
         self.unknown = IdSet()
         self.excused = IdSet()
@@ -81,7 +81,7 @@ class SequenceTracker:
         self.run_end = value + self.run - 1
 
     def observe(self, value: int) -> Step:
-        """Take note of an id; for `Step.BACK` the caller says what follows, by `begin_epoch`."""
+        """Process an id. After `Step.BACK`, the caller decides whether to call `begin_epoch`."""
         last = self.last
         if last is None:
             self.last = value
@@ -103,7 +103,7 @@ class SequenceTracker:
         return Step.NEXT
 
     def excuse(self, ids: IdSet) -> None:
-        """These ids are not missed: they came another way, or were dropped on purpose."""
+        """Never count ids as missed: they arrived in another way, or were dropped on purpose."""
         self.missed.remove(ids)
         self.unknown.remove(ids)
         last = self.last
@@ -112,13 +112,13 @@ class SequenceTracker:
             self.excused.update(newer)
 
     def go_blind(self, why: str) -> None:
-        """Take no gap for a loss from now on, and forget those of this epoch."""
+        """Ignore gaps from now on, and discard the missed ids of this epoch."""
         self.blind = True
         self.remark = why
         self.missed = IdSet()
 
     def overdue(self, newest: int) -> IdSet:
-        """Ids up to `newest` that should have come after the last one."""
+        """Ids up to `newest` that should have arrived after the last one."""
         if self.last is None or newest <= self.last or self.blind:
             return IdSet()
         probe = SequenceTracker(self.offset, self.run)
@@ -127,7 +127,7 @@ class SequenceTracker:
         return probe.missed
 
     def _note_gap(self, last: int, value: int) -> None:
-        """Note what should have come between two ids."""
+        """Record the ids that should have arrived between two ids."""
         if self.blind:
             return
         if value - last > JUMP:
@@ -139,7 +139,7 @@ class SequenceTracker:
         period = self.run - 1 + self.offset
         first = self.run_end + self.offset
         if value < first:
-            # Within the run, or between runs: the share of the stream has changed.
+            # Within the run, or between runs: the number of sets in the group has changed.
             if value > self.run_end:
                 self.run_end = value + self.run - 1
             return

@@ -1,7 +1,7 @@
-"""Accounts of a run in which stages were killed: what others can witness is put in.
+"""Completes the ledgers of a run in which stages were killed, from the ledgers of their receivers.
 
-A killed stage takes the last moments of its account with it. But what others received from it, it
-did publish, and so did receive and process. This is put beside its ledgers before the audit.
+The last entries of a killed stage are lost with it. But what others received from it, it published,
+and therefore received and processed. The audit gets these ids as one more ledger of the stage.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pvapy_stream.accounting.ledger import Ledger, union
 
 
 def witnessed(ledgers: Sequence[Ledger]) -> list[Ledger]:
-    """All ledgers, and for each killed stage one more with what its receivers witness."""
+    """All ledgers, and for each killed stage one more with the ids its receivers got from it."""
     found: dict[str, list[Ledger]] = {}
     for one in ledgers:
         if not one.closed and one.output_channel:
             found.setdefault(one.output_channel, []).append(one)
     gathered = list(ledgers)
-    # Down the stream first: what a witness of a killed stage saw may itself be witnessed.
+    # Downstream first: a receiver of a killed stage may be completed by its own receivers.
     for channel in _downstream_first(found, ledgers):
         known = [one.published for one in gathered if one.output_channel == channel]
         subscribers: dict[tuple[str, int, str], list[IdSet]] = {}
@@ -38,9 +38,9 @@ def witnessed(ledgers: Sequence[Ledger]) -> list[Ledger]:
 def _testimonies(
     killed: list[Ledger], ids: IdSet, ledgers: Sequence[Ledger], doubtful: Container[str]
 ) -> list[Ledger]:
-    """The ids, as accounts of the inputs they came by; the rest with the first."""
+    """Ledgers with these ids, one for each input; ids of unknown input go with the last."""
     made: list[Ledger] = []
-    # Where the account of the publisher is whole, it decides; what is left came by the others.
+    # A complete ledger of an input's publisher decides; the other ids came by the other inputs.
     whole_last = sorted(killed, key=lambda one: one.input_channel in doubtful)
     by_input = {one.input_channel: one for one in whole_last}
     left = ids
@@ -60,12 +60,12 @@ def _testimonies(
 
 
 def inputs(ledger: Ledger) -> list[str]:
-    """Channels a stage receives from; one with several lists them with commas."""
+    """Input channels of a stage; several are separated by commas."""
     return [name for part in ledger.input_channel.split(",") if (name := part.strip())]
 
 
 def _downstream_first(channels: Iterable[str], ledgers: Sequence[Ledger]) -> list[str]:
-    """Channels, those first that are further down."""
+    """The channels, from downstream to upstream."""
     depth: dict[str, int] = {}
 
     def depth_of(channel: str, seen: frozenset[str]) -> int:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.cli.options import parse, settings_parser
@@ -97,7 +97,13 @@ def run(settings: WriterSettings) -> int:
     writer = Writer(settings)
     server = WebThread(build_app(writer, token), settings.rest_host, settings.rest_port)
     display = Display(settings.report_period)
-    keeper, plan = LedgerKeeper(settings.ledger, writer.ledgers, _LEDGER_PERIOD), Plan(writer)
+    plan = Plan(writer)
+
+    def ledgers() -> Iterable[dict[str, Any]]:
+        # They know themselves whether they are closed: as soon as their file is.
+        return [one.to_dict() for one in writer.ledgers()]
+
+    keeper = LedgerKeeper(settings.ledger, ledgers, _LEDGER_PERIOD)
 
     def collect() -> Iterable[Metric]:
         return writer_metrics(settings.stream, (one.progress() for one in writer.acquisitions))
@@ -133,7 +139,13 @@ def _status_channel(writer: Writer) -> AbstractContextManager[None]:
     from pvapy_stream.daq.status_channel import shown_on
     from pvapy_stream.daq.writer_channel import STATUS_FIELDS, writer_stats
 
-    return shown_on(name, "writerId", STATUS_FIELDS, lambda: writer_stats(writer))
+    return shown_on(
+        name,
+        "writerId",
+        STATUS_FIELDS,
+        lambda: writer_stats(writer),
+        incarnation=writer.settings.incarnation,
+    )
 
 
 def _follow(

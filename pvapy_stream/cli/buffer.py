@@ -117,6 +117,7 @@ def _status_channel(buffer: Buffer) -> AbstractContextManager[None]:
         STATUS_FIELDS,
         lambda: buffer_stats(buffer.status()),
         last=lambda: {**buffer_stats(buffer.status()), "state": "stopped"},
+        incarnation=buffer.settings.incarnation,
     )
 
 

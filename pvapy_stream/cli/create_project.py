@@ -64,8 +64,8 @@ def run(given: dict[str, str]) -> int:
     Raises:
         PvapyStreamError: it exists, or the workflow is missing or wrong.
     """
-    from pvapy_stream.workflow.files import read_workflow
-    from pvapy_stream.workflow.project import Project
+    from pvapy_stream.workflow.model.workflow_file import read_workflow
+    from pvapy_stream.workflow.run.project import Project
 
     if "name" not in given:
         raise SettingsError("a project needs a name")

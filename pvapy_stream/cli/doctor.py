@@ -211,7 +211,8 @@ def installed(name: str) -> str:
 def commands() -> Iterator[Finding]:
     """Which commands the shell finds, and whose they are."""
     try:
-        ours = {entry.name for entry in metadata.distribution(PACKAGE).entry_points}
+        entries = metadata.distribution(PACKAGE).entry_points
+        ours = {entry.name for entry in entries.select(group="console_scripts")}
     except metadata.PackageNotFoundError:
         ours = set(COMMANDS)
     yield command(PACKAGE, "")

@@ -52,7 +52,7 @@ def schedule(name: str, ignore: Sequence[str] = (), cluster: str = "local") -> i
         PvapyStreamError: it does not exist, or another process runs it.
     """
     from pvapy_stream.cli.workflow import run_project
-    from pvapy_stream.workflow.project import Project
+    from pvapy_stream.workflow.run.project import Project
 
     project = Project.find(name)
     try:
@@ -63,7 +63,7 @@ def schedule(name: str, ignore: Sequence[str] = (), cluster: str = "local") -> i
 
 def show_list() -> int:
     """Print all projects."""
-    from pvapy_stream.workflow.project import list_projects
+    from pvapy_stream.workflow.run.project import list_projects
 
     table = _table("project", "created", "protocols", "state", "folder")
     for project in list_projects():
@@ -81,7 +81,7 @@ def show_status(name: str) -> int:
     Raises:
         SettingsError: there is no such project.
     """
-    from pvapy_stream.workflow.project import Project
+    from pvapy_stream.workflow.run.project import Project
 
     project = Project.find(name)
     try:
@@ -126,7 +126,7 @@ def _live(folder: Path) -> dict[str, Any]:
 def _numbers(entry: dict[str, Any]) -> str:
     if "steps" in entry:
         return ", ".join(f"{n} {state}" for state, n in entry["steps"].items())
-    names = ("received", "processed", "published", "missed")
+    names = ("received", "processed", "filtered", "published", "missed")
     return ", ".join(f"{entry[name]} {name}" for name in names if entry.get(name))
 
 
@@ -164,7 +164,7 @@ def stop_scheduler(name: str) -> int:
     Raises:
         WorkflowError: nobody runs it, or it does not end.
     """
-    from pvapy_stream.workflow.project import Project
+    from pvapy_stream.workflow.run.project import Project
 
     project = Project.find(name)
     try:

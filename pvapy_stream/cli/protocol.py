@@ -12,10 +12,10 @@ from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import LoggingSettings
 from pvapy_stream.signals import run_until_signal
-from pvapy_stream.workflow.project import Project
-from pvapy_stream.workflow.protocol import Protocol
-from pvapy_stream.workflow.steps import State
-from pvapy_stream.workflow.units import resolve
+from pvapy_stream.workflow.run.project import Project
+from pvapy_stream.workflow.run.step_protocol import Protocol
+from pvapy_stream.workflow.run.steps import State
+from pvapy_stream.workflow.run.units import resolve
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,16 +32,17 @@ def run(folder: Path, label: str, cluster: str, stop: threading.Event) -> int:
         PvapyStreamError: it cannot be run.
     """
     project = Project(folder)
-    flow = project.workflow()
-    node = flow.nodes[label]
+    nodes = project.workflow().nodes
+    node = nodes[label]
     changes = {}
     for name, _, pointer in node.pointers():
-        found = resolve(project, flow, node, pointer)
+        found = resolve(project, nodes, node, pointer)
         if isinstance(node.params[name], (list, tuple)):
             changes.setdefault(name, []).append(found)
         else:
             changes[name] = found
-    protocol: Protocol = node.make(**changes)
+    protocol = node.make(**changes)
+    assert isinstance(protocol, Protocol)  # noqa: S101 - the scheduler starts no other here
     protocol.cluster = cluster
     state = protocol.run(project.run_folder(label), stop)
     for line in protocol.summary() if state is State.FINISHED else [protocol.error]:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 
 from pvapy_stream.errors import PvapyStreamError
 
+_INTERRUPTED = 128 + signal.SIGINT  # as shells have it
+
 
 def exit_code(run: Callable[[], int]) -> int:
-    """Run a command; our errors become one line on standard error and their exit code."""
+    """Run a command; our errors become one line on standard error and their exit code.
+
+    Ctrl-C where nobody else takes it ends the command without a word.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        # Until here it ended the program at once; now there may be something to clean up.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return run()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     except PvapyStreamError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

@@ -25,16 +25,26 @@ from pvapy_stream.cli.main import COMMANDS
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.pva.search import NameCheck
 from pvapy_stream.settings import BsreadSimSettings, SimulatorSettings
-from pvapy_stream.signals import leave_by_force, request_stop, runs_until_signal, stop_early
+from pvapy_stream.signals import (
+    end_with_parent,
+    leave_by_force,
+    request_stop,
+    runs_until_signal,
+    still_ending,
+    stop_early,
+)
 
 _READY, _DONE = "ready", "done"
 _END_LIMIT = 60.0  # s; from the word stop, or the end of the input, to our end
 _HURRY_LIMIT = 10.0  # s; from the word hurry to our end
+_PARENT_PERIOD = 10.0  # s
 _BEGIN_LIMIT = 5.0  # s; for a program to begin, so that it hears of a stop
 
 
 def main() -> int:
     """Run the stage that standard input tells."""
+    end_with_parent()
+    threading.Thread(target=_follow_parent, name="parent", daemon=True).start()
     stop_early()
     # The buffered reader of sys.stdin would hold its lock while the program ends.
     told = os.fdopen(os.dup(0), encoding="utf-8")
@@ -45,6 +55,14 @@ def main() -> int:
     threading.Thread(target=orders.listen, args=(told,), name="workflow", daemon=True).start()
     # Ctrl-C reaches the whole process group; the workflow alone decides.
     return exit_code(lambda: _run(order, orders))
+
+
+def _follow_parent() -> None:
+    """Take back what the end of the thread that started us has set going: the parent is there."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        still_ending(0)
+        time.sleep(_PARENT_PERIOD)
 
 
 def _run(order: dict[str, Any], orders: Orders) -> int:
@@ -101,6 +119,7 @@ class Orders:
             elif word in ("stop", "hurry"):
                 self._stop(word == "hurry")
         sys.stderr.write("the workflow is gone; stopping\n")
+        still_ending(self._limit + _BEGIN_LIMIT)
         self._stop(False)
         time.sleep(self._limit)
 

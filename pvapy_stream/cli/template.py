@@ -21,8 +21,8 @@ from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import LoggingSettings
 from pvapy_stream.signals import run_until_signal
 from pvapy_stream.web_security import host_names
-from pvapy_stream.workflow.project import Project
-from pvapy_stream.workflow.template import Template
+from pvapy_stream.workflow.model.workflow_template import Template
+from pvapy_stream.workflow.run.project import Project
 
 _EPILOG = """\
 examples:
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def ready() -> dict[str, Path]:
     """Templates that come with the package, by name."""
-    folder = Path(str(files("pvapy_stream.workflow") / "templates"))
+    folder = Path(str(files("pvapy_stream.workflow.library") / "templates"))
     return {path.name.partition(".")[0]: path for path in sorted(folder.glob("*.template"))}
 
 
@@ -99,10 +99,11 @@ def run(options: argparse.Namespace) -> int:
         raise SettingsError("; ".join(problems))
     if not complete:
         return _serve(template, name, given, options)
-    problems = template.problems(values)
-    if problems:
-        raise SettingsError("; ".join(problems))
-    project = Project.create(name, template.fill(values), options.location)
+    flow = template.fill(values)
+    try:
+        project = Project.create(name, flow, options.location)
+    except SettingsError as error:
+        raise SettingsError(template.by_labels(str(error), flow)) from error
     try:
         return run_project(project, options.cluster)
     finally:
@@ -112,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
 def _serve(
     template: Template, name: str, given: dict[str, str], options: argparse.Namespace
 ) -> int:
-    from pvapy_stream.workflow.form import FormApp, make_app, serve
+    from pvapy_stream.workflow.run.web_form import FormApp, make_app, serve
 
     token = secrets.token_urlsafe(16)
     names = host_names(options.host, options.allow_host)

@@ -17,6 +17,7 @@ from pvapy_stream.cli.options import parse, settings_parser
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.monitor.stages import StageView, StageWatch
+from pvapy_stream.monitor.statuses import LOSSES, shown_counts
 from pvapy_stream.settings import TopSettings
 from pvapy_stream.signals import run_until_signal
 
@@ -26,10 +27,7 @@ examples:
   pvapy-stream top -sc 'det:*status*'
 exit codes: 0 all well; 2 wrong options
 """
-_COLUMNS = (
-    "stage", "state", "rate/s", "received", "processed", "filtered", "published", "queued",
-    "missed", "rejected", "errors", "latency 90 %", "last id", "message",
-)  # fmt: skip
+_LEFT = ("stage", "state", "message")
 _STYLES = {"good": "green", "over": "cyan", "bad": "bold red", "warn": "yellow"}
 _FIRST_LOOK = 2.0  # s
 _WIDE = 200
@@ -94,14 +92,15 @@ def follow(watch: StageWatch, settings: TopSettings, stop: threading.Event) -> N
 def stage_table(views: Iterable[StageView]) -> Table:
     """A line for each stage, and one for all."""
     table = Table(caption=time.strftime("%H:%M:%S"), caption_justify="right")
-    for name in _COLUMNS:
-        table.add_column(name, justify="left" if name in ("stage", "state", "message") else "right")
     views = list(views)
+    names = shown_counts(view.counts for view in views)
+    for name in ("stage", "state", "rate/s", *names, "latency 90 %", "last id", "message"):
+        table.add_column(name, justify="left" if name in _LEFT else "right")
     for view in views:
         table.add_row(
             Text(view.channel),
             Text(view.state, _STYLES.get(view.tone, "")),
-            *_counts([view]),
+            *_counts([view], names),
             _duration(view.latency.get("p90")),
             str(view.last_id),
             Text(view.message, "red"),
@@ -109,21 +108,23 @@ def stage_table(views: Iterable[StageView]) -> Table:
     if len(views) > 1:
         table.add_section()
         latencies = [view.latency["p90"] for view in views if view.latency]
-        table.add_row("all", "", *_counts(views), _duration(max(latencies, default=None)), "", "")
+        table.add_row(
+            "all", "", *_counts(views, names), _duration(max(latencies, default=None)), "", ""
+        )
     return table
 
 
-def _counts(views: Sequence[StageView]) -> list[Text]:
+def _counts(views: Sequence[StageView], names: Iterable[str]) -> list[Text]:
     def total(name: str) -> float:
         return sum(view.counts.get(name, 0) for view in views)
 
     rate = sum(view.rates.get("processed", 0) for view in views)
-    names = ("received", "processed", "filtered", "published", "queued")
-    losses = ("missed", "rejected", "errors")
     return [
         Text(f"{rate:.1f}"),
-        *(Text(f"{total(name):.0f}") for name in names),
-        *(Text(f"{total(name):.0f}", "bold red" if total(name) else "") for name in losses),
+        *(
+            Text(f"{total(name):.0f}", "bold red" if name in LOSSES and total(name) else "")
+            for name in names
+        ),
     ]
 
 

@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Tell all problems of a file."""
-    from pvapy_stream.workflow.files import read_workflow
+    from pvapy_stream.workflow.model.workflow_file import read_workflow
 
     flow = read_workflow(options.file)
     problems = flow.problems()
@@ -89,12 +89,11 @@ def check(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Run a file in a folder of its own."""
-    from pvapy_stream.workflow.files import read_workflow
-    from pvapy_stream.workflow.project import Project
+    from pvapy_stream.workflow.model.workflow_file import read_workflow
+    from pvapy_stream.workflow.run.project import Project
 
     configure_logging(LoggingSettings.of())
     flow = read_workflow(options.file)
-    flow.check()
     folder = Path(options.folder or f"{flow.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     project = Project.create_in(folder, flow)
     return run_project(project, options.cluster)
@@ -102,9 +101,9 @@ def run(options: argparse.Namespace) -> int:
 
 def run_project(project: object, cluster: str = "local", ignore: Sequence[str] = ()) -> int:
     """Run a project in this process until its end, or a signal."""
-    from pvapy_stream.workflow.clusters import make_launcher
-    from pvapy_stream.workflow.project import Project
-    from pvapy_stream.workflow.scheduler import Outcome, Scheduler
+    from pvapy_stream.workflow.run.clusters import make_launcher
+    from pvapy_stream.workflow.run.project import Project
+    from pvapy_stream.workflow.run.scheduler import Outcome, Scheduler
 
     assert isinstance(project, Project)  # noqa: S101 - imported late
     console = make_console()
@@ -134,8 +133,8 @@ def run_project(project: object, cluster: str = "local", ignore: Sequence[str] =
 
 def graph(options: argparse.Namespace) -> int:
     """Draw a file."""
-    from pvapy_stream.workflow.drawing import draw
-    from pvapy_stream.workflow.files import read_workflow
+    from pvapy_stream.workflow.model.drawing import draw
+    from pvapy_stream.workflow.model.workflow_file import read_workflow
 
     flow = read_workflow(options.file)
     flow.check()
@@ -145,7 +144,7 @@ def graph(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Write a file in the other form."""
-    from pvapy_stream.workflow.files import read_workflow, to_json, to_yaml
+    from pvapy_stream.workflow.model.workflow_file import read_workflow, to_json, to_yaml
 
     flow = read_workflow(options.file)
     flow.check()
@@ -165,7 +164,7 @@ def stop(options: argparse.Namespace) -> int:
 
 def schema(_: argparse.Namespace) -> int:
     """Print the JSON schema."""
-    from pvapy_stream.workflow.files import json_schema
+    from pvapy_stream.workflow.model.workflow_file import json_schema
 
     plain = msgspec.json.encode(json_schema(), enc_hook=str)
     sys.stdout.write(msgspec.json.format(plain, indent=1).decode() + "\n")

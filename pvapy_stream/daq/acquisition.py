@@ -16,6 +16,7 @@ from pvapy_stream.daq.pulses import Order
 from pvapy_stream.daq.source_clock import Opening
 from pvapy_stream.daq.states import Phase, Verdict
 from pvapy_stream.errors import FileError
+from pvapy_stream.files.ending import Ending
 from pvapy_stream.files.swissfel_layout import DUPLICATE, OUT_OF_ORDER
 from pvapy_stream.transport.bsread_codec import Message
 
@@ -268,7 +269,7 @@ class Acquisition(AcquisitionState):
         if self.stop_pulse_id is not None:
             about["stop_pulse_id"] = self.stop_pulse_id
         try:
-            file.close(self.stop_pulse_id, lost, self._general, about)
+            file.close(Ending(self.stop_pulse_id, lost, self._general, about))
         except FileError as error:
             return str(error)
         finally:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.files.ending import PLAIN, Ending
 from pvapy_stream.transport.bsread_codec import Message
 
 
@@ -61,13 +62,7 @@ class AcquisitionFile(Protocol):
         """Flush what waits for too long."""
         ...
 
-    def close(
-        self,
-        last: int | None = None,
-        lost: Iterable[tuple[int, int]] = (),
-        general: Mapping[str, str] | None = None,
-        about: Mapping[str, str | int] | None = None,
-    ) -> None:
+    def close(self, ending: Ending = PLAIN) -> None:
         """Write what waits, and complete the file."""
         ...
 
@@ -97,11 +92,5 @@ class DiscardedMessages:
     def keep_up(self) -> None:
         pass
 
-    def close(
-        self,
-        last: int | None = None,
-        lost: Iterable[tuple[int, int]] = (),
-        general: Mapping[str, str] | None = None,
-        about: Mapping[str, str | int] | None = None,
-    ) -> None:
-        self.lost = list(lost)
+    def close(self, ending: Ending = PLAIN) -> None:
+        self.lost = list(ending.lost)

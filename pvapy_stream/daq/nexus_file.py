@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import FileError, ObjectError, PvapyStreamError
 from pvapy_stream.files.disk import file_error
+from pvapy_stream.files.ending import PLAIN, Ending
 from pvapy_stream.files.layout import (
     ATTRIBUTES,
     CHECKSUMS,
@@ -131,19 +132,14 @@ class NexusMessages:
     def keep_up(self) -> None:
         """Nothing: the writer flushes by itself."""
 
-    def close(
-        self,
-        last: int | None = None,
-        lost: Iterable[tuple[int, int]] = (),
-        general: Mapping[str, str] | None = None,
-        about: Mapping[str, str | int] | None = None,
-    ) -> None:
-        """Write what waits, complete the files, and cut off images after the pulse `last`.
+    def close(self, ending: Ending = PLAIN) -> None:
+        """Write what waits, complete the files, and cut off images after the last pulse.
 
         Raises:
             FileError: that is not possible.
         """
-        for first, end in lost:
+        last = ending.last
+        for first, end in ending.lost:
             self._ledger.missed.add_range(first, end)
         missing = self._ledger.missed | self._not_written
         self.lost = [(first, end - 1) for first, end in missing.ranges().tolist()]
@@ -155,8 +151,8 @@ class NexusMessages:
         self._writer.close(self._ledger)
         with self._lock:
             self.saved = self._flushed.copy()
-        texts = {**self._general, **(general or {})}
-        notes = {**self._about, **(about or {})}
+        texts = {**self._general, **ending.general}
+        notes = {**self._about, **ending.about}
         notes |= {f"general_{name}": text for name, text in texts.items()}
         try:
             for path in self._writer.files:

@@ -51,6 +51,7 @@ class Writer:
         check_stream(settings.stream)
         self.settings = settings
         self.parameters: dict[str, Any] = {}
+        self._began = time.time()
         # Set when the program is to end.
         self.ended = threading.Event()
         self._lock = threading.RLock()
@@ -198,19 +199,27 @@ class Writer:
         return StreamFeed(address, self.settings.mode)
 
     def ledgers(self) -> list[Ledger]:
-        """Its account, a ledger for each epoch of ids; none before the first start."""
+        """Its account, a ledger for each acquisition and epoch of ids; none before the first start.
+
+        Each names the file of its acquisition, which decides what is saved when this program was
+        killed. Those of an acquisition that is over are closed.
+        """
         # The file tells it from other writers of the same stream.
         settings = self.settings
-        account = [Ledger(KIND, STAGE_ID, channel_of(settings.stream), settings.output_file)]
+        found: list[Ledger] = []
         for acquisition in self.acquisitions:
+            first = Ledger(KIND, STAGE_ID, channel_of(settings.stream), settings.output_file)
+            first.incarnation, first.started = settings.incarnation, self._began
+            first.closed = acquisition.over.is_set()
+            path = acquisition.path
+            first.file = "" if path is None or discards(path) else str(path)
+            account = [first]
             acquisition.enter(account)
-        account[0].anonymous = sum(one.progress().malformed for one in self.acquisitions)
-        files = {str(one.path) for one in self.acquisitions if one.path is not None}
-        if len(files) == 1:
-            # It decides what is saved when this program was killed.
-            for one in account:
-                one.file = next(iter(files))
-        return [] if account[0].asked is None else account
+            if first.asked is None:
+                continue
+            first.anonymous = acquisition.progress().malformed
+            found += account
+        return found
 
     def end(self, acquisitions: list[Acquisition]) -> None:
         """Finish acquisitions with what is there, and wait until their files are closed."""

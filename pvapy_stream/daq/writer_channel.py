@@ -101,7 +101,8 @@ def _counts(found: Sequence[Progress]) -> Stats:
         "receiverStats": {"nReceived": rows + total("skipped"), "nErrors": malformed},
         "processorStats": {
             "nProcessed": rows, "processedRate": newest.rate, "nErrors": damaged + failed,
-            "nMissed": missed, "firstObjectId": _plain(newest.first_pulse_id),
+            "nMissed": missed, "nSkipped": total("skipped"),
+            "firstObjectId": _plain(newest.first_pulse_id),
             "lastObjectId": _plain(newest.last_pulse_id),
         },
         "latencyStats": (

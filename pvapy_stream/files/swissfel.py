@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +37,7 @@ from pvapy_stream.files.disk import (
     make_folder,
     take_name,
 )
+from pvapy_stream.files.ending import PLAIN, Ending
 from pvapy_stream.files.layout import opened
 from pvapy_stream.files.names import part_of
 from pvapy_stream.files.record import ids_of
@@ -307,39 +308,27 @@ class SwissfelFile:
         ]
         self._file.swmr_mode = True
 
-    def close(
-        self,
-        last: int | None = None,
-        lost: Iterable[tuple[int, int]] = (),
-        general: Mapping[str, str] | None = None,
-        about: Mapping[str, str | int] | None = None,
-    ) -> None:
+    def close(self, ending: Ending = PLAIN) -> None:
         """Write what waits, complete and rename the file; then `lost` and `saved` are known.
-
-        Args:
-            last: pulse id after which the file is cut off.
-            lost: first and last pulse id of ranges that are not in it.
-            general: texts for /general that have changed.
-            about: what is noted of the acquisition.
 
         Raises:
             FileError: that is not possible; what was written stays as `PATH.part`.
         """
         problem = self._last_flush()
         missing = IdSet(self._pulses)
-        for first, end in lost:
+        for first, end in ending.lost:
             missing.add_range(first, end)
         self.lost = [(first, end - 1) for first, end in missing.ranges().tolist()]
-        notes = dict(about or {})
+        notes = dict(ending.about)
         if self.damaged:
             named = list(self.bad_values.items())[:_MOST_NAMED]
             notes["damaged_values"] = json.dumps(dict(named))
         try:
             self._file.close()
             with opened(self.part, "r+", locking=False) as file:
-                if general:
-                    write_general(file, general)
-                self.n_rows = self.n_written = complete(file, missing, notes, CLOSED, last)
+                if ending.general:
+                    write_general(file, ending.general)
+                self.n_rows = self.n_written = complete(file, missing, notes, CLOSED, ending.last)
                 self.saved = ids_of(file[COUNTED][()])
             _sync(self.part)
             take_name(self.part, self.path, self._replaces)

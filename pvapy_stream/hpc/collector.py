@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError
+from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.inbox import QUEUE_FULL, InboxCounts
 from pvapy_stream.hpc.reorder import DUPLICATE, Released, ReorderBuffer
@@ -119,6 +121,8 @@ class Collector(StageRunner):
             self.sources, settings.cache_size, settings.gap_timeout, settings.producer_disorder
         )
         self.disorder = settings.producer_disorder
+        # What the buffer has released, in their order.
+        self._released: deque[Released] = deque()
         self._read_id: IdReader | None = None
         self._collected = 0
 
@@ -143,15 +147,20 @@ class Collector(StageRunner):
         with self.stage.lock:
             source = self.sources[producer]
             if is_marked(obj):
+                self.stage.counts.skipped += 1
                 return
             value = self._read_id(obj) if self._read_id else None
             if value is not None and source.newest is not None and value <= source.newest:
                 if value < source.newest:
-                    self._go_back(source, value)
+                    self._go_back(source, value, skipped=1)
                     source.newest = None
-                source.account.ledger.skip(value)
+                self._skip(source, value)
                 return
         self._put(producer, obj)
+
+    def _skip(self, source: _Source, value: int) -> None:
+        self.stage.counts.skipped += 1
+        source.account.ledger.skip(value)
 
     def _on_filtered(self, producer: int, news: Filtered) -> None:
         """A producer dropped objects on purpose: they are not waited for, and not missed."""
@@ -181,12 +190,13 @@ class Collector(StageRunner):
             if source.to_skip > 0 or source.newest is None or value <= source.newest:
                 if is_marked(arrival.obj):
                     source.to_skip = max(0, source.to_skip - 1)
+                    self.stage.counts.skipped += 1
                     source.account.ledger.opened = True
                     return
                 if source.to_skip > 0:
                     source.to_skip -= 1
                     source.initial = value
-                    source.account.ledger.skip(value)
+                    self._skip(source, value)
                     return
             if self._is_repeated(source, value):
                 return
@@ -220,6 +230,7 @@ class Collector(StageRunner):
     def _note_duplicate(self, source: _Source, value: int) -> None:
         source.account.ledger.received.add(value)
         source.account.ledger.duplicate.add(value)
+        self.stage.counts.skipped += 1
         self.stage.counts.duplicates += 1
 
     def _id_of(self, obj: Any) -> int | None:
@@ -240,11 +251,13 @@ class Collector(StageRunner):
                 fits = _CACHE_BYTES // max(1, frame_of(obj).payload.nbytes)
                 self.buffer.size = max(self.buffer.size, min(fits, _CACHE_MOST))
 
-    def _go_back(self, source: _Source, value: int) -> None:
+    def _go_back(self, source: _Source, value: int, skipped: int = 0) -> None:
         """The ids of a producer start again: for its account, and for all if it is the first."""
         if self.buffer.begins_anew(source.number, value):
             self._begin_anew(source, value)
         source.account.begin_epoch()
+        # Producers share the ids: the first of each is known by what it sent before.
+        source.account.note_late_start(value + skipped, first=value + skipped)
         self.stage.account_to(source.account)
 
     def _begin_anew(self, source: _Source, value: int) -> None:
@@ -258,10 +271,15 @@ class Collector(StageRunner):
         self._handle(self.buffer.drain())
         self.buffer.restart()
 
-    def _handle(self, released: list[Released]) -> None:
-        for one in released:
+    def _handle(self, released: list[Released], deadline: Deadline | None = None) -> None:
+        waiting = self._released
+        waiting.extend(released)
+        while waiting and not (deadline is not None and deadline.over):
+            # It stays there until it has its fate: others may wait behind it for ever.
+            one = waiting[0]
             self.stage.account_to(self.sources[one.producer].account)
             self.handle(one.obj)
+            waiting.popleft()
 
     def _reject(self, policy: str, arrival: _Arrival) -> None:
         with self.stage.lock:
@@ -282,6 +300,7 @@ class Collector(StageRunner):
             # One that has never been there may come yet; one that is gone holds up nobody.
             gone = source.receiver.was_connected and not source.receiver.connected
             self.buffer.set_live(number, not gone)
+        self._settling.note(self.stage.tracker.last)
         if self.filtered is not None:
             self.filtered.flush()
         if not self.paused and self.stage.lock.acquire(timeout=0.1):
@@ -290,26 +309,28 @@ class Collector(StageRunner):
             finally:
                 self.stage.lock.release()
 
-    def stop_receiving(self, deadline: float) -> int | None:
+    def stop_receiving(self, deadline: Deadline) -> None:
         time.sleep(_LAST_ARRIVALS)
         for source in self.sources.values():
-            source.left = source.receiver.stop(max(0.0, deadline - time.monotonic()))
+            source.left = source.receiver.stop(deadline.left)
             source.filters.stop()
-        return None
 
-    def flush(self, deadline: float) -> list[Any]:
-        waiting = self.inbox.drain(max(0.0, deadline - time.monotonic()))
-        left = [arrival.obj for arrival in waiting]
-        left += [obj for source in self.sources.values() for obj in source.left]
-        if not self.stage.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            return left
-        try:
-            held = self.buffer.drain()
-            while held and time.monotonic() < deadline:
-                self._handle([held.pop(0)])
-            return [one.obj for one in held] + left
-        finally:
-            self.stage.lock.release()
+    def flush(self, deadline: Deadline) -> None:
+        self.inbox.drain(deadline)
+        if deadline.wait_for(lambda seconds: self.stage.lock.acquire(timeout=seconds)):
+            try:
+                self._handle(self.buffer.drain(), deadline)
+            finally:
+                self.stage.lock.release()
+
+    def waiting(self) -> list[tuple[Account, Any]]:
+        released = [*self._released, *self.buffer.drain()]
+        waiting: list[Released | _Arrival] = [*released, *self.inbox.left()]
+        found = [(self.sources[one.producer].account, one.obj) for one in waiting]
+        for source in self.sources.values():
+            found += [(source.account, obj) for obj in source.left]
+            source.left = []
+        return found
 
     def configure_own(self, own: dict[str, int]) -> None:
         size = own.get("collectorCacheSize")
@@ -332,7 +353,7 @@ class Collector(StageRunner):
     @property
     def missed(self) -> int:
         """How many ids no producer brought."""
-        return self.stage.count_missed()
+        return self.count_missed(source.filters for source in self.sources.values())
 
     def status_type(self) -> dict[str, Any]:
         return collector_status_type(

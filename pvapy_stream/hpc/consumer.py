@@ -12,6 +12,7 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
@@ -27,7 +28,10 @@ _PROBE_TIMEOUT = 0.5  # s; the source is on a network whose round trips are mill
 _PROBE_AGAIN_AFTER = 5.0  # s
 _IDLE = 1.0  # s without an object, after which some may be overdue
 _BLIND = "the source filters: what its share lacks, the audit of all ledgers shows"
-_LAST_ARRIVALS = 0.25  # s; how long what the source has just sent may be under way
+# How long nothing may come, while what the source has just sent is under way; s.
+_LAST_ARRIVALS = 1.0
+# The same where nobody can tell which ids are still to come.
+_LAST_ARRIVALS_BLIND = 0.25
 
 
 class Consumer(StageRunner):
@@ -112,6 +116,7 @@ class Consumer(StageRunner):
     def keep_up(self) -> None:
         self.receiver.keep_up()
         self._source_filters.keep_up(self.receiver.connected)
+        self._settling.note(self.stage.tracker.last)
         if self.filtered is not None:
             self.filtered.flush()
         self.metadata.keep_up(self.stage.counts.processed)
@@ -141,19 +146,39 @@ class Consumer(StageRunner):
         except PvapyStreamError:
             return None
 
-    def stop_receiving(self, deadline: float) -> int | None:
-        newest = self._newest_id()
+    def stop_receiving(self, deadline: Deadline) -> None:
+        newest = self._newest_at_end = self._newest_id()
         if newest is not None:
-            soon = time.monotonic() + _LAST_ARRIVALS
-            while (self.stage.tracker.last or 0) < newest and time.monotonic() < soon:
-                time.sleep(0.01)
-        self._left = self.receiver.stop(max(0.0, deadline - time.monotonic()))
+            self._await_arrivals(newest, deadline)
+        self._left = self.receiver.stop(deadline.left)
+        if self._hosts_input and not self.receiver.was_connected:
+            self.log.warning("nobody sent anything to channel %s", self.input_channel)
         self._source_filters.stop()
         self._newest = None
-        return newest
 
-    def flush(self, deadline: float) -> list[Any]:
-        return self.inbox.drain(max(0.0, deadline - time.monotonic())) + self._left
+    def _await_arrivals(self, newest: int, deadline: Deadline) -> None:
+        """Wait for what the source has sent up to its newest id, as long as objects come."""
+        tracker = self.stage.tracker
+        received, since = -1, 0.0
+        while not deadline.over:
+            now = time.monotonic()
+            if (count := self.receiver.counts().received) != received:
+                received, since = count, now
+            last = tracker.last
+            if last is None or tracker.blind:
+                due, patience = (last or 0) < newest, _LAST_ARRIVALS_BLIND
+            else:
+                due, patience = bool(tracker.overdue(newest)), _LAST_ARRIVALS
+            if not due or now - since >= patience:
+                return
+            time.sleep(0.01)
+
+    def flush(self, deadline: Deadline) -> None:
+        self.inbox.drain(deadline)
+
+    def waiting(self) -> list[tuple[Account, Any]]:
+        left, self._left = self._left, []
+        return [(self.stage.account, obj) for obj in (*self.inbox.left(), *left)]
 
     def reset_stats(self, _: Any = None) -> str:
         self.receiver.reset_counts()
@@ -183,7 +208,12 @@ class Consumer(StageRunner):
     @property
     def missed(self) -> int:
         """Objects that did not come: gaps, and what is overdue at the end."""
-        return self.stage.count_missed(self._newest)
+        return self.count_missed([self._source_filters])
+
+    @property
+    def _hosts_input(self) -> bool:
+        """Whether others come to our channel: it is there, whether they do or not."""
+        return "input" in self.settings.hosted(self.kind, self.id)
 
     @property
     def phase(self) -> str:
@@ -198,4 +228,6 @@ class Consumer(StageRunner):
         return int(self.receiver.counts().received > 0)
 
     def absent(self) -> list[str]:
-        return [] if self.receiver.was_connected else [self.input_channel]
+        if self.receiver.was_connected or self._hosts_input:
+            return []
+        return [self.input_channel]

@@ -39,7 +39,32 @@ _PERIOD = 0.05  # s
 # How long a source's channel is searched for: sources that never filter have none.
 _SEARCH = 5.0  # s
 
+# How long what a source has filtered may be under way: its own pace, and the network.
+_SETTLING = 0.5  # s
+
 _log = logging.getLogger(__name__)
+
+
+class Settling:
+    """The id up to which a source has had the time to say what it filtered.
+
+    A gap behind it is not yet known to be a loss.
+
+    Attributes:
+        until: the id; None for none yet.
+    """
+
+    def __init__(self) -> None:
+        self.until: int | None = None
+        self._next: int | None = None
+        self._due = 0.0
+
+    def note(self, last: int | None) -> None:
+        """Note the id that came last; call a few times a second."""
+        now = time.monotonic()
+        if now >= self._due:
+            self.until, self._next = self._next, last
+            self._due = now + _SETTLING
 
 
 class FilteredChannel:
@@ -140,6 +165,11 @@ class FilteredReceiver:
         self._next = 0
         self._last_end: int | None = None
         self._lock = threading.Lock()
+
+    @property
+    def follows(self) -> bool:
+        """Whether the source may yet say what it filters."""
+        return self._receiver is not None
 
     def keep_up(self, connected: bool) -> None:
         """Search when the source has come, for a limited time; called a few times a second."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from pvapy_stream.hpc.deadline import Deadline
 
 Handle = Callable[[Any], None]
 Reject = Callable[[str, Any], None]
@@ -17,6 +18,7 @@ QUEUE_FULL = "receiver queue full"
 PAUSED_FULL = "pause queue full"
 
 _TICK = 0.2  # s; how soon a waiting thread notices that it should end
+_FOR_EVER = 3600.0  # s
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,11 @@ class DirectInbox:
 
     def resume(self) -> None:
         self._paused = False
-        self._release(time.monotonic() + 3600)
+        self._release(Deadline(_FOR_EVER))
 
-    def _release(self, deadline: float) -> None:
+    def _release(self, deadline: Deadline) -> None:
         """Hand over what waits; what arrives meanwhile waits behind it, so the order stays."""
-        while time.monotonic() < deadline and not self._paused:
+        while not deadline.over and not self._paused:
             with self._lock:
                 if not self._held:
                     self._holding = False
@@ -103,11 +105,16 @@ class DirectInbox:
                 " --receiver-queue-size to change the size"
             )
 
-    def drain(self, timeout: float) -> list[Any]:
-        """Hand over what waits, for at most `timeout` s; return what is left. No put may follow."""
+    def drain(self, deadline: Deadline) -> None:
+        """Hand over what waits, until the deadline. No put may follow."""
         self._paused = False
-        self._release(time.monotonic() + timeout)
-        return list(self._held)
+        self._release(deadline)
+
+    def left(self) -> list[Any]:
+        """Take what waits after `drain`."""
+        left = list(self._held)
+        self._held.clear()
+        return left
 
     def counts(self) -> InboxCounts:
         return _counts_of(len(self._held), self._rejected, self._received)
@@ -201,16 +208,18 @@ class QueueInbox:
             raise ValueError(f"receiverQueueSize must be 0 (unlimited) or more, not {size}")
         self._size = size
 
-    def drain(self, timeout: float) -> list[Any]:
-        """Hand over what waits, for at most `timeout` s; return what is left. No put may follow."""
+    def drain(self, deadline: Deadline) -> None:
+        """Hand over what waits, until the deadline. No put may follow."""
         self._finish.set()
         self._running.set()
-        self._thread.join(timeout)
-        if not self._thread.is_alive():
-            return []
+        if not deadline.wait_for_end_of(self._thread):
+            self._abandon = True
+            # The object in the works may be finished within this.
+            self._thread.join(_TICK)
+
+    def left(self) -> list[Any]:
+        """Take what waits after `drain`, with the object that a processor hangs at."""
         self._abandon = True
-        # The object in the works may be finished within this; a processor that hangs is left alone.
-        self._thread.join(_TICK)
         left = [*self._working, *self._batch]
         while True:
             try:

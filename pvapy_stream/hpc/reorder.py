@@ -1,4 +1,4 @@
-"""Objects of several producers in the order of their ids. No EPICS, no threads, no clock."""
+"""Sorts the objects of several producers by id. Uses no EPICS, no threads and no clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DUPLICATE = "duplicate"
 
 
 class Released(NamedTuple):
-    """An object whose turn has come."""
+    """An object that left the buffer, in the order of ids."""
 
     id: int
     producer: Hashable
@@ -29,18 +29,18 @@ class _Producer:
 
 
 class ReorderBuffer:
-    """Holds objects until no object with a smaller id can come any more.
+    """Holds objects until no object with a smaller id can arrive.
 
-    Each producer sends its ids in order. So once every live producer has gone past an id, all
-    objects up to it are there, however many producers send the same id, and whatever ids are
-    missing. Two bounds keep a silent producer from holding up the others: the number of objects
-    held, and the time each of them waits.
+    Each producer sends its ids in ascending order. When every live producer has passed an id, all
+    objects up to that id have arrived, however many producers send the same id, and whichever ids
+    are missing. Two limits prevent a silent producer from delaying the others: the number of
+    objects held, and the time each of them waits.
 
     Args:
-        producers: who will send; objects of equal id are released in this order.
-        size: most objects held; when it is exceeded, the smallest ids are released.
-        gap_timeout: longest wait of an object, s.
-        disorder: by how much a producer's ids may go back within its stream.
+        producers: names of the producers; objects with equal ids are released in this order.
+        size: maximum number of objects held; above it, the smallest ids are released.
+        gap_timeout: maximum time an object waits, s.
+        disorder: how much smaller than its newest id an id of a producer may be.
     """
 
     def __init__(
@@ -60,16 +60,16 @@ class ReorderBuffer:
         return len(self._heap)
 
     def add(self, producer: Hashable, value: int, obj: Any, now: float) -> str | None:
-        """Take an object.
+        """Add an object.
 
         Args:
-            producer: who sent it.
+            producer: name of its producer.
             value: its id.
             obj: the object.
-            now: time of arrival, s, on any clock that does not go back.
+            now: time of arrival on a monotonic clock, s.
 
         Returns:
-            None, or why it is rejected: `LATE` (its turn is over) or `DUPLICATE`.
+            None, or why it is rejected: `LATE` (a larger id was released) or `DUPLICATE`.
         """
         source = self._producers[producer]
         if source.newest is not None and value <= source.newest:
@@ -88,33 +88,33 @@ class ReorderBuffer:
         return any(item[0] == value and item[3] == producer for item in self._heap)
 
     def begins_anew(self, producer: Hashable, value: int) -> bool:
-        """Whether a producer has gone back by more than its disorder: its ids started again."""
+        """Whether the ids of a producer restarted: this one is smaller by more than `disorder`."""
         newest = self._producers[producer].newest
         return newest is not None and newest - value > self._disorder
 
     def pass_by(self, producer: Hashable, value: int) -> None:
-        """A producer will send no object with an id up to this one any more."""
+        """Note that a producer will send no more ids up to this one."""
         source = self._producers[producer]
         if source.newest is None or value > source.newest:
             source.newest = value
 
     def set_live(self, producer: Hashable, live: bool) -> None:
-        """Say whether a producer can send; one that cannot holds up nobody."""
+        """Set whether a producer can send; objects do not wait for one that cannot."""
         self._producers[producer].live = live
 
     def restart(self) -> None:
-        """Begin a new sequence of ids: nothing is late any more. What is held stays."""
+        """Begin a new sequence of ids, in which no id is late. Objects in the buffer stay."""
         self.last_released = None
         for source in self._producers.values():
             source.newest = None
 
     def release(self, now: float) -> list[Released]:
-        """Objects whose turn has come by `now`, s, in the order of their ids."""
+        """Objects that can leave the buffer at time `now`, s, in ascending order of ids."""
         passed = self._passed()
         heap, out = self._heap, []
         while heap and (heap[0][0] <= passed or len(heap) > self.size):
             out.append(self._pop())
-        # An overdue object takes all smaller ids with it.
+        # An overdue object is released together with all smaller ids.
         arrivals = self._arrivals
         while arrivals:
             arrived, value = arrivals[0]
@@ -129,13 +129,13 @@ class ReorderBuffer:
         return self._whole_last_id(out)
 
     def drain(self) -> list[Released]:
-        """All that is held, in order."""
+        """All objects in the buffer, in ascending order of ids."""
         out = [self._pop() for _ in range(len(self._heap))]
         self._arrivals.clear()
         return out
 
     def _passed(self) -> float:
-        """The largest id that all live producers have reached: smaller ones cannot come."""
+        """The largest id that all live producers have reached; smaller ids cannot arrive."""
         # One plain loop: this is done for every object.
         passed = _ALL
         for source in self._producers.values():
@@ -153,7 +153,7 @@ class ReorderBuffer:
         return Released(value, producer, obj)
 
     def _whole_last_id(self, out: list[Released]) -> list[Released]:
-        """Objects of one id leave together: those behind would be late."""
+        """Release all objects of the last id together: the rest of them would be late."""
         while self._heap and self._heap[0][0] == self.last_released and out:
             out.append(self._pop())
         return out

@@ -1,36 +1,28 @@
-"""What consumers and collectors share: the processor, the stage before it, the commands."""
+"""What consumers and collectors share: their life, their account, the commands."""
 
 from __future__ import annotations
 
-import logging
+import threading
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-import pvaccess as pva
-
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger, merged
-from pvapy_stream.accounting.sequence import SequenceTracker
-from pvapy_stream.errors import ObjectError, ProcessorError, PvapyStreamError
+from pvapy_stream.errors import ProcessorError
 from pvapy_stream.files.run import run_id
-from pvapy_stream.hpc.filtering import FilteredChannel
-from pvapy_stream.hpc.inbox import DirectInbox, Handle, QueueInbox, Reject
-from pvapy_stream.hpc.metadata import Metadata
-from pvapy_stream.hpc.output import Output
-from pvapy_stream.hpc.processor import UserDataProcessor, completed, takes_lazy
-from pvapy_stream.hpc.stage import Stage
+from pvapy_stream.hpc.deadline import Deadline
+from pvapy_stream.hpc.filtering import FilteredReceiver
+from pvapy_stream.hpc.parts import StageParts
 from pvapy_stream.hpc.status import Stats, processor_stats, publisher_stats
-from pvapy_stream.plugins import load_processor_class, made
-from pvapy_stream.pva.lazy import pv_object
-from pvapy_stream.pva.objects import LazyIds, opening_object
-from pvapy_stream.settings import StageSettings
 from pvapy_stream.signals import in_main_thread
-from pvapy_stream.transport.modes import ABSENT, LAZY_MODES, NEVER_CAME, make_publisher
-from pvapy_stream.transport.modes import Output as Way
-from pvapy_stream.transport.ports import Publisher, PublisherCounts
+from pvapy_stream.transport.modes import ABSENT, NEVER_CAME
+from pvapy_stream.transport.ports import PublisherCounts
 
+STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has
+PROCESS_GRACE = 1.0  # s; beyond the time to drain, for the object that is being processed
 _LAST_TAKEN = 0.5  # s; least time that subscribers get for what was published last
 _STATS_PATIENCE = 0.5  # s; a processor that takes longer keeps its last statistics in the status
 
@@ -44,145 +36,10 @@ _SYSTEM_KEYS = {
 }
 
 
-class StageRunner(ABC):
-    """Receives objects, processes and publishes them, and accounts for it all.
-
-    Attributes:
-        kind: consumer or collector.
-        id: which of its kind it is.
-
-    Args:
-        settings: what was asked for.
-        stage_id: which consumer or collector this is.
-        server: PVA server for the output; the caller starts and stops it.
-
-    Raises:
-        ProcessorError: the processor cannot be loaded or made.
-    """
-
-    kind: str
-
-    def __init__(self, settings: StageSettings, stage_id: int, server: pva.PvaServer) -> None:
-        self.settings = settings
-        self.id = stage_id
-        self.server = server
-        self.input_channel = settings.input_channel
-        self.output_channel = settings.named(settings.output_channel, self.kind, "output", stage_id)
-        self.metadata = Metadata(
-            settings.metadata_channels, settings.server_queue_size, settings.receiver_queue_size
-        )
-        self.publisher: Publisher | None = (
-            make_publisher(Way(settings, self.output_channel, server))
-            if self.output_channel
-            else None
-        )
-        # Says what is dropped on purpose, beside the output.
-        self.filtered: FilteredChannel | None = None
-        self.paused = False
-        # What waited when the counts began anew: it counts as received since then.
-        self.carried = 0
-        self._known: Any = None
-        self._lazy = False
-        self._user_stats: Stats = {}
-        self._coverage: dict[str, tuple[int, int]] = {}
-        self.log = logging.getLogger(f"pvapy_stream.{self.kind}-{stage_id}")
-
-    def make_stage(self, ledger: Ledger, tracker: SequenceTracker, skip: int) -> Stage:
-        """The stage, with the processor."""
-        settings = self.settings
-        return Stage(
-            self._make_processor(),
-            ledger,
-            tracker,
-            id_field=settings.oid_field,
-            skip=skip,
-            open_output=self._open_output if self.publisher else None,
-            read_id=LazyIds(settings.oid_field) if settings.input_mode in LAZY_MODES else None,
-        )
-
-    def handle(self, obj: Any) -> None:
-        """Hand an object to the stage as the processor wants it."""
-        try:
-            wanted = self.wanted(obj)
-        except ObjectError as error:
-            self.stage.no_id(error)
-            return
-        self.stage.handle(wanted)
-
-    def wanted(self, obj: Any) -> Any:
-        """A PvObject, unless the processor can do without.
-
-        Raises:
-            ObjectError: none can be made of what came.
-        """
-        processor = self.stage.processor
-        if processor is not self._known:
-            self._known, self._lazy = processor, takes_lazy(processor)
-        return obj if self._lazy else pv_object(obj)
-
-    def make_inbox(self, handle: Handle, reject: Reject, **queue: Any) -> DirectInbox | QueueInbox:
-        """What stands before the stage, by the receiver queue size that was asked for."""
-        settings = self.settings
-        if settings.receiver_queue_size < 0:
-            return DirectInbox(handle, reject, settings.pause_queue_size)
-        return QueueInbox(handle, reject, settings.receiver_queue_size, **queue)
-
-    def _make_processor(self) -> UserDataProcessor:
-        settings = self.settings
-        if not settings.processor_class:
-            processor = UserDataProcessor()
-        else:
-            found = load_processor_class(settings.processor_class, settings.processor_file)
-            try:
-                processor = completed(made(found, self.processor_config()))
-            except PvapyStreamError:
-                raise
-            except Exception as error:
-                raise ProcessorError(
-                    f"processor {settings.processor_class} cannot be made:"
-                    f" {type(error).__name__}: {error}"
-                ) from error
-        processor.processorId = self.id
-        processor.objectIdField = settings.oid_field
-        processor.inputChannel = self.input_channel
-        processor.outputChannel = self.output_channel
-        processor.pvaServer = self.server
-        processor.metadataQueueMap = self.metadata.queues
-        processor.metadata_connected = self.metadata.connected
-        processor.dataPublisher = None
-        processor.account = self.whole_account
-        return processor
-
-    def processor_config(self) -> dict[str, Any]:
-        """A processor's configDict: the user's arguments, and what the incumbent adds."""
-        settings = self.settings
-        return {
-            **settings.processor_args,
-            "processorId": self.id,
-            "inputChannel": self.input_channel,
-            "outputChannel": self.output_channel,
-            "objectIdField": settings.oid_field,
-            "skipInitialUpdates": settings.initial_updates,
-            "fieldRequest": settings.field_request,
-            "inputMode": settings.input_mode,
-            "inputArgs": settings.input_args,
-            "outputMode": settings.output_mode,
-            "outputArgs": settings.output_args,
-        }
-
-    def _open_output(self, first: Any) -> Output | None:
-        prototype = self.stage.processor.getOutputPvObjectType(first)
-        if prototype is None or self.publisher is None:
-            return None
-        if self.filtered is None:
-            self.filtered = FilteredChannel(self.server, self.output_channel)
-        self.publisher.open(opening_object(prototype, first, self.settings.oid_field))
-        return Output(self.publisher, self.stage.ledger, self.settings.oid_field, self.filtered)
+class StageRunner(StageParts):
+    """Receives objects, processes and publishes them, and accounts for it all."""
 
     # -- what each kind has of its own -----------------------------------------------------------
-
-    stage: Stage
-    inbox: DirectInbox | QueueInbox
 
     @abstractmethod
     def start_receiving(self) -> None:
@@ -193,16 +50,16 @@ class StageRunner(ABC):
         """Look after connections and overdue objects; called a few times a second."""
 
     @abstractmethod
-    def stop_receiving(self, deadline: float) -> int | None:
-        """Take what is under way, until a time of `time.monotonic`, and stop the receivers.
-
-        Returns:
-            the source's newest id, if known.
-        """
+    def stop_receiving(self, deadline: Deadline) -> None:
+        """Note the source's newest id, take what is under way, and stop the receivers."""
 
     @abstractmethod
-    def flush(self, deadline: float) -> list[Any]:
-        """Process what waits, until a time of `time.monotonic`; what is left is returned."""
+    def flush(self, deadline: Deadline) -> None:
+        """Process what waits, until the deadline."""
+
+    @abstractmethod
+    def waiting(self) -> list[tuple[Account, Any]]:
+        """Take what still waits after `flush`, with the account it belongs to."""
 
     @property
     @abstractmethod
@@ -253,6 +110,13 @@ class StageRunner(ABC):
         present["missed"] = (ledger.missed | self.stage.missed(self.newest)).to_list()
         present["unknown"] = (ledger.unknown | tracker.unknown).to_list()
         return plain
+
+    def count_missed(self, filters: Iterable[FilteredReceiver]) -> int:
+        """Objects that did not come, without those that a source may yet say it filtered."""
+        stage = self.stage
+        open_yet = not stage.counts.end_time and any(one.follows for one in filters)
+        after = self._settling.until if open_yet else None
+        return stage.count_missed(self.newest, -1 if open_yet and after is None else after)
 
     @property
     def newest(self) -> int | None:
@@ -313,34 +177,64 @@ class StageRunner(ABC):
         self.start_receiving()
         self.metadata.start()
 
-    def stop(self) -> None:
-        """Take what is under way, process what waits, and close the account. Raises nothing."""
-        patience = self.settings.drain_timeout
-        deadline = time.monotonic() + patience
-        newest = self.stop_receiving(deadline)
-        left = self.flush(deadline)
-        if left:
-            self.log.error(
-                "%d objects were still waiting after %g s and are left; see --drain-timeout",
-                len(left),
-                patience,
-            )
-        # A processor that hangs in process() holds the lock for ever: its account is closed
-        # without it.
-        if not self.stage.lock.acquire(timeout=1.0 if left else -1):
-            self.stage.note_error("stop", ProcessorError(f"process() has no end in {patience} s"))
+    def stop(self, deadline: Deadline) -> None:
+        """Take what is under way, process what waits, and close the account. Raises nothing.
+
+        User code that does not return until the deadline keeps for ever what waits for it: the
+        account is then closed without it, see `abandon`.
+        """
+        drained = self._drain(deadline)
+        lock = self.stage.lock
+        if not drained or not _has(lock, deadline):
+            self.abandon(deadline)
             return
         try:
-            self.stage.leave(left)
-            self.stage.finish(newest)
+            self._leave(deadline)
+            self.stage.finish(self._newest_at_end)
             self.stats()
             self.stage.call("stop", self.stage.processor.stop)
             self.stage.settle(self.accounts)
         finally:
-            self.stage.lock.release()
+            lock.release()
         self.metadata.stop()
         if self.publisher is not None:
-            self.publisher.finish(max(_LAST_TAKEN, deadline - time.monotonic()))
+            self.publisher.finish(max(_LAST_TAKEN, deadline.left))
+
+    def _drain(self, deadline: Deadline) -> bool:
+        """Stop receiving and process what waits; False when user code does not return."""
+
+        def run() -> None:
+            self.stop_receiving(deadline)
+            self.flush(deadline)
+
+        thread = threading.Thread(target=run, name="drain", daemon=True)
+        thread.start()
+        if deadline.wait_for_end_of(thread):
+            return True
+        # What comes from now on gets no further than the account.
+        self.stage.leaving = True
+        if not _has(self.stage.lock, deadline):
+            return False
+        self.stage.lock.release()
+        return deadline.wait_for_end_of(thread, PROCESS_GRACE + STOP_GRACE)
+
+    def _leave(self, deadline: Deadline) -> None:
+        """Note what still waits."""
+        self.stage.leave(self.waiting())
+        if self.stage.n_left:
+            limit = f"{self.settings.drain_timeout:g} s"
+            self.log.error(
+                "%d objects were still waiting after %s and are left; see --drain-timeout",
+                self.stage.n_left,
+                "a second signal" if deadline.hurried else limit,
+            )
+
+    def abandon(self, deadline: Deadline) -> None:
+        """Close the account though the processor does not return; its process must then end."""
+        if not self.stage.abandoned:
+            self.stage.abandoned = True
+            self._leave(deadline)
+            self.stage.abandon(self.accounts, self._newest_at_end)
 
     def problem(self) -> str:
         """Why the run must not count as a success, or ""."""
@@ -350,8 +244,7 @@ class StageRunner(ABC):
         problems = []
         absent = ", ".join(self.absent())
         if absent:
-            advice = ABSENT.get(self.settings.input_mode, NEVER_CAME)
-            problems.append(f"channel {absent} {advice}")
+            problems.append(f"channel {absent} {ABSENT.get(self.settings.input_mode, NEVER_CAME)}")
         if not self.settings.metadata_optional:
             problems += [f"{one}, or give --metadata-optional" for one in self.metadata.absences()]
         return f"{who}: {'; '.join(problems)}" if problems else ""
@@ -463,6 +356,11 @@ class StageRunner(ABC):
             "processorStats": processor_stats(counts, missed, time.time(), unknown, epochs),
             "userStats": self._user_stats,
         }
+
+
+def _has(lock: Any, deadline: Deadline) -> bool:
+    """Get the lock of a stage, as soon as the object that is being processed is done."""
+    return deadline.wait_for(lambda seconds: lock.acquire(timeout=seconds), PROCESS_GRACE)
 
 
 def _whole(key: str, value: Any, lowest: int) -> int:

@@ -15,19 +15,17 @@ from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.hpc.collector import Collector
 from pvapy_stream.hpc.consumer import Consumer
 from pvapy_stream.hpc.control import Command, ControlChannel
-from pvapy_stream.hpc.runner import StageRunner
+from pvapy_stream.hpc.deadline import Deadline
+from pvapy_stream.hpc.runner import PROCESS_GRACE, STOP_GRACE, StageRunner
 from pvapy_stream.hpc.status import Stats, StatusChannel
 from pvapy_stream.logs import TOLD
-from pvapy_stream.pva.search import NameCheck, served_twice
+from pvapy_stream.pva.search import NameCheck, TwinWatch
 from pvapy_stream.pva.serving import PutRights, make_server
 from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSettings
 from pvapy_stream.signals import hurry_of
 
-STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has
-_PROCESS_GRACE = 1.0  # s; beyond the time to drain, for the object that is being processed
-_HURRY_GRACE = 3.0  # s; the same when the end was asked for twice
+_HURRY_GRACE = 3.0  # s; beyond it, for all that closes, when the end was asked for twice
 _KEEP_UP_PERIOD = 0.25  # s
-_TWINS_AFTER = 3.0  # s; from our start until others that start with us serve their names
 _TICK = 0.1  # s; how soon a change of state is told
 _LAST_STATUS = 0.2  # s; how long the final status and reply stay before the server goes
 
@@ -131,9 +129,7 @@ class StageService:
         self._state = ""
         deadline = time.monotonic() + settings.runtime if settings.runtime > 0 else float("inf")
         next_status = next_look = 0.0
-        twins = threading.Timer(_TWINS_AFTER, self._look_for_twins)
-        twins.daemon = True
-        twins.start()
+        twins = TwinWatch(self._hosted.values(), self._tell_of_twins)
         told: object = None
         while not self._stop.is_set() and (now := time.monotonic()) < deadline:
             if now >= next_look:
@@ -145,7 +141,7 @@ class StageService:
                 next_status, told = now + settings.status_period, standing
                 self._publish()
             self._stop.wait(min(_TICK, settings.status_period, deadline - now))
-        twins.cancel()
+        twins.stop()
         self._state = "draining"
         self._publish()
         problem = self._drain() or self._runner.problem()
@@ -153,42 +149,31 @@ class StageService:
 
     def _drain(self) -> str:
         """Stop the runner, within limits; what hangs and what is left, or ""."""
-        settings, hurry = self._settings, hurry_of(self._stop)
+        settings, runner, hurry = self._settings, self._runner, hurry_of(self._stop)
+        deadline = Deadline(settings.drain_timeout)
         # A thread of its own: user code that hangs keeps for ever what waits for it.
-        thread = threading.Thread(target=self._runner.stop, name="drain", daemon=True)
+        thread = threading.Thread(target=runner.stop, args=(deadline,), name="stop", daemon=True)
         thread.start()
-        drained = time.monotonic() + settings.drain_timeout + _PROCESS_GRACE
-        end = drained + STOP_GRACE
-        while thread.is_alive() and (now := time.monotonic()) < end:
+        grace = PROCESS_GRACE + STOP_GRACE
+        while thread.is_alive() and deadline.late < grace:
             if hurry.is_set():
-                drained, end = now, min(end, now + _HURRY_GRACE)
-            if now >= drained and self._process_hangs():
-                break
+                deadline.hurry()
+                grace = _HURRY_GRACE
             thread.join(_TICK)
-        self.hangs = thread.is_alive()
+        if thread.is_alive():
+            runner.abandon(deadline)
+        self.hangs = runner.stage.abandoned
         if not self.hangs:
             return ""
-        queued = self._runner.inbox.counts().queued
         return (
-            f"{self._runner.kind} {self._id}: the processor has not returned within --drain-timeout"
-            f" {settings.drain_timeout:g} s{' (cut short by a second signal)' * hurry.is_set()} and"
-            f" is ended by force; the object it has and {queued} in the queue are left"
+            f"{runner.kind} {self._id}: the processor has not returned within --drain-timeout"
+            f" {settings.drain_timeout:g} s{' (cut short by a second signal)' * deadline.hurried}"
+            f" and is ended by force; the object it has and {runner.stage.n_left} in the queue are"
+            " left"
         )
 
-    def _process_hangs(self) -> bool:
-        """Whether the processor is still at an object, and not at closing what it has."""
-        stage = self._runner.stage
-        if stage.counts.end_time:
-            return False
-        if not stage.lock.acquire(timeout=_PROCESS_GRACE):
-            return True
-        stage.lock.release()
-        return False
-
-    def _look_for_twins(self) -> None:
-        """Tell of a server with our names: of two that start together, neither sees the other."""
-        if told := served_twice(self._hosted.values()):
-            self._runner.stage.note_error("names", TransportError(told))
+    def _tell_of_twins(self, told: str) -> None:
+        self._runner.stage.note_error("names", TransportError(told))
 
     def _host_channels(self) -> None:
         status, control = self._hosted.get("status", ""), self._hosted.get("control", "")

@@ -6,46 +6,23 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker, Step
-from pvapy_stream.errors import PvapyStreamError, TransportError
+from pvapy_stream.errors import TransportError
+from pvapy_stream.hpc.fates import Fates, StageCounts
 from pvapy_stream.hpc.latency import Latency
-from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.processor import UserDataProcessor
-from pvapy_stream.hpc.troubles import LOG_EVERY, Troubles
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
 
-NO_ID = "object without an id"
 PUBLISHING = "publishing"
+NO_RETURN = "did not return in time"
 
 
-@dataclass(slots=True)
-class StageCounts:
-    """What a stage counted since its start or last reset. Times: s since 1970, 0 for none yet."""
-
-    start_time: float = field(default_factory=time.time)
-    end_time: float = 0.0
-    first_time: float = 0.0
-    last_time: float = 0.0
-    first_id: int | None = None
-    last_id: int | None = None
-    processed: int = 0
-    filtered: int = 0
-    duplicates: int = 0
-    errors: int = 0
-
-    @property
-    def receiving_time(self) -> float:
-        """Time from the first to the last object, s."""
-        return self.last_time - self.first_time
-
-
-class Stage:
+class Stage(Fates):
     """Runs a processor on objects and writes down the fate of each.
 
     Args:
@@ -69,35 +46,28 @@ class Stage:
         open_output: Any = None,
         read_id: IdReader | None = None,
     ) -> None:
-        self._confirms = self._gathers = self._later = False
+        super().__init__(ledger, tracker)
         self.use(processor)
-        self.account = Account(ledger)
-        self.tracker = tracker
-        # What no object brings: ids that were missed. They are noted in the account of the first
-        # source, whose epochs are those of the stage.
-        self._summary = self.account
         self._to_skip = skip
         self._skips = skip > 0
-        self.counts = StageCounts()
-        self.latency = Latency()
-        self.output: Output | None = None
         self._initial: int | None = None
-        self._missed_before = 0
-        self.lock = threading.RLock()
+        # Whether the time to drain is over; what comes then is left, and how much that was.
+        self.leaving, self.n_left = False, 0
+        # Whether user code did not return in time, see `abandon`.
+        self.abandoned = False
         self._open_output = open_output
         self._wants_output = open_output is not None
         self._id_field = id_field
         self._read_id = read_id
-        # Whether ids that go back begin a ledger; a collector does that itself, for each source.
-        self.own_epochs = True
-        self._log = logging.getLogger(f"pvapy_stream.{ledger.stage}-{ledger.stage_id}")
-        self.troubles = Troubles(self._log)
         # Asked once: this is said of each object.
         self._tells = self._log.isEnabledFor(logging.DEBUG)
 
     def handle(self, obj: Any) -> None:
         """Take an object to its fate. Raises nothing: errors are counted, logged and shown."""
         with self.lock:
+            if self.leaving:
+                self.leave([(self.account, obj)])
+                return
             read_id = self._read_id
             try:
                 value = read_id(obj) if read_id else self._first(obj)
@@ -116,12 +86,13 @@ class Stage:
             if value == self._initial and tracker.last is None:
                 # The same object once more, as after a quick change of connections.
                 self._initial = None
-                ledger.skip(value)
+                self._skipped(value)
                 self._repeated(value)
                 return
             step = tracker.observe(value)
             if step is not Step.NEXT:
                 if is_marked(obj):
+                    self.counts.skipped += 1
                     return
                 self._went_back(value, step)
                 ledger = self.account.ledger
@@ -148,6 +119,8 @@ class Stage:
             except Exception as error:
                 self._failed(f"process: {type(error).__name__}", value, error)
             else:
+                if self.abandoned:
+                    return
                 if output is None:
                     self._processed(value, obj)
                 elif output.failure is not None:
@@ -159,37 +132,18 @@ class Stage:
             if output is not None:
                 output.failure = None
 
-    def _processed(self, value: int, obj: Any) -> None:
-        counts = self.counts
-        if not self._confirms:
-            counts.processed += 1
-            self.account.ledger.processed.add(value)
-        if counts.last_time >= self.latency.due:
-            self.latency.note(obj)
-
-    def _filtered(self, value: int, output: Output) -> None:
-        """The processor returned without publishing: it dropped the object, or gathers several."""
-        counts = self.counts
-        if self._gathers:
-            counts.processed += 1
-            self.account.ledger.processed.add(value)
-        else:
-            counts.filtered += 1
-            self.account.ledger.filtered.add(value)
-        if output.filtered is not None:
-            output.filtered.note(value, output.last_id, counts.last_time)
-
     def _take_marked(self, obj: Any) -> None:
         """Take the object that a channel was opened with: it shows a structure, and is no frame."""
         trouble = self._open_from(obj) if self._wants_output else None
         if trouble is not None:
             self._log.info("the opening object cannot open the output: %s", trouble)
         self._to_skip = max(0, self._to_skip - 1)
+        self.counts.skipped += 1
         self.account.ledger.opened = True
 
     def _skip(self, value: int, trouble: Exception | None) -> None:
         self._to_skip -= 1
-        self.account.ledger.skip(value)
+        self._skipped(value)
         self._initial = value
         if trouble is not None:
             self._log.warning("an initial update cannot open the output: %s", trouble)
@@ -222,75 +176,12 @@ class Stage:
         self.processor.dataPublisher = self.output
         return None
 
-    @property
-    def ledger(self) -> Ledger:
-        """The ledger of the present epoch."""
-        return self.account.ledger
-
-    def account_to(self, account: Account) -> None:
-        """Note what follows in another account: a stage with several sources has one for each."""
-        self.account = account
-        if self.output is not None:
-            self.output.ledger = account.ledger
-
     def use(self, processor: UserDataProcessor) -> None:
         """Process what follows with this processor."""
         self.processor = processor
         self._confirms = bool(getattr(processor, "confirms", False))
         self._gathers = bool(getattr(processor, "gathers", False))
         self._later = bool(getattr(processor, "publishes_later", False))
-
-    def no_id(self, error: Exception) -> None:
-        """Count an object whose id cannot be read."""
-        self.ledger.anonymous += 1
-        self.note_error(NO_ID, error)
-
-    def _went_back(self, value: int, step: Step) -> None:
-        ledger = self.account.ledger
-        if step is Step.LATE:
-            return
-        ledger.went_back += 1
-        if step is Step.AGAIN:
-            self._repeated(value)
-            return
-        self._begin_epoch(value)
-        n = self.tracker.n_restarts
-        if n == 1 or n % LOG_EVERY == 0:
-            self._log.warning(
-                "ids went back to %d (%d times so far): a new epoch; did the source restart?",
-                value,
-                n,
-            )
-
-    def _repeated(self, value: int) -> None:
-        self.account.ledger.duplicate.add(value)
-        self.counts.duplicates += 1
-        n = self.counts.duplicates
-        if n == 1 or n % LOG_EVERY == 0:
-            self._log.warning("id %d came again (%d such objects so far)", value, n)
-
-    def _begin_epoch(self, value: int) -> None:
-        self._note_missed()
-        self._missed_before += len(self.tracker.missed)
-        self.tracker.begin_epoch(value)
-        if self.own_epochs and self.account.begin_epoch() and self.output is not None:
-            self.output.ledger = self.account.ledger
-
-    def _note_missed(self) -> None:
-        """Note what is missed in this epoch in the ledger."""
-        ledger = self._summary.ledger
-        ledger.missed.update(self.tracker.missed)
-        ledger.unknown.update(self.tracker.unknown)
-
-    def _failed(self, kind: str, value: int, error: Exception) -> None:
-        self.account.ledger.fail(kind, value)
-        self.counts.errors += 1
-        self.troubles.note(kind, f"{kind}: {error}", error, f"object {value} failed")
-
-    @property
-    def last_error(self) -> str:
-        """The last error of the run; "" for none."""
-        return self.troubles.last
 
     def reject(self, policy: str, obj: Any) -> None:
         """Write down an object that was dropped before the stage took it."""
@@ -323,6 +214,7 @@ class Stage:
         """
         with self.lock:
             if is_marked(obj):
+                self.counts.skipped += 1
                 return True
             last = self.tracker.last
             if not self._skips or last is None or self._read_id is None:
@@ -330,26 +222,49 @@ class Stage:
             value = self._read_id(obj)
             if value == 0 < last and not obj.hasField("timeStamp"):
                 # What cannot be marked is known by its id alone.
+                self.counts.skipped += 1
                 return True
             if value > last and not shared:
                 return False
             if value < last:
-                self._went_back(value, Step.BACK)
+                # Nobody takes what is shown.
+                self._went_back(value, Step.BACK, skipped=1)
                 self.tracker.last = None
-            self.ledger.skip(value)
+            self._skipped(value)
             return True
 
-    def leave(self, objects: list[Any]) -> None:
+    def leave(self, waiting: Iterable[tuple[Account, Any]]) -> None:
         """Write down objects that still waited when the time to drain was over."""
-        with self.lock:
-            for obj in objects:
-                try:
-                    value = (self._read_id or id_reader(self._id_field, obj))(obj)
-                except Exception as error:
-                    self.no_id(error)
-                    continue
-                self.ledger.received.add(value)
-                self.ledger.left.add(value)
+        for account, obj in waiting:
+            try:
+                value = (self._read_id or id_reader(self._id_field, obj))(obj)
+            except Exception as error:
+                self.no_id(error)
+                continue
+            # An opening object is no frame, and what the processor hangs at does not wait.
+            if is_marked(obj) or (self.abandoned and value == self.counts.last_id):
+                continue
+            self.n_left += 1
+            self.tracker.excuse(IdSet([value]))
+            account.ledger.received.add(value)
+            account.ledger.left.add(value)
+
+    def abandon(self, accounts: Iterable[Account], newest: int | None) -> None:
+        """Close the account though user code does not return, and so holds the lock.
+
+        What it does from now on is not noted; the process is ended by force.
+        """
+        self.abandoned = True
+        accounts = list(accounts)
+        self._settle(accounts, self.processor)
+        unfinished = getattr(self.processor, "unfinished", None)
+        for account in accounts:
+            if unfinished is not None:
+                account.fail_late(NO_RETURN, unfinished())
+            for ledger in account.ledgers:
+                if ids := ledger.without_fate():
+                    ledger.failed.setdefault(NO_RETURN, IdSet()).update(ids)
+        self._close(newest)
 
     def call(self, what: str, function: Any, *args: Any, fallback: Any = None) -> Any:
         """Call the processor between two objects; an error is counted and gives the fallback."""
@@ -360,28 +275,23 @@ class Stage:
                 self.note_error(what, error)
                 return fallback
 
-    def note_error(self, what: str, error: Exception) -> None:
-        """Count an error that met no object."""
-        own = isinstance(error, PvapyStreamError)
-        message = f"{what}: {error}" if own else f"{what}: {type(error).__name__}: {error}"
-        self.counts.errors += 1
-        self.troubles.note(what, message, error, "error")
-
     def settle(self, accounts: Iterable[Account], processor: Any = None) -> None:
         """Note what became of objects after `process` had returned."""
-        late = getattr(processor or self.processor, "late_failures", None)
+        with self.lock:
+            self._settle(list(accounts), processor or self.processor)
+
+    def _settle(self, accounts: list[Account], processor: Any) -> None:
+        late = getattr(processor, "late_failures", None)
         if late is None:
             return
-        accounts = list(accounts)
-        with self.lock:
-            for done in late.take_done():
-                self.counts.processed += sum(one.confirm(done) for one in accounts)
-            for kind, ids in late.take().items():
-                n = sum(one.fail_late(kind, ids) for one in accounts)
-                self.counts.errors += len(ids)
-                if not self._confirms:
-                    self.counts.processed = max(0, self.counts.processed - n)
-                self.troubles.note_late(kind, late.last, len(ids))
+        for done in late.take_done():
+            self.counts.processed += sum(one.confirm(done) for one in accounts)
+        for kind, ids in late.take().items():
+            n = sum(one.fail_late(kind, ids) for one in accounts)
+            self.counts.errors += len(ids)
+            if not self._confirms:
+                self.counts.processed = max(0, self.counts.processed - n)
+            self.troubles.note_late(kind, late.last, len(ids))
 
     def reset(self) -> None:
         """Begin to count anew; the ledger goes on."""
@@ -395,44 +305,15 @@ class Stage:
                 self.output.reset_counts()
             self.call("resetStats", self.processor.resetStats)
 
-    def missed(self, newest: int | None = None) -> IdSet:
-        """Ids of this epoch that should have come and did not, since the last reset.
-
-        Args:
-            newest: the source's newest id, if it is known; ids up to it are overdue.
-        """
-        missed = self.tracker.missed
-        return missed if newest is None else missed | self.tracker.overdue(newest)
-
-    def count_missed(self, newest: int | None = None) -> int:
-        """How many ids should have come and did not, since the last reset."""
-        overdue = 0 if newest is None else len(self.tracker.overdue(newest))
-        return self._missed_before + len(self.tracker.missed) + overdue
-
-    def excuse(self, ids: IdSet) -> None:
-        """These ids will not come: the source dropped them on purpose."""
-        with self.lock:
-            self.tracker.excuse(ids)
-            if self._confirms:
-                # A writer records why they are not in its file.
-                self.account.ledger.excused.update(ids)
-
     def finish(self, newest: int | None = None) -> None:
         """Close the account: what should have come up to the source's newest id is missed."""
         with self.lock:
-            if newest is not None:
-                self.tracker.missed.update(self.tracker.overdue(newest))
-            self._note_missed()
-            if self.output is not None and self.output.filtered is not None:
-                self.output.filtered.flush()
-            self.counts.end_time = time.time()
+            self._close(newest)
 
-    @property
-    def error_counts(self) -> dict[str, int]:
-        """Number of errors by kind, in the whole run."""
-        return dict(self.troubles.counts)
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing failed, in the whole run."""
-        return not self.troubles.counts
+    def _close(self, newest: int | None) -> None:
+        if newest is not None:
+            self.tracker.missed.update(self.tracker.overdue(newest))
+        self._note_missed()
+        if self.output is not None and self.output.filtered is not None:
+            self.output.filtered.flush()
+        self.counts.end_time = time.time()

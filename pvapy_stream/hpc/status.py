@@ -8,8 +8,8 @@ from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream.hpc.fates import StageCounts
 from pvapy_stream.hpc.inbox import InboxCounts
-from pvapy_stream.hpc.stage import StageCounts
 from pvapy_stream.pva.records import bounded, time_fields
 from pvapy_stream.pva.serving import host_readonly
 from pvapy_stream.transport.ports import PublisherCounts, ReceiverCounts
@@ -84,6 +84,7 @@ def processor_stats(
         "nMissed": missed,
         "missedRate": rate(missed, seconds),
         "nFiltered": counts.filtered,
+        "nSkipped": counts.skipped,
         "nDuplicates": counts.duplicates,
         "nUnknown": unknown,
         "nEpochs": epochs,

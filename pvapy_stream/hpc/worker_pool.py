@@ -232,7 +232,11 @@ class WorkerPool:
     @property
     def waiting(self) -> int:
         """Objects without a result."""
-        return sum(not job.over for job in list(self._order))
+        return len(self.unfinished())
+
+    def unfinished(self) -> list[int]:
+        """Ids of objects without a result."""
+        return [job.object_id for job in list(self._order) if not job.over]
 
     def worker_stats(self) -> dict[str, Any]:
         """Numbers of all workers, also of those that died, added up; else the newest value."""

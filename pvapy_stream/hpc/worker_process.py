@@ -20,7 +20,7 @@ from pvapy_stream.hpc.worker_memory import Packed, attach, parts_in, room, unpac
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.settings import LoggingSettings
-from pvapy_stream.signals import accept, leave_by_force
+from pvapy_stream.signals import accept, end_with_parent, leave_by_force
 
 STATS_PERIOD = 0.25  # s
 _ORPHAN_GRACE = 5.0  # s; for an object that is in work when the parent is gone
@@ -132,7 +132,8 @@ def run_worker(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: None)
     accept()
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    end_with_parent()
+    threading.Thread(target=_follow_parent, name="parent", daemon=True).start()
     try:
         configure_logging(log)
         processor = made(source.load(), config)
@@ -151,7 +152,7 @@ def run_worker(
         return
 
 
-def _end_with_parent() -> None:
+def _follow_parent() -> None:
     """End a process whose parent is gone, though the user's code hangs."""
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -22,6 +22,7 @@ import pvaccess as pva
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.errors import ProcessorError, SettingsError
 from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.processor import UserDataProcessor
@@ -180,6 +181,11 @@ class UserMpWorkerPool(UserDataProcessor):
             for job in self._pool.stop(self.options.drain_timeout):
                 self._pool.counts.failed += 1
                 self.late_failures.note(job.object_id, _LEFT, "see drainTimeout")
+
+    def unfinished(self) -> IdSet:
+        """Ids of objects that no worker has finished."""
+        pool = self._pool
+        return IdSet() if pool is None else IdSet(sorted(pool.unfinished()))
 
     def resetStats(self) -> None:
         if self._pool is not None:

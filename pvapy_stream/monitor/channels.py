@@ -132,18 +132,17 @@ def workflow_channels(file: str) -> list[str]:
     if not file:
         return []
     # Imported late: most monitors need no workflow.
-    from pvapy_stream.workflow.files import read_workflow
-    from pvapy_stream.workflow.stages import Site, Stream
+    from pvapy_stream.workflow.model.streaming_stage import Site
+    from pvapy_stream.workflow.model.workflow_file import read_workflow
 
     flow = read_workflow(file)
-    flow.check()
-    streams: dict[str, Stream | None] = {}
-    names: list[str] = []
-    for node in flow.stages():
-        site = Site(flow.channels or _SOME_RUN, sources=flow.sources or Path())
-        wired = node.make().wire(node.label, streams.get(flow.follows(node)), site)
-        streams[node.label] = wired.output
-        names += [_status_channel(program.settings) for program in wired.programs]
+    plan = flow.plan(Site(flow.channels or _SOME_RUN, sources=flow.sources))
+    plan.check()
+    names = [
+        _status_channel(program.settings)
+        for wired in plan.stages.values()
+        for program in wired.programs
+    ]
     found = unique(name.replace(_SOME_RUN, "wf*:") for name in names if name)
     if not found:
         raise MonitorError(f"--workflow: {file} has no stage with a status channel")

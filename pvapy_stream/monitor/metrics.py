@@ -58,6 +58,7 @@ _STAGE_COUNTS = {
     "received": ("received_objects", "Objects that arrived."),
     "processed": ("processed_objects", "Objects that were processed."),
     "filtered": ("filtered_objects", "Objects that the processor dropped on purpose."),
+    "skipped": ("skipped_objects", "Initial updates and repeats, which are not processed."),
     "duplicates": ("duplicate_objects", "Objects whose id had come before."),
     "unknown": ("unknown_objects", "Ids in jumps, of which nothing is known."),
     "published": ("published_objects", "Objects that were published."),

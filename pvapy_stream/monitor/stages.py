@@ -41,8 +41,7 @@ class StageView:
         outputs: those it publishes on.
         control: channel that takes its commands; "" for none.
         restarts: how often it was started again after it had died.
-        counts: received, processed, published, missed, rejected, errors, overruns, queued; of all
-            incarnations that were looked at.
+        counts: those of `statuses.COUNTS`, and overruns; of all incarnations that were looked at.
         rates: the same but the queue, 1/s, between its last two statuses.
         latency: p50, p90, p99 and max of the time from detector to processed, s; may be empty.
         last_id: last object id.

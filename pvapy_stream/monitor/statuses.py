@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 Tone = Literal["good", "warn", "bad", "over", ""]
@@ -15,12 +15,27 @@ _TONES: dict[Tone, tuple[str, ...]] = {
     "over": ("stopped", "done"),
 }
 _TONE_OF: dict[str, Tone] = {state: tone for tone, states in _TONES.items() for state in states}
+# Counts of a stage, in the order of tables: received = processed + filtered + skipped + queued +
+# rejected + errors, where each error met an object.
+COUNTS = (
+    "received", "processed", "filtered", "skipped", "published", "queued", "missed", "unknown",
+    "duplicates", "rejected", "errors",
+)  # fmt: skip
+LOSSES = frozenset({"missed", "unknown", "rejected", "errors"})
+# Columns that are shown only where there are any.
+RARE = frozenset({"skipped", "unknown", "duplicates"})
 _KINDS = ("consumer", "collector", "buffer", "writer")
 
 
 def tone_of(state: str) -> Tone:
     """Whether a state is good, bad, one to look at (warn), an end that was meant, or none of it."""
     return _TONE_OF.get(state, "")
+
+
+def shown_counts(all_counts: Iterable[Mapping[str, float]]) -> list[str]:
+    """The columns of a table of stages with these counts."""
+    found = list(all_counts)
+    return [name for name in COUNTS if name not in RARE or any(one.get(name) for one in found)]
 
 
 def read_counts(status: Mapping[str, Any]) -> dict[str, float]:
@@ -41,6 +56,7 @@ def read_counts(status: Mapping[str, Any]) -> dict[str, float]:
         "received": of_receivers("nReceived"),
         "processed": processor.get("nProcessed", 0),
         "filtered": processor.get("nFiltered", 0),
+        "skipped": processor.get("nSkipped", 0),
         "published": publisher.get("nPublished", 0),
         "duplicates": processor.get("nDuplicates", 0),
         "unknown": processor.get("nUnknown", 0),

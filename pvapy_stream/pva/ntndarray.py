@@ -229,10 +229,10 @@ class ObjectBuilder:
             template = self.prototype.copy()
             _set_layout(template, frame)
             _set_codec(template, frame)
-            dress = getattr(frame.attributes, "dress", None)
-            if dress is not None:
+            apply_to = getattr(frame.attributes, "apply_to", None)
+            if apply_to is not None:
                 # They came from an object, and know more than names and values.
-                dress(template)
+                apply_to(template)
             else:
                 template["attribute"] = _attributes(frame)
             self._template, self._template_key = template, key

@@ -35,8 +35,10 @@ PROCESSOR = {
     "firstObjectId": pva.LONG, "lastObjectId": pva.LONG,
     "nProcessed": pva.ULONG, "processedRate": _RATES, "nErrors": pva.ULONG, "errorRate": _RATES,
     "nMissed": pva.ULONG, "missedRate": _RATES,
-    # Dropped on purpose; came more than once; lie in jumps of ids, of which nothing is known.
-    "nFiltered": pva.ULONG, "nDuplicates": pva.ULONG, "nUnknown": pva.ULONG,
+    # Dropped on purpose; initial updates and repeats that were not processed.
+    "nFiltered": pva.ULONG, "nSkipped": pva.ULONG,
+    # Came more than once; lie in jumps of ids, of which nothing is known.
+    "nDuplicates": pva.ULONG, "nUnknown": pva.ULONG,
     # How often ids went back.
     "nEpochs": pva.ULONG,
 }  # fmt: skip

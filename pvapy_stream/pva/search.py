@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import socket
-import struct
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import psutil
 
 from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.messages import search_answers, search_request
 
 _PORT = 5076
 _TIMEOUT = 0.3  # s; for an answer
 _PATIENCE = 3.0  # s; a server that has been told to end, or whose end a gateway has not noticed
 _AGAIN = 0.1  # s; a datagram may be lost
+_LOOK_AGAIN = (3.0, 7.0, 20.0, 60.0)  # s; from one look for others with our names to the next
 
-_MAGIC, _VERSION = 0xCA, 2
-_SEARCH, _FOUND = 3, 4
-_BIG_ENDIAN = 0x80
 _UNICAST = 0x80  # the server that gets it passes it on to others on its host
 _log = logging.getLogger(__name__)
-_HEADER = struct.Struct("<BBBBI")
 
 Servers = dict[str, dict[bytes, str]]  # by name: identity of each server, and its address
 
@@ -51,7 +47,7 @@ def find_servers(names: Sequence[str], timeout: float = _TIMEOUT) -> Servers:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             link.bind(("", 0))
-            request = _request(names, link.getsockname()[1])
+            request = search_request(dict(enumerate(names)), link.getsockname()[1], _UNICAST)
             end, again = time.monotonic() + timeout, 0.0
             while (now := time.monotonic()) < end:
                 if now >= again:
@@ -62,7 +58,7 @@ def find_servers(names: Sequence[str], timeout: float = _TIMEOUT) -> Servers:
                     answer, sender = link.recvfrom(65536)
                 except TimeoutError:
                     continue
-                for number, identity, address in _answers(answer, sender):
+                for number, identity, address in search_answers(answer, sender):
                     if number < len(names):
                         found[names[number]][identity] = address
     except OSError:
@@ -118,6 +114,38 @@ class NameCheck:
             _log.warning("%s", taken)
 
 
+class TwinWatch:
+    """Looks, while a program runs, whether others serve its names too.
+
+    Of two that start together, neither sees the other before it serves. A name may also be hosted
+    only when the first object comes.
+
+    Args:
+        names: that the program hosts; empty ones are left out.
+        tell: gets a sentence, once, from a thread.
+    """
+
+    def __init__(self, names: Iterable[str], tell: Callable[[str], None]) -> None:
+        self._names = [name for name in dict.fromkeys(names) if name]
+        self._tell = tell
+        self._stop = threading.Event()
+        if self._names:
+            threading.Thread(target=self._run, name="twins", daemon=True).start()
+
+    def stop(self) -> None:
+        """Look no longer."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        for pause in _LOOK_AGAIN:
+            if self._stop.wait(pause):
+                return
+            told = served_twice(self._names)
+            if told and not self._stop.is_set():
+                self._tell(told)
+                return
+
+
 def served_twice(names: Iterable[str]) -> str:
     """Which name several servers serve, in a sentence; "" when none is."""
     for name, servers in find_servers([name for name in names if name]).items():
@@ -128,21 +156,6 @@ def served_twice(names: Iterable[str]) -> str:
                 " by chance; stop one of them, or give it another name"
             )
     return ""
-
-
-def _request(names: Sequence[str], port: int) -> bytes:
-    payload = struct.pack("<IB3x16xH", secrets.randbits(32), _UNICAST, port)
-    payload += b"\x01" + _string("tcp") + struct.pack("<H", len(names))
-    for number, name in enumerate(names):
-        payload += struct.pack("<I", number) + _string(name)
-    return _HEADER.pack(_MAGIC, _VERSION, 0, _SEARCH, len(payload)) + payload
-
-
-def _string(text: str) -> bytes:
-    plain = text.encode()
-    if len(plain) < 254:
-        return bytes([len(plain)]) + plain
-    return b"\xfe" + struct.pack("<I", len(plain)) + plain
 
 
 def _send(link: socket.socket, request: bytes) -> None:
@@ -169,21 +182,3 @@ def _addresses() -> list[tuple[str, int]]:
 
 def _v4(address: object) -> bool:
     return getattr(address, "family", None) == socket.AF_INET
-
-
-def _answers(message: bytes, sender: tuple[str, int]) -> list[tuple[int, bytes, str]]:
-    """Names that a server says it serves: number, identity of the server, its address."""
-    if len(message) < 8 or message[0] != _MAGIC or message[3] != _FOUND:
-        return []
-    order = ">" if message[2] & _BIG_ENDIAN else "<"
-    try:
-        identity = message[8:20]
-        (port,) = struct.unpack_from(f"{order}H", message, 40)
-        place = 43 + message[42]
-        found, count = struct.unpack_from(f"{order}BH", message, place)
-        numbers = struct.unpack_from(f"{order}{count}I", message, place + 3)
-    except (struct.error, IndexError):
-        return []
-    host = socket.inet_ntoa(message[36:40])
-    where = f"{sender[0] if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - means: the sender
-    return [(number, identity, where) for number in numbers] if found else []

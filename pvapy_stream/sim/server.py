@@ -18,6 +18,7 @@ from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.clients import ClientCounter, listening_ports
 from pvapy_stream.pva.objects import mark
+from pvapy_stream.pva.search import TwinWatch
 from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.sim.feed import ObjectFeed
 from pvapy_stream.sim.frames import open_sources
@@ -36,6 +37,11 @@ _NOTIFY_TIMEOUT = 2.0
 _LAST_TAKEN = 0.5  # s; least time that subscribers in shared memory get for the last frames
 
 logger = logging.getLogger(__name__)
+
+
+def hosted_names(settings: SimulatorSettings) -> list[str]:
+    """PVA channels that a simulator serves for its frames."""
+    return [settings.channel_name] if settings.output_mode != "shm" else []
 
 
 class SimServer:
@@ -63,6 +69,7 @@ class SimServer:
         self._account = Account(self.ledger)
         self._keeper = LedgerKeeper(settings.ledger, lambda: self._account.ledgers)
         self.notify_failures = 0
+        self._has_twin = False
         self._reporter = Reporter(settings.report_period, not settings.disable_curses)
 
     def run(self, stop: threading.Event) -> int:
@@ -72,7 +79,7 @@ class SimServer:
         wait on that very event.
 
         Returns:
-            Exit code: 1 when a frame could not be published.
+            Exit code: 1 when a frame could not be published, or another program serves its channel.
 
         Raises:
             SourceError: frames cannot be read.
@@ -87,6 +94,7 @@ class SimServer:
         publisher = make_source_publisher(
             settings.output_mode, settings, settings.channel_name, server
         )
+        twins = TwinWatch(hosted_names(settings), self._tell_of_twins)
         counter = ClientCounter(listening_ports() - before, lambda: publisher.subscribers)
         try:
             metadata = Metadata(server, settings.metadata_pv)
@@ -105,6 +113,7 @@ class SimServer:
             else:
                 self._let_clients_finish(publisher, stop)
         finally:
+            twins.stop()
             feed.stop()
             self._reporter.end(self.totals)
             # First the server: who is told that a record goes may ask for it once more, and would
@@ -112,7 +121,11 @@ class SimServer:
             server.stop()
             publisher.stop()
             self._keeper.close()
-        return 1 if self.ledger.failed or self._keeper.problem else 0
+        return 1 if self.ledger.failed or self._keeper.problem or self._has_twin else 0
+
+    def _tell_of_twins(self, told: str) -> None:
+        self._has_twin = True
+        logger.error("%s", told)
 
     def _let_clients_finish(self, publisher: Publisher, stop: threading.Event) -> None:
         settings = self.settings

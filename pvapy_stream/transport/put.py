@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import Any
 
 import pvaccess as pva
@@ -26,8 +28,23 @@ class PutPublisher(RemotePublisher):
         self._pv = pva.Channel(channel)
         self._pv.setTimeout(min(_PUT_TIMEOUT, limit))
         self._structure: dict[str, Any] | None = None
+        self._searcher: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to search for the channel, so that it is there when the first object comes."""
+        self._searcher = threading.Thread(target=self._search, name="put-search", daemon=True)
+        self._searcher.start()
+
+    def _search(self) -> None:
+        # The binding searches from the first use on, however long this waits.
+        with contextlib.suppress(*REMOTE_ERRORS):
+            self._pv.getIntrospectionDict()
 
     def _send(self, obj: Any) -> None:
+        if self._searcher is not None:
+            # One thread at a time uses the channel; the binding returns within its time limit.
+            self._searcher.join(2 * _PUT_TIMEOUT)
+            self._searcher = None
         # A server that has begun anew may have another structure.
         if self._structure is None or not self._pv.isConnected():
             self._check(obj)

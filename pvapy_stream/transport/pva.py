@@ -109,6 +109,8 @@ class MonitorReceiver:
         self._came_back = False
         self.was_connected = False
         self._pv: pva.Channel | None = None
+        # Asks for the newest object: not the monitored channel, as a get may never return.
+        self._prober: pva.Channel | None = None
         self._connected = False
         self._silent = True
         self._absent_since = 0.0
@@ -214,6 +216,7 @@ class MonitorReceiver:
 
     def _close(self) -> None:
         pv, self._pv = self._pv, None
+        self._prober = None
         if pv is None:
             return
         self._past_overruns += pv.getMonitorCounters().get("nOverruns", 0)
@@ -262,15 +265,21 @@ class MonitorReceiver:
         # source goes between the connection of the channel and that of the get.
         threading.Thread(target=self._ask, args=(timeout, answer), daemon=True).start()
         try:
-            return answer.get(timeout=2 * timeout)
+            newest = answer.get(timeout=2 * timeout)
         except queue.Empty:
-            return None
+            newest = None
+        if newest is None:
+            # The next one is asked by a new channel.
+            self._prober = None
+        return newest
 
     def _ask(self, timeout: float, answer: queue.SimpleQueue[Any | None]) -> None:
         try:
-            probe = pva.Channel(self.channel, self._provider)
-            probe.setTimeout(timeout)
-            answer.put(probe.get(self._probe))
+            prober = self._prober
+            if prober is None:
+                prober = self._prober = pva.Channel(self.channel, self._provider)
+                prober.setTimeout(timeout)
+            answer.put(prober.get(self._probe))
         except pva.PvaException:
             answer.put(None)
 

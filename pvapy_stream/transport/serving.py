@@ -8,6 +8,8 @@ from typing import Any
 
 from pvapy_stream.transport.ports import Deliver, ReceiverCounts
 
+_LAST_DELIVERY = 5.0  # s; least time that an object which is being delivered gets at the end
+
 _log = logging.getLogger(__name__)
 
 
@@ -53,8 +55,12 @@ class ServingReceiver:
         self._open()
 
     def stop(self, patience: float = 0.0) -> list[Any]:
-        with self._busy:
-            self._deliver = None
+        taken = self._busy.acquire(timeout=max(patience, _LAST_DELIVERY))
+        self._deliver = None
+        if taken:
+            self._busy.release()
+        else:
+            _log.error("channel %s: an object is still being processed", self.channel)
         self._close()
         return []
 

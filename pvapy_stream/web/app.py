@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from pvapy_stream import __version__
 from pvapy_stream.errors import MonitorError, PvapyStreamError, SettingsError
 from pvapy_stream.monitor.control import send_command
+from pvapy_stream.monitor.statuses import COUNTS, LOSSES, RARE
 from pvapy_stream.settings import DashboardSettings
 from pvapy_stream.web.assets import STATIC, TEMPLATES
 from pvapy_stream.web.live import LiveBoard
@@ -47,6 +48,12 @@ class Command(BaseModel):
     args: str = Field("", max_length=100_000)
 
 
+def _head(name: str) -> str:
+    """The head of the column of a count; the page's script reads what it is from it."""
+    marks = " data-loss" * (name in LOSSES) + " data-rare" * (name in RARE)
+    return f'<th data-count="{name}"{marks}>{name}</th>'
+
+
 def make_app(settings: DashboardSettings, board: LiveBoard, token: str) -> FastAPI:
     """The application.
 
@@ -58,7 +65,8 @@ def make_app(settings: DashboardSettings, board: LiveBoard, token: str) -> FastA
     app = FastAPI(title="pvapy_stream", version=__version__, docs_url=None, redoc_url=None,
                   openapi_url=None)  # fmt: skip
     page = (TEMPLATES / "dashboard.html").read_text(encoding="utf-8")
-    page = page.replace("TITLE", html.escape(settings.title)).replace("VERSION", __version__)
+    page = page.replace("COLUMNS", "".join(map(_head, COUNTS))).replace("VERSION", __version__)
+    page = page.replace("TITLE", html.escape(settings.title))
 
     names = host_names(settings.address, settings.allow_host)
     app.add_middleware(Guard, names=names, headers=_HEADERS)

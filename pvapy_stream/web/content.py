@@ -16,6 +16,7 @@ from pvapy_stream import __version__
 from pvapy_stream.monitor.channels import natural
 from pvapy_stream.monitor.reading import Points, SeriesInfo, SeriesReader
 from pvapy_stream.monitor.stages import StageView, labels, last_in_chain, lost_once
+from pvapy_stream.monitor.statuses import COUNTS, LOSSES, shown_counts
 
 # What is charted of each kind of monitor, and in which order; of other kinds, all.
 _CHARTS: dict[str, tuple[str, ...]] = {
@@ -43,7 +44,9 @@ _SERIES_IN_A_CHART = 8
 _BINS = 30
 _SUBJECTS_APART = 4  # with histograms of their own
 _EVENTS = 30
-_AUDIT_KEYS = ("ok", "published", "processed", "failures", "drops", "notes", "restarts")
+_AUDIT_KEYS = (
+    "ok", "published", "processed", "filtered", "failures", "drops", "notes", "restarts",
+)  # fmt: skip
 
 
 def title_of(quantity: str) -> str:
@@ -77,6 +80,10 @@ def gather(
             {**_stage(view), "label": label}
             for view, label in zip(stages, labels(stages), strict=True)
         ],
+        "columns": [
+            {"name": name, "loss": name in LOSSES}
+            for name in shown_counts(view.counts for view in stages)
+        ],
         "totals": totals(stages), "audits": [],
         "charts": [], "histograms": [], "images": [], "active": [], "events": [],
         "monitors": [], "system": [],
@@ -91,9 +98,7 @@ def gather(
 
 def _stage(view: StageView) -> dict[str, Any]:
     plain = view.to_dict()
-    plain["counts"] = plain["counts"] or dict.fromkeys(
-        ("received", "processed", "published", "queued", "missed", "rejected", "errors"), 0
-    )
+    plain["counts"] = plain["counts"] or dict.fromkeys(COUNTS, 0)
     plain["rates"] = plain["rates"] or {"processed": 0.0}
     plain["latency"] = plain["latency"] or {"p90": None}
     return plain
@@ -106,7 +111,7 @@ def totals(stages: Sequence[StageView]) -> dict[str, Any]:
     return {
         **{
             name: sum(view.counts.get(name, 0) for view in stages)
-            for name in ("rejected", "errors")
+            for name in ("filtered", "unknown", "rejected", "errors")
         },
         "missed": lost_once(stages),
         "restarts": sum(view.restarts for view in stages),

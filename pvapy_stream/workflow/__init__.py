@@ -7,10 +7,17 @@ flow.add(Writer(input=mirror["output"], output="scan.h5"), "disk")
 outcome = run_workflow(flow, "my_run")
 """
 
-from pvapy_stream.workflow.files import read_workflow, to_json, to_yaml
-from pvapy_stream.workflow.graph import Node, Workflow
-from pvapy_stream.workflow.kinds import Collector, Command, Consumer, Mirror, Simulator, Writer
-from pvapy_stream.workflow.params import (
+from pvapy_stream.workflow.library.streaming_stages import (
+    Collector,
+    Command,
+    Consumer,
+    Mirror,
+    Simulator,
+    Writer,
+)
+from pvapy_stream.workflow.model.graph import Workflow
+from pvapy_stream.workflow.model.node import Node
+from pvapy_stream.workflow.model.parameters import (
     Boolean,
     Enum,
     File,
@@ -28,12 +35,13 @@ from pvapy_stream.workflow.params import (
     String,
     Text,
 )
-from pvapy_stream.workflow.project import Project
-from pvapy_stream.workflow.protocol import Protocol
-from pvapy_stream.workflow.scheduler import Outcome, Scheduler, run_workflow
-from pvapy_stream.workflow.sets import StreamSet, StreamState
-from pvapy_stream.workflow.steps import State, Step
-from pvapy_stream.workflow.validators import GE, GT, LE, LT, Format, NonEmpty, Positive, Range
+from pvapy_stream.workflow.model.validators import GE, GT, LE, LT, Format, NonEmpty, Positive, Range
+from pvapy_stream.workflow.model.workflow_file import read_workflow, to_json, to_yaml
+from pvapy_stream.workflow.run.project import Project
+from pvapy_stream.workflow.run.scheduler import Outcome, Scheduler, run_workflow
+from pvapy_stream.workflow.run.step_protocol import Protocol
+from pvapy_stream.workflow.run.steps import State, Step
+from pvapy_stream.workflow.run.stream_set import StreamSet, StreamState
 
 __all__ = [
     "GE",

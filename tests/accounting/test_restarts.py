@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.audit import audit
 from pvapy_stream.accounting.bags import ascending, excess, layers
 from pvapy_stream.accounting.idset import IdSet
@@ -149,3 +150,46 @@ def test_filtered_ids_are_no_losses() -> None:
         "audit: published 10, processed 2, filtered 8, missed 0, without a fate 0: OK"
     )
     assert result.to_dict()["stages"][1]["filtered"] == [[1, 2], [4, 7], [9, 10]]
+
+
+def test_what_a_source_without_ledger_sent_again_while_nobody_listened_is_unknown() -> None:
+    before = stage(ids((1, 500)))
+    after = stage(ids((38, 300)), epoch=2, unknown=ids((1, 37)))
+    text = failures([before, after])
+    assert "37 ids: 1-37 unknown: nobody can tell whether they were sent on channel a" in text
+    # What it showed when it came back, nobody took.
+    after.received.add(37)
+    after.skipped.add(37)
+    assert "37 ids: 1-37 unknown" in failures([before, after])
+    # Others of the group were back earlier: what none of them has is unknown.
+    first, second = stage(ids((1, 500)), group="g"), stage(ids((38, 300)), epoch=2, group="g")
+    second.unknown = ids((1, 37))
+    others = [
+        Ledger("consumer", 2, "a", group="g", received=some, processed=some, epoch=epoch)
+        for epoch, some in ((1, ids((501, 600))), (2, ids((11, 37))))
+    ]
+    others[1].unknown = ids((1, 10))
+    assert "10 ids: 1-10 unknown" in failures([first, second, *others])
+
+
+def test_what_was_missed_in_one_epoch_is_not_found_in_another() -> None:
+    first = stage(ids((1, 100)))
+    second = stage(ids((1, 19), (26, 100)), epoch=2, missed=ids((20, 25)))
+    assert "6 ids: 20-25 lost" in failures([first, second])
+    first = stage(ids((1, 19), (26, 100)), missed=ids((20, 25)))
+    second = stage(ids((1, 100)), epoch=2)
+    assert "6 ids: 20-25 lost" in failures([first, second])
+
+
+def test_an_account_knows_what_it_cannot_know_of_a_source_that_came_back() -> None:
+    account = Account(stage(ids((1, 500))))
+    account.begin_epoch()
+    account.note_late_start(38)
+    assert account.ledger.unknown == ids((1, 37))
+    account.begin_epoch()
+    account.note_late_start(1)
+    assert not account.ledger.unknown
+    # Ids of this source begin with 0.
+    account.ledgers[0].received.add(0)
+    account.note_late_start(1)
+    assert account.ledger.unknown == ids((0, 0))

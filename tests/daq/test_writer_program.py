@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -21,6 +22,7 @@ from pvapy_stream.cli import bsread_writer
 from pvapy_stream.files.repair import repair
 from pvapy_stream.files.summary import decided_by_files
 from pvapy_stream.files.verify import verify
+from pvapy_stream.files.witness import ids_in
 from pvapy_stream.transport.bsread_codec import ChannelHeader
 from tests.daq.sending import Pulses, Rest, lost, rows
 from tests.files.messages import camera, scalars
@@ -114,6 +116,48 @@ def test_sigkill_takes_the_last_second_at_most(pulses: Pulses, run: Run, tmp_pat
     assert repair(part)[0] == tmp_path / "run.h5"
     assert rows(tmp_path / "run.h5") == pulse_ids
     assert verify(tmp_path / "run.h5").problems == []
+
+
+def test_after_a_kill_the_audit_reads_the_files_that_a_service_had_open(
+    pulses: Pulses, run: Run, commands: Commands, tmp_path: Path
+) -> None:
+    ledger, folder = tmp_path / "ledger.json", tmp_path / "data"
+    folder.mkdir()
+    program, rest = run("--service", "--parallel", 3, "--ledger", ledger, file=folder)
+    rest.put("start_pulse_id/1", {"output_file": "first.h5", "stop_pulse_id": 20})
+    pulses.run(range(1, 26)).wait()
+    wait_until(lambda: (folder / "first.h5").exists())
+    for number, first in enumerate((30, 60)):
+        rest.put(f"start_pulse_id/{first}", {"output_file": f"open_{number}.h5"})
+    pulses.run(range(30, 5000))
+
+    def written() -> list[int]:
+        # What is processed is flushed.
+        return [len(one.processed) for one in read_ledgers(ledger)]
+
+    wait_until(lambda: len(n := written()) == 3 and min(n) >= 20)
+    program.signal(signal.SIGKILL)
+    program.wait()
+    # What was closed may be moved away; nobody needs it for the account.
+    (folder / "first.h5").rename(tmp_path / "elsewhere.h5")
+    accounts = read_ledgers(ledger)
+    assert [one.file for one in accounts] == [
+        str(folder / name) for name in ("first.h5", "open_0.h5", "open_1.h5")
+    ]
+    assert [one.closed for one in accounts] == [True, False, False]
+    assert str(accounts[0].processed) == "1-20"
+    audit = commands("audit", "--json", ledger)
+    audit.wait()
+    told = json.loads("".join(audit.out))
+    notes = "\n".join(told["notes"])
+    assert "first.h5" not in notes
+    for number in (0, 1):
+        assert f"read from its files: {folder}/open_{number}.h5.part" in notes
+    parts = [ids_in(folder / f"open_{number}.h5.part") for number in (0, 1)]
+    assert all(len(one) > 0 for one in parts)
+    (stage,) = told["stages"]
+    saved = {n for first, last in stage["processed"] for n in range(first, last + 1)}
+    assert saved == {*range(1, 21), *parts[0], *parts[1]}
 
 
 def test_a_file_left_by_a_killed_writer_is_in_the_way(run: Run, tmp_path: Path) -> None:

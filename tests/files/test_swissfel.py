@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pvapy_stream.errors import FileError
+from pvapy_stream.files.ending import Ending
 from pvapy_stream.files.repair import repair
 from pvapy_stream.files.swissfel import SwissfelFile
 from pvapy_stream.files.swissfel_layout import DUPLICATE, OUTSIDE
@@ -316,7 +317,7 @@ def test_cut_lost_flags_and_notes_at_the_end(path: Path) -> None:
     for pulse in (5, 6, 11, 6, 9, 10):
         flags = DUPLICATE if file.n_rows == 3 else 0
         file.add(stream.message(pulse, {"A": 1.0, "CAM": picture(1)}), flags)
-    file.close(8, [(7, 8)], {"user": "after"}, {"ended": "asked for"})
+    file.close(Ending(8, [(7, 8)], {"user": "after"}, {"ended": "asked for"}))
     assert file.n_rows == 4
     assert values_of(path, "CAM")[0] == [5, 6, 11, 6]
     assert values_of(path, "CAM")[2].shape[0] == 4

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.inbox import PAUSED_FULL, QUEUE_FULL, DirectInbox, QueueInbox
 from tests.support import wait_until
 
@@ -85,7 +86,8 @@ def test_a_full_queue_rejects_the_newest_and_counts_it() -> None:
     assert (counts.received, counts.rejected, counts.delivered, counts.queued) == (7, 3, 1, 3)
     assert sink.rejected == [(QUEUE_FULL, 4), (QUEUE_FULL, 5), (QUEUE_FULL, 6)]
     sink.go.set()
-    assert inbox.drain(5) == []
+    inbox.drain(Deadline(5))
+    assert inbox.left() == []
     assert sink.got == [0, 1, 2, 3]
     counts = inbox.counts()
     assert (counts.received, counts.rejected, counts.delivered, counts.queued) == (7, 3, 4, 0)
@@ -98,7 +100,8 @@ def test_drain_processes_what_waits_also_when_paused() -> None:
     inbox.start()
     feed(inbox, range(50))
     assert sink.got == []
-    assert inbox.drain(5) == []
+    inbox.drain(Deadline(5))
+    assert inbox.left() == []
     assert sink.got == list(range(50))
 
 
@@ -108,7 +111,8 @@ def test_drain_is_bounded_and_returns_what_is_left() -> None:
     inbox = QueueInbox(sink.handle, sink.reject, size=0)
     inbox.start()
     feed(inbox, range(5))
-    left = inbox.drain(0.3)
+    inbox.drain(Deadline(0.3))
+    left = inbox.left()
     sink.go.set()
     assert [int(obj) for obj in left] == [0, 1, 2, 3, 4]
 
@@ -124,7 +128,8 @@ def test_accumulation_waits_for_the_number_or_for_silence() -> None:
     wait_until(lambda: sink.got == [0, 1, 2])
     feed(inbox, range(3, 4))
     wait_until(lambda: sink.got == [0, 1, 2, 3])
-    assert inbox.drain(5) == []
+    inbox.drain(Deadline(5))
+    assert inbox.left() == []
 
 
 def test_the_size_can_be_changed_only_where_there_is_a_queue() -> None:

@@ -12,9 +12,10 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import TransportError
+from pvapy_stream.hpc.fates import NO_ID
 from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.processor import FrameProcessor, UserDataProcessor
-from pvapy_stream.hpc.stage import NO_ID, Stage
+from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.pva.objects import is_marked, mark
 from pvapy_stream.testing import image_object
 from pvapy_stream.transport.memory import MemoryPublisher
@@ -142,6 +143,32 @@ def test_a_source_that_came_back_shows_an_old_object_which_is_skipped() -> None:
     assert list(stage.ledger.skipped) == [0, 3]
 
 
+def test_what_a_source_sent_that_started_again_while_we_were_away_is_unknown() -> None:
+    # It shows one of its new objects, which is skipped.
+    stage = make(skip=1)
+    feed(stage, 0, 1, 2, 3, 4, 5, 6, 7)
+    assert stage.handle_again(obj(4))
+    feed(stage, 5, 6)
+    assert list(stage.ledger.unknown) == [1, 2, 3, 4]
+    assert "whether 1-4 were sent before 5 is unknown" in stage.tracker.remark
+    # What it shows is taken as new.
+    stage = make(skip=0)
+    feed(stage, 1, 2, 3, 4, 5, 6, 7)
+    assert not stage.handle_again(obj(4))
+    feed(stage, 4, 5)
+    assert list(stage.ledger.unknown) == [1, 2, 3]
+    # A quick return is not noticed.
+    stage = make()
+    feed(stage, 1, 2, 3, 4, 5, 3, 4)
+    assert list(stage.ledger.unknown) == [1, 2]
+    # It has shown what opens its channel: all that follows is for us.
+    stage = make(skip=1)
+    feed(stage, 0, 1, 2, 3, 4)
+    assert stage.handle_again(mark(obj(0)))
+    feed(stage, 1, 2)
+    assert not stage.ledger.unknown
+
+
 def test_reset_counts_anew_but_the_ledger_goes_on() -> None:
     stage = make()
     feed(stage, 1, 3)
@@ -161,7 +188,7 @@ def test_rejected_objects_are_not_missed() -> None:
     feed(stage, 3, 4, 6)
     assert list(stage.ledger.rejected["receiver queue full"]) == [5]
     assert not stage.missed()
-    stage.leave([obj(7)])
+    stage.leave([(stage.account, obj(7))])
     assert list(stage.ledger.left) == [7]
     assert not stage.ledger.without_fate()
 

@@ -219,3 +219,57 @@ def test_two_programs_that_start_together_with_one_name_are_both_told(
     for program in two:
         program.signal()
     assert [program.wait() for program in two] == [1, 1]
+
+
+def served(program: Program) -> bool:
+    return "is served by 2 programs" in program.text
+
+
+def test_mirrors_that_wait_for_their_source_under_one_name_are_both_told(
+    prefix: str, commands: Commands
+) -> None:
+    two = [commands("mirror", "-cm", f"({prefix}x,{prefix}late)", "-rp", "0.2") for _ in "ab"]
+    # Both look, and see nobody, as a mirror serves a name once its source has come.
+    wait_until(lambda: all("Channel" in one.text for one in two), 60)
+    source = Source(f"{prefix}late")
+    try:
+        wait_until(lambda: all(map(served, two)), 60)
+        for one in two:
+            one.signal()
+        assert [one.wait() for one in two] == [1, 1]
+    finally:
+        source.close()
+
+
+@pytest.mark.parametrize("words", [
+    ("sim", "-nx", "8", "-ny", "8", "-nf", "2", "-cn"),
+    ("buffer", "tcp://127.0.0.1:9", "-o", "0", "--no-rest", "-sc"),
+    ("writer", "tcp://127.0.0.1:9", "/dev/null", "-1", "0", "-sc"),
+])  # fmt: skip
+def test_programs_that_start_together_with_one_name_know_of_each_other(
+    prefix: str, commands: Commands, words: tuple[str, ...]
+) -> None:
+    two = [commands(*words, f"{prefix}x") for _ in "ab"]
+
+    def refused(one: Program) -> bool:
+        return "is already served by the program at" in one.text
+
+    # On a machine that is slow in starting one of them, it sees the other before.
+    wait_until(lambda: any(map(refused, two)) or all(map(served, two)), 60)
+    for one in two:
+        if one.process.poll() is None:
+            one.signal()
+        one.wait()
+
+
+@pytest.mark.parametrize("words", [
+    ("buffer", "tcp://127.0.0.1:9", "-o", "0", "--no-rest", "-sc"),
+    ("writer", "tcp://127.0.0.1:9", "/dev/null", "-1", "0", "-sc"),
+])  # fmt: skip
+def test_buffer_and_writer_refuse_a_status_channel_that_is_served(
+    source: Source, commands: Commands, words: tuple[str, ...]
+) -> None:
+    program = commands(*words, source.channel)
+    assert program.wait() == 1, program.text
+    assert f"channel {source.channel} is already served by the program at" in program.text
+    assert "stop that program, or give another name" in program.text

@@ -35,8 +35,8 @@ from pvapy_stream.transport.shm import (
     ShmReceiver,
     folder,
     has_publisher,
-    memory,
-    room,
+    peer_directory,
+    services,
 )
 from pvapy_stream.transport.shm.frames import (
     INITIAL,
@@ -46,6 +46,7 @@ from pvapy_stream.transport.shm.frames import (
     parts_of_frame,
     read_header,
 )
+from pvapy_stream.transport.shm.peer_file import SUBSCRIBER
 from tests.support import wait_until
 from tests.transport.pairs import Ids, Peer, make_object
 
@@ -198,7 +199,7 @@ def test_images_are_views_that_cannot_be_written_and_may_be_kept(ends: Ends) -> 
     # The first look into shared memory; when many are kept, the rest are copies.
     owners = [str(type(image.base)) for image in kept]
     looking = [_root(image) for image in kept]
-    assert sum("Memory" in name for name in looking) >= memory.BORROWED - 5, owners
+    assert sum("Memory" in name for name in looking) >= services.MAX_BORROWED - 5, owners
     assert any("bytes" in name for name in looking)
     del kept[:], looking
     gc.collect()
@@ -463,7 +464,7 @@ def test_the_newest_id_is_known_without_an_object(ends: Ends) -> None:
 
 def test_dead_processes_leave_nothing(ends: Ends, prefix: str) -> None:
     peers = [Peer("sender", "shm-shm", ends.channel), Peer("receiver", "shm-shm", ends.channel)]
-    there = room.Room(ends.channel).folder
+    there = peer_directory.PeerDirectory(ends.channel).path
     try:
         # Others may use shared memory too: these are what the two have in their own memory.
         theirs = wait_until(lambda: _samples(peers[0]) & _samples(peers[1]))
@@ -525,7 +526,7 @@ def test_too_little_memory_is_told(ends: Ends, monkeypatch: pytest.MonkeyPatch) 
     ends.receiver(Ids())
     connect(publisher)
     publisher.publish(make_object(1))
-    monkeypatch.setattr(memory, "free_memory", lambda: 10_000_000)
+    monkeypatch.setattr(services, "free_memory", lambda: 10_000_000)
     with pytest.raises(TransportError, match=r"an object takes 3.9 MB.*has 10.0 MB left.*--shm-"):
         publisher.publish(make_object(2, 1400))
     assert publisher.counts().errors == 1
@@ -606,8 +607,9 @@ def test_a_subscriber_of_another_version_is_told_of_once_and_the_others_go_on(
     ends: Ends, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher = ends.publisher()
-    here = room.Room(ends.channel)
-    stranger = here.enter(Tomorrow(room.new_key(), publisher._key))
+    here = peer_directory.PeerDirectory(ends.channel)
+    tomorrow: Any = Tomorrow(peer_directory.new_key(), publisher._key)
+    stranger = here.create(SUBSCRIBER, tomorrow)
     try:
         well = Ids()
         ends.receiver(well)
@@ -638,10 +640,10 @@ def test_what_lies_in_memory_is_copied_to_any_address(shift: int) -> None:
     pixels = np.arange(5 * 7, dtype=np.uint16).reshape(5, 7)
     frame = Frame.of(9, pixels, time_ns=123, attributes={"Gain": 2.5})
     ready = parts_of_frame(frame)
-    first, second = (_aligned(ready.room + 128, at) for at in (0, shift))
+    first, second = (_aligned(ready.required_size + 128, at) for at in (0, shift))
     ready.write(*first, 5000, 1)
     copy = Copy(read_header(first[0]), first[0])
-    assert copy.room <= ready.room + 64
+    assert copy.required_size <= ready.required_size + 64
     copy.write(*second, 6000, 2, INITIAL, bytes(range(16)))
     header = read_header(second[0])
     assert (header.chunk, header.sequence, header.flags) == (6000, 2, INITIAL)

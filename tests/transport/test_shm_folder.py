@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import logging
 import os
@@ -20,8 +21,14 @@ import pytest
 from pvapy_stream.errors import TransportError
 from pvapy_stream.settings import ShmSettings
 from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, folder, has_publisher, nodes
-from pvapy_stream.transport.shm.place import Publishing, Subscribing
-from pvapy_stream.transport.shm.room import Room, new_key
+from pvapy_stream.transport.shm.peer_directory import PeerDirectory, new_key
+from pvapy_stream.transport.shm.peer_file import (
+    PUBLISHER,
+    SUBSCRIBER,
+    PublisherInfo,
+    SubscriberInfo,
+    SubscriberState,
+)
 from tests.support import wait_until
 from tests.transport.pairs import Ids, make_object
 
@@ -30,7 +37,7 @@ from tests.transport.pairs import Ids, make_object
 def shm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of shared memory of this test alone; the samples are where they always are."""
     monkeypatch.setattr(folder, "SHM", tmp_path)
-    monkeypatch.setattr(folder, "_named", set())
+    monkeypatch.setattr(folder, "_warned", set())
     # The prefix tells the leftovers of this test from those of others.
     monkeypatch.setattr(nodes, "PREFIX", f"pvt{new_key()[:8]}_")
     yield tmp_path
@@ -68,13 +75,13 @@ class Meeting:
 
     def __enter__(self) -> Meeting:
         # Both look around many times beside what lies there.
-        names = self.publisher._room.names
+        names = self.publisher._directory.names
 
         def counted(kind: str) -> list[str]:
             self.looks += 1
             return names(kind)
 
-        self.publisher._room.names = counted
+        self.publisher._directory.names = counted
         self.publisher.start()
         self.publisher.open(make_object(0))
         self.receiver.start(self.ids)
@@ -154,14 +161,14 @@ def test_what_is_not_ours_is_skipped_and_named_once(
     put = GARBAGE[kind]
     rooms = folder.subfolder("rooms")
     channel = f"{prefix}shm"
-    theirs = Room(f"{prefix}other").folder
+    theirs = PeerDirectory(f"{prefix}other").path
     theirs.mkdir()
     put(rooms / "x", outside)
     put(rooms / new_key(), outside)
     put(theirs / "p-x", outside)
     before = _state(outside)
     with Meeting(channel) as meeting:
-        mine = Room(channel).folder
+        mine = PeerDirectory(channel).path
         put_there = []
         for name in _names(meeting.publisher._key):
             put(mine / name, outside)
@@ -192,7 +199,7 @@ def test_the_folder_of_a_channel_is_made_where_something_else_lay(
     before = _state(outside)
     for number, kind in enumerate(("empty", "link to itself", "link to a folder", "pipe")):
         channel = f"{prefix}{number}"
-        GARBAGE[kind](Room(channel).folder, outside)
+        GARBAGE[kind](PeerDirectory(channel).path, outside)
         with Meeting(channel) as meeting:
             meeting.work()
     assert _state(outside) == before
@@ -229,22 +236,25 @@ def test_false_publishers_and_subscribers_are_skipped(
 ) -> None:
     channel = f"{prefix}shm"
     with Meeting(channel) as meeting, contextlib.ExitStack() as stack:
-        room, key = Room(channel), meeting.publisher._key
+        directory, key = PeerDirectory(channel), meeting.publisher._key
         false: list[Any] = [
             _Odd("../../../x", f"p-{new_key()}"),
             _Odd(7, f"p-{new_key()}"),
             _Odd(new_key(), f"p-{new_key()}"),
             _Odd(["deep"] * 100, f"p-{new_key()}"),
             _Odd("x", f"s-{key}-{new_key()}"),
-            Publishing(new_key(), 1),
-            Subscribing(new_key(), key, 1, queue=4),
+            PublisherInfo(new_key(), 1),
+            SubscriberInfo(new_key(), key, 1, queue=4),
         ]
-        made = [room.enter(one) for one in false]
+        made: list[Any] = [
+            directory.create(PUBLISHER if one.name.startswith("p-") else SUBSCRIBER, one)
+            for one in false
+        ]
         for one in made:
             stack.callback(one.close, remove=True)
         # One says nothing, one is no longer what it was, and one says it is ready and never takes.
-        made[2].words[:] = memoryview(bytes([255]) * 128).cast("Q")
-        made[-1].words[2] = 1
+        ctypes.memset(ctypes.addressof(made[2].counters), 255, 128)
+        made[-1].counters.state = SubscriberState.READY
         late = Ids()
         receiver = ShmReceiver(channel)
         receiver.start(late)
@@ -288,27 +298,29 @@ def test_a_folder_that_others_may_enter_is_refused(
 # -- races and the dead --------------------------------------------------------------------------
 
 
-def test_rooms_are_entered_while_others_take_empty_ones_away(shm: Path, prefix: str) -> None:
+def test_peer_files_are_created_while_others_remove_empty_directories(
+    shm: Path, prefix: str
+) -> None:
     stop = threading.Event()
 
     def sweep() -> None:
         while not stop.is_set():
-            Room(f"{prefix}other").sweep()
+            PeerDirectory(f"{prefix}other").sweep()
 
     sweepers = [threading.Thread(target=sweep) for _ in range(2)]
     for sweeper in sweepers:
         sweeper.start()
     try:
         for number in range(300):
-            mine, key = Room(f"{prefix}{number % 3}"), new_key()
-            # Its folder is not there, or empty, and nobody can tell that we are about to enter.
-            entered = mine.enter(Publishing(key, 1))
-            bell = mine.bell(key)
+            mine, key = PeerDirectory(f"{prefix}{number % 3}"), new_key()
+            # Its folder does not exist, or is empty, and nobody knows that a file is about to come.
+            entered = mine.create(PUBLISHER, PublisherInfo(key, 1))
+            wakeup = mine.create_wakeup(key)
             assert entered.path.exists()
-            bell.ring()
+            wakeup.notify()
             entered.close(remove=True)
-            bell.close()
-            mine.leave()
+            wakeup.close()
+            mine.remove_if_empty()
     finally:
         stop.set()
         for sweeper in sweepers:
@@ -317,7 +329,7 @@ def test_rooms_are_entered_while_others_take_empty_ones_away(shm: Path, prefix: 
 
 
 def test_who_is_stopped_while_it_has_a_lock_keeps_nobody_out(shm: Path, prefix: str) -> None:
-    # As processes have them that were stopped while they entered, or removed, a room.
+    # As processes have them that were stopped while they created a file or removed a folder.
     for how in (fcntl.LOCK_SH, fcntl.LOCK_EX):
         file = folder.open_folder(folder.subfolder("rooms"))
         assert file is not None

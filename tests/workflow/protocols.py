@@ -6,9 +6,9 @@ import os
 import time
 from pathlib import Path
 
-from pvapy_stream.workflow.params import Boolean, Enum, Float, Form, Int, Pointer
-from pvapy_stream.workflow.protocol import Protocol
-from pvapy_stream.workflow.validators import Positive
+from pvapy_stream.workflow.model.parameters import Boolean, Enum, Float, Form, Int, Pointer
+from pvapy_stream.workflow.model.validators import Positive
+from pvapy_stream.workflow.run.step_protocol import Protocol
 
 
 class Count(Protocol):

@@ -7,8 +7,8 @@ from pathlib import Path
 import h5py
 import hdf5plugin  # noqa: F401 - so that compressed images can be read
 
-from pvapy_stream.workflow.acquisitions import BsreadAcquisition
-from pvapy_stream.workflow.steps import State
+from pvapy_stream.workflow.library.acquisitions import BsreadAcquisition
+from pvapy_stream.workflow.run.steps import State
 from tests.ports import free_port
 from tests.support import Commands
 

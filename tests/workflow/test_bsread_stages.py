@@ -17,11 +17,11 @@ from pvapy_stream.errors import SettingsError
 from pvapy_stream.hpc.launch.programs import LocalPrograms
 from pvapy_stream.monitor.channels import workflow_channels
 from pvapy_stream.workflow import Project, Workflow
-from pvapy_stream.workflow.bsread_stages import BsreadSim, BsreadWriter, Buffer
-from pvapy_stream.workflow.files import parse_workflow
-from pvapy_stream.workflow.free_ports import FreePorts
-from pvapy_stream.workflow.stages import Site, Stream
-from pvapy_stream.workflow.streams import StreamRun
+from pvapy_stream.workflow.library.bsread_stages import BsreadSim, BsreadWriter, Buffer
+from pvapy_stream.workflow.model.streaming_stage import Site, Stream
+from pvapy_stream.workflow.model.workflow_file import parse_workflow
+from pvapy_stream.workflow.run.free_ports import FreePorts
+from pvapy_stream.workflow.run.stream_run import StreamRun
 from tests.support import Commands, wait_until
 from tests.workflow.test_streams import live, named_by_audit, pid, run
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pvapy_stream.workflow.checking import VerifyFiles
-from pvapy_stream.workflow.steps import State
+from pvapy_stream.workflow.library.verification import VerifyFiles
+from pvapy_stream.workflow.run.steps import State
 
 
 def test_a_file_that_is_damaged_or_missing_fails_and_is_reported(tmp_path: Path) -> None:

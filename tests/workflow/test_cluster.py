@@ -15,8 +15,8 @@ from distributed import LocalCluster
 from pvapy_stream.errors import SettingsError, WorkflowError
 from pvapy_stream.hpc.launch import dask
 from pvapy_stream.workflow import Consumer, Project, Simulator, StreamSet, Workflow
-from pvapy_stream.workflow.clusters import make_launcher
-from pvapy_stream.workflow.scheduler import Scheduler, run_workflow
+from pvapy_stream.workflow.run.clusters import make_launcher
+from pvapy_stream.workflow.run.scheduler import Scheduler, run_workflow
 from tests.support import wait_until
 from tests.workflow.protocols import InProcesses
 from tests.workflow.test_streams import live

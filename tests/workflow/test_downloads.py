@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pvapy_stream.empiar.downloads import download
 from pvapy_stream.errors import WorkflowError
-from pvapy_stream.workflow.downloads import download
 from tests.workflow.servers import ftp_server, http_server
 
 OLD, NEW = bytes(range(256)) * 40, bytes(range(255, -1, -1)) * 40

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -21,9 +22,9 @@ from pvapy_stream.workflow import (
     to_json,
     to_yaml,
 )
-from pvapy_stream.workflow.drawing import draw
-from pvapy_stream.workflow.files import json_schema, parse_workflow
-from pvapy_stream.workflow.stages import Site, Stream
+from pvapy_stream.workflow.model.drawing import draw
+from pvapy_stream.workflow.model.streaming_stage import Site, Stream
+from pvapy_stream.workflow.model.workflow_file import json_schema, parse_workflow
 from tests.support import Commands
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "split_collect_save.yaml"
@@ -217,3 +218,15 @@ def test_the_schema_knows_all_classes_and_parameters() -> None:
     for entry in yaml.safe_load(EXAMPLE.read_text())["protocols"]:
         assert set(entry) <= set(kinds[entry["class"]]["properties"])
     assert kinds["Simulator"]["properties"]["frame_rate"]["minimum"] == 0
+
+
+def test_the_schema_holds_all_that_it_refers_to() -> None:
+    schema = json_schema()
+    names = set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(schema, default=str)))
+    assert names <= set(schema.get("$defs", ()))
+    # A choice that may be missing, numbers with limits, and what is given by itself.
+    kinds = {one["title"]: one for one in schema["properties"]["protocols"]["items"]["oneOf"][:-1]}
+    assert kinds["Mirror"]["properties"]["input"]["anyOf"][1] == {"type": "null"}
+    assert (
+        kinds["Simulator"]["properties"]["place"]["description"] == "worker of a cluster to run on"
+    )

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import tifffile
 
+from pvapy_stream.empiar.entry_import import EmpiarImport
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.workflow import StreamSet, StreamState
-from pvapy_stream.workflow.folders import FolderImport, ReportPage, Thumbnails
-from pvapy_stream.workflow.movies import EmpiarImport
-from pvapy_stream.workflow.steps import State
+from pvapy_stream.workflow.library.folder_import import FolderImport
+from pvapy_stream.workflow.library.report_page import ReportPage
+from pvapy_stream.workflow.library.thumbnails import Thumbnails
+from pvapy_stream.workflow.run.steps import State
 from tests.support import wait_until
 from tests.workflow.servers import ENTRY, ftp_server, http_server, make_archive
 from tests.workflow.test_steps import steps

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.workflow import params as p
-from pvapy_stream.workflow.conditions import holds
-from pvapy_stream.workflow.protocol import Protocol
-from pvapy_stream.workflow.validators import GE, LE, LT, Format, NonEmpty, Positive, Range
+from pvapy_stream.workflow.model import parameters as p
+from pvapy_stream.workflow.model.conditions import holds
+from pvapy_stream.workflow.model.validators import GE, LE, LT, Format, NonEmpty, Positive, Range
+from pvapy_stream.workflow.run.step_protocol import Protocol
 
 
 @pytest.mark.parametrize(

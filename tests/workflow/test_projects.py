@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pvapy_stream.workflow import Project, StreamSet, read_workflow, run_workflow
-from pvapy_stream.workflow.project import ProtocolRow
-from pvapy_stream.workflow.steps import State
+from pvapy_stream.workflow.run.project import ProtocolRow
+from pvapy_stream.workflow.run.steps import State
 from tests.support import Commands, Program, wait_until
 from tests.workflow.test_steps import steps
 

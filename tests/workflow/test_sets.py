@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pvapy_stream.errors import WorkflowError
-from pvapy_stream.workflow import database
-from pvapy_stream.workflow.sets import StreamSet, StreamState
-from pvapy_stream.workflow.steps import State
+from pvapy_stream.workflow.run import database
+from pvapy_stream.workflow.run.steps import State
+from pvapy_stream.workflow.run.stream_set import StreamSet, StreamState
 from tests.support import wait_until
 from tests.workflow.protocols import Count, Double
 
@@ -76,7 +76,8 @@ def test_what_is_no_set_and_a_locked_database(tmp_path: Path, monkeypatch) -> No
     holder.execute("BEGIN IMMEDIATE")
     connect = database.connect
     monkeypatch.setattr(
-        "pvapy_stream.workflow.sets.connect", lambda path, schema="": connect(path, schema, 0.1)
+        "pvapy_stream.workflow.run.stream_set.connect",
+        lambda path, schema="": connect(path, schema, 0.1),
     )
     with pytest.raises(WorkflowError, match="another process holds it"):
         StreamSet.create(tmp_path / "items.sqlite")

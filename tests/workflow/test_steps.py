@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from pvapy_stream.errors import SettingsError, WorkflowError
-from pvapy_stream.workflow.protocol import Protocol
-from pvapy_stream.workflow.sets import StreamSet, StreamState
-from pvapy_stream.workflow.steps import State, Step, StepStore
+from pvapy_stream.workflow.run.step_protocol import Protocol
+from pvapy_stream.workflow.run.steps import State, Step, StepStore
+from pvapy_stream.workflow.run.stream_set import StreamSet, StreamState
 from tests.workflow.protocols import Count, InProcesses
 
 

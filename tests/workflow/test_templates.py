@@ -13,8 +13,8 @@ import pytest
 from pvapy_stream.cli.template import ready
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.workflow import Project
-from pvapy_stream.workflow.form import FormApp
-from pvapy_stream.workflow.template import Template
+from pvapy_stream.workflow.model.workflow_template import Template
+from pvapy_stream.workflow.run.web_form import FormApp
 from tests.support import Commands, Program, wait_until
 from tests.web.browser import needs_chromium, overflow, page
 

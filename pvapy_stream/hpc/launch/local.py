@@ -15,16 +15,19 @@ from typing import Any
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.hpc.launch.reports import total_report
 from pvapy_stream.hpc.launch.supervisor import RestartPolicy, Restarts, Supervised
-from pvapy_stream.hpc.service import STOP_GRACE, StageReport, StageService
+from pvapy_stream.hpc.runner import STOP_GRACE
+from pvapy_stream.hpc.service import StageReport, StageService
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import ConsumerSettings, StageSettings
 from pvapy_stream.signals import (
     Stop,
+    end_with_parent,
     held_back,
     hurry_of,
     leave_by_force,
     leave_by_force_at_exit,
     run_until_signal,
+    still_ending,
 )
 
 _TICK = 0.05  # s; how soon a stop is noticed
@@ -328,6 +331,7 @@ class Supervisor:
 
 def _run_child(settings: StageSettings, consumer_id: int, pipe: Connection) -> None:
     """Body of a consumer's process."""
+    end_with_parent()
     configure_logging(settings)
     # Ctrl-C reaches the whole process group; the parent alone decides.
     hangs = run_until_signal(
@@ -373,6 +377,7 @@ def _obey(pipe: Connection, stop: Stop, limit: float) -> None:
                 stop.hurry.set()
     except (EOFError, OSError):
         _log.error("the parent process is gone; stopping")
+    still_ending(limit + _LAST_GRACE)
     stop.set()
     time.sleep(limit)
     _log.error("no end within %g s; ending by force", limit)

@@ -1,12 +1,16 @@
-"""Shared memory of one host: each object is copied once, and looked into by whoever takes it.
+"""Shared memory of one host: each object is copied once, and all subscribers read that copy.
 
-`frames` and `attributes` say what lies there, `memory` has the lanes it goes through (iceoryx2),
-`room` is where both sides meet, `lanes` whose turn it is, `objects` what is delivered; `sender` and
-`receiver` are the ways out and in.
+- `frames`, `attributes`: layout of an object in memory.
+- `services`: iceoryx2 services, which carry the samples, and their memory; `nodes`: the iceoryx2
+  node of this process.
+- `peer_directory`, `peer_file`, `wakeup`, `folder`: files by which publishers and subscribers find
+  each other, count what was taken, and wake each other.
+- `set_service`, `subscriber_table`, `sender`: the publisher.
+- `publisher_link`, `objects`, `receiver`: the receiver.
 """
 
+from pvapy_stream.transport.shm.peer_directory import has_publisher
 from pvapy_stream.transport.shm.receiver import ShmReceiver
-from pvapy_stream.transport.shm.room import has_publisher
 from pvapy_stream.transport.shm.sender import ShmPublisher
 
 __all__ = ["ShmPublisher", "ShmReceiver", "has_publisher"]

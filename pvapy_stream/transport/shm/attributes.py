@@ -1,12 +1,13 @@
-"""Attributes of an image as bytes, and all else of an NTNDArray that is no pixel."""
+"""Attributes of an image as bytes, with all other fields of an NTNDArray except the pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
@@ -14,10 +15,10 @@ from pvapy_stream.frame import Frame
 
 _ARRAY = 1  # MessagePack extension: an array, as (type, shape, bytes)
 
-# What else of an NTNDArray and of its attributes is carried, if it is not what it is by default.
+# Other fields of an NTNDArray and of its attributes; they are stored if not at their default.
 _REST = ("descriptor", "alarm", "display")
 _REST_OF_ATTRIBUTE = ("tags", "alarm", "timeStamp")
-_EMPTY: dict[str, Any] = {
+_EMPTY: dict[str, object] = {
     "descriptor": "",
     "alarm": {"severity": 0, "status": 0, "message": ""},
     "display": {"limitLow": 0.0, "limitHigh": 0.0, "description": "", "format": "", "units": ""},
@@ -26,36 +27,41 @@ _EMPTY: dict[str, Any] = {
 }
 
 
-def _hook(value: Any) -> Any:
+def _hook(value: object) -> object:
     if isinstance(value, np.ndarray):
-        plain = (value.dtype.str, value.shape, value.tobytes())
+        array = cast("npt.NDArray[np.generic]", value)
+        # Of numpy's types, `str` and `item` have none.
+        kind = cast("str", array.dtype.str)  # pyright: ignore[reportUnknownMemberType]
+        plain = (kind, array.shape, array.tobytes())
         return msgspec.msgpack.Ext(_ARRAY, msgspec.msgpack.encode(plain))
     if isinstance(value, np.generic):
-        return value.item()
+        return value.item()  # pyright: ignore[reportUnknownVariableType]
     return str(value)
 
 
-def _ext_hook(code: int, data: memoryview) -> Any:
+def _ext_hook(code: int, data: memoryview) -> npt.NDArray[np.generic]:
     if code != _ARRAY:
         raise ObjectError(f"an attribute is of unknown kind {code}")
-    kind, shape, content = msgspec.msgpack.decode(data)
-    return np.frombuffer(content, np.dtype(kind)).reshape(shape)
+    kind, shape, content = _decode_array(data)
+    return cast("npt.NDArray[np.generic]", np.ndarray(shape, np.dtype(kind), content))
 
 
+_decode_array = msgspec.msgpack.Decoder(tuple[str, tuple[int, ...], bytes]).decode
 _encode = msgspec.msgpack.Encoder(enc_hook=_hook).encode
-_decode = msgspec.msgpack.Decoder(tuple[list[Any], dict[str, Any]], ext_hook=_ext_hook).decode
-_TYPES = tuple(
-    getattr(pva, name)
-    for name in (
-        "BOOLEAN", "BYTE", "UBYTE", "SHORT", "USHORT", "INT", "UINT", "LONG", "ULONG", "FLOAT",
-        "DOUBLE", "STRING",
-    )
+# Attributes, each the arguments of `_attribute`, and other fields.
+_Decoded = tuple[list[list[Any]], dict[str, Any]]
+_decode = msgspec.msgpack.Decoder(_Decoded, ext_hook=_ext_hook).decode
+_TYPES = (
+    pva.BOOLEAN, pva.BYTE, pva.UBYTE, pva.SHORT, pva.USHORT, pva.INT, pva.UINT, pva.LONG, pva.ULONG,
+    pva.FLOAT, pva.DOUBLE, pva.STRING,
 )  # fmt: skip
 _CODES = {kind: code for code, kind in enumerate(_TYPES)}
+# Code of the type of an attribute's value; in a list for an array.
+_Code = int | list[int]
 
 
 class WireAttributes(Mapping[str, Any]):
-    """Attribute values by name, decoded when they are first looked at.
+    """Attribute values by name, decoded at the first access.
 
     Attributes:
         wire: the bytes.
@@ -66,9 +72,9 @@ class WireAttributes(Mapping[str, Any]):
     def __init__(self, wire: bytes) -> None:
         self.wire = wire
         self._values: dict[str, Any] | None = None
-        self._parts: tuple[list[Any], dict[str, Any]] | None = None
+        self._parts: _Decoded | None = None
 
-    def _decoded(self) -> tuple[list[Any], dict[str, Any]]:
+    def _decoded(self) -> _Decoded:
         if self._parts is None:
             self._parts = _decode(self.wire) if self.wire else ([], {})
         return self._parts
@@ -89,8 +95,8 @@ class WireAttributes(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self.values_by_name)
 
-    def dress(self, obj: Any) -> None:
-        """Give an NTNDArray the attributes, and what else came with them."""
+    def apply_to(self, obj: pva.PvObject) -> None:
+        """Set the attributes of an NTNDArray, and the other fields stored with them."""
         entries, rest = self._decoded()
         obj["attribute"] = [_attribute(*entry) for entry in entries]
         for name in _REST:
@@ -106,20 +112,20 @@ class WireAttributes(Mapping[str, Any]):
 
 def _attribute(
     name: str,
-    value: Any,
-    kind: Any = None,
+    value: object,
+    kind: _Code | None = None,
     descriptor: str = "",
     source: str = "",
     source_type: int = 0,
-    rest: dict[str, Any] | None = None,
-) -> Any:
+    rest: dict[str, object] | None = None,
+) -> pva.PvObject | dict[str, object]:
     if kind is None:
         from pvapy_stream.pva.ntndarray import pv_value
 
         return pva.NtAttribute(name, pv_value(value))
-    pv_kind: Any = [_TYPES[kind[0]]] if isinstance(kind, list) else _TYPES[kind]
+    pv_kind = [_TYPES[kind[0]]] if isinstance(kind, list) else _TYPES[kind]
     if isinstance(value, np.ndarray):
-        value = value.tolist()
+        value = cast("npt.NDArray[np.generic]", value).tolist()
     return {
         "name": name,
         "value": ({"value": value}, {"value": pv_kind}),
@@ -132,7 +138,7 @@ def _attribute(
 
 
 def wire_of_frame(frame: Frame) -> bytes:
-    """The attributes of a frame that came from anywhere."""
+    """The attributes of a frame from any source, as bytes."""
     attributes = frame.attributes
     if isinstance(attributes, WireAttributes):
         return attributes.wire
@@ -146,8 +152,8 @@ def wire_of_frame(frame: Frame) -> bytes:
 
 
 def wire_of_object(obj: Any) -> bytes | None:
-    """Attributes and the like of an NTNDArray object; None when they are not of the usual form."""
-    entries = []
+    """Attributes and other fields of an NTNDArray, as bytes; None if they have an unusual form."""
+    entries: list[list[object]] = []
     for attribute in obj["attribute"]:
         entry = _entry(attribute)
         if entry is None:
@@ -166,21 +172,20 @@ def wire_of_object(obj: Any) -> bytes | None:
     return _encode((entries, rest))
 
 
-def _entry(attribute: dict[str, Any]) -> list[Any] | None:
+def _entry(attribute: dict[str, Any]) -> list[object] | None:
+    """Arguments of `_attribute`; None for a value that is not a scalar or an array of scalars."""
     value = attribute["value"]
-    if not isinstance(value, tuple) or len(value) != 2 or [*value[1]] != ["value"]:
+    if not isinstance(value, tuple):
         return None
-    kind: Any = value[1]["value"]
-    code: Any
-    if isinstance(kind, list):
-        code = [_CODES.get(kind[0])] if len(kind) == 1 else [None]
-    else:
-        code = _CODES.get(kind) if isinstance(kind, pva.ScalarType) else None
-    if code in (None, [None]):
+    union = cast("tuple[dict[str, object], ...]", value)
+    if len(union) != 2 or [*union[1]] != ["value"]:
+        return None
+    code = _code_of(union[1]["value"])
+    if code is None:
         return None
     entry = [
         attribute["name"],
-        value[0]["value"],
+        union[0]["value"],
         code,
         attribute["descriptor"],
         attribute["source"],
@@ -192,3 +197,14 @@ def _entry(attribute: dict[str, Any]) -> list[Any] | None:
         if key in attribute and attribute[key] != _EMPTY[key]
     }
     return [*entry, rest] if rest else entry
+
+
+def _code_of(kind: object) -> _Code | None:
+    if isinstance(kind, pva.ScalarType):
+        return _CODES.get(kind)
+    if isinstance(kind, list):
+        kinds = cast("list[object]", kind)
+        if len(kinds) == 1 and isinstance(kinds[0], pva.ScalarType):
+            code = _CODES.get(kinds[0])
+            return None if code is None else [code]
+    return None

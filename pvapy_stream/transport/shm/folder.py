@@ -1,8 +1,8 @@
-"""The folder of all that is not the samples themselves, and what lies in it that is not ours.
+"""The private folder of a user in shared memory: all files except the samples themselves.
 
-All names in it are of this user alone, but anything may lie there: what another program, another
-version or a person left. Nothing is opened before it is known to be of our making, no link is
-followed, and what is not ours is named once and left alone.
+Only this user can create files in it, but it may contain anything: files of another program, of
+another version or of a person. A file is opened only after checks that this package can have
+created it, and links are never followed. Anything else is reported once and left unchanged.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from pvapy_stream.errors import TransportError
 
-SHM = Path("/dev/shm")  # noqa: S108 - not for temporary files: the memory itself
-_AS_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_AS_FILE = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-_MOST_NAMED = 20
-_LOCK_STEP = 0.002  # s
+SHM = Path("/dev/shm")  # noqa: S108 - shared memory, not temporary files
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE_FLAGS = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAX_WARNINGS = 20
+_LOCK_INTERVAL = 0.002  # s between two attempts
 
 _log = logging.getLogger(__name__)
-_named: set[str] = set()
-_naming = threading.Lock()
+_warned: set[str] = set()
+_warned_lock = threading.Lock()
 
 
 def path() -> Path:
-    """Where the folder is."""
+    """Path of the folder."""
     return SHM / f"pvapy_stream-{os.getuid()}"
 
 
 def private_folder() -> Path:
-    """The folder, made if need be.
+    """The folder; it is created if it does not exist.
 
     Raises:
-        TransportError: it cannot be made, or others have a hand in it.
+        TransportError: it cannot be created, or other users have access to it.
     """
     folder = path()
-    file = _made(folder)
+    file = _create(folder)
     try:
         if stat.S_IMODE(os.fstat(file).st_mode) & 0o077:
             raise _not_ours(folder)
@@ -52,26 +52,26 @@ def private_folder() -> Path:
 
 
 def subfolder(name: str) -> Path:
-    """A folder in the private one, made if need be.
+    """A folder in the private one; it is created if it does not exist.
 
     Raises:
-        TransportError: it cannot be made, or is a link, a file or of another owner.
+        TransportError: it cannot be created, or is a link, a file or owned by another user.
     """
     folder = private_folder() / name
-    os.close(_made(folder))
+    os.close(_create(folder))
     return folder
 
 
-def _made(folder: Path) -> int:
+def _create(folder: Path) -> int:
     try:
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-        file = os.open(folder, _AS_FOLDER)
+        file = os.open(folder, _FOLDER_FLAGS)
     except NotADirectoryError as error:
         raise _not_ours(folder) from error
     except OSError as error:
         raise TransportError(
-            f"cannot make {folder}: {error.strerror}; mode shm needs shared memory at {SHM}"
+            f"cannot create {folder}: {error.strerror}; mode shm needs shared memory at {SHM}"
         ) from error
     if os.fstat(file).st_uid != os.getuid():
         os.close(file)
@@ -81,14 +81,14 @@ def _made(folder: Path) -> int:
 
 def _not_ours(folder: Path) -> TransportError:
     return TransportError(
-        f"{folder} is not a folder of this user alone; remove it, or make it so with chmod 700"
+        f"{folder} is not a folder of this user alone; remove it, or set its mode with chmod 700"
     )
 
 
 def open_folder(name: str | Path, within: int | None = None) -> int | None:
-    """Descriptor of a folder of ours; None when there is none, as when it is a link."""
+    """Descriptor of a folder of this user; None if there is none, or a link."""
     try:
-        file = os.open(name, _AS_FOLDER, dir_fd=within)
+        file = os.open(name, _FOLDER_FLAGS, dir_fd=within)
     except OSError:
         return None
     if os.fstat(file).st_uid != os.getuid():
@@ -98,16 +98,16 @@ def open_folder(name: str | Path, within: int | None = None) -> int | None:
 
 
 def open_file(name: str, within: int, kind: int, size: int | None = None) -> int | None:
-    """Descriptor of a file of ours in a folder; None when it is gone or not ours.
+    """Descriptor of a file in a folder; None if it does not exist or `why_foreign` rejects it.
 
     Args:
         name: its name.
         within: descriptor of the folder.
         kind: `stat.S_IFREG` or `stat.S_IFIFO`.
-        size: bytes it has, if that is known.
+        size: its size in bytes, if known.
     """
     try:
-        file = os.open(name, _AS_FILE, dir_fd=within)
+        file = os.open(name, _FILE_FLAGS, dir_fd=within)
     except OSError:
         return None
     if why_foreign(os.fstat(file), kind, size):
@@ -117,12 +117,12 @@ def open_file(name: str, within: int, kind: int, size: int | None = None) -> int
 
 
 def why_foreign(found: os.stat_result, kind: int, size: int | None = None) -> str:
-    """Why something cannot be of our making; "" when it can. `found` must not be of a link's end.
+    """Why this package cannot have created a file; "" if it can.
 
     Args:
-        found: what `lstat` or `fstat` say.
+        found: result of `lstat` or `fstat`, never of the target of a link.
         kind: `stat.S_IFREG`, `stat.S_IFIFO` or `stat.S_IFDIR`.
-        size: bytes it has, if that is known.
+        size: its size in bytes, if known.
     """
     if stat.S_ISLNK(found.st_mode):
         return "it is a link"
@@ -140,40 +140,40 @@ def why_foreign(found: os.stat_result, kind: int, size: int | None = None) -> st
 _KINDS = {stat.S_IFREG: "plain file", stat.S_IFIFO: "pipe", stat.S_IFDIR: "folder"}
 
 
-def skip(path: Path, why: str) -> None:
-    """Say once that something is left alone."""
-    tell_once(path, f"is skipped: {why}; remove it if it is not needed")
+def warn_skipped(path: Path, why: str) -> None:
+    """Warn once that something is left unchanged."""
+    warn_once(path, f"is skipped: {why}; remove it if it is not needed")
 
 
-def tell_once(path: Path, what: str) -> None:
-    """Say something about a path once, and of very many paths that they are many."""
-    with _naming:
-        if str(path) in _named or len(_named) > _MOST_NAMED:
+def warn_once(path: Path, what: str) -> None:
+    """Log one warning for each path; after many paths, a last warning that there are more."""
+    with _warned_lock:
+        if str(path) in _warned or len(_warned) > _MAX_WARNINGS:
             return
-        _named.add(str(path))
-        if len(_named) > _MOST_NAMED:
+        _warned.add(str(path))
+        if len(_warned) > _MAX_WARNINGS:
             what = "and more that is not of pvapy_stream is skipped; no more of it is named"
     _log.warning("%s %s", path, what)
 
 
 @contextlib.contextmanager
-def locked(file: int, how: int, patience: float) -> Iterator[bool]:
-    """Try for a limited time to lock a descriptor; whether that succeeded."""
-    deadline = time.monotonic() + patience
+def locked(file: int, how: int, timeout: float) -> Generator[bool, None, None]:
+    """Try to lock a descriptor for `timeout` seconds; yields whether it is locked."""
+    deadline = time.monotonic() + timeout
     has_lock = lock(file, how)
     while not has_lock and time.monotonic() < deadline:
-        time.sleep(_LOCK_STEP)
+        time.sleep(_LOCK_INTERVAL)
         has_lock = lock(file, how)
     try:
         yield has_lock
     finally:
-        # Closing is not enough: a child that was forked meanwhile has the descriptor too.
+        # Closing does not unlock it: a child process forked meanwhile shares the descriptor.
         if has_lock:
             fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def lock(file: int, how: int) -> bool:
-    """Lock a descriptor if nobody else has locked it."""
+    """Lock a descriptor without waiting; whether it is locked."""
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:

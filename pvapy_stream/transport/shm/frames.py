@@ -1,18 +1,21 @@
-"""What lies in shared memory: a header of fixed size, attributes, and the pixels or an object.
+"""Layout of an object in shared memory: header, attributes, and payload.
 
-The header has a version; a receiver refuses any other. Numbers are little-endian. Behind it come
-the attributes (MessagePack, see `attributes`), and then the payload, at a multiple of 64 bytes:
-pixels, compressed pixels, or an object as `pva.serial` writes it.
+The header has a fixed size and a version; a receiver refuses every other version. Integers are
+little-endian. The attributes (MessagePack, see `attributes`) follow, and then the payload, at an
+address that is a multiple of 64 bytes: pixels, compressed pixels, or an object in the format of
+`pva.serial`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
 import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
@@ -20,14 +23,16 @@ from pvapy_stream.frame import ColorMode, Frame
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.ntndarray import to_frame
 from pvapy_stream.pva.objects import IdReader, id_reader
-from pvapy_stream.pva.serial import ObjectWriter
+from pvapy_stream.pva.serial import Buffer, ObjectWriter
 from pvapy_stream.transport.shm.attributes import WireAttributes, wire_of_frame, wire_of_object
 
 VERSION = 1
-NOTHING, FRAME, OBJECT = range(3)
-INITIAL = 1  # flag: no new object, but the current one, for a subscriber that has just come
-OPENING = 2  # flag: shown to open the channel, no frame
-EVERYBODY = bytes(16)
+EMPTY, FRAME, OBJECT = range(3)  # kinds
+INITIAL = 1  # flag: not a new object, but the current one, for a new subscriber
+OPENING = 2  # flag: only opens the channel, not a frame
+ALL_SUBSCRIBERS = bytes(16)  # target
+
+SampleBytes = ctypes.Array[ctypes.c_uint8]
 
 _MAGIC = b"PVSF"
 _ALIGN = 64
@@ -35,7 +40,7 @@ _DIMENSIONS = 6
 _NO_DIMENSIONS = (0,) * _DIMENSIONS
 _HEADER = struct.Struct("<4sHBB Q qqq QQIII BBBB 16s 6Q 16s")
 _pack_into = _HEADER.pack_into
-# What a sample has of its own, when all else is the same: flags and sequence, chunk, target.
+# Fields that a copy changes: flags and sequence, chunk, target.
 _pack_flags, _pack_chunk, _pack_target = (
     struct.Struct(f"<{form}").pack_into for form in ("BQ", "Q", "16s")
 )
@@ -44,7 +49,7 @@ _FLAGS_AT, _CHUNK_AT, _TARGET_AT = (
 )
 _unpack_from = _HEADER.unpack_from
 HEADER_BYTES = _HEADER.size
-_HEADER_ROOM = -(-HEADER_BYTES // _ALIGN) * _ALIGN
+_ATTRIBUTES_AT = -(-HEADER_BYTES // _ALIGN) * _ALIGN
 
 _DTYPES = tuple(
     np.dtype(name)
@@ -56,20 +61,31 @@ _DTYPES = tuple(
 _UINT8 = _DTYPES[0]
 _CODES = {dtype: code for code, dtype in enumerate(_DTYPES)}
 _NANO = 1_000_000_000
-_new: Any = tuple.__new__
+# The constructor of a NamedTuple, without its Python function.
+_new = cast(
+    "Callable[[type[Header], tuple[object, ...]], Header]",
+    tuple.__new__,  # pyright: ignore[reportUnknownMemberType]
+)
+# numpy's types do not know that ctypes arrays have the buffer protocol.
+_array_in = cast("Callable[..., npt.NDArray[np.generic]]", np.frombuffer)
+_bytes_in = cast("Callable[..., npt.NDArray[np.uint8]]", np.frombuffer)
 
 
 class Header(NamedTuple):
-    """The header as it stands in memory.
+    """The header of an object, in the order of its fields in memory.
 
     Attributes:
-        sequence: number of the sample in its lane, without gaps.
-        id: object id; 0 when unknown.
-        time_ns: time of the data; stamp_ns: of the record, 0 for the same. ns since 1970.
-        chunk: bytes of the memory that the sample is in.
-        payload: bytes of the payload; attributes: bytes of the attributes.
-        dtype: number of the type of one pixel; stored: of one element of the payload.
-        target: subscriber that an initial object is for; zeros for all.
+        sequence: number of the sample in its service, without gaps.
+        id: object id; 0 if unknown.
+        time_ns: time of the data, ns since 1970.
+        stamp_ns: time of the record, ns since 1970; 0: the same.
+        chunk: size of the memory that the sample is in, bytes.
+        payload: size of the payload, bytes.
+        attributes: size of the attributes, bytes.
+        attributes_at, payload_at: offsets of both.
+        dtype: code of the type of one pixel.
+        stored: code of the type of one element of the payload.
+        target: key of the subscriber that an initial object is for; zeros: for all.
     """
 
     magic: bytes
@@ -106,14 +122,14 @@ class Header(NamedTuple):
 
 @dataclass(slots=True)
 class Parts:
-    """An object ready to be written; the payload is not copied yet."""
+    """An object that is ready to be written; its payload is not copied yet."""
 
     kind: int
     id: int
     time_ns: int = 0
     stamp_ns: int = 0
     attributes: bytes = b""
-    payload: Any = None
+    payload: npt.NDArray[np.uint8] | Sequence[Buffer] | None = None
     nbytes: int = 0
     shape: tuple[int, ...] = ()
     dtype: int = 0
@@ -122,16 +138,16 @@ class Parts:
     codec: bytes = b""
 
     @property
-    def room(self) -> int:
-        """Bytes it takes, wherever the memory begins."""
-        return _HEADER_ROOM + len(self.attributes) + 2 * _ALIGN + self.nbytes
+    def required_size(self) -> int:
+        """Bytes of memory it needs, at any alignment."""
+        return _ATTRIBUTES_AT + len(self.attributes) + 2 * _ALIGN + self.nbytes
 
     def write(
-        self, memory: Any, address: int, chunk: int, sequence: int, flags: int = 0,
-        target: bytes = EVERYBODY,
+        self, memory: SampleBytes, address: int, chunk: int, sequence: int, flags: int = 0,
+        target: bytes = ALL_SUBSCRIBERS,
     ) -> None:  # fmt: skip
-        """Write into memory that begins at an address and has `room` bytes."""
-        attributes_at = _HEADER_ROOM
+        """Write into memory of `required_size` bytes that begins at an address."""
+        attributes_at = _ATTRIBUTES_AT
         end = attributes_at + len(self.attributes)
         payload_at = end + -(address + end) % _ALIGN
         _pack_into(
@@ -140,64 +156,65 @@ class Parts:
             len(self.shape), self.dtype, self.stored, self.color_mode, self.codec,
             *(self.shape + _NO_DIMENSIONS)[:_DIMENSIONS], target,
         )  # fmt: skip
-        into = np.frombuffer(memory, np.uint8)
+        into = _bytes_in(memory, np.uint8)
         if self.attributes:
             into[attributes_at:end] = np.frombuffer(self.attributes, np.uint8)
-        if self.kind == FRAME:
-            into[payload_at : payload_at + self.nbytes] = self.payload
-        elif self.kind == OBJECT:
-            for part in self.payload:
+        payload = self.payload
+        if isinstance(payload, np.ndarray):
+            into[payload_at : payload_at + self.nbytes] = payload
+        elif payload is not None:
+            for part in payload:
                 size = len(part)
                 into[payload_at : payload_at + size] = np.frombuffer(part, np.uint8)
                 payload_at += size
 
 
 class Copy:
-    """An object in shared memory, ready to be written elsewhere as it lies there.
+    """An object in shared memory, to be copied unchanged into other shared memory.
 
     Attributes: as those of `Parts`.
     """
 
-    __slots__ = ("_address", "_header", "_used", "id", "room")
+    __slots__ = ("_address", "_header", "_used", "id", "required_size")
 
-    def __init__(self, header: Header, memory: Any) -> None:
+    def __init__(self, header: Header, memory: SampleBytes | bytes) -> None:
         self._header = header
         end = header.payload_at + header.payload
-        self._used = np.frombuffer(memory, np.uint8, end)
+        self._used = _bytes_in(memory, np.uint8, end)
         self._address = (
             ctypes.addressof(memory)
             if isinstance(memory, ctypes.Array)
             else self._used.__array_interface__["data"][0]
         )
         self.id = header.id
-        self.room = end + 2 * _ALIGN
+        self.required_size = end + 2 * _ALIGN
 
     def write(
-        self, memory: Any, address: int, chunk: int, sequence: int, flags: int = 0,
-        target: bytes = EVERYBODY,
+        self, memory: SampleBytes, address: int, chunk: int, sequence: int, flags: int = 0,
+        target: bytes = ALL_SUBSCRIBERS,
     ) -> None:  # fmt: skip
-        """Write into memory that begins at an address and has `room` bytes."""
+        """Write into memory of `required_size` bytes that begins at an address."""
         used = self._used
         if (address - self._address) % _ALIGN:
-            # The payload has to begin elsewhere.
+            # Another alignment: the payload has another offset.
             parts = copy_parts(self._header, used)
             parts.write(memory, address, chunk, sequence, flags, target)
             return
-        np.frombuffer(memory, np.uint8, len(used))[:] = used
+        _bytes_in(memory, np.uint8, len(used))[:] = used
         _pack_flags(memory, _FLAGS_AT, flags, sequence)
         _pack_chunk(memory, _CHUNK_AT, chunk)
         _pack_target(memory, _TARGET_AT, target)
 
 
 # What a publisher sends.
-Ready = Parts | Copy
+Sendable = Parts | Copy
 
 
-def read_header(memory: Any) -> Header:
+def read_header(memory: SampleBytes) -> Header:
     """The header at the beginning of memory.
 
     Raises:
-        ObjectError: another version, or no header of ours.
+        ObjectError: another version, or not a header of this package.
     """
     header = _new(Header, _unpack_from(memory, 0))
     if header.magic != _MAGIC or header.version != VERSION:
@@ -208,12 +225,10 @@ def read_header(memory: Any) -> Header:
     return header
 
 
-def frame_at(header: Header, memory: Any) -> Frame:
-    """A frame that looks into memory; its arrays keep `memory` alive."""
+def frame_at(header: Header, memory: SampleBytes | bytes) -> Frame:
+    """A frame whose read-only arrays are views of `memory`, which they keep alive."""
     stored = _DTYPES[header.stored]
-    payload = np.frombuffer(
-        memory, stored, header.payload // stored.itemsize, offset=header.payload_at
-    )
+    payload = _array_in(memory, stored, header.payload // stored.itemsize, offset=header.payload_at)
     payload.flags.writeable = False
     return Frame(
         header.id,
@@ -227,19 +242,19 @@ def frame_at(header: Header, memory: Any) -> Frame:
     )
 
 
-def attributes_at(header: Header, memory: Any) -> WireAttributes:
-    """The attributes, copied out of memory; they are small."""
+def attributes_at(header: Header, memory: SampleBytes | bytes) -> WireAttributes:
+    """The attributes, copied from memory; they are small."""
     at = header.attributes_at
     return WireAttributes(bytes(memoryview(memory)[at : at + header.attributes]))
 
 
-def copy_parts(header: Header, memory: Any) -> Parts:
-    """What is in memory, to be written elsewhere; it keeps `memory` alive."""
+def copy_parts(header: Header, memory: npt.NDArray[np.uint8]) -> Parts:
+    """An object in memory, ready to be written elsewhere; keeps `memory` alive."""
     view = np.frombuffer(memory, np.uint8, header.payload, header.payload_at)
     at = header.attributes_at
     return Parts(
         header.kind, header.id, header.time_ns, header.stamp_ns,
-        bytes(memoryview(memory)[at : at + header.attributes]),
+        memory[at : at + header.attributes].tobytes(),
         view if header.kind == FRAME else [view.data],
         header.payload, header.shape, header.dtype, header.stored,
         header.color_mode, header.codec,
@@ -247,15 +262,17 @@ def copy_parts(header: Header, memory: Any) -> Parts:
 
 
 def parts_of_frame(frame: Frame, attributes: bytes | None = None, stamp_ns: int = 0) -> Parts:
-    """A frame made ready.
+    """A frame, ready to be written.
 
     Raises:
-        ObjectError: a pixel type or a number of dimensions that has no place in the header.
+        ObjectError: the header cannot hold its pixel type, number of dimensions or codec.
     """
     payload = frame.payload
     flat = payload
     if payload.ndim != 1 or payload.dtype != _UINT8 or not payload.flags.c_contiguous:
-        flat = np.ascontiguousarray(payload).reshape(-1).view(np.uint8)
+        flat = np.ascontiguousarray(payload).ravel()
+        # numpy's types do not say what `view` returns.
+        flat = flat.view(_UINT8)  # pyright: ignore[reportUnknownMemberType]
     dtype, stored = _CODES.get(frame.dtype), _CODES.get(payload.dtype)
     codec = frame.codec.encode()
     if dtype is None or stored is None or len(frame.stored_shape) > _DIMENSIONS or len(codec) > 16:
@@ -280,10 +297,10 @@ def parts_of_frame(frame: Frame, attributes: bytes | None = None, stamp_ns: int 
 
 
 class Encoder:
-    """Makes the objects of one stream ready to be written. Not locked.
+    """Prepares the objects of one stream for writing. Not locked.
 
     Args:
-        id_field: field with the id of objects that are no images.
+        id_field: field with the id of objects that are not images.
     """
 
     _IMAGE_FIELDS = tuple(pva.NtNdArray().keys())
@@ -293,27 +310,30 @@ class Encoder:
         self._writer = ObjectWriter()
         self._read_id: IdReader | None = None
 
-    def parts(self, obj: Any) -> Parts:
-        """A PvObject, or what `pva.lazy` hands on, made ready.
+    def parts(self, obj: pva.PvObject | LazyObject) -> Sendable:
+        """An object, ready to be written.
 
         Raises:
-            ObjectError: it cannot be told in bytes.
+            ObjectError: it cannot be converted to bytes.
         """
         if isinstance(obj, LazyObject):
-            # Of the class: an object that lacks it would look into a PvObject.
-            ready = getattr(type(obj), "parts", None)
-            if ready is not None:
-                return ready(obj)
+            # Looked up in the class: an object without it would build a PvObject to look there.
+            sendable: Callable[[LazyObject], Sendable] | None = getattr(type(obj), "parts", None)
+            if sendable is not None:
+                return sendable(obj)
             if obj.id is not None:
                 return parts_of_frame(obj.frame)
-            obj = obj.pv_object()
+            return self._parts_of(obj.pv_object())
+        return self._parts_of(obj)
+
+    def _parts_of(self, obj: pva.PvObject) -> Parts:
         if tuple(obj.keys()) == self._IMAGE_FIELDS:
             found = self._image(obj)
             if found is not None:
                 return found
         return self._general(obj)
 
-    def _image(self, obj: Any) -> Parts | None:
+    def _image(self, obj: pva.PvObject) -> Parts | None:
         try:
             frame = to_frame(obj)
             wire = wire_of_object(obj)
@@ -322,10 +342,10 @@ class Encoder:
             stamp = obj.getLong("timeStamp.secondsPastEpoch") * _NANO
             return parts_of_frame(frame, wire, stamp + obj.getInt("timeStamp.nanoseconds"))
         except ObjectError:
-            # An NTNDArray without an image, or with one that only it can describe.
+            # An NTNDArray without an image, or with one that a frame cannot describe.
             return None
 
-    def _general(self, obj: Any) -> Parts:
+    def _general(self, obj: pva.PvObject) -> Parts:
         payload = self._writer.parts(obj)
         value = 0
         if obj.hasField(self._id_field):

@@ -1,10 +1,10 @@
-"""The process's part in iceoryx2, and what dead processes left of theirs.
+"""The iceoryx2 node of this process, and the clean-up after killed processes.
 
-iceoryx2 gives back what a dead process held, but not what one left that was killed while it was
-starting or cleaning up. So each process keeps a lock on the folder of its node: what lies beside
-it without a lock has no owner. Nodes are made under a shared lock on the folder of all of them,
-and taken away under an exclusive one; a lock that cannot be had in time, as its holder was stopped,
-only puts off the cleaning.
+iceoryx2 frees what a dead process held, except what a process left that was killed while it
+started or cleaned up. Therefore each process keeps a lock on the folder of its node; a node folder
+without a lock has no owner. Nodes are created under a shared lock on the folder of all nodes, and
+removed under an exclusive one. A lock that is not available in time, because its holder is
+suspended, only delays the clean-up.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import os
 import re
 import stat
 import threading
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
-import iceoryx2
+import iceoryx2 as iox
 
 from pvapy_stream.errors import TransportError
 from pvapy_stream.transport.shm import folder
@@ -26,99 +26,100 @@ from pvapy_stream.transport.shm.folder import (
     lock,
     locked,
     open_folder,
-    skip,
     subfolder,
+    warn_skipped,
     why_foreign,
 )
 
-_SAMPLES = Path("/dev/shm")  # noqa: S108 - where iceoryx2 has them, always
+_SAMPLES = Path("/dev/shm")  # noqa: S108 - the only place where iceoryx2 puts them
 PREFIX = f"pvs{os.getuid()}_"  # of all files of iceoryx2
-_PATIENCE = 0.5  # s; of a cleaner, for a lock that is held for milliseconds
-_LONG_PATIENCE = 10.0  # s; for a cleaner to end: one that was stopped may go on while we start
-_SHORT_PATIENCE = 0.02  # s; while objects wait
+# Time limits for locks, in s: of a clean-up at the start; of a start that waits for a clean-up
+# (one that was suspended may continue meanwhile); of a clean-up while objects wait.
+_CLEANUP_TIMEOUT, _START_TIMEOUT, _BUSY_CLEANUP_TIMEOUT = 0.5, 10.0, 0.02
 _ATTEMPTS = 5
 _ROOT, _NODES, _SERVICES = "iceoryx2", "nodes", "services"
-
-# It has no types.
-iox: Any = iceoryx2
 
 iox.set_log_level(iox.LogLevel.Fatal)
 
 
-class Node:
-    """The process's part in iceoryx2, as long as anybody here needs it."""
+class SharedNode:
+    """The iceoryx2 node of this process; it exists as long as a publisher or receiver uses it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
-        self._node: Any = None
-        self._mark = -1
+        self._node: iox.Node | None = None
+        self._folder = -1
 
-    def take(self) -> Any:
-        """The node; it is made for the first who asks.
+    def acquire(self) -> iox.Node:
+        """The node; the first call creates it.
 
         Raises:
             TransportError: shared memory cannot be used.
         """
         with self._lock:
             if self._node is None:
-                self._node, self._mark = _new_node()
+                self._node, self._folder = _new_node()
             self._users += 1
             return self._node
 
     def release(self) -> None:
-        """Say that one who took it needs it no more."""
+        """Undo one `acquire`; the last one removes the node."""
         with self._lock:
             self._users -= 1
             if not self._users:
                 self._node = None
-                os.close(self._mark)
+                os.close(self._folder)
 
 
-node = Node()
+node = SharedNode()
 
 
-def _new_node() -> tuple[Any, int]:
+def _new_node() -> tuple[iox.Node, int]:
+    """A new node, and the locked descriptor of its folder."""
     root = subfolder(_ROOT)
     try:
         for _ in range(_ATTEMPTS):
-            with _locked(root, fcntl.LOCK_EX, _PATIENCE) as alone:
+            with _locked(root, fcntl.LOCK_EX, _CLEANUP_TIMEOUT) as alone:
                 if alone and not _living(root):
-                    _wipe(root)
-            with _locked(root, fcntl.LOCK_SH, _LONG_PATIENCE):
-                made = _made(root)
-                mark = open_folder(root / _NODES / str(made.id.value))
-                # A cleaner that was stopped for long may have taken it for one of a dead process.
-                if mark is not None:
-                    if lock(mark, fcntl.LOCK_SH):
+                    _remove_all(root)
+            with _locked(root, fcntl.LOCK_SH, _START_TIMEOUT):
+                created = _create_node(root)
+                descriptor = open_folder(root / _NODES / str(created.id.value))
+                # A clean-up that was suspended may have removed it as one of a dead process.
+                if descriptor is not None:
+                    if lock(descriptor, fcntl.LOCK_SH):
                         break
-                    os.close(mark)
+                    os.close(descriptor)
         else:
-            raise TransportError("its files are removed again and again; is it another program?")
-        sweep(made, _PATIENCE)
+            raise TransportError(
+                "its files are removed repeatedly; check whether another program does that"
+            )
+        sweep(created, _CLEANUP_TIMEOUT)
     except Exception as error:
         raise TransportError(
-            f"shared memory cannot be used: {error}; look at the rights of {_SAMPLES} and {root}"
+            f"shared memory cannot be used: {error}; check the access rights of {_SAMPLES}"
+            f" and {root}"
         ) from error
     for file in _SAMPLES.glob(f"{PREFIX}*global_mgmt"):
         with contextlib.suppress(OSError):
-            _close_to_others(file)
-    return made, mark
+            _make_private(file)
+    return created, descriptor
 
 
-def _config(root: Path) -> Any:
+def _config(root: Path) -> iox.Config:
     config = iox.config.default()
-    # Of this user alone: in a folder that all share, the first user's files stop the others.
+    # One folder for each user: in a common folder, the files of the first user block the others.
     config.global_cfg.root_path = iox.Path.new(str(root))
     config.global_cfg.prefix = iox.FileName.new(PREFIX)
-    # Only under the lock.
+    # Cleaned up only under the lock.
     config.global_cfg.node.cleanup_dead_nodes_on_creation = False
     config.global_cfg.node.cleanup_dead_nodes_on_destruction = False
     config.global_cfg.service.cleanup_dead_nodes_on_open = False
     return config
 
 
-def _made(root: Path) -> Any:
+def _create_node(root: Path) -> iox.Node:
     return (
         iox.NodeBuilder.new()
         .config(_config(root))
@@ -128,20 +129,20 @@ def _made(root: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _locked(root: Path, how: int, patience: float) -> Any:
+def _locked(root: Path, how: int, timeout: float) -> Generator[bool, None, None]:
     file = open_folder(root)
     if file is None:
         yield False
         return
     try:
-        with locked(file, how, patience) as has_lock:
+        with locked(file, how, timeout) as has_lock:
             yield has_lock
     finally:
         os.close(file)
 
 
-def _close_to_others(path: Path) -> None:
-    """Take the rights of others away from a file; everybody may put links where it lies."""
+def _make_private(path: Path) -> None:
+    """Remove the access rights of other users; in its folder every user can create links."""
     if why_foreign(path.lstat(), stat.S_IFREG):
         return
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -152,15 +153,15 @@ def _close_to_others(path: Path) -> None:
         os.close(file)
 
 
-# -- what the dead left --------------------------------------------------------------------------
+# -- clean-up ------------------------------------------------------------------------------------
 
 
-def sweep(of: Any, patience: float = _SHORT_PATIENCE) -> None:
-    """Give back what killed processes held."""
+def sweep(of: iox.Node, timeout: float = _BUSY_CLEANUP_TIMEOUT) -> None:
+    """Free what killed processes held."""
     root = folder.path() / _ROOT
-    with contextlib.suppress(Exception), _locked(root, fcntl.LOCK_EX, patience) as alone:
+    with contextlib.suppress(Exception), _locked(root, fcntl.LOCK_EX, timeout) as alone:
         if alone and not of.try_cleanup_dead_nodes().failed_cleanups:
-            _remove_rests(root)
+            _remove_leftovers(root)
 
 
 def _living(root: Path) -> set[str]:
@@ -168,18 +169,18 @@ def _living(root: Path) -> set[str]:
     found = _alive(root)
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(root / _NODES):
-            if name.isdecimal() and not _without_owner(root / _NODES / name):
+            if name.isdecimal() and not _is_unlocked(root / _NODES / name):
                 found.add(name)
     return found
 
 
 def _alive(root: Path) -> set[str]:
-    """Ids of nodes that iceoryx2 says are alive."""
+    """Ids of the nodes that iceoryx2 reports as alive."""
     states = iox.Node.list(iox.ServiceType.Ipc, _config(root))
     return {str(one[0].id.value) for one in states if isinstance(one, iox.NodeState.Alive)}
 
 
-def _without_owner(path: Path) -> bool:
+def _is_unlocked(path: Path) -> bool:
     file = open_folder(path)
     if file is None:
         return True
@@ -189,12 +190,12 @@ def _without_owner(path: Path) -> bool:
         os.close(file)
 
 
-def _remove_rests(root: Path) -> None:
-    """Remove what is left of nodes that iceoryx2 has done with, or was never finished."""
+def _remove_leftovers(root: Path) -> None:
+    """Remove files of nodes that iceoryx2 did not clean up or that were never completed."""
     nodes = root / _NODES
     found = re.compile(rf"(?:{re.escape(PREFIX)})?(\d+)(?:\.node_monitor.*)?")
     names = [(name, match[1]) for name in os.listdir(nodes) if (match := found.fullmatch(name))]
-    left = {key for _, key in names if _without_owner(nodes / key)}
+    left = {key for _, key in names if _is_unlocked(nodes / key)}
     if left:
         left -= _alive(root)
     for name, key in names:
@@ -202,8 +203,8 @@ def _remove_rests(root: Path) -> None:
             _remove(nodes / name)
 
 
-def _wipe(root: Path) -> None:
-    """Remove everything; nobody lives."""
+def _remove_all(root: Path) -> None:
+    """Remove everything; only when no process of this user uses shared memory."""
     for part in (_NODES, _SERVICES):
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(root / part):
@@ -213,7 +214,7 @@ def _wipe(root: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file of ours, or a folder with such files in it; all else is left alone."""
+    """Remove a file of iceoryx2, or a folder of such files; anything else is left unchanged."""
     with contextlib.suppress(FileNotFoundError):
         found = path.lstat()
         if stat.S_ISDIR(found.st_mode) and path.name.isdecimal():
@@ -226,8 +227,8 @@ def _remove(path: Path) -> None:
         else:
             why = why_foreign(found, stat.S_IFREG)
             if not why and not path.name.startswith(PREFIX):
-                why = "its name is none of ours"
+                why = "its name is not one of ours"
             if not why:
                 path.unlink()
         if why:
-            skip(path, why)
+            warn_skipped(path, why)

@@ -1,10 +1,13 @@
-"""What a receiver delivers: objects that look into shared memory."""
+"""Objects that a receiver delivers, which read from shared memory."""
 
 from __future__ import annotations
 
 import ctypes
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, cast
+
+import iceoryx2 as iox
+import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import Frame
@@ -15,15 +18,15 @@ from pvapy_stream.transport.shm.frames import FRAME, OPENING, Copy, Header, fram
 
 
 class SharedObject(LazyObject):
-    """An object in shared memory, which is given back when nothing looks into it any more."""
+    """An object in shared memory; its sample is released when nothing refers to the memory."""
 
     __slots__ = ("_builder", "_header", "_memory")
 
-    def __init__(self, header: Header, memory: Any, builder: ObjectBuilder) -> None:
+    def __init__(self, header: Header, memory: SampleMemory, builder: ObjectBuilder) -> None:
         super().__init__(None)
         self.id = header.id if header.kind == FRAME else None
         self._header = header
-        self._memory = memory
+        self._memory: SampleMemory | bytes = memory
         self._builder = builder
 
     @property
@@ -35,7 +38,7 @@ class SharedObject(LazyObject):
             return frame_at(self._header, self._memory)
         return to_frame(self.pv_object())
 
-    def _make_object(self) -> Any:
+    def _make_object(self) -> pva.PvObject:
         header = self._header
         if header.kind != FRAME:
             at = header.payload_at
@@ -53,16 +56,16 @@ class SharedObject(LazyObject):
         return header.time_ns if header.kind == FRAME else ntndarray.time_of(self.pv_object())
 
     def parts(self) -> Copy:
-        """What is needed to write it elsewhere."""
+        """The object, to be copied unchanged into other shared memory."""
         return Copy(self._header, self._memory)
 
     def detach(self) -> None:
-        """Copy it to memory of our own."""
+        """Copy it to memory of this process, which releases the sample."""
         used = self._header.payload_at + self._header.payload
         self._memory = bytes(memoryview(self._memory).cast("B")[:used])
 
 
-class Newest(LazyObject):
+class NewestId(LazyObject):
     """An id without an object."""
 
     __slots__ = ()
@@ -71,15 +74,34 @@ class Newest(LazyObject):
         super().__init__(None)
         self.id = value
 
-    def pv_object(self) -> Any:
+    def pv_object(self) -> pva.PvObject:
         raise ObjectError("only the id of the newest object is known")
 
 
 @lru_cache(maxsize=64)
-def memory_type(size: int) -> Any:
-    """A type of memory that gives its sample back when nobody looks into it any more."""
+def sample_memory_type(size: int) -> type[SampleMemory]:
+    """Type of the memory of a sample; its end releases the sample.
 
-    def forget(self: Any) -> None:
+    Args:
+        size: bytes of the memory.
+    """
+
+    def release(self: SampleMemory) -> None:
         self.borrowed.pop()
 
-    return type("Memory", (ctypes.c_uint8 * size,), {"__del__": forget})
+    memory_type = type("SampleMemory", (ctypes.c_uint8 * size,), {"__del__": release})
+    return cast("type[SampleMemory]", memory_type)
+
+
+if TYPE_CHECKING:
+
+    class SampleMemory(ctypes.Array[ctypes.c_uint8]):
+        """Memory of a received sample, of a type from `sample_memory_type`.
+
+        Attributes:
+            sample: the sample, which lives as long as its memory.
+            borrowed: list with one item for each sample of its receiver that is in use.
+        """
+
+        sample: iox.Sample
+        borrowed: list[None]

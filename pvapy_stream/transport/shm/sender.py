@@ -1,4 +1,4 @@
-"""Way out: shared memory of this host."""
+"""Publisher to shared memory of this host."""
 
 from __future__ import annotations
 
@@ -6,50 +6,46 @@ import logging
 import os
 import threading
 import time
-from typing import Any
+
+import iceoryx2 as iox
+import pvaccess as pva
 
 from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.settings import ShmSettings
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 from pvapy_stream.transport.shm import nodes
 from pvapy_stream.transport.shm.frames import (
-    EVERYBODY,
+    ALL_SUBSCRIBERS,
+    EMPTY,
     INITIAL,
-    NOTHING,
     OPENING,
     Encoder,
     Parts,
-    Ready,
+    Sendable,
 )
-from pvapy_stream.transport.shm.lanes import Lane, Subscription, Turns, default_queue
-from pvapy_stream.transport.shm.place import (
-    LEAVING,
-    NEWEST,
-    PUBLISHED,
-    READY,
-    SLEEPING,
-    STATE,
-    TAKEN,
-    Place,
-    Publishing,
-    Subscribing,
+from pvapy_stream.transport.shm.peer_directory import PeerDirectory, new_key
+from pvapy_stream.transport.shm.peer_file import (
+    PUBLISHER,
+    PublisherFile,
+    PublisherInfo,
+    SubscriberInfo,
 )
-from pvapy_stream.transport.shm.room import Room, new_key
+from pvapy_stream.transport.shm.set_service import SetService, Subscriber, default_queue
+from pvapy_stream.transport.shm.subscriber_table import SubscriberTable
 
-_LOOK_PERIOD = 0.05  # s; how soon a subscriber that comes or goes is noticed
-_SWEEP_PERIOD = 1.0  # s
-_SHORTEST, _LONGEST = 50e-6, 3e-4
-_SURELY = 0.1  # s; a subscriber that sleeps for so long has nothing left to take
-_MASK = 2**64 - 1
+_REFRESH_PERIOD = 0.05  # s; of the thread that updates the subscribers while nothing is published
+_MIN_WAIT, _MAX_WAIT = 50e-6, 3e-4  # s between two checks of a full queue
+_STALLED = 0.1  # s; a subscriber that sleeps for so long with a full queue has nothing to take
 
 _log = logging.getLogger(__name__)
 
 
 class ShmPublisher(Publisher):
-    """Publishes to subscribers on this host; each object is copied once a group of them.
+    """Publishes to subscribers on this host; each object is copied once for each group of them.
 
-    A subscriber first gets the current object, as with PVAccess. Then the overflow policy says what
-    its full queue does to the objects that follow.
+    A subscriber first gets the current object, as with PVAccess. The overflow policy decides what
+    happens to an object if the queue of a subscriber is full.
 
     Args:
         channel: name of the channel.
@@ -66,73 +62,71 @@ class ShmPublisher(Publisher):
         self._encoder = Encoder(id_field)
         self._key = new_key()
         self._lock = threading.Lock()
-        self._lanes: dict[tuple[str, str], Lane] = {}
-        self._groups: dict[str, Turns] = {}
-        self._subscriptions: dict[str, Subscription] = {}
-        self._room = Room(channel)
-        self._place: Place | None = None
-        self._words: Any = None
-        self._node: Any = None
+        self._directory = PeerDirectory(channel)
+        self._table = SubscriberTable(self._directory, self._key, self._create_service, self._greet)
+        self._file: PublisherFile | None = None
+        self._node: iox.Node | None = None
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
-        self._current: Ready | None = None
+        self._current: Sendable | None = None
         self._current_flags = INITIAL
-        self._look_due = self._sweep_due = 0.0
         self._published = self._errors = self._rejected = 0
-        self._problem = self._puzzle = ""
-        # Subscribers of another version, which are told of once.
-        self._refused: set[str] = set()
 
-    # -- life ------------------------------------------------------------------------------------
+    # -- lifecycle -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        if self._place is not None:
+        if self._file is not None:
             return
-        self._node = nodes.node.take()
+        self._node = nodes.node.acquire()
         try:
-            self._room.sweep()
-            self._place = self._room.enter(Publishing(self._key, os.getpid()))
+            self._directory.sweep()
+            self._file = self._directory.create(PUBLISHER, PublisherInfo(self._key, os.getpid()))
         except BaseException:
             self._node = None
             nodes.node.release()
             raise
-        self._words = self._place.words
-        self._thread = threading.Thread(target=self._look_after, name="shm-publisher", daemon=True)
+        self._thread = threading.Thread(
+            target=self._refresh_periodically, name="shm-publisher", daemon=True
+        )
         self._thread.start()
 
-    def open(self, prototype: Any) -> None:
+    def open(self, prototype: pva.PvObject | LazyObject) -> None:
         with self._lock:
             self._show(self._encoder.parts(prototype), INITIAL | OPENING)
 
-    def _show(self, parts: Ready, flags: int) -> None:
+    def _show(self, parts: Sendable, flags: int) -> None:
         """Make an object the current one, without counting it as published."""
-        if self._place is None:
+        if self._file is None:
             self.start()
         self._current, self._current_flags = parts, flags
-        for lane in self._lanes.values():
-            if lane.subscriptions:
-                self._send(lane, parts, flags)
+        for service in self._table.services.values():
+            if service.subscribers:
+                self._send(service, parts, flags)
 
-    def _look_after(self) -> None:
-        while not self._ended.wait(_LOOK_PERIOD):
-            if self._lock.acquire(timeout=_LOOK_PERIOD):
+    def _refresh_periodically(self) -> None:
+        while not self._ended.wait(_REFRESH_PERIOD):
+            if self._lock.acquire(timeout=_REFRESH_PERIOD):
                 try:
                     if not self._ended.is_set():
-                        self._look_around(time.monotonic())
+                        self._refresh(time.monotonic())
                 finally:
                     self._lock.release()
 
+    def _refresh(self, now: float) -> None:
+        if self._node is not None:
+            self._table.refresh(now, self._node)
+
     def finish(self, patience: float) -> None:
-        """Wait until all is taken, and take the channel away."""
+        """Wait until all queues are empty, for at most `patience` s, and close the channel."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             with self._lock:
-                if self._place is None:
+                if self._file is None:
                     return
-                self._look_around(time.monotonic())
-                if not any(s.active and s.waiting > 0 for s in self._subscriptions.values()):
+                self._refresh(time.monotonic())
+                if self._table.all_taken():
                     break
-            time.sleep(_LONGEST)
+            time.sleep(_MAX_WAIT)
         self.stop()
 
     def stop(self) -> None:
@@ -141,26 +135,18 @@ class ShmPublisher(Publisher):
             self._thread.join(5)
             self._thread = None
         with self._lock:
-            if self._place is None:
+            if self._file is None:
                 return
-            for one in self._subscriptions.values():
-                one.let_go()
-                one.close(remove=False)
-            for lane in self._lanes.values():
-                lane.close()
-            self._subscriptions.clear()
-            self._lanes.clear()
-            self._groups.clear()
-            self._words = None
-            self._place.close(remove=True)
-            self._place = None
-            self._room.leave()
+            self._table.close()
+            self._file.close(remove=True)
+            self._file = None
+            self._directory.remove_if_empty()
             self._node = None
             nodes.node.release()
 
-    # -- the way of an object --------------------------------------------------------------------
+    # -- publishing ------------------------------------------------------------------------------
 
-    def publish(self, obj: Any) -> None:
+    def publish(self, obj: pva.PvObject | LazyObject) -> None:
         with self._lock:
             try:
                 parts = self._encoder.parts(obj)
@@ -176,212 +162,116 @@ class ShmPublisher(Publisher):
                     f"cannot publish on channel {self.channel}: {error}"
                 ) from error
 
-    def _publish(self, parts: Ready) -> None:
+    def _publish(self, parts: Sendable) -> None:
+        table = self._table
         now = time.monotonic()
-        if now >= self._look_due:
-            self._look_around(now)
+        if now >= table.refresh_due:
+            self._refresh(now)
         self._current, self._current_flags = parts, INITIAL
-        words = self._words
-        words[NEWEST] = parts.id & _MASK
+        if self._file is None:
+            raise TransportError(f"channel {self.channel} is closed")
         self._published += 1
-        words[PUBLISHED] = self._published
-        if self._problem:
-            raise TransportError(self._problem)
-        for turns in self._groups.values():
-            lane = turns.next()
-            if lane is not None:
-                self._send(lane, parts)
+        counters = self._file.counters
+        counters.newest_id = parts.id
+        counters.published = self._published
+        if table.problem:
+            raise TransportError(table.problem)
+        for sets in table.groups.values():
+            service = sets.next()
+            if service is not None:
+                self._send(service, parts)
 
-    def _send(self, lane: Lane, parts: Ready, flags: int = 0, target: bytes = EVERYBODY) -> None:
+    def _send(
+        self,
+        service: SetService,
+        parts: Sendable,
+        flags: int = 0,
+        target: bytes = ALL_SUBSCRIBERS,
+    ) -> None:
         if self._blocks:
-            for one in lane.subscriptions:
-                if one.sent - one.words[TAKEN] >= one.queue:
-                    self._wait_for_all(lane)
+            for one in service.subscribers:
+                if one.sent - one.counters.taken >= one.queue:
+                    self._wait_for_all(service)
                     break
-        if not lane.fits(parts):
-            self._resize(lane, parts)
-        took = lane.send(parts, flags, target)
-        if took is None:
-            # All samples are with subscribers that keep them.
-            self._rejected += len(lane.subscriptions)
+        if not service.fits(parts):
+            self._resize(service, parts)
+        n_received = service.send(parts, flags, target)
+        if n_received is None:
+            # Subscribers keep all samples.
+            self._rejected += len(service.subscribers)
         else:
-            self._rejected += lane.note_sent(took)
+            self._rejected += service.note_sent(n_received)
 
-    def _wait_for_all(self, lane: Lane) -> None:
-        # Some may leave meanwhile.
-        for one in [*lane.subscriptions]:
+    def _wait_for_all(self, service: SetService) -> None:
+        # A copy, as subscribers may leave meanwhile.
+        for one in [*service.subscribers]:
             if one.active and one.full():
                 self._wait_for(one)
 
-    def _resize(self, lane: Lane, parts: Ready) -> None:
-        """Larger samples: those of the smaller ones must be out of the way, or order is lost."""
+    def _resize(self, service: SetService, parts: Sendable) -> None:
+        """Allocate larger samples when the queues are empty: otherwise the order would be lost."""
         deadline = time.monotonic() + self._settings.shm_timeout
-        while any(one.waiting > 0 for one in lane.subscriptions) and time.monotonic() < deadline:
-            time.sleep(_LONGEST)
-        lane.resize(parts)
+        while any(one.waiting > 0 for one in service.subscribers) and time.monotonic() < deadline:
+            time.sleep(_MAX_WAIT)
+        service.resize(parts)
 
-    def _wait_for(self, one: Subscription) -> None:
-        """Wait until a subscriber's queue has room, it is gone, or the time is over."""
-        taken = one.words[TAKEN]
+    def _wait_for(self, one: Subscriber) -> None:
+        """Wait until a subscriber takes from its queue, is gone, or the time limit is over."""
+        taken = one.counters.taken
         if one.stuck_at == taken:
             return
         one.stuck_at = None
         start = now = time.monotonic()
-        step = _SHORTEST
+        step = _MIN_WAIT
         while one.active and one.full():
             if now - start > self._settings.shm_timeout:
-                one.stuck_at = one.words[TAKEN]
+                one.stuck_at = one.counters.taken
                 _log.warning(
                     "channel %s: subscriber %d takes nothing for %g s; objects for it are rejected"
                     " until it does",
                     self.channel,
-                    one.told.pid,
+                    one.info.pid,
                     self._settings.shm_timeout,
                 )
                 return
-            if now - start > _SURELY and one.words[SLEEPING] and one.words[TAKEN] == taken:
+            if now - start > _STALLED and one.counters.sleeping and one.counters.taken == taken:
                 one.sent = taken
                 return
             time.sleep(step)
-            step = min(1.5 * step, _LONGEST)
+            step = min(1.5 * step, _MAX_WAIT)
             now = time.monotonic()
-            if now >= self._look_due:
-                self._look_around(now)
+            if now >= self._table.refresh_due:
+                self._refresh(now)
 
-    # -- who is there ----------------------------------------------------------------------------
+    # -- for the subscriber table ----------------------------------------------------------------
 
-    def _look_around(self, now: float) -> None:
-        """See who came, who is ready and who is gone. Raises nothing: objects go on."""
-        self._look_due = now + _LOOK_PERIOD
-        try:
-            self._look(now)
-        except Exception as error:
-            if str(error) != self._puzzle:
-                self._puzzle = str(error)
-                _log.exception("channel %s: its subscribers cannot be looked after", self.channel)
+    def _create_service(self, info: SubscriberInfo) -> SetService:
+        if self._node is None:
+            raise TransportError(f"channel {self.channel} is not open")
+        settings = self._settings
+        queue = settings.shm_queue_size or default_queue(
+            self._current.required_size if self._current else 0, self._blocks
+        )
+        overflow = settings.shm_overflow == "drop-oldest"
+        return SetService(self._node, self._key, info, overflow, queue)
 
-    def _look(self, now: float) -> None:
-        if now >= self._sweep_due:
-            self._sweep_due = now + _SWEEP_PERIOD
-            nodes.sweep(self._node)
-        names = self._room.names(f"s-{self._key}")
-        for name in names:
-            if name not in self._subscriptions and name not in self._refused:
-                self._join(name)
-        there = set(names)
-        self._refused &= there
-        for name, one in [*self._subscriptions.items()]:
-            state = one.words[STATE]
-            if name not in there or not one.place.owned():
-                self._drop(name, one)
-            elif state == LEAVING and one.active:
-                self._deactivate(one)
-                one.let_go()
-            elif state == READY and not one.active:
-                self._activate(one)
-
-    def _join(self, name: str) -> None:
-        """Take note of a subscriber, and make its lane if it is the first there."""
-        place = self._room.open(name)
-        if place is None:
-            return
-        try:
-            told = place.told(Subscribing)
-        except TransportError as error:
-            self._refused.add(name)
-            place.close(remove=False)
-            _log.error(
-                "channel %s: subscriber %s is not understood: %s; both sides must run versions of"
-                " pvapy_stream that fit together",
-                self.channel,
-                place.path,
-                error,
-            )
-            return
-        key = (told.group, told.client_set)
-        try:
-            lane = self._lanes.get(key)
-            if lane is None:
-                lane = self._lanes[key] = Lane(
-                    self._node,
-                    self._key,
-                    told,
-                    self._settings.shm_overflow == "drop-oldest",
-                    self._settings.shm_queue_size
-                    or default_queue(self._current.room if self._current else 0, self._blocks),
-                )
-        except TransportError as error:
-            self._tell(str(error))
-            place.close(remove=False)
-            return
-        self._problem = ""
-        lane.members += 1
-        self._subscriptions[name] = Subscription(place, told, lane)
-
-    def _activate(self, one: Subscription) -> None:
-        """Give a subscriber the current object, and then its share of those that follow."""
-        lane = one.lane
-        first, flags = self._current or Parts(NOTHING, 0), self._current_flags
-        one.active = True
-        try:
-            if not lane.fits(first):
-                self._resize(lane, first)
-            lane.update()
-            lane.subscriptions.append(one)
-            self._send(lane, first, flags, bytes.fromhex(one.told.key))
-        except TransportError as error:
-            # Tried again when it is time to look around.
-            self._deactivate(one)
-            self._tell(str(error))
-            return
-        self._problem = ""
-        self._groups.setdefault(one.told.group, Turns()).add(lane)
-        _log.info("channel %s: subscriber %d is connected", self.channel, one.told.pid)
-
-    def _deactivate(self, one: Subscription) -> None:
-        one.active = False
-        lane = one.lane
-        if one in lane.subscriptions:
-            lane.subscriptions.remove(one)
-        if not lane.subscriptions and one.told.group in self._groups:
-            self._groups[one.told.group].remove(lane)
-
-    def _drop(self, name: str, one: Subscription) -> None:
-        """Forget a subscriber; what it did not take before it died was rejected."""
-        if one.active:
-            lost = max(0, one.waiting)
-            self._rejected += lost
-            _log.warning(
-                "channel %s: subscriber %d is gone, with %d objects it had not taken",
-                self.channel,
-                one.told.pid,
-                lost,
-            )
-        self._deactivate(one)
-        del self._subscriptions[name]
-        one.close(remove=True)
-        lane = one.lane
-        lane.members -= 1
-        if not lane.members:
-            lane.close()
-            self._lanes.pop(lane.key, None)
-        nodes.sweep(self._node)
-
-    def _tell(self, problem: str) -> None:
-        """Remember what keeps a subscriber out: publishing fails with it, so that it is seen."""
-        if problem != self._problem:
-            self._problem = problem
-            _log.error("channel %s: %s", self.channel, problem)
+    def _greet(self, one: Subscriber) -> None:
+        """Connect a subscriber to its service, and send it the current object."""
+        first, flags = self._current or Parts(EMPTY, 0), self._current_flags
+        if not one.service.fits(first):
+            self._resize(one.service, first)
+        one.service.add(one)
+        self._send(one.service, first, flags, bytes.fromhex(one.info.key))
 
     # -- counts ----------------------------------------------------------------------------------
 
     @property
     def subscribers(self) -> int:
-        """How many subscribers have their place in the distribution."""
-        return sum(one.active for one in [*self._subscriptions.values()])
+        """Number of subscribers that take part in the distribution."""
+        return self._table.n_active
 
     def counts(self) -> PublisherCounts:
-        return PublisherCounts(self._published, self._errors, self._rejected)
+        return PublisherCounts(self._published, self._errors, self._rejected + self._table.rejected)
 
     def reset_counts(self) -> None:
-        self._published = self._errors = self._rejected = 0
+        self._published = self._errors = self._rejected = self._table.rejected = 0

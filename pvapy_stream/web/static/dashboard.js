@@ -31,10 +31,12 @@ function tiles(news) {
     ["Stages running", `${running} of ${stages.length}`, false],
     ["Rate", `${number(out("rates", "processed"))} /s`, false],
     ["Processed", whole(out("counts", "processed")), false],
+    ...(total("counts", "filtered") > 0 ? [["Filtered", whole(total("counts", "filtered")), false]] : []),
     ["Queued", whole(total("counts", "queued")), false],
     ...(latency >= 0 ? [["Latency, 90 %", number(latency, "s"), false]] : []),
     // Later stages miss what was lost before them: each loss is told once.
     ["Missed", whole(news.missed), news.missed > 0],
+    ...(total("counts", "unknown") > 0 ? [["Unknown", whole(total("counts", "unknown")), true]] : []),
     ...(restarts > 0 ? [["Restarts", whole(restarts), true]] : []),
     ...["rejected", "errors"].map((name) => [name[0].toUpperCase() + name.slice(1), whole(total("counts", name)), total("counts", name) > 0]),
   ];
@@ -61,8 +63,11 @@ function alarms(news) {
   if (news.events.length) $("events").replaceChildren(...news.events.map((event) => alarmLine(event, false)));
 }
 
-const COLUMNS = ["received", "processed", "published", "queued", "missed", "rejected", "errors"];
-const LOSSES = new Set(["missed", "rejected", "errors"]);
+const HEADS = [...document.querySelectorAll("#stages th[data-count]")];
+const COLUMNS = HEADS.map((head) => head.dataset.count);
+const has = (mark) => new Set(HEADS.filter((head) => mark in head.dataset).map((head) => head.dataset.count));
+const LOSSES = has("loss");
+const RARE = has("rare"); // shown only where there are any
 const rows = new Map();
 
 function cell(label, className = "") {
@@ -112,6 +117,10 @@ function showStages(stages) {
       body.append(rows.get(one.channel).element);
     }
     rows.get(one.channel).update(one);
+  }
+  for (const name of RARE) {
+    const none = !stages.some((one) => one.counts[name] > 0);
+    for (const cell of document.querySelectorAll(`#stages [data-count="${name}"], #stages [data-label="${name}"]`)) cell.hidden = none;
   }
 }
 

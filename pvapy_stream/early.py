@@ -1,0 +1,29 @@
+"""What programs of this package do before they import the rest of it; done by importing this."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+
+def _interrupt_quietly() -> None:
+    """Let Ctrl-C end a program that still imports, without a traceback.
+
+    Only in our own programs: who imports the package keeps what he has. `run_until_signal`, and
+    `cli.runner.exit_code`, take signals in their own way later.
+    """
+    ours = _is_program() and threading.current_thread() is threading.main_thread()
+    if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _is_program() -> bool:
+    words = getattr(sys, "argv", None) or [""]
+    if words[0] == "-m":
+        return any(word.startswith("pvapy_stream.cli.") for word in sys.orig_argv)
+    return os.path.basename(words[0]).startswith(("pvapy-", "sf_bsread_"))
+
+
+_interrupt_quietly()

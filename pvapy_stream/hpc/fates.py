@@ -1,0 +1,219 @@
+"""What becomes of the objects of a stage: noted in its ledger, and counted for its status."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from pvapy_stream.accounting.account import Account
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.accounting.sequence import SequenceTracker, Step
+from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.hpc.latency import Latency
+from pvapy_stream.hpc.output import Output
+from pvapy_stream.hpc.troubles import LOG_EVERY, Troubles
+
+NO_ID = "object without an id"
+
+
+@dataclass(slots=True)
+class StageCounts:
+    """What a stage counted since its start or last reset. Times: s since 1970, 0 for none yet."""
+
+    start_time: float = field(default_factory=time.time)
+    end_time: float = 0.0
+    first_time: float = 0.0
+    last_time: float = 0.0
+    first_id: int | None = None
+    last_id: int | None = None
+    processed: int = 0
+    filtered: int = 0
+    skipped: int = 0
+    duplicates: int = 0
+    errors: int = 0
+
+    @property
+    def receiving_time(self) -> float:
+        """Time from the first to the last object, s."""
+        return self.last_time - self.first_time
+
+
+class Fates:
+    """The account of a stage; not locked, the stage holds `lock`.
+
+    Args:
+        ledger: the account to write.
+        tracker: tells which ids were missed.
+
+    Attributes:
+        own_epochs: whether ids that go back begin a ledger; a collector does that itself, for each
+            source.
+    """
+
+    # What the present processor is, see `UserDataProcessor`.
+    _confirms = _gathers = _later = False
+
+    def __init__(self, ledger: Ledger, tracker: SequenceTracker) -> None:
+        self.account = Account(ledger)
+        self.tracker = tracker
+        # What no object brings: ids that were missed. They are noted in the account of the first
+        # source, whose epochs are those of the stage.
+        self._summary = self.account
+        self.counts = StageCounts()
+        self.latency = Latency()
+        self.output: Output | None = None
+        self._missed_before = 0
+        self.lock = threading.RLock()
+        self.own_epochs = True
+        self._log = logging.getLogger(f"pvapy_stream.{ledger.stage}-{ledger.stage_id}")
+        self.troubles = Troubles(self._log)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of the present epoch."""
+        return self.account.ledger
+
+    def account_to(self, account: Account) -> None:
+        """Note what follows in another account: a stage with several sources has one for each."""
+        self.account = account
+        if self.output is not None:
+            self.output.ledger = account.ledger
+
+    def _processed(self, value: int, obj: Any) -> None:
+        counts = self.counts
+        if not self._confirms:
+            counts.processed += 1
+            self.account.ledger.processed.add(value)
+        if counts.last_time >= self.latency.due:
+            self.latency.note(obj)
+
+    def _filtered(self, value: int, output: Output) -> None:
+        """The processor returned without publishing: it dropped the object, or gathers several."""
+        counts = self.counts
+        if self._gathers:
+            counts.processed += 1
+            self.account.ledger.processed.add(value)
+        else:
+            counts.filtered += 1
+            self.account.ledger.filtered.add(value)
+        if output.filtered is not None:
+            output.filtered.note(value, output.last_id, counts.last_time)
+
+    def _skipped(self, value: int) -> None:
+        self.counts.skipped += 1
+        self.account.ledger.skip(value)
+
+    def _failed(self, kind: str, value: int, error: Exception) -> None:
+        self.account.ledger.fail(kind, value)
+        self.counts.errors += 1
+        self.troubles.note(kind, f"{kind}: {error}", error, f"object {value} failed")
+
+    def no_id(self, error: Exception) -> None:
+        """Count an object whose id cannot be read."""
+        self.ledger.anonymous += 1
+        self.note_error(NO_ID, error)
+
+    def note_error(self, what: str, error: Exception) -> None:
+        """Count an error that met no object."""
+        own = isinstance(error, PvapyStreamError)
+        message = f"{what}: {error}" if own else f"{what}: {type(error).__name__}: {error}"
+        self.counts.errors += 1
+        self.troubles.note(what, message, error, "error")
+
+    def _went_back(self, value: int, step: Step, skipped: int = 0) -> None:
+        ledger = self.account.ledger
+        if step is Step.LATE:
+            return
+        ledger.went_back += 1
+        if step is Step.AGAIN:
+            self._repeated(value)
+            return
+        self._begin_epoch(value)
+        self._note_late_start(value + skipped)
+        n = self.tracker.n_restarts
+        if n == 1 or n % LOG_EVERY == 0:
+            self._log.warning(
+                "ids went back to %d (%d times so far): a new epoch; did the source restart?",
+                value,
+                n,
+            )
+
+    def _note_late_start(self, value: int) -> None:
+        """Ids start again, and those before this one did not come: we may have been away."""
+        unknown = self.account.note_late_start(value) if self.own_epochs else IdSet()
+        if unknown:
+            self.tracker.unknown.update(unknown)
+            self.tracker.remark = (
+                f"ids started again; whether {unknown} were sent before {value} is unknown"
+            )
+
+    def _repeated(self, value: int) -> None:
+        self.account.ledger.duplicate.add(value)
+        self.counts.duplicates += 1
+        n = self.counts.duplicates
+        if n == 1 or n % LOG_EVERY == 0:
+            self._log.warning("id %d came again (%d such objects so far)", value, n)
+
+    def _begin_epoch(self, value: int) -> None:
+        self._note_missed()
+        self._missed_before += len(self.tracker.missed)
+        self.tracker.begin_epoch(value)
+        if self.own_epochs and self.account.begin_epoch() and self.output is not None:
+            self.output.ledger = self.account.ledger
+
+    def _note_missed(self) -> None:
+        """Note what is missed in this epoch in the ledger."""
+        ledger = self._summary.ledger
+        ledger.missed.update(self.tracker.missed)
+        ledger.unknown.update(self.tracker.unknown)
+
+    def missed(self, newest: int | None = None) -> IdSet:
+        """Ids of this epoch that should have come and did not, since the last reset.
+
+        Args:
+            newest: the source's newest id, if it is known; ids up to it are overdue.
+        """
+        missed = self.tracker.missed
+        return missed if newest is None else missed | self.tracker.overdue(newest)
+
+    def count_missed(self, newest: int | None = None, after: int | None = None) -> int:
+        """How many ids should have come and did not, since the last reset.
+
+        Args:
+            newest: the source's newest id, if it is known; ids up to it are overdue.
+            after: ids after this one do not count yet; None: all count.
+        """
+        tracker = self.tracker
+        count = self._missed_before + len(tracker.missed)
+        if newest is not None:
+            count += len(tracker.overdue(newest))
+        if after is not None and (last := tracker.missed.last) is not None:
+            count -= len(tracker.missed.between(after + 1, last))
+        return count
+
+    def excuse(self, ids: IdSet) -> None:
+        """These ids will not come: the source dropped them on purpose."""
+        with self.lock:
+            self.tracker.excuse(ids)
+            if self._confirms:
+                # A writer records why they are not in its file.
+                self.account.ledger.excused.update(ids)
+
+    @property
+    def last_error(self) -> str:
+        """The last error of the run; "" for none."""
+        return self.troubles.last
+
+    @property
+    def error_counts(self) -> dict[str, int]:
+        """Number of errors by kind, in the whole run."""
+        return dict(self.troubles.counts)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed, in the whole run."""
+        return not self.troubles.counts

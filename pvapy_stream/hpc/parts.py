@@ -1,0 +1,172 @@
+"""What a consumer or a collector is made of: its processor, stage, inbox and output."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from typing import Any
+
+import pvaccess as pva
+
+from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.accounting.sequence import SequenceTracker
+from pvapy_stream.errors import ObjectError, ProcessorError, PvapyStreamError
+from pvapy_stream.hpc.filtering import FilteredChannel, Settling
+from pvapy_stream.hpc.inbox import DirectInbox, Handle, QueueInbox, Reject
+from pvapy_stream.hpc.metadata import Metadata
+from pvapy_stream.hpc.output import Output
+from pvapy_stream.hpc.processor import UserDataProcessor, completed, takes_lazy
+from pvapy_stream.hpc.stage import Stage
+from pvapy_stream.hpc.status import Stats
+from pvapy_stream.plugins import load_processor_class, made
+from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.pva.objects import LazyIds, opening_object
+from pvapy_stream.settings import StageSettings
+from pvapy_stream.transport.modes import LAZY_MODES, make_publisher
+from pvapy_stream.transport.modes import Output as Way
+from pvapy_stream.transport.ports import Publisher
+
+
+class StageParts(ABC):
+    """Makes the parts from the settings.
+
+    Attributes:
+        kind: consumer or collector.
+        id: which of its kind it is.
+
+    Args:
+        settings: what was asked for.
+        stage_id: which consumer or collector this is.
+        server: PVA server for the output; the caller starts and stops it.
+
+    Raises:
+        ProcessorError: the processor cannot be loaded or made.
+    """
+
+    kind: str
+    stage: Stage
+    inbox: DirectInbox | QueueInbox
+
+    def __init__(self, settings: StageSettings, stage_id: int, server: pva.PvaServer) -> None:
+        self.settings = settings
+        self.id = stage_id
+        self.server = server
+        self.input_channel = settings.input_channel
+        self.output_channel = settings.named(settings.output_channel, self.kind, "output", stage_id)
+        self.metadata = Metadata(
+            settings.metadata_channels, settings.server_queue_size, settings.receiver_queue_size
+        )
+        self.publisher: Publisher | None = (
+            make_publisher(Way(settings, self.output_channel, server))
+            if self.output_channel
+            else None
+        )
+        # Says what is dropped on purpose, beside the output.
+        self.filtered: FilteredChannel | None = None
+        self._settling = Settling()
+        # The source's newest id when the stage was stopped, if it was known.
+        self._newest_at_end: int | None = None
+        self.paused = False
+        # What waited when the counts began anew: it counts as received since then.
+        self.carried = 0
+        self._known: Any = None
+        self._lazy = False
+        self._user_stats: Stats = {}
+        self._coverage: dict[str, tuple[int, int]] = {}
+        self.log = logging.getLogger(f"pvapy_stream.{self.kind}-{stage_id}")
+
+    def make_stage(self, ledger: Ledger, tracker: SequenceTracker, skip: int) -> Stage:
+        """The stage, with the processor."""
+        settings = self.settings
+        return Stage(
+            self._make_processor(),
+            ledger,
+            tracker,
+            id_field=settings.oid_field,
+            skip=skip,
+            open_output=self._open_output if self.publisher else None,
+            read_id=LazyIds(settings.oid_field) if settings.input_mode in LAZY_MODES else None,
+        )
+
+    def handle(self, obj: Any) -> None:
+        """Hand an object to the stage as the processor wants it."""
+        try:
+            wanted = self.wanted(obj)
+        except ObjectError as error:
+            self.stage.no_id(error)
+            return
+        self.stage.handle(wanted)
+
+    def wanted(self, obj: Any) -> Any:
+        """A PvObject, unless the processor can do without.
+
+        Raises:
+            ObjectError: none can be made of what came.
+        """
+        processor = self.stage.processor
+        if processor is not self._known:
+            self._known, self._lazy = processor, takes_lazy(processor)
+        return obj if self._lazy else pv_object(obj)
+
+    def make_inbox(self, handle: Handle, reject: Reject, **queue: Any) -> DirectInbox | QueueInbox:
+        """What stands before the stage, by the receiver queue size that was asked for."""
+        settings = self.settings
+        if settings.receiver_queue_size < 0:
+            return DirectInbox(handle, reject, settings.pause_queue_size)
+        return QueueInbox(handle, reject, settings.receiver_queue_size, **queue)
+
+    def _make_processor(self) -> UserDataProcessor:
+        settings = self.settings
+        if not settings.processor_class:
+            processor = UserDataProcessor()
+        else:
+            found = load_processor_class(settings.processor_class, settings.processor_file)
+            try:
+                processor = completed(made(found, self.processor_config()))
+            except PvapyStreamError:
+                raise
+            except Exception as error:
+                raise ProcessorError(
+                    f"processor {settings.processor_class} cannot be made:"
+                    f" {type(error).__name__}: {error}"
+                ) from error
+        processor.processorId = self.id
+        processor.objectIdField = settings.oid_field
+        processor.inputChannel = self.input_channel
+        processor.outputChannel = self.output_channel
+        processor.pvaServer = self.server
+        processor.metadataQueueMap = self.metadata.queues
+        processor.metadata_connected = self.metadata.connected
+        processor.dataPublisher = None
+        processor.account = self.whole_account
+        return processor
+
+    def processor_config(self) -> dict[str, Any]:
+        """A processor's configDict: the user's arguments, and what the incumbent adds."""
+        settings = self.settings
+        return {
+            **settings.processor_args,
+            "processorId": self.id,
+            "inputChannel": self.input_channel,
+            "outputChannel": self.output_channel,
+            "objectIdField": settings.oid_field,
+            "skipInitialUpdates": settings.initial_updates,
+            "fieldRequest": settings.field_request,
+            "inputMode": settings.input_mode,
+            "inputArgs": settings.input_args,
+            "outputMode": settings.output_mode,
+            "outputArgs": settings.output_args,
+        }
+
+    def _open_output(self, first: Any) -> Output | None:
+        prototype = self.stage.processor.getOutputPvObjectType(first)
+        if prototype is None or self.publisher is None:
+            return None
+        if self.filtered is None:
+            self.filtered = FilteredChannel(self.server, self.output_channel)
+        self.publisher.open(opening_object(prototype, first, self.settings.oid_field))
+        return Output(self.publisher, self.stage.ledger, self.settings.oid_field, self.filtered)
+
+    @abstractmethod
+    def whole_account(self) -> Ledger:
+        """All accounts as one ledger, with what is missed now."""

@@ -1,0 +1,250 @@
+"""The publisher's side of a set's service: its subscribers, and the distribution over sets."""
+
+from __future__ import annotations
+
+import iceoryx2 as iox
+
+from pvapy_stream.errors import TransportError
+from pvapy_stream.transport.shm.frames import ALL_SUBSCRIBERS, Sendable
+from pvapy_stream.transport.shm.peer_file import SubscriberFile, SubscriberInfo
+from pvapy_stream.transport.shm.services import (
+    SamplePool,
+    create_service,
+    free_memory,
+    service_name,
+)
+from pvapy_stream.transport.shm.wakeup import WakeupWriter
+
+_PAGE = 4096
+_SMALL = 2 * _PAGE
+# Default size of a queue, in bytes. If the publisher waits for a full queue, a small one is enough,
+# and faster because it stays in the CPU caches; if it drops objects, a queue must bridge pauses.
+_BLOCKING_QUEUE, _DROPPING_QUEUE = 4 * 2**20, 128 * 2**20
+_MIN_QUEUE, _MAX_QUEUE = 4, 256  # samples
+_ASSUMED_OBJECT = 2**20  # bytes; as long as no object is known
+_MAX_SHARE = 0.5  # of the free memory, for a queue of default size
+
+
+class Subscriber:
+    """A subscriber as its publisher sees it.
+
+    Attributes:
+        info: its description.
+        file: its peer file.
+        counters: counters of that file.
+        service: the service it receives from.
+        queue: length of its queue, in samples.
+        sent: samples put into its queue.
+        active: whether it takes part in the distribution.
+        stuck_at: its counter `taken` when waiting for it timed out; else None.
+        rejected: samples not delivered because its queue was full.
+    """
+
+    __slots__ = (
+        "_wakeup", "active", "counters", "file", "info", "queue", "rejected", "sent", "service",
+        "stuck_at",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        file: SubscriberFile,
+        info: SubscriberInfo,
+        service: SetService,
+        wakeup: WakeupWriter,
+    ) -> None:
+        self.file = file
+        self.info = info
+        self.counters = file.counters
+        self.service = service
+        self.queue = service.queue_for(info.queue)
+        self.sent = self.rejected = 0
+        self.active = False
+        self.stuck_at: int | None = None
+        self._wakeup = wakeup
+
+    @property
+    def waiting(self) -> int:
+        """Samples it has not taken yet."""
+        return self.sent - self.counters.taken
+
+    def full(self) -> bool:
+        """Whether its queue is full."""
+        return self.sent - self.counters.taken >= self.queue
+
+    def wake(self) -> None:
+        """Wake it up; samples that follow before it runs need no other wake-up."""
+        self.counters.sleeping = 0
+        self._wakeup.notify()
+
+    def release(self) -> None:
+        """End its part in the distribution, and let it know that nothing more will be sent."""
+        self.active = False
+        self.counters.released = 1
+        self.wake()
+
+    def close(self, remove: bool) -> None:
+        """Close its file, and remove it if asked."""
+        self._wakeup.close()
+        self.file.close(remove)
+        self.counters = self.file.counters
+
+
+class SetService:
+    """The service of a set, or of all subscribers outside of groups: each gets every sample.
+
+    Attributes:
+        key: names of group and set.
+        subscribers: those that take part in the distribution.
+        members: number of subscribers, including those that are still connecting.
+        updates: consecutive objects for this set before the next set has its turn.
+
+    Raises:
+        TransportError: the service cannot be created.
+    """
+
+    def __init__(
+        self, node: iox.Node, publisher: str, info: SubscriberInfo, overflow: bool, queue: int
+    ) -> None:
+        self.key = (info.group, info.client_set)
+        self.updates = max(1, info.updates)
+        self.subscribers: list[Subscriber] = []
+        self.members = 0
+        self._overflow = overflow
+        self._queue = info.queue or queue
+        name = service_name(publisher, *self.key)
+        self._service = create_service(node, name, self._queue, overflow)
+        self._pool: SamplePool | None = None
+        self._sequence = 0
+
+    def queue_for(self, asked: int) -> int:
+        """Length of the queue of a subscriber that asks for a length; 0: no preference."""
+        return min(asked or self._queue, self._queue)
+
+    def fits(self, parts: Sendable) -> bool:
+        """Whether the present samples are large enough for an object."""
+        return self._pool is not None and parts.required_size <= self._pool.size
+
+    def resize(self, parts: Sendable) -> None:
+        """Allocate larger samples. All queues must be empty, or the order would be lost.
+
+        Raises:
+            TransportError: there is too little shared memory.
+        """
+        size = -(-(parts.required_size + _PAGE) // _PAGE) * _PAGE
+        if self._pool is not None:
+            if self._pool.size > _SMALL:
+                # Objects that have grown once may grow again.
+                size += size // 4
+            self._pool.close()
+            self._pool = None
+        self._pool = SamplePool(self._service, size, self._queue + 2)
+
+    def send(self, parts: Sendable, flags: int = 0, target: bytes = ALL_SUBSCRIBERS) -> int | None:
+        """Send an object; number of subscribers that got it, or None if all samples are in use.
+
+        Raises:
+            TransportError: shared memory is full.
+        """
+        pool = self._pool
+        if pool is None:
+            raise TransportError("the service has no samples")
+        loan = pool.loan()
+        if loan is None:
+            return None
+        sample, memory, address = loan
+        self._sequence += 1
+        parts.write(memory, address, pool.size, self._sequence, flags, target)
+        return sample.assume_init().send()
+
+    def add(self, subscriber: Subscriber) -> None:
+        """Let a subscriber get all samples that follow."""
+        if self._pool is not None:
+            self._pool.update()
+        self.subscribers.append(subscriber)
+
+    def note_sent(self, n_received: int) -> int:
+        """Count a sample that was sent, and wake those that sleep.
+
+        Args:
+            n_received: number of subscribers that got it.
+
+        Returns:
+            Number of deliveries that were rejected.
+        """
+        subscribers = self.subscribers
+        all_received = n_received >= len(subscribers)
+        rejected = 0
+        for one in subscribers:
+            counters = one.counters
+            if self._overflow:
+                # In a full queue it replaced the oldest sample, which is lost.
+                if one.sent - counters.taken >= one.queue:
+                    rejected += 1
+                    one.rejected += 1
+                else:
+                    one.sent += 1
+            elif all_received or one.sent - counters.taken < one.queue:
+                one.sent += 1
+            else:
+                rejected += 1
+                one.rejected += 1
+            if counters.sleeping:
+                one.wake()
+        return rejected
+
+    def close(self) -> None:
+        """Free its samples."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+
+class RoundRobin:
+    """The sets of one distributor group, which take turns in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._services: list[SetService] = []
+        self._current = 0
+        self._remaining: int | None = None  # objects of the present turn; None: it has not begun
+
+    def next(self) -> SetService | None:
+        """The service for the next object; None if there is none."""
+        services = self._services
+        if len(services) < 2:
+            return services[0] if services else None
+        if self._remaining is None:
+            self._remaining = services[self._current].updates
+        elif self._remaining <= 0:
+            self._current = (self._current + 1) % len(services)
+            self._remaining = services[self._current].updates
+        self._remaining -= 1
+        return services[self._current]
+
+    def add(self, service: SetService) -> None:
+        """Add a set, after all others."""
+        if service not in self._services:
+            self._services.append(service)
+
+    def remove(self, service: SetService) -> None:
+        """Remove a set; the turns of the others continue."""
+        if service not in self._services:
+            return
+        index = self._services.index(service)
+        del self._services[index]
+        if index < self._current:
+            self._current -= 1
+        elif index == self._current:
+            self._remaining = None
+            self._current = self._current % len(self._services) if self._services else 0
+
+
+def default_queue(object_size: int, blocks: bool) -> int:
+    """Default length of a queue, in samples.
+
+    Args:
+        object_size: size of an object in bytes; 0 if none is known yet.
+        blocks: whether the publisher waits for a full queue.
+    """
+    size = _BLOCKING_QUEUE if blocks else _DROPPING_QUEUE
+    size = min(size, int(free_memory() * _MAX_SHARE))
+    return max(_MIN_QUEUE, min(_MAX_QUEUE, size // (object_size or _ASSUMED_OBJECT)))

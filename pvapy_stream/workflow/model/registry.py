@@ -1,0 +1,144 @@
+"""Classes of protocols by the names that stand in files.
+
+A package adds its own with an entry point of the group ``pvapy_stream.protocols``, whose name is
+the name of the class.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TypeGuard, TypeVar
+
+from pvapy_stream.errors import PvapyStreamError, SettingsError
+from pvapy_stream.plugins import load_file
+from pvapy_stream.workflow.model.base_protocol import BaseProtocol
+from pvapy_stream.workflow.model.spelling import nearest
+
+_GROUP = "pvapy_stream.protocols"
+
+_log = logging.getLogger(__name__)
+
+Kind = type[BaseProtocol]
+_K = TypeVar("_K", bound=Kind)
+
+_registered: dict[str, Kind] = {}
+_from_files: dict[tuple[str, int], ModuleType] = {}
+
+
+def register(kind: _K) -> _K:
+    """Decorator: a protocol that files may name by its class name alone."""
+    _registered[kind.__name__] = kind
+    return kind
+
+
+def registered() -> dict[str, Kind]:
+    """Protocols that files may name by their class names alone, those of plugins included.
+
+    A plugin that cannot be loaded is logged and left out.
+    """
+    for name in _plugins().keys() - _registered.keys():
+        try:
+            _plugin(name)
+        except SettingsError as error:
+            _log.warning("%s", error)
+    return dict(_registered)
+
+
+@functools.cache
+def _plugins() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=_GROUP)}
+
+
+def _plugin(name: str) -> Kind:
+    """Load the protocol of a plugin.
+
+    Raises:
+        SettingsError: it cannot be loaded, or is no protocol.
+    """
+    entry = _plugins()[name]
+    where = f"class {name!r} of the package {entry.dist.name if entry.dist else '?'}"
+    try:
+        found = entry.load()
+    except Exception as error:
+        raise SettingsError(
+            f"{where} cannot be loaded: {type(error).__name__}: {error}; mend or uninstall it"
+        ) from error
+    if not _is_protocol(found):
+        raise SettingsError(f"{where}: {entry.value} is no protocol or stage; mend or uninstall it")
+    _registered[name] = found
+    return found
+
+
+def find_class(name: str, folder: Path | None = None) -> Kind:
+    """The protocol of a name: ``Mirror``, ``package.module:Class`` or ``file.py:Class``.
+
+    Args:
+        name: as it stands in a file.
+        folder: where files are looked for.
+
+    Raises:
+        SettingsError: there is no such class; the nearest known name is told.
+    """
+    if name in _registered:
+        return _registered[name]
+    if name in _plugins():
+        return _plugin(name)
+    where, colon, class_name = name.rpartition(":")
+    if not colon:
+        known = {*_registered, *_plugins()}
+        hint = nearest(name, known, f"known: {', '.join(sorted(known))}")
+        raise SettingsError(
+            f"unknown class {name!r}; {hint} A class of yours is written file.py:Class or"
+            " package.module:Class"
+        )
+    module = _file(where, folder) if where.endswith(".py") else _module(where, name)
+    found = getattr(module, class_name, None)
+    if not _is_protocol(found):
+        classes = [name for name, value in vars(module).items() if _is_protocol(value)]
+        hint = nearest(class_name, classes, f"it has {', '.join(classes) or 'none'}")
+        raise SettingsError(f"{where} has no protocol {class_name!r}; {hint}")
+    return found
+
+
+def _is_protocol(value: object) -> TypeGuard[Kind]:
+    return isinstance(value, type) and issubclass(value, BaseProtocol)
+
+
+def reference(kind: type) -> str:
+    """A name by which `find_class` finds a class, also in another process."""
+    entry = _plugins().get(kind.__name__)
+    own = f"{kind.__module__}:{kind.__qualname__}"
+    if _registered.get(kind.__name__) is kind or (entry is not None and entry.value == own):
+        return kind.__name__
+    module = sys.modules[kind.__module__]
+    file = getattr(module, "__file__", None)
+    by_file = kind.__module__ == "__main__" or kind.__module__.startswith("pvapy_stream_user_")
+    if by_file and file:
+        return f"{Path(file).resolve()}:{kind.__qualname__}"
+    return own
+
+
+def _file(name: str, folder: Path | None) -> ModuleType:
+    path = Path(name)
+    if not path.is_absolute() and folder is not None:
+        path = folder / path
+    key = (str(path.resolve()), path.stat().st_mtime_ns if path.exists() else 0)
+    if key not in _from_files:
+        try:
+            _from_files[key] = load_file(path)
+        except PvapyStreamError as error:
+            raise SettingsError(str(error)) from error
+    return _from_files[key]
+
+
+def _module(where: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(where)
+    except Exception as error:
+        raise SettingsError(f"class {name!r}: module {where!r} fails to import: {error}") from error

@@ -1,0 +1,1 @@
+"""How a workflow runs: projects, the scheduler, programs of stages, steps and their sets."""

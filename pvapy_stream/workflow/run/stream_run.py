@@ -1,0 +1,359 @@
+"""Runs connected stages: starts them in any order, supervises, drains in order, audits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pvapy_stream.accounting.audit import AuditResult, audit
+from pvapy_stream.accounting.ledger import Ledger, wanted
+from pvapy_stream.accounting.witness import witnessed
+from pvapy_stream.errors import SettingsError, WorkflowError
+from pvapy_stream.files.summary import decided_by_files
+from pvapy_stream.hpc.launch.programs import Launcher
+from pvapy_stream.hpc.launch.supervisor import Death
+from pvapy_stream.signals import hurry_of
+from pvapy_stream.workflow.model.graph import Workflow
+from pvapy_stream.workflow.model.node import Node
+from pvapy_stream.workflow.model.streaming_stage import BSREAD, Site
+from pvapy_stream.workflow.run.running_stage import RunningStage, has_received, hosted_names
+from pvapy_stream.workflow.run.supervision import SupervisedProgram
+
+_TICK = 0.05  # s
+# Who has nothing new for as long as so many objects take has nothing to come.
+_QUIET_OBJECTS = 5
+_QUIET_LIMIT = 20.0  # s
+_DRAIN_LIMIT = 60.0  # s; for each stage
+_END_LIMIT = 20.0  # s; from the word stop, and the time to drain, to the end of a program
+_HURRY_LIMIT = 6.0  # s; from the word hurry to the end of all programs
+_START_FAILED_LIMIT = 2.0  # s; the same, when nothing was streamed yet
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOutcome:
+    """How it went.
+
+    Attributes:
+        problems: why it is no success, a sentence each.
+        audit: the fate of all ids.
+        ledgers: accounts of all stages, with what was witnessed of killed ones.
+        deaths: programs that died, and when.
+    """
+
+    problems: tuple[str, ...]
+    audit: AuditResult
+    ledgers: tuple[Ledger, ...]
+    deaths: tuple[Death, ...] = ()
+
+
+class StreamRun:
+    """Stages that are connected by streams, from start to audit.
+
+    Args:
+        workflow: the graph.
+        nodes: its stages, each after those it follows.
+        site: where the run is.
+        folder_of: folder of a stage, by label.
+        launcher: starts programs.
+        say: takes a line about what happens.
+
+    Raises:
+        SettingsError: a stage's settings are wrong.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        nodes: Sequence[Node],
+        site: Site,
+        folder_of: Mapping[str, Path],
+        launcher: Launcher,
+        say: Say,
+    ) -> None:
+        self._say = say
+        self.stages: dict[str, RunningStage] = {}
+        self.phase = "starting"
+        self._began = time.monotonic()
+        self._hurry = threading.Event()
+        hosts: dict[str, str] = {}
+        plan = workflow.plan(site)
+        for node in nodes:
+            wired = plan.stages[node.label]
+            if launcher.address and wired.output is not None and wired.output.kind == BSREAD:
+                raise SettingsError(
+                    f"{node.label}: bsread streams stay on one host; run this workflow without"
+                    " --cluster"
+                )
+            for spec in wired.programs:
+                for name in hosted_names(spec):
+                    if name in hosts:
+                        raise SettingsError(
+                            f"{node.label}: channel {name} is also served by {hosts[name]}; give"
+                            " one of them another name"
+                        )
+                    hosts[name] = spec.name
+            programs = [
+                SupervisedProgram(
+                    spec,
+                    folder_of[node.label],
+                    launcher,
+                    wired.stage.restart_policy(),
+                    say,
+                    waits=wired.stage.is_source,
+                )
+                for spec in wired.programs
+            ]
+            self.stages[node.label] = RunningStage(wired, programs)
+
+    def run(self, stop: threading.Event) -> StreamOutcome:
+        """Run until the sources have ended, or `stop` is set; then drain, and audit.
+
+        Raises:
+            WorkflowError: a stage was not ready in time; its last log lines are told.
+        """
+        self._hurry = hurry_of(stop)
+        try:
+            self._start(stop)
+            self.phase = "running"
+            self._follow(stop)
+            self.phase = "draining"
+            self._drain()
+        finally:
+            self._end_all()
+        self.phase = "ended"
+        return self._outcome()
+
+    # -- start -----------------------------------------------------------------------------------
+
+    def _start(self, stop: threading.Event) -> None:
+        started = time.monotonic()
+        for stage in self.stages.values():
+            for one in stage.programs:
+                one.start()
+        while not stop.is_set():
+            waiting = [stage for stage in self.stages.values() if not self._ready(stage)]
+            if not waiting:
+                break
+            self._poll()
+            self._give_up_waiting(waiting, time.monotonic() - started)
+            stop.wait(_TICK)
+        seconds = time.monotonic() - started
+        n = sum(len(stage.programs) for stage in self.stages.values())
+        if not stop.is_set():
+            self._say(f"{n} programs of {len(self.stages)} stages are ready after {seconds:.1f} s")
+        self._began = time.monotonic()
+        if not stop.is_set():
+            for stage in self._sources():
+                stage.tell("go")
+
+    def _give_up_waiting(self, waiting: list[RunningStage], seconds: float) -> None:
+        for stage in waiting:
+            dead = [one for one in stage.programs if one.ended]
+            late = seconds > stage.ready_timeout
+            if not dead and not late:
+                continue
+            why = dead[0].problem if dead else f"was not ready within {stage.ready_timeout:g} s"
+            if not dead and stage.outside and all(one.now() for one in stage.programs):
+                why += (
+                    f": nothing came from {stage.outside}; check that it is served, its name and"
+                    " EPICS_PVA_ADDR_LIST, or give a longer ready_timeout"
+                )
+            upstream = self.stages.get(stage.upstream)
+            if late and not dead and upstream in waiting:
+                # Who is further up is the reason.
+                continue
+            one = (dead or [p for p in stage.programs if not has_received(p)] or stage.programs)[0]
+            raise WorkflowError(
+                f"stage {stage.label} {why}; the last lines of the log of {one.spec.name}:\n"
+                + ("\n".join(one.log_tail().splitlines()[-8:]) or "(empty)")
+            )
+
+    def _ready(self, stage: RunningStage) -> bool:
+        if stage.is_source:
+            return all(one.state() for one in stage.programs)
+        if self._root(stage).is_source and not stage.waits_for_messages:
+            return all(has_received(one) for one in stage.programs)
+        if stage.outside:
+            return all(has_received(one) for one in stage.programs)
+        # What begins with messages, or with who comes to us, may begin later.
+        return all(one.now() or not one.spec.has_ledger for one in stage.programs)
+
+    def _root(self, stage: RunningStage) -> RunningStage:
+        while stage.upstream in self.stages:
+            stage = self.stages[stage.upstream]
+        return stage
+
+    def _sources(self) -> list[RunningStage]:
+        return [stage for stage in self.stages.values() if stage.is_source]
+
+    # -- middle ----------------------------------------------------------------------------------
+
+    def _poll(self) -> None:
+        for stage in self.stages.values():
+            for one in stage.programs:
+                one.poll()
+
+    def _follow(self, stop: threading.Event) -> None:
+        roots = [stage for stage in self.stages.values() if stage.upstream not in self.stages]
+        while not stop.is_set():
+            self._poll()
+            if all(self._done(root) for root in roots):
+                return
+            # Who ends by itself has all that it was asked for; others may not.
+            gone = [
+                stage
+                for stage in self.stages.values()
+                if stage.ended and stage not in roots and not stage.kind.ends_itself
+            ]
+            if gone:
+                names = ", ".join(stage.label for stage in gone)
+                self._say(f"{names} has ended: the other stages are stopped in order")
+                return
+            if all(stage.ended for stage in self._last()):
+                self._say("the last stages have ended: the others are stopped in order")
+                return
+            stop.wait(_TICK)
+        self._say("stopping in order")
+
+    def _last(self) -> list[RunningStage]:
+        """Stages that no other follows."""
+        followed = {stage.upstream for stage in self.stages.values()}
+        return [stage for label, stage in self.stages.items() if label not in followed]
+
+    def _done(self, stage: RunningStage) -> bool:
+        if stage.is_source:
+            return all(one.ended or one.state() == "done" for one in stage.programs)
+        return stage.ended
+
+    # -- end -------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Stop each stage when it has all that came before, and those after it have what it gave.
+
+        The account of a stage that was stopped is final; so this goes down the stream.
+        """
+        for source in self._sources():
+            source.tell("finish")
+            self._until(lambda source=source: self._done(source), _END_LIMIT)
+        for stage in self.stages.values():
+            after = [one for one in self.stages.values() if one.upstream == stage.label]
+            self._settle([stage], self._has_all)
+            self._settle(after, lambda one, stage=stage: self._has_from(one, stage))
+            self._stop_stage(stage)
+
+    def _has_all(self, stage: RunningStage) -> bool:
+        before = self.stages.get(stage.upstream)
+        return before is None or self._has_from(stage, before)
+
+    def _has_from(self, stage: RunningStage, before: RunningStage) -> bool:
+        ledgers = stage.ledgers()
+        asked = wanted(ledgers) if ledgers else None
+        published = before.published()
+        return not (published if asked is None else published & asked) - stage.received()
+
+    def _settle(self, stages: list[RunningStage], complete: Callable[[RunningStage], bool]) -> None:
+        """Wait until stages have all, or get nothing more."""
+        last: dict[str, Any] = {}
+        quiet = max((self._quiet(stage) for stage in stages), default=0.0)
+        quiet_since = time.monotonic()
+
+        def settled() -> bool:
+            nonlocal last, quiet_since
+            if all(stage.ended or complete(stage) for stage in stages):
+                return True
+            now = {stage.label: stage.counts() for stage in stages}
+            # One who is being started again has yet to come.
+            away = any(one.away for stage in stages for one in stage.programs)
+            if now != last or away:
+                last, quiet_since = now, time.monotonic()
+            return time.monotonic() - quiet_since > quiet
+
+        self._until(settled, _DRAIN_LIMIT)
+
+    def _quiet(self, stage: RunningStage) -> float:
+        each = (time.monotonic() - self._began) * len(stage.programs)
+        pace = each / max(1, stage.counts()["processed"])
+        return min(max(stage.kind.quiet, _QUIET_OBJECTS * pace), _QUIET_LIMIT)
+
+    def _until(self, condition: Callable[[], bool], limit: float) -> bool:
+        deadline = time.monotonic() + limit
+        while not condition():
+            if time.monotonic() > deadline or self._hurry.is_set():
+                return False
+            self._poll()
+            time.sleep(_TICK)
+        return True
+
+    def _stop_stage(self, stage: RunningStage) -> None:
+        if self._hurry.is_set():
+            return
+        stage.stopped = True
+        stage.tell("stop")
+        drain = max((one.spec.drain_timeout for one in stage.programs), default=0.0)
+        limit = _START_FAILED_LIMIT if self.phase == "starting" else drain + _END_LIMIT
+        if not self._until(lambda: stage.ended, limit) and not self._hurry.is_set():
+            self._kill(stage)
+
+    def _kill(self, stage: RunningStage) -> None:
+        for one in stage.programs:
+            one.kill()
+            one.poll()
+
+    def _end_all(self) -> None:
+        """Leave nothing running, whatever happened."""
+        if not self._hurry.is_set():
+            for stage in self.stages.values():
+                if not stage.stopped:
+                    stage.tell("stop")
+            for stage in self.stages.values():
+                if not stage.ended:
+                    self._stop_stage(stage)
+        left = [stage for stage in self.stages.values() if not stage.ended]
+        if not left:
+            return
+        self._say(f"asked again: {', '.join(stage.label for stage in left)} end without draining")
+        for stage in left:
+            stage.tell("hurry")
+        deadline = time.monotonic() + _HURRY_LIMIT
+        while any(not stage.ended for stage in left) and time.monotonic() < deadline:
+            self._poll()
+            time.sleep(_TICK)
+        for stage in left:
+            self._kill(stage)
+
+    def _outcome(self) -> StreamOutcome:
+        programs = [one for stage in self.stages.values() for one in stage.programs]
+        ledgers = [ledger for one in programs for ledger in one.ledgers()]
+        problems = tuple(one.problem for one in programs if one.problem)
+        ledgers, notes = decided_by_files(ledgers)
+        whole = tuple(witnessed(ledgers))
+        deaths = tuple(death for one in programs for death in one.deaths)
+        return StreamOutcome(problems, audit(ledgers, notes=notes), whole, deaths)
+
+    def status(self) -> list[dict[str, Any]]:
+        """How the stages do, for people."""
+        return [
+            {
+                "label": stage.label,
+                "state": "ended" if stage.ended else self.phase,
+                "programs": [
+                    {
+                        "name": one.spec.name,
+                        "pid": one.process.pid if one.process else None,
+                        "host": one.process.host if one.process else "",
+                        "restarts": one.restarts,
+                        "deaths": [death.to_dict() for death in one.deaths],
+                        "problem": one.problem,
+                    }
+                    for one in stage.programs
+                ],
+                **stage.counts(),
+            }
+            for stage in self.stages.values()
+        ]

@@ -1,0 +1,44 @@
+"""A source without ledger starts again while nobody listens: the audit must not say OK."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from pvapy_stream.accounting.ledger import Ledger, read_ledgers
+from tests.support import Commands, get, wait_until
+
+
+def read(path: Path) -> list[Ledger]:
+    return read_ledgers(path) if path.exists() else []
+
+
+def test_what_it_sent_while_its_consumer_was_away_is_unknown(
+    prefix: str, commands: Commands, tmp_path: Path
+) -> None:
+    channel, file = f"{prefix}image", tmp_path / "ledger.json"
+    source = ("sim", "-cn", channel, "-nx", 8, "-ny", 8, "-fps", 50, "-rt", 300, "-std", 0)
+    consumer = commands("consumer", "-ic", channel, "-sqs", 500, "--ledger", file)
+    first = commands(*source)
+    wait_until(lambda: sum(len(one.processed) for one in read(file)) >= 60)
+    first.signal(signal.SIGKILL)
+    first.wait()
+    os.kill(consumer.process.pid, signal.SIGSTOP)
+    try:
+        second = commands(*source)
+        wait_until(lambda: get(channel, "uniqueId") >= 10)
+    finally:
+        os.kill(consumer.process.pid, signal.SIGCONT)
+    wait_until(lambda: len(parts := read(file)) == 2 and len(parts[1].processed) >= 10)
+    consumer.signal(signal.SIGINT)
+    assert consumer.wait() == 0, consumer.text
+    second.signal(signal.SIGINT)
+    second.wait()
+    _, again = read(file)
+    late = again.processed.first
+    assert late is not None
+    assert late > 10
+    audit = commands("audit", file)
+    assert audit.wait() == 1, audit.text
+    assert f"1-{late - 1} unknown" in audit.text
