@@ -348,9 +348,7 @@ def test_errors_of_the_command(command: Any, args: list[str], code: int, message
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(
-    "args", [["-nx", "0"], ["--colour", "red"], ["-cm", "1"], ["-dt", "text"]]
-)
+@pytest.mark.parametrize("args", [["-nx", "0"], ["--colour", "red"], ["-cm", "1"], ["-dt", "text"]])
 def test_wrong_options(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(args)
