@@ -58,7 +58,6 @@ _MODES = {
     "*-mode shm: none > yes": _SHM,
     "input-mode auto: none > yes": "shared memory where the source has it, else pva",
     "output-mode both: none > yes": "pvas and shared memory at once",
-    "*-mode ejfat: yes > none": "not there: PvaPy needs a library of its own for it",
 }
 _FIELDS = {
     "* status *Stats*.n[A-Z]*: UINT > ULONG": "counters have 64 bits, and do not wrap",

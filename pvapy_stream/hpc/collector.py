@@ -112,7 +112,9 @@ class Collector(StageRunner):
         input_type = self.stage.processor.getInputPvObjectType
         for source in self.sources.values():
             source.to_skip = settings.initial_updates
-            source.receiver = make_receiver(Input(settings, source.channel, server, input_type))
+            source.receiver = make_receiver(
+                Input(settings, source.channel, server, input_type, number=source.number)
+            )
             source.filters = FilteredReceiver(
                 source.channel, partial(self._on_filtered, source.number)
             )

@@ -16,7 +16,7 @@ from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
-from pvapy_stream.hpc.status import Stats, queue_stats, receiver_stats
+from pvapy_stream.hpc.status import Stats, drop_stats, drop_types, queue_stats, receiver_stats
 from pvapy_stream.pva.objects import id_reader
 from pvapy_stream.pva.records import consumer_status_type
 from pvapy_stream.pva.request import Distributor
@@ -90,6 +90,7 @@ class Consumer(StageRunner):
                 self.server,
                 self.stage.processor.getInputPvObjectType,
                 distributor,
+                self.id,
             )
         )
 
@@ -199,7 +200,10 @@ class Consumer(StageRunner):
         return self._newest
 
     def status_type(self) -> dict[str, Any]:
-        return consumer_status_type(self.user_types(), len(self.metadata.receivers))
+        return {
+            **consumer_status_type(self.user_types(), len(self.metadata.receivers)),
+            **drop_types(self.receiver.counts()),
+        }
 
     def own_stats(self, seconds: float) -> Stats:
         inbox = self.inbox.counts()
@@ -208,6 +212,7 @@ class Consumer(StageRunner):
         return {
             "receiverStats": receiver_stats(counts, inbox.rejected, seconds),
             "queueStats": queue_stats(inbox),
+            **drop_stats(counts),
         }
 
     @property

@@ -174,7 +174,8 @@ class FilteredReceiver:
     def keep_up(self, connected: bool) -> None:
         """Search when the source has come, for a limited time; called a few times a second."""
         now = time.monotonic()
-        if connected and not self._connected:
+        # An EJFAT URI is no channel to search for, and has a token in it.
+        if connected and not self._connected and "://" not in self._channel:
             self._close()
             self._give_up_at = now + _SEARCH
             self._receiver = MonitorReceiver(self._channel, retry=False)

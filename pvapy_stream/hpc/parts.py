@@ -57,7 +57,7 @@ class StageParts(ABC):
             settings.metadata_channels, settings.server_queue_size, settings.receiver_queue_size
         )
         self.publisher: Publisher | None = (
-            make_publisher(Way(settings, self.output_channel, server))
+            make_publisher(Way(settings, self.output_channel, server, stage_id))
             if self.output_channel
             else None
         )
@@ -162,7 +162,8 @@ class StageParts(ABC):
         prototype = self.stage.processor.getOutputPvObjectType(first)
         if prototype is None or self.publisher is None:
             return None
-        if self.filtered is None:
+        # Who receives by EJFAT knows no PVA channel of ours.
+        if self.filtered is None and self.settings.output_mode != "ejfat":
             self.filtered = FilteredChannel(self.server, self.output_channel)
         self.publisher.open(opening_object(prototype, first, self.settings.oid_field))
         return Output(self.publisher, self.stage.ledger, self.settings.oid_field, self.filtered)

@@ -21,6 +21,7 @@ Stats = dict[str, Any]
 
 def receiver_stats(counts: ReceiverCounts, rejected: int, seconds: float) -> Stats:
     """`receiverStats` of the status channel; rates over `seconds`."""
+    rejected += counts.rejected
     return {
         "nReceived": counts.received,
         "receivedRate": rate(counts.received, seconds),
@@ -31,6 +32,21 @@ def receiver_stats(counts: ReceiverCounts, rejected: int, seconds: float) -> Sta
         "nOverruns": counts.overruns,
         "overrunRate": rate(counts.overruns, seconds),
     }
+
+
+def drop_types(counts: ReceiverCounts) -> dict[str, Any]:
+    """Structure of `dropStats`, which receivers have that may drop what came."""
+    return {"dropStats": dict.fromkeys(_drop_names(counts), pva.ULONG)} if counts.drops else {}
+
+
+def drop_stats(counts: ReceiverCounts) -> Stats:
+    """`dropStats` of the status channel: what was dropped, by policy."""
+    values = dict(zip(_drop_names(counts), counts.drops.values(), strict=True))
+    return {"dropStats": values} if values else {}
+
+
+def _drop_names(counts: ReceiverCounts) -> list[str]:
+    return ["n" + policy.title().replace("_", "") for policy in counts.drops]
 
 
 def publisher_stats(counts: PublisherCounts, seconds: float) -> Stats:

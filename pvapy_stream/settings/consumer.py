@@ -93,6 +93,11 @@ class ConsumerSettings(StageSettings):
         if len(self.ids) > 1:
             if self.input_mode in ("pvas", "rpc"):
                 self._needs_star("--input-channel", self.input_channel)
+            if self.input_mode == "ejfat" and not self.input_args.get("addProcessorIdToPort"):
+                raise ValueError(
+                    "--input-args: each consumer needs a port of its own; add"
+                    ' "addProcessorIdToPort": 1'
+                )
             if self.output_mode in ("pvas", "both", "shm"):
                 self._needs_star("--output-channel", self.output_channel)
             self._needs_star("--status-channel", self.status_channel)

@@ -224,7 +224,7 @@ class StageSettings(
     def initial_updates(self) -> int:
         """First updates that are not processed; modes without a value to begin with have none."""
         given = "skip_initial_updates" in self.model_fields_set
-        without = self.input_mode in ("pvas", "rpc")
+        without = self.input_mode in ("pvas", "rpc", "ejfat")
         return 0 if without and not given else self.skip_initial_updates
 
     def hosted(self, kind: str, stage_id: int) -> dict[str, str]:

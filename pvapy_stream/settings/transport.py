@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from pvapy_stream.settings.base import Settings, opt
+from pvapy_stream.settings.ejfat import check_ejfat
 from pvapy_stream.settings.values import JsonObject, lower, mode_name
 
 
@@ -49,7 +50,7 @@ class TransportSettings(ShmSettings):
     """How objects come in, and how they go out."""
 
     input_mode: Annotated[
-        Literal["pva", "ca", "pvas", "rpc", "shm", "auto"],
+        Literal["pva", "ca", "pvas", "rpc", "shm", "auto", "ejfat"],
         BeforeValidator(mode_name),
         opt("-im --input-mode", "Channels"),
     ] = Field(
@@ -57,27 +58,28 @@ class TransportSettings(ShmSettings):
         description=(
             "how objects come in: pva, ca: monitor of a channel; pvas: a channel on our PVA server"
             " that clients put to; rpc: calls; shm: shared memory of this host; auto: shm if the"
-            " source is there, else pva"
+            " source is there, else pva; ejfat: UDP datagrams (experimental)"
         ),
     )
     input_args: Annotated[JsonObject, opt("-ia --input-args", "Channels", metavar="JSON")] = Field(
-        default_factory=dict, description="JSON object for the input mode; today's modes need none"
+        default_factory=dict, description="JSON object for input mode ejfat; the others need none"
     )
     output_mode: Annotated[
-        Literal["pvas", "pva", "rpc", "shm", "both"],
+        Literal["pvas", "pva", "rpc", "shm", "both", "ejfat"],
         BeforeValidator(mode_name),
         opt("-om --output-mode", "Channels"),
     ] = Field(
         "pvas",
         description=(
             "how objects go out: pvas: a channel on our PVA server; pva: puts to another's channel;"
-            " rpc: calls; shm: shared memory of this host; both: pvas and shm"
+            " rpc: calls; shm: shared memory of this host; both: pvas and shm; ejfat: UDP datagrams"
+            " (experimental)"
         ),
     )
     output_args: Annotated[JsonObject, opt("-oa --output-args", "Channels", metavar="JSON")] = (
         Field(
             default_factory=dict,
-            description="JSON object for the output mode; today's modes need none",
+            description="JSON object for output mode ejfat; the others need none",
         )
     )
     remote_timeout: Annotated[float, opt("--remote-timeout", "Channels", "s", metavar="T")] = Field(
@@ -88,3 +90,11 @@ class TransportSettings(ShmSettings):
             " fails"
         ),
     )
+
+    @model_validator(mode="after")
+    def _arguments_fit(self) -> TransportSettings:
+        if self.input_mode == "ejfat":
+            check_ejfat("input", self.input_args)
+        if self.output_mode == "ejfat":
+            check_ejfat("output", self.output_args)
+        return self

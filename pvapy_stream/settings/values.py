@@ -105,7 +105,9 @@ def lower(value: Any) -> Any:
 
 def mode_name(value: Any) -> Any:
     """An input or output mode; the numbers are those of PvaPy."""
-    return {"0": "pva", "1": "pvas", "2": "rpc", "3": "ca"}.get(str(value), lower(value))
+    return {"0": "pva", "1": "pvas", "2": "rpc", "3": "ca", "4": "ejfat"}.get(
+        str(value), lower(value)
+    )
 
 
 def _level_name(value: Any) -> Any:

@@ -10,8 +10,10 @@ import pvaccess as pva
 
 from pvapy_stream.pva.request import Distributor, monitor_request
 from pvapy_stream.settings import ShmSettings, StageSettings
+from pvapy_stream.settings.ejfat import EjfatInputSettings, EjfatOutputSettings
 from pvapy_stream.transport.auto import AutoReceiver
 from pvapy_stream.transport.both import BothPublisher
+from pvapy_stream.transport.ejfat import EjfatPublisher, EjfatReceiver
 from pvapy_stream.transport.hosted import HostedPublisher
 from pvapy_stream.transport.ports import Publisher, Receiver
 from pvapy_stream.transport.put import PutPublisher
@@ -45,6 +47,7 @@ class Input:
         server: the stage's PVA server, for modes that host a channel.
         input_type: gives an object of the structure to host, or None for images.
         distributor: what is asked of the source's distributor.
+        number: id of the stage, or of the producer it receives from.
     """
 
     settings: StageSettings
@@ -52,6 +55,7 @@ class Input:
     server: pva.PvaServer
     input_type: Callable[[], Any] = lambda: None
     distributor: Distributor | None = None
+    number: int = 0
 
     @classmethod
     def of(cls, settings: StageSettings, channel: str, server: pva.PvaServer) -> Input:
@@ -66,6 +70,7 @@ class Output:
     settings: StageSettings
     channel: str
     server: pva.PvaServer
+    number: int = 0
 
 
 def make_receiver(what: Input) -> Receiver:
@@ -129,6 +134,16 @@ def _auto(what: Input) -> AutoReceiver:
     )
 
 
+def _ejfat(what: Input) -> EjfatReceiver:
+    args = EjfatInputSettings.of(**what.settings.input_args)
+    return EjfatReceiver(what.channel, args, what.number)
+
+
+def _to_ejfat(what: Output) -> EjfatPublisher:
+    args = EjfatOutputSettings.of(**what.settings.output_args)
+    return EjfatPublisher(what.channel, args, what.settings.remote_timeout, what.number)
+
+
 _RECEIVERS: dict[str, Callable[[Input], Receiver]] = {
     "pva": _pva,
     "ca": _ca,
@@ -136,6 +151,7 @@ _RECEIVERS: dict[str, Callable[[Input], Receiver]] = {
     "rpc": lambda what: RpcReceiver(what.channel),
     "shm": _shm,
     "auto": _auto,
+    "ejfat": _ejfat,
 }
 
 
@@ -166,4 +182,5 @@ _PUBLISHERS: dict[str, Callable[[Output], Publisher]] = {
     "rpc": lambda what: RpcPublisher(what.channel, what.settings.remote_timeout),
     "shm": lambda what: ShmPublisher(what.channel, what.settings, what.settings.oid_field),
     "both": lambda what: _both(what.settings, what.channel, what.server, what.settings.oid_field),
+    "ejfat": _to_ejfat,
 }

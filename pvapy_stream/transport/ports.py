@@ -6,8 +6,8 @@ is one file beside this one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 Deliver = Callable[[Any], None]
@@ -21,11 +21,15 @@ class ReceiverCounts:
         received: objects delivered.
         overruns: objects that the sender says it replaced before we took them.
         errors: failures of the transport.
+        rejected: objects that came and were dropped by the transport.
+        drops: what it dropped, by policy; empty where a transport drops nothing.
     """
 
     received: int = 0
     overruns: int = 0
     errors: int = 0
+    rejected: int = 0
+    drops: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)

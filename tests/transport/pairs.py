@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pvaccess as pva
 
@@ -18,10 +19,13 @@ from pvapy_stream.settings import ConsumerSettings
 from pvapy_stream.transport.memory import MemoryPublisher, MemoryReceiver
 from pvapy_stream.transport.modes import Input, Output, make_publisher, make_receiver
 from pvapy_stream.transport.ports import Deliver, Publisher, Receiver
+from tests.ports import free_port
 from tests.support import Ioc, image, wait_until
 
 # Mode of the sender and of the receiver: every combination that is made to meet.
-MODES = ("pvas-pva", "pva-pvas", "rpc-rpc", "shm-shm", "both-auto")
+MODES = ("pvas-pva", "pva-pvas", "rpc-rpc", "shm-shm", "both-auto", "ejfat-ejfat")
+# Those whose senders send to a receiver that must be there, and whose channels hold no object.
+SENT_TO = ("pva-pvas", "rpc-rpc", "ejfat-ejfat")
 BUILDER = ObjectBuilder()
 
 # The binding calls back for channels that are gone: what it calls must still be there.
@@ -34,6 +38,20 @@ def make_object(number: int, side: int = 0) -> Any:
     return BUILDER.build(Frame.of(number, pixels, attributes={"number": number, "name": "x"}))
 
 
+def channel_of(mode: str, prefix: str) -> str:
+    """A channel name for a mode; of EJFAT, a URI with a free port."""
+    if mode == "ejfat-ejfat":
+        return f"ejfat://token@127.0.0.1:1/lb/1?data=127.0.0.1:{free_port()}"
+    return f"{prefix}channel"
+
+
+def ejfat_args(channel: str, **more: Any) -> dict[str, Any]:
+    """Arguments of both ends of an EJFAT channel."""
+    port = int(urlsplit(channel).query.rpartition(":")[2])
+    received = {"useCP": 0, "ipAddress": "127.0.0.1", "port": port, **more}
+    return {"input_args": received, "output_args": {"useCP": 0}}
+
+
 class Pair:
     """A sender and a receiver of one channel, made from settings as stages make them."""
 
@@ -43,6 +61,8 @@ class Pair:
         # All servers of a process serve the channels of all.
         self._server = pva.PvaServer()
         self._server.start()
+        if mode == "ejfat-ejfat":
+            options = {**ejfat_args(channel), **options}
         self._ends: list[Receiver | Publisher] = []
         _kept.append(self._ends)
         self.settings = ConsumerSettings.of(
@@ -86,7 +106,7 @@ class Pair:
         wait_until(connected, what=f"connection of {self.channel}")
 
     def _knock(self, sender: Publisher) -> bool:
-        if self.settings.input_mode in ("pvas", "rpc"):
+        if self.settings.input_mode in ("pvas", "rpc", "ejfat"):
             # These meet at the first object.
             sender.publish(make_object(0))
         return False

@@ -14,7 +14,17 @@ import pytest
 from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.lazy import frame_of, pv_object
 from tests.support import image, wait_until
-from tests.transport.pairs import MODES, CaPair, Ids, MemoryPair, Pair, Peer, make_object
+from tests.transport.pairs import (
+    MODES,
+    SENT_TO,
+    CaPair,
+    Ids,
+    MemoryPair,
+    Pair,
+    Peer,
+    channel_of,
+    make_object,
+)
 
 Make = Callable[..., Any]
 
@@ -25,7 +35,7 @@ def make(prefix: str) -> Iterator[Make]:
 
     def new(mode: str, **options: Any) -> Any:
         kind = MemoryPair if mode == "memory" else Pair
-        pairs.append(kind(mode, f"{prefix}channel", **options))
+        pairs.append(kind(mode, channel_of(mode, prefix), **options))
         return pairs[-1]
 
     yield new
@@ -108,7 +118,7 @@ def test_an_object_that_cannot_be_delivered_is_counted_and_the_next_one_comes(
 def test_the_side_that_comes_last_is_found(make: Make, mode: str) -> None:
     got = Ids()
     pair = make(mode)
-    hosted_by_receiver = mode in ("pva-pvas", "rpc-rpc")
+    hosted_by_receiver = mode in SENT_TO
     if hosted_by_receiver:
         sender = pair.sender()
         with pytest.raises(TransportError, match="cannot"):
@@ -193,7 +203,7 @@ def test_a_receiver_that_is_killed_is_found_again(make: Make, mode: str) -> None
 
     wait_until(follows)
     # One that monitors is no concern of the sender's; one that is put to or called is.
-    assert bool(failed) == (mode in ("pva-pvas", "rpc-rpc"))
+    assert bool(failed) == (mode in SENT_TO)
     assert bool(sender.counts().errors) == bool(failed)
 
 
