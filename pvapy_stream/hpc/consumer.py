@@ -153,7 +153,12 @@ class Consumer(StageRunner):
             self._await_arrivals(newest, deadline)
         self._left = self.receiver.stop(deadline.left)
         if self._hosts_input and not self.receiver.was_connected:
-            self.log.warning("nobody sent anything to channel %s", self.input_channel)
+            self.log.warning(
+                "nobody sent anything to channel %s, which is hosted here; check the channel of"
+                " the program that publishes, its --output-mode %s and its EPICS_PVA_ADDR_LIST",
+                self.input_channel,
+                "pva" if self.settings.input_mode == "pvas" else "rpc",
+            )
         self._source_filters.stop()
         self._newest = None
 

@@ -30,14 +30,6 @@ WAITING_MODES = ("pvas",)
 NEVER_CAME = "never came; check its name and EPICS_PVA_ADDR_LIST (pvapy-stream doctor)"
 ABSENT = {
     "ca": "never came; check its name and EPICS_CA_ADDR_LIST (pvapy-stream doctor)",
-    "pvas": (
-        "is hosted here, and nobody has put to it; check the channel name of the program that"
-        " publishes, its --output-mode pva and its EPICS_PVA_ADDR_LIST"
-    ),
-    "rpc": (
-        "is served here, and nobody has called it; check the channel name of the program that"
-        " publishes, its --output-mode rpc and its EPICS_PVA_ADDR_LIST"
-    ),
     "shm": (
         "never came; check its name, and that the program that publishes it runs on this host with"
         " --output-mode shm or both"

@@ -91,8 +91,9 @@ def test_a_field_that_the_source_does_not_have(
 
 def test_nobody_puts(prefix: str, commands: Commands) -> None:
     program = commands("consumer", "-ic", f"{prefix}in", "-im", "pvas", "-rt", "1")
-    assert program.wait() == 1
-    assert f"channel {prefix}in is hosted here, and nobody has put to it" in program.text
+    assert program.wait() == 0
+    assert f"nobody sent anything to channel {prefix}in, which is hosted here" in program.text
+    assert "its --output-mode pva and its EPICS_PVA_ADDR_LIST" in program.text
 
 
 def test_a_wrong_folder_of_database_definitions(

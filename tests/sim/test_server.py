@@ -335,8 +335,8 @@ def _value(channel: pva.Channel) -> float | None:
         (["-ll", "debug", "-lf", "/nowhere/log"], 2, "cannot write /nowhere/log"),
         (
             ["--ledger", "/nowhere/l.json", "-std", "0", "--n-publish", "1"],
-            1,
-            "cannot write ledger",
+            2,
+            "folder /nowhere does not exist",
         ),
     ],
 )
@@ -348,9 +348,7 @@ def test_errors_of_the_command(command: Any, args: list[str], code: int, message
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(
-    "args", [["-fps", "-1"], ["--colour", "red"], ["-cm", "1"], ["-dt", "text"]]
-)
+@pytest.mark.parametrize("args", [["-nx", "0"], ["--colour", "red"], ["-cm", "1"], ["-dt", "text"]])
 def test_wrong_options(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(args)
