@@ -19,6 +19,7 @@ from pvapy_stream.transport.ports import Publisher, Receiver
 from pvapy_stream.transport.put import PutPublisher
 from pvapy_stream.transport.pva import MonitorReceiver
 from pvapy_stream.transport.pvas import PutReceiver
+from pvapy_stream.transport.pvas import host as put_host
 from pvapy_stream.transport.rpc import RpcPublisher, RpcReceiver
 from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, has_publisher
 
@@ -37,6 +38,16 @@ ABSENT = {
 }
 # CA channels have no fields to choose from; these make an object with a time.
 _CA_FIELDS = "value,alarm,timeStamp"
+
+
+def claim_port(input_mode: str) -> None:
+    """Give the input the server port of the environment, before a server of the binding takes it.
+
+    Raises:
+        TransportError: there is no port to listen at.
+    """
+    if input_mode == "pvas":
+        put_host.claim_port()
 
 
 @dataclass(frozen=True, slots=True)

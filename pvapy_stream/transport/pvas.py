@@ -39,16 +39,31 @@ class _Host:
             TransportError: it is served already, or there is no port to listen at.
         """
         with self._lock:
-            server = self._server
-            if server is None:
-                server = Server()
-                server.start()
-                self._server = server
+            server = self._started()
             try:
                 server.add(channel)
                 self._channels += 1
             finally:
                 self._end_if_idle()
+
+    def claim_port(self) -> None:
+        """Start it before a channel is there, and so before the binding's server.
+
+        Clients behind a firewall come to the port of the environment alone, and puts to an input
+        are what they come for.
+
+        Raises:
+            TransportError: there is no port to listen at.
+        """
+        with self._lock:
+            self._started()
+
+    def _started(self) -> Server:
+        if self._server is None:
+            server = Server()
+            server.start()
+            self._server = server
+        return self._server
 
     def remove(self, name: str) -> None:
         """Serve it no more."""

@@ -116,7 +116,6 @@ def test_a_class_of_a_module(capsys: pytest.CaptureFixture[str]) -> None:
             2,
             "--processor-args: is not JSON",
         ),
-        (["pvapy_stream.processors:PassThrough", "--n", "-1"], 2, "--n-frames"),
     ],
 )
 def test_wrong_arguments(
