@@ -14,12 +14,13 @@ def _interrupt_quietly() -> None:
     Only in our own programs: who imports the package keeps what he has. `run_until_signal`, and
     `cli.runner.exit_code`, take signals in their own way later.
     """
-    ours = _is_program() and threading.current_thread() is threading.main_thread()
+    ours = is_program() and threading.current_thread() is threading.main_thread()
     if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _is_program() -> bool:
+def is_program() -> bool:
+    """Whether this process is one of our programs, and not one that imports the package."""
     words = getattr(sys, "argv", None) or [""]
     if words[0] == "-m":
         return any(word.startswith("pvapy_stream.cli.") for word in sys.orig_argv)

@@ -316,15 +316,19 @@ def _unknown(members: Sequence[StageAccount]) -> tuple[IdSet, tuple[str, ...]]:
             if number not in there
         ]
         for part, following in zip(parts, [*parts[1:], None], strict=True):
-            if part.closed or (following and following.process == part.process):
+            if following is not None and following.process == part.process:
                 continue
             last = part.received.last
-            first = None if following is None else (following.received - following.skipped).first
-            if last is None or first is None or first <= last:
+            first = None
+            if following is not None:
+                # One that ended in order and was started again was away in between.
+                came = following.received
+                first = (came if part.closed else came - following.skipped).first
+            if last is not None and first is not None and first > last:
+                between.append(IdSet.of_range(last + 1, first - 1))
+            elif not part.closed:
                 where = "before it received any id" if last is None else f"after id {last}"
                 doubts.append(f"{member.name} was killed {where}; what it received then is unknown")
-            elif first > last + 1:
-                between.append(IdSet.of_range(last + 1, first - 1))
     own = _not_found([part for member in members for part in member.parts], "unknown")
     return own | (union(between) - received), tuple(doubts)
 

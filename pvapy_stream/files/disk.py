@@ -36,6 +36,20 @@ class Reserve:
             self._file = None
 
 
+# Kept for ever: HDF5 may crash when the interpreter releases them.
+_failed_to_close: list[object] = []
+
+
+def note_failed_close(file: object) -> None:
+    """Note a file that HDF5 could not close."""
+    _failed_to_close.append(file)
+
+
+def failed_to_close() -> bool:
+    """Whether this process must end without the interpreter's own clean-up, see above."""
+    return bool(_failed_to_close)
+
+
 def file_error(what: str, path: Path, error: BaseException) -> FileError:
     """Our error for one of HDF5's or the system's, which may be long."""
     text = str(error)

@@ -26,7 +26,7 @@ import numpy as np
 
 from pvapy_stream.files.chunks import Chunk, filter_options
 from pvapy_stream.files.columns import Columns, settle
-from pvapy_stream.files.disk import Identity, Reserve, file_error, take_name
+from pvapy_stream.files.disk import Identity, Reserve, file_error, note_failed_close, take_name
 from pvapy_stream.files.names import part_of
 from pvapy_stream.files.record import LossRecord
 
@@ -177,6 +177,7 @@ class NexusFile:
                 complete(file, record, notes, self.n_written)
             take_name(self.part, self.path, self._replaces)
         except (OSError, RuntimeError, ValueError, KeyError) as error:
+            note_failed_close(self)
             raise file_error("complete", self.part, error) from error
 
     def abandon(self) -> None:
@@ -185,7 +186,8 @@ class NexusFile:
         try:
             self._file.close()
         except (OSError, RuntimeError, ValueError):
-            pass  # its disk is full: what was flushed is there
+            # Its disk is full: what was flushed is there.
+            note_failed_close(self)
 
 
 def opened(path: Path, mode: str, **options: Any) -> Any:

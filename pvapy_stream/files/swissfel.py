@@ -35,6 +35,7 @@ from pvapy_stream.files.disk import (
     file_error,
     identity,
     make_folder,
+    note_failed_close,
     take_name,
 )
 from pvapy_stream.files.ending import PLAIN, Ending
@@ -333,6 +334,7 @@ class SwissfelFile:
             _sync(self.part)
             take_name(self.part, self.path, self._replaces)
         except (*TROUBLE, KeyError) as error:
+            note_failed_close(self)
             self.abandon()
             # Only the file tells what has come through.
             self.saved = _readable_ids(self.part)
@@ -362,7 +364,8 @@ class SwissfelFile:
         try:
             self._file.close()
         except TROUBLE:
-            pass  # its disk is full: what was flushed is there
+            # Its disk is full: what was flushed is there.
+            note_failed_close(self)
 
 
 def _sync(path: Path) -> None:

@@ -107,6 +107,13 @@ def test_a_killed_source() -> None:
     assert "id 90 lost" in failures([killed, receiver])
 
 
+def test_a_stage_that_ended_and_was_started_again_was_away_in_between() -> None:
+    first, second = stage(ids((1, 1194))), stage(IdSet(), started=2.0)
+    second.received.add(1300)
+    second.skipped.add(1300)
+    assert "105 ids: 1195-1299 unknown" in failures([first, second])
+
+
 def test_a_killed_source_that_starts_again_leaves_open_what_it_published() -> None:
     # The first process published to 67, the second from 1 to 95; its first 9 were lost.
     killed = [source(ids((1, 52)), closed=False), source(IdSet(), incarnation=2, closed=False)]

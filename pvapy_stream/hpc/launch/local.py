@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.files.disk import failed_to_close
 from pvapy_stream.hpc.launch.reports import total_report
 from pvapy_stream.hpc.launch.supervisor import RestartPolicy, Restarts, Supervised
 from pvapy_stream.hpc.runner import STOP_GRACE
@@ -339,6 +340,8 @@ def _run_child(settings: StageSettings, consumer_id: int, pipe: Connection) -> N
     )
     if hangs:
         leave_by_force()
+    if failed_to_close():
+        leave_by_force(0)
 
 
 def _serve(settings: StageSettings, consumer_id: int, pipe: Connection, stop: Stop) -> bool:
