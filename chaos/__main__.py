@@ -58,6 +58,9 @@ def main() -> int:
         ):
             outcomes.append(future.result())
             _show(outcomes[-1], options.verbose)
+    except KeyboardInterrupt:
+        # The table of what was done up to here.
+        say("interrupted; runs that have begun are finished\n")
     finally:
         pool.shutdown(cancel_futures=True)
     text = table(outcomes)

@@ -233,14 +233,14 @@ def test_runtime_ends_the_run_and_the_report_says_what_was_done(
 ) -> None:
     started = time.monotonic()
     consumer = commands(
-        "consumer", "-ic", source.channel, "-nc", "2", "-sc", f"{prefix}s:*", "-rt", "3",
+        "consumer", "-ic", source.channel, "-nc", "2", "-sc", f"{prefix}s:*", "-rt", "8",
         "-rp", "0.5", "-rs", "processor",
     )  # fmt: skip
     wait_for_monitors([f"{prefix}s:1", f"{prefix}s:2"])
     source.publish(range(1, 51))
     assert consumer.wait() == 0, consumer.text
-    assert 3 <= time.monotonic() - started < 15
-    assert consumer.text.count("consumer 1: running") >= 2
+    assert 8 <= time.monotonic() - started < 60
+    assert "consumer 1: running" in consumer.text
     assert "consumer 2: stopped" in consumer.text
     assert "all: nProcessed 100" in consumer.text
     assert "receiver " not in consumer.text

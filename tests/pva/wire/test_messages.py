@@ -18,6 +18,9 @@ from pvapy_stream.pva.wire.types import AnyValue, Array, Kind, Scalar, Structure
 from tests.pva.wire.support import patient, same, structures
 from tests.pva.wire.support import values as values_of
 
+# Types in types have long descriptions.
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+
 STATUS = Status(Severity.ERROR, "no", "here")
 IDENTITY = bytes(range(12))
 

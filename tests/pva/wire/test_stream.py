@@ -15,6 +15,9 @@ from pvapy_stream.pva.wire.limits import Limits
 from pvapy_stream.pva.wire.stream import Assembler, Command, Message, control, message, segments
 from tests.pva.wire.support import patient
 
+# Types in types have long descriptions.
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+
 Sent = tuple[int, list[bytes]]
 
 

@@ -31,6 +31,9 @@ from pvapy_stream.pva.wire.types import (
 from tests.pva.wire.support import decoded, encoded, patient, same, structures, typed
 from tests.pva.wire.support import values as values_of
 
+# Types in types have long descriptions.
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+
 INT = Scalar(Kind.INT)
 
 
