@@ -128,7 +128,13 @@ def _copy_readable(path: Path, target: Path) -> int:
     if kept.exists():
         raise FileError(f"cannot recover {path}: {kept} exists; move it away")
     with open_cut(path) as source:
-        rows = np.flatnonzero(readable_rows(source, deep=True))
+        try:
+            rows = np.flatnonzero(readable_rows(source, deep=True))
+        except _TROUBLE as error:
+            raise FileError(
+                f"cannot recover {path}: no image can be read; its writer was killed before it"
+                f" wrote any, and the file can be removed, or it is damaged ({error})"
+            ) from error
         if not len(rows):
             raise FileError(f"cannot recover {path}: its end is missing, and no image can be read")
         _copy(source, rows, work)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -13,6 +15,28 @@ from pvapy_stream.files.repair import repair
 from pvapy_stream.files.superblock import lookup3
 from pvapy_stream.files.verify import verify
 from tests.files.support import WRITE_FOR_EVER, frame, pixels, start, write, writer
+
+
+KILLED_AT_ITS_BEGIN = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from pvapy_stream.files import layout
+layout.make_tree = lambda *_: os.kill(os.getpid(), 9)
+layout.NexusFile(Path(sys.argv[1]), (8, 8), np.dtype("u1"))
+"""
+
+
+def test_a_writer_that_is_killed_while_it_makes_its_file_leaves_nothing_to_save(
+    tmp_path: Path,
+) -> None:
+    part = tmp_path / "a.h5.part"
+    words = [sys.executable, "-c", KILLED_AT_ITS_BEGIN, tmp_path / "a.h5"]
+    subprocess.run(words, timeout=60, check=False)
+    assert part.exists()
+    with pytest.raises(FileError, match="no image can be read; its writer was killed before"):
+        repair(part)
+    assert part.exists()
 
 
 @pytest.mark.parametrize("codec", ["none", "bslz4"])
