@@ -16,7 +16,6 @@ from pvapy_stream.files.superblock import lookup3
 from pvapy_stream.files.verify import verify
 from tests.files.support import WRITE_FOR_EVER, frame, pixels, start, write, writer
 
-
 KILLED_AT_ITS_BEGIN = """
 import os, sys
 from pathlib import Path
