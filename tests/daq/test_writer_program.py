@@ -125,7 +125,8 @@ def test_after_a_kill_the_audit_reads_the_files_that_a_service_had_open(
     folder.mkdir()
     program, rest = run("--service", "--parallel", 3, "--ledger", ledger, file=folder)
     rest.put("start_pulse_id/1", {"output_file": "first.h5", "stop_pulse_id": 20})
-    pulses.run(range(1, 26)).wait()
+    # No more than it asks for: with nothing left to write, the service takes nothing.
+    pulses.run(range(1, 21)).wait()
     wait_until(lambda: (folder / "first.h5").exists())
     for number, first in enumerate((30, 60)):
         rest.put(f"start_pulse_id/{first}", {"output_file": f"open_{number}.h5"})
