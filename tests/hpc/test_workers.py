@@ -159,7 +159,7 @@ def test_workers_killed_from_outside_while_idle_lose_nothing() -> None:
     run.feed(image_object(None, 1))
     wait_until(lambda: run.publisher.counts().published == 1)
     for child in left_of(set()):
-        if "spawn_main" in " ".join(child.cmdline()):
+        if "spawn_main" in _command(child):
             os.kill(child.pid, signal.SIGKILL)
     wait_until(lambda: run.processor.getStats()["nWorkersDied"] == 2, what="both deaths")
     run.processor.configure({"factor": 3})
