@@ -18,21 +18,10 @@ from pathlib import Path
 from chaos.chain import KINDS, plan
 from chaos.programs import MARK, left_of
 from chaos.table import Outcome, table, write
+from pvapy_stream.pva.net.environment import LOOPBACK
 
 _LIMIT = 300.0  # s; of one run
 _ROOT = Path(__file__).parent.parent
-_LOOPBACK = {
-    "EPICS_PVA_ADDR_LIST": "127.0.0.1",
-    "EPICS_PVA_AUTO_ADDR_LIST": "NO",
-    "EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1",
-    "EPICS_PVAS_BEACON_ADDR_LIST": "127.0.0.1",
-    "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO",
-    "EPICS_CA_ADDR_LIST": "127.0.0.1",
-    "EPICS_CA_AUTO_ADDR_LIST": "NO",
-    "EPICS_CAS_INTF_ADDR_LIST": "127.0.0.1",
-    "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
-    "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
-}
 
 
 def main() -> int:
@@ -76,7 +65,7 @@ def _one(seed: int, kinds: tuple[str, ...], private: list[str], keep: bool) -> O
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
     ports = _free_ports(6)
     env = {
-        **os.environ, **_LOOPBACK, MARK: folder.name, "EPICS_PVA_BROADCAST_PORT": ports[0],
+        **os.environ, **LOOPBACK, MARK: folder.name, "EPICS_PVA_BROADCAST_PORT": ports[0],
         "EPICS_CA_SERVER_PORT": ports[1], "EPICS_CA_REPEATER_PORT": ports[2],
         "CHAOS_PORTS": " ".join(ports[3:]), "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",

@@ -21,24 +21,12 @@ from pvapy_stream.cli.options import plain_parser
 from pvapy_stream.cli.projects import status_table
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.logs import configure_logging
+from pvapy_stream.pva.net.environment import LOOPBACK
 from pvapy_stream.settings import LoggingSettings
 from pvapy_stream.signals import run_until_signal
 
 if TYPE_CHECKING:
     from pvapy_stream.workflow import Outcome, Project, Workflow
-
-_LOOPBACK = {
-    "EPICS_PVA_ADDR_LIST": "127.0.0.1",
-    "EPICS_PVA_AUTO_ADDR_LIST": "NO",
-    "EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1",
-    "EPICS_PVAS_BEACON_ADDR_LIST": "127.0.0.1",
-    "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO",
-    "EPICS_CA_ADDR_LIST": "127.0.0.1",
-    "EPICS_CA_AUTO_ADDR_LIST": "NO",
-    "EPICS_CAS_INTF_ADDR_LIST": "127.0.0.1",
-    "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
-    "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
-}
 
 _DATASET = "/Scan 1/EBSD/Data/patterns"
 _FILE = "patterns.h5"
@@ -82,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = parser().parse_args(argv)
     # Before EPICS is used: the demonstration stays on this machine.
-    os.environ.update(_LOOPBACK)
+    os.environ.update(LOOPBACK)
     configure_logging(LoggingSettings.of())
     # The folder outlives an error, so that its logs can be read.
     folder = Path(tempfile.mkdtemp(prefix="pvapy-stream-demo-"))
@@ -124,7 +112,7 @@ class Demo:
         flow = self._workflow()
         (self._folder / "demo.yaml").write_text(to_yaml(flow))
         (self._folder / "epics.sh").write_text(
-            "".join(f"export {name}={value}\n" for name, value in _LOOPBACK.items())
+            "".join(f"export {name}={value}\n" for name, value in LOOPBACK.items())
         )
         self._say(
             "Simulator -> mirror -> consumers 1 and 2 -> collector -> writer: nickel diffraction"

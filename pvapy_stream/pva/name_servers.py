@@ -11,37 +11,34 @@ import contextlib
 import logging
 import os
 import socket
-import struct
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pvaccess as pva
 
-from pvapy_stream.pva.messages import (
-    CONTROL,
-    HEADER,
-    MAGIC,
-    SET_BYTE_ORDER,
-    VALIDATED,
-    VALIDATION,
+from pvapy_stream.errors import WireError
+from pvapy_stream.pva.net.environment import SERVER_PORT, Address, listed_addresses
+from pvapy_stream.pva.wire.buffers import Writer
+from pvapy_stream.pva.wire.connecting import Choice
+from pvapy_stream.pva.wire.descriptions import Outgoing
+from pvapy_stream.pva.wire.searching import (
+    TCP,
     Search,
-    order_of,
-    pva_message,
-    read_search,
-    search_answer,
-    search_answers,
-    search_request,
-    string,
+    SearchReply,
+    datagram,
+    found_in,
+    read_datagram,
+    search_message,
 )
+from pvapy_stream.pva.wire.stream import Assembler, Command, Control, Message, message
 
 VARIABLE = "EPICS_PVA_NAME_SERVERS"
 _ADDRESSES = "EPICS_PVA_ADDR_LIST"
 # The binding asks only one port of an address, and 127.0.0.1 may be in its list.
 _HOST = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 _NOBODY = "pvapy_stream:nobody"  # a channel that nobody serves, and that is not asked for
-_PORT = 5075
 _CONNECT = 3.0  # s; for a connection, and for each message that opens it
 _BACKOFF = 0.5  # s; until a name server that is not there is tried again
 _TICK = 0.05  # s; how soon a new name is asked for
@@ -50,7 +47,6 @@ _IDLE = 10.0  # s without names, after which the connection is closed
 # The binding asks again at growing intervals of up to 29 s; what it no longer asks for is dropped.
 _KEPT = 60.0
 _MOST = 2000  # names in one request
-_BUFFER, _REGISTRY = 65536, 32767  # what clients say of themselves
 
 # The binding forgets what it has read when its last channel goes: this one stays.
 _first: list[pva.Channel] = []
@@ -65,7 +61,7 @@ class _Wanted:
     search: Search
     number: int
     name: str
-    sender: tuple[str, int]
+    sender: Address
     end: float
 
 
@@ -79,12 +75,12 @@ class Relay:
         address: where it is asked, ``host:port``.
     """
 
-    def __init__(self, servers: list[tuple[str, int]]) -> None:
+    def __init__(self, servers: list[Address]) -> None:
         self._link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._link.bind((_HOST, 0))
         self.address = "{}:{}".format(*self._link.getsockname())
         self._lock = threading.Lock()
-        self._wanted: dict[tuple[tuple[str, int], int], _Wanted] = {}
+        self._wanted: dict[tuple[Address, int], _Wanted] = {}
         self._numbers: dict[str, int] = {}
         self._any = threading.Event()
         threading.Thread(target=self._listen, name="name-relay", daemon=True).start()
@@ -95,19 +91,20 @@ class Relay:
 
     def _listen(self) -> None:
         while True:
-            message, sender = self._link.recvfrom(65536)
-            search = read_search(message)
-            if search is None:
-                continue
-            end = time.monotonic() + _KEPT
-            with self._lock:
-                for number, name in search.names.items():
-                    if name == _NOBODY:
-                        continue
-                    self._numbers.setdefault(name, len(self._numbers))
-                    self._wanted[sender, number] = _Wanted(search, number, name, sender, end)
-                if self._wanted:
-                    self._any.set()
+            data, sender = self._link.recvfrom(65536)
+            for search in _searches(data):
+                self._note(search, sender)
+
+    def _note(self, search: Search, sender: Address) -> None:
+        end = time.monotonic() + _KEPT
+        with self._lock:
+            for number, name in search.channels:
+                if name == _NOBODY:
+                    continue
+                self._numbers.setdefault(name, len(self._numbers))
+                self._wanted[sender, number] = _Wanted(search, number, name, sender, end)
+            if self._wanted:
+                self._any.set()
 
     def _names(self) -> dict[int, str]:
         """What is wanted, by our own numbers."""
@@ -120,14 +117,20 @@ class Relay:
             names = dict.fromkeys(one.name for one in self._wanted.values())
             return {self._numbers[name]: name for name in list(names)[:_MOST]}
 
-    def _answer(self, number: int, identity: bytes, address: str) -> None:
-        host, _, port = address.rpartition(":")
+    def _answer(self, reply: SearchReply) -> None:
+        """Tell all who want them where channels are."""
         with self._lock:
-            found = [key for key, one in self._wanted.items() if self._numbers[one.name] == number]
+            found = [
+                key for key, one in self._wanted.items()
+                if self._numbers[one.name] in reply.channels
+            ]  # fmt: skip
             answered = [self._wanted.pop(key) for key in found]
         for one in answered:
-            _log.info("channel %s is served at %s", one.name, address)
-            answer = search_answer(one.search, one.number, identity, host, int(port))
+            _log.info("channel %s is served at %s:%d", one.name, reply.address, reply.port)
+            writer = Writer()
+            sequence, channels = one.search.sequence, (one.number,)
+            replace(reply, sequence=sequence, channels=channels).write(writer)
+            answer = b"".join(message(Command.SEARCH_REPLY, writer, server=True))
             with contextlib.suppress(OSError):
                 self._link.sendto(answer, (one.sender[0], one.search.port or one.sender[1]))
 
@@ -137,7 +140,7 @@ class Relay:
             try:
                 with _Server(host, port) as server:
                     self._ask(server)
-            except OSError as error:
+            except (OSError, WireError) as error:
                 _log.debug("name server %s:%d: %s", host, port, error)
             time.sleep(_BACKOFF)
 
@@ -152,24 +155,23 @@ class Relay:
             if names and (now >= again or names.keys() - asked.keys()):
                 asked, again = names, now + _AGAIN
                 server.search(names)
-            message = server.receive(_TICK)
-            if message is not None:
-                for number, identity, address in search_answers(message, server.peer):
-                    self._answer(number, identity, address)
+            for reply in found_in(server.receive(_TICK), server.host):
+                self._answer(reply)
 
 
 class _Server:
     """A connection to a name server.
 
     Raises:
-        OSError: it is not there, or speaks another protocol.
+        OSError: it is not there.
+        WireError: it speaks another protocol.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self._link = socket.create_connection((host, port), _CONNECT)
-        self.peer: tuple[str, int] = self._link.getpeername()[:2]
-        self._order = "<"
-        self._got = b""
+        self.host: str = self._link.getpeername()[0]
+        self._assembler = Assembler()
+        self._big = False
         try:
             self._open()
         except BaseException:
@@ -185,54 +187,49 @@ class _Server:
     def _open(self) -> None:
         end = time.monotonic() + _CONNECT
         while (left := end - time.monotonic()) > 0:
-            message = self.receive(left)
-            if message is None:
-                continue
-            if message[2] & CONTROL:
-                if message[3] == SET_BYTE_ORDER:
-                    self._order = order_of(message)
-            elif message[3] == VALIDATION:
-                hello = struct.pack(f"{self._order}IHH", _BUFFER, _REGISTRY, 0)
-                self._send(VALIDATION, hello + string("anonymous") + b"\xff")
-            elif message[3] == VALIDATED:
-                return
+            for one in self.receive(left):
+                if one.control:
+                    if one.command == Control.SET_BYTE_ORDER:
+                        self._big = one.big
+                elif one.command == Command.VALIDATION:
+                    writer = Writer(self._big)
+                    Choice().write(writer, Outgoing())
+                    self._send(b"".join(message(Command.VALIDATION, writer)))
+                elif one.command == Command.VALIDATED:
+                    return
         raise TimeoutError("it does not speak PVA")
 
-    def _send(self, command: int, payload: bytes) -> None:
+    def _send(self, data: bytes) -> None:
         self._link.settimeout(_CONNECT)
-        self._link.sendall(pva_message(command, payload, self._order))
+        self._link.sendall(data)
 
     def search(self, names: dict[int, str]) -> None:
         """Ask for channels."""
-        self._link.settimeout(_CONNECT)
-        self._link.sendall(search_request(names, order=self._order))
+        self._send(search_message(names, big=self._big))
 
-    def receive(self, timeout: float) -> bytes | None:
-        """The next message; None when none is whole within `timeout` s."""
+    def receive(self, timeout: float) -> list[Message]:
+        """Messages that are whole by what comes next; none if nothing comes within `timeout` s."""
         self._link.settimeout(timeout)
-        while (message := self._whole()) is None:
-            try:
-                more = self._link.recv(65536)
-            except TimeoutError:
-                return None
-            if not more:
-                raise ConnectionError("it has closed the connection")
-            self._got += more
-        return message
+        try:
+            count = self._link.recv_into(self._assembler.space())
+        except TimeoutError:
+            return []
+        if not count:
+            raise ConnectionError("it has closed the connection")
+        return self._assembler.received(count)
 
-    def _whole(self) -> bytes | None:
-        got = self._got
-        if len(got) < HEADER:
-            return None
-        if got[0] != MAGIC:
-            raise ConnectionError("it does not speak PVA")
-        (size,) = struct.unpack_from(f"{order_of(got)}I", got, 4)
-        # The number of a control message is no size.
-        size = HEADER if got[2] & CONTROL else HEADER + size
-        if len(got) < size:
-            return None
-        self._got = got[size:]
-        return got[:size]
+
+def _searches(data: bytes) -> list[Search]:
+    """What a datagram searches for over TCP."""
+    try:
+        found = [
+            Search.read(read_datagram(one))
+            for one in datagram(data)
+            if one.command == Command.SEARCH
+        ]
+    except WireError:
+        return []
+    return [search for search in found if TCP in search.protocols]
 
 
 def relay() -> None:
@@ -242,7 +239,8 @@ def relay() -> None:
     addresses that it asks by UDP, and no name servers. Afterwards the environment, which child
     processes inherit, is as it was.
     """
-    servers = _parsed(os.environ.get(VARIABLE, ""))
+    listed = listed_addresses(os.environ.get(VARIABLE, ""), SERVER_PORT)
+    servers = list(dict.fromkeys(listed))
     if not servers:
         return
     before = {name: os.environ.get(name) for name in (VARIABLE, _ADDRESSES)}
@@ -262,11 +260,3 @@ def relay() -> None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _parsed(text: str) -> list[tuple[str, int]]:
-    found: list[tuple[str, int]] = []
-    for entry in text.split():
-        host, _, port = entry.partition(":")
-        found.append((host, int(port) if port.isdigit() else _PORT))
-    return list(dict.fromkeys(found))

@@ -8,24 +8,26 @@ Name servers (EPICS_PVA_NAME_SERVERS) are not asked.
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-import psutil
+from pvapy_stream.errors import TransportError, WireError
+from pvapy_stream.pva.net.environment import searched_addresses
+from pvapy_stream.pva.wire.searching import (
+    UNICAST,
+    SearchReply,
+    datagram,
+    found_in,
+    search_message,
+)
 
-from pvapy_stream.errors import TransportError
-from pvapy_stream.pva.messages import search_answers, search_request
-
-_PORT = 5076
 _TIMEOUT = 0.3  # s; for an answer
 _PATIENCE = 3.0  # s; a server that has been told to end, or whose end a gateway has not noticed
 _AGAIN = 0.1  # s; a datagram may be lost
 _LOOK_AGAIN = (3.0, 7.0, 20.0, 60.0)  # s; from one look for others with our names to the next
 
-_UNICAST = 0x80  # the server that gets it passes it on to others on its host
 _log = logging.getLogger(__name__)
 
 Servers = dict[str, dict[bytes, str]]  # by name: identity of each server, and its address
@@ -47,7 +49,7 @@ def find_servers(names: Sequence[str], timeout: float = _TIMEOUT) -> Servers:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             link.bind(("", 0))
-            request = search_request(dict(enumerate(names)), link.getsockname()[1], _UNICAST)
+            request = search_message(dict(enumerate(names)), link.getsockname()[1], UNICAST)
             end, again = time.monotonic() + timeout, 0.0
             while (now := time.monotonic()) < end:
                 if now >= again:
@@ -58,9 +60,10 @@ def find_servers(names: Sequence[str], timeout: float = _TIMEOUT) -> Servers:
                     answer, sender = link.recvfrom(65536)
                 except TimeoutError:
                     continue
-                for number, identity, address in search_answers(answer, sender):
-                    if number < len(names):
-                        found[names[number]][identity] = address
+                for reply in _replies(answer, sender[0]):
+                    for number in reply.channels:
+                        if number < len(names):
+                            found[names[number]][reply.identity] = f"{reply.address}:{reply.port}"
     except OSError:
         return found
     return found
@@ -158,27 +161,17 @@ def served_twice(names: Iterable[str]) -> str:
     return ""
 
 
+def _replies(data: bytes, sender: str) -> list[SearchReply]:
+    try:
+        return found_in(datagram(data), sender)
+    except WireError:
+        return []
+
+
 def _send(link: socket.socket, request: bytes) -> None:
-    for address in _addresses():
+    for address in searched_addresses():
         try:
             link.sendto(request, address)
         except OSError:
             # One that is not reachable does not keep us from asking the others.
             continue
-
-
-def _addresses() -> list[tuple[str, int]]:
-    port = int(os.environ.get("EPICS_PVA_BROADCAST_PORT") or _PORT)
-    found: list[tuple[str, int]] = []
-    for entry in os.environ.get("EPICS_PVA_ADDR_LIST", "").split():
-        host, _, own = entry.partition(":")
-        found.append((host, int(own) if own.isdigit() else port))
-    if os.environ.get("EPICS_PVA_AUTO_ADDR_LIST", "YES").strip().upper() != "NO":
-        found.append(("127.0.0.1", port))
-        for interfaces in psutil.net_if_addrs().values():
-            found += [(one.broadcast, port) for one in interfaces if one.broadcast and _v4(one)]
-    return list(dict.fromkeys(found))
-
-
-def _v4(address: object) -> bool:
-    return getattr(address, "family", None) == socket.AF_INET

@@ -1,4 +1,4 @@
-"""What the environment variables of EPICS say about a PVAccess server."""
+"""What the environment variables of EPICS say about PVAccess servers, and how they are found."""
 
 from __future__ import annotations
 
@@ -16,6 +16,20 @@ BROADCAST_PORT = 5076
 _BEACON_PERIOD = 15.0  # s
 
 Address = tuple[str, int]
+
+# Nothing is sent to another host, and nobody there is answered.
+LOOPBACK = {
+    "EPICS_PVA_ADDR_LIST": "127.0.0.1",
+    "EPICS_PVA_AUTO_ADDR_LIST": "NO",
+    "EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1",
+    "EPICS_PVAS_BEACON_ADDR_LIST": "127.0.0.1",
+    "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO",
+    "EPICS_CA_ADDR_LIST": "127.0.0.1",
+    "EPICS_CA_AUTO_ADDR_LIST": "NO",
+    "EPICS_CAS_INTF_ADDR_LIST": "127.0.0.1",
+    "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
+    "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +96,35 @@ def interfaces_of_host() -> list[tuple[str, str]]:
     ]
 
 
+def listed_addresses(text: str, port: int) -> list[Address]:
+    """Hosts, as they are named, and ports of a list such as ``EPICS_PVA_NAME_SERVERS``.
+
+    Args:
+        text: the list.
+        port: of those without one.
+    """
+    entries = [entry.partition(":") for entry in text.split()]
+    return [(host, _number(own, port)) for host, _, own in entries]
+
+
+def searched_addresses() -> list[Address]:
+    """Where a client of this process sends its searches."""
+    port = _number(os.environ.get("EPICS_PVA_BROADCAST_PORT", ""), BROADCAST_PORT)
+    found = listed_addresses(os.environ.get("EPICS_PVA_ADDR_LIST", ""), port)
+    if os.environ.get("EPICS_PVA_AUTO_ADDR_LIST", "YES").strip().upper() != "NO":
+        found.append(("127.0.0.1", port))
+        found += [(broadcast, port) for _, broadcast in interfaces_of_host() if broadcast]
+    return list(dict.fromkeys(found))
+
+
 def _addresses(text: str, port: int) -> list[Address]:
     found: list[Address] = []
-    for entry in text.split():
-        host, _, own = entry.partition(":")
+    for host, own in listed_addresses(text, port):
         try:
-            resolved = socket.gethostbyname(host)
+            found.append((socket.gethostbyname(host), own))
         except OSError:
             # A host that is unknown now keeps nobody from serving the others.
             continue
-        found.append((resolved, _number(own, port)))
     return found
 
 

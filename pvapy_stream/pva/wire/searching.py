@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import secrets
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from pvapy_stream.errors import WireError
@@ -208,6 +210,43 @@ def datagram(data: Buffer) -> list[Message]:
 def read_datagram(found: Message) -> Reader:
     """What reads the payload of a message of a datagram."""
     return found.reader(_LIMITS)
+
+
+def search_message(
+    channels: Mapping[int, str], port: int = 0, flags: int = 0, big: bool = False
+) -> bytes:
+    """A message that searches for channels.
+
+    Args:
+        channels: names by number.
+        port: where replies are to be sent; 0 over TCP, where they come on the same connection.
+        flags: `REPLY_REQUIRED`, `UNICAST`.
+        big: whether it is big-endian.
+    """
+    writer = Writer(big)
+    named = tuple(channels.items())
+    Search(secrets.randbits(32), flags, ANY, port, channels=named).write(writer)
+    return b"".join(message(Command.SEARCH, writer))
+
+
+def found_in(messages: Iterable[Message], sender: str) -> list[SearchReply]:
+    """Replies of a server that serves what was searched for; their address is never `ANY`.
+
+    Args:
+        messages: that came from the server; others than replies are passed over.
+        sender: address they came from.
+
+    Raises:
+        WireError: a reply is malformed.
+    """
+    made: list[SearchReply] = []
+    for one in messages:
+        if one.control or one.command != Command.SEARCH_REPLY:
+            continue
+        reply = SearchReply.read(read_datagram(one))
+        if reply.found:
+            made.append(replace(reply, address=sender) if reply.address == ANY else reply)
+    return made
 
 
 def origin_tag(address: str, big: bool = False) -> bytes:
