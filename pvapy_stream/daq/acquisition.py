@@ -28,11 +28,7 @@ _log = logging.getLogger(__name__)
 class Acquisition(AcquisitionState):
     """Writes what lies in its range; requests and messages come from different threads.
 
-    Args:
-        number: 1 for the first of a program.
-        stream: address of the stream, which is noted in the file.
-        limits: how long it waits.
-        make_file: the kind of its file.
+    Made with the arguments of `AcquisitionState`.
     """
 
     # -- requests --------------------------------------------------------------------------------
