@@ -17,13 +17,16 @@ from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import DISORDER, SequenceTracker, Step
 from pvapy_stream.errors import ObjectError, TransportError
-from pvapy_stream.pva.channel_map import MirrorEntry, parse_channel_map
 from pvapy_stream.pva.clients import ClientCounter, listening_ports
+from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked, mark
+from pvapy_stream.pva.request import Distributor
 from pvapy_stream.pva.search import TwinWatch
 from pvapy_stream.settings import MirrorSettings
-from pvapy_stream.transport.hosted import HostedPublisher
-from pvapy_stream.transport.pva import MonitorReceiver
+from pvapy_stream.settings.channel_map import MirrorEntry, parse_channel_map
+from pvapy_stream.transport import registry
+from pvapy_stream.transport.mode import Input, Output
+from pvapy_stream.transport.ports import Receiver
 
 KIND = "mirror"
 BEFORE = "before the consumers"
@@ -34,6 +37,18 @@ _LAST_UPDATES = 0.2  # s; how long the last updates stay before the server goes
 _LOG_EVERY = 1000
 
 _log = logging.getLogger(__name__)
+
+
+def _distributor(share: dict[str, str] | None) -> Distributor | None:
+    """What a request asks of the distributor, for modes that make no PV request."""
+    if share is None:
+        return None
+    updates = share.get("updates", "")
+    return Distributor(
+        group=share.get("group", "default"),
+        client_set=share.get("set"),
+        updates=int(updates) if updates.isdecimal() else None,
+    )
 
 
 class MirrorChannel:
@@ -71,11 +86,17 @@ class MirrorChannel:
         )
         self.last_error = ""
         self._oid_field = oid_field
-        self._publisher = HostedPublisher(server, entry.mirror)
+        self._publisher = registry.make_publisher("pvas", Output(entry.mirror, server))
+        source = Input(
+            entry.source,
+            queue_size=entry.queue,
+            pv_request=entry.pv_request,
+            distributor=_distributor(share),
+        )
         self._receivers = [
-            MonitorReceiver(entry.source, entry.pv_request, entry.provider)
-            for _ in range(entry.n_monitors)
+            registry.make_receiver(entry.provider, source) for _ in range(entry.n_monitors)
         ]
+        self._lazy = registry.input_mode(entry.provider).lazy
         # Only a monitor that gets the whole stream can tell gaps; the audit finds the others'.
         self._tracker = SequenceTracker() if share is None and entry.n_monitors == 1 else None
         self._lock = threading.Lock()
@@ -99,10 +120,12 @@ class MirrorChannel:
         for number, receiver in enumerate(self._receivers):
             self._start(number, receiver)
 
-    def _start(self, number: int, receiver: MonitorReceiver) -> None:
+    def _start(self, number: int, receiver: Receiver) -> None:
         fresh = True
 
         def deliver(obj: Any) -> None:
+            if self._lazy:
+                obj = pv_object(obj)
             if fresh:
                 deliver_current(obj)
             else:
@@ -112,7 +135,7 @@ class MirrorChannel:
         def deliver_current(obj: Any) -> None:
             nonlocal fresh
             fresh = False
-            self._take_current(number, obj)
+            self._take_current(number, pv_object(obj))
 
         receiver.start(deliver, deliver_current)
 
@@ -295,8 +318,8 @@ class MirrorChannel:
             last = self.last_error or "see the log"
             return f"channel {entry.mirror}: {errors} errors, the last: {last}"
         if not all(receiver.was_connected for receiver in self._receivers):
-            what = f"its name and EPICS_{entry.provider.upper()}_ADDR_LIST"
-            return f"channel {entry.mirror}: source {entry.source} never came; check {what}"
+            absent = registry.input_mode(entry.provider).absent
+            return f"channel {entry.mirror}: source {entry.source} {absent}"
         return ""
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from pvapy_stream.cli import collector, consumer, mirror, sim
 from pvapy_stream.cli.options import parse
-from pvapy_stream.pva.channel_map import parse_channel_map
 from pvapy_stream.settings import (
     CollectorSettings,
     ConsumerSettings,
@@ -17,6 +16,7 @@ from pvapy_stream.settings import (
     SimulatorSettings,
     incumbent,
 )
+from pvapy_stream.settings.channel_map import parse_channel_map
 
 PROGRAMS = {
     "consumer": (ConsumerSettings, consumer.parser, ["-ic", "in:*"]),

@@ -7,16 +7,16 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any
 from unittest.mock import patch
 
 import pvaccess as pva
 from pvapy.hpc.dataCollectorController import DataCollectorController
 from pvapy.hpc.dataConsumerController import DataConsumerController
 
+from pvapy_stream.base_settings import choices_of
 from pvapy_stream.cli import collector, consumer, mirror, sim
 from pvapy_stream.mirror import MirrorChannel
-from pvapy_stream.pva.channel_map import MirrorEntry
 from pvapy_stream.pva.records import collector_status_type, consumer_status_type, control_type
 from pvapy_stream.settings import (
     CollectorSettings,
@@ -26,6 +26,7 @@ from pvapy_stream.settings import (
     SimulatorSettings,
     TransportSettings,
 )
+from pvapy_stream.settings.channel_map import MirrorEntry
 
 # Our settings and parser, and the module of PvaPy's program.
 PROGRAMS: dict[str, tuple[type[Settings], Callable[[], argparse.ArgumentParser], str]] = {
@@ -120,7 +121,7 @@ def modes() -> Iterator[tuple[str, set[str], set[str]]]:
         yield (
             f"{kind}-mode",
             {mode.name.lower() for mode in theirs},
-            set(get_args(field.annotation)),
+            set(choices_of(field)),
         )
 
 

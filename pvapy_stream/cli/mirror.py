@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pvapy_stream.cli.options import parse, settings_parser
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.logs import configure_logging
-from pvapy_stream.pva.channel_map import parse_channel_map
 from pvapy_stream.pva.search import NameCheck
 from pvapy_stream.settings import MirrorSettings
+from pvapy_stream.settings.channel_map import parse_channel_map
 from pvapy_stream.signals import run_until_signal
 
 _EPILOG = """\

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from rich_argparse import RawDescriptionRichHelpFormatter
 
 from pvapy_stream import __version__
+from pvapy_stream.base_settings import choices_of, description_of
 from pvapy_stream.cli.paths import check_paths
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.settings import Opt, Settings, option_of
@@ -129,7 +130,9 @@ def _argument(field: FieldInfo, option: Opt) -> dict[str, Any]:
         argument |= {"nargs": "+", "action": "extend"}
     if kind is bool:
         return {**argument, "action": "store_true"}
-    if get_origin(kind) is Literal:
+    if choices := choices_of(field):
+        argument["metavar"] = "|".join(choices)
+    elif get_origin(kind) is Literal:
         argument["metavar"] = "|".join(str(choice) for choice in get_args(kind))
         argument["type"] = type(get_args(kind)[0])
     elif kind in (int, float):
@@ -150,7 +153,7 @@ def _help(field: FieldInfo, option: Opt) -> str:
         notes = [f"{notes[0]} {option.unit}" if notes else option.unit]
     if field.is_required():
         notes.append("required")
-    return (field.description or "") + (f" [{', '.join(notes)}]" if notes else "")
+    return description_of(field) + (f" [{', '.join(notes)}]" if notes else "")
 
 
 def _shown(value: Any) -> str:

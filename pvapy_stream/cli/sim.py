@@ -48,7 +48,7 @@ def run(settings: SimulatorSettings) -> int:
     Raises:
         PvapyStreamError: frames cannot be read or a channel cannot be hosted.
     """
-    names = NameCheck([settings.channel_name] if settings.output_mode != "shm" else ())
+    names = NameCheck(settings.hosted)
     # Imported late: --help and wrong options need neither EPICS nor HDF5.
     from pvapy_stream.monitor.metrics import served, simulator_metrics
     from pvapy_stream.sim.server import SimServer

@@ -88,7 +88,7 @@ def _simulate(settings: SimulatorSettings, orders: Orders) -> int:
     from pvapy_stream.sim.server import SimServer
 
     configure_logging(settings)
-    names = NameCheck([settings.channel_name] if settings.output_mode != "shm" else ())
+    names = NameCheck(settings.hosted)
     server = SimServer(settings, orders)
     names.refuse(settings.incarnation)
     return run_until_signal(server.run)

@@ -17,6 +17,7 @@ from pvapy_stream.errors import ObjectError
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.inbox import QUEUE_FULL, InboxCounts
+from pvapy_stream.hpc.parts import make_receiver
 from pvapy_stream.hpc.reorder import DUPLICATE, Released, ReorderBuffer
 from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
@@ -25,7 +26,6 @@ from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
 from pvapy_stream.pva.records import collector_status_type
 from pvapy_stream.settings import CollectorSettings
-from pvapy_stream.transport.modes import Input, make_receiver
 from pvapy_stream.transport.ports import Receiver
 
 _CACHE_BYTES = 256 * 2**20
@@ -113,7 +113,7 @@ class Collector(StageRunner):
         for source in self.sources.values():
             source.to_skip = settings.initial_updates
             source.receiver = make_receiver(
-                Input(settings, source.channel, server, input_type, number=source.number)
+                settings, source.channel, server, input_type, number=source.number
             )
             source.filters = FilteredReceiver(
                 source.channel, partial(self._on_filtered, source.number)

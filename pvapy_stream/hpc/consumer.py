@@ -14,6 +14,7 @@ from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
+from pvapy_stream.hpc.parts import make_receiver
 from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.status import Stats, drop_stats, drop_types, queue_stats, receiver_stats
@@ -21,7 +22,6 @@ from pvapy_stream.pva.objects import id_reader
 from pvapy_stream.pva.records import consumer_status_type
 from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import ConsumerSettings
-from pvapy_stream.transport.modes import LAZY_MODES, Input, make_receiver
 from pvapy_stream.transport.ports import Receiver
 
 _PROBE_TIMEOUT = 0.5  # s; the source is on a network whose round trips are milliseconds
@@ -54,7 +54,7 @@ class Consumer(StageRunner):
         tracker = SequenceTracker(settings.id_step, settings.sequential_updates)
         self.stage = self.make_stage(ledger, tracker, settings.initial_updates)
         self.inbox = self.make_inbox(
-            self.handle if settings.input_mode in LAZY_MODES else self.stage.handle,
+            self.handle if settings.receives.lazy else self.stage.handle,
             self.stage.reject,
             accumulate=settings.accumulate_objects,
             accumulation_timeout=settings.accumulation_timeout,
@@ -84,14 +84,12 @@ class Consumer(StageRunner):
             settings.distributor_updates,
         )
         return make_receiver(
-            Input(
-                settings,
-                self.input_channel,
-                self.server,
-                self.stage.processor.getInputPvObjectType,
-                distributor,
-                self.id,
-            )
+            settings,
+            self.input_channel,
+            self.server,
+            self.stage.processor.getInputPvObjectType,
+            distributor,
+            self.id,
         )
 
     def start_receiving(self) -> None:
@@ -157,7 +155,7 @@ class Consumer(StageRunner):
                 "nobody sent anything to channel %s, which is hosted here; check the channel of"
                 " the program that publishes, its --output-mode %s and its EPICS_PVA_ADDR_LIST",
                 self.input_channel,
-                "pva" if self.settings.input_mode == "pvas" else "rpc",
+                self.settings.receives.sender or self.settings.input_mode,
             )
         self._source_filters.stop()
         self._newest = None

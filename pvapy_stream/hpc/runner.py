@@ -18,7 +18,6 @@ from pvapy_stream.hpc.filtering import FilteredReceiver
 from pvapy_stream.hpc.parts import StageParts
 from pvapy_stream.hpc.status import Stats, processor_stats, publisher_stats
 from pvapy_stream.signals import in_main_thread
-from pvapy_stream.transport.modes import ABSENT, NEVER_CAME
 from pvapy_stream.transport.ports import PublisherCounts
 
 STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has
@@ -244,7 +243,7 @@ class StageRunner(StageParts):
         problems = []
         absent = ", ".join(self.absent())
         if absent:
-            problems.append(f"channel {absent} {ABSENT.get(self.settings.input_mode, NEVER_CAME)}")
+            problems.append(f"channel {absent} {self.settings.receives.absent}")
         if not self.settings.metadata_optional:
             problems += [f"{one}, or give --metadata-optional" for one in self.metadata.absences()]
         return f"{who}: {'; '.join(problems)}" if problems else ""

@@ -23,7 +23,6 @@ from pvapy_stream.pva.search import NameCheck, TwinWatch
 from pvapy_stream.pva.serving import PutRights, make_server
 from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSettings
 from pvapy_stream.signals import hurry_of
-from pvapy_stream.transport.modes import claim_port
 
 _HURRY_GRACE = 3.0  # s; beyond it, for all that closes, when the end was asked for twice
 _KEEP_UP_PERIOD = 0.25  # s
@@ -107,7 +106,7 @@ class StageService:
             # It is hosted by the runner's receiver: we would find ourselves.
             self._names.taken()
         self._rights = PutRights(settings.control_from, settings.access_security)
-        claim_port(settings.input_mode)
+        settings.receives.prepare()
         self._server = make_server(self._rights)
         self._runner = make_runner(settings, stage_id, self._server)
         self._runner.begin(settings.incarnation)

@@ -23,6 +23,7 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.base_settings import Settings
 from pvapy_stream.errors import ProcessorError, SettingsError
 from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.processor import UserDataProcessor
@@ -32,7 +33,6 @@ from pvapy_stream.hpc.worker_process import ProcessorSource, UserMpDataProcessor
 from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 from pvapy_stream.pva.objects import IdReader, id_reader
-from pvapy_stream.settings.base import Settings
 
 __all__ = ["UserMpDataProcessor", "UserMpWorker", "UserMpWorkerPool", "WorkerPool"]
 

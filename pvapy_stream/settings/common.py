@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field, field_validator
 
-from pvapy_stream.settings.base import Settings, opt
+from pvapy_stream.base_settings import Settings, opt
 from pvapy_stream.settings.values import LogLevel, Names
 
 Self = TypeVar("Self", bound="LedgerSettings")

@@ -6,19 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pvapy_stream.settings.base import Settings, opt
+from pvapy_stream.base_settings import Settings, lower, opt
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
-from pvapy_stream.settings.values import LogLevel, lower
+from pvapy_stream.settings.modes import StreamsHelp
+from pvapy_stream.settings.values import LogLevel
 
 
 class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings):
     """A writer that is told over REST which pulses to write."""
 
-    stream: Annotated[str, opt("STREAM", "Stream and file")] = Field(
+    stream: Annotated[str, StreamsHelp(), opt("STREAM", "Stream and file")] = Field(
         min_length=1,
         description=(
             "tcp://host:port of a bsread stream, buffer://host:port of a buffer's range port, or"
-            " pva://CHANNEL or shm://CHANNEL of images"
+            " IMAGES of images"
         ),
     )
     output_file: Annotated[str, opt("OUTPUT_FILE", "Stream and file")] = Field(

@@ -27,8 +27,9 @@ from pvapy_stream.sim.metadata import Metadata, notify
 from pvapy_stream.sim.pacing import Pacer
 from pvapy_stream.sim.report import Reporter, Totals
 from pvapy_stream.sim.stages import wait_for_stages
-from pvapy_stream.sim.ways import WAYS, Way
-from pvapy_stream.transport.modes import make_source_publisher
+from pvapy_stream.sim.stamping import Stamping, stamping_for
+from pvapy_stream.transport import registry
+from pvapy_stream.transport.mode import Output
 from pvapy_stream.transport.ports import Publisher
 
 _NANO = 1_000_000_000
@@ -37,11 +38,6 @@ _NOTIFY_TIMEOUT = 2.0
 _LAST_TAKEN = 0.5  # s; least time that subscribers in shared memory get for the last frames
 
 logger = logging.getLogger(__name__)
-
-
-def hosted_names(settings: SimulatorSettings) -> list[str]:
-    """PVA channels that a simulator serves for its frames."""
-    return [settings.channel_name] if settings.output_mode != "shm" else []
 
 
 class SimServer:
@@ -86,24 +82,24 @@ class SimServer:
             TransportError: a channel cannot be hosted, or too few clients came.
         """
         settings = self.settings
-        way = WAYS[settings.output_mode]
-        feed = ObjectFeed(iter(open_sources(settings)), settings.cache_size, way.build)
         before = listening_ports()
         server = pva.PvaServer()
-        server.start()
-        publisher = make_source_publisher(
-            settings.output_mode, settings, settings.channel_name, server
+        publisher = registry.make_source_publisher(
+            settings.output_mode, Output(settings.channel_name, server, settings=settings)
         )
-        twins = TwinWatch(hosted_names(settings), self._tell_of_twins)
+        stamping = stamping_for(publisher)
+        feed = ObjectFeed(iter(open_sources(settings)), settings.cache_size, stamping.build)
+        server.start()
+        twins = TwinWatch(settings.hosted, self._tell_of_twins)
         counter = ClientCounter(listening_ports() - before, lambda: publisher.subscribers)
         try:
             metadata = Metadata(server, settings.metadata_pv)
-            publisher.open(mark(way.stamp(feed.prototype, 0, time.time_ns()).copy()))
+            publisher.open(mark(stamping.stamp(feed.prototype, 0, time.time_ns()).copy()))
             self._reporter.start()
             self._wait_for_start(feed, counter, stop)
             try:
                 finish = stop if self._gate is None else self._gate.finish
-                self._publish(feed, way, publisher, metadata, finish)
+                self._publish(feed, stamping, publisher, metadata, finish)
             finally:
                 self.totals.frame_bytes = feed.nbytes
             if self._gate is not None:
@@ -132,7 +128,7 @@ class SimServer:
         end = time.monotonic() + settings.shutdown_delay
         patience = 0.0 if stop.is_set() else settings.shutdown_delay
         publisher.finish(max(_LAST_TAKEN, patience))
-        if settings.output_mode != "shm":
+        if settings.hosted:
             # Who monitors a channel does not tell what it has taken.
             stop.wait(max(0.0, end - time.monotonic()))
 
@@ -182,7 +178,7 @@ class SimServer:
     def _publish(
         self,
         feed: Iterable[Any],
-        way: Way,
+        stamping: Stamping,
         publisher: Publisher,
         metadata: Metadata,
         stop: threading.Event,
@@ -198,7 +194,7 @@ class SimServer:
         last = settings.n_publish or math.inf
         keeper = self._keeper
         keeps = bool(settings.ledger)
-        has_metadata, stamp = bool(metadata), way.stamp
+        has_metadata, stamp = bool(metadata), stamping.stamp
         for n, obj in enumerate(feed):
             if n >= last or not pacer.wait(n):
                 break

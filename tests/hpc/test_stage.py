@@ -18,7 +18,7 @@ from pvapy_stream.hpc.processor import FrameProcessor, UserDataProcessor
 from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.pva.objects import is_marked, mark
 from pvapy_stream.testing import image_object
-from pvapy_stream.transport.memory import MemoryPublisher
+from pvapy_stream.transport.memory_mode import MemoryPublisher
 
 
 def obj(number: int) -> pva.PvObject:

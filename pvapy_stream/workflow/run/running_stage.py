@@ -6,7 +6,9 @@ from pvapy_stream import settings as models
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, union
 from pvapy_stream.hpc.launch.programs import ProgramSpec
-from pvapy_stream.pva.channel_map import parse_channel_map
+from pvapy_stream.settings.channel_map import parse_channel_map
+from pvapy_stream.settings.values import mode_name
+from pvapy_stream.transport.registry import input_mode
 from pvapy_stream.workflow.model.plan import WiredStage
 from pvapy_stream.workflow.model.streaming_stage import BSREAD
 from pvapy_stream.workflow.run.supervision import SupervisedProgram
@@ -49,7 +51,7 @@ class RunningStage:
             settings = one.spec.settings
             if "channel_map" in settings:
                 names += [entry.source for entry in parse_channel_map(settings["channel_map"])]
-            elif settings.get("input_mode", "pva") in ("pva", "ca"):
+            elif input_mode(mode_name(settings.get("input_mode", "pva"))).monitors:
                 names.append(str(settings.get("input_channel", "")))
         return ", ".join(dict.fromkeys(filter(None, names)))
 
@@ -94,7 +96,7 @@ def hosted_names(spec: ProgramSpec) -> list[str]:
     if isinstance(settings, models.MirrorSettings):
         return [entry.mirror for entry in parse_channel_map(settings.channel_map)]
     if isinstance(settings, models.SimulatorSettings):
-        return [settings.channel_name] if settings.output_mode != "shm" else []
+        return settings.hosted
     if isinstance(settings, models.StageSettings):
         kind = "collector" if isinstance(settings, models.CollectorSettings) else "consumer"
         return [name for k in settings.ids for name in settings.hosted(kind, k).values()]

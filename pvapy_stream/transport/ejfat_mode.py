@@ -1,14 +1,19 @@
-"""Arguments of the mode ``ejfat``, as ``--input-args`` and ``--output-args`` take them."""
+"""Mode ``ejfat``: UDP datagrams, experimental; its arguments are declared here."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import ConfigDict, Field, model_validator
 
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.settings.base import Settings
+from pvapy_stream.transport.mode import Input, InputMode, Mode, Output, OutputMode
+
+if TYPE_CHECKING:
+    from pvapy_stream.transport.ports import Publisher, Receiver
+from pvapy_stream.base_settings import Settings
 
 _DATA_PORT = 19522  # of a load balancer, when the URI names none
 _SCHEMES = ("ejfat", "ejfats")
@@ -118,14 +123,31 @@ class EjfatOutputSettings(EjfatSettings):
     )
 
 
-def check_ejfat(role: str, args: dict[str, Any]) -> None:
-    """Check the arguments of an ``input`` or ``output``.
+def _receiver(what: Input) -> Receiver:
+    from pvapy_stream.transport.ejfat import EjfatReceiver
 
-    Raises:
-        ValueError: naming the option.
-    """
-    kind = EjfatInputSettings if role == "input" else EjfatOutputSettings
-    try:
-        kind.of(**args)
-    except SettingsError as error:
-        raise ValueError(f"--{role}-args: {error}") from error
+    return EjfatReceiver(what.channel, EjfatInputSettings.of(**what.args), what.number)
+
+
+def _publisher(what: Output) -> Publisher:
+    from pvapy_stream.transport.ejfat import EjfatPublisher
+
+    args = EjfatOutputSettings.of(**what.args)
+    return EjfatPublisher(what.channel, args, what.timeout, what.number)
+
+
+def _several(args: Mapping[str, Any]) -> str:
+    if args.get("addProcessorIdToPort"):
+        return ""
+    return '--input-args: each consumer needs a port of its own; add "addProcessorIdToPort": 1'
+
+
+_HELP = "UDP datagrams (experimental)"
+
+MODE = Mode(
+    "ejfat",
+    input=InputMode(_receiver, _HELP, args=EjfatInputSettings, several=_several),
+    # Who receives its datagrams knows no PVA channel of ours.
+    output=OutputMode(_publisher, _HELP, shared=True, announces=False, args=EjfatOutputSettings),
+    rank=80,
+)

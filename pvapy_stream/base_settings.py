@@ -1,15 +1,29 @@
-"""What all settings share: how a setting stands on the command line, and what a wrong one gives."""
+"""What all settings share: options on the command line, texts of help, errors.
+
+Transports declare settings too, so this lies below them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from pvapy_stream.errors import SettingsError
 
 Self = TypeVar("Self", bound="Settings")
+
+PixelKind = Literal[
+    "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"
+]
+PIXEL_TYPES: tuple[str, ...] = get_args(PixelKind)
+
+
+def lower(value: Any) -> Any:
+    """Text in lower case; anything else as it is."""
+    return value.lower() if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +52,38 @@ class Opt:
 
 
 opt = Opt.of
+
+
+@runtime_checkable
+class Completed(Protocol):
+    """Metadata of a setting whose help depends on what is installed."""
+
+    def complete(self, description: str) -> str:
+        """The description with what is known when somebody reads it."""
+        ...
+
+
+@runtime_checkable
+class Choices(Protocol):
+    """Metadata of a setting whose choices depend on what is installed."""
+
+    def names(self) -> tuple[str, ...]:
+        """The choices that are shown."""
+        ...
+
+
+def description_of(field: FieldInfo) -> str:
+    """The description of a setting, completed."""
+    text = field.description or ""
+    for item in field.metadata:
+        if isinstance(item, Completed):
+            text = item.complete(text)
+    return text
+
+
+def choices_of(field: FieldInfo) -> tuple[str, ...]:
+    """The choices of a setting that are known only at run time; () for other settings."""
+    return next((item.names() for item in field.metadata if isinstance(item, Choices)), ())
 
 
 class Settings(BaseModel):

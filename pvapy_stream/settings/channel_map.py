@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pvapy_stream.errors import SettingsError
+from pvapy_stream.transport import registry
 
-_FORM = "write (mirror,source[,pva|ca[,queue[,n_monitors,request]]]),(…)"
-# CA sends limits and units only instead of the time.
-_CA_FIELDS = "value,alarm,timeStamp"
 _OPTIONS = re.compile(r"\[([^\]]*)\]")
 _PAIRS = {")": "(", "]": "["}
 
@@ -22,7 +20,7 @@ class MirrorEntry:
     Attributes:
         mirror: name of the channel here.
         source: name of the channel there.
-        provider: ``pva`` or ``ca``.
+        provider: ``pva``, ``ca``, or another mode that needs only the name of a channel.
         queue: objects the source's server keeps for each monitor; 0 for its default.
         n_monitors: monitors that share the stream, by the distributor named in the request.
         request: fields and their options, ``a,b[…]`` or ``field(a,b[…])``; all fields when empty.
@@ -38,7 +36,7 @@ class MirrorEntry:
     @property
     def pv_request(self) -> str:
         """The request that the monitors make."""
-        fields = self.request or (_CA_FIELDS if self.provider == "ca" else "")
+        fields = self.request or registry.input_mode(self.provider).default_fields
         whole = fields if fields.startswith(("field(", "record[")) else f"field({fields})"
         return f"record[queueSize={self.queue}]{whole}" if self.queue else whole
 
@@ -61,7 +59,7 @@ def parse_channel_map(text: str) -> tuple[MirrorEntry, ...]:
     """
     entries = tuple(_parse_entry(part) for part in _split_entries(text))
     if not entries:
-        raise SettingsError(f"--channel-map: {text!r} holds no entry; {_FORM}")
+        raise SettingsError(f"--channel-map: {text!r} holds no entry; {_form()}")
     seen: set[str] = set()
     for entry in entries:
         if entry.mirror in seen:
@@ -70,6 +68,16 @@ def parse_channel_map(text: str) -> tuple[MirrorEntry, ...]:
             )
         seen.add(entry.mirror)
     return entries
+
+
+def _form() -> str:
+    providers = "|".join(registry.providers())
+    return f"write (mirror,source[,{providers}[,queue[,n_monitors,request]]]),(…)"
+
+
+def _can_be_mirrored(provider: str) -> bool:
+    end = registry.find(provider).input if registry.is_known(provider) else None
+    return end is not None and (end.monitors or end.images)
 
 
 def _split_entries(text: str) -> Iterator[str]:
@@ -99,12 +107,12 @@ def _split_entries(text: str) -> Iterator[str]:
     if open_brackets == ["("]:
         yield text[start:]
     elif open_brackets:
-        raise SettingsError(f"--channel-map: entry {text[start - 1 :]!r} is not closed; {_FORM}")
+        raise SettingsError(f"--channel-map: entry {text[start - 1 :]!r} is not closed; {_form()}")
 
 
 def _parse_entry(text: str) -> MirrorEntry:
     def wrong(why: str) -> SettingsError:
-        return SettingsError(f"--channel-map: entry ({text}) {why}; {_FORM}")
+        return SettingsError(f"--channel-map: entry ({text}) {why}; {_form()}")
 
     # The request is the last part; commas in it are its own.
     parts = [part.strip() for part in text.split(",", 5)]
@@ -113,7 +121,7 @@ def _parse_entry(text: str) -> MirrorEntry:
     mirror, source, provider, queue, monitors, request = (
         parts + ["pva", "0", "1", ""][len(parts) - 2 :]
     )
-    if provider.lower() not in ("pva", "ca"):
+    if not _can_be_mirrored(provider.lower()):
         raise wrong(f"has the unknown provider {provider!r}")
     if not queue.removeprefix("+").isdecimal():
         raise wrong(f"has the queue {queue!r}, which is no whole number from 0 on")
