@@ -84,11 +84,16 @@ class SimServer:
         settings = self.settings
         before = listening_ports()
         server = pva.PvaServer()
-        publisher = registry.make_source_publisher(
-            settings.output_mode, Output(settings.channel_name, server, settings=settings)
-        )
-        stamping = stamping_for(publisher)
-        feed = ObjectFeed(iter(open_sources(settings)), settings.cache_size, stamping.build)
+        try:
+            publisher = registry.make_source_publisher(
+                settings.output_mode, Output(settings.channel_name, server, settings=settings)
+            )
+            stamping = stamping_for(publisher)
+            feed = ObjectFeed(iter(open_sources(settings)), settings.cache_size, stamping.build)
+        except BaseException:
+            # It serves from its beginning, not from its start.
+            server.stop()
+            raise
         server.start()
         twins = TwinWatch(settings.hosted, self._tell_of_twins)
         counter = ClientCounter(listening_ports() - before, lambda: publisher.subscribers)
