@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import socket
-import socketserver
 import threading
-import wsgiref.simple_server
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +18,6 @@ from pvapy_stream.web_security import host_names, refusal
 PREFIX = "pvapy_stream_"
 
 _END_TIMEOUT = 5.0  # s
-_REQUEST_TIMEOUT = 30.0  # s
 
 _WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -174,13 +170,16 @@ def served(settings: MetricsSettings, collect: Collect) -> Iterator[str]:
     if port is None:
         yield ""
         return
+    # Imported late: few programs serve metrics, and an HTTP server takes long to import.
+    from pvapy_stream.monitor.metrics_server import listen
+
     client = require("prometheus_client", "web")
     registry = client.CollectorRegistry()
     client.ProcessCollector(registry=registry)
     registry.register(_Collector(collect))
     names = host_names(settings.metrics_address, settings.allow_host)
     try:
-        server = _listen(
+        server = listen(
             settings.metrics_address, port, _for_hosts(client.make_wsgi_app(registry), names)
         )
     except OSError as error:
@@ -203,31 +202,6 @@ def served(settings: MetricsSettings, collect: Collect) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join(_END_TIMEOUT)
-
-
-class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
-    """Answers each request in a thread of its own."""
-
-    daemon_threads = True
-
-
-class _ServerV6(_Server):
-    address_family = socket.AF_INET6
-
-
-class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
-    """Logs no requests."""
-
-    timeout = _REQUEST_TIMEOUT
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-def _listen(address: str, port: int, app: _WsgiApp) -> _Server:
-    server = (_ServerV6 if ":" in address else _Server)((address, port), _Quiet)
-    server.set_app(app)
-    return server
 
 
 def _for_hosts(app: _WsgiApp, names: frozenset[str]) -> _WsgiApp:
