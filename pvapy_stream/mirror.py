@@ -25,7 +25,7 @@ from pvapy_stream.pva.search import TwinWatch
 from pvapy_stream.settings import MirrorSettings
 from pvapy_stream.settings.channel_map import MirrorEntry, parse_channel_map
 from pvapy_stream.transport import registry
-from pvapy_stream.transport.mode import Input, Output
+from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
 from pvapy_stream.transport.ports import Receiver
 
 KIND = "mirror"
@@ -86,8 +86,8 @@ class MirrorChannel:
         )
         self.last_error = ""
         self._oid_field = oid_field
-        self._publisher = registry.make_publisher("pvas", Output(entry.mirror, server))
-        source = Input(
+        self._publisher = registry.make_publisher("pvas", PublisherOptions(entry.mirror, server))
+        source = ReceiverOptions(
             entry.source,
             queue_size=entry.queue,
             pv_request=entry.pv_request,

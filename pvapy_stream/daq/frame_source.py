@@ -16,7 +16,7 @@ from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.objects import IdReader, id_reader
 from pvapy_stream.transport.bsread_codec import ChannelHeader, Encoder, Packed
 from pvapy_stream.transport.bsread_packing import BITSHUFFLE_HEADER
-from pvapy_stream.transport.mode import Input
+from pvapy_stream.transport.mode import ReceiverOptions
 from pvapy_stream.transport.registry import make_receiver
 
 _TICK = 0.5  # s
@@ -120,7 +120,7 @@ class FrameSource:
         self._channel = channel
         self._id_field = id_field
         self._encoder = FrameEncoder(channel)
-        self._receiver = make_receiver(mode, Input(channel, queue_size=queue_size))
+        self._receiver = make_receiver(mode, ReceiverOptions(channel, queue_size=queue_size))
         self._read_id: IdReader | None = None
         self._last: int | None = None
         self.lost = self.errors = 0

@@ -25,8 +25,7 @@ from pvapy_stream.pva.objects import LazyIds, opening_object
 from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.transport import registry
-from pvapy_stream.transport.mode import Input
-from pvapy_stream.transport.mode import Output as PublisherOptions
+from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
 from pvapy_stream.transport.ports import Publisher, Receiver
 
 
@@ -51,7 +50,7 @@ def make_receiver(
     Raises:
         TransportError: its channel cannot be hosted.
     """
-    what = Input(
+    what = ReceiverOptions(
         channel,
         server,
         fields=settings.field_request,

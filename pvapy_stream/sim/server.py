@@ -29,7 +29,7 @@ from pvapy_stream.sim.report import Reporter, Totals
 from pvapy_stream.sim.stages import wait_for_stages
 from pvapy_stream.sim.stamping import Stamping, stamping_for
 from pvapy_stream.transport import registry
-from pvapy_stream.transport.mode import Output
+from pvapy_stream.transport.mode import PublisherOptions
 from pvapy_stream.transport.ports import Publisher
 
 _NANO = 1_000_000_000
@@ -86,7 +86,8 @@ class SimServer:
         server = pva.PvaServer()
         try:
             publisher = registry.make_source_publisher(
-                settings.output_mode, Output(settings.channel_name, server, settings=settings)
+                settings.output_mode,
+                PublisherOptions(settings.channel_name, server, settings=settings),
             )
             stamping = stamping_for(publisher)
             feed = ObjectFeed(iter(open_sources(settings)), settings.cache_size, stamping.build)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvapy_stream.transport.mode import Input, InputMode, Mode
+from pvapy_stream.transport.mode import InputMode, Mode, ReceiverOptions
 
 if TYPE_CHECKING:
     from pvapy_stream.transport.ports import Receiver
 
 
-def _receiver(what: Input) -> Receiver:
+def _receiver(what: ReceiverOptions) -> Receiver:
     from pvapy_stream.transport import pva_mode, shm_mode
     from pvapy_stream.transport.auto import AutoReceiver
     from pvapy_stream.transport.shm import has_publisher

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvapy_stream.transport.mode import Mode, Output, OutputMode
+from pvapy_stream.transport.mode import Mode, OutputMode, PublisherOptions
 
 if TYPE_CHECKING:
     from pvapy_stream.transport.ports import Publisher
 
 
-def _publisher(what: Output) -> Publisher:
+def _publisher(what: PublisherOptions) -> Publisher:
     from pvapy_stream.transport import pvas_mode, shm_mode
     from pvapy_stream.transport.both import BothPublisher
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvapy_stream.transport.mode import Input, InputMode, Mode
+from pvapy_stream.transport.mode import InputMode, Mode, ReceiverOptions
 
 if TYPE_CHECKING:
     from pvapy_stream.transport.ports import Receiver
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _FIELDS = "value,alarm,timeStamp"
 
 
-def _receiver(what: Input) -> Receiver:
+def _receiver(what: ReceiverOptions) -> Receiver:
     from pvapy_stream.pva.request import monitor_request
     from pvapy_stream.transport.pva import MonitorReceiver
 

@@ -9,7 +9,13 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import ConfigDict, Field, model_validator
 
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.transport.mode import Input, InputMode, Mode, Output, OutputMode
+from pvapy_stream.transport.mode import (
+    InputMode,
+    Mode,
+    OutputMode,
+    PublisherOptions,
+    ReceiverOptions,
+)
 
 if TYPE_CHECKING:
     from pvapy_stream.transport.ports import Publisher, Receiver
@@ -123,13 +129,13 @@ class EjfatOutputSettings(EjfatSettings):
     )
 
 
-def _receiver(what: Input) -> Receiver:
+def _receiver(what: ReceiverOptions) -> Receiver:
     from pvapy_stream.transport.ejfat import EjfatReceiver
 
     return EjfatReceiver(what.channel, EjfatInputSettings.of(**what.args), what.number)
 
 
-def _publisher(what: Output) -> Publisher:
+def _publisher(what: PublisherOptions) -> Publisher:
     from pvapy_stream.transport.ejfat import EjfatPublisher
 
     args = EjfatOutputSettings.of(**what.args)

@@ -8,7 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.transport.mode import Input, InputMode, Mode, Output, OutputMode
+from pvapy_stream.transport.mode import (
+    InputMode,
+    Mode,
+    OutputMode,
+    PublisherOptions,
+    ReceiverOptions,
+)
 from pvapy_stream.transport.ports import Deliver, Publisher, PublisherCounts, ReceiverCounts
 
 _LAST_DELIVERY = 5.0  # s; least time that an object which is being delivered gets at the end
@@ -166,11 +172,11 @@ class MemoryPublisher(Publisher):
         self._published = 0
 
 
-def _receiver(what: Input) -> MemoryReceiver:
+def _receiver(what: ReceiverOptions) -> MemoryReceiver:
     return MemoryReceiver(what.channel)
 
 
-def _publisher(what: Output) -> MemoryPublisher:
+def _publisher(what: PublisherOptions) -> MemoryPublisher:
     return MemoryPublisher(what.channel)
 
 

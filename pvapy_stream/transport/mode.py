@@ -37,7 +37,7 @@ def _no_problem(args: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Input:
+class ReceiverOptions:
     """What a receiver is made from.
 
     Attributes:
@@ -66,7 +66,7 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class PublisherOptions:
     """What a publisher is made from.
 
     Attributes:
@@ -88,7 +88,7 @@ class Output:
     args: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-def server_of(what: Input | Output) -> pva.PvaServer:
+def server_of(what: ReceiverOptions | PublisherOptions) -> pva.PvaServer:
     """The PVA server to host a channel on.
 
     Raises:
@@ -125,7 +125,7 @@ class InputMode:
         prepare: called before a program starts a PVA server; raises `TransportError`.
     """
 
-    make: Callable[[Input], Receiver]
+    make: Callable[[ReceiverOptions], Receiver]
     help: str
     lazy: bool = False
     waits: bool = False
@@ -156,7 +156,7 @@ class OutputMode:
         args: settings for ``--output-args``; None: it takes none.
     """
 
-    make: Callable[[Output], Publisher]
+    make: Callable[[PublisherOptions], Publisher]
     help: str = ""
     hosts: bool = False
     shared: bool = False

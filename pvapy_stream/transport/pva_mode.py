@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvapy_stream.transport.mode import Input, InputMode, Mode, Output, OutputMode
+from pvapy_stream.transport.mode import (
+    InputMode,
+    Mode,
+    OutputMode,
+    PublisherOptions,
+    ReceiverOptions,
+)
 
 if TYPE_CHECKING:
     from pvapy_stream.transport.ports import Publisher, Receiver
 
 
-def receiver(what: Input) -> Receiver:
+def receiver(what: ReceiverOptions) -> Receiver:
     """A monitor of a PVA channel."""
     from pvapy_stream.pva.request import monitor_request
     from pvapy_stream.transport.pva import MonitorReceiver
@@ -24,13 +30,13 @@ def receiver(what: Input) -> Receiver:
     return MonitorReceiver(what.channel, request, probe=f"field({what.id_field})")
 
 
-def _publisher(what: Output) -> Publisher:
+def _publisher(what: PublisherOptions) -> Publisher:
     from pvapy_stream.transport.put import PutPublisher
 
     return PutPublisher(what.channel, what.timeout)
 
 
-def _source(what: Output) -> Publisher:
+def _source(what: PublisherOptions) -> Publisher:
     from pvapy_stream.transport.pvas_mode import publisher
 
     return publisher(what)

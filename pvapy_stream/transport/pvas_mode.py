@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvapy_stream.transport.mode import Input, InputMode, Mode, Output, OutputMode, server_of
+from pvapy_stream.transport.mode import (
+    InputMode,
+    Mode,
+    OutputMode,
+    PublisherOptions,
+    ReceiverOptions,
+    server_of,
+)
 
 if TYPE_CHECKING:
     from pvapy_stream.transport.ports import Publisher, Receiver
 
 
-def _receiver(what: Input) -> Receiver:
+def _receiver(what: ReceiverOptions) -> Receiver:
     import pvaccess as pva
 
     from pvapy_stream.transport.pvas import PutReceiver
@@ -18,7 +25,7 @@ def _receiver(what: Input) -> Receiver:
     return PutReceiver(server_of(what), what.channel, what.input_type() or pva.NtNdArray())
 
 
-def publisher(what: Output) -> Publisher:
+def publisher(what: PublisherOptions) -> Publisher:
     """A channel on the program's PVA server."""
     from pvapy_stream.transport.hosted import HostedPublisher
 

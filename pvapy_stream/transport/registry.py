@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.transport.mode import Input, InputMode, Mode, Output, OutputMode
+from pvapy_stream.transport.mode import (
+    InputMode,
+    Mode,
+    OutputMode,
+    PublisherOptions,
+    ReceiverOptions,
+)
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -19,6 +25,9 @@ if TYPE_CHECKING:
 
 GROUP = "pvapy_stream.transports"
 SUFFIX = "_mode"
+
+# Schemes of bsread streams and buffers: no package is searched for modes of these names.
+_BSREAD = ("tcp", "ipc", "inproc", "buffer")
 
 End = Literal["input", "output", "source"]
 
@@ -91,14 +100,18 @@ def modes(*, everywhere: bool = False) -> tuple[Mode, ...]:
     Args:
         everywhere: those within one process too.
     """
+    return tuple(mode for mode in _all() if everywhere or mode.reach != "process")
+
+
+@functools.cache
+def _all() -> tuple[Mode, ...]:
     found = [_own(name) for name in _own_names()]
     for name in _plugins().keys() - _own_names():
         try:
             found.append(_plugin(name))
         except SettingsError as error:
             _log.warning("%s", error)
-    shown = (mode for mode in found if everywhere or mode.reach != "process")
-    return tuple(sorted(shown, key=lambda mode: (mode.rank, mode.name)))
+    return tuple(sorted(found, key=lambda mode: (mode.rank, mode.name)))
 
 
 def names(end: End | None = None) -> tuple[str, ...]:
@@ -144,7 +157,7 @@ def _output(name: str, end: Literal["output", "source"]) -> OutputMode:
     return found
 
 
-def make_receiver(name: str, what: Input) -> Receiver:
+def make_receiver(name: str, what: ReceiverOptions) -> Receiver:
     """The receiver of a mode.
 
     Raises:
@@ -153,12 +166,12 @@ def make_receiver(name: str, what: Input) -> Receiver:
     return input_mode(name).make(what)
 
 
-def make_publisher(name: str, what: Output) -> Publisher:
+def make_publisher(name: str, what: PublisherOptions) -> Publisher:
     """The publisher of a stage."""
     return output_mode(name).make(what)
 
 
-def make_source_publisher(name: str, what: Output) -> Publisher:
+def make_source_publisher(name: str, what: PublisherOptions) -> Publisher:
     """The publisher of a program that makes its frames itself."""
     return source_mode(name).make(what)
 
@@ -185,7 +198,7 @@ def image_streams() -> tuple[str, ...]:
 def image_stream(stream: str) -> tuple[str, str] | None:
     """Mode and channel of a stream of images, ``NAME://CHANNEL``; None for other streams."""
     name, separator, channel = stream.partition("://")
-    if not separator or not channel or not is_known(name):
+    if not separator or not channel or name in _BSREAD or not is_known(name):
         return None
     end = find(name).input
     return (name, channel) if end is not None and end.images else None

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvapy_stream.transport.mode import Input, InputMode, Mode, Output, OutputMode
+from pvapy_stream.transport.mode import (
+    InputMode,
+    Mode,
+    OutputMode,
+    PublisherOptions,
+    ReceiverOptions,
+)
 
 if TYPE_CHECKING:
     from pvapy_stream.transport.ports import Publisher, Receiver
 
 
-def _receiver(what: Input) -> Receiver:
+def _receiver(what: ReceiverOptions) -> Receiver:
     from pvapy_stream.transport.rpc import RpcReceiver
 
     return RpcReceiver(what.channel)
 
 
-def _publisher(what: Output) -> Publisher:
+def _publisher(what: PublisherOptions) -> Publisher:
     from pvapy_stream.transport.rpc import RpcPublisher
 
     return RpcPublisher(what.channel, what.timeout)

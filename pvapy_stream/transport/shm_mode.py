@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from pvapy_stream.base_settings import Settings, lower, opt
-from pvapy_stream.transport.mode import Input, InputMode, Mode, Output, OutputMode
+from pvapy_stream.transport.mode import (
+    InputMode,
+    Mode,
+    OutputMode,
+    PublisherOptions,
+    ReceiverOptions,
+)
 
 if TYPE_CHECKING:
     from pvapy_stream.transport.ports import Publisher, Receiver
@@ -48,7 +54,7 @@ class ShmSettings(Settings):
     )
 
 
-def receiver(what: Input) -> Receiver:
+def receiver(what: ReceiverOptions) -> Receiver:
     """A subscriber of a channel of this host, alone or in a group."""
     from pvapy_stream.transport.shm import ShmReceiver
 
@@ -64,7 +70,7 @@ def receiver(what: Input) -> Receiver:
     )
 
 
-def publisher(what: Output) -> Publisher:
+def publisher(what: PublisherOptions) -> Publisher:
     """A publisher to the subscribers of this host."""
     from pvapy_stream.transport.shm import ShmPublisher
 

@@ -92,8 +92,7 @@ def test_help_schema_and_errors_name_it(folder: Path, commands: Commands) -> Non
     assert "pva|ca|pvas|rpc|shm|auto|ejfat|push" in text
     assert "ejfat: UDP datagrams (experimental); push: a ZeroMQ socket" in text
     assert "JSON object for input modes ejfat, push; the others need none" in text
-    assert "broken_push" not in shown.process.args
-    assert "cannot be loaded: ModuleNotFoundError" in text
+    assert text.count("cannot be loaded: ModuleNotFoundError") == 1
     schema = commands("workflow", "schema")
     assert schema.wait() == 0
     kinds = json.loads("".join(schema.out))["properties"]["protocols"]["items"]["oneOf"]

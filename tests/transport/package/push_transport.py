@@ -11,7 +11,13 @@ from pydantic import Field
 
 from pvapy_stream.base_settings import Settings
 from pvapy_stream.errors import TransportError
-from pvapy_stream.transport.mode import Input, InputMode, Mode, Output, OutputMode
+from pvapy_stream.transport.mode import (
+    InputMode,
+    Mode,
+    OutputMode,
+    PublisherOptions,
+    ReceiverOptions,
+)
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 from pvapy_stream.transport.serving import ServingReceiver
 
@@ -102,11 +108,11 @@ class PushPublisher(Publisher):
         self._published = 0
 
 
-def _receiver(what: Input) -> PushReceiver:
+def _receiver(what: ReceiverOptions) -> PushReceiver:
     return PushReceiver(what.channel, PushSettings.of(**what.args).limit)
 
 
-def _publisher(what: Output) -> PushPublisher:
+def _publisher(what: PublisherOptions) -> PushPublisher:
     return PushPublisher(what.channel, PushSettings.of(**what.args).limit, what.timeout)
 
 
