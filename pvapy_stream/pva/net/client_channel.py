@@ -98,13 +98,15 @@ class ClientChannel:
             begin: s.
             answer: s.
         """
+        asked = self._request(Command.GET, fields)
 
         def read(kind: Structure, reader: Reader, known: Incoming) -> object:
-            held = cast("dict[str, object]", default(kind))
-            return AnyValue(kind, read_changes(kind, reader, known, held)[1])
+            # Some servers send what has changed since the get before.
+            held = asked.held or cast("dict[str, object]", default(kind))
+            asked.held = read_changes(kind, reader, known, held)[1]
+            return AnyValue(kind, asked.held)
 
-        made = self._request(Command.GET, fields).ask(0, _nothing, read, begin, answer)
-        return cast("AnyValue", made)
+        return cast("AnyValue", asked.ask(0, _nothing, read, begin, answer))
 
     def put_kind(self, begin: float = TIMEOUT) -> Structure:
         """The type of what is put; it is asked for once for each connection.

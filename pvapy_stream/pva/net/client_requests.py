@@ -99,6 +99,9 @@ class ClientRequest:
         place: the channel.
         command: `Command.GET`, `PUT` or `RPC`.
         asked: the pvRequest.
+
+    Attributes:
+        held: the structure as it came last since it was set up, of a get.
     """
 
     def __init__(self, place: Place, command: Command, asked: AnyValue) -> None:
@@ -108,6 +111,7 @@ class ClientRequest:
         self._state = _State.NONE
         self._number = 0
         self._kind = Structure()
+        self.held: dict[str, object] | None = None
         self._waiting: deque[Exchange] = deque()
         self._current: Exchange | None = None
 
@@ -232,6 +236,7 @@ class ClientRequest:
                 exchange.finish(error=RefusedError(reply.status.text))
             return
         self._state = _State.READY
+        self.held = None
         if self._command != Command.RPC:
             kind = known.need(reader)
             if not isinstance(kind, Structure):

@@ -75,6 +75,11 @@ class Server:
         """Channels by name, ``server`` too."""
         return self._channels
 
+    @property
+    def clients(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
     def start(self) -> None:
         """Listen.
 
