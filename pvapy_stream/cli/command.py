@@ -82,14 +82,18 @@ class SettingsCommand(Generic[S]):
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run the command; returns its exit code. Wrong options end the program with code 2."""
         settings = parse(self.model, self.parser(), argv)
-        return exit_code(lambda: self.execute(settings))
 
-    def execute(self, settings: S) -> int:
-        """Set up logging and run the command; returns its exit code.
+        def work() -> int:
+            self.set_up(settings)
+            return self.run(settings)
+
+        return exit_code(work)
+
+    def set_up(self, settings: S) -> None:
+        """Set up logging, unless `run` does it.
 
         Raises:
-            PvapyStreamError: as `run` does.
+            SettingsError: the log file cannot be written.
         """
         if self.logs and isinstance(settings, LoggingSettings):
             configure_logging(settings)
-        return self.run(settings)

@@ -71,10 +71,12 @@ def _run(order: dict[str, Any], orders: Orders) -> int:
     settings = getattr(models, order["settings_class"]).of(**order["settings"])
     if isinstance(settings, SimulatorSettings):
         return _simulate(settings, orders)
+    module = load(name)
+    module.COMMAND.set_up(settings)
+    # Not COMMAND.run: `save` is stricter on its own than in a workflow, which has an audit.
     if isinstance(settings, BsreadSimSettings):
-        configure_logging(settings)
-        return load(name).run(settings, orders)
-    return load(name).COMMAND.execute(settings)
+        return module.run(settings, orders)
+    return module.run(settings)
 
 
 def _simulate(settings: SimulatorSettings, orders: Orders) -> int:

@@ -74,6 +74,12 @@ def test_the_module_of_every_command_is_there() -> None:
     ] == []
 
 
+def test_every_file_with_a_command_is_listed() -> None:
+    folder = Path(cli.__file__).parent
+    files = {path.stem for path in folder.glob("*.py") if "\nCOMMAND = " in path.read_text()}
+    assert files == {entry.module for entry in cli.COMMANDS.values()}
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
