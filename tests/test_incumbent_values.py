@@ -19,10 +19,10 @@ from pvapy_stream.settings import (
 from pvapy_stream.settings.channel_map import parse_channel_map
 
 PROGRAMS = {
-    "consumer": (ConsumerSettings, consumer.parser, ["-ic", "in:*"]),
-    "collector": (CollectorSettings, collector.parser, ["-ic", "in:*"]),
-    "mirror": (MirrorSettings, mirror.parser, []),
-    "sim": (SimulatorSettings, sim.parser, []),
+    "consumer": (ConsumerSettings, consumer.COMMAND.parser, ["-ic", "in:*"]),
+    "collector": (CollectorSettings, collector.COMMAND.parser, ["-ic", "in:*"]),
+    "mirror": (MirrorSettings, mirror.COMMAND.parser, []),
+    "sim": (SimulatorSettings, sim.COMMAND.parser, []),
 }
 
 

@@ -30,10 +30,10 @@ from pvapy_stream.settings.channel_map import MirrorEntry
 
 # Our settings and parser, and the module of PvaPy's program.
 PROGRAMS: dict[str, tuple[type[Settings], Callable[[], argparse.ArgumentParser], str]] = {
-    "consumer": (ConsumerSettings, consumer.parser, "hpcConsumer"),
-    "collector": (CollectorSettings, collector.parser, "hpcCollector"),
-    "mirror": (MirrorSettings, mirror.parser, "mirrorServer"),
-    "sim": (SimulatorSettings, sim.parser, "adSimServer"),
+    "consumer": (ConsumerSettings, consumer.COMMAND.parser, "hpcConsumer"),
+    "collector": (CollectorSettings, collector.COMMAND.parser, "hpcCollector"),
+    "mirror": (MirrorSettings, mirror.COMMAND.parser, "mirrorServer"),
+    "sim": (SimulatorSettings, sim.COMMAND.parser, "adSimServer"),
 }
 
 

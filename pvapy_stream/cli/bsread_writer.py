@@ -1,8 +1,7 @@
-"""``sf_bsread_writer`` and ``pvapy-stream writer``."""
+"""``bsread-writer`` (record): write pulses of a bsread stream that are requested over REST."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
@@ -14,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pvapy_stream.accounting.keeper import LedgerKeeper
-from pvapy_stream.cli.options import parse, settings_parser
-from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.plugins import require
@@ -40,9 +38,9 @@ examples:
     "general/user": "p12345", "general/process": "scan", "general/instrument": "mine"}'
   curl -X PUT http://127.0.0.1:8888/start_pulse_id/100
   curl -X PUT http://127.0.0.1:8888/stop_pulse_id/200
-  pvapy-stream writer buffer://127.0.0.1:8083 run_1.h5 -1 0 --start 100 --stop-pulse-id 200
-  pvapy-stream writer pva://13SIM1:Pva1:Image scan.h5 -1 8888 --layout nexus
-  pvapy-stream writer buffer://127.0.0.1:8083 /data/run -1 8888 --service --parallel 4
+  pvapy-stream bsread-writer buffer://127.0.0.1:8083 run_1.h5 -1 0 --start 100 --stop-pulse-id 200
+  pvapy-stream bsread-writer pva://13SIM1:Pva1:Image scan.h5 -1 8888 --layout nexus
+  pvapy-stream bsread-writer buffer://127.0.0.1:8083 /data/run -1 8888 --service --parallel 4
 The file is called OUTPUT_FILE.part until it is closed; what a killed writer leaves is completed by
 pvapy-stream verify --repair. The interface is listed at /docs, a live page is at /.
 exit codes: 0 all written; 1 something failed, or pulses of the range are lost; 2 wrong options
@@ -50,22 +48,6 @@ exit codes: 0 all written; 1 something failed, or pulses of the range are lost; 
 
 
 _log = logging.getLogger(__name__)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    return settings_parser(
-        WriterSettings,
-        "sf_bsread_writer",
-        "Write the pulses that are asked for over REST to HDF5 files in the SwissFEL layout.",
-        _EPILOG,
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    settings = parse(WriterSettings, parser(), argv)
-    return exit_code(lambda: run(settings))
 
 
 def run(settings: WriterSettings) -> int:
@@ -252,5 +234,12 @@ def read_token(file: str | None) -> str:
     return token
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = SettingsCommand(
+    "sf_bsread_writer",
+    "Write the pulses that are asked for over REST to HDF5 files in the SwissFEL layout.",
+    WriterSettings,
+    run,
+    _EPILOG,
+    logs=False,
+)
+main = COMMAND.main

@@ -1,14 +1,10 @@
-"""``pvapy-mirror-server`` and ``pvapy-stream mirror``."""
+"""``mirror`` (run): publish channels of other servers under names of your own."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 
-from pvapy_stream.cli.options import parse, settings_parser
-from pvapy_stream.cli.runner import exit_code
-from pvapy_stream.logs import configure_logging
+from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.pva.search import NameCheck
 from pvapy_stream.settings import MirrorSettings
 from pvapy_stream.settings.channel_map import parse_channel_map
@@ -23,22 +19,6 @@ exit codes: 0 all well; 1 a source or consumers never came, or updates could not
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    return settings_parser(
-        MirrorSettings,
-        "pvapy-mirror-server",
-        "Show channels of other servers under names of your own.",
-        _EPILOG,
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    settings = parse(MirrorSettings, parser(), argv)
-    return exit_code(lambda: run(settings))
-
-
 def run(settings: MirrorSettings) -> int:
     """Mirror until the runtime is over, or until a signal comes.
 
@@ -51,7 +31,6 @@ def run(settings: MirrorSettings) -> int:
     from pvapy_stream.mirror import MirrorServer
     from pvapy_stream.monitor.metrics import mirror_metrics, served
 
-    configure_logging(settings)
     server = MirrorServer(settings, _say)
     names.refuse(settings.incarnation)
     with served(settings, lambda: mirror_metrics(server.channels)):
@@ -66,5 +45,11 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = SettingsCommand(
+    "pvapy-mirror-server",
+    "Show channels of other servers under names of your own.",
+    MirrorSettings,
+    run,
+    _EPILOG,
+)
+main = COMMAND.main

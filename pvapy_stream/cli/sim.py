@@ -1,14 +1,11 @@
-"""``pvapy-ad-sim-server`` and ``pvapy-stream sim``."""
+"""``sim`` (run): publish images as an area detector does."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pvapy_stream.cli.options import parse, settings_parser
-from pvapy_stream.cli.runner import exit_code
-from pvapy_stream.logs import configure_logging
+from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.pva.search import NameCheck
 from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.signals import run_until_signal
@@ -26,22 +23,6 @@ exit codes: 0 all well; 1 frames could not be read or published, or clients were
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    return settings_parser(
-        SimulatorSettings,
-        "pvapy-ad-sim-server",
-        "Publish images as an area detector does: random ones, or from files.",
-        _EPILOG,
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    settings = parse(SimulatorSettings, parser(), argv)
-    return exit_code(lambda: run(settings))
-
-
 def run(settings: SimulatorSettings) -> int:
     """Serve until the end, or until a signal comes.
 
@@ -53,7 +34,6 @@ def run(settings: SimulatorSettings) -> int:
     from pvapy_stream.monitor.metrics import served, simulator_metrics
     from pvapy_stream.sim.server import SimServer
 
-    configure_logging(settings)
     server = SimServer(settings)
     names.refuse()
 
@@ -65,5 +45,11 @@ def run(settings: SimulatorSettings) -> int:
         return run_until_signal(server.run)
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = SettingsCommand(
+    "pvapy-ad-sim-server",
+    "Publish images as an area detector does: random ones, or from files.",
+    SimulatorSettings,
+    run,
+    _EPILOG,
+)
+main = COMMAND.main

@@ -8,21 +8,20 @@ in order, as at SIGTERM.
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import sys
 import threading
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TextIO
 
 import msgspec
 
 from pvapy_stream import settings as models
-from pvapy_stream.cli.main import COMMANDS
+from pvapy_stream.cli.main import load
 from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.logs import configure_logging
 from pvapy_stream.pva.search import NameCheck
 from pvapy_stream.settings import BsreadSimSettings, SimulatorSettings
 from pvapy_stream.signals import (
@@ -68,22 +67,19 @@ def _follow_parent() -> None:
 def _run(order: dict[str, Any], orders: Orders) -> int:
     name = order["command"]
     if "argv" in order:
-        return _module(name).main(order["argv"])
+        return load(name).main(order["argv"])
     settings = getattr(models, order["settings_class"]).of(**order["settings"])
     if isinstance(settings, SimulatorSettings):
         return _simulate(settings, orders)
+    module = load(name)
+    module.COMMAND.set_up(settings)
+    # Not COMMAND.run: `save` is stricter on its own than in a workflow, which has an audit.
     if isinstance(settings, BsreadSimSettings):
-        return _module(name).run(settings, orders)
-    return _module(name).run(settings)
-
-
-def _module(command: str) -> ModuleType:
-    found = COMMANDS.get(command)
-    return importlib.import_module(f"pvapy_stream.cli.{found.module if found else command}")
+        return module.run(settings, orders)
+    return module.run(settings)
 
 
 def _simulate(settings: SimulatorSettings, orders: Orders) -> int:
-    from pvapy_stream.logs import configure_logging
     from pvapy_stream.signals import run_until_signal
     from pvapy_stream.sim.server import SimServer
 

@@ -43,7 +43,7 @@ class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings):
         Literal["swissfel", "nexus"], BeforeValidator(lower), opt("--layout", "Stream and file")
     ] = Field(
         "swissfel",
-        description="nexus: as pvapy-stream write; the first image, all else as its attributes",
+        description="nexus: as pvapy-stream save; the first image, all else as its attributes",
     )
     start: Annotated[
         Literal["first", "now"] | Annotated[int, Field(ge=0, lt=2**63)] | None,

@@ -106,7 +106,8 @@ def command(prefix: str) -> Iterator[Any]:
             "-W",
             "error",
             "-m",
-            "pvapy_stream.cli.sim",
+            "pvapy_stream.cli.main",
+            "sim",
             "-cn",
             f"{prefix}image",
         ]

@@ -1,8 +1,7 @@
-"""``pvapy-stream demo-writer``: a simulator, a buffer and a writer, and a range from the past."""
+"""``pvapy-stream demo --bsread``: a simulator, a buffer and a writer, and a range from the past."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import subprocess
@@ -11,15 +10,13 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pvapy_stream.cli.console import make_console
-from pvapy_stream.cli.options import plain_parser
-from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.cli.writer_client import WriterClient
-from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.errors import PvapyStreamError, SettingsError
 from pvapy_stream.plugins import require
 from pvapy_stream.signals import run_until_signal
 
@@ -28,7 +25,7 @@ _READY_TIMEOUT = 30.0  # s; starting three processes on a busy machine
 _END_TIMEOUT = 20.0  # s
 _PAST = 50  # pulses
 _GENERAL = {
-    "general/created": "by pvapy-stream demo-writer",
+    "general/created": "by pvapy-stream demo --bsread",
     "general/user": "demo",
     "general/process": "demo",
     "general/instrument": "simulator",
@@ -37,35 +34,23 @@ _GENERAL = {
 _NEXT = """\
 The same by hand, in three terminals, and the calls in a fourth:
   pvapy-stream bsread-sim -ns 10
-  pvapy-stream buffer tcp://127.0.0.1:9999
-  pvapy-stream writer buffer://127.0.0.1:8083 run.h5 -1 8888
-  pvapy-stream writer-client start --pulse-id N        (N: see http://127.0.0.1:8084/status)
-  pvapy-stream writer-client stop --pulse-id M --wait
+  pvapy-stream bsread-buffer tcp://127.0.0.1:9999
+  pvapy-stream bsread-writer buffer://127.0.0.1:8083 run.h5 -1 8888
+  pvapy-stream bsread-client start --pulse-id N        (N: see http://127.0.0.1:8084/status)
+  pvapy-stream bsread-client stop --pulse-id M --wait
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    made = plain_parser(
-        "pvapy-stream demo-writer",
-        "Run a simulator and a buffer, and write a range of pulses that began before it was asked"
-        " for; then verify the file.",
-    )
-    made.add_argument(
-        "--pulses", type=int, default=300, help="pulses to write, at 100 a second [default 300]"
-    )
-    made.add_argument("--folder", help="where the file and the logs go; a new one when not given")
-    return made
+def run_demo(folder: str | None, n_pulses: int) -> int:
+    """Run it; 0 when every pulse of the range is in the file.
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    made = parser()
-    options = made.parse_args(argv)
-    if options.pulses <= _PAST:
-        made.error(f"--pulses: must be more than {_PAST} (given {options.pulses})")
-    folder = Path(options.folder or tempfile.mkdtemp(prefix="pvapy-stream-demo-writer-"))
-    return exit_code(lambda: run_until_signal(WriterDemo(folder, options.pulses).run))
+    Raises:
+        PvapyStreamError: too few pulses, or a part did not start.
+    """
+    if n_pulses <= _PAST:
+        raise SettingsError(f"--pulses: must be more than {_PAST} (given {n_pulses})")
+    path = Path(folder or tempfile.mkdtemp(prefix="pvapy-stream-demo-bsread-"))
+    return run_until_signal(WriterDemo(path, n_pulses).run)
 
 
 class WriterDemo:
@@ -101,11 +86,11 @@ class WriterDemo:
         stream = self._start(stop, r"on (tcp://\S+)", "bsread-sim", "-a", "tcp://127.0.0.1:0",
                              *_CAMERA)  # fmt: skip
         ranges, status = self._start(
-            stop, r"ranges tcp://([^;\s]+); status (\S+)", "buffer", stream,
+            stop, r"ranges tcp://([^;\s]+); status (\S+)", "bsread-buffer", stream,
             "-o", "0", "--range-port", "0", "--rest-port", "0", "-b", "1000",
         )  # fmt: skip
         url = self._start(
-            stop, r"(http://\S+)", "writer", f"buffer://{ranges}", str(file), "-1", "0"
+            stop, r"(http://\S+)", "bsread-writer", f"buffer://{ranges}", str(file), "-1", "0"
         )
         newest = _wait(lambda: _newest(status), stop, "100 pulses in the buffer")
         client = WriterClient(url, timeout=self._n_pulses / 100 + _END_TIMEOUT)
@@ -188,7 +173,3 @@ def _end(program: subprocess.Popen[bytes]) -> None:
         program.wait(_END_TIMEOUT)
     except subprocess.TimeoutExpired:
         program.kill()
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
