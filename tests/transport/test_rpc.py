@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -207,7 +208,9 @@ def test_objects_become_values_and_objects_again() -> None:
     held = cast("dict[str, Any]", wire.value)
     made = PutReader(wire.type).build(held)
     # The binding names the value of a variant, which the protocol does not.
-    assert str(made).replace("int  ", "int value ") == str(obj)
+    assert re.sub(r"(int|string) value ", r"\1  ", str(made)) == re.sub(
+        r"(int|string) value ", r"\1  ", str(obj)
+    )
     # Pixels are not copied.
     assert not held["value"].value.flags.owndata
     lazy = ValueObject(PutReader(wire.type), held)
