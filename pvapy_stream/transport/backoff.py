@@ -11,9 +11,6 @@ from pvapy_stream.pva.net.client_errors import NoAnswerError, NotSentError, Refu
 
 _FIRST = 0.05  # s
 _LONGEST = 2.0  # s
-# Parts of the limit for which objects for a side that was never reached are tried: the first one,
-# and each of those after it.
-_UNREACHED, _STEP = 0.5, 0.01
 _SLOWEST = 0.5  # s; for which an object of a long outage is held at most
 _SMOOTH = 8  # objects over which the pace is averaged
 
@@ -26,9 +23,9 @@ class Attempts:
 
     An outage begins with an attempt that fails, and ends with one that succeeds. It holds up the
     stream for at most `limit` s in all: so long the first object is tried again. Then objects are
-    given up, but no faster than they were sent before, so that what is queued when the side comes
-    back is not lost. Of a side that was never reached no pace is known: the first object is tried
-    for half of the limit, and those after it share the rest.
+    given up, but at the pace of the stream, so that what is queued when the side comes back is not
+    lost. The pace is that at which objects were sent before, or, as long as none was sent, that of
+    their times.
 
     Attributes:
         errors: failed attempts, those that were mended too, and objects that met a side down.
@@ -42,20 +39,25 @@ class Attempts:
         self._down = self._reached = False
         self._not_before = 0.0  # a side that answers and fails is left alone until then
         self._pace = 0.0  # s; from one object to the next
+        self._time_ns = 0  # of the object before, as long as none was sent
         self._last: float | None = None  # begin of the object before, if it was sent
         self._stopped = threading.Event()
         self.errors = 0
 
-    def make(self, attempt: Callable[[float], None]) -> None:
+    def make(self, attempt: Callable[[float], None], time_ns: int = 0) -> None:
         """Make an attempt, and others if it fails.
 
         Args:
             attempt: gets how long it may wait for the other side, s.
+            time_ns: of the object; 0 when unknown.
 
         Raises:
             TransportError: it failed for the whole time, or must not be made again.
         """
         start = time.monotonic()
+        if not self._reached:
+            self._pace = (time_ns - self._time_ns) / 1e9 if self._time_ns else 0.0
+            self._time_ns = time_ns
         deadline = start + self._patience()
         while True:
             error = self._attempt(attempt, deadline)
@@ -83,12 +85,8 @@ class Attempts:
 
     def _patience(self) -> float:
         """How long the next object may hold up the stream, s."""
-        if not self._down:
-            return self._limit * (1.0 if self._reached else _UNREACHED)
-        left = self._limit - self._held
-        if self._reached:
-            return left if left > 0 else min(self._pace, _SLOWEST)
-        return min(self._limit * _STEP, max(left, 0.0))
+        left = self._limit - self._held if self._down else self._limit
+        return left if left > 0 else min(max(self._pace, 0.0), _SLOWEST)
 
     def _attempt(self, attempt: Callable[[float], None], deadline: float) -> TransportError | None:
         began = time.monotonic()
@@ -107,7 +105,9 @@ class Attempts:
         return None
 
     def _sent(self, start: float) -> None:
-        if self._last is not None:
+        if not self._reached:
+            self._pace = 0.0
+        elif self._last is not None:
             pace = start - self._last
             self._pace = self._pace + (pace - self._pace) / _SMOOTH if self._pace else pace
         self._last = start

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.pva.lazy import pv_object, time_of
 from pvapy_stream.pva.net import client
 from pvapy_stream.pva.net.client_channel import ClientChannel
 from pvapy_stream.pva.put_objects import PutWriter
@@ -45,7 +45,7 @@ class RemotePublisher(Publisher):
 
     def publish(self, obj: Any) -> None:
         ready = self._prepare(obj)
-        self._attempts.make(lambda patience: self._send(ready, patience))
+        self._attempts.make(lambda patience: self._send(ready, patience), time_of(obj))
         self._published += 1
 
     def stop(self) -> None:
