@@ -18,15 +18,16 @@ def test_what_it_sent_while_its_consumer_was_away_is_unknown(
     prefix: str, commands: Commands, tmp_path: Path
 ) -> None:
     channel, file = f"{prefix}image", tmp_path / "ledger.json"
-    source = ("sim", "-cn", channel, "-nx", 8, "-ny", 8, "-fps", 50, "-rt", 300, "-std", 0)
+    source = ("sim", "-cn", channel, "-nx", 8, "-ny", 8, "-rt", 300, "-std", 0, "-fps")
     consumer = commands("consumer", "-ic", channel, "-sqs", 500, "--ledger", file)
-    first = commands(*source)
-    wait_until(lambda: sum(len(one.processed) for one in read(file)) >= 60)
+    first = commands(*source, 100)
+    wait_until(lambda: sum(len(one.processed) for one in read(file)) >= 200)
     first.signal(signal.SIGKILL)
     first.wait()
     os.kill(consumer.process.pid, signal.SIGSTOP)
     try:
-        second = commands(*source)
+        # So slow that its consumer is back long before its ids pass those of the first.
+        second = commands(*source, 10)
         wait_until(lambda: get(channel, "uniqueId") >= 10)
     finally:
         os.kill(consumer.process.pid, signal.SIGCONT)
