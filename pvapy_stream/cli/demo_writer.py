@@ -6,7 +6,6 @@ import argparse
 import json
 import re
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,6 +19,7 @@ from pvapy_stream.cli.options import plain_parser
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.cli.writer_client import WriterClient
 from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.launch.programs import EntryPoint
 from pvapy_stream.plugins import require
 from pvapy_stream.signals import run_until_signal
 
@@ -121,9 +121,7 @@ class WriterDemo:
         self._say(f"$ pvapy-stream {' '.join(args)}")
         path = self._folder / f"{args[0]}.log"
         with path.open("wb") as log:
-            program = subprocess.Popen(
-                [sys.executable, "-m", "pvapy_stream.cli.main", *args], stdout=log, stderr=log
-            )
+            program = subprocess.Popen(EntryPoint.COMMAND.line(*args), stdout=log, stderr=log)
         self._programs.append(program)
 
         def ready() -> Any:

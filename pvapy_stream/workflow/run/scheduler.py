@@ -14,8 +14,8 @@ import msgspec
 
 from pvapy_stream.accounting.audit import AuditResult
 from pvapy_stream.errors import PvapyStreamError, SettingsError, WorkflowError
-from pvapy_stream.hpc.launch.programs import Launcher, LocalPrograms
-from pvapy_stream.hpc.launch.supervisor import restart_lines
+from pvapy_stream.launch.programs import Launcher, LocalPrograms
+from pvapy_stream.launch.supervisor import restart_lines
 from pvapy_stream.signals import hurry_of
 from pvapy_stream.workflow.model.graph import Workflow
 from pvapy_stream.workflow.model.node import Node

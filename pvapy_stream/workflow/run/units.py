@@ -11,8 +11,10 @@ from typing import Any
 
 from pvapy_stream.accounting.keeper import write_ledgers
 from pvapy_stream.errors import PvapyStreamError, WorkflowError
-from pvapy_stream.hpc.launch.programs import Launcher, LocalPrograms, ProgramSpec
-from pvapy_stream.hpc.launch.supervisor import Death, RestartPolicy
+from pvapy_stream.launch.entry import STOP
+from pvapy_stream.launch.programs import Launcher, LocalPrograms, ProgramSpec
+from pvapy_stream.launch.supervised_program import SupervisedProgram
+from pvapy_stream.launch.supervisor import Death, RestartPolicy
 from pvapy_stream.signals import Stop
 from pvapy_stream.workflow.model.graph import Workflow
 from pvapy_stream.workflow.model.node import Node
@@ -22,7 +24,6 @@ from pvapy_stream.workflow.run.project import Project
 from pvapy_stream.workflow.run.steps import ENDED, State, StepStore
 from pvapy_stream.workflow.run.stream_run import StreamOutcome, StreamRun
 from pvapy_stream.workflow.run.stream_set import StreamSet, StreamState, close_set
-from pvapy_stream.workflow.run.supervision import SupervisedProgram
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class StreamUnit:
         return [
             death
             for stage in self.run.stages.values()
-            for one in stage.programs
+            for one in stage.members
             for death in one.deaths
         ]
 
@@ -96,8 +97,8 @@ class StreamUnit:
             self.problems += [*self.outcome.problems, *self.outcome.audit.failures]
         for node in self.nodes:
             stage = self.run.stages[node.label]
-            problems = [one.problem for one in stage.programs if one.problem]
-            failed = bool(self._error) or any(one.gave_up for one in stage.programs)
+            problems = [one.problem for one in stage.members if one.problem]
+            failed = bool(self._error) or any(one.gave_up for one in stage.members)
             text = "; ".join(problems) or (self._error if failed else "")
             state = State.FAILED if failed else State.FINISHED
             self._project.set_state(node.label, state, text)
@@ -147,7 +148,7 @@ class StepUnit:
         return self._supervised.deaths
 
     def stop(self) -> None:
-        self._supervised.tell("stop")
+        self._supervised.stop(STOP)
 
     def hurry(self) -> None:
         """End without finishing the steps that run."""

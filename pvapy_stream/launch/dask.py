@@ -16,9 +16,9 @@ from typing import Any
 
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import WorkflowError
-from pvapy_stream.hpc.launch import agent
-from pvapy_stream.hpc.launch.programs import ProgramSpec
-from pvapy_stream.hpc.launch.supervisor import AbsentError
+from pvapy_stream.launch import agent
+from pvapy_stream.launch.programs import ProgramSpec
+from pvapy_stream.launch.supervisor import AbsentError
 from pvapy_stream.plugins import require
 
 _TIMEOUT = 20.0  # s; for the scheduler, and for the first worker

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.hpc.launch.programs import Launcher, Program, ProgramSpec
-from pvapy_stream.hpc.launch.supervisor import RestartPolicy, Restarts, Supervised
+from pvapy_stream.files.run import RUN
+from pvapy_stream.launch.entry import GO
+from pvapy_stream.launch.programs import Launcher, Program, ProgramSpec
+from pvapy_stream.launch.supervisor import RestartPolicy, Restarts, Supervised
 
-_GO, _STOP, _HURRY = "go", "stop", "hurry"
-_RUN = "PVAPY_STREAM_RUN"
 # Exit codes of programs that ended in order, though not well.
 _IN_ORDER = (1, 2)
 
@@ -42,7 +42,7 @@ class SupervisedProgram(Supervised[Program]):
         waits: bool = False,
     ) -> None:
         # A writer that is started again, or resumed on whatever host, replaces nothing of its run.
-        own = replace(spec, env={_RUN: str(folder.resolve()), **spec.env})
+        own = replace(spec, env={RUN: str(folder.resolve()), **spec.env})
         super().__init__(
             spec.name,
             lambda number: launcher.start(own.again(number), folder, number),
@@ -62,16 +62,13 @@ class SupervisedProgram(Supervised[Program]):
             PvapyStreamError: it cannot be started here.
         """
         super().start()
-        if self._going and self.process is not None:
-            self.process.tell(_GO)
+        if self._going:
+            super().tell(GO)
 
     def tell(self, word: str) -> None:
-        """Send it a word: go, finish, stop or hurry."""
-        self._going = self._going or word == _GO
-        if word in (_STOP, _HURRY):
-            self.stop()
-        if self.process is not None:
-            self.process.tell(word)
+        """Send it a word; it is told ``go`` again after a restart."""
+        self._going = self._going or word == GO
+        super().tell(word)
 
     def kill(self) -> None:
         """End it by force."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +18,21 @@ import msgspec
 from pvapy_stream import settings as models
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
 from pvapy_stream.errors import LedgerError
-from pvapy_stream.files.run import RUN
+from pvapy_stream.launch.supervisor import Process
 from pvapy_stream.signals import held_back
 
 _TAIL = 4096  # bytes of the log that are shown
+
+
+class EntryPoint(Enum):
+    """Modules that are started as programs, from layers that may not import them."""
+
+    COMMAND = "pvapy_stream.cli.main"
+    STAGE = "pvapy_stream.cli.stage"
+
+    def line(self, *args: object) -> list[str]:
+        """The command line that starts it."""
+        return [sys.executable, "-m", self.value, *map(str, args)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,25 +74,10 @@ class ProgramSpec:
         return replace(self, settings={**self.settings, "incarnation": incarnation})
 
 
-class Program(Protocol):
+class Program(Process, Protocol):
     """A program that was started."""
 
     host: str
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        ...
-
-    def poll(self) -> int | None:
-        """Its exit code, negative for a signal; None while it runs."""
-        ...
-
-    def tell(self, word: str) -> None:
-        """Send it a word: go, finish, stop or hurry."""
-
-    def kill(self) -> None:
-        """End it by force."""
 
     def state(self) -> str:
         """What a source says: ready or done; "" before."""
@@ -145,12 +142,11 @@ class LocalProgram:
             # What stands before is of other incarnations.
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pvapy_stream.cli.stage"],
+                EntryPoint.STAGE.line(),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                # A writer that is started again, or resumed, replaces nothing of its run.
-                env={**os.environ, "PYTHONUNBUFFERED": "1", RUN: str(folder.resolve()), **spec.env},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **spec.env},
                 # Ctrl-C at the terminal is for the workflow, which then stops its stages in order.
                 start_new_session=True,
             )

@@ -6,11 +6,13 @@ rules. This module knows nothing of what runs in the processes.
 
 from __future__ import annotations
 
+import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from multiprocessing.connection import wait
+from typing import Any, Generic, Protocol, TypeVar
 
 from pvapy_stream.errors import WorkflowError
 
@@ -90,6 +92,9 @@ class Process(Protocol):
     def poll(self) -> int | None:
         """Its exit code, negative for a signal; None while it runs."""
         ...
+
+    def tell(self, word: str) -> None:
+        """Send it a word; nothing happens when it is gone."""
 
     def kill(self) -> None:
         """End it by force."""
@@ -182,6 +187,15 @@ class Supervised(Generic[P]):
     def bury(self, process: P, died: bool) -> None:
         """Keep what is needed of an incarnation that ended, or died."""
 
+    def receive(self) -> bool:
+        """Take what the present incarnation has sent; whether that was anything."""
+        return False
+
+    @property
+    def sources(self) -> tuple[Any, ...]:
+        """What `multiprocessing.connection.wait` finds ready when there is news of it."""
+        return ()
+
     # -- life ------------------------------------------------------------------------------------
 
     @property
@@ -200,11 +214,18 @@ class Supervised(Generic[P]):
         self._due = None
         self.process = self._start_process(self.incarnation)
 
-    def stop(self) -> None:
-        """From now on it is expected to end; it is not started again."""
+    def tell(self, word: str) -> None:
+        """Send a word to the present incarnation."""
+        if self.process is not None:
+            self.process.tell(word)
+
+    def stop(self, word: str = "") -> None:
+        """From now on it is expected to end, and is not started again; it is sent the word."""
         self.stopping = True
         if self.process is None:
             self.ended = True
+        elif word:
+            self.tell(word)
 
     def kill(self) -> None:
         """End it by force."""
@@ -215,13 +236,14 @@ class Supervised(Generic[P]):
         """Look after it: start it again when its pause is over; whether something changed."""
         if self.ended:
             return False
+        news = self.receive()
         if self._due is not None and time.monotonic() >= self._due:
             self._start_again()
             return True
         process = self.process
         code = process.poll() if process is not None else None
         if process is None or code is None:
-            return False
+            return news
         why = self.judge(process, code)
         begun = self.begun()
         self.process = None
@@ -281,6 +303,68 @@ class Supervised(Generic[P]):
         self._due = None
         self.problem = problem
         self._say(problem)
+
+
+S = TypeVar("S", bound=Supervised[Any])
+
+
+class Supervisor(Generic[S]):
+    """Processes that are looked after, and ended, together.
+
+    Args:
+        members: the processes.
+    """
+
+    def __init__(self, members: Sequence[S]) -> None:
+        self.members = list(members)
+        self._deadline = math.inf
+
+    @property
+    def ended(self) -> bool:
+        """Whether none will run again."""
+        return all(one.ended for one in self.members)
+
+    @property
+    def deaths(self) -> list[Death]:
+        """How and when incarnations died."""
+        return [death for one in self.members for death in one.deaths]
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the run is no success."""
+        return [one.problem for one in self.members if one.problem]
+
+    def tell(self, word: str) -> None:
+        """Send a word to all."""
+        for one in self.members:
+            one.tell(word)
+
+    def poll(self, timeout: float = 0.0) -> bool:
+        """Look after all, after at most `timeout` s without news; whether there was any.
+
+        Those that were to stop within a limit that is over are ended by force.
+        """
+        if timeout:
+            wait([source for one in self.members for source in one.sources], timeout)
+        news = sum(one.poll() for one in self.members) > 0
+        if time.monotonic() > self._deadline:
+            self.kill()
+        return news
+
+    def stop(self, word: str, limit: float) -> None:
+        """Ask all to end; `poll` ends those by force that have not done so within `limit` s."""
+        self._deadline = time.monotonic() + limit
+        for one in self.members:
+            one.stop(word)
+
+    def kill(self) -> None:
+        """End all by force."""
+        self._deadline = math.inf
+        for one in self.members:
+            if not one.ended:
+                one.stop()
+                one.kill()
+                one.poll()
 
 
 def exit_words(code: int | None) -> str:
