@@ -132,12 +132,8 @@ class _Process(Child):
 
     def take(self, message: Any) -> None:
         (self.report,) = message
-        if self.has_ended_in_order and self._final_at is None:
+        if message[0].final and self._final_at is None:
             self._final_at = time.monotonic()
-
-    @property
-    def has_ended_in_order(self) -> bool:
-        return self.report is not None and self.report.final
 
     def poll(self) -> int | None:
         if self._final_at is not None and time.monotonic() - self._final_at > _LAST_GRACE:

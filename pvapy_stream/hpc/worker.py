@@ -10,11 +10,16 @@ from dataclasses import dataclass
 from multiprocessing.util import Finalize
 from typing import Any
 
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
 from pvapy_stream.hpc.worker_memory import Packed, Slot
 from pvapy_stream.hpc.worker_process import ProcessorSource, run_worker
 from pvapy_stream.launch.child import Child, SupervisedChild
+from pvapy_stream.launch.entry import STOP
 from pvapy_stream.launch.supervisor import Restarts, exit_words
 from pvapy_stream.logs import logging_settings
+from pvapy_stream.settings.base import Settings
 
 
 @dataclass(slots=True, eq=False)
@@ -41,25 +46,20 @@ class Job:
     over: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PoolSettings:
-    """How a pool works.
+class WorkerPoolOptions(Settings):
+    """Options of `UserMpWorkerPool`; all other keys are the worker class's."""
 
-    Attributes:
-        workers: number of processes.
-        depth: objects a worker has at most: the one in work, and those that wait for it.
-        keep_order: whether results come out in the order of the objects.
-        max_restarts: how many dead workers are replaced at most.
-        object_timeout: after this a worker is taken to hang, and killed, s.
-        start_timeout: how long workers may take to start, s.
-    """
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
 
-    workers: int = 2
-    depth: int = 2
+    worker_class: str = ""
+    worker_file: str = ""
+    n_workers: int = Field(2, ge=1, le=256)
+    queue_depth: int = Field(2, ge=1, le=100)
     keep_order: bool = True
-    max_restarts: int = 5
-    object_timeout: float = 60.0
-    start_timeout: float = 60.0
+    max_restarts: int = Field(5, ge=0)
+    object_timeout: float = Field(60.0, gt=0)
+    start_timeout: float = Field(60.0, gt=0)
+    drain_timeout: float = Field(10.0, ge=0)
 
 
 class UserMpWorker(Child):
@@ -152,7 +152,7 @@ class WorkerPlace(SupervisedChild[UserMpWorker]):
     def bury(self, process: UserMpWorker, died: bool) -> None:
         self._take_back(process)
 
-    def stop(self, word: str = "") -> None:
+    def stop(self, word: str = STOP) -> None:
         # What a worker still has when it is to stop is not finished.
         if self.process is not None and self.process.jobs:
             self.process.kill()

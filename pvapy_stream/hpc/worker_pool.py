@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from pvapy_stream.errors import ProcessorError
-from pvapy_stream.hpc.worker import Job, PoolCounts, PoolSettings, UserMpWorker, WorkerPlace
+from pvapy_stream.hpc.worker import Job, PoolCounts, UserMpWorker, WorkerPlace, WorkerPoolOptions
 from pvapy_stream.hpc.worker_memory import Packed, Slot, parts_in, room, unpack
 from pvapy_stream.hpc.worker_process import ProcessorSource
+from pvapy_stream.launch.entry import STOP
 from pvapy_stream.launch.supervisor import RestartPolicy, Restarts, Supervisor, exit_words
 
 Deliver = Callable[[Job], None]
@@ -32,6 +33,7 @@ class WorkerPool:
         source: the user's class.
         config: for its constructor.
         deliver: gets each job, with its result or its error.
+        settings: of the pool.
     """
 
     def __init__(
@@ -39,9 +41,9 @@ class WorkerPool:
         source: ProcessorSource,
         config: dict[str, Any],
         deliver: Deliver,
-        settings: PoolSettings | None = None,
+        settings: WorkerPoolOptions,
     ) -> None:
-        self.settings = settings or PoolSettings()
+        self.settings = settings
         self.counts = PoolCounts()
         self._source = source
         self._config = config
@@ -62,7 +64,7 @@ class WorkerPool:
         self._places = Supervisor(
             [
                 WorkerPlace(number, self._make_worker, self._restarts, self._bury)
-                for number in range(1, self.settings.workers + 1)
+                for number in range(1, self.settings.n_workers + 1)
             ]
         )
 
@@ -92,12 +94,11 @@ class WorkerPool:
 
     @property
     def _workers(self) -> list[UserMpWorker]:
-        processes = [place.process for place in self._places.members]
-        return [worker for worker in processes if worker is not None]
+        return [one for place in self._places.members if (one := place.process) is not None]
 
     def _make_worker(self, number: int) -> UserMpWorker:
         return UserMpWorker(
-            number, self.settings.depth, self._receive, self._source, self._config,
+            number, self.settings.queue_depth, self._receive, self._source, self._config,
             list(self._changes),
         )  # fmt: skip
 
@@ -125,7 +126,7 @@ class WorkerPool:
         settings = self.settings
         if self._broken or self._stopping:
             return True
-        window = 2 * settings.workers * settings.depth
+        window = 2 * settings.n_workers * settings.queue_depth
         return not self._backlog and len(self._order) < window and self._idlest() is not None
 
     def _idlest(self) -> UserMpWorker | None:
@@ -244,7 +245,7 @@ class WorkerPool:
         while not self._places.ended:
             if self._stopping and not asked:
                 asked = True
-                self._places.stop("stop", _STOP_GRACE)
+                self._places.stop(STOP, _STOP_GRACE)
             if self._places.poll(_TICK):
                 self._note_changes()
             self._dispatch_backlog()

@@ -15,7 +15,7 @@ from typing import Any
 
 from pvapy_stream.errors import ProcessorError
 from pvapy_stream.hpc.worker_memory import Packed, attach, parts_in, room, unpack
-from pvapy_stream.launch.entry import enter
+from pvapy_stream.launch.entry import STOP, enter
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.settings import LoggingSettings
@@ -177,7 +177,7 @@ class _Worker:
             elif what == "reset":
                 self._try(self._processor.resetStats)
                 self._send_stats()
-            elif what == "stop":
+            elif what == STOP:
                 error = self._try(self._processor.stop)
                 self._send_stats()
                 connection.send(("stopped", error))

@@ -15,6 +15,7 @@ from multiprocessing.connection import wait
 from typing import Any, Generic, Protocol, TypeVar
 
 from pvapy_stream.errors import WorkflowError
+from pvapy_stream.launch.entry import STOP
 
 _ABSENT_PAUSE = 1.0  # s; how often it is looked whether a place has come back
 _ABSENT_LIMIT = 600.0  # s; how long it is waited for
@@ -45,12 +46,17 @@ class RestartPolicy:
 
 
 class Restarts:
-    """The restarts of a process, or of several that share one limit."""
+    """The restarts of a process, or of several that share one limit.
+
+    Attributes:
+        total: restarts so far.
+        recent: restarts since the last quiet time.
+    """
 
     def __init__(self, policy: RestartPolicy) -> None:
         self.policy = policy
         self.total = 0
-        self._recent = 0
+        self.recent = 0
         self._last_death = float("-inf")
 
     def pause(self, begun: bool = True) -> float | None:
@@ -61,12 +67,12 @@ class Restarts:
         """
         policy, now = self.policy, time.monotonic()
         if now - self._last_death > policy.quiet:
-            self._recent = 0
+            self.recent = 0
         self._last_death = now
-        if self._recent >= self.limit(begun):
+        if self.recent >= self.limit(begun):
             return None
-        pause = min(policy.longest_pause, policy.first_pause * 2**self._recent)
-        self._recent += 1
+        pause = min(policy.longest_pause, policy.first_pause * 2**self.recent)
+        self.recent += 1
         self.total += 1
         return pause
 
@@ -74,11 +80,6 @@ class Restarts:
         """How many restarts there may be at most."""
         policy = self.policy
         return policy.limit if begun else max(policy.limit, policy.start_limit)
-
-    @property
-    def recent(self) -> int:
-        """Restarts since the last quiet time."""
-        return self._recent
 
 
 class Process(Protocol):
@@ -115,12 +116,6 @@ class Death:
     time: float
     how: str
     restarted: bool
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values, for files."""
-        return {
-            "name": self.name, "time": self.time, "how": self.how, "restarted": self.restarted
-        }  # fmt: skip
 
 
 P = TypeVar("P", bound=Process)
@@ -219,7 +214,7 @@ class Supervised(Generic[P]):
         if self.process is not None:
             self.process.tell(word)
 
-    def stop(self, word: str = "") -> None:
+    def stop(self, word: str = STOP) -> None:
         """From now on it is expected to end, and is not started again; it is sent the word."""
         self.stopping = True
         if self.process is None:
@@ -362,7 +357,7 @@ class Supervisor(Generic[S]):
         self._deadline = math.inf
         for one in self.members:
             if not one.ended:
-                one.stop()
+                one.stop("")
                 one.kill()
                 one.poll()
 

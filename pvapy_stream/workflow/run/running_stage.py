@@ -5,8 +5,7 @@ from __future__ import annotations
 from pvapy_stream import settings as models
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, union
-from pvapy_stream.launch.programs import ProgramSpec
-from pvapy_stream.launch.supervised_program import SupervisedProgram
+from pvapy_stream.launch.programs import ProgramSpec, SupervisedProgram
 from pvapy_stream.launch.supervisor import Supervisor
 from pvapy_stream.pva.channel_map import parse_channel_map
 from pvapy_stream.workflow.model.plan import WiredStage
@@ -23,7 +22,6 @@ class RunningStage(Supervisor[SupervisedProgram]):
         self.kind = type(wired.stage)
         self.source = wired.source
         self.ready_timeout = float(wired.stage.value("ready_timeout"))
-        self.stopped = False
 
     @property
     def is_source(self) -> bool:

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from pvapy_stream.accounting.witness import witnessed
 from pvapy_stream.errors import SettingsError, WorkflowError
 from pvapy_stream.files.summary import decided_by_files
 from pvapy_stream.launch.entry import FINISH, GO, HURRY, STOP
-from pvapy_stream.launch.programs import Launcher
-from pvapy_stream.launch.supervised_program import SupervisedProgram
+from pvapy_stream.launch.programs import Launcher, SupervisedProgram
 from pvapy_stream.launch.supervisor import Death
 from pvapy_stream.signals import hurry_of
 from pvapy_stream.workflow.model.graph import Workflow
@@ -180,9 +179,8 @@ class StreamRun:
     def _ready(self, stage: RunningStage) -> bool:
         if stage.is_source:
             return all(one.state() for one in stage.members)
-        if self._root(stage).is_source and not stage.waits_for_messages:
-            return all(has_received(one) for one in stage.members)
-        if stage.outside:
+        streamed = self._root(stage).is_source and not stage.waits_for_messages
+        if streamed or stage.outside:
             return all(has_received(one) for one in stage.members)
         # What begins with messages, or with who comes to us, may begin later.
         return all(one.now() or not one.spec.has_ledger for one in stage.members)
@@ -293,19 +291,17 @@ class StreamRun:
         return True
 
     def _stop_stage(self, stage: RunningStage) -> None:
-        if self._hurry.is_set():
-            return
-        drain = max((one.spec.drain_timeout for one in stage.members), default=0.0)
-        limit = _START_FAILED_LIMIT if self.phase == "starting" else drain + _END_LIMIT
-        stage.stopped = True
-        stage.stop(STOP, limit)
-        self._until(lambda: stage.ended, limit + _KILL_LIMIT)
+        if not self._hurry.is_set():
+            drain = max((one.spec.drain_timeout for one in stage.members), default=0.0)
+            limit = _START_FAILED_LIMIT if self.phase == "starting" else drain + _END_LIMIT
+            stage.stop(STOP, limit)
+            self._until(lambda: stage.ended, limit + _KILL_LIMIT)
 
     def _end_all(self) -> None:
         """Leave nothing running, whatever happened."""
         if not self._hurry.is_set():
             for stage in self.stages.values():
-                if not stage.stopped:
+                if not any(one.stopping for one in stage.members):
                     stage.stop(STOP, math.inf)
             for stage in self.stages.values():
                 if not stage.ended:
@@ -341,7 +337,7 @@ class StreamRun:
                         "pid": one.process.pid if one.process else None,
                         "host": one.process.host if one.process else "",
                         "restarts": one.restarts,
-                        "deaths": [death.to_dict() for death in one.deaths],
+                        "deaths": [asdict(death) for death in one.deaths],
                         "problem": one.problem,
                     }
                     for one in stage.members
