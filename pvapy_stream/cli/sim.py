@@ -15,6 +15,7 @@ from pvapy_stream.signals import run_until_signal
 
 if TYPE_CHECKING:
     from pvapy_stream.monitor.metrics import Metric
+    from pvapy_stream.sim.gate import Gate
 
 _EPILOG = """\
 examples:
@@ -42,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: run(settings))
 
 
-def run(settings: SimulatorSettings) -> int:
-    """Serve until the end, or until a signal comes.
+def run(settings: SimulatorSettings, gate: Gate | None = None) -> int:
+    """Serve until the end, or until a signal comes; the gate of a workflow says when to begin.
 
     Raises:
         PvapyStreamError: frames cannot be read or a channel cannot be hosted.
@@ -54,8 +55,8 @@ def run(settings: SimulatorSettings) -> int:
     from pvapy_stream.sim.server import SimServer
 
     configure_logging(settings)
-    server = SimServer(settings)
-    names.refuse()
+    server = SimServer(settings, gate)
+    names.refuse(settings.incarnation)
 
     def collect() -> Iterable[Metric]:
         failed = sum(map(len, server.ledger.failed.values()))

@@ -21,7 +21,6 @@ from pvapy_stream import settings as models
 from pvapy_stream.cli.main import COMMANDS
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.launch.entry import Orders, enter
-from pvapy_stream.pva.search import NameCheck
 from pvapy_stream.settings import BsreadSimSettings, SimulatorSettings
 from pvapy_stream.signals import stop_early
 
@@ -48,9 +47,7 @@ def _run(order: dict[str, Any], gate: StateFile) -> int:
     if "argv" in order:
         return _module(name).main(order["argv"])
     settings = getattr(models, order["settings_class"]).of(**order["settings"])
-    if isinstance(settings, SimulatorSettings):
-        return _simulate(settings, gate)
-    if isinstance(settings, BsreadSimSettings):
+    if isinstance(settings, (SimulatorSettings, BsreadSimSettings)):
         return _module(name).run(settings, gate)
     return _module(name).run(settings)
 
@@ -61,18 +58,6 @@ def _module(command: str) -> ModuleType:
 
         return protocol
     return importlib.import_module(f"pvapy_stream.cli.{COMMANDS[command].module}")
-
-
-def _simulate(settings: SimulatorSettings, gate: StateFile) -> int:
-    from pvapy_stream.logs import configure_logging
-    from pvapy_stream.signals import run_until_signal
-    from pvapy_stream.sim.server import SimServer
-
-    configure_logging(settings)
-    names = NameCheck([settings.channel_name] if settings.output_mode != "shm" else ())
-    server = SimServer(settings, gate)
-    names.refuse(settings.incarnation)
-    return run_until_signal(server.run)
 
 
 class StateFile(Orders):

@@ -157,14 +157,7 @@ class LocalProgram:
                 start_new_session=True,
             )
         self.pid: int = self._process.pid
-        self._send(msgspec.json.encode(order) + b"\n")
-
-    def _send(self, line: bytes) -> None:
-        pipe = self._process.stdin
-        if pipe is not None:
-            with contextlib.suppress(OSError, ValueError):
-                pipe.write(line)
-                pipe.flush()
+        self.tell(msgspec.json.encode(order).decode())
 
     def poll(self) -> int | None:
         code = self._process.poll()
@@ -174,7 +167,11 @@ class LocalProgram:
         return code
 
     def tell(self, word: str) -> None:
-        self._send(word.encode() + b"\n")
+        pipe = self._process.stdin
+        if pipe is not None:
+            with contextlib.suppress(OSError, ValueError):
+                pipe.write(word.encode() + b"\n")
+                pipe.flush()
 
     def kill(self) -> None:
         # Its own children too: a writer of several files has them.
