@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any
 from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.writer_client import WriterClient
 from pvapy_stream.errors import PvapyStreamError, SettingsError
+from pvapy_stream.launch.programs import EntryPoint
 from pvapy_stream.plugins import require
 from pvapy_stream.signals import run_until_signal
 
@@ -106,9 +106,7 @@ class WriterDemo:
         self._say(f"$ pvapy-stream {' '.join(args)}")
         path = self._folder / f"{args[0]}.log"
         with path.open("wb") as log:
-            program = subprocess.Popen(
-                [sys.executable, "-m", "pvapy_stream.cli.main", *args], stdout=log, stderr=log
-            )
+            program = subprocess.Popen(EntryPoint.COMMAND.line(*args), stdout=log, stderr=log)
         self._programs.append(program)
 
         def ready() -> Any:

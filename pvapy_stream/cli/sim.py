@@ -12,6 +12,7 @@ from pvapy_stream.signals import run_until_signal
 
 if TYPE_CHECKING:
     from pvapy_stream.monitor.metrics import Metric
+    from pvapy_stream.sim.gate import Gate
 
 _EPILOG = """\
 examples:
@@ -23,8 +24,8 @@ exit codes: 0 all well; 1 frames could not be read or published, or clients were
 """
 
 
-def run(settings: SimulatorSettings) -> int:
-    """Serve until the end, or until a signal comes.
+def run(settings: SimulatorSettings, gate: Gate | None = None) -> int:
+    """Serve until the end, or until a signal comes; the gate of a workflow says when to begin.
 
     Raises:
         PvapyStreamError: frames cannot be read or a channel cannot be hosted.
@@ -34,8 +35,8 @@ def run(settings: SimulatorSettings) -> int:
     from pvapy_stream.monitor.metrics import served, simulator_metrics
     from pvapy_stream.sim.server import SimServer
 
-    server = SimServer(settings)
-    names.refuse()
+    server = SimServer(settings, gate)
+    names.refuse(settings.incarnation)
 
     def collect() -> Iterable[Metric]:
         failed = sum(map(len, server.ledger.failed.values()))

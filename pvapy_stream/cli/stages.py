@@ -10,7 +10,7 @@ from rich.console import Console
 from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.display import Reports, make_display, stats_lines
-from pvapy_stream.hpc.launch.local import run_stages
+from pvapy_stream.hpc.consumers import run_stages
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.monitor.metrics import served, stage_metrics
 from pvapy_stream.settings import StageSettings

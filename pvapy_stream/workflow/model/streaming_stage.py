@@ -14,8 +14,8 @@ import msgspec
 from pydantic.fields import FieldInfo
 
 from pvapy_stream.base_settings import description_of
-from pvapy_stream.hpc.launch.programs import ProgramSpec
-from pvapy_stream.hpc.launch.supervisor import RestartPolicy
+from pvapy_stream.launch.programs import ProgramSpec
+from pvapy_stream.launch.supervisor import RestartPolicy
 from pvapy_stream.settings import Settings, option_of
 from pvapy_stream.workflow.model.base_protocol import BaseProtocol
 from pvapy_stream.workflow.model.parameters import (

@@ -5,38 +5,29 @@ from __future__ import annotations
 from pvapy_stream import settings as models
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, union
-from pvapy_stream.hpc.launch.programs import ProgramSpec
+from pvapy_stream.launch.programs import ProgramSpec, SupervisedProgram
+from pvapy_stream.launch.supervisor import Supervisor
 from pvapy_stream.settings.channel_map import parse_channel_map
 from pvapy_stream.settings.values import mode_name
 from pvapy_stream.transport.registry import input_mode
 from pvapy_stream.workflow.model.plan import WiredStage
 from pvapy_stream.workflow.model.streaming_stage import BSREAD
-from pvapy_stream.workflow.run.supervision import SupervisedProgram
 
 
-class RunningStage:
+class RunningStage(Supervisor[SupervisedProgram]):
     """A stage with its programs."""
 
-    def __init__(
-        self,
-        wired: WiredStage,
-        programs: list[SupervisedProgram],
-    ) -> None:
+    def __init__(self, wired: WiredStage, programs: list[SupervisedProgram]) -> None:
+        super().__init__(programs)
         self.label = wired.node.label
         self.upstream = wired.node.upstream
         self.kind = type(wired.stage)
         self.source = wired.source
-        self.programs = programs
         self.ready_timeout = float(wired.stage.value("ready_timeout"))
-        self.stopped = False
 
     @property
     def is_source(self) -> bool:
         return self.kind.is_source
-
-    @property
-    def ended(self) -> bool:
-        return all(one.ended for one in self.programs)
 
     @property
     def outside(self) -> str:
@@ -47,7 +38,7 @@ class RunningStage:
         if self.is_source or self.upstream:
             return ""
         names: list[str] = []
-        for one in self.programs:
+        for one in self.members:
             settings = one.spec.settings
             if "channel_map" in settings:
                 names += [entry.source for entry in parse_channel_map(settings["channel_map"])]
@@ -61,17 +52,13 @@ class RunningStage:
         return self.source is not None and self.source.kind == BSREAD
 
     def ledgers(self) -> list[Ledger]:
-        return [ledger for one in self.programs for ledger in one.ledgers()]
+        return [ledger for one in self.members for ledger in one.ledgers()]
 
     def received(self) -> IdSet:
         return union(one.received for one in self.ledgers())
 
     def published(self) -> IdSet:
         return union(one.published for one in self.ledgers())
-
-    def tell(self, word: str) -> None:
-        for one in self.programs:
-            one.tell(word)
 
     def counts(self) -> dict[str, int]:
         """Numbers for the status."""

@@ -1,4 +1,4 @@
-"""Stages as programs of their own, told what to do on their standard input."""
+"""Stages as programs of their own, told what to do on their standard input, and supervised."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +19,24 @@ from pvapy_stream import settings as models
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
 from pvapy_stream.errors import LedgerError
 from pvapy_stream.files.run import RUN
+from pvapy_stream.launch.entry import GO
+from pvapy_stream.launch.supervisor import Process, RestartPolicy, Restarts, Supervised
 from pvapy_stream.signals import held_back
 
+# Exit codes of programs that ended in order, though not well.
+_IN_ORDER = (1, 2)
 _TAIL = 4096  # bytes of the log that are shown
+
+
+class EntryPoint(Enum):
+    """Modules that are started as programs, from layers that may not import them."""
+
+    COMMAND = "pvapy_stream.cli.main"
+    STAGE = "pvapy_stream.cli.stage"
+
+    def line(self, *args: object) -> list[str]:
+        """The command line that starts it."""
+        return [sys.executable, "-m", self.value, *map(str, args)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,40 +63,27 @@ class ProgramSpec:
     place: str = ""
 
     @property
+    def _fields(self) -> Mapping[str, Any]:
+        """Those of its settings model."""
+        return getattr(models, self.settings_class).model_fields if self.settings_class else {}
+
+    @property
     def drain_timeout(self) -> float:
         """How long it may process what waits, once it is asked to stop, s."""
-        model = getattr(models, self.settings_class) if self.settings_class else None
-        field = model.model_fields.get("drain_timeout") if model is not None else None
-        default = field.default if field is not None else 0.0
+        default = self._fields["drain_timeout"].default if "drain_timeout" in self._fields else 0
         return float(self.settings.get("drain_timeout", default))
 
     def again(self, incarnation: int) -> ProgramSpec:
         """The same program for another incarnation: how often it was started, itself included."""
-        model = getattr(models, self.settings_class) if self.settings_class else None
-        if model is None or "incarnation" not in model.model_fields:
+        if "incarnation" not in self._fields:
             return self
         return replace(self, settings={**self.settings, "incarnation": incarnation})
 
 
-class Program(Protocol):
+class Program(Process, Protocol):
     """A program that was started."""
 
     host: str
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        ...
-
-    def poll(self) -> int | None:
-        """Its exit code, negative for a signal; None while it runs."""
-        ...
-
-    def tell(self, word: str) -> None:
-        """Send it a word: go, finish, stop or hurry."""
-
-    def kill(self) -> None:
-        """End it by force."""
 
     def state(self) -> str:
         """What a source says: ready or done; "" before."""
@@ -145,24 +148,16 @@ class LocalProgram:
             # What stands before is of other incarnations.
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pvapy_stream.cli.stage"],
+                EntryPoint.STAGE.line(),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                # A writer that is started again, or resumed, replaces nothing of its run.
-                env={**os.environ, "PYTHONUNBUFFERED": "1", RUN: str(folder.resolve()), **spec.env},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **spec.env},
                 # Ctrl-C at the terminal is for the workflow, which then stops its stages in order.
                 start_new_session=True,
             )
         self.pid: int = self._process.pid
-        self._send(msgspec.json.encode(order) + b"\n")
-
-    def _send(self, line: bytes) -> None:
-        pipe = self._process.stdin
-        if pipe is not None:
-            with contextlib.suppress(OSError, ValueError):
-                pipe.write(line)
-                pipe.flush()
+        self.tell(msgspec.json.encode(order).decode())
 
     def poll(self) -> int | None:
         code = self._process.poll()
@@ -172,7 +167,11 @@ class LocalProgram:
         return code
 
     def tell(self, word: str) -> None:
-        self._send(word.encode() + b"\n")
+        pipe = self._process.stdin
+        if pipe is not None:
+            with contextlib.suppress(OSError, ValueError):
+                pipe.write(word.encode() + b"\n")
+                pipe.flush()
 
     def kill(self) -> None:
         # Its own children too: a writer of several files has them.
@@ -212,3 +211,105 @@ class LocalPrograms:
 
     def close(self) -> None:
         """Nothing is used."""
+
+
+class SupervisedProgram(Supervised[Program]):
+    """One program of a stage, over all its incarnations.
+
+    Args:
+        spec: what it is.
+        folder: where its files are.
+        launcher: starts it.
+        policy: when it is started again.
+        say: takes a line about what happened.
+        waits: whether it begins its work with the word ``go``.
+
+    Attributes:
+        past: accounts of incarnations that ended, as they last wrote it.
+    """
+
+    def __init__(
+        self,
+        spec: ProgramSpec,
+        folder: Path,
+        launcher: Launcher,
+        policy: RestartPolicy,
+        say: Callable[[str], None],
+        *,
+        waits: bool = False,
+    ) -> None:
+        # A writer that is started again, or resumed on whatever host, replaces nothing of its run.
+        own = replace(spec, env={RUN: str(folder.resolve()), **spec.env})
+        super().__init__(
+            spec.name,
+            lambda number: launcher.start(own.again(number), folder, number),
+            Restarts(policy),
+            say,
+        )
+        self.spec = spec
+        self._waits = waits
+        self._going = False
+        self._forced = False
+        self.past: list[Ledger] = []
+
+    def start(self) -> None:
+        """Start it.
+
+        Raises:
+            PvapyStreamError: it cannot be started here.
+        """
+        super().start()
+        if self._going:
+            super().tell(GO)
+
+    def tell(self, word: str) -> None:
+        """Send it a word; it is told ``go`` again after a restart."""
+        self._going = self._going or word == GO
+        super().tell(word)
+
+    def kill(self) -> None:
+        """End it by force."""
+        self._forced = True
+        super().kill()
+
+    def begun(self) -> bool:
+        if self._waits:
+            return self._going
+        return not self.spec.has_ledger or bool(self.now())
+
+    def judge(self, process: Program, code: int) -> str | None:
+        if code == 0:
+            return ""
+        if code > 0 and (self.stopping or code in _IN_ORDER):
+            why = f"{self.name} ended with exit code {code}: {self.last_words(process)}"
+            self._say(why)
+            return why
+        return None
+
+    def cause(self, process: Program, code: int) -> str:
+        if self._forced:
+            return "it did not end when it was asked to, and was killed"
+        return super().cause(process, code)
+
+    def last_words(self, process: Program) -> str:
+        lines = [line for line in process.log_tail().splitlines() if line.strip()]
+        return lines[-1].strip() if lines else ""
+
+    def bury(self, process: Program, died: bool) -> None:
+        self.past += process.ledgers() or []
+
+    def ledgers(self) -> list[Ledger]:
+        """Accounts of all incarnations, as last written."""
+        return self.past + self.now()
+
+    def now(self) -> list[Ledger]:
+        """The account of the present incarnation alone."""
+        return (self.process.ledgers() if self.process is not None else None) or []
+
+    def state(self) -> str:
+        """What a source says: ready or done; of a program that ended, done."""
+        return self.process.state() if self.process is not None else "done"
+
+    def log_tail(self) -> str:
+        """The last lines of its log."""
+        return self.process.log_tail() if self.process is not None else ""

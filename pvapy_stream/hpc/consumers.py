@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from multiprocessing.connection import Connection, wait
+from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any
 
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.files.disk import failed_to_close
-from pvapy_stream.hpc.launch.reports import total_report
-from pvapy_stream.hpc.launch.supervisor import RestartPolicy, Restarts, Supervised
+from pvapy_stream.hpc.reports import total_report
 from pvapy_stream.hpc.runner import STOP_GRACE
 from pvapy_stream.hpc.service import StageReport, StageService
+from pvapy_stream.launch.child import Child, SupervisedChild
+from pvapy_stream.launch.entry import HURRY, STOP, Orders, enter
+from pvapy_stream.launch.supervisor import RestartPolicy, Restarts, Supervisor
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import ConsumerSettings, StageSettings
 from pvapy_stream.signals import (
     Stop,
-    end_with_parent,
-    held_back,
     hurry_of,
     leave_by_force,
     leave_by_force_at_exit,
     run_until_signal,
-    still_ending,
 )
 
 _TICK = 0.05  # s; how soon a stop is noticed
@@ -37,8 +37,6 @@ _END_GRACE = STOP_GRACE + 5.0  # s
 _HURRY_GRACE = 6.0  # s; the same when the end was asked for twice
 _START_GRACE = 5.0  # s; for a stage that is asked to stop before it has started
 _LAST_GRACE = 5.0  # s; from the final report to the end of the process
-
-_STOP, _HURRY = "stop", "hurry"
 
 Ledgers = list[dict[str, Any]]
 Show = Callable[[Mapping[int, StageReport], Ledgers], None]
@@ -62,7 +60,7 @@ def run_stages(settings: StageSettings, stop: threading.Event, show: Show) -> st
         ProcessorError: the processor of the one stage cannot be loaded or made.
     """
     if isinstance(settings, ConsumerSettings) and len(settings.ids) > 1:
-        return Supervisor(settings, stop, show).run()
+        return Consumers(settings, stop, show).run()
     shown = Shown(show)
     number = min(settings.ids)
     begun = _end_if_stopped_at_start(stop)
@@ -124,79 +122,30 @@ class Shown:
                 _log.error("%s; the stages go on", text, exc_info=trace)
 
 
-class _Child:
-    """A consumer's process, and the pipe to it."""
+class _Process(Child):
+    """A consumer's process."""
 
     def __init__(self, settings: ConsumerSettings, consumer_id: int) -> None:
-        # EPICS has threads as soon as it is used: a forked child would inherit their locks.
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_run_child,
-            args=(settings, consumer_id, theirs),
-            name=f"consumer-{consumer_id}",
-        )
-        with held_back():
-            self._process.start()
-        # Only the child may hold its end, or its death would not close the pipe.
-        theirs.close()
         self.report: StageReport | None = None
         self._final_at: float | None = None
+        super().__init__(f"consumer-{consumer_id}", _run_consumer, settings, consumer_id)
 
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
-
-    @property
-    def sources(self) -> tuple[Any, ...]:
-        """What is ready when there is news of it."""
-        return self.pipe, self._process.sentinel
-
-    def tell(self, word: str) -> None:
-        try:
-            self.pipe.send(word)
-        except OSError:
-            # It is gone; that shows in its end.
-            return
-
-    def receive(self) -> bool:
-        """Take its reports; whether there were any."""
-        news = False
-        try:
-            while self.pipe.poll():
-                self.report = self.pipe.recv()
-                news = True
-        except (EOFError, OSError):
-            pass
-        if self.has_ended_in_order and self._final_at is None:
+    def take(self, message: Any) -> None:
+        (self.report,) = message
+        if message[0].final and self._final_at is None:
             self._final_at = time.monotonic()
-        return news
-
-    @property
-    def has_ended_in_order(self) -> bool:
-        return self.report is not None and self.report.final
 
     def poll(self) -> int | None:
-        late = self._final_at is not None and time.monotonic() - self._final_at > _LAST_GRACE
-        if late and self._process.is_alive():
+        if self._final_at is not None and time.monotonic() - self._final_at > _LAST_GRACE:
             # All is told; a library that does not let it go has no say.
             self.kill()
-        if self._process.is_alive():
-            return None
-        self._process.join()
-        self.receive()
-        self.pipe.close()
-        return self._process.exitcode
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.join(_LAST_GRACE)
+        return super().poll()
 
 
-class _Consumer(Supervised[_Child]):
+class _Consumer(SupervisedChild[_Process]):
     """One consumer id, over all its processes."""
 
-    def __init__(self, consumer_id: int, start: Callable[[int], _Child], restarts: Restarts):
+    def __init__(self, consumer_id: int, start: Callable[[int], _Process], restarts: Restarts):
         super().__init__(
             f"consumer {consumer_id}", start, restarts, lambda line: _log.error("%s", line)
         )
@@ -204,10 +153,10 @@ class _Consumer(Supervised[_Child]):
         self.past_ledgers: Ledgers = []
         self._past: StageReport | None = None
 
-    def judge(self, process: _Child, code: int) -> str | None:
+    def judge(self, process: _Process, code: int) -> str | None:
         return process.report.problem if process.report and process.report.final else None
 
-    def bury(self, process: _Child, died: bool) -> None:
+    def bury(self, process: _Process, died: bool) -> None:
         report = process.report
         if report is not None:
             self.past_ledgers += [
@@ -230,7 +179,7 @@ class _Consumer(Supervised[_Child]):
         now = self.process.report if self.process is not None else None
         return self.past_ledgers + (now.ledgers if now is not None else [])
 
-    def end_by_force(self) -> None:
+    def kill(self) -> None:
         """Kill a process that does not end, and say what is known of what it had."""
         if self.process is None or self.ended:
             return
@@ -238,10 +187,10 @@ class _Consumer(Supervised[_Child]):
         queued = report.stats.get("queueStats", {}).get("nQueued", 0) if report else 0
         what = f"{queued} objects waited in its queue" if report else "it had reported nothing"
         _log.error("%s does not end and is killed; when it last reported, %s", self.name, what)
-        self.kill()
+        super().kill()
 
 
-class Supervisor:
+class Consumers(Supervisor[_Consumer]):
     """Runs each consumer of the settings in a process of its own.
 
     A process that dies is started again, up to the limit; its last reported account is kept. No
@@ -253,87 +202,61 @@ class Supervisor:
         self._stop = stop
         self._shown = Shown(show)
         policy = RestartPolicy(settings.max_restarts)
-        self._consumers = [
-            _Consumer(
-                consumer_id,
-                lambda number, consumer_id=consumer_id: self._make_child(consumer_id, number),
-                Restarts(policy),
-            )
-            for consumer_id in settings.ids
-        ]
+        super().__init__(
+            [
+                _Consumer(number, partial(self._make_process, number), Restarts(policy))
+                for number in settings.ids
+            ]
+        )
         self._started_at = time.monotonic()
         self._told = ""
-        self._deadline: float | None = None
 
     def run(self) -> str:
         """Run until all consumers have ended; returns why it is no success, or ""."""
         try:
-            for one in self._consumers:
+            for one in self.members:
                 if self._stop.is_set():
                     one.stop()
                 else:
                     one.start()
-            while not all(one.ended for one in self._consumers):
+            while not self.ended:
                 self._ask_to_stop()
-                self._listen()
-                if self._deadline is not None and time.monotonic() > self._deadline:
-                    self._end_by_force()
+                if self.poll(_TICK):
+                    self._show()
         finally:
-            self._end_by_force()
-        problems = [one.problem for one in self._consumers]
-        return "; ".join(filter(None, [*problems, self._shown.problem]))
+            self.kill()
+            if self.deaths:
+                self._show()
+        return "; ".join(filter(None, [*self.problems, self._shown.problem]))
 
-    def _make_child(self, consumer_id: int, incarnation: int) -> _Child:
+    def _make_process(self, consumer_id: int, incarnation: int) -> _Process:
         settings = self._settings.again(incarnation)
         if settings.runtime > 0:
             # A process that is started again ends with the others.
             left = settings.runtime - (time.monotonic() - self._started_at)
             settings = settings.replace(runtime=max(0.1, left))
-        return _Child(settings, consumer_id)
+        return _Process(settings, consumer_id)
 
     def _ask_to_stop(self) -> None:
-        word = _HURRY if hurry_of(self._stop).is_set() else _STOP if self._stop.is_set() else ""
-        if word == self._told:
-            return
-        self._told = word
-        grace = _HURRY_GRACE if word == _HURRY else self._settings.drain_timeout + _END_GRACE
-        self._deadline = time.monotonic() + grace
-        for one in self._consumers:
-            if one.process is not None:
-                one.process.tell(word)
-            one.stop()
-
-    def _listen(self) -> None:
-        children = [one.process for one in self._consumers if one.process is not None]
-        wait([source for child in children for source in child.sources], _TICK)
-        news = False
-        for one in self._consumers:
-            if one.process is not None:
-                news |= one.process.receive()
-            news |= one.poll()
-        if news:
-            self._show()
+        word = HURRY if hurry_of(self._stop).is_set() else STOP if self._stop.is_set() else ""
+        if word != self._told:
+            self._told = word
+            drain = self._settings.drain_timeout + _END_GRACE
+            self.stop(word, _HURRY_GRACE if word == HURRY else drain)
 
     def _show(self) -> None:
-        reports = {one.consumer_id: one.report for one in self._consumers}
+        reports = {one.consumer_id: one.report for one in self.members}
         self._shown(
             {number: report for number, report in reports.items() if report is not None},
-            [ledger for one in self._consumers for ledger in one.ledgers],
+            [ledger for one in self.members for ledger in one.ledgers],
         )
 
-    def _end_by_force(self) -> None:
-        for one in self._consumers:
-            one.stop()
-            one.end_by_force()
-            one.poll()
-        if any(one.deaths for one in self._consumers):
-            self._show()
 
-
-def _run_child(settings: StageSettings, consumer_id: int, pipe: Connection) -> None:
+def _run_consumer(pipe: Connection, settings: StageSettings, consumer_id: int) -> None:
     """Body of a consumer's process."""
-    end_with_parent()
+    enter()
     configure_logging(settings)
+    Orders(settings.drain_timeout + _END_GRACE).follow(_words(pipe))
     # Ctrl-C reaches the whole process group; the parent alone decides.
     hangs = run_until_signal(
         lambda stop: _serve(settings, consumer_id, pipe, stop), [signal.SIGTERM], [signal.SIGINT]
@@ -344,10 +267,15 @@ def _run_child(settings: StageSettings, consumer_id: int, pipe: Connection) -> N
         leave_by_force(0)
 
 
+def _words(pipe: Connection) -> Iterator[str]:
+    with suppress(EOFError, OSError):
+        while True:
+            (word,) = pipe.recv()
+            yield word
+
+
 def _serve(settings: StageSettings, consumer_id: int, pipe: Connection, stop: Stop) -> bool:
     """Run the stage; whether something in it hangs."""
-    limit = settings.drain_timeout + _END_GRACE
-    threading.Thread(target=_obey, args=(pipe, stop, limit), name="parent", daemon=True).start()
     begun = _end_if_stopped_at_start(stop)
     lock = threading.Lock()
 
@@ -355,9 +283,9 @@ def _serve(settings: StageSettings, consumer_id: int, pipe: Connection, stop: St
         begun.set()
         with lock:
             try:
-                pipe.send(news)
+                pipe.send((news,))
             except OSError:
-                # The parent is gone: nobody reads this, and `_obey` is stopping us.
+                # The parent is gone: nobody reads this, and `Orders` is stopping us.
                 stop.set()
 
     try:
@@ -368,20 +296,3 @@ def _serve(settings: StageSettings, consumer_id: int, pipe: Connection, stop: St
         return False
     service.run()
     return service.hangs
-
-
-def _obey(pipe: Connection, stop: Stop, limit: float) -> None:
-    """Stop when the parent says so, and when it is gone."""
-    try:
-        while True:
-            word = pipe.recv()
-            stop.set()
-            if word == _HURRY:
-                stop.hurry.set()
-    except (EOFError, OSError):
-        _log.error("the parent process is gone; stopping")
-    still_ending(limit + _LAST_GRACE)
-    stop.set()
-    time.sleep(limit)
-    _log.error("no end within %g s; ending by force", limit)
-    leave_by_force()

@@ -6,13 +6,16 @@ rules. This module knows nothing of what runs in the processes.
 
 from __future__ import annotations
 
+import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from multiprocessing.connection import wait
+from typing import Any, Generic, Protocol, TypeVar
 
 from pvapy_stream.errors import WorkflowError
+from pvapy_stream.launch.entry import STOP
 
 _ABSENT_PAUSE = 1.0  # s; how often it is looked whether a place has come back
 _ABSENT_LIMIT = 600.0  # s; how long it is waited for
@@ -43,12 +46,17 @@ class RestartPolicy:
 
 
 class Restarts:
-    """The restarts of a process, or of several that share one limit."""
+    """The restarts of a process, or of several that share one limit.
+
+    Attributes:
+        total: restarts so far.
+        recent: restarts since the last quiet time.
+    """
 
     def __init__(self, policy: RestartPolicy) -> None:
         self.policy = policy
         self.total = 0
-        self._recent = 0
+        self.recent = 0
         self._last_death = float("-inf")
 
     def pause(self, begun: bool = True) -> float | None:
@@ -59,12 +67,12 @@ class Restarts:
         """
         policy, now = self.policy, time.monotonic()
         if now - self._last_death > policy.quiet:
-            self._recent = 0
+            self.recent = 0
         self._last_death = now
-        if self._recent >= self.limit(begun):
+        if self.recent >= self.limit(begun):
             return None
-        pause = min(policy.longest_pause, policy.first_pause * 2**self._recent)
-        self._recent += 1
+        pause = min(policy.longest_pause, policy.first_pause * 2**self.recent)
+        self.recent += 1
         self.total += 1
         return pause
 
@@ -72,11 +80,6 @@ class Restarts:
         """How many restarts there may be at most."""
         policy = self.policy
         return policy.limit if begun else max(policy.limit, policy.start_limit)
-
-    @property
-    def recent(self) -> int:
-        """Restarts since the last quiet time."""
-        return self._recent
 
 
 class Process(Protocol):
@@ -90,6 +93,9 @@ class Process(Protocol):
     def poll(self) -> int | None:
         """Its exit code, negative for a signal; None while it runs."""
         ...
+
+    def tell(self, word: str) -> None:
+        """Send it a word; nothing happens when it is gone."""
 
     def kill(self) -> None:
         """End it by force."""
@@ -110,12 +116,6 @@ class Death:
     time: float
     how: str
     restarted: bool
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values, for files."""
-        return {
-            "name": self.name, "time": self.time, "how": self.how, "restarted": self.restarted
-        }  # fmt: skip
 
 
 P = TypeVar("P", bound=Process)
@@ -182,6 +182,15 @@ class Supervised(Generic[P]):
     def bury(self, process: P, died: bool) -> None:
         """Keep what is needed of an incarnation that ended, or died."""
 
+    def receive(self) -> bool:
+        """Take what the present incarnation has sent; whether that was anything."""
+        return False
+
+    @property
+    def sources(self) -> tuple[Any, ...]:
+        """What `multiprocessing.connection.wait` finds ready when there is news of it."""
+        return ()
+
     # -- life ------------------------------------------------------------------------------------
 
     @property
@@ -200,11 +209,18 @@ class Supervised(Generic[P]):
         self._due = None
         self.process = self._start_process(self.incarnation)
 
-    def stop(self) -> None:
-        """From now on it is expected to end; it is not started again."""
+    def tell(self, word: str) -> None:
+        """Send a word to the present incarnation."""
+        if self.process is not None:
+            self.process.tell(word)
+
+    def stop(self, word: str = STOP) -> None:
+        """From now on it is expected to end, and is not started again; it is sent the word."""
         self.stopping = True
         if self.process is None:
             self.ended = True
+        elif word:
+            self.tell(word)
 
     def kill(self) -> None:
         """End it by force."""
@@ -215,13 +231,14 @@ class Supervised(Generic[P]):
         """Look after it: start it again when its pause is over; whether something changed."""
         if self.ended:
             return False
+        news = self.receive()
         if self._due is not None and time.monotonic() >= self._due:
             self._start_again()
             return True
         process = self.process
         code = process.poll() if process is not None else None
         if process is None or code is None:
-            return False
+            return news
         why = self.judge(process, code)
         begun = self.begun()
         self.process = None
@@ -281,6 +298,68 @@ class Supervised(Generic[P]):
         self._due = None
         self.problem = problem
         self._say(problem)
+
+
+S = TypeVar("S", bound=Supervised[Any])
+
+
+class Supervisor(Generic[S]):
+    """Processes that are looked after, and ended, together.
+
+    Args:
+        members: the processes.
+    """
+
+    def __init__(self, members: Sequence[S]) -> None:
+        self.members = list(members)
+        self._deadline = math.inf
+
+    @property
+    def ended(self) -> bool:
+        """Whether none will run again."""
+        return all(one.ended for one in self.members)
+
+    @property
+    def deaths(self) -> list[Death]:
+        """How and when incarnations died."""
+        return [death for one in self.members for death in one.deaths]
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the run is no success."""
+        return [one.problem for one in self.members if one.problem]
+
+    def tell(self, word: str) -> None:
+        """Send a word to all."""
+        for one in self.members:
+            one.tell(word)
+
+    def poll(self, timeout: float = 0.0) -> bool:
+        """Look after all, after at most `timeout` s without news; whether there was any.
+
+        Those that were to stop within a limit that is over are ended by force.
+        """
+        if timeout:
+            wait([source for one in self.members for source in one.sources], timeout)
+        news = sum(one.poll() for one in self.members) > 0
+        if time.monotonic() > self._deadline:
+            self.kill()
+        return news
+
+    def stop(self, word: str, limit: float) -> None:
+        """Ask all to end; `poll` ends those by force that have not done so within `limit` s."""
+        self._deadline = time.monotonic() + limit
+        for one in self.members:
+            one.stop(word)
+
+    def kill(self) -> None:
+        """End all by force."""
+        self._deadline = math.inf
+        for one in self.members:
+            if not one.ended:
+                one.stop("")
+                one.kill()
+                one.poll()
 
 
 def exit_words(code: int | None) -> str:

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pvapy_stream.hpc.launch.programs import LocalProgram, ProgramSpec
+from pvapy_stream.launch.programs import LocalProgram, ProgramSpec
 
 _programs: dict[str, LocalProgram] = {}
 _folder: list[Path] = []

@@ -10,15 +10,15 @@ import time
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import WorkflowError
-from pvapy_stream.hpc.launch import agent
-from pvapy_stream.hpc.launch.programs import ProgramSpec
-from pvapy_stream.hpc.launch.supervisor import AbsentError
+from pvapy_stream.launch import agent
+from pvapy_stream.launch.programs import ProgramSpec
+from pvapy_stream.launch.supervisor import AbsentError
 from pvapy_stream.plugins import require
 
 _TIMEOUT = 20.0  # s; for the scheduler, and for the first worker
@@ -48,29 +48,30 @@ def connect(address: str) -> Any:
         ) from error
 
 
+@dataclass(eq=False)
 class DaskProgram:
-    """A program on a worker."""
+    """A program on a worker, which is its host; `seen` is the last that was heard of it."""
 
-    def __init__(self, launcher: DaskPrograms, key: str, worker: str, pid: int, log: Path) -> None:
-        self._launcher = launcher
-        self._log = log
-        self.key = key
-        self.worker = worker
-        self.pid = pid
-        self.host = worker
-        self.seen: dict[str, Any] = {"code": None, "state": "", "ledgers": None, "log": ""}
+    launcher: DaskPrograms
+    key: str
+    host: str
+    pid: int
+    log: Path
+    seen: dict[str, Any] = field(
+        default_factory=lambda: {"code": None, "state": "", "ledgers": None, "log": ""}
+    )
 
     def poll(self) -> int | None:
         if self.seen["code"] is not None:
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            self._log.write_text(self.seen["log"])
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            self.log.write_text(self.seen["log"])
         return self.seen["code"]
 
     def tell(self, word: str) -> None:
-        self._launcher.call(self.worker, agent.tell, self.key, word)
+        self.launcher.call(self.host, agent.tell, self.key, word)
 
     def kill(self) -> None:
-        self._launcher.call(self.worker, agent.kill, self.key)
+        self.launcher.call(self.host, agent.kill, self.key)
         deadline = time.monotonic() + _ANSWER_TIMEOUT
         while self.seen["code"] is None and time.monotonic() < deadline:
             time.sleep(_LOOK_PERIOD)
@@ -159,8 +160,8 @@ class DaskPrograms:
             raise WorkflowError(f"{spec.name} cannot be started on any worker; see their logs")
         load = dict.fromkeys(workers, 0)
         for program in self._programs.values():
-            if program.seen["code"] is None and program.worker in load:
-                load[program.worker] += 1
+            if program.seen["code"] is None and program.host in load:
+                load[program.host] += 1
         return min(load, key=lambda address: load[address])
 
     def call(self, worker: str, function: Any, *args: Any) -> Any:
@@ -193,7 +194,7 @@ class DaskPrograms:
         by_worker: dict[str, list[DaskProgram]] = {}
         for program in list(self._programs.values()):
             if program.seen["code"] is None:
-                by_worker.setdefault(program.worker, []).append(program)
+                by_worker.setdefault(program.host, []).append(program)
         for worker, programs in by_worker.items():
             if worker not in there:
                 for program in programs:
