@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pvapy_stream.cli.options import parse, settings_parser
@@ -14,7 +14,7 @@ from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.signals import run_until_signal
 
 if TYPE_CHECKING:
-    from pvapy_stream.monitor.metrics import Metric
+    from pvapy_stream.status.snapshot import Snapshot
 
 _EPILOG = """\
 examples:
@@ -50,18 +50,22 @@ def run(settings: SimulatorSettings) -> int:
     """
     names = NameCheck([settings.channel_name] if settings.output_mode != "shm" else ())
     # Imported late: --help and wrong options need neither EPICS nor HDF5.
-    from pvapy_stream.monitor.metrics import served, simulator_metrics
     from pvapy_stream.sim.server import SimServer
+    from pvapy_stream.status.metrics import served
+    from pvapy_stream.status.shown import shown_on
 
     configure_logging(settings)
     server = SimServer(settings)
     names.refuse()
 
-    def collect() -> Iterable[Metric]:
-        failed = sum(map(len, server.ledger.failed.values()))
-        return simulator_metrics(settings.channel_name, server.totals, failed)
+    def snapshots() -> list[Snapshot]:
+        return [server.snapshot()]
 
-    with served(settings, collect):
+    shown = settings.status_names("simulator")
+    with (
+        served(settings, snapshots),
+        shown_on(shown, snapshots, incarnation=settings.incarnation, beside=True),
+    ):
         return run_until_signal(server.run)
 
 

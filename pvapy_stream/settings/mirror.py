@@ -7,10 +7,15 @@ from typing import Annotated
 from pydantic import Field
 
 from pvapy_stream.settings.base import opt
-from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
+from pvapy_stream.settings.common import (
+    LedgerSettings,
+    LoggingSettings,
+    MetricsSettings,
+    StatusSettings,
+)
 
 
-class MirrorSettings(LoggingSettings, LedgerSettings, MetricsSettings):
+class MirrorSettings(LoggingSettings, LedgerSettings, MetricsSettings, StatusSettings):
     """A server that shows channels of other servers under names of its own."""
 
     channel_map: Annotated[str, opt("-cm --channel-map", "Channels", metavar="MAP")] = Field(
