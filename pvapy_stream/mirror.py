@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,8 @@ from pvapy_stream.pva.request import Distributor
 from pvapy_stream.pva.search import TwinWatch
 from pvapy_stream.settings import MirrorSettings
 from pvapy_stream.settings.channel_map import MirrorEntry, parse_channel_map
+from pvapy_stream.status.counted import Times, ledger_stats, rated
+from pvapy_stream.status.snapshot import PublisherStats, QueueStats, ReceiverStats, Snapshot
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
 from pvapy_stream.transport.ports import Receiver
@@ -107,6 +110,7 @@ class MirrorChannel:
         self._published = 0
         self._errors = 0
         self._structure_changes = 0
+        self._times = Times()
         if share is None and entry.n_monitors > 1:
             _log.warning(
                 "channel %s: no distributor in the request: %d monitors publish all %d times",
@@ -117,6 +121,7 @@ class MirrorChannel:
 
     def start(self) -> None:
         """Begin to follow the source."""
+        self._times.start = time.time()
         for number, receiver in enumerate(self._receivers):
             self._start(number, receiver)
 
@@ -162,6 +167,7 @@ class MirrorChannel:
         """Take nothing more from the source; the mirror itself stays until its server stops."""
         for receiver in self._receivers:
             receiver.stop()
+        self._times.end = time.time()
 
     def _take_current(self, number: int, obj: Any) -> None:
         """Take the value with which a source answers a monitor, which may be old.
@@ -267,6 +273,8 @@ class MirrorChannel:
             self._note_error(error, value)
             return False
         self._published += 1
+        self._times.last = time.time()
+        self._times.first = self._times.first or self._times.last
         self._last_published = value
         return True
 
@@ -293,13 +301,51 @@ class MirrorChannel:
 
     def counters(self) -> dict[str, int]:
         """What was counted since the start, as the incumbent names it."""
-        counts = [receiver.counts() for receiver in self._receivers]
-        return {
-            "nReceived": sum(count.received for count in counts),
-            "nPublished": self._published,
-            "nOverruns": sum(count.overruns for count in counts),
-            "nErrors": self._errors + sum(count.errors for count in counts),
-        }
+        counts = self.snapshot().counts()
+        names = ("received", "published", "overruns", "errors")
+        return {f"n{name.capitalize()}": round(counts[name]) for name in names}
+
+    def snapshot(self) -> Snapshot:
+        """Its status."""
+        counts, seconds = [one.counts() for one in self._receivers], self._times.seconds
+        with self._lock:
+            ledgers, tracker = self._account.ledgers, self._tracker
+            processor = ledger_stats(
+                ledgers, self._times, overdue=len(tracker.missed) if tracker else 0
+            )
+            rejected = sum(len(ids) for one in ledgers for ids in one.rejected.values())
+        received = ReceiverStats(
+            n_received=sum(one.received for one in counts),
+            n_errors=sum(one.errors for one in counts),
+            n_overruns=sum(one.overruns for one in counts),
+        )
+        return Snapshot(
+            KIND,
+            ledgers[0].stage_id,
+            self.entry.source,
+            state=self._state,
+            restarts=ledgers[0].incarnation - 1,
+            message=self.problem() if self._times.end else self.last_error,
+            object_id=processor.last_object_id,
+            output_channel=self.entry.mirror,
+            receiver_stats=rated(received, seconds),
+            publisher_stats=rated(PublisherStats(self._published, n_errors=self._errors), seconds),
+            queue_stats=QueueStats(n_rejected=rejected),
+            processor_stats=processor,
+            labels={"channel": self.entry.mirror, "source": self.entry.source},
+        )
+
+    @property
+    def _state(self) -> str:
+        if self._times.end:
+            return "failed" if self.problem() else "stopped"
+        if all(one.connected for one in self._receivers):
+            return "waiting" if self._waits else "running"
+        return "disconnected" if self._came else "waiting"
+
+    @property
+    def _came(self) -> bool:
+        return all(one.was_connected for one in self._receivers)
 
     def ledgers(self) -> list[Ledger]:
         """The account as it is now: a ledger for each epoch of ids."""
@@ -313,11 +359,11 @@ class MirrorChannel:
     def problem(self) -> str:
         """Why the run must not count as a success, or ""."""
         entry = self.entry
-        errors = self.counters()["nErrors"]
+        errors = self._errors + sum(one.counts().errors for one in self._receivers)
         if errors:
             last = self.last_error or "see the log"
             return f"channel {entry.mirror}: {errors} errors, the last: {last}"
-        if not all(receiver.was_connected for receiver in self._receivers):
+        if not self._came:
             absent = registry.input_mode(entry.provider).absent
             return f"channel {entry.mirror}: source {entry.source} {absent}"
         return ""
@@ -341,9 +387,10 @@ class MirrorServer:
         self.entries = parse_channel_map(settings.channel_map)
         self._report = report or (lambda _: None)
         self._too_few = ""
-        self._ports_before = listening_ports()
+        before = listening_ports()
         self._twin = ""
         self._server = pva.PvaServer()
+        self._ports = listening_ports() - before
         self.channels = [
             MirrorChannel(
                 entry, number, settings.oid_field, self._server, settings.wait_for_consumers > 0
@@ -366,7 +413,7 @@ class MirrorServer:
         """
         self._server.start()
         if self.settings.wait_for_consumers:
-            counter = ClientCounter(listening_ports() - self._ports_before)
+            counter = ClientCounter(self._ports)
             wait = partial(self._wait_for_consumers, counter, stop)
             threading.Thread(target=wait, name="consumers", daemon=True).start()
         twins = TwinWatch((entry.mirror for entry in self.entries), self._tell_of_twins)
@@ -420,6 +467,12 @@ class MirrorServer:
         now = time.time()
         for channel in self.channels:
             self._report(f"Channel {channel.entry.mirror} @ {now:.3f}: {channel.counters()}")
+
+    def snapshots(self) -> list[Snapshot]:
+        """The status of each channel."""
+        troubles = next(filter(None, (self._too_few, self._keeper.problem, self._twin)), "")
+        found = [channel.snapshot() for channel in self.channels]
+        return [replace(one, message=one.message or troubles) for one in found]
 
     def problems(self) -> list[str]:
         """Why the run must not count as a success, a line for each channel concerned."""

@@ -21,11 +21,11 @@ from pvapy_stream.hpc.parts import make_receiver
 from pvapy_stream.hpc.reorder import DUPLICATE, Released, ReorderBuffer
 from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
-from pvapy_stream.hpc.status import Stats, queue_stats, rate, receiver_stats
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
-from pvapy_stream.pva.records import collector_status_type
 from pvapy_stream.settings import CollectorSettings
+from pvapy_stream.status.counted import queue_stats, rated, receiver_stats
+from pvapy_stream.status.snapshot import CollectorStats, ProducerStats
 from pvapy_stream.transport.ports import Receiver
 
 _CACHE_BYTES = 256 * 2**20
@@ -357,36 +357,26 @@ class Collector(StageRunner):
         """How many ids no producer brought."""
         return self.count_missed(source.filters for source in self.sources.values())
 
-    def status_type(self) -> dict[str, Any]:
-        return collector_status_type(
-            self.user_types(), list(self.sources), len(self.metadata.receivers)
-        )
-
-    def own_stats(self, seconds: float) -> Stats:
+    def own_stats(self, seconds: float) -> dict[str, Any]:
         # Against the stream: what came later may not seem to be more.
         collected, cached = self._collected, len(self.buffer)
         rejected = sum(source.rejected for source in self.sources.values())
-        missed = self.missed
-        stats: Stats = {
-            "collectorStats": {
-                "nCollected": collected,
-                "collectedRate": rate(collected, seconds),
-                "nRejected": rejected,
-                "rejectedRate": rate(rejected, seconds),
-                "nMissed": missed,
-                "missedRate": rate(missed, seconds),
-                "nCached": cached,
+        counted = CollectorStats(
+            n_collected=collected, n_rejected=rejected, n_missed=self.missed, n_cached=cached
+        )
+        return {
+            "collector_stats": rated(counted, seconds),
+            "queue_stats": queue_stats(self.inbox.counts()),
+            "producer_stats": {
+                number: ProducerStats(
+                    number,
+                    source.channel,
+                    receiver_stats(source.receiver.counts(), source.rejected, seconds),
+                    queue_stats(source.queue_counts()),
+                )
+                for number, source in self.sources.items()
             },
-            "queueStats": queue_stats(self.inbox.counts()),
         }
-        for number, source in self.sources.items():
-            stats[f"producerStats_{number}"] = {
-                "producerId": number,
-                "channel": source.channel,
-                "receiverStats": receiver_stats(source.receiver.counts(), source.rejected, seconds),
-                "queueStats": queue_stats(source.queue_counts()),
-            }
-        return stats
 
     @property
     def phase(self) -> str:

@@ -17,11 +17,10 @@ from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.parts import make_receiver
 from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
-from pvapy_stream.hpc.status import Stats, drop_stats, drop_types, queue_stats, receiver_stats
 from pvapy_stream.pva.objects import id_reader
-from pvapy_stream.pva.records import consumer_status_type
 from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import ConsumerSettings
+from pvapy_stream.status.counted import drop_stats, queue_stats, receiver_stats
 from pvapy_stream.transport.ports import Receiver
 
 _PROBE_TIMEOUT = 0.5  # s; the source is on a network whose round trips are milliseconds
@@ -197,20 +196,14 @@ class Consumer(StageRunner):
     def newest(self) -> int | None:
         return self._newest
 
-    def status_type(self) -> dict[str, Any]:
-        return {
-            **consumer_status_type(self.user_types(), len(self.metadata.receivers)),
-            **drop_types(self.receiver.counts()),
-        }
-
-    def own_stats(self, seconds: float) -> Stats:
+    def own_stats(self, seconds: float) -> dict[str, Any]:
         inbox = self.inbox.counts()
         counts = self.receiver.counts()
         counts = replace(counts, received=counts.received + self.carried)
         return {
-            "receiverStats": receiver_stats(counts, inbox.rejected, seconds),
-            "queueStats": queue_stats(inbox),
-            **drop_stats(counts),
+            "receiver_stats": receiver_stats(counts, inbox.rejected, seconds),
+            "queue_stats": queue_stats(inbox),
+            "drop_stats": drop_stats(counts),
         }
 
     @property

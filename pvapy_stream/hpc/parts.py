@@ -18,7 +18,6 @@ from pvapy_stream.hpc.metadata import Metadata
 from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.processor import UserDataProcessor, completed, takes_lazy
 from pvapy_stream.hpc.stage import Stage
-from pvapy_stream.hpc.status import Stats
 from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.objects import LazyIds, opening_object
@@ -124,7 +123,7 @@ class StageParts(ABC):
         self.carried = 0
         self._known: Any = None
         self._lazy = False
-        self._user_stats: Stats = {}
+        self._user_stats: dict[str, Any] = {}
         self._coverage: dict[str, tuple[int, int]] = {}
         self.log = logging.getLogger(f"pvapy_stream.{self.kind}-{stage_id}")
 
