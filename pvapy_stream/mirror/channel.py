@@ -22,7 +22,7 @@ from pvapy_stream.status.counted import Times, ledger_stats, rated
 from pvapy_stream.status.snapshot import PublisherStats, QueueStats, ReceiverStats, Snapshot
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
-from pvapy_stream.transport.ports import Receiver
+from pvapy_stream.transport.ports import Receiver, Return
 
 KIND = "mirror"
 BEFORE = "before the consumers"
@@ -132,7 +132,15 @@ class MirrorChannel:
             fresh = False
             self._take_current(number, pv_object(obj))
 
-        receiver.start(deliver, deliver_current)
+        def deliver_again(obj: Any, how: Return) -> None:
+            if how.anew:
+                with self._lock:
+                    self._last_published = None
+                    if self._tracker is not None:
+                        self._tracker.expect_restart()
+            deliver_current(obj) if how.shown else deliver(obj)
+
+        receiver.start(deliver, deliver_again)
 
     def let_through(self) -> None:
         """Pass on what comes from now on, and name what did not wait."""

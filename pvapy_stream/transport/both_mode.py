@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pvapy_stream.transport.mode import Mode, OutputMode, PublisherOptions
@@ -10,17 +11,17 @@ if TYPE_CHECKING:
     from pvapy_stream.transport.ports import Publisher
 
 
-def _publisher(what: PublisherOptions) -> Publisher:
+def _publisher(what: PublisherOptions, source: bool = False) -> Publisher:
     from pvapy_stream.transport import pvas_mode, shm_mode
     from pvapy_stream.transport.both import BothPublisher
 
     # Shared memory first: who finds the PVA channel, and may choose, then finds that too.
-    return BothPublisher([shm_mode.publisher(what), pvas_mode.publisher(what)])
+    return BothPublisher([shm_mode.publisher(what, source), pvas_mode.publisher(what)])
 
 
 MODE = Mode(
     "both",
     output=OutputMode(_publisher, "pvas and shm", hosts=True, spaces=("pva", "shm")),
-    source=OutputMode(_publisher, hosts=True),
+    source=OutputMode(partial(_publisher, source=True), hosts=True),
     rank=70,
 )
