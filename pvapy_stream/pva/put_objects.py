@@ -25,13 +25,16 @@ class PutReader:
 
     Args:
         kind: type of the channel.
+
+    Attributes:
+        is_image: whether they are images.
     """
 
     def __init__(self, kind: Structure) -> None:
         self.kind = kind
         self._blank = blank_object(kind)
         is_image = kind.fields and {name for name, _ in kind.fields} >= _IMAGE
-        self._is_image = bool(is_image) and isinstance(kind.get("value"), Union)
+        self.is_image = bool(is_image) and isinstance(kind.get("value"), Union)
 
     def read(self, value: Value) -> Any:
         """A `ValueObject` of an image, else a PvObject.
@@ -39,7 +42,7 @@ class PutReader:
         Raises:
             ObjectError: the binding cannot hold one of the values.
         """
-        return ValueObject(self, value) if self._is_image else self.build(value)
+        return ValueObject(self, value) if self.is_image else self.build(value)
 
     def build(self, value: Value) -> Any:
         """A PvObject.
@@ -55,20 +58,25 @@ class ValueObject(LazyObject):
 
     __slots__ = ("_reader", "_value")
 
-    def __init__(self, reader: PutReader, value: Value) -> None:
+    def __init__(self, reader: PutReader, value: Value | None) -> None:
         # No id: whoever writes it elsewhere needs what only the PvObject has.
         super().__init__(None)
         self._reader = reader
         self._value = value
 
     def _make_frame(self) -> Frame:
-        return frame_of_value(self._value, origin=_Origin(self))
+        return frame_of_value(self.value, origin=Origin(self))
 
     def _make_object(self) -> Any:
-        return self._reader.build(self._value)
+        return self._reader.build(self.value)
+
+    @property
+    def value(self) -> Value:
+        """What came."""
+        return self._value or {}
 
     def id_of(self, field: str) -> int | None:
-        found: object = self._value
+        found: object = self.value
         for name in field.split("."):
             found = cast("Value", found).get(name) if isinstance(found, dict) else None
         # What is no whole number is read as in all PvObjects.
@@ -77,7 +85,7 @@ class ValueObject(LazyObject):
     @property
     def wire(self) -> AnyValue | None:
         """Its value; None if it was marked here, which the value does not say."""
-        return None if self._marked else AnyValue(self._reader.kind, self._value)
+        return None if self._marked else AnyValue(self._reader.kind, self.value)
 
     @property
     def marked(self) -> bool:
@@ -85,10 +93,10 @@ class ValueObject(LazyObject):
 
     @property
     def time_ns(self) -> int:
-        return _time(self._value)
+        return time_of_value(self.value)
 
 
-class _Origin:
+class Origin:
     """The PvObject of a `ValueObject`, made when somebody looks at it."""
 
     __slots__ = ("_owner",)
@@ -139,13 +147,13 @@ def frame_of_value(value: Value, origin: object = None) -> Frame:
     codec, dtype = _codec(cast("Value", value.get("codec", {})))
 
     def attributes() -> dict[str, Any]:
-        return _attributes(cast("list[Value | None]", value.get("attribute", [])))
+        return attributes_of_value(value)
 
     return Frame(
         cast("int", value["uniqueId"]),
         payload,
         shape,
-        time_ns=_time(value),
+        time_ns=time_of_value(value),
         dtype=dtype or payload.dtype,
         codec=codec,
         color_mode=color_mode(shape, attributes),
@@ -168,9 +176,10 @@ def _codec(codec: Value) -> tuple[str, np.dtype[Any] | None]:
     return name, dtype
 
 
-def _attributes(listed: list[Value | None]) -> dict[str, Any]:
+def attributes_of_value(value: Value) -> dict[str, Any]:
+    """Values of the attributes of an NTNDArray, by name."""
     values: dict[str, Any] = {}
-    for attribute in listed:
+    for attribute in cast("list[Value | None]", value.get("attribute", [])):
         if attribute is None:
             continue
         held = attribute.get("value")
@@ -181,7 +190,8 @@ def _attributes(listed: list[Value | None]) -> dict[str, Any]:
     return values
 
 
-def _time(value: Value) -> int:
+def time_of_value(value: Value) -> int:
+    """Time of the data of an NTNDArray, ns since 1970; 0 when unknown."""
     # The time the data were taken comes before the time the record was processed.
     for field in ("dataTimeStamp", "timeStamp"):
         stamp = value.get(field)

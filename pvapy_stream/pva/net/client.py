@@ -74,10 +74,10 @@ class Client:
         if link is None:
             link = ServerLink(self._loop.watch, address, self._forget, lambda reply: None)
             self._links[address] = link
-            channel.open(link)
+            channel.open(link, reply.identity)
             link.begin()
         else:
-            channel.open(link)
+            channel.open(link, reply.identity)
 
     def _forget(self, link: ServerLink, reason: str) -> None:
         if self._links.get(link.address) is link:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from pvapy_stream.pva.net.client_errors import NotSentError
+from pvapy_stream.pva.net.client_monitor import Follower, Monitor
 from pvapy_stream.pva.net.client_requests import ClientRequest, FieldRequest
 from pvapy_stream.pva.net.client_search import FIRST, LONGEST
 from pvapy_stream.pva.net.server_link import ServerLink
@@ -53,6 +54,7 @@ class ClientChannel:
     Attributes:
         link: the connection, while the channel is there.
         why: why the channel is not there.
+        identity: of the server that has it, or had it last.
     """
 
     def __init__(self, owner: Owner, name: str, number: int) -> None:
@@ -60,6 +62,7 @@ class ClientChannel:
         self.number = number
         self.link: ServerLink | None = None
         self.server_id = 0
+        self.identity = b""
         self.why = "no server has answered the search for it"
         self.call = owner.call
         self._owner = owner
@@ -69,6 +72,8 @@ class ClientChannel:
         self._opening: ServerLink | None = None  # where it is being created
         self._opening_since = 0.0
         self._requests: dict[tuple[Command, str], ClientRequest] = {}
+        self._monitors: list[Monitor] = []
+        self._retry_at = 0.0  # monitors are set up again; 0: when something happens
 
     # -- any thread ------------------------------------------------------------------------------
 
@@ -160,6 +165,24 @@ class ClientChannel:
         made = self._request(Command.RPC).ask(0, write, read, begin, answer)
         return cast("AnyValue", made)
 
+    def monitor(self, asked: str, follower: Follower) -> None:
+        """Follow it until it is closed; the follower is told what happens in the client's thread.
+
+        Args:
+            asked: fields and options, as `wire.request.parse` reads them.
+            follower: gets the updates.
+
+        Raises:
+            WireError: the text cannot be understood.
+        """
+        made = Monitor(self, request.parse(asked), follower)
+
+        def begin() -> None:
+            self._monitors.append(made)
+            made.step()
+
+        self.call(begin)
+
     def close(self) -> None:
         """Let it go; who waits for something is told."""
         self._closed = True
@@ -182,8 +205,9 @@ class ClientChannel:
         if not self._closed:
             self._owner.search(self, self._pause)
 
-    def open(self, link: ServerLink) -> None:
+    def open(self, link: ServerLink, identity: bytes) -> None:
         """A server has it."""
+        self.identity = identity
         self._opening, self._opening_since = link, time.monotonic()
         link.create(self)
 
@@ -194,8 +218,16 @@ class ClientChannel:
         self.link, self.server_id, self._opening = link, server_id, None
         self._pause = FIRST
         self._there.set()
-        for one in list(self._requests.values()):
+        self._step()
+
+    def _step(self) -> None:
+        self._retry_at = 0.0
+        for one in (*self._requests.values(), *self._monitors):
             one.step()
+
+    def retry(self, seconds: float) -> None:
+        """Set monitors up again after some time."""
+        self._retry_at = time.monotonic() + seconds
 
     def lost(self, reason: str) -> None:
         link = self.link
@@ -203,7 +235,7 @@ class ClientChannel:
             self.link = None
             if not self._closed:
                 self._there.clear()
-            for one in list(self._requests.values()):
+            for one in (*self._requests.values(), *self._monitors):
                 one.lost(reason, link.sent)
         self._again(reason)
 
@@ -216,14 +248,16 @@ class ClientChannel:
         self.search()
 
     def check(self, now: float) -> None:
-        """Search again if the server does not create it."""
+        """Search again if the server does not create it; set up what was refused."""
+        if 0 < self._retry_at <= now:
+            self._step()
         link = self._opening
         if link is not None and now - self._opening_since > _CREATED:
             link.end_channel(self, None)
             self._again("the server does not create it")
 
     def _close(self) -> None:
-        for one in list(self._requests.values()):
+        for one in (*self._requests.values(), *self._monitors):
             one.close("the channel is closed")
         link = self.link or self._opening
         if link is not None:

@@ -133,6 +133,8 @@ class Link:
                 self.take(found)
                 if self.closed:
                     return
+            # What was done with it may have taken long: the peer was not silent meanwhile.
+            self.read_at = time.monotonic()
             if self.busy:
                 break
         self.watch()

@@ -7,10 +7,12 @@ import logging
 import os
 import selectors
 import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import Protocol
 
+from pvapy_stream.errors import WireError
 from pvapy_stream.pva.net.environment import Address
 from pvapy_stream.pva.net.link import Link, Watch, keep_alive
 from pvapy_stream.pva.wire import connecting
@@ -23,11 +25,13 @@ from pvapy_stream.pva.wire.stream import Command, Control, Message, control, mes
 _OPENS = 5.0  # s; for the connection, and until the server has accepted us
 _ECHO = 10.0  # s without a message, after which the server is asked whether it is there
 _SILENT = 40.0  # s without a message, after which the connection is closed
+_NUMBER = {False: struct.Struct("<I"), True: struct.Struct(">I")}
 _REPLIES = {Command.GET, Command.PUT, Command.RPC, Command.GET_FIELD}
 
 _log = logging.getLogger(__name__)
 
 Received = Callable[[Reader, Incoming], None]
+Updated = Callable[[Message, Incoming], None]
 
 
 class Opens(Protocol):
@@ -80,6 +84,7 @@ class ServerLink(Link):
         self._echoed_at = self._began
         self._channels: dict[int, Opens] = {}
         self._requests: dict[int, Received] = {}
+        self._monitors: dict[int, Updated] = {}
         self._last_request = 0
 
     def begin(self) -> None:
@@ -131,9 +136,16 @@ class ServerLink(Link):
         self._requests[self._last_request] = received
         return self._last_request
 
+    def new_monitor(self, updated: Updated) -> int:
+        """The number of a new monitor; its messages are given to the function."""
+        self._last_request += 1
+        self._monitors[self._last_request] = updated
+        return self._last_request
+
     def end_request(self, number: int) -> None:
         """Replies to it are passed over."""
         self._requests.pop(number, None)
+        self._monitors.pop(number, None)
 
     def search(self, names: dict[int, str]) -> None:
         """Ask a name server for channels."""
@@ -170,9 +182,13 @@ class ServerLink(Link):
         for channel in channels.values():
             channel.lost(reason)
         self._requests.clear()
+        self._monitors.clear()
         self._forget(self, reason)
 
     def take(self, found: Message) -> None:
+        if found.command == Command.MONITOR and not found.control:
+            self._updated(found)
+            return
         if found.control:
             if found.command == Control.SET_BYTE_ORDER:
                 self._big = found.big
@@ -200,6 +216,15 @@ class ServerLink(Link):
         elif command == Command.SEARCH_REPLY:
             for one in found_in([found], self.address[0]):
                 self._found(one)
+
+    def _updated(self, found: Message) -> None:
+        payload = found.payload
+        if not payload or len(payload[0]) < _NUMBER[found.big].size:
+            raise WireError("a message of a monitor ends too early")
+        (number,) = _NUMBER[found.big].unpack_from(payload[0])
+        updated = self._monitors.get(number)
+        if updated is not None:
+            updated(found, self.incoming)
 
     def _reply(self, reader: Reader) -> None:
         # The number of the request comes first, and is read again with the rest.

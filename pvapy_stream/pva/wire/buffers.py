@@ -102,10 +102,20 @@ class Reader:
             raise WireError("a message ends too early")
         return codec.unpack_from(self._view, self._at)[0]
 
-    def real(self, code: str) -> float:
-        """The next floating-point number, by its code in `struct`."""
+    # Data: what of a message may change and leaves its layout as it is.
+
+    def datum(self, code: str) -> float:
+        """A number that is a value, by its code in `struct`."""
         codec = self._codecs[code]
         return codec.unpack(self.take(codec.size))[0]
+
+    def elements(self, count: int) -> memoryview:
+        """Bytes of an array of numbers that is a value."""
+        return self.take(count)
+
+    def text(self) -> str:
+        """A string that is a value."""
+        return self.string()
 
     def byte(self) -> int:
         """The next byte, 0 to 255."""
@@ -145,12 +155,16 @@ class Reader:
         size = self.size()
         if size > self.limits.string:
             raise WireError(f"a string of {size} bytes is longer than {self.limits.string}")
-        raw = bytes(self.take(max(size, 0)))
+        raw = bytes(self.characters(max(size, 0)))
         try:
             return raw.decode()
         except UnicodeDecodeError:
             # Other programs send what their users typed, in any encoding.
             return raw.decode("latin-1")
+
+    def characters(self, count: int) -> memoryview:
+        """Bytes of a string."""
+        return self.take(count)
 
     def end(self) -> None:
         """Check that all was read.

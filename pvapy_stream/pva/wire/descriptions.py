@@ -39,11 +39,23 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 
 class Incoming:
-    """Types that the peer has numbered."""
+    """Types that the peer has numbered.
+
+    Attributes:
+        version: how often a number got another type.
+    """
 
     def __init__(self) -> None:
         self._types: dict[int, Type] = {}
         self._weight = 0
+        self.version = 0
+
+    def copy(self) -> Incoming:
+        """The types as they are numbered now."""
+        made = Incoming()
+        made._types, made._weight = dict(self._types), self._weight
+        made.version = self.version
+        return made
 
     def read(self, reader: Reader) -> Type | None:
         """A description; None if it says that there is no type.
@@ -95,6 +107,8 @@ class Incoming:
             raise WireError(
                 f"a peer has described types of more than {reader.limits.registry} fields"
             )
+        if known != kind:
+            self.version += 1
         self._types[number], self._weight = kind, weight
 
     def _plain(self, reader: Reader, code: int, level: int) -> Type:

@@ -28,7 +28,6 @@ from pvapy_stream.pva.wire.types import (
     BIG_DTYPES,
     CODES,
     DTYPES,
-    REAL,
     AnyValue,
     Array,
     ArrayOf,
@@ -99,11 +98,10 @@ def write_any(value: AnyValue, writer: Writer, known: Outgoing) -> None:
 def _read_scalar(kind: Scalar, reader: Reader, known: Incoming) -> object:
     reader.spend(1)
     if kind.kind is Kind.STRING:
-        return reader.string()
+        return reader.text()
     if kind.kind is Kind.BOOLEAN:
         return reader.byte() != 0
-    code = CODES[kind.kind]
-    return reader.real(code) if kind.kind in REAL else reader.number(code)
+    return reader.datum(CODES[kind.kind])
 
 
 def _read_array(kind: Array, reader: Reader, known: Incoming) -> object:
@@ -114,11 +112,11 @@ def _read_array(kind: Array, reader: Reader, known: Incoming) -> object:
         raise WireError(f"an array of at most {kind.size} elements has {count}")
     if kind.kind is Kind.STRING:
         reader.spend(count)
-        return [reader.string() for _ in range(count)]
+        return [reader.text() for _ in range(count)]
     dtypes = BIG_DTYPES if reader.big else DTYPES
     if not count:
         return np.empty(0, dtypes[kind.kind])
-    raw: NDArray[Any] = np.frombuffer(reader.take(count * least), np.uint8)
+    raw: NDArray[Any] = np.frombuffer(reader.elements(count * least), np.uint8)
     # Booleans may be any number but 0.
     return raw != 0 if kind.kind is Kind.BOOLEAN else raw.view(dtypes[kind.kind])
 
