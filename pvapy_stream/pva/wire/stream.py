@@ -28,6 +28,8 @@ _FROM_SERVER = 0x40
 _BIG = 0x80
 _SCRATCH = 2**16  # bytes; messages that fit come in batches, larger ones are received in place
 _SMALL = 4096  # bytes; segments of fewer are joined
+_OWN_SEGMENT = 2**16  # bytes; arrays of so many are sent in a segment of their own
+_pack_head = struct.Struct("<4BI").pack
 
 
 class Command(IntEnum):
@@ -277,6 +279,71 @@ def segments(
         flags = place | (_BIG if big else 0) | (_FROM_SERVER if server else 0)
         made += [struct.pack(f"{order}4BI", _MAGIC, VERSION, flags, command, len(payload)), payload]
     return made
+
+
+def head(command: int, size: int, first: bool = False) -> bytes:
+    """Header of a little-endian message of a server.
+
+    Args:
+        command: what it is.
+        size: of the payload, or of that of the first segment.
+        first: whether it is a first segment.
+    """
+    return _pack_head(_MAGIC, VERSION, _FROM_SERVER | (_FIRST if first else 0), command, size)
+
+
+def lay_out(command: int, parts: Sequence[Buffer], before: int) -> tuple[int, bool, list[Buffer]]:
+    """The payload of a server's message, in segments if it has large arrays.
+
+    Each array of 64 KiB or more is a segment of its own: it can be received where it is wanted.
+
+    Args:
+        command: of the message.
+        parts: of the payload; the last one is small.
+        before: bytes of the payload that come before.
+
+    Returns:
+        size of the payload of the first segment, or of the message; whether there are segments;
+        what is sent after the first header and what comes before.
+    """
+    made: list[Buffer] = []
+    small: list[Buffer] = []
+    first = 0
+
+    def end_segment(last: bool = False) -> None:
+        nonlocal first
+        size = sum(map(len, small))
+        if not first:
+            first = before + size
+        elif size:
+            flags = _FROM_SERVER | (_LAST if last else _SEGMENT)
+            small.insert(0, _pack_head(_MAGIC, VERSION, flags, command, size))
+        made.extend(_joined(small))
+        small.clear()
+
+    for part in parts:
+        if len(part) >= _OWN_SEGMENT:
+            end_segment()
+            flags = _FROM_SERVER | _SEGMENT
+            made += [_pack_head(_MAGIC, VERSION, flags, command, len(part)), part]
+        else:
+            small.append(part)
+    segmented = bool(first)
+    end_segment(last=True)
+    return first, segmented, made
+
+
+def _joined(parts: list[Buffer]) -> list[Buffer]:
+    """The same bytes in fewer parts: small ones are joined."""
+    made: list[Buffer] = []
+    run: list[Buffer] = []
+    for part in parts:
+        if len(part) < _SMALL:
+            run.append(part)
+        else:
+            made += [b"".join(run), part] if run else [part]
+            run = []
+    return [*made, b"".join(run)] if run else made
 
 
 def control(command: int, value: int = 0, big: bool = False, server: bool = False) -> bytes:
