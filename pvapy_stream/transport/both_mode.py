@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pvapy_stream.base_settings import Settings
 from pvapy_stream.transport.mode import Mode, OutputMode, PublisherOptions
 
 if TYPE_CHECKING:
@@ -18,9 +19,17 @@ def _publisher(what: PublisherOptions) -> Publisher:
     return BothPublisher([shm_mode.publisher(what), pvas_mode.publisher(what)])
 
 
+def _prepare(settings: Settings) -> None:
+    from pvapy_stream.transport import pvas_mode
+
+    pvas_mode.prepare(settings)
+
+
 MODE = Mode(
     "both",
-    output=OutputMode(_publisher, "pvas and shm", hosts=True, spaces=("pva", "shm")),
-    source=OutputMode(_publisher, hosts=True),
+    output=OutputMode(
+        _publisher, "pvas and shm", hosts=True, spaces=("pva", "shm"), prepare=_prepare
+    ),
+    source=OutputMode(_publisher, hosts=True, prepare=_prepare),
     rank=70,
 )

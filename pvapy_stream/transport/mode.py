@@ -32,6 +32,10 @@ def _nothing_to_do() -> None:
     pass
 
 
+def _nothing_to_do_for(settings: Settings) -> None:
+    pass
+
+
 def _no_problem(args: Mapping[str, Any]) -> str:
     return ""
 
@@ -154,6 +158,8 @@ class OutputMode:
         announces: receivers of its output can find the PVA channel ``OUTPUT:filtered``.
         spaces: where its channels have their names; those of its own mode when empty.
         args: settings for ``--output-args``; None: it takes none.
+        prepare: called with the settings of the program before it starts a PVA server; raises
+            `TransportError`.
     """
 
     make: Callable[[PublisherOptions], Publisher]
@@ -163,6 +169,7 @@ class OutputMode:
     announces: bool = True
     spaces: tuple[str, ...] = ()
     args: type[Settings] | None = None
+    prepare: Callable[[Settings], None] = _nothing_to_do_for
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,10 +96,12 @@ class Publisher(Protocol):
 
     Attributes:
         takes_lazy: whether a `pva.lazy.LazyObject` is sent without building a PvObject.
+        knows_subscribers: whether the transport knows how many subscribers there are.
         subscribers: how many there are, where the transport knows; else 0.
     """
 
     takes_lazy: bool = False
+    knows_subscribers: bool = False
 
     @property
     def subscribers(self) -> int:

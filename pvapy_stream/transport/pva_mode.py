@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pvapy_stream.base_settings import Settings
 from pvapy_stream.transport.mode import (
     InputMode,
     Mode,
@@ -42,10 +43,16 @@ def _source(what: PublisherOptions) -> Publisher:
     return publisher(what)
 
 
+def _prepare(settings: Settings) -> None:
+    from pvapy_stream.transport import pvas_mode
+
+    pvas_mode.prepare(settings)
+
+
 MODE = Mode(
     "pva",
     input=InputMode(receiver, "monitor of a channel", shows_value=True, monitors=True, images=True),
     output=OutputMode(_publisher, "puts to another's channel", shared=True),
-    source=OutputMode(_source, "a hosted channel", hosts=True),
+    source=OutputMode(_source, "a hosted channel", hosts=True, prepare=_prepare),
     rank=10,
 )

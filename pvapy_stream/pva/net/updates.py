@@ -199,12 +199,15 @@ def chunk_of(kind: Type, value: object) -> Chunk:
 
 
 def changed(kind: Structure, before: Iterable[Chunk] | None, after: Iterable[Chunk]) -> int:
-    """The bit set of the fields of the first level whose chunks differ."""
+    """The bit set of the fields of the first level whose chunks differ.
+
+    Large arrays are not looked into: another one counts as a change.
+    """
     if before is None:
         return 1
     bits = 0
     for start, old, new in zip(kind.starts, before, after, strict=True):
-        if old is not new and old != new:
+        if old is not new and (len(new) > 1 or old != new):
             bits |= 1 << start
     return bits
 

@@ -54,6 +54,7 @@ class ShmPublisher(Publisher):
     """
 
     takes_lazy = True
+    knows_subscribers = True
 
     def __init__(self, channel: str, settings: ShmSettings, id_field: str = "uniqueId") -> None:
         self.channel = channel
