@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +12,17 @@ from pvapy_stream.pva.convert import type_of, wire_value
 from pvapy_stream.pva.image_encoder import ImageEncoder, image_kind, is_plain_image
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.net.updates import Chunk, Update, changed, chunk_of
-from pvapy_stream.pva.wire.types import DTYPES, Array, Structure, Type, Union, Variant
+from pvapy_stream.pva.wire.types import (
+    DTYPES,
+    Array,
+    ArrayOf,
+    Kind,
+    Scalar,
+    Structure,
+    Type,
+    Union,
+    Variant,
+)
 
 
 class ObjectEncoder:
@@ -31,7 +41,9 @@ class ObjectEncoder:
         self._images = (
             ImageEncoder(self.kind, self._fields.chunks) if self.kind == image_kind() else None
         )
-        self._before: list[Chunk] | None = None
+        self._before: list[Chunk | None] | None = None
+        # Number of the template of the images so far; 0 if the last object was another.
+        self._same_images = 0
 
     def update(self, obj: Any) -> Update:
         """An object as an update of the one before.
@@ -40,14 +52,25 @@ class ObjectEncoder:
             ObjectError: it has another structure.
             WireError: a value does not fit its type.
         """
-        if not isinstance(obj, LazyObject):
-            chunks = self._fields.chunks(obj)
-        elif self._images is not None and is_plain_image(obj):
-            chunks = self._images.chunks(obj)
-        else:
-            chunks = self._fields.chunks(obj.pv_object())
-        before, self._before = self._before, chunks
-        return Update(self.kind, changed(self.kind, before, chunks), chunks)
+        if isinstance(obj, LazyObject):
+            if self._images is not None and is_plain_image(obj):
+                return self._image(self._images, obj)
+            obj = obj.pv_object()
+        chunks = self._fields.chunks(obj)
+        self._same_images = 0
+        return self._made(chunks, changed(self.kind, self._before, chunks))
+
+    def _image(self, images: ImageEncoder, obj: LazyObject) -> Update:
+        chunks = images.chunks(obj)
+        if self._same_images == images.templates:
+            # What else is in the template has not changed.
+            return self._made(chunks, images.changing)
+        self._same_images = images.templates
+        return self._made(chunks, changed(self.kind, self._before, chunks))
+
+    def _made(self, chunks: list[Chunk | None], bits: int) -> Update:
+        self._before = chunks
+        return Update(self.kind, bits, chunks)
 
 
 class FieldEncoder:
@@ -58,7 +81,7 @@ class FieldEncoder:
         self._before: dict[str, Any] = {}
         self._chunks: dict[str, Chunk] = {}
 
-    def chunks(self, obj: Any) -> list[Chunk]:
+    def chunks(self, obj: Any) -> list[Chunk | None]:
         """The fields of an object.
 
         Raises:
@@ -85,16 +108,39 @@ class FieldEncoder:
 
 
 def _same(kind: Type, one: Any, other: Any) -> bool:
-    """Whether two values of a field are surely the same."""
+    """Whether two values of a field are surely the same; large arrays are not looked into."""
     if isinstance(kind, (Union, Variant)) or (isinstance(kind, Array) and kind.kind in DTYPES):
         return False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            return bool(one == other)
-    except (ValueError, Warning):
-        # Arrays are in them.
+    return bool(one == other) if _without_arrays(kind) else _equal(one, other)
+
+
+@lru_cache(maxsize=256)
+def _without_arrays(kind: Type) -> bool:
+    """Whether values of a type have no arrays of numbers in them."""
+    match kind:
+        case Scalar():
+            return True
+        case Array():
+            return kind.kind is Kind.STRING
+        case Structure():
+            return all(_without_arrays(inner) for _, inner in kind.fields)
+        case ArrayOf():
+            return _without_arrays(kind.element)
+        case _:
+            return False
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
         return False
+    if isinstance(one, dict):
+        # In another order, a structure is another one.
+        return [*one] == [*other] and all(map(_equal, one.values(), other.values()))
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    return bool(one == other)
 
 
 def _chunk(name: str, kind: Type, held: Any) -> Chunk:

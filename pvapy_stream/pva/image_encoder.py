@@ -57,9 +57,13 @@ class ImageEncoder:
     Args:
         kind: `image_kind`.
         whole: gives the fields of a PvObject.
+
+    Attributes:
+        templates: how many templates there were.
+        changing: bit set of the fields in which images of one template differ.
     """
 
-    def __init__(self, kind: Structure, whole: Callable[[Any], list[Chunk]]) -> None:
+    def __init__(self, kind: Structure, whole: Callable[[Any], list[Chunk | None]]) -> None:
         self._whole = whole
         names = [name for name, _ in kind.fields]
         self._value, self._size, self._id, self._attribute = map(
@@ -68,13 +72,16 @@ class ImageEncoder:
         self._times = [names.index(name) for name in ("dataTimeStamp", "timeStamp")]
         self._choices = [name for name, _ in cast("Union", kind.get("value")).choices]
         self._attributes = cast("ArrayOf", kind.get("attribute"))
+        self.templates = 0
+        places = (self._value, self._size, self._id, *self._times)
+        self.changing = sum(1 << kind.starts[place] for place in places)
         self._layout: tuple[Any, ...] | None = None
         self._key: tuple[Any, ...] = ()
-        self._template: list[Chunk] = []
+        self._template: list[Chunk | None] = []
         self._tags: list[bytes] = []
         self._heads: dict[tuple[np.dtype[Any], int], bytes] = {}
 
-    def chunks(self, obj: LazyObject) -> list[Chunk]:
+    def chunks(self, obj: LazyObject) -> list[Chunk | None]:
         """The fields of an image.
 
         Raises:
@@ -108,11 +115,13 @@ class ImageEncoder:
             return
         if layout == self._layout and not hasattr(frame.attributes, "apply_to"):
             values = {**frame.attributes, "ColorMode": int(frame.color_mode)}
+            self._template = self._template.copy()
             self._template[self._attribute] = chunk_of(self._attributes, _attributes(values))
         else:
             self._template = self._whole(obj.pv_object())
-            self._tags = [b"".join(self._template[place])[_TAG] for place in self._times]
+            self._tags = [b"".join(self._template[place] or ())[_TAG] for place in self._times]
         self._layout, self._key = layout, key
+        self.templates += 1
 
     def _pixels(self, payload: np.ndarray[Any, Any]) -> Chunk:
         key = payload.dtype, payload.size

@@ -8,7 +8,7 @@ chunks of the fields that it asks for and that have changed.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 from pvapy_stream.pva.wire import request, values
@@ -22,7 +22,6 @@ Chunk = Sequence[Buffer]
 Value = dict[str, object]
 
 _KEPT = 64  # encodings of one update, and bit sets of one selection
-_NO_OVERRUN = b"\0"
 # Type descriptions inside (of variants) are sent whole: their numbers differ between clients.
 _WHOLE_TYPES = Outgoing(0)
 _START = struct.Struct("<IB")  # number of the request, and flags 0
@@ -45,6 +44,7 @@ class Selection:
         self.part = part
         self._whole = whole
         self._narrowed: dict[int, int] = {}
+        self._plans: dict[int, tuple[bytes, list[int] | None]] = {}
         found = {name: (number, kind) for number, (name, kind) in enumerate(whole.fields)}
         same = all(found[name][1] == kind for name, kind in part.fields)
         self.places = tuple(found[name][0] for name, _ in part.fields) if same else None
@@ -62,16 +62,27 @@ class Selection:
             made = self._narrowed[bits] = request.narrowed(self._whole, bits, self.part)
         return made
 
-    def fields(self, bits: int) -> list[int] | None:
-        """Numbers of the fields that a bit set of this part names; None if it names parts."""
+    def plan(self, bits: int) -> tuple[bytes, list[int] | None]:
+        """A bit set of this part as it is sent, and numbers of the fields that it names.
+
+        The numbers are None if it names parts of fields.
+        """
+        made = self._plans.get(bits)
+        if made is None:
+            if len(self._plans) >= _KEPT:
+                self._plans.clear()
+            writer = Writer()
+            write_bits(bits, writer)
+            made = self._plans[bits] = writer.joined(), self._numbers(bits)
+        return made
+
+    def _numbers(self, bits: int) -> list[int] | None:
         if self.places is None or bits & ~self._plain:
             return None
         if bits & 1:
             return list(self.places)
-        starts = self.part.starts
-        return [
-            place for place, start in zip(self.places, starts, strict=True) if bits >> start & 1
-        ]
+        pairs = zip(self.places, self.part.starts, strict=True)
+        return [place for place, start in pairs if bits >> start & 1]
 
 
 class Encoded(NamedTuple):
@@ -92,7 +103,9 @@ class Encoded(NamedTuple):
     def message(self, number: int) -> list[Buffer]:
         """The message for a request."""
         start = head(Command.MONITOR, self.first, self.segmented) + _START.pack(number, 0)
-        return [start + self.parts[0], *self.parts[1:]]
+        parts = self.parts.copy()
+        parts[0] = start + parts[0]
+        return parts
 
 
 class Update:
@@ -101,7 +114,7 @@ class Update:
     Args:
         kind: type of the structure.
         bits: bit set of the fields that changed.
-        chunks: each field of the first level, as it is sent; or
+        chunks: each field of the first level, as it is sent; not changed from now on; or
         value: the structure.
     """
 
@@ -111,15 +124,13 @@ class Update:
         self,
         kind: Structure,
         bits: int,
-        chunks: Sequence[Chunk] | None = None,
+        chunks: list[Chunk | None] | None = None,
         value: Value | None = None,
     ) -> None:
         self.kind = kind
         self.bits = bits
         self._value = value
-        self._chunks: list[Chunk | None] = (
-            [None] * len(kind.fields) if chunks is None else list(chunks)
-        )
+        self._chunks: list[Chunk | None] = [None] * len(kind.fields) if chunks is None else chunks
         self._encoded: dict[tuple[Selection, int, int], Encoded] = {}
         self._nbytes = -1
 
@@ -167,24 +178,17 @@ class Update:
         return made
 
     def _encode(self, selection: Selection, bits: int, overrun: int) -> Encoded:
-        numbers = selection.fields(bits)
-        writer = Writer()
+        named, numbers = selection.plan(bits)
         if numbers is None:
-            write_changes(selection.part, bits, self.value, writer, _WHOLE_TYPES)
-            parts = writer.parts()
-        else:
-            write_bits(bits, writer)
-            parts = writer.parts()
-            for number in numbers:
-                parts += self.chunk(number)
-        if overrun:
             writer = Writer()
-            write_bits(overrun, writer)
-            parts += writer.parts()
+            write_changes(selection.part, bits, self.value, writer, _WHOLE_TYPES)
+            parts: list[Buffer] = writer.parts()
         else:
-            parts.append(_NO_OVERRUN)
-        first, segmented, rest = lay_out(Command.MONITOR, parts, _START.size)
-        return Encoded(first, segmented, rest, sum(map(len, rest)) + 8 + _START.size)
+            parts = [named]
+            for number in numbers:
+                parts += self._chunks[number] or self.chunk(number)
+        parts.append(selection.plan(overrun)[0])
+        return Encoded(*lay_out(Command.MONITOR, parts, _START.size))
 
 
 def chunk_of(kind: Type, value: object) -> Chunk:
@@ -198,7 +202,9 @@ def chunk_of(kind: Type, value: object) -> Chunk:
     return [bytes(part) if isinstance(part, bytearray) else part for part in writer.parts()]
 
 
-def changed(kind: Structure, before: Iterable[Chunk] | None, after: Iterable[Chunk]) -> int:
+def changed(
+    kind: Structure, before: Sequence[Chunk | None] | None, after: Sequence[Chunk | None]
+) -> int:
     """The bit set of the fields of the first level whose chunks differ.
 
     Large arrays are not looked into: another one counts as a change.
@@ -207,7 +213,7 @@ def changed(kind: Structure, before: Iterable[Chunk] | None, after: Iterable[Chu
         return 1
     bits = 0
     for start, old, new in zip(kind.starts, before, after, strict=True):
-        if old is not new and (len(new) > 1 or old != new):
+        if old is not new and (new is None or len(new) > 1 or old != new):
             bits |= 1 << start
     return bits
 
