@@ -31,6 +31,7 @@ from pvapy_stream.transport.ports import Return
 
 _CACHE_BYTES = 256 * 2**20
 _CACHE_MOST = 2000  # objects
+_LARGEST = 2**63  # larger than any id
 _LAST_ARRIVALS = 0.25  # s; how long what producers have just sent may be under way
 
 
@@ -108,6 +109,9 @@ class Collector(StageRunner):
         arrival: Arrival = returned.obj
         with self.stage.lock:
             source = self.sources[arrival.producer]
+            if source.newest is not None and source.filters.settled(returned.how).anew:
+                # Whatever comes now is smaller.
+                source.newest = _LARGEST
             if is_marked(arrival.obj):
                 source.taken += 1
                 self.stage.counts.skipped += 1

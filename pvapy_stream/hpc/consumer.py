@@ -109,7 +109,8 @@ class Consumer(StageRunner):
         except ObjectError as error:
             self.stage.no_id(error)
             return
-        if not self.stage.handle_again(obj, returned.how, shared=self.settings.distributed):
+        how = self._source_filters.settled(returned.how)
+        if not self.stage.handle_again(obj, how, shared=self.settings.distributed):
             self.stage.handle(obj)
 
     def _excuse(self, news: Filtered) -> None:

@@ -20,6 +20,7 @@ import pvaccess as pva
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.pva.serving import host_readonly
+from pvapy_stream.transport.ports import Return
 from pvapy_stream.transport.pva import MonitorReceiver
 
 SUFFIX = ":filtered"
@@ -154,11 +155,15 @@ class FilteredReceiver:
     Args:
         channel: name of the input channel.
         take: gets what is new, in the binding's thread.
+
+    Attributes:
+        found: whether the source ever had such a channel, as stages have.
     """
 
     def __init__(self, channel: str, take: Callable[[Filtered], None]) -> None:
         self._channel = channel + SUFFIX
         self._take = take
+        self.found = False
         self._receiver: MonitorReceiver | None = None
         self._give_up_at = 0.0
         self._connected = False
@@ -185,8 +190,17 @@ class FilteredReceiver:
         if receiver is None:
             return
         receiver.keep_up()
+        self.found = self.found or receiver.connected
         if not receiver.connected and now >= self._give_up_at:
             self._close()
+
+    def settled(self, how: Return) -> Return:
+        """How a source came back, where the transport does not know whether it counts anew.
+
+        A stage that was started again goes on with the ids of its source; what makes its objects
+        itself, such as a detector, does not.
+        """
+        return how if how.anew is not None else how._replace(anew=not self.found)
 
     def stop(self) -> None:
         """Follow no longer."""

@@ -59,6 +59,7 @@ def make_receiver(
         input_type=input_type,
         number=number,
         args=settings.input_args,
+        library=settings.pva_library,
     )
     return registry.make_receiver(settings.input_mode, what)
 

@@ -103,6 +103,8 @@ class StageService:
             self._names.taken()
         self._rights = PutRights(settings.control_from, settings.access_security)
         settings.receives.prepare()
+        if settings.output_channel:
+            settings.publishes.prepare(settings)
         self._server = make_server(self._rights)
         self._runner = make_runner(settings, stage_id, self._server)
         self._runner.begin(settings.incarnation)

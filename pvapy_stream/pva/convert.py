@@ -52,6 +52,23 @@ def value_of(obj: Any, kind: Structure, copy: bool = True) -> Value:
     return _from_binding(kind, obj.toDict(), np.array if copy else np.asarray)
 
 
+def wire_value(kind: Type, value: Any) -> object:
+    """The value of a field that `PvObject.toDict` gives.
+
+    Arrays of numbers are copied: the binding writes new values into the memory of its arrays. Of a
+    union, which gets a new array with each value, they are not.
+
+    Args:
+        kind: type of the field.
+        value: of the field.
+
+    Raises:
+        KeyError, TypeError, IndexError: it is none of this type.
+    """
+    array = np.asarray if isinstance(kind, Union) else np.array
+    return _from_binding(kind, value, array)
+
+
 def blank_object(kind: Structure) -> Any:
     """A PvObject of a type, without values."""
     ids = {n: _id(inner) for n, inner in kind.fields if _id(inner)}
@@ -120,6 +137,8 @@ def _from_binding(kind: Type, value: Any, array: Callable[[Any], Any]) -> Any:
             # The binding gives signed bytes as characters.
             return (ord(value) + 128) % 256 - 128
         case Structure():
+            if len(value) != len(kind.fields):
+                raise KeyError(f"it has the fields {', '.join(value)}")
             return {n: _from_binding(inner, value[n], array) for n, inner in kind.fields}
         case ArrayOf():
             return [_from_binding(kind.element, one, array) for one in value]

@@ -206,12 +206,7 @@ class ObjectBuilder:
         Raises:
             ObjectError: a pixel type that NTNDArray does not have.
         """
-        field = _FIELD_OF_DTYPE.get(frame.payload.dtype)
-        if field is None:
-            raise ObjectError(
-                f"pixels of type {frame.payload.dtype} cannot be published; NTNDArray has"
-                f" {', '.join(map(str, _SCALAR_OF_DTYPE))}"
-            )
+        field = field_of(frame.payload.dtype)
         origin: Any = frame.origin
         if self.keeps_structure and origin is not None:
             obj = origin.copy()
@@ -235,7 +230,7 @@ class ObjectBuilder:
             frame.dtype,
             frame.codec,
             frame.color_mode,
-            *_attribute_key(frame),
+            *attribute_key(frame),
         )
         if key != self._template_key:
             template = self.prototype.copy()
@@ -304,7 +299,22 @@ def _merged_attributes(frame: Frame) -> list[Any]:
     ]
 
 
-def _attribute_key(frame: Frame) -> tuple[Any, ...]:
+def field_of(dtype: np.dtype) -> str:
+    """The choice of an NTNDArray's value that holds elements of a type.
+
+    Raises:
+        ObjectError: NTNDArray has none.
+    """
+    field = _FIELD_OF_DTYPE.get(dtype)
+    if field is None:
+        raise ObjectError(
+            f"pixels of type {dtype} cannot be published; NTNDArray has"
+            f" {', '.join(map(str, _SCALAR_OF_DTYPE))}"
+        )
+    return field
+
+
+def attribute_key(frame: Frame) -> tuple[Any, ...]:
     """What tells attributes apart: types too, for 1 == 1.0 == True."""
     wire = getattr(frame.attributes, "wire", None)
     if wire is not None:

@@ -36,6 +36,7 @@ from pvapy_stream.settings.values import MetadataChannel, parse_id_list
 from pvapy_stream.settings.watch import DashboardSettings, ReportSettings, TopSettings
 from pvapy_stream.settings.write import FileSettings, WriteSettings
 from pvapy_stream.settings.writer import WriterClientSettings, WriterSettings
+from pvapy_stream.transport.pva_library import PvaSettings
 from pvapy_stream.transport.shm_mode import ShmSettings
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "NotifySettings",
     "Opt",
     "PreflightSettings",
+    "PvaSettings",
     "ReportSettings",
     "Settings",
     "ShmSettings",

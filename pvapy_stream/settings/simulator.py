@@ -18,11 +18,12 @@ from pvapy_stream.settings.modes import ModeChoice
 from pvapy_stream.settings.values import MetadataChannels, Names, PixelType
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.mode import OutputMode
+from pvapy_stream.transport.pva_library import PvaSettings
 from pvapy_stream.transport.shm_mode import ShmSettings
 
 
 class SimulatorSettings(
-    LoggingSettings, LedgerSettings, MetricsSettings, StatusSettings, ShmSettings
+    LoggingSettings, LedgerSettings, MetricsSettings, StatusSettings, ShmSettings, PvaSettings
 ):
     """A server that publishes images as an area detector does."""
 

@@ -11,10 +11,11 @@ from pvapy_stream.settings.modes import ArgsHelp, ModeChoice
 from pvapy_stream.settings.values import JsonObject, mode_name
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.mode import InputMode, OutputMode
+from pvapy_stream.transport.pva_library import PvaSettings
 from pvapy_stream.transport.shm_mode import ShmSettings
 
 
-class TransportSettings(ShmSettings):
+class TransportSettings(ShmSettings, PvaSettings):
     """How objects come in, and how they go out."""
 
     input_mode: Annotated[

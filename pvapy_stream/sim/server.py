@@ -105,6 +105,7 @@ class SimServer:
             TransportError: a channel cannot be hosted, or too few clients came.
         """
         settings = self.settings
+        settings.publishes.prepare(settings)
         before = listening_ports()
         server = pva.PvaServer()
         try:
@@ -120,7 +121,9 @@ class SimServer:
             raise
         server.start()
         twins = TwinWatch(settings.hosted, self._tell_of_twins)
-        counter = ClientCounter(listening_ports() - before, lambda: publisher.subscribers)
+        # Where subscribers are known, connections say nothing more.
+        ports = frozenset() if publisher.knows_subscribers else listening_ports() - before
+        counter = ClientCounter(ports, lambda: publisher.subscribers)
         try:
             metadata = Metadata(server, settings.metadata_pv)
             publisher.open(mark(stamping.stamp(feed.prototype, 0, time.time_ns()).copy()))

@@ -9,6 +9,7 @@ from typing import Any
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.ntndarray import ObjectBuilder
+from pvapy_stream.pva.steady import freeze
 from pvapy_stream.transport.ports import Publisher
 
 _NANO = 1_000_000_000
@@ -52,4 +53,4 @@ def stamp_frame(frame: Frame, frame_id: int, time_ns: int) -> LazyObject:
 
 
 _OBJECTS = Stamping(None, stamp_object)
-_FRAMES = Stamping(lambda frame: frame, stamp_frame)
+_FRAMES = Stamping(freeze, stamp_frame)

@@ -17,6 +17,7 @@ class BothPublisher(Publisher):
 
     def __init__(self, ways: Sequence[Publisher]) -> None:
         self._ways = ways
+        self.knows_subscribers = all(way.knows_subscribers for way in ways)
 
     @property
     def subscribers(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pvapy_stream.base_settings import Settings
 from pvapy_stream.transport.mode import Mode, OutputMode, PublisherOptions
 
 if TYPE_CHECKING:
@@ -19,9 +20,17 @@ def _publisher(what: PublisherOptions, source: bool = False) -> Publisher:
     return BothPublisher([shm_mode.publisher(what, source), pvas_mode.publisher(what)])
 
 
+def _prepare(settings: Settings) -> None:
+    from pvapy_stream.transport import pvas_mode
+
+    pvas_mode.prepare(settings)
+
+
 MODE = Mode(
     "both",
-    output=OutputMode(_publisher, "pvas and shm", hosts=True, spaces=("pva", "shm")),
-    source=OutputMode(partial(_publisher, source=True), hosts=True),
+    output=OutputMode(
+        _publisher, "pvas and shm", hosts=True, spaces=("pva", "shm"), prepare=_prepare
+    ),
+    source=OutputMode(partial(_publisher, source=True), hosts=True, prepare=_prepare),
     rank=70,
 )

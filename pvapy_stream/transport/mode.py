@@ -32,6 +32,10 @@ def _nothing_to_do() -> None:
     pass
 
 
+def _nothing_to_do_for(settings: Settings) -> None:
+    pass
+
+
 def _no_problem(args: Mapping[str, Any]) -> str:
     return ""
 
@@ -51,6 +55,7 @@ class ReceiverOptions:
         input_type: returns an object of the structure to host, or None for images.
         number: id of the stage, or of the producer it receives from.
         args: ``--input-args``, checked by the settings that the mode declares.
+        library: what receives by PVAccess, as `PvaLibrarySettings` has it.
     """
 
     channel: str
@@ -63,6 +68,7 @@ class ReceiverOptions:
     input_type: Callable[[], Any] = _no_type
     number: int = 0
     args: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    library: Literal["auto", "own", "binding"] = "binding"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,8 @@ class OutputMode:
         announces: receivers of its output can find the PVA channel ``OUTPUT:filtered``.
         spaces: where its channels have their names; those of its own mode when empty.
         args: settings for ``--output-args``; None: it takes none.
+        prepare: called with the settings of the program before it starts a PVA server; raises
+            `TransportError`.
     """
 
     make: Callable[[PublisherOptions], Publisher]
@@ -163,6 +171,7 @@ class OutputMode:
     announces: bool = True
     spaces: tuple[str, ...] = ()
     args: type[Settings] | None = None
+    prepare: Callable[[Settings], None] = _nothing_to_do_for
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
-"""The PVA server of our own that the inputs of this process share."""
+"""The PVA server of our own that inputs and outputs of this process share."""
 
 from __future__ import annotations
 
 import threading
 
 from pvapy_stream.pva.net.channel import Channel
+from pvapy_stream.pva.net.loop import Loop
 from pvapy_stream.pva.net.server import Server
 
 
@@ -16,8 +17,11 @@ class _Host:
         self._server: Server | None = None
         self._channels = 0
 
-    def add(self, channel: Channel) -> None:
+    def add(self, channel: Channel) -> Loop:
         """Serve a channel.
+
+        Returns:
+            the loop of the server: who has its lock may use the channel.
 
         Raises:
             TransportError: it is served already, or there is no port to listen at.
@@ -27,14 +31,15 @@ class _Host:
             try:
                 server.add(channel)
                 self._channels += 1
+                return server.loop
             finally:
                 self._end_if_idle()
 
     def claim_port(self) -> None:
         """Start it before a channel is there, and so before the binding's server.
 
-        Clients behind a firewall come to the port of the environment alone, and puts to an input
-        are what they come for.
+        Clients behind a firewall come to the port of the environment alone, and the objects of
+        inputs and outputs are what they come for.
 
         Raises:
             TransportError: there is no port to listen at.

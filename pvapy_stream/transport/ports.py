@@ -19,11 +19,12 @@ class Return(NamedTuple):
 
     Attributes:
         shown: its first object is what it shows to whoever comes, and may be an old one.
-        anew: it is another program than before, and one that begins to count its ids anew.
+        anew: it is another program than before, and one that begins to count its ids anew; None:
+            it is another program, and whether it counts anew is not known.
     """
 
     shown: bool = True
-    anew: bool = False
+    anew: bool | None = False
 
 
 # Takes the first object after the other side came back.
@@ -112,10 +113,12 @@ class Publisher(Protocol):
 
     Attributes:
         takes_lazy: whether a `pva.lazy.LazyObject` is sent without building a PvObject.
+        knows_subscribers: whether the transport knows how many subscribers there are.
         subscribers: how many there are, where the transport knows; else 0.
     """
 
     takes_lazy: bool = False
+    knows_subscribers: bool = False
 
     @property
     def subscribers(self) -> int:

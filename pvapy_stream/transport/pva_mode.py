@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pvapy_stream.base_settings import Settings
 from pvapy_stream.transport.mode import (
     InputMode,
     Mode,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 def receiver(what: ReceiverOptions) -> Receiver:
     """A monitor of a PVA channel."""
     from pvapy_stream.pva.request import monitor_request
+    from pvapy_stream.transport.own_monitor import OwnMonitorReceiver
     from pvapy_stream.transport.pva import MonitorReceiver
 
     request = what.pv_request or monitor_request(
@@ -27,7 +29,15 @@ def receiver(what: ReceiverOptions) -> Receiver:
         queue_size=what.queue_size,
         distributor=what.distributor,
     )
-    return MonitorReceiver(what.channel, request, probe=f"field({what.id_field})")
+    probe = f"field({what.id_field})"
+
+    def by_binding() -> MonitorReceiver:
+        return MonitorReceiver(what.channel, request, probe=probe)
+
+    if what.library == "binding":
+        return by_binding()
+    fallback = by_binding if what.library == "auto" else None
+    return OwnMonitorReceiver(what.channel, request, probe, fallback)
 
 
 def _publisher(what: PublisherOptions) -> Publisher:
@@ -42,10 +52,23 @@ def _source(what: PublisherOptions) -> Publisher:
     return publisher(what)
 
 
+def _prepare(settings: Settings) -> None:
+    from pvapy_stream.transport import pvas_mode
+
+    pvas_mode.prepare(settings)
+
+
 MODE = Mode(
     "pva",
-    input=InputMode(receiver, "monitor of a channel", shows_value=True, monitors=True, images=True),
+    input=InputMode(
+        receiver,
+        "monitor of a channel",
+        lazy=True,
+        shows_value=True,
+        monitors=True,
+        images=True,
+    ),
     output=OutputMode(_publisher, "puts to another's channel", shared=True),
-    source=OutputMode(_source, "a hosted channel", hosts=True),
+    source=OutputMode(_source, "a hosted channel", hosts=True, prepare=_prepare),
     rank=10,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pvapy_stream.base_settings import Settings
 from pvapy_stream.transport.mode import (
     InputMode,
     Mode,
@@ -12,6 +13,7 @@ from pvapy_stream.transport.mode import (
     ReceiverOptions,
     server_of,
 )
+from pvapy_stream.transport.pva_library import PvaSettings
 
 if TYPE_CHECKING:
     from pvapy_stream.transport.ports import Publisher, Receiver
@@ -26,17 +28,33 @@ def _receiver(what: ReceiverOptions) -> Receiver:
 
 
 def publisher(what: PublisherOptions) -> Publisher:
-    """A channel on the program's PVA server."""
+    """A channel on a PVA server of the program."""
+    settings = what.settings
+    if isinstance(settings, PvaSettings) and hosts_itself(settings):
+        from pvapy_stream.transport.own_hosted import OwnHostedPublisher
+
+        return OwnHostedPublisher(what.channel, settings, what.server)
     from pvapy_stream.transport.hosted import HostedPublisher
 
     return HostedPublisher(server_of(what), what.channel)
 
 
+def hosts_itself(settings: Settings) -> bool:
+    """Whether outputs are hosted on our own sockets."""
+    return isinstance(settings, PvaSettings) and settings.pva_library != "binding"
+
+
 def _claim_port() -> None:
-    """Give the input the server port of the environment, before the binding's server takes it."""
-    from pvapy_stream.transport.pvas import host
+    """Give us the server port of the environment, before the binding's server takes it."""
+    from pvapy_stream.transport.own_server import host
 
     host.claim_port()
+
+
+def prepare(settings: Settings) -> None:
+    """As for inputs, if outputs are hosted on our own sockets."""
+    if hosts_itself(settings):
+        _claim_port()
 
 
 MODE = Mode(
@@ -51,6 +69,8 @@ MODE = Mode(
         sender="pva",
         prepare=_claim_port,
     ),
-    output=OutputMode(publisher, "a channel on our PVA server", hosts=True, spaces=("pva",)),
+    output=OutputMode(
+        publisher, "a channel on our PVA server", hosts=True, spaces=("pva",), prepare=prepare
+    ),
     rank=30,
 )

@@ -22,8 +22,12 @@ from pvapy_stream.transport.ports import Deliver, Publisher, Receiver
 from tests.ports import free_port
 from tests.support import Ioc, image, wait_until
 
-# Mode of the sender and of the receiver: every combination that is made to meet.
-MODES = ("pvas-pva", "pva-pvas", "rpc-rpc", "shm-shm", "both-auto", "ejfat-ejfat")
+# Mode of the sender and of the receiver: every combination that is made to meet; then the library
+# for PVAccess, where it is not the default.
+MODES = (
+    "pvas-pva", "pvas-pva:binding", "pva-pvas", "rpc-rpc", "shm-shm", "both-auto",
+    "both-auto:binding", "ejfat-ejfat",
+)  # fmt: skip
 # Those whose senders send to a receiver that must be there, and whose channels hold no object.
 SENT_TO = ("pva-pvas", "rpc-rpc", "ejfat-ejfat")
 BUILDER = ObjectBuilder()
@@ -56,7 +60,10 @@ class Pair:
     """A sender and a receiver of one channel, made from settings as stages make them."""
 
     def __init__(self, mode: str, channel: str, **options: Any) -> None:
-        sender, receiver = mode.split("-")
+        ends, _, library = mode.partition(":")
+        sender, receiver = ends.split("-")
+        if library:
+            options = {**options, "pva_library": library}
         self.channel = channel
         # All servers of a process serve the channels of all.
         self._server = pva.PvaServer()

@@ -5,17 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from pvapy_stream.pva.net.distributor import Group
+from pvapy_stream.pva.net.updates import Selection, Update, Value, value_update
 from pvapy_stream.pva.wire.status import OK, Status
 from pvapy_stream.pva.wire.types import AnyValue, Structure
 
 if TYPE_CHECKING:
-    from pvapy_stream.pva.net.requests import MonitorRequest
+    from pvapy_stream.pva.net.monitor import MonitorRequest
 
-Value = dict[str, object]
+# The newest updates are merged, as for other clients; or one is dropped.
+Overflow = Literal["merge", "drop-newest", "drop-oldest"]
 
 PATIENCE = 4.0  # s
+
+_SELECTIONS = 64  # kept; more are made anew
 
 
 class Put:
@@ -82,7 +87,9 @@ class Call(Put):
 
 
 class Channel:
-    """A structure that clients get and monitor, and may put to. Used by the server's thread alone.
+    """A structure that clients get and monitor, and may put to.
+
+    Used by whoever has the lock of the server's loop.
 
     Args:
         name: of the channel.
@@ -94,28 +101,46 @@ class Channel:
         patience: how long a put waits to be claimed, s; then it is withdrawn, and refused.
 
     Attributes:
+        current: what it holds.
         late: how many puts were withdrawn because nobody claimed them in time.
+        monitors: those that are started.
+        overflow: what happens to updates for a client that acknowledges them, and is too slow. A
+            source that can wait for such clients looks first whether they are full.
+        dropped: updates that were dropped for single clients.
+        overruns: updates for single clients that were merged with the one before.
     """
 
     def __init__(
         self,
         name: str,
         kind: Structure,
-        value: Value,
+        value: Value | Update,
         on_put: Callable[[Put], None] | None = None,
         may_put: Callable[[str, str], bool] = lambda user, host: True,
         patience: float = PATIENCE,
     ) -> None:
         self.name = name
         self.kind = kind
-        self.value = value
+        self.current = value if isinstance(value, Update) else value_update(kind, value)
         self.on_put = on_put
         self.may_put = may_put
         self.patience = patience
-        self.late = 0
+        self.late = self.dropped = self.overruns = 0
+        self.overflow: Overflow = "merge"
         self.monitors: set[MonitorRequest] = set()
+        # Called when a monitor has room again, or has ended.
+        self.made_room: Callable[[], None] = lambda: None
+        # Of those that get all updates; replaced when it changes.
+        self._plain: tuple[MonitorRequest, ...] = ()
+        self._groups: dict[str, Group] = {}
+        self._selections: dict[Structure, Selection] = {}
         # What the puts under way will make of it: the next one may name some fields only.
         self._newest: Value | None = None
+
+    @property
+    def value(self) -> Value:
+        """The structure."""
+        return self.current.value
 
     @property
     def base(self) -> Value:
@@ -140,9 +165,55 @@ class Channel:
             value: the structure; not changed by anybody from now on.
             bits: bit set of the fields that changed.
         """
-        self.value = value
-        for monitor in list(self.monitors):
-            monitor.post(value, bits)
+        self.post(value_update(self.kind, value, bits))
+
+    def post(self, update: Update) -> None:
+        """As `update`."""
+        self.hold(update)
+        for monitor in self.takers(update):
+            monitor.post(update)
+
+    def hold(self, update: Update) -> None:
+        """Make an update the current one; then it is posted to its takers."""
+        self.current = update
+
+    def takers(self, update: Update) -> tuple[MonitorRequest, ...]:
+        """The monitors that get an update; called once for each."""
+        if not self._groups:
+            return self._plain
+        shared = [one for group in self._groups.values() for one in group.takers(update)]
+        return (*self._plain, *shared)
+
+    # -- monitors --------------------------------------------------------------------------------
+
+    def selection(self, part: Structure) -> Selection:
+        """The selection of a part of the structure, one for all clients."""
+        found = self._selections.get(part)
+        if found is None:
+            found = Selection(self.kind, self.kind if part == self.kind else part)
+            if len(self._selections) < _SELECTIONS:
+                self._selections[part] = found
+        return found
+
+    def begin(self, monitor: MonitorRequest) -> None:
+        """A monitor is started."""
+        self.monitors.add(monitor)
+        if monitor.share is None:
+            self._plain = (*self._plain, monitor)
+        else:
+            group = self._groups.setdefault(monitor.share.group, Group())
+            group.add(monitor, monitor.share)
+
+    def leave(self, monitor: MonitorRequest) -> None:
+        """A monitor is stopped."""
+        self.monitors.discard(monitor)
+        if monitor.share is None:
+            self._plain = tuple(one for one in self._plain if one is not monitor)
+        elif (group := self._groups.get(monitor.share.group)) is not None:
+            group.remove(monitor)
+            if group.empty:
+                del self._groups[monitor.share.group]
+        self.made_room()
 
 
 class ServiceChannel(Channel):

@@ -105,7 +105,7 @@ class Monitor:
         if not flags:
             if not self._running:
                 raise WireError(
-                    f"channel {self._place.name}: an update before the monitor is set up"
+                    f"channel {self._place.name}: its monitor has updates and is not set up"
                 )
             self._follower.update(payload, found.big)
             return

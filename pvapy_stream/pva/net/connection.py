@@ -1,4 +1,4 @@
-"""One client's connection to a server. Used by the server's thread alone."""
+"""One client's connection to a server. Used by whoever has the loop's lock."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from collections import deque
 from collections.abc import Callable
 
 from pvapy_stream.errors import WireError
+from pvapy_stream.pva.net.base_request import Request
 from pvapy_stream.pva.net.channel import Channel
 from pvapy_stream.pva.net.host import Host
-from pvapy_stream.pva.net.link import MUCH, Link
-from pvapy_stream.pva.net.requests import KINDS, MonitorRequest, Request
+from pvapy_stream.pva.net.link import AT_ONCE, MUCH, Link, after
+from pvapy_stream.pva.net.monitor import MonitorRequest
+from pvapy_stream.pva.net.requests import KINDS
 from pvapy_stream.pva.wire import connecting, operations, values
-from pvapy_stream.pva.wire.buffers import Reader, Writer
+from pvapy_stream.pva.wire.buffers import Buffer, Reader, Writer
 from pvapy_stream.pva.wire.descriptions import Incoming, Outgoing
 from pvapy_stream.pva.wire.operations import INIT
 from pvapy_stream.pva.wire.searching import TCP, Search
@@ -105,6 +107,38 @@ class Connection(Link):
             self._has_turn.add(monitor)
             self._turns.append(monitor)
             self.watch()
+
+    @property
+    def clear(self) -> bool:
+        """Whether nothing waits to be sent."""
+        return not self.unsent and not self._turns
+
+    def send_now(self, parts: list[Buffer], size: int) -> None:
+        """Send a message at once, as far as the client takes it; only if it is clear."""
+        if len(parts) > AT_ONCE or self.closed:
+            self.enqueue(parts)
+            return
+        try:
+            sent = self.link.sendmsg(parts)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.close(str(error))
+            return
+        if sent == size:
+            self.sent_at = time.monotonic()
+            return
+        self.enqueue(after(parts, sent))
+
+    def flush(self) -> None:
+        """Send what waits, as far as the client takes it."""
+        self.handle(selectors.EVENT_WRITE)
+
+    def handle(self, events: int) -> None:
+        super().handle(events)
+        if events == selectors.EVENT_READ and self._turns and not self.unsent:
+            # The client has made room.
+            super().handle(selectors.EVENT_WRITE)
 
     def done_with(self, number: int) -> None:
         """The client needs a request no more."""

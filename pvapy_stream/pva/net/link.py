@@ -1,4 +1,4 @@
-"""A TCP connection on which messages are read and written. Used by one thread alone."""
+"""A TCP connection on which messages are read and written. Used by one thread at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pvapy_stream.pva.wire.limits import DEFAULT, Limits
 from pvapy_stream.pva.wire.stream import Assembler, Message
 
 MUCH = 2**20  # bytes that wait to be sent
-_AT_ONCE = 64  # buffers
+AT_ONCE = 64  # buffers
 _READS = 8  # in a row, before others have their turn
 
 _log = logging.getLogger(__name__)
@@ -78,6 +78,11 @@ class Link:
     # -- bytes -----------------------------------------------------------------------------------
 
     @property
+    def unsent(self) -> bool:
+        """Whether something was enqueued and not sent."""
+        return bool(self._out)
+
+    @property
     def waiting(self) -> int:
         """Bytes that were enqueued and not sent."""
         return self.enqueued - self.sent
@@ -95,6 +100,8 @@ class Link:
 
     def handle(self, events: int) -> None:
         """Read and write what can be; close the connection at anything that is wrong."""
+        if self.closed:
+            return
         try:
             if events & selectors.EVENT_READ:
                 self._read()
@@ -144,7 +151,7 @@ class Link:
             self.fill()
             if not self._out:
                 break
-            first = [self._out[n] for n in range(min(len(self._out), _AT_ONCE))]
+            first = [self._out[n] for n in range(min(len(self._out), AT_ONCE))]
             try:
                 sent = self.link.sendmsg(first)
             except BlockingIOError:
@@ -171,6 +178,15 @@ class Link:
                 self.read_at = time.monotonic()
             self.events = events
             self._watch_socket(self.link, events, self.handle)
+
+
+def after(parts: list[Buffer], sent: int) -> list[Buffer]:
+    """What is left of the parts of a message when so many bytes are sent."""
+    for number, part in enumerate(parts):
+        if sent < len(part):
+            return [memoryview(part)[sent:], *parts[number + 1 :]]
+        sent -= len(part)
+    return []
 
 
 def keep_alive(link: socket.socket) -> None:

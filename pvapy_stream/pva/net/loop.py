@@ -17,17 +17,23 @@ _log = logging.getLogger(__name__)
 
 
 class Loop:
-    """A thread with a selector. `watch` is for this thread alone, the rest for any.
+    """A thread with a selector. `watch` is for who has the lock, the rest for any thread.
 
     Args:
         name: of the thread.
         look: called with the time after each round; gives how long the next may last, s.
         close: called at the end.
+
+    Attributes:
+        lock: held by the thread, except while it waits. Who has it may do what the thread does.
+        wants_lock: whether the thread waits for the lock: who takes it often lets it in.
     """
 
     def __init__(
         self, name: str, look: Callable[[float], float], close: Callable[[], None]
     ) -> None:
+        self.lock = threading.RLock()
+        self.wants_lock = False
         self._look = look
         self._close = close
         self._selector = selectors.DefaultSelector()
@@ -64,11 +70,13 @@ class Loop:
     def watch(self, link: socket.socket, events: int, handle: Callable[[int], None]) -> None:
         """Call a function at these events of a socket; with 0, no more."""
         try:
-            self._selector.unregister(link)
+            if events:
+                self._selector.modify(link, events, handle)
+            else:
+                self._selector.unregister(link)
         except (KeyError, ValueError):
-            pass
-        if events:
-            self._selector.register(link, events, handle)
+            if events:
+                self._selector.register(link, events, handle)
 
     def _stop(self) -> None:
         self._stopping = True
@@ -76,18 +84,27 @@ class Loop:
     def _run(self) -> None:
         pause = 0.0
         while not self._stopping:
-            for key, events in self._selector.select(pause):
-                key.data(events)
-            while not self._calls.empty():
-                try:
-                    self._calls.get_nowait()()
-                except Exception:
-                    _log.exception("a call in the thread %s failed", self._thread.name)
-            pause = min(max(self._look(time.monotonic()), 0.0), _TICK)
-        self._close()
-        self._selector.close()
+            ready = self._selector.select(pause)
+            self.wants_lock = True
+            with self.lock:
+                self.wants_lock = False
+                pause = self._round(ready)
+        with self.lock:
+            self._close()
+            self._selector.close()
         self._wakes.close()
         self._woken.close()
+
+    def _round(self, ready: list[tuple[selectors.SelectorKey, int]]) -> float:
+        """Handle what is ready and what was called; how long the next round may last."""
+        for key, events in ready:
+            key.data(events)
+        while not self._calls.empty():
+            try:
+                self._calls.get_nowait()()
+            except Exception:
+                _log.exception("a call in the thread %s failed", self._thread.name)
+        return min(max(self._look(time.monotonic()), 0.0), _TICK)
 
     def _wake(self, events: int) -> None:
         try:

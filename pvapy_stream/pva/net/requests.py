@@ -1,114 +1,22 @@
-"""Requests of clients on a channel: get, put, monitor, call. Used by the server's thread alone."""
+"""Requests of clients on a channel: get, put, call; monitors are in `monitor`.
+
+Used by whoever has the lock of the server's loop.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from typing import Protocol
-
 from pvapy_stream.errors import WireError
-from pvapy_stream.pva.net.channel import Call, Channel, Put, ServiceChannel, Value
+from pvapy_stream.pva.net.base_request import Client, Request
+from pvapy_stream.pva.net.channel import Call, Channel, Put, ServiceChannel
+from pvapy_stream.pva.net.monitor import MonitorRequest
 from pvapy_stream.pva.wire import operations, request, values
-from pvapy_stream.pva.wire.buffers import Reader, Writer
-from pvapy_stream.pva.wire.changes import read_changes, write_changes
-from pvapy_stream.pva.wire.descriptions import Incoming, Outgoing
-from pvapy_stream.pva.wire.operations import Reply
-from pvapy_stream.pva.wire.status import OK, Status
+from pvapy_stream.pva.wire.buffers import Reader
+from pvapy_stream.pva.wire.changes import read_changes
+from pvapy_stream.pva.wire.status import Status
 from pvapy_stream.pva.wire.stream import Command
-from pvapy_stream.pva.wire.types import AnyValue, Structure
+from pvapy_stream.pva.wire.types import AnyValue
 
-_QUEUE = 4  # updates that wait for a client that does not say how many it wants
-_LONGEST_QUEUE = 1000
 _TAKEN = 2.0  # s; a put that somebody has had for so long is acknowledged
-
-
-class Client(Protocol):
-    """What requests need of a connection."""
-
-    incoming: Incoming
-    outgoing: Outgoing
-    user: str
-    host: str
-
-    def send(self, command: int, writer: Writer) -> None:
-        """Send a message, some time."""
-        ...
-
-    def wants_turn(self, monitor: MonitorRequest) -> None:
-        """Give the monitor a turn to send when there is room."""
-        ...
-
-    def done_with(self, number: int) -> None:
-        """The client needs a request no more."""
-        ...
-
-    def put_comes(self) -> None:
-        """A put is on its way."""
-        ...
-
-    def put_ends(self) -> None:
-        """A put has ended."""
-        ...
-
-    def from_any_thread(self, function: Callable[[], None]) -> None:
-        """Call the function in the server's thread."""
-        ...
-
-
-class Request:
-    """A request that was set up.
-
-    Args:
-        client: who asked.
-        channel: of the request.
-        number: of the request, given by the client.
-        asked: the client's pvRequest.
-
-    Attributes:
-        kind: type of the structure that is sent.
-    """
-
-    command: Command
-
-    def __init__(self, client: Client, channel: Channel, number: int, asked: AnyValue) -> None:
-        self.client = client
-        self.channel = channel
-        self.number = number
-        self.kind: Structure = request.selected(channel.kind, asked)
-
-    def set_up(self) -> None:
-        """Tell the client that it is set up, and the type of what will be sent."""
-        self.reply(operations.INIT, OK, lambda w: self.client.outgoing.write(w, self.kind))
-
-    def handle(self, flags: int, reader: Reader) -> None:
-        """Do what the client wants."""
-        raise NotImplementedError
-
-    def end(self) -> None:
-        """It is not needed any more."""
-
-    def check(self, now: float) -> None:
-        """Look whether something lasts too long; called twice a second."""
-
-    def reply(
-        self, flags: int, status: Status = OK, more: Callable[[Writer], object] | None = None
-    ) -> None:
-        """Send a reply, and what belongs to it."""
-        writer = Writer()
-        Reply(self.number, flags, status).write(writer)
-        if more is not None:
-            more(writer)
-        self.client.send(self.command, writer)
-        if flags & operations.DESTROY:
-            self.client.done_with(self.number)
-
-    def give(self, flags: int) -> None:
-        """Send what the channel holds."""
-        self.reply(
-            flags,
-            OK,
-            lambda w: write_changes(self.kind, 1, self.channel.value, w, self.client.outgoing),
-        )
 
 
 class GetRequest(Request):
@@ -191,82 +99,6 @@ class PutRequest(Request):
     def end(self) -> None:
         if not self._withdraw():
             self._put = None
-
-
-class MonitorRequest(Request):
-    """Sends updates; those that wait too long are merged, and the client is told."""
-
-    command = Command.MONITOR
-
-    def __init__(self, client: Client, channel: Channel, number: int, asked: AnyValue) -> None:
-        super().__init__(client, channel, number, asked)
-        wanted = request.options(asked).get("queueSize", "")
-        size = int(wanted) if wanted.isdigit() else _QUEUE
-        self._size = min(max(size, 2), _LONGEST_QUEUE)
-        self._waiting: deque[tuple[Value, int, int]] = deque()
-        self._started = False
-        # Updates that the client has room for; None: it does not say.
-        self._window: int | None = None
-        channel.monitors.add(self)
-        self._post(channel.value, 1)
-
-    def open_window(self, size: int) -> None:
-        """The client will say what it has taken; it has room for so many."""
-        self._window = size
-
-    def handle(self, flags: int, reader: Reader) -> None:
-        if flags & operations.PIPELINE:
-            room = reader.number("I")
-            self._window = min((self._window or 0) + room, 2**31)
-        if flags & operations.STOP:
-            self._started = flags & operations.START == operations.START
-        self._ask()
-
-    def end(self) -> None:
-        self._started = False
-        self._waiting.clear()
-        self.channel.monitors.discard(self)
-
-    def post(self, value: Value, bits: int) -> None:
-        """The channel has changed."""
-        bits = request.narrowed(self.channel.kind, bits, self.kind)
-        if bits:
-            self._post(value, bits)
-            self._ask()
-
-    def _post(self, value: Value, bits: int) -> None:
-        waiting = self._waiting
-        if len(waiting) < self._size:
-            waiting.append((value, bits, 0))
-            return
-        _, before, overrun = waiting[-1]
-        waiting[-1] = value, before | bits, overrun | (before & bits)
-
-    def _ask(self) -> None:
-        if self.ready:
-            self.client.wants_turn(self)
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is something that may be sent."""
-        return self._started and bool(self._waiting) and self._window != 0
-
-    def take_turn(self) -> None:
-        """Send one update."""
-        if not self.ready:
-            return
-        value, bits, overrun = self._waiting.popleft()
-        if self._window is not None:
-            self._window -= 1
-        writer = Writer()
-        update = operations.Update(self.number, bits, value, overrun)
-        update.write(self.kind, writer, self.client.outgoing)
-        self.client.send(self.command, writer)
-        self._ask()
-
-    def close(self) -> None:
-        """Tell the client that there will be no more."""
-        self.reply(operations.DESTROY)
 
 
 class CallRequest(Request):

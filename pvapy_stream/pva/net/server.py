@@ -64,9 +64,9 @@ class Server:
         self._listener: socket.socket | None = None
         self._datagrams: Datagrams | None = None
         self._next_look = 0.0
-        self._loop = Loop("pva-server", self._look, self._close)
-        self.call = self._loop.call
-        self.watch = self._loop.watch
+        self.loop = Loop("pva-server", self._look, self._close)
+        self.call = self.loop.call
+        self.watch = self.loop.watch
 
     # -- any thread ------------------------------------------------------------------------------
 
@@ -92,11 +92,11 @@ class Server:
         self.watch(self._listener, selectors.EVENT_READ, self._accept)
         for link in self._datagrams.sockets:
             self.watch(link, selectors.EVENT_READ, self._reader(link))
-        self._loop.start()
+        self.loop.start()
 
     def stop(self) -> None:
         """End; clients are told."""
-        self._loop.stop()
+        self.loop.stop()
 
     def add(self, channel: Channel) -> None:
         """Serve a channel.

@@ -28,6 +28,9 @@ _FROM_SERVER = 0x40
 _BIG = 0x80
 _SCRATCH = 2**16  # bytes; messages that fit come in batches, larger ones are received in place
 _SMALL = 4096  # bytes; segments of fewer are joined
+_OWN_SEGMENT = 2**16  # bytes; arrays of so many are sent in a segment of their own
+_MIDDLE = _FROM_SERVER | _SEGMENT
+_pack_head = struct.Struct("<4BI").pack
 
 
 class Command(IntEnum):
@@ -277,6 +280,68 @@ def segments(
         flags = place | (_BIG if big else 0) | (_FROM_SERVER if server else 0)
         made += [struct.pack(f"{order}4BI", _MAGIC, VERSION, flags, command, len(payload)), payload]
     return made
+
+
+def head(command: int, size: int, first: bool = False) -> bytes:
+    """Header of a little-endian message of a server.
+
+    Args:
+        command: what it is.
+        size: of the payload, or of that of the first segment.
+        first: whether it is a first segment.
+    """
+    return _pack_head(_MAGIC, VERSION, _FROM_SERVER | (_FIRST if first else 0), command, size)
+
+
+def lay_out(
+    command: int, parts: Sequence[Buffer], before: int
+) -> tuple[int, bool, list[Buffer], int]:
+    """The payload of a server's message, in segments if it has large arrays.
+
+    Each array of 64 KiB or more is a segment of its own: it can be received where it is wanted.
+
+    Args:
+        command: of the message.
+        parts: of the payload; the first and the last one are small.
+        before: bytes of the payload that come before.
+
+    Returns:
+        size of the payload of the first segment, or of the message; whether there are segments;
+        what is sent after the first header and what comes before; bytes of the whole message.
+    """
+    made: list[Buffer] = []
+    small: list[Buffer] = []  # to be joined
+    first = begins = 0  # the first segment; where in `made` the one that is open begins
+    size = before  # of the segment that is open
+    total = HEADER + before
+    for part in parts:
+        length = len(part)
+        total += length
+        if length < _SMALL:
+            small.append(part)
+            size += length
+            continue
+        if small:
+            made.append(b"".join(small))
+            small.clear()
+        if length < _OWN_SEGMENT:
+            made.append(part)
+            size += length
+            continue
+        if not first:
+            first = size
+        elif size:
+            made.insert(begins, _pack_head(_MAGIC, VERSION, _MIDDLE, command, size))
+            total += HEADER
+        made += [_pack_head(_MAGIC, VERSION, _MIDDLE, command, length), part]
+        total += HEADER
+        begins, size = len(made), 0
+    if small:
+        made.append(b"".join(small))
+    if not first:
+        return size, False, made, total
+    made.insert(begins, _pack_head(_MAGIC, VERSION, _FROM_SERVER | _LAST, command, size))
+    return first, True, made, total + HEADER
 
 
 def control(command: int, value: int = 0, big: bool = False, server: bool = False) -> bytes:

@@ -51,6 +51,11 @@ class SharedObject(LazyObject):
         return obj
 
     @property
+    def stamp_ns(self) -> int:
+        """Time of the record, ns since 1970, where it is another than that of the data; else 0."""
+        return self._header.stamp_ns
+
+    @property
     def time_ns(self) -> int:
         header = self._header
         return header.time_ns if header.kind == FRAME else ntndarray.time_of(self.pv_object())

@@ -55,6 +55,7 @@ class ShmPublisher(Publisher):
     """
 
     takes_lazy = True
+    knows_subscribers = True
 
     def __init__(
         self,

@@ -1,0 +1,162 @@
+"""Images as they are sent, from frames: no PvObject is built for each."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+import pvaccess as pva
+
+from pvapy_stream.errors import ObjectError
+from pvapy_stream.frame import Frame
+from pvapy_stream.pva.convert import type_of
+from pvapy_stream.pva.lazy import LazyObject
+from pvapy_stream.pva.net.updates import Chunk, chunk_of
+from pvapy_stream.pva.ntndarray import attribute_key, field_of
+from pvapy_stream.pva.steady import steady_payload
+from pvapy_stream.pva.wire.buffers import Writer
+from pvapy_stream.pva.wire.types import (
+    DTYPES,
+    AnyValue,
+    Array,
+    ArrayOf,
+    Kind,
+    Scalar,
+    Structure,
+    Union,
+    default,
+)
+
+_NANO = 1_000_000_000
+_pack_time = struct.Struct("<qi").pack
+_pack_id = struct.Struct("<i").pack
+_pack_size = struct.Struct("<q").pack
+_TAG = slice(12, 16)  # of a time stamp as it is sent: its userTag
+_KIND_OF_DTYPE = {dtype: kind for kind, dtype in DTYPES.items()}
+
+
+@lru_cache(maxsize=1)
+def image_kind() -> Structure:
+    """The type of images: NTNDArray."""
+    return type_of(pva.NtNdArray())
+
+
+def is_plain_image(obj: LazyObject) -> bool:
+    """Whether the PvObject of a lazy object is what its frame says."""
+    plain = type(obj) is LazyObject or "stamp_ns" in vars(type(obj))
+    return plain and obj.id is not None and obj.frame.origin is None and not obj.marked
+
+
+class ImageEncoder:
+    """Encodes images: the fields of a template, with a few of them replaced.
+
+    Args:
+        kind: `image_kind`.
+        whole: gives the fields of a PvObject.
+
+    Attributes:
+        templates: how many templates there were.
+        changing: bit set of the fields in which images of one template differ.
+    """
+
+    def __init__(self, kind: Structure, whole: Callable[[Any], list[Chunk | None]]) -> None:
+        self._whole = whole
+        names = [name for name, _ in kind.fields]
+        self._value, self._size, self._id, self._attribute = map(
+            names.index, ("value", "compressedSize", "uniqueId", "attribute")
+        )
+        self._times = [names.index(name) for name in ("dataTimeStamp", "timeStamp")]
+        self._choices = [name for name, _ in cast("Union", kind.get("value")).choices]
+        self._attributes = cast("ArrayOf", kind.get("attribute"))
+        self.templates = 0
+        places = (self._value, self._size, self._id, *self._times)
+        self.changing = sum(1 << kind.starts[place] for place in places)
+        self._layout: tuple[Any, ...] | None = None
+        self._key: tuple[Any, ...] = ()
+        self._template: list[Chunk | None] = []
+        self._tags: list[bytes] = []
+        self._heads: dict[tuple[np.dtype[Any], int], bytes] = {}
+
+    def chunks(self, obj: LazyObject) -> list[Chunk | None]:
+        """The fields of an image.
+
+        Raises:
+            ObjectError: a pixel type or an id that NTNDArray does not have.
+        """
+        frame = obj.frame
+        self._prepare(obj, frame)
+        made = self._template.copy()
+        payload = steady_payload(frame)
+        made[self._value] = self._pixels(payload)
+        try:
+            made[self._id] = [_pack_id(frame.id)]
+        except struct.error as error:
+            raise ObjectError(f"id {frame.id} does not fit the 32 bits of uniqueId") from error
+        if frame.codec:
+            made[self._size] = [_pack_size(payload.nbytes)]
+        data = _pack_time(*divmod(frame.time_ns or time.time_ns(), _NANO))
+        stamp_ns: int = 0 if type(obj) is LazyObject else vars(type(obj))["stamp_ns"].fget(obj)
+        record = _pack_time(*divmod(stamp_ns, _NANO)) if stamp_ns else data
+        for place, packed, tag in zip(self._times, (data, record), self._tags, strict=True):
+            made[place] = [packed + tag]
+        return made
+
+    def _prepare(self, obj: LazyObject, frame: Frame) -> None:
+        """Make the template anew if more than usual differs from the image before."""
+        layout = (
+            frame.stored_shape, frame.dtype, frame.payload.dtype, frame.codec, frame.color_mode,
+        )  # fmt: skip
+        key = attribute_key(frame)
+        if layout == self._layout and key == self._key:
+            return
+        if layout == self._layout and not hasattr(frame.attributes, "apply_to"):
+            values = {**frame.attributes, "ColorMode": int(frame.color_mode)}
+            self._template = self._template.copy()
+            self._template[self._attribute] = chunk_of(self._attributes, _attributes(values))
+        else:
+            self._template = self._whole(obj.pv_object())
+            self._tags = [b"".join(self._template[place] or ())[_TAG] for place in self._times]
+        self._layout, self._key = layout, key
+        self.templates += 1
+
+    def _pixels(self, payload: np.ndarray[Any, Any]) -> Chunk:
+        key = payload.dtype, payload.size
+        head = self._heads.get(key)
+        if head is None:
+            writer = Writer()
+            writer.size(self._choices.index(field_of(payload.dtype)))
+            writer.size(payload.size)
+            if len(self._heads) > 64:
+                # Compressed images have many sizes.
+                self._heads.clear()
+            head = self._heads[key] = writer.joined()
+        return [head, payload.view(np.uint8).data] if payload.size else [head]
+
+
+def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    blank = cast("dict[str, Any]", default(cast("ArrayOf", image_kind().get("attribute")).element))
+    return [{**blank, "name": name, "value": _any(value)} for name, value in values.items()]
+
+
+def _any(value: Any) -> AnyValue:
+    """The value of an attribute, of the type that `ntndarray.pv_value` gives it."""
+    if isinstance(value, (bool, np.bool_)):
+        return AnyValue(Scalar(Kind.BOOLEAN), bool(value))
+    if isinstance(value, (int, np.integer)):
+        small = -(2**31) <= value < 2**31
+        return AnyValue(Scalar(Kind.INT if small else Kind.LONG), int(value))
+    if isinstance(value, (float, np.floating)):
+        return AnyValue(Scalar(Kind.DOUBLE), float(value))
+    if isinstance(value, (np.ndarray, list, tuple)):
+        array: np.ndarray[Any, Any] = np.asarray(value).reshape(-1)
+        if array.dtype == np.int8:
+            array = array.astype(np.int16)
+        kind = _KIND_OF_DTYPE.get(array.dtype)
+        if kind is None:
+            return AnyValue(Array(Kind.STRING), array.astype(str).tolist())
+        return AnyValue(Array(kind), array)
+    return AnyValue(Scalar(Kind.STRING), str(value))

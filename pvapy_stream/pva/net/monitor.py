@@ -1,0 +1,210 @@
+"""A client's monitor of a channel. Used by whoever has the lock of the server's loop."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import Protocol
+
+from pvapy_stream.pva.net.base_request import Client, Request
+from pvapy_stream.pva.net.channel import Channel
+from pvapy_stream.pva.net.distributor import asked_share
+from pvapy_stream.pva.net.updates import Update
+from pvapy_stream.pva.wire import operations, request
+from pvapy_stream.pva.wire.buffers import Buffer, Reader
+from pvapy_stream.pva.wire.stream import Command
+from pvapy_stream.pva.wire.types import AnyValue
+
+_QUEUE = 4  # updates that wait for a client that does not say how many it wants
+_LONGEST_QUEUE = 2**16
+_LARGEST_QUEUE = 4 * 2**30  # bytes that wait for one client, if they are more than `_QUEUE` updates
+_LARGEST_WINDOW = 2**31
+
+_log = logging.getLogger(__name__)
+
+
+class MonitorClient(Client, Protocol):
+    """What monitors need of a connection."""
+
+    peer: str
+
+    @property
+    def clear(self) -> bool:
+        """Whether nothing waits to be sent."""
+        ...
+
+    def send_now(self, parts: list[Buffer], size: int) -> None:
+        """Send a message at once, as far as the client takes it; only if it is clear."""
+        ...
+
+    def enqueue(self, parts: list[Buffer]) -> None:
+        """Send bytes as soon as the client takes them."""
+        ...
+
+    def flush(self) -> None:
+        """Send what waits, as far as the client takes it."""
+        ...
+
+    def wants_turn(self, monitor: MonitorRequest) -> None:
+        """Give the monitor a turn to send when there is room."""
+        ...
+
+
+class MonitorRequest(Request):
+    """Sends updates.
+
+    Those that wait for a slow client are kept in a queue of the size that it asks for. When the
+    queue is full, the newest ones are merged, and the client is told which changes it has missed.
+    For a client that acknowledges updates (pipeline), the channel's overflow policy decides.
+
+    Attributes:
+        pipeline: whether the client acknowledges updates.
+        share: what it asks of the distributor.
+        ended: whether it gets no more updates.
+        stuck: whether it is no longer waited for, until it takes an update.
+    """
+
+    command = Command.MONITOR
+    client: MonitorClient
+
+    def __init__(
+        self, client: MonitorClient, channel: Channel, number: int, asked: AnyValue
+    ) -> None:
+        super().__init__(client, channel, number, asked)
+        wanted = request.options(asked).get("queueSize", "")
+        size = int(wanted) if wanted.isascii() and wanted.isdigit() else _QUEUE
+        self._size = min(max(size, 2), _LONGEST_QUEUE)
+        self._selection = channel.selection(self.kind)
+        self.share = asked_share(asked)
+        self.pipeline = self.stuck = self.ended = self.active = False
+        self._waiting: deque[tuple[Update, int, int]] = deque()
+        # Updates that the client has room for; if it does not say, there is no limit.
+        self._window = 1
+        # Changes that were dropped: they are part of the next update.
+        self._lost = 0
+
+    def open_window(self, size: int) -> None:
+        """The client will say what it has taken; it has room for so many."""
+        self.pipeline = True
+        self._window = size
+
+    def handle(self, flags: int, reader: Reader) -> None:
+        if flags & operations.PIPELINE:
+            room = reader.number("I")
+            if self.pipeline:
+                self._window = min(self._window + room, _LARGEST_WINDOW)
+        if flags & operations.STOP:
+            if flags & operations.START == operations.START:
+                self._start()
+            else:
+                self._stop()
+        self._ask()
+
+    def _start(self) -> None:
+        if self.active or self.ended:
+            return
+        self.active = True
+        self._lost = 0
+        self._waiting.append((self.channel.current, 1, 0))
+        self.channel.begin(self)
+
+    def _stop(self) -> None:
+        if self.active:
+            self.active = False
+            self._waiting.clear()
+            self.channel.leave(self)
+
+    def end(self) -> None:
+        self._stop()
+        self.ended = True
+
+    # -- updates ---------------------------------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        """Whether the next update finds no room."""
+        count = len(self._waiting)
+        if count < _QUEUE:
+            return count >= self._size
+        return count >= self._size or count * self._waiting[-1][0].nbytes > _LARGEST_QUEUE
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, here and in the connection."""
+        return not self._waiting and self.client.clear
+
+    def post(self, update: Update) -> None:
+        """The channel has changed."""
+        # One that gets its share has not seen what changed between.
+        bits = 1 if self.share is not None else self._selection.narrowed(update.bits)
+        if not bits:
+            return
+        overrun, self._lost = self._lost, 0
+        bits |= overrun
+        if not self._waiting and self._window and self.client.clear:
+            encoded = update.encoded(self._selection, bits, overrun)
+            if self.pipeline:
+                self._window -= 1
+            self.stuck = False
+            self.client.send_now(encoded.message(self.number), encoded.size)
+            return
+        if self.full:
+            self.client.flush()
+            if not self.active:
+                return
+            if self.full:
+                self._overflow(update, bits, overrun)
+                return
+        self._waiting.append((update, bits, overrun))
+        self._ask()
+
+    def _overflow(self, update: Update, bits: int, overrun: int) -> None:
+        waiting = self._waiting
+        policy = self.channel.overflow if self.pipeline else "merge"
+        if policy == "merge":
+            _, before, missed = waiting[-1]
+            waiting[-1] = update, before | bits, overrun | missed | (before & bits)
+            self.channel.overruns += 1
+            return
+        self.channel.dropped += 1
+        if policy == "drop-newest":
+            self._lost = bits | overrun
+            return
+        waiting.append((update, bits, overrun))
+        _, before, missed = waiting.popleft()
+        oldest, own, known = waiting[0]
+        waiting[0] = oldest, own | before, known | missed | before
+
+    def _ask(self) -> None:
+        if self.ready:
+            self.client.wants_turn(self)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something that may be sent."""
+        return self.active and bool(self._waiting) and self._window > 0
+
+    def take_turn(self) -> None:
+        """Send one update."""
+        if not self.ready:
+            return
+        update, bits, overrun = self._waiting.popleft()
+        if self.pipeline:
+            self._window -= 1
+        self.stuck = False
+        self.channel.made_room()
+        self.client.enqueue(update.encoded(self._selection, bits, overrun).message(self.number))
+        self._ask()
+
+    def give_up(self, seconds: float) -> None:
+        """It takes nothing: wait for it no longer."""
+        if not self.stuck:
+            self.stuck = True
+            _log.warning(
+                "channel %s: %s takes nothing for %g s; updates for it are dropped until it does",
+                self.channel.name, self.client.peer, seconds,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Tell the client that there will be no more."""
+        self.reply(operations.DESTROY)

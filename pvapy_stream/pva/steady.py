@@ -1,0 +1,55 @@
+"""Arrays that are sent some time after they were published: nobody may write to them meanwhile."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from pvapy_stream.frame import Frame
+
+Pixels = np.ndarray[Any, Any]
+
+
+def steady_payload(frame: Frame) -> Pixels:
+    """The payload of a frame, or a copy if somebody else could write to it.
+
+    An array that is read-only, or that only the frame refers to, stays as it is: a processor that
+    returns a new image pays for no copy, one that writes each image into the same array does.
+    """
+    payload = frame.payload
+    owner = _owner(payload)
+    if not owner.flags.writeable or (owner.base is None and _references(frame) <= _ALONE):
+        return payload if payload.flags.c_contiguous else np.ascontiguousarray(payload)
+    return payload.copy()
+
+
+def freeze(frame: Frame) -> Frame:
+    """Make the payload of a frame read-only; the frame is given back."""
+    frame.payload.flags.writeable = False
+    _owner(frame.payload).flags.writeable = False
+    return frame
+
+
+def _owner(array: Pixels) -> Pixels:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def _references(frame: Frame) -> int:
+    """How often the memory of a payload is referred to, by views of it too."""
+    owner = _owner(frame.payload)
+    return sys.getrefcount(owner)
+
+
+# Counted as `steady_payload` does: by its variables, by the frame, and by nobody else.
+def _count_alone() -> int:
+    frame = Frame(0, np.zeros((2, 2), np.uint8).reshape(-1), (2, 2))
+    payload = frame.payload
+    owner = _owner(payload)
+    return _references(frame) if owner is not payload else 0
+
+
+_ALONE = _count_alone()

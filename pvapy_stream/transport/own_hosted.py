@@ -1,0 +1,181 @@
+"""Way out: a channel on our own PVA server, on our own sockets."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pvaccess as pva
+
+from pvapy_stream.errors import PvapyStreamError, TransportError
+from pvapy_stream.pva.encoder import ObjectEncoder
+from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.pva.net.channel import Channel
+from pvapy_stream.pva.net.monitor import MonitorRequest
+from pvapy_stream.pva.net.updates import Update
+from pvapy_stream.transport.own_server import host
+from pvapy_stream.transport.ports import Publisher, PublisherCounts
+from pvapy_stream.transport.pva_library import PvaSettings
+
+_POLL = 0.002  # s; between two looks whether all is sent
+_LETS_IN = 5e-5  # s; for the server's thread, which waits for the lock
+
+# What the binding, numpy and the encoder raise for objects of another structure.
+_WRONG_OBJECTS = (PvapyStreamError, pva.PvaException, ValueError, TypeError, KeyError)
+
+
+class OwnHostedPublisher(Publisher):
+    """Publishes on one channel of the server that the channels of this process share.
+
+    The channel appears with `open`, or with the first published object; clients may not put to it.
+    Each object is encoded once, and sent from the memory that it is in, by the thread that
+    publishes, to all subscribers that take it at once; the server's thread sends the rest.
+
+    Args:
+        channel: name of the channel.
+        settings: overflow policy for subscribers that acknowledge objects, and its time limit.
+        server: the binding's server of the program, if it has one: it must not have the channel.
+    """
+
+    takes_lazy = True
+    knows_subscribers = True
+
+    def __init__(
+        self, channel: str, settings: PvaSettings, server: pva.PvaServer | None = None
+    ) -> None:
+        self.channel = channel
+        self._settings = settings
+        self._server = server
+        # Of several threads that publish, one after the other.
+        self._lock = threading.Lock()
+        self._hosted: _Hosted | None = None
+        self._published = self._errors = self._dropped_before = 0
+
+    def open(self, prototype: Any) -> None:
+        """Add the channel with an object of the structure that will be published.
+
+        Raises:
+            TransportError: the name is taken in this program, or the structure cannot be served.
+        """
+        with self._lock:
+            self._open(prototype)
+
+    def _open(self, prototype: Any) -> _Hosted:
+        try:
+            if self._server is not None and self._server.hasRecord(self.channel):
+                raise TransportError("it is the name of another channel of this program")
+            hosted = _Hosted(self.channel, self._settings, pv_object(prototype).copy())
+        except _WRONG_OBJECTS as error:
+            raise TransportError(f"cannot host channel {self.channel}: {error}") from error
+        self._hosted, self._dropped_before = hosted, 0
+        return hosted
+
+    def publish(self, obj: Any) -> None:
+        with self._lock:
+            hosted = self._hosted or self._open(obj)
+            try:
+                hosted.post(hosted.encoder.update(obj))
+            except _WRONG_OBJECTS as error:
+                self._errors += 1
+                raise TransportError(
+                    f"cannot publish on channel {self.channel}: {error}; a channel keeps the"
+                    " structure of its first object (see getOutputPvObjectType)"
+                ) from error
+            self._published += 1
+        hosted.let_server_in()
+
+    @property
+    def subscribers(self) -> int:
+        hosted = self._hosted
+        return 0 if hosted is None else len(hosted.channel.monitors)
+
+    def finish(self, patience: float) -> None:
+        """Wait until all is sent to those who take it, for at most `patience` s."""
+        deadline = time.monotonic() + patience
+        hosted = self._hosted
+        while hosted is not None and not hosted.all_sent() and time.monotonic() < deadline:
+            time.sleep(_POLL)
+
+    def stop(self) -> None:
+        hosted = self._hosted
+        if hosted is not None:
+            hosted.wait_no_longer()
+        with self._lock:
+            if self._hosted is not None:
+                self._hosted = None
+                host.remove(self.channel)
+
+    def counts(self) -> PublisherCounts:
+        hosted = self._hosted
+        dropped = 0 if hosted is None else hosted.channel.dropped - self._dropped_before
+        return PublisherCounts(self._published, self._errors, dropped)
+
+    def reset_counts(self) -> None:
+        self._published = self._errors = 0
+        self._dropped_before = 0 if self._hosted is None else self._hosted.channel.dropped
+
+
+class _Hosted:
+    """A channel that is open.
+
+    Args:
+        name: of the channel.
+        settings: as those of the publisher.
+        opening: the first object.
+
+    Raises:
+        TransportError: the name is taken on the server.
+    """
+
+    def __init__(self, name: str, settings: PvaSettings, opening: Any) -> None:
+        self.encoder = ObjectEncoder(opening)
+        self.channel = Channel(name, self.encoder.kind, self.encoder.update(opening))
+        policy = settings.pva_overflow
+        self._blocks = policy == "block"
+        self.channel.overflow = "drop-newest" if policy == "block" else policy
+        self._timeout = settings.pva_timeout
+        self._ends = False
+        self._loop = host.add(self.channel)
+        self._room = threading.Condition(self._loop.lock)
+        self.channel.made_room = self._room.notify_all
+
+    def post(self, update: Update) -> None:
+        """Send an update to all subscribers whose turn it is."""
+        channel = self.channel
+        with self._loop.lock:
+            # Who comes while others are waited for begins with this update.
+            channel.hold(update)
+            takers = channel.takers(update)
+            if self._blocks:
+                for one in takers:
+                    if one.pipeline and one.full:
+                        self._wait_for(one)
+            for one in takers:
+                if one.active:
+                    one.post(update)
+
+    def _wait_for(self, one: MonitorRequest) -> None:
+        """Wait until a subscriber has room, is gone, or the time limit is over."""
+        one.client.flush()
+        deadline = time.monotonic() + self._timeout
+        while one.active and one.full and not one.stuck and not self._ends:
+            if not self._room.wait(max(0.0, deadline - time.monotonic())):
+                one.give_up(self._timeout)
+
+    def let_server_in(self) -> None:
+        """Give the server's thread the lock, if it waits for it."""
+        if self._loop.wants_lock:
+            # It would hardly get it from a thread that publishes as fast as it can.
+            time.sleep(_LETS_IN)
+
+    def all_sent(self) -> bool:
+        """Whether nothing waits to be sent to those who take it."""
+        with self._loop.lock:
+            return all(one.idle for one in self.channel.monitors)
+
+    def wait_no_longer(self) -> None:
+        """The channel ends soon."""
+        with self._loop.lock:
+            self._ends = True
+            self._room.notify_all()
