@@ -94,6 +94,8 @@ class Searcher:
 
     def search(self, now: float) -> float:
         """Ask for what is due; how long nothing is due, s."""
+        if not self._sought and not self._servers:
+            return _NOTHING
         due = {number: one for number, one in self._sought.items() if one.next_at <= now}
         for one in due.values():
             one.next_at = now + one.pause

@@ -128,8 +128,9 @@ class Link:
 
     def _read(self) -> None:
         for _ in range(_READS):
+            space = self.assembler.space()
             try:
-                count = self.link.recv_into(self.assembler.space())
+                count = self.link.recv_into(space)
             except BlockingIOError:
                 return
             if not count:
@@ -142,7 +143,8 @@ class Link:
                     return
             # What was done with it may have taken long: the peer was not silent meanwhile.
             self.read_at = time.monotonic()
-            if self.busy:
+            if self.busy or count < len(space):
+                # That was all there is.
                 break
         self.watch()
 

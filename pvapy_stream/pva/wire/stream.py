@@ -17,6 +17,7 @@ import numpy as np
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.wire.buffers import Buffer, Reader, Writer
 from pvapy_stream.pva.wire.limits import DEFAULT, Limits
+from pvapy_stream.pva.wire.pool import Pool
 
 VERSION = 2
 HEADER = 8
@@ -26,11 +27,14 @@ _CONTROL = 0x01
 _SEGMENT, _FIRST, _LAST = 0x30, 0x10, 0x20
 _FROM_SERVER = 0x40
 _BIG = 0x80
-_SCRATCH = 2**16  # bytes; messages that fit come in batches, larger ones are received in place
+_NOT_PLAIN = _CONTROL | _SEGMENT | _BIG
+_ROOM = 2**16  # bytes; messages that fit come in batches, larger ones are received in place
+_LEAST, _MOST = 2 * _ROOM, 8 * _ROOM  # bytes that are received at once
 _SMALL = 4096  # bytes; segments of fewer are joined
 _OWN_SEGMENT = 2**16  # bytes; arrays of so many are sent in a segment of their own
 _MIDDLE = _FROM_SERVER | _SEGMENT
 _pack_head = struct.Struct("<4BI").pack
+_UNPACK_LITTLE = struct.Struct("<4BI").unpack_from
 
 
 class Command(IntEnum):
@@ -71,7 +75,8 @@ class Control(IntEnum):
     ECHO_REPLY = 0x04
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, which would take a microsecond for each.
+@dataclass(slots=True)
 class Message:
     """A message, all its segments together.
 
@@ -107,8 +112,9 @@ class Assembler:
     """Cuts received bytes into messages, and joins segments.
 
     Bytes are put where `space` says, for instance by `socket.recv_into`, and `received` gives the
-    messages that are complete. Payloads are not reused: arrays in them may be kept. A payload of
-    64 KiB or more is received in place. After a `WireError` the stream cannot be read on.
+    messages that are complete. Payloads look into the memory that was given; it is used again when
+    nothing refers to it, so arrays in them may be kept. A payload of 64 KiB or more is received in
+    memory of its own. After a `WireError` the stream cannot be read on.
 
     Args:
         limits: of what is received.
@@ -116,7 +122,9 @@ class Assembler:
 
     def __init__(self, limits: Limits = DEFAULT) -> None:
         self._limits = limits
-        self._scratch = bytearray(_SCRATCH)
+        self._pool = Pool()
+        self._size = _LEAST  # of the next scratch
+        self._scratch = np.empty(self._size, np.uint8).data
         self._start = self._end = 0
         self._header: _Header | None = None  # of the payload that is received in place
         self._large = memoryview(b"")
@@ -134,12 +142,16 @@ class Assembler:
         """Where the next bytes are to be put; never empty."""
         if self._header is not None:
             return self._large[self._filled :]
-        if self._start:
-            # What is left is less than a message that fits.
-            rest = self._scratch[self._start : self._end]
-            self._scratch[: len(rest)] = rest
-            self._start, self._end = 0, len(rest)
-        return memoryview(self._scratch)[self._end :]
+        if len(self._scratch) - self._end < _ROOM:
+            self._new_scratch()
+        return self._scratch[self._end :]
+
+    def _new_scratch(self) -> None:
+        # What is left is less than a message that fits.
+        rest = self._scratch[self._start : self._end]
+        self._scratch = self._pool.take(self._size)
+        self._scratch[: len(rest)] = rest
+        self._start, self._end = 0, len(rest)
 
     def received(self, count: int) -> list[Message]:
         """Messages that are complete now that `count` bytes were put into `space`.
@@ -156,7 +168,12 @@ class Assembler:
             self._finish(header, self._large.toreadonly(), made)
             return made
         self._end += count
+        if self._end == len(self._scratch):
+            # There is more than fits.
+            self._size = min(2 * self._size, _MOST)
         while self._end - self._start >= HEADER and self._header is None:
+            if self._whole(made):
+                continue
             header = self._head()
             if not header.flags & _CONTROL and not self._payload(header, made):
                 break
@@ -164,6 +181,20 @@ class Assembler:
                 self._start += HEADER
                 made.append(_message(header))
         return made
+
+    def _whole(self, made: list[Message]) -> bool:
+        """Take a message without segments that is here, as most are; False if it is no such."""
+        scratch, start = self._scratch, self._start
+        magic, version, flags, command, size = _UNPACK_LITTLE(scratch, start)
+        if magic != _MAGIC or not version or flags & _NOT_PLAIN or self._first is not None:
+            return False
+        end = start + HEADER + size
+        if end > self._end or size > self._limits.message:
+            return False
+        self._start = end
+        payload = scratch[start + HEADER : end].toreadonly()
+        made.append(Message(command, False, False, bool(flags & _FROM_SERVER), 0, (payload,)))
+        return True
 
     def feed(self, data: Buffer) -> list[Message]:
         """Messages that are complete with these bytes, which are copied."""
@@ -208,17 +239,17 @@ class Assembler:
         at = self._start + HEADER
         here = self._end - at
         if here >= header.size:
-            payload = bytes(memoryview(self._scratch)[at : at + header.size])
+            payload = self._scratch[at : at + header.size].toreadonly()
             self._start = at + header.size
             self._finish(header, payload, made)
             return True
-        if header.size + HEADER <= _SCRATCH:
+        if header.size + HEADER <= _ROOM:
             return False
         # Not touched before it is filled, so an announcement alone takes no memory.
-        self._large = np.empty(header.size, np.uint8).data
-        self._large[:here] = memoryview(self._scratch)[at : self._end]
+        self._large = self._pool.take(header.size)
+        self._large[:here] = self._scratch[at : self._end]
         self._header, self._filled = header, here
-        self._start = self._end = 0
+        self._start = self._end
         return True
 
     def _finish(self, header: _Header, payload: Buffer, made: list[Message]) -> None:
@@ -229,7 +260,7 @@ class Assembler:
         if segment == _FIRST:
             self._first = header
         last = self._segments[-1] if self._segments else b""
-        if isinstance(last, bytearray) and len(payload) < _SMALL and len(last) < _SCRATCH:
+        if isinstance(last, bytearray) and len(payload) < _SMALL and len(last) < _ROOM:
             last += payload
         else:
             self._segments.append(bytearray(payload) if len(payload) < _SMALL else payload)
