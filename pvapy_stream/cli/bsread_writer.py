@@ -22,7 +22,6 @@ from pvapy_stream.signals import run_until_signal
 
 if TYPE_CHECKING:
     from pvapy_stream.daq.writer import Writer
-    from pvapy_stream.monitor.metrics import Metric
 
 TOKEN_VARIABLE = "PVAPY_STREAM_TOKEN"  # noqa: S105 - the variable's name
 
@@ -64,7 +63,8 @@ def run(settings: WriterSettings) -> int:
     from pvapy_stream.daq.rest import build_app
     from pvapy_stream.daq.web import WebThread
     from pvapy_stream.daq.writer import Writer
-    from pvapy_stream.monitor.metrics import served, writer_metrics
+    from pvapy_stream.daq.writer_status import snapshot_of
+    from pvapy_stream.status.metrics import served
     from pvapy_stream.web_security import is_loopback
 
     token = read_token(settings.token_file)
@@ -87,9 +87,6 @@ def run(settings: WriterSettings) -> int:
 
     keeper = LedgerKeeper(settings.ledger, ledgers, _LEDGER_PERIOD)
 
-    def collect() -> Iterable[Metric]:
-        return writer_metrics(settings.stream, (one.progress() for one in writer.acquisitions))
-
     def look() -> None:
         plan.look()
         keeper.keep()
@@ -100,7 +97,7 @@ def run(settings: WriterSettings) -> int:
         display.close()
 
     with ExitStack() as ends:
-        ends.enter_context(served(settings, collect))
+        ends.enter_context(served(settings, lambda: [snapshot_of(writer)]))
         ends.enter_context(_status_channel(writer))
         server.start()
         ends.callback(server.stop)
@@ -114,20 +111,14 @@ def run(settings: WriterSettings) -> int:
 
 
 def _status_channel(writer: Writer) -> AbstractContextManager[None]:
-    name = writer.settings.status_channel
-    if not name:
+    names = writer.settings.status_names("writer")
+    if not names:
         return nullcontext()
     # Imported late: without it, bsread streams need no EPICS.
-    from pvapy_stream.daq.status_channel import shown_on
-    from pvapy_stream.daq.writer_channel import STATUS_FIELDS, writer_stats
+    from pvapy_stream.daq.writer_status import snapshot_of
+    from pvapy_stream.status.shown import shown_on
 
-    return shown_on(
-        name,
-        "writerId",
-        STATUS_FIELDS,
-        lambda: writer_stats(writer),
-        incarnation=writer.settings.incarnation,
-    )
+    return shown_on(names, lambda: [snapshot_of(writer)], incarnation=writer.settings.incarnation)
 
 
 def _follow(

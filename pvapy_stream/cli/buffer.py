@@ -84,19 +84,18 @@ def _serve_status(buffer: Buffer, outputs: ExitStack) -> str:
 
 
 def _status_channel(buffer: Buffer) -> AbstractContextManager[None]:
-    if not buffer.settings.status_channel:
+    settings = buffer.settings
+    names = settings.status_names("buffer")
+    if not names:
         return nullcontext()
     # Imported late: without it, bsread streams need no EPICS.
-    from pvapy_stream.daq.buffer_channel import STATUS_FIELDS, buffer_stats
-    from pvapy_stream.daq.status_channel import shown_on
+    from pvapy_stream.status.shown import shown_on
 
     return shown_on(
-        buffer.settings.status_channel,
-        "bufferId",
-        STATUS_FIELDS,
-        lambda: buffer_stats(buffer.status()),
-        last=lambda: {**buffer_stats(buffer.status()), "state": "stopped"},
-        incarnation=buffer.settings.incarnation,
+        names,
+        lambda: [buffer.status().snapshot()],
+        lambda: [buffer.status().snapshot("stopped")],
+        settings.incarnation,
     )
 
 

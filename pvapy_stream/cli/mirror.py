@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from pvapy_stream.cli.command import SettingsCommand
+from pvapy_stream.errors import SettingsError
 from pvapy_stream.pva.search import NameCheck
 from pvapy_stream.settings import MirrorSettings
 from pvapy_stream.settings.channel_map import parse_channel_map
@@ -26,14 +27,24 @@ def run(settings: MirrorSettings) -> int:
         PvapyStreamError: the channel map is wrong, another program serves one of its names, or the
             ledger cannot be written.
     """
-    names = NameCheck(entry.mirror for entry in parse_channel_map(settings.channel_map))
+    mirrored = [entry.mirror for entry in parse_channel_map(settings.channel_map)]
+    shown = settings.status_names("mirror", len(mirrored))
+    if same := set(shown) & set(mirrored):
+        raise SettingsError(
+            f"--channel-map and --status-channel both have {min(same)}; give each channel its name"
+        )
+    names = NameCheck(mirrored)
     # Imported late: --help and wrong options need no EPICS.
-    from pvapy_stream.mirror import MirrorServer
-    from pvapy_stream.monitor.metrics import mirror_metrics, served
+    from pvapy_stream.mirror.server import MirrorServer
+    from pvapy_stream.status.metrics import served
+    from pvapy_stream.status.shown import shown_on
 
     server = MirrorServer(settings, _say)
     names.refuse(settings.incarnation)
-    with served(settings, lambda: mirror_metrics(server.channels)):
+    with (
+        served(settings, server.snapshots),
+        shown_on(shown, server.snapshots, incarnation=settings.incarnation, beside=True),
+    ):
         code = run_until_signal(server.run)
     for problem in server.problems():
         sys.stderr.write(f"error: {problem}\n")

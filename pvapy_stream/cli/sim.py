@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pvapy_stream.cli.command import SettingsCommand
@@ -11,8 +10,8 @@ from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.signals import run_until_signal
 
 if TYPE_CHECKING:
-    from pvapy_stream.monitor.metrics import Metric
     from pvapy_stream.sim.gate import Gate
+    from pvapy_stream.status.snapshot import Snapshot
 
 _EPILOG = """\
 examples:
@@ -32,17 +31,21 @@ def run(settings: SimulatorSettings, gate: Gate | None = None) -> int:
     """
     names = NameCheck(settings.hosted)
     # Imported late: --help and wrong options need neither EPICS nor HDF5.
-    from pvapy_stream.monitor.metrics import served, simulator_metrics
     from pvapy_stream.sim.server import SimServer
+    from pvapy_stream.status.metrics import served
+    from pvapy_stream.status.shown import shown_on
 
     server = SimServer(settings, gate)
     names.refuse(settings.incarnation)
 
-    def collect() -> Iterable[Metric]:
-        failed = sum(map(len, server.ledger.failed.values()))
-        return simulator_metrics(settings.channel_name, server.totals, failed)
+    def snapshots() -> list[Snapshot]:
+        return [server.snapshot()]
 
-    with served(settings, collect):
+    shown = settings.status_names("simulator")
+    with (
+        served(settings, snapshots),
+        shown_on(shown, snapshots, incarnation=settings.incarnation, beside=True),
+    ):
         return run_until_signal(server.run)
 
 

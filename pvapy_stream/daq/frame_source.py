@@ -17,6 +17,7 @@ from pvapy_stream.pva.objects import IdReader, id_reader
 from pvapy_stream.transport.bsread_codec import ChannelHeader, Encoder, Packed
 from pvapy_stream.transport.bsread_packing import BITSHUFFLE_HEADER
 from pvapy_stream.transport.mode import ReceiverOptions
+from pvapy_stream.transport.ports import Return
 from pvapy_stream.transport.registry import make_receiver
 
 _TICK = 0.5  # s
@@ -142,9 +143,9 @@ class FrameSource:
         while not self._stop.wait(_TICK):
             self._receiver.keep_up()
 
-    def _deliver_again(self, obj: Any) -> None:
+    def _deliver_again(self, obj: Any, how: Return) -> None:
         # What a source shows when it comes back may be what it showed before it went.
-        self._deliver(obj, again=True)
+        self._deliver(obj, again=how.shown)
 
     def _deliver(self, obj: Any, again: bool = False) -> None:
         try:

@@ -30,6 +30,7 @@ from pvapy_stream.signals import (
     leave_by_force_at_exit,
     run_until_signal,
 )
+from pvapy_stream.status.snapshot import Snapshot
 
 _TICK = 0.05  # s; how soon a stop is noticed
 # Beyond the time to drain and the time a stage gives itself, before it is ended by force.
@@ -164,8 +165,9 @@ class _Consumer(SupervisedChild[_Process]):
                 {**one, "closed": False} if died and "closed" in one else one
                 for one in report.ledgers
             ]
-            state = "failed" if died else report.state
-            self._past = replace(total_report(self._past, report), state=state)
+            self._past = total = total_report(self._past, report)
+            if died:
+                self._past = replace(total, snapshot=replace(total.snapshot, state="failed"))
 
     @property
     def report(self) -> StageReport | None:
@@ -184,7 +186,7 @@ class _Consumer(SupervisedChild[_Process]):
         if self.process is None or self.ended:
             return
         report = self.process.report
-        queued = report.stats.get("queueStats", {}).get("nQueued", 0) if report else 0
+        queued = report.snapshot.queue_stats.n_queued if report else 0
         what = f"{queued} objects waited in its queue" if report else "it had reported nothing"
         _log.error("%s does not end and is killed; when it last reported, %s", self.name, what)
         super().kill()
@@ -292,7 +294,8 @@ def _serve(settings: StageSettings, consumer_id: int, pipe: Connection, stop: St
         service = StageService(settings, consumer_id, report, stop)
     except PvapyStreamError as error:
         problem = f"consumer {consumer_id}: {error}"
-        report(StageReport("consumer", consumer_id, "failed", {}, [], problem, True))
+        failed = Snapshot("consumer", consumer_id, state="failed")
+        report(StageReport(failed, [], problem, True))
         return False
     service.run()
     return service.hangs

@@ -13,12 +13,11 @@ from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError, ProcessorError, PvapyStreamError
 from pvapy_stream.hpc.filtering import FilteredChannel, Settling
-from pvapy_stream.hpc.inbox import DirectInbox, Handle, QueueInbox, Reject
+from pvapy_stream.hpc.inbox import DirectInbox, Handle, HandleReturned, QueueInbox, Reject
 from pvapy_stream.hpc.metadata import Metadata
 from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.processor import UserDataProcessor, completed, takes_lazy
 from pvapy_stream.hpc.stage import Stage
-from pvapy_stream.hpc.status import Stats
 from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.objects import LazyIds, opening_object
@@ -124,7 +123,7 @@ class StageParts(ABC):
         self.carried = 0
         self._known: Any = None
         self._lazy = False
-        self._user_stats: Stats = {}
+        self._user_stats: dict[str, Any] = {}
         self._coverage: dict[str, tuple[int, int]] = {}
         self.log = logging.getLogger(f"pvapy_stream.{self.kind}-{stage_id}")
 
@@ -161,13 +160,24 @@ class StageParts(ABC):
             self._known, self._lazy = processor, takes_lazy(processor)
         return obj if self._lazy else pv_object(obj)
 
-    def make_inbox(self, handle: Handle, reject: Reject, **queue: Any) -> DirectInbox | QueueInbox:
+    def make_inbox(
+        self, handle: Handle, handle_returned: HandleReturned, reject: Reject, **queue: Any
+    ) -> DirectInbox | QueueInbox:
         """What stands before the stage, by the receiver queue size that was asked for."""
         settings = self.settings
         if settings.receiver_queue_size < 0:
-            return DirectInbox(handle, reject, settings.pause_queue_size)
+            return DirectInbox(
+                handle, reject, settings.pause_queue_size, handle_returned=handle_returned
+            )
         waits = settings.receives.waits
-        return QueueInbox(handle, reject, settings.receiver_queue_size, waits=waits, **queue)
+        return QueueInbox(
+            handle,
+            reject,
+            settings.receiver_queue_size,
+            waits=waits,
+            handle_returned=handle_returned,
+            **queue,
+        )
 
     def _make_processor(self) -> UserDataProcessor:
         settings = self.settings

@@ -115,9 +115,9 @@ class Trial:
             )
         published = read_ledgers(self._ledger)[0].published
         self.lost = len(published - account.processed)
-        stats = [report.stats["processorStats"] for report in reports.values()]
+        stats = [report.snapshot.processor_stats for report in reports.values()]
         self.rate = sum(
-            (one["nProcessed"] - 1) / one["receivingTime"] if one["receivingTime"] else 0.0
+            (one.n_processed - 1) / one.receiving_time if one.receiving_time else 0.0
             for one in stats
         )
 

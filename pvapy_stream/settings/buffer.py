@@ -7,7 +7,12 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from pvapy_stream.base_settings import opt
-from pvapy_stream.settings.common import HostSettings, LedgerSettings, LoggingSettings
+from pvapy_stream.settings.common import (
+    HostSettings,
+    LedgerSettings,
+    LoggingSettings,
+    StatusSettings,
+)
 from pvapy_stream.settings.modes import StreamsHelp, image_forms
 from pvapy_stream.settings.values import LogLevel
 from pvapy_stream.transport import registry
@@ -24,7 +29,7 @@ class Ports(NamedTuple):
     rest: int
 
 
-class BufferSettings(LoggingSettings, LedgerSettings, HostSettings):
+class BufferSettings(LoggingSettings, LedgerSettings, HostSettings, StatusSettings):
     """A program that keeps the newest pulses of a stream and gives them out."""
 
     stream: Annotated[str, StreamsHelp(), opt("STREAM", "Stream")] = Field(
@@ -108,9 +113,6 @@ class BufferSettings(LoggingSettings, LedgerSettings, HostSettings):
     reader_memory: Annotated[float, opt("--reader-memory", "Outputs", "MB", metavar="N")] = Field(
         64, ge=2, description="what may be on its way to one reader"
     )
-    status_channel: Annotated[
-        str | None, opt("-sc --status-channel", "Reporting", metavar="NAME")
-    ] = Field(None, description="PVA channel that shows the status")
     analyzer: Annotated[bool, opt("--analyzer", "Reporting")] = Field(
         False, description="look for anomalies in the stream, and report them at the end"
     )

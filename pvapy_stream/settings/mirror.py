@@ -7,11 +7,16 @@ from typing import Annotated
 from pydantic import Field
 
 from pvapy_stream.base_settings import opt
-from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
+from pvapy_stream.settings.common import (
+    LedgerSettings,
+    LoggingSettings,
+    MetricsSettings,
+    StatusSettings,
+)
 from pvapy_stream.settings.modes import ProvidersHelp
 
 
-class MirrorSettings(LoggingSettings, LedgerSettings, MetricsSettings):
+class MirrorSettings(LoggingSettings, LedgerSettings, MetricsSettings, StatusSettings):
     """A server that shows channels of other servers under names of its own."""
 
     channel_map: Annotated[

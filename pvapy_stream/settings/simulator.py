@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from pvapy_stream.base_settings import lower, opt
-from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
+from pvapy_stream.settings.common import (
+    LedgerSettings,
+    LoggingSettings,
+    MetricsSettings,
+    StatusSettings,
+)
 from pvapy_stream.settings.incumbent import at_least
 from pvapy_stream.settings.modes import ModeChoice
 from pvapy_stream.settings.values import MetadataChannels, Names, PixelType
@@ -17,7 +22,9 @@ from pvapy_stream.transport.pva_library import PvaSettings
 from pvapy_stream.transport.shm_mode import ShmSettings
 
 
-class SimulatorSettings(LoggingSettings, LedgerSettings, MetricsSettings, ShmSettings, PvaSettings):
+class SimulatorSettings(
+    LoggingSettings, LedgerSettings, MetricsSettings, StatusSettings, ShmSettings, PvaSettings
+):
     """A server that publishes images as an area detector does."""
 
     input_directory: Annotated[
@@ -146,6 +153,15 @@ class SimulatorSettings(LoggingSettings, LedgerSettings, MetricsSettings, ShmSet
     disable_curses: Annotated[bool, opt("-dc --disable-curses", "Reporting")] = Field(
         False, description="print plain lines, no live line"
     )
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> SimulatorSettings:
+        if self.status_channel == self.channel_name:
+            raise ValueError(
+                f"--channel-name and --status-channel are both {self.channel_name}; give each its"
+                " name"
+            )
+        return self
 
     @property
     def publishes(self) -> OutputMode:

@@ -7,12 +7,17 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from pvapy_stream.base_settings import Settings, lower, opt
-from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
+from pvapy_stream.settings.common import (
+    LedgerSettings,
+    LoggingSettings,
+    MetricsSettings,
+    StatusSettings,
+)
 from pvapy_stream.settings.modes import StreamsHelp
 from pvapy_stream.settings.values import LogLevel
 
 
-class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings):
+class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings, StatusSettings):
     """A writer that is told over REST which pulses to write."""
 
     stream: Annotated[str, StreamsHelp(), opt("STREAM", "Stream and file")] = Field(
@@ -96,9 +101,6 @@ class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings):
             " environment"
         ),
     )
-    status_channel: Annotated[
-        str | None, opt("-sc --status-channel", "Reporting", metavar="NAME")
-    ] = Field(None, description="PVA channel that shows the status")
     report_period: Annotated[float, opt("-rp --report-period", "Reporting", "s", metavar="T")] = (
         Field(10.0, ge=0, description="how often progress is shown where there is no terminal")
     )

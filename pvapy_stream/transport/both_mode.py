@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pvapy_stream.base_settings import Settings
@@ -11,12 +12,12 @@ if TYPE_CHECKING:
     from pvapy_stream.transport.ports import Publisher
 
 
-def _publisher(what: PublisherOptions) -> Publisher:
+def _publisher(what: PublisherOptions, source: bool = False) -> Publisher:
     from pvapy_stream.transport import pvas_mode, shm_mode
     from pvapy_stream.transport.both import BothPublisher
 
     # Shared memory first: who finds the PVA channel, and may choose, then finds that too.
-    return BothPublisher([shm_mode.publisher(what), pvas_mode.publisher(what)])
+    return BothPublisher([shm_mode.publisher(what, source), pvas_mode.publisher(what)])
 
 
 def _prepare(settings: Settings) -> None:
@@ -30,6 +31,6 @@ MODE = Mode(
     output=OutputMode(
         _publisher, "pvas and shm", hosts=True, spaces=("pva", "shm"), prepare=_prepare
     ),
-    source=OutputMode(_publisher, hosts=True, prepare=_prepare),
+    source=OutputMode(partial(_publisher, source=True), hosts=True, prepare=_prepare),
     rank=70,
 )

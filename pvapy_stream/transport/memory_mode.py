@@ -15,7 +15,13 @@ from pvapy_stream.transport.mode import (
     PublisherOptions,
     ReceiverOptions,
 )
-from pvapy_stream.transport.ports import Deliver, Publisher, PublisherCounts, ReceiverCounts
+from pvapy_stream.transport.ports import (
+    Deliver,
+    DeliverAgain,
+    Publisher,
+    PublisherCounts,
+    ReceiverCounts,
+)
 
 _LAST_DELIVERY = 5.0  # s; least time that an object which is being delivered gets at the end
 
@@ -91,7 +97,7 @@ class MemoryReceiver:
             self._deliver(obj)
             return True
 
-    def start(self, deliver: Deliver, deliver_again: Deliver | None = None) -> None:
+    def start(self, deliver: Deliver, deliver_again: DeliverAgain | None = None) -> None:
         self._deliver = deliver
         if self.channel:
             _channels.add(self)

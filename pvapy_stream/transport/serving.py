@@ -9,7 +9,7 @@ from typing import Any
 
 from pvapy_stream.pva.net.channel import Channel, Put
 from pvapy_stream.transport.own_server import host
-from pvapy_stream.transport.ports import Deliver, ReceiverCounts
+from pvapy_stream.transport.ports import Deliver, DeliverAgain, ReceiverCounts
 
 _LAST_DELIVERY = 5.0  # s; least time that an object which is being delivered gets at the end
 _ENDS = 2.0  # s; the thread has nothing more to do
@@ -60,7 +60,7 @@ class ServingReceiver:
                 return True, f"{type(error).__name__}: {error}"
         return True, ""
 
-    def start(self, deliver: Deliver, deliver_again: Deliver | None = None) -> None:
+    def start(self, deliver: Deliver, deliver_again: DeliverAgain | None = None) -> None:
         self._deliver = deliver
         self._open()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -70,12 +71,12 @@ def receiver(what: ReceiverOptions) -> Receiver:
     )
 
 
-def publisher(what: PublisherOptions) -> Publisher:
+def publisher(what: PublisherOptions, source: bool = False) -> Publisher:
     """A publisher to the subscribers of this host."""
     from pvapy_stream.transport.shm import ShmPublisher
 
     settings = what.settings if isinstance(what.settings, ShmSettings) else ShmSettings.of()
-    return ShmPublisher(what.channel, settings, what.id_field)
+    return ShmPublisher(what.channel, settings, what.id_field, source)
 
 
 _HELP = "shared memory of this host"
@@ -88,7 +89,7 @@ MODE = Mode(
     "shm",
     input=InputMode(receiver, _HELP, lazy=True, shows_value=True, images=True, absent=_ABSENT),
     output=OutputMode(publisher, _HELP),
-    source=OutputMode(publisher, _HELP),
+    source=OutputMode(partial(publisher, source=True), _HELP),
     reach="host",
     rank=50,
 )

@@ -51,17 +51,25 @@ class ShmPublisher(Publisher):
         channel: name of the channel.
         settings: overflow policy, its time limit, and the queue size.
         id_field: field with the object id.
+        source: whether the program makes its objects itself, so that ids begin anew with it.
     """
 
     takes_lazy = True
     knows_subscribers = True
 
-    def __init__(self, channel: str, settings: ShmSettings, id_field: str = "uniqueId") -> None:
+    def __init__(
+        self,
+        channel: str,
+        settings: ShmSettings,
+        id_field: str = "uniqueId",
+        source: bool = False,
+    ) -> None:
         self.channel = channel
         self._settings = settings
         self._blocks = settings.shm_overflow == "block"
         self._encoder = Encoder(id_field)
         self._key = new_key()
+        self._source = source
         self._lock = threading.Lock()
         self._directory = PeerDirectory(channel)
         self._table = SubscriberTable(self._directory, self._key, self._create_service, self._greet)
@@ -81,7 +89,9 @@ class ShmPublisher(Publisher):
         self._node = nodes.node.acquire()
         try:
             self._directory.sweep()
-            self._file = self._directory.create(PUBLISHER, PublisherInfo(self._key, os.getpid()))
+            self._file = self._directory.create(
+                PUBLISHER, PublisherInfo(self._key, os.getpid(), self._source)
+            )
         except BaseException:
             self._node = None
             nodes.node.release()

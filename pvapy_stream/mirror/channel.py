@@ -1,39 +1,32 @@
-"""Channels of other servers under names of our own: each a receiver tied to a publisher."""
+"""One channel of a mirror: receivers of a source tied to a publisher, with an account."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pvaccess as pva
 
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.idset import IdSet
-from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import DISORDER, SequenceTracker, Step
 from pvapy_stream.errors import ObjectError, TransportError
-from pvapy_stream.pva.clients import ClientCounter, listening_ports
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked, mark
 from pvapy_stream.pva.request import Distributor
-from pvapy_stream.pva.search import TwinWatch
-from pvapy_stream.settings import MirrorSettings
-from pvapy_stream.settings.channel_map import MirrorEntry, parse_channel_map
+from pvapy_stream.settings.channel_map import MirrorEntry
+from pvapy_stream.status.counted import Times, ledger_stats, rated
+from pvapy_stream.status.snapshot import PublisherStats, QueueStats, ReceiverStats, Snapshot
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
-from pvapy_stream.transport.ports import Receiver
+from pvapy_stream.transport.ports import Receiver, Return
 
 KIND = "mirror"
 BEFORE = "before the consumers"
 
-_TICK = 0.25  # s; how often connections are looked after
-_LEDGER_PERIOD = 0.25  # s; what a killed mirror may lose of its account
-_LAST_UPDATES = 0.2  # s; how long the last updates stay before the server goes
 _LOG_EVERY = 1000
 
 _log = logging.getLogger(__name__)
@@ -107,6 +100,7 @@ class MirrorChannel:
         self._published = 0
         self._errors = 0
         self._structure_changes = 0
+        self._times = Times()
         if share is None and entry.n_monitors > 1:
             _log.warning(
                 "channel %s: no distributor in the request: %d monitors publish all %d times",
@@ -117,6 +111,7 @@ class MirrorChannel:
 
     def start(self) -> None:
         """Begin to follow the source."""
+        self._times.start = time.time()
         for number, receiver in enumerate(self._receivers):
             self._start(number, receiver)
 
@@ -137,7 +132,15 @@ class MirrorChannel:
             fresh = False
             self._take_current(number, pv_object(obj))
 
-        receiver.start(deliver, deliver_current)
+        def deliver_again(obj: Any, how: Return) -> None:
+            if how.anew:
+                with self._lock:
+                    self._last_published = None
+                    if self._tracker is not None:
+                        self._tracker.expect_restart()
+            deliver_current(obj) if how.shown else deliver(obj)
+
+        receiver.start(deliver, deliver_again)
 
     def let_through(self) -> None:
         """Pass on what comes from now on, and name what did not wait."""
@@ -162,6 +165,7 @@ class MirrorChannel:
         """Take nothing more from the source; the mirror itself stays until its server stops."""
         for receiver in self._receivers:
             receiver.stop()
+        self._times.end = time.time()
 
     def _take_current(self, number: int, obj: Any) -> None:
         """Take the value with which a source answers a monitor, which may be old.
@@ -267,6 +271,8 @@ class MirrorChannel:
             self._note_error(error, value)
             return False
         self._published += 1
+        self._times.last = time.time()
+        self._times.first = self._times.first or self._times.last
         self._last_published = value
         return True
 
@@ -293,13 +299,51 @@ class MirrorChannel:
 
     def counters(self) -> dict[str, int]:
         """What was counted since the start, as the incumbent names it."""
-        counts = [receiver.counts() for receiver in self._receivers]
-        return {
-            "nReceived": sum(count.received for count in counts),
-            "nPublished": self._published,
-            "nOverruns": sum(count.overruns for count in counts),
-            "nErrors": self._errors + sum(count.errors for count in counts),
-        }
+        counts = self.snapshot().counts()
+        names = ("received", "published", "overruns", "errors")
+        return {f"n{name.capitalize()}": round(counts[name]) for name in names}
+
+    def snapshot(self) -> Snapshot:
+        """Its status."""
+        counts, seconds = [one.counts() for one in self._receivers], self._times.seconds
+        with self._lock:
+            ledgers, tracker = self._account.ledgers, self._tracker
+            processor = ledger_stats(
+                ledgers, self._times, overdue=len(tracker.missed) if tracker else 0
+            )
+            rejected = sum(len(ids) for one in ledgers for ids in one.rejected.values())
+        received = ReceiverStats(
+            n_received=sum(one.received for one in counts),
+            n_errors=sum(one.errors for one in counts),
+            n_overruns=sum(one.overruns for one in counts),
+        )
+        return Snapshot(
+            KIND,
+            ledgers[0].stage_id,
+            self.entry.source,
+            state=self._state,
+            restarts=ledgers[0].incarnation - 1,
+            message=self.problem() if self._times.end else self.last_error,
+            object_id=processor.last_object_id,
+            output_channel=self.entry.mirror,
+            receiver_stats=rated(received, seconds),
+            publisher_stats=rated(PublisherStats(self._published, n_errors=self._errors), seconds),
+            queue_stats=QueueStats(n_rejected=rejected),
+            processor_stats=processor,
+            labels={"channel": self.entry.mirror, "source": self.entry.source},
+        )
+
+    @property
+    def _state(self) -> str:
+        if self._times.end:
+            return "failed" if self.problem() else "stopped"
+        if all(one.connected for one in self._receivers):
+            return "waiting" if self._waits else "running"
+        return "disconnected" if self._came else "waiting"
+
+    @property
+    def _came(self) -> bool:
+        return all(one.was_connected for one in self._receivers)
 
     def ledgers(self) -> list[Ledger]:
         """The account as it is now: a ledger for each epoch of ids."""
@@ -313,115 +357,11 @@ class MirrorChannel:
     def problem(self) -> str:
         """Why the run must not count as a success, or ""."""
         entry = self.entry
-        errors = self.counters()["nErrors"]
+        errors = self._errors + sum(one.counts().errors for one in self._receivers)
         if errors:
             last = self.last_error or "see the log"
             return f"channel {entry.mirror}: {errors} errors, the last: {last}"
-        if not all(receiver.was_connected for receiver in self._receivers):
+        if not self._came:
             absent = registry.input_mode(entry.provider).absent
             return f"channel {entry.mirror}: source {entry.source} {absent}"
         return ""
-
-
-class MirrorServer:
-    """Mirrors the channels of a map until it is told to stop.
-
-    Args:
-        settings: what was asked for.
-        report: takes the lines with the counters.
-
-    Raises:
-        SettingsError: the channel map is wrong.
-    """
-
-    def __init__(
-        self, settings: MirrorSettings, report: Callable[[str], None] | None = None
-    ) -> None:
-        self.settings = settings
-        self.entries = parse_channel_map(settings.channel_map)
-        self._report = report or (lambda _: None)
-        self._too_few = ""
-        self._ports_before = listening_ports()
-        self._twin = ""
-        self._server = pva.PvaServer()
-        self.channels = [
-            MirrorChannel(
-                entry, number, settings.oid_field, self._server, settings.wait_for_consumers > 0
-            )
-            for number, entry in enumerate(self.entries, 1)
-        ]
-        for channel in self.channels:
-            channel.ledger.begin(settings.incarnation)
-        self._keeper = LedgerKeeper(
-            settings.ledger,
-            lambda: [one for channel in self.channels for one in channel.ledgers()],
-            _LEDGER_PERIOD,
-        )
-
-    def run(self, stop: threading.Event) -> int:
-        """Mirror until `stop` is set or the runtime is over.
-
-        Returns:
-            Exit code: 1 when a source never came or there were errors; see `problems`.
-        """
-        self._server.start()
-        if self.settings.wait_for_consumers:
-            counter = ClientCounter(listening_ports() - self._ports_before)
-            wait = partial(self._wait_for_consumers, counter, stop)
-            threading.Thread(target=wait, name="consumers", daemon=True).start()
-        twins = TwinWatch((entry.mirror for entry in self.entries), self._tell_of_twins)
-        try:
-            for channel in self.channels:
-                channel.start()
-            self._follow(stop)
-        finally:
-            twins.stop()
-            for channel in self.channels:
-                channel.stop()
-            self._show()
-            # Clients may not have taken the last updates yet.
-            time.sleep(_LAST_UPDATES)
-            self._server.stop()
-            self._keeper.close()
-        return 1 if self.problems() else 0
-
-    def _wait_for_consumers(self, counter: ClientCounter, stop: threading.Event) -> None:
-        wanted, timeout = self.settings.wait_for_consumers, self.settings.wait_timeout
-        came = counter.wait(wanted, timeout, stop)
-        if came < wanted and not stop.is_set():
-            self._too_few = (
-                f"{came} of {wanted} consumers connected within {timeout:g} s, all is passed on"
-                " since then; start the others, or give more time with --wait-timeout"
-            )
-            _log.error("%s", self._too_few)
-        for channel in self.channels:
-            channel.let_through()
-
-    def _tell_of_twins(self, told: str) -> None:
-        self._twin = told
-        _log.error("%s", told)
-
-    def _follow(self, stop: threading.Event) -> None:
-        period = self.settings.report_period
-        start = time.monotonic()
-        end = start + self.settings.runtime if self.settings.runtime > 0 else float("inf")
-        report_due = start + period
-        while (now := time.monotonic()) < end:
-            self._keeper.keep()
-            if 0 < period and report_due <= now:
-                report_due = now + period
-                self._show()
-            for channel in self.channels:
-                channel.keep_up()
-            if stop.wait(min(_TICK, end - now, period or _TICK)):
-                return
-
-    def _show(self) -> None:
-        now = time.time()
-        for channel in self.channels:
-            self._report(f"Channel {channel.entry.mirror} @ {now:.3f}: {channel.counters()}")
-
-    def problems(self) -> list[str]:
-        """Why the run must not count as a success, a line for each channel concerned."""
-        found = [channel.problem() for channel in self.channels]
-        return list(filter(None, [*found, self._too_few, self._keeper.problem, self._twin]))
