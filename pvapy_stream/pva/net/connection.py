@@ -209,8 +209,9 @@ class Connection(Link):
         search = Search.read(reader)
         if search.protocols and TCP not in search.protocols:
             return
-        writer = self._host.answer(search)
-        if writer is not None:
+        elsewhere = self._host.answers_elsewhere(search)
+        own = self._host.answer(search)
+        for writer in elsewhere if own is None else [own, *elsewhere]:
             self.send(Command.SEARCH_REPLY, writer)
 
     def _create(self, reader: Reader) -> None:
