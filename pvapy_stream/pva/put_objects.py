@@ -62,7 +62,7 @@ class ValueObject(LazyObject):
         self._value = value
 
     def _make_frame(self) -> Frame:
-        return frame_of_value(self._value, origin=_Origin(self))
+        return frame_of_value(self._value, origin=Origin(self))
 
     def _make_object(self) -> Any:
         return self._reader.build(self._value)
@@ -88,13 +88,18 @@ class ValueObject(LazyObject):
         return _time(self._value)
 
 
-class _Origin:
+class Origin:
     """The PvObject of a `ValueObject`, made when somebody looks at it."""
 
     __slots__ = ("_owner",)
 
     def __init__(self, owner: ValueObject) -> None:
         self._owner = owner
+
+    @property
+    def owner(self) -> ValueObject:
+        """The object."""
+        return self._owner
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._owner.pv_object(), name)

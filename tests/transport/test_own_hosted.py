@@ -346,6 +346,11 @@ def test_a_slow_client_costs_the_others_nothing(make: Make) -> None:
     assert publisher.counts().rejected == 0
     slow.client.link.close()
     wait_until(lambda: publisher.subscribers == 3)
+    assert publisher.clients == 3
+    # One that has opened the channel is a client.
+    idle = pva.Channel(publisher.channel)
+    idle.get("field(uniqueId)")
+    assert (publisher.clients, publisher.subscribers) == (4, 3)
 
 
 def test_a_client_that_acknowledges_and_pauses_at_random_loses_nothing(make: Make) -> None:
