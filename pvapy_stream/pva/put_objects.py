@@ -104,6 +104,11 @@ class Origin:
     def __init__(self, owner: ValueObject) -> None:
         self._owner = owner
 
+    @property
+    def owner(self) -> ValueObject:
+        """The object."""
+        return self._owner
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._owner.pv_object(), name)
 

@@ -346,6 +346,11 @@ def test_a_slow_client_costs_the_others_nothing(make: Make) -> None:
     assert publisher.counts().rejected == 0
     slow.client.link.close()
     wait_until(lambda: publisher.subscribers == 3)
+    assert publisher.clients == 3
+    # One that has opened the channel is a client.
+    idle = pva.Channel(publisher.channel)
+    idle.get("field(uniqueId)")
+    assert (publisher.clients, publisher.subscribers) == (4, 3)
 
 
 def test_a_client_that_acknowledges_and_pauses_at_random_loses_nothing(make: Make) -> None:
@@ -472,20 +477,21 @@ def test_the_arrays_of_objects_are_what_they_were_when_they_were_published(make:
     publisher = make()
     obj = pva.PvObject(
         {"x": [pva.INT], "y": {"z": [pva.DOUBLE]}, "uniqueId": pva.INT},
-        {"x": [0, 0], "y": {"z": [0.0]}, "uniqueId": 0},
+        {"x": [0] * 2000, "y": {"z": [0.0] * 2000}, "uniqueId": 0},
     )
     publisher.open(obj)
     slow = follow(publisher.channel, "record[pipeline=true,queueSize=50]", 1)
     slow.next()
     for number in range(1, 11):
-        obj["x"] = [number, number]
-        obj["y.z"] = [number / 2]
+        obj["x"] = [number] * 2000
+        obj["y.z"] = [number / 2] * 2000
         obj["uniqueId"] = number
         publisher.publish(obj)
     slow.acknowledge(50)
     for number in range(1, 11):
         value = slow.next().value
-        assert (value["x"].tolist(), value["y"]["z"].tolist()) == ([number] * 2, [number / 2])
+        assert value["x"].tolist() == [number] * 2000
+        assert value["y"]["z"].tolist() == [number / 2] * 2000
 
 
 def test_a_channel_keeps_its_structure_and_its_name(make: Make) -> None:

@@ -76,6 +76,8 @@ class Connection(Link):
         for _, request in self._requests.values():
             request.end()
         self._requests.clear()
+        for channel in self._channels.values():
+            channel.clients.discard(self)
         self._channels.clear()
         self._turns.clear()
         self._host.forget(self)
@@ -225,6 +227,7 @@ class Connection(Link):
             else:
                 number, self._next_channel = self._next_channel, self._next_channel + 1
                 self._channels[number] = channel
+                channel.clients.add(self)
                 self._client_ids[number] = client_id
             writer = Writer()
             connecting.ChannelReply(client_id, number, status).write(writer)
@@ -247,7 +250,9 @@ class Connection(Link):
                 self.send(Command.DESTROY_CHANNEL, writer)
 
     def _end_channel(self, number: int) -> None:
-        self._channels.pop(number, None)
+        gone = self._channels.pop(number, None)
+        if gone is not None and gone not in self._channels.values():
+            gone.clients.discard(self)
         self._client_ids.pop(number, None)
         for request_id, (channel, request) in list(self._requests.items()):
             if channel == number:
