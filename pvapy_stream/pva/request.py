@@ -46,6 +46,7 @@ def monitor_request(
     id_field: str = "",
     queue_size: int = 0,
     distributor: Distributor | None = None,
+    pipeline: bool = False,
 ) -> str:
     """Make a monitor request.
 
@@ -54,6 +55,7 @@ def monitor_request(
         id_field: added to the fields when it is not among them.
         queue_size: objects the server keeps for this monitor; 0 for its default.
         distributor: what to ask of the distributor plugin.
+        pipeline: whether the server is to wait for updates to be acknowledged.
     """
     names = _fields(fields)
     option = distributor.option() if distributor else ""
@@ -65,5 +67,7 @@ def monitor_request(
         names = [f"{first}[{option}]" if option else first, *rest]
     elif option:
         names = [f"_[{option}]"]
-    record = f"record[queueSize={queue_size}]" if queue_size > 0 else ""
+    options = [f"queueSize={queue_size}"] if queue_size > 0 else []
+    options += ["pipeline=true"] if pipeline else []
+    record = f"record[{','.join(options)}]" if options else ""
     return f"{record}field({','.join(names)})"

@@ -23,21 +23,26 @@ def receiver(what: ReceiverOptions) -> Receiver:
     from pvapy_stream.transport.own_monitor import OwnMonitorReceiver
     from pvapy_stream.transport.pva import MonitorReceiver
 
-    request = what.pv_request or monitor_request(
-        what.fields,
-        id_field=what.id_field,
-        queue_size=what.queue_size,
-        distributor=what.distributor,
-    )
+    def request(pipeline: bool = False) -> str:
+        return what.pv_request or monitor_request(
+            what.fields,
+            id_field=what.id_field,
+            queue_size=what.queue_size,
+            distributor=what.distributor,
+            pipeline=pipeline,
+        )
+
     probe = f"field({what.id_field})"
 
     def by_binding() -> MonitorReceiver:
-        return MonitorReceiver(what.channel, request, probe=probe)
+        return MonitorReceiver(what.channel, request(), probe=probe)
 
     if what.library == "binding":
         return by_binding()
     fallback = by_binding if what.library == "auto" else None
-    return OwnMonitorReceiver(what.channel, request, probe, fallback)
+    # Who asks for a queue wants to lose nothing: servers that can wait for us do.
+    paced = request(pipeline=what.queue_size > 0)
+    return OwnMonitorReceiver(what.channel, paced, probe, fallback)
 
 
 def _publisher(what: PublisherOptions) -> Publisher:

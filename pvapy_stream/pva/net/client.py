@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 
 from pvapy_stream.pva.net.client_channel import ClientChannel
-from pvapy_stream.pva.net.client_search import Searcher
+from pvapy_stream.pva.net.client_search import LONGEST, RETURNS, Searcher
 from pvapy_stream.pva.net.environment import Address, ClientSettings
 from pvapy_stream.pva.net.loop import Loop
 from pvapy_stream.pva.net.server_link import ServerLink
+from pvapy_stream.pva.net.server_program import ServerPrograms
 from pvapy_stream.pva.wire.searching import SearchReply
 
 _TICK = 0.5  # s; between looks for servers that do not answer
@@ -31,6 +32,7 @@ class Client:
         self._loop = Loop("pva-client", self._look, self._close)
         self._searcher = Searcher(self._loop.watch, settings, self._found)
         self.call = self._loop.call
+        self.ask = ServerPrograms(self.call).ask
         self._loop.start()
 
     # -- any thread ------------------------------------------------------------------------------
@@ -57,7 +59,8 @@ class Client:
     def search(self, channel: ClientChannel, pause: float) -> None:
         """Search for a channel."""
         if channel.number in self._channels:
-            self._searcher.add(channel.number, channel.name, pause)
+            longest = RETURNS if channel.was_there else LONGEST
+            self._searcher.add(channel.number, channel.name, pause, longest)
 
     def forget(self, channel: ClientChannel) -> None:
         """A channel is needed no more."""

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 from pvapy_stream.pva.net.client_errors import NotSentError
 from pvapy_stream.pva.net.client_monitor import Follower, Monitor
 from pvapy_stream.pva.net.client_requests import ClientRequest, FieldRequest
-from pvapy_stream.pva.net.client_search import FIRST, LONGEST
+from pvapy_stream.pva.net.client_search import FIRST, LONGEST, RETURNS
 from pvapy_stream.pva.net.server_link import ServerLink
 from pvapy_stream.pva.wire import request, values
 from pvapy_stream.pva.wire.buffers import Reader, Writer
@@ -39,6 +39,10 @@ class Owner(Protocol):
         """The channel is needed no more."""
         ...
 
+    def ask(self, link: ServerLink, then: Callable[[], None]) -> None:
+        """Find out `link.paces`, and call the function then, in the client's thread."""
+        ...
+
 
 class ClientChannel:
     """A channel, which is searched for from the beginning on, and again when it is lost.
@@ -55,6 +59,7 @@ class ClientChannel:
         link: the connection, while the channel is there.
         why: why the channel is not there.
         identity: of the server that has it, or had it last.
+        was_there: whether it has ever been there.
     """
 
     def __init__(self, owner: Owner, name: str, number: int) -> None:
@@ -63,6 +68,7 @@ class ClientChannel:
         self.link: ServerLink | None = None
         self.server_id = 0
         self.identity = b""
+        self.was_there = False
         self.why = "no server has answered the search for it"
         self.call = owner.call
         self._owner = owner
@@ -217,6 +223,7 @@ class ClientChannel:
             return
         self.link, self.server_id, self._opening = link, server_id, None
         self._pause = FIRST
+        self.was_there = True
         self._there.set()
         self._step()
 
@@ -224,6 +231,10 @@ class ClientChannel:
         self._retry_at = 0.0
         for one in (*self._requests.values(), *self._monitors):
             one.step()
+
+    def find_out(self, link: ServerLink) -> None:
+        """Find out which program the server is, and go on then."""
+        self._owner.ask(link, lambda: self._step() if self.link is link else None)
 
     def retry(self, seconds: float) -> None:
         """Set monitors up again after some time."""
@@ -243,7 +254,8 @@ class ClientChannel:
         if self._opening is not None:
             # Nothing came of it: more slowly from now on.
             self._opening = None
-            self._pause = min(2 * self._pause, LONGEST)
+            longest = RETURNS if self.was_there else LONGEST
+            self._pause = min(2 * self._pause, longest)
         self.why = reason
         self.search()
 

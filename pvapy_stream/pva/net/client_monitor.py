@@ -8,7 +8,8 @@ from typing import Protocol
 
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.net.client_requests import Place
-from pvapy_stream.pva.wire import operations, values
+from pvapy_stream.pva.net.server_link import ServerLink
+from pvapy_stream.pva.wire import operations, request, values
 from pvapy_stream.pva.wire.buffers import Buffer
 from pvapy_stream.pva.wire.descriptions import Incoming
 from pvapy_stream.pva.wire.operations import Reply
@@ -63,12 +64,21 @@ class Watched(Place, Protocol):
         """Call `step` again after some time."""
         ...
 
+    def find_out(self, link: ServerLink) -> None:
+        """Find out `link.paces`, and call `step` again then."""
+        ...
+
 
 _AGAIN = 2.0  # s; until a server that has refused a monitor is asked again
+_WINDOW = 4  # updates that are under way, for a request without a queue size
+_LARGEST_WINDOW = 2**16
 
 
 class Monitor:
     """A request for updates. Used by the client's thread alone.
+
+    With the option ``pipeline``, updates are acknowledged when the follower has taken them, and the
+    server waits. Servers that do not do this right are asked without it.
 
     Args:
         place: the channel.
@@ -79,7 +89,11 @@ class Monitor:
     def __init__(self, place: Watched, asked: AnyValue, follower: Follower) -> None:
         self._place = place
         self._asked = asked
+        self._plain = request.without(asked, "pipeline")
+        self._window = _window(asked)
         self._follower = follower
+        self._paced = False
+        self._taken = 0  # and not acknowledged
         self._number = 0
         self._running = False
 
@@ -88,10 +102,18 @@ class Monitor:
         link = self._place.link
         if link is None or self._number:
             return
+        if self._window and link.paces is None:
+            self._place.find_out(link)
+            return
+        self._paced = bool(self._window and link.paces)
+        self._taken = 0
         self._number = link.new_monitor(self.take)
         writer = link.writer()
-        operations.Request(self._place.server_id, self._number, operations.INIT).write(writer)
-        values.write_any(self._asked, writer, link.outgoing)
+        flags = operations.INIT | (operations.PIPELINE if self._paced else 0)
+        operations.Request(self._place.server_id, self._number, flags).write(writer)
+        values.write_any(self._asked if self._paced else self._plain, writer, link.outgoing)
+        if self._paced:
+            writer.number("I", self._window)
         link.send(Command.MONITOR, writer)
 
     def take(self, found: Message, known: Incoming) -> None:
@@ -108,6 +130,8 @@ class Monitor:
                     f"channel {self._place.name}: its monitor has updates and is not set up"
                 )
             self._follower.update(payload, found.big)
+            if self._paced:
+                self._acknowledge()
             return
         reader = found.reader()
         reply = Reply.read(reader)
@@ -131,6 +155,18 @@ class Monitor:
         writer = link.writer()
         head = operations.Request(self._place.server_id, self._number, operations.START)
         head.write(writer)
+        link.send(Command.MONITOR, writer)
+
+    def _acknowledge(self) -> None:
+        self._taken += 1
+        link = self._place.link
+        if link is None or self._taken < (self._window + 1) // 2:
+            return
+        writer = link.writer()
+        head = operations.Request(self._place.server_id, self._number, operations.PIPELINE)
+        head.write(writer)
+        writer.number("I", self._taken)
+        self._taken = 0
         link.send(Command.MONITOR, writer)
 
     def _refused(self, status: Status | None) -> None:
@@ -159,3 +195,13 @@ class Monitor:
         link.send(Command.DESTROY_REQUEST, writer)
         link.end_request(self._number)
         self._number, self._running = 0, False
+
+
+def _window(asked: AnyValue) -> int:
+    """How many updates may be under way; 0: they are not acknowledged."""
+    options = request.options(asked)
+    if options.get("pipeline") != "true":
+        return 0
+    size = options.get("queueSize", "")
+    wanted = int(size) if size.isascii() and size.isdigit() else _WINDOW
+    return min(max(wanted, 2), _LARGEST_WINDOW)

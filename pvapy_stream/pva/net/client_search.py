@@ -23,7 +23,8 @@ from pvapy_stream.pva.wire.searching import (
 
 FIRST = 0.05  # s; until a name is asked for again
 LONGEST = 1.0  # s; it doubles up to this
-_BACKOFF = 0.5  # s; until a name server that is not there is tried again
+RETURNS = 0.3  # s; the same for a channel that was there before
+_BACKOFF = 0.2  # s; until a name server that is not there is tried again
 _LARGEST = 1200  # bytes of names in one datagram
 _AT_ONCE = 64  # datagrams, before others have their turn
 _NOTHING = 3600.0  # s; there is nothing to search for
@@ -38,6 +39,7 @@ class _Sought:
     name: str
     next_at: float
     pause: float
+    longest: float
 
 
 class _NameServer:
@@ -77,16 +79,17 @@ class Searcher:
         self._socket: socket.socket | None = None
         self._servers = [_NameServer(address) for address in settings.name_servers]
 
-    def add(self, number: int, name: str, pause: float = FIRST) -> None:
+    def add(self, number: int, name: str, pause: float = FIRST, longest: float = LONGEST) -> None:
         """Search for a name.
 
         Args:
             number: of the name, told with each reply.
             name: of the channel.
             pause: s; until it is asked for again.
+            longest: s; up to which that doubles.
         """
         at = time.monotonic() + (0.0 if pause <= FIRST else pause)
-        self._sought[number] = _Sought(name, at, pause)
+        self._sought[number] = _Sought(name, at, pause, longest)
 
     def remove(self, number: int) -> None:
         """Search for it no more."""
@@ -99,7 +102,7 @@ class Searcher:
         due = {number: one for number, one in self._sought.items() if one.next_at <= now}
         for one in due.values():
             one.next_at = now + one.pause
-            one.pause = min(2 * one.pause, LONGEST)
+            one.pause = min(2 * one.pause, one.longest)
         names = {number: one.name for number, one in due.items()}
         if names:
             self._send(names)

@@ -60,6 +60,8 @@ class ServerLink(Link):
 
     Attributes:
         valid: whether the server has accepted us.
+        paces: whether it waits for clients that acknowledge updates; None: not known yet.
+        to_tell: called when that is known.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class ServerLink(Link):
         super().__init__(watch, link, "server {}:{}".format(*address))
         self.address = address
         self.valid = False
+        self.paces: bool | None = None
+        self.to_tell: list[Callable[[], None]] = []
         self.incoming = Incoming()
         self.outgoing = Outgoing()
         self._forget = forget

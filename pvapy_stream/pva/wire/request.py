@@ -71,6 +71,15 @@ def options(request: AnyValue, part: str = "record") -> dict[str, str]:
     return {name: str(value) for name, value in found.items() if not isinstance(value, dict)}
 
 
+def without(request: AnyValue, option: str) -> AnyValue:
+    """The request without one of the options of `record`."""
+    record, kept = _inside(request.value, "record"), options(request)
+    if kept.pop(option, None) is None or not isinstance(request.value, dict):
+        return request
+    tree = cast("_Tree", {**request.value, "record": {**record, OPTIONS: kept}})
+    return _value(tree)
+
+
 def narrowed(kind: Structure, bits: int, part: Structure) -> int:
     """The bit set of a structure, as one of a part of it."""
     if kind is part or bits & 1:
