@@ -10,7 +10,7 @@ import numpy as np
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.pva.convert import type_of, wire_value
-from pvapy_stream.pva.image_encoder import ImageEncoder, image_kind, is_plain_image, origin_of
+from pvapy_stream.pva.image_encoder import ImageEncoder, image_kind, origin_of
 from pvapy_stream.pva.lazy import LazyObject, pv_object
 from pvapy_stream.pva.net.updates import Chunk, Update, changed, chunk_of
 from pvapy_stream.pva.put_objects import ValueObject
@@ -62,7 +62,7 @@ class ObjectEncoder:
         images = self._images
         if images is None or not isinstance(obj, LazyObject):
             return self._changed(self._fields_of(obj))
-        if is_plain_image(obj):
+        if obj.only_frame and not obj.marked:
             return self._image(images, obj)
         return self._changed(self._derived(images, obj) or self._fields_of(obj))
 

@@ -47,12 +47,6 @@ def image_kind() -> Structure:
     return type_of(pva.NtNdArray())
 
 
-def is_plain_image(obj: LazyObject) -> bool:
-    """Whether the PvObject of a lazy object is what its frame says."""
-    plain = type(obj) is LazyObject or "stamp_ns" in vars(type(obj))
-    return plain and obj.id is not None and obj.frame.origin is None and not obj.marked
-
-
 def origin_of(obj: LazyObject) -> Any:
     """The object that a frame was made from, if all that it says still holds but for the pixels.
 
@@ -110,7 +104,7 @@ class ImageEncoder:
         if frame.codec:
             made[self._size] = [_pack_size(payload.nbytes)]
         data = _pack_time(*divmod(frame.time_ns or time.time_ns(), _NANO))
-        stamp_ns: int = 0 if type(obj) is LazyObject else vars(type(obj))["stamp_ns"].fget(obj)
+        stamp_ns = obj.stamp_ns
         record = _pack_time(*divmod(stamp_ns, _NANO)) if stamp_ns else data
         for place, packed, tag in zip(self._times, (data, record), self._tags, strict=True):
             made[place] = [packed + tag]

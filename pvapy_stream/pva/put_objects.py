@@ -83,6 +83,10 @@ class ValueObject(LazyObject):
         return found if isinstance(found, int) else None
 
     @property
+    def only_frame(self) -> bool:
+        return False
+
+    @property
     def wire(self) -> AnyValue | None:
         """Its value; None if it was marked here, which the value does not say."""
         return None if self._marked else AnyValue(self._reader.kind, self.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 from pvapy_stream.pva.put_objects import PutReader
 from pvapy_stream.pva.steady import freeze, steady_payload
 from pvapy_stream.pva.wire.types import ArrayOf, Kind, Scalar, Structure
+from pvapy_stream.transport.shm.frames import Encoder, read_header
+from pvapy_stream.transport.shm.objects import SharedObject
 from tests.support import image
 
 BUILDER = ObjectBuilder()
@@ -192,3 +195,21 @@ def test_arrays_that_others_can_write_to_are_copied() -> None:
     assert kept(to_frame(BUILDER.build(frame(1))))
     columns = np.zeros((4, 4)).T
     assert np.array_equal(steady_payload(Frame.of(1, columns)), columns.reshape(-1))
+
+
+def test_what_comes_from_shared_memory_is_sent_without_an_object(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = detector_object()
+    encoder = ObjectEncoder(source)
+    builder = ObjectBuilder(source)
+    for number in (4, 5):
+        source.setInt("uniqueId", number)
+        source.setInt("timeStamp.nanoseconds", number)
+        written = Encoder("uniqueId").parts(source)
+        memory = (ctypes.c_uint8 * written.required_size)()
+        written.write(memory, ctypes.addressof(memory), len(memory), 0)
+        came = SharedObject(read_header(memory), bytes(memory), builder)
+        assert parts(encoder, came) == plain(source)
+        # The second is like the first.
+        monkeypatch.setattr(SharedObject, "_make_object", None)

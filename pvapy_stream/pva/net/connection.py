@@ -28,6 +28,7 @@ _HANDSHAKE = 10.0  # s; until a client has said who it is
 _STALLED = 30.0  # s; a client that stops in a message, or takes nothing of what waits for it
 _CHANNELS = 2000  # of one client
 _REQUESTS = 4000  # of one client
+_TRIES = 4  # to send an update at once
 _PUTS = 16  # under way of one client; then it is not read from
 
 
@@ -120,17 +121,22 @@ class Connection(Link):
         if len(parts) > AT_ONCE or self.closed:
             self.enqueue(parts)
             return
+        rest = parts
         try:
-            sent = self.link.sendmsg(parts)
+            # The client may take more while it is sent: to come back later costs far more.
+            for _ in range(_TRIES):
+                sent = self.link.sendmsg(rest)
+                size -= sent
+                if not size:
+                    self.sent_at = time.monotonic()
+                    return
+                rest = after(rest, sent)
         except BlockingIOError:
-            sent = 0
+            pass
         except OSError as error:
             self.close(str(error))
             return
-        if sent == size:
-            self.sent_at = time.monotonic()
-            return
-        self.enqueue(after(parts, sent))
+        self.enqueue(rest)
 
     def flush(self) -> None:
         """Send what waits, as far as the client takes it."""

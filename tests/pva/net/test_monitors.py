@@ -211,7 +211,9 @@ def fill(served: Served, monitor: Monitor, count: int) -> None:
         served.post(number)
 
 
-@pytest.mark.parametrize(("size", "kept"), [("1", 2), ("2", 2), ("5", 5), ("x", 4), ("9" * 9, 40)])
+@pytest.mark.parametrize(
+    ("size", "kept"), [("1", 2), ("2", 2), ("5", 5), ("x", 4), ("9" * 9, 40), ("9" * 5000, 40)]
+)
 def test_what_a_client_does_not_take_is_merged_when_its_queue_is_full(
     served: Served, size: str, kept: int
 ) -> None:
