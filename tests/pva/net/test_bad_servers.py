@@ -99,7 +99,7 @@ class BadServer:
     """Sets a monitor up as it should be, and then sends what a script says.
 
     Args:
-        script: gives what is sent; its arguments are the numbers of connection and request, and types.
+        script: gives what is sent, by numbers of connection and request, and with these types.
         stays_from: number of the first connection that the server does not end itself.
         status: of the reply to a monitor that is set up.
     """
