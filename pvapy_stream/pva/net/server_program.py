@@ -35,7 +35,11 @@ class ServerPrograms:
     """
 
     def __init__(self, call: Callable[[Callable[[], None]], None]) -> None:
-        self.call = call
+        self._call = call
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call the function in the client's thread."""
+        self._call(function)
 
     # -- the client's thread ---------------------------------------------------------------------
 
