@@ -12,6 +12,7 @@ _ACCESS = "access rights; PvaPy lets everybody put"
 
 _PROGRAMS = {
     "* --shm-*: none > *": _SHM,
+    "* --pva-*: none > *": "PVAccess on our own sockets",
     "* --metrics-*: none > *": _PROMETHEUS,
     "* --allow-host: none > *": _PROMETHEUS,
     "* --ledger: none > *": "the fate of every id, for the audit",
