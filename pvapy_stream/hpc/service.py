@@ -16,14 +16,17 @@ from pvapy_stream.hpc.collector import Collector
 from pvapy_stream.hpc.consumer import Consumer
 from pvapy_stream.hpc.control import Command, ControlChannel
 from pvapy_stream.hpc.deadline import Deadline
+from pvapy_stream.hpc.filtering import SUFFIX
 from pvapy_stream.hpc.runner import PROCESS_GRACE, STOP_GRACE, StageRunner
 from pvapy_stream.logs import TOLD
+from pvapy_stream.pva.clients import listening_ports
 from pvapy_stream.pva.search import NameCheck, TwinWatch
 from pvapy_stream.pva.serving import PutRights, make_server
 from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSettings
 from pvapy_stream.signals import hurry_of
 from pvapy_stream.status.channel import StatusChannel
 from pvapy_stream.status.snapshot import LatencyStats, Snapshot
+from pvapy_stream.transport.own_server import host
 
 _HURRY_GRACE = 3.0  # s; beyond it, for all that closes, when the end was asked for twice
 _KEEP_UP_PERIOD = 0.25  # s
@@ -105,7 +108,12 @@ class StageService:
         settings.receives.prepare()
         if settings.output_channel:
             settings.publishes.prepare(settings)
+        before = listening_ports()
         self._server = make_server(self._rights)
+        names = [self._hosted.get(role, "") for role in ("status", "control")]
+        if "output" in self._hosted:
+            names.append(self._hosted["output"] + SUFFIX)
+        host.point_to(listening_ports() - before, names)
         self._runner = make_runner(settings, stage_id, self._server)
         self._runner.begin(settings.incarnation)
         self._status: StatusChannel | None = None

@@ -43,12 +43,19 @@ class ClientCounter:
 
     Args:
         ports: what `listening_ports` gained when the server started.
-        others: how many clients there are that need no connection.
+        others: how many clients there are besides.
+        subscribed: how many of these have subscribed.
     """
 
-    def __init__(self, ports: frozenset[int], others: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        ports: frozenset[int],
+        others: Callable[[], int] = lambda: 0,
+        subscribed: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._ports = ports
         self._others = others
+        self._subscribed = subscribed
 
     def connections(self) -> dict[Endpoint, tuple[int, int] | None]:
         """Clients by their end of the connection, with the bytes taken and sent, if known."""
@@ -75,14 +82,14 @@ class ClientCounter:
             How many are there and quiet; all that are connected when the time is over.
         """
         end = clock() + timeout
-        before: dict[Endpoint, tuple[int, int] | None] = {}
+        before: object = None
         since = clock()
         while True:
-            now = self.connections()
-            if now != before:
-                before, since = now, clock()
+            now, others = self.connections(), self._others()
+            if (now, others, self._subscribed()) != before:
+                before, since = (now, others, self._subscribed()), clock()
             quiet = clock() - since >= (_SETTLE if None in now.values() else _QUIET)
-            came = len(now) + self._others()
+            came = len(now) + others
             if (came >= n and quiet) or clock() >= end or stop.wait(_POLL):
                 return came
 

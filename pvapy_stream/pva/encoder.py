@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, cast
 
@@ -9,15 +10,18 @@ import numpy as np
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.pva.convert import type_of, wire_value
-from pvapy_stream.pva.image_encoder import ImageEncoder, image_kind, is_plain_image
-from pvapy_stream.pva.lazy import LazyObject
+from pvapy_stream.pva.image_encoder import ImageEncoder, image_kind, origin_of
+from pvapy_stream.pva.lazy import LazyObject, pv_object
 from pvapy_stream.pva.net.updates import Chunk, Update, changed, chunk_of
+from pvapy_stream.pva.put_objects import ValueObject
 from pvapy_stream.pva.wire.types import (
     DTYPES,
+    AnyValue,
     Array,
     ArrayOf,
     Kind,
     Scalar,
+    Selected,
     Structure,
     Type,
     Union,
@@ -37,13 +41,16 @@ class ObjectEncoder:
 
     def __init__(self, opening: Any) -> None:
         self.kind = type_of(opening)
-        self._fields = FieldEncoder(self.kind)
+        self._objects = FieldEncoder(self.kind, wire_value)
+        self._values = FieldEncoder(self.kind)
         self._images = (
-            ImageEncoder(self.kind, self._fields.chunks) if self.kind == image_kind() else None
+            ImageEncoder(self.kind, self._fields_of) if self.kind == image_kind() else None
         )
         self._before: list[Chunk | None] | None = None
         # Number of the template of the images so far; 0 if the last object was another.
         self._same_images = 0
+        # Type of values that have this structure, too.
+        self._known: Type | None = None
 
     def update(self, obj: Any) -> Update:
         """An object as an update of the one before.
@@ -52,59 +59,98 @@ class ObjectEncoder:
             ObjectError: it has another structure.
             WireError: a value does not fit its type.
         """
-        if isinstance(obj, LazyObject):
-            if self._images is not None and is_plain_image(obj):
-                return self._image(self._images, obj)
-            obj = obj.pv_object()
-        chunks = self._fields.chunks(obj)
-        self._same_images = 0
-        return self._made(chunks, changed(self.kind, self._before, chunks))
+        images = self._images
+        if images is None or not isinstance(obj, LazyObject):
+            return self._changed(self._fields_of(obj))
+        if obj.only_frame and not obj.marked:
+            return self._image(images, obj)
+        return self._changed(self._derived(images, obj) or self._fields_of(obj))
 
-    def _image(self, images: ImageEncoder, obj: LazyObject) -> Update:
-        chunks = images.chunks(obj)
-        if self._same_images == images.templates:
-            # What else is in the template has not changed.
-            return self._made(chunks, images.changing)
-        self._same_images = images.templates
-        return self._made(chunks, changed(self.kind, self._before, chunks))
-
-    def _made(self, chunks: list[Chunk | None], bits: int) -> Update:
-        self._before = chunks
-        return Update(self.kind, bits, chunks)
-
-
-class FieldEncoder:
-    """Encodes the fields of PvObjects; those that stay the same are encoded once."""
-
-    def __init__(self, kind: Structure) -> None:
-        self._kind = kind
-        self._before: dict[str, Any] = {}
-        self._chunks: dict[str, Chunk] = {}
-
-    def chunks(self, obj: Any) -> list[Chunk | None]:
-        """The fields of an object.
-
-        Raises:
-            ObjectError: it has another structure.
-        """
+    def _derived(self, images: ImageEncoder, obj: LazyObject) -> list[Chunk | None]:
+        """Fields of a frame that was made from that of another object; [] if it says too little."""
+        origin = origin_of(obj)
+        if origin is None:
+            return []
         try:
-            plain: dict[str, Any] = obj.toDict()
+            fields = self._fields_of(origin)
+        except ObjectError:
+            # It came with other fields than those that are published.
+            return []
+        return images.derived(obj.frame, fields)
+
+    def _fields_of(self, obj: Any) -> list[Chunk | None]:
+        if isinstance(obj, ValueObject) and (wire := obj.wire) is not None:
+            if wire.type is not self._known and same_form(wire.type, self.kind):
+                self._known = wire.type
+            if wire.type is self._known:
+                return self._values.chunks(cast("dict[str, Any]", wire.value))
+        try:
+            return self._objects.chunks(pv_object(obj).toDict())
         except UnicodeDecodeError as error:
             raise ObjectError(
                 "the binding cannot read a value of the object: it has a negative number in a"
                 f" field of type byte, or text that is not UTF-8 ({error})"
             ) from error
-        if [*plain] != [name for name, _ in self._kind.fields]:
-            raise ObjectError(f"its structure differs: it has the fields {', '.join(plain)}")
+
+    def _image(self, images: ImageEncoder, obj: LazyObject) -> Update:
+        chunks = images.chunks(obj)
+        if self._same_images != images.templates:
+            made = self._changed(chunks)
+            self._same_images = images.templates
+            return made
+        # What else is in the template has not changed.
+        self._before = chunks
+        return Update(self.kind, images.changing, chunks)
+
+    def _changed(self, chunks: list[Chunk | None]) -> Update:
+        before, self._before = self._before, chunks
+        self._same_images = 0
+        return Update(self.kind, changed(self.kind, before, chunks), chunks)
+
+
+class FieldEncoder:
+    """Encodes the fields of a structure; those that stay the same are encoded once.
+
+    Args:
+        kind: the structure.
+        convert: makes the value of a field, of a type, as it is sent.
+    """
+
+    def __init__(
+        self, kind: Structure, convert: Callable[[Type, Any], object] = lambda kind, value: value
+    ) -> None:
+        self._kind = kind
+        self._convert = convert
+        self._before: dict[str, Any] = {}
+        self._chunks: dict[str, Chunk] = {}
+
+    def chunks(self, values: dict[str, Any]) -> list[Chunk | None]:
+        """The fields as they are sent.
+
+        Raises:
+            ObjectError: they are those of another structure.
+        """
+        if [*values] != [name for name, _ in self._kind.fields]:
+            raise ObjectError(f"its structure differs: it has the fields {', '.join(values)}")
         made: dict[str, Chunk] = {}
         for name, kind in self._kind.fields:
-            held = plain[name]
+            held = values[name]
             if name in self._chunks and _same(kind, held, self._before[name]):
                 made[name] = self._chunks[name]
             else:
-                made[name] = _chunk(name, kind, held)
-        self._before, self._chunks = plain, made
+                made[name] = self._chunk(name, kind, held)
+        self._before, self._chunks = values, made
         return [*made.values()]
+
+    def _chunk(self, name: str, kind: Type, held: Any) -> Chunk:
+        if isinstance(kind, Array) and kind.kind in DTYPES and isinstance(held, np.ndarray):
+            array = cast("np.ndarray[Any, Any]", held)
+            if array.size and array.dtype.newbyteorder("<") != DTYPES[kind.kind]:
+                raise ObjectError(f"its structure differs: {name} has elements of {array.dtype}")
+        try:
+            return chunk_of(kind, self._convert(kind, held))
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ObjectError(f"its structure differs in {name}: {error}") from error
 
 
 def _same(kind: Type, one: Any, other: Any) -> bool:
@@ -130,6 +176,23 @@ def _without_arrays(kind: Type) -> bool:
             return False
 
 
+def same_form(one: Type | None, other: Type) -> bool:
+    """Whether values of two types are sent in the same way: ids of types may differ."""
+    match one, other:
+        case Structure(), Structure():
+            return [n for n, _ in one.fields] == [n for n, _ in other.fields] and all(
+                same_form(a, b) for (_, a), (_, b) in zip(one.fields, other.fields, strict=True)
+            )
+        case Union(), Union():
+            return [n for n, _ in one.choices] == [n for n, _ in other.choices] and all(
+                same_form(a, b) for (_, a), (_, b) in zip(one.choices, other.choices, strict=True)
+            )
+        case ArrayOf(), ArrayOf():
+            return same_form(one.element, other.element)
+        case _:
+            return one == other
+
+
 def _equal(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
@@ -138,17 +201,10 @@ def _equal(one: Any, other: Any) -> bool:
         return [*one] == [*other] and all(map(_equal, one.values(), other.values()))
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, AnyValue):
+        return one.type == other.type and _equal(one.value, other.value)
+    if isinstance(one, Selected):
+        return one.choice == other.choice and _equal(one.value, other.value)
     if isinstance(one, np.ndarray):
         return one.dtype == other.dtype and np.array_equal(one, other)
     return bool(one == other)
-
-
-def _chunk(name: str, kind: Type, held: Any) -> Chunk:
-    if isinstance(kind, Array) and kind.kind in DTYPES and isinstance(held, np.ndarray):
-        array = cast("np.ndarray[Any, Any]", held)
-        if array.size and array.dtype != DTYPES[kind.kind]:
-            raise ObjectError(f"its structure differs: {name} has elements of type {array.dtype}")
-    try:
-        return chunk_of(kind, wire_value(kind, held))
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ObjectError(f"its structure differs in {name}: {error}") from error

@@ -16,7 +16,8 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.pva.convert import type_of
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.net.updates import Chunk, chunk_of
-from pvapy_stream.pva.ntndarray import attribute_key, field_of
+from pvapy_stream.pva.ntndarray import attribute_key, field_of, scalar_of
+from pvapy_stream.pva.put_objects import Origin
 from pvapy_stream.pva.steady import steady_payload
 from pvapy_stream.pva.wire.buffers import Writer
 from pvapy_stream.pva.wire.types import (
@@ -36,6 +37,7 @@ _pack_time = struct.Struct("<qi").pack
 _pack_id = struct.Struct("<i").pack
 _pack_size = struct.Struct("<q").pack
 _TAG = slice(12, 16)  # of a time stamp as it is sent: its userTag
+_LAYOUTS = 64  # that are kept
 _KIND_OF_DTYPE = {dtype: kind for kind, dtype in DTYPES.items()}
 
 
@@ -45,10 +47,17 @@ def image_kind() -> Structure:
     return type_of(pva.NtNdArray())
 
 
-def is_plain_image(obj: LazyObject) -> bool:
-    """Whether the PvObject of a lazy object is what its frame says."""
-    plain = type(obj) is LazyObject or "stamp_ns" in vars(type(obj))
-    return plain and obj.id is not None and obj.frame.origin is None and not obj.marked
+def origin_of(obj: LazyObject) -> Any:
+    """The object that a frame was made from, if all that it says still holds but for the pixels.
+
+    None if there is no such object.
+    """
+    if type(obj) is not LazyObject or obj.id is None or obj.marked:
+        return None
+    frame = obj.frame
+    if frame.origin is None or frame.attributes_changed:
+        return None
+    return frame.origin.owner if isinstance(frame.origin, Origin) else frame.origin
 
 
 class ImageEncoder:
@@ -72,6 +81,7 @@ class ImageEncoder:
         self._times = [names.index(name) for name in ("dataTimeStamp", "timeStamp")]
         self._choices = [name for name, _ in cast("Union", kind.get("value")).choices]
         self._attributes = cast("ArrayOf", kind.get("attribute"))
+        self._layouts: dict[tuple[Any, ...], dict[int, Chunk]] = {}
         self.templates = 0
         places = (self._value, self._size, self._id, *self._times)
         self.changing = sum(1 << kind.starts[place] for place in places)
@@ -90,20 +100,61 @@ class ImageEncoder:
         frame = obj.frame
         self._prepare(obj, frame)
         made = self._template.copy()
+        payload = self._set_pixels(frame, made)
+        if frame.codec:
+            made[self._size] = [_pack_size(payload.nbytes)]
+        data = _pack_time(*divmod(frame.time_ns or time.time_ns(), _NANO))
+        stamp_ns = obj.stamp_ns
+        record = _pack_time(*divmod(stamp_ns, _NANO)) if stamp_ns else data
+        for place, packed, tag in zip(self._times, (data, record), self._tags, strict=True):
+            made[place] = [packed + tag]
+        return made
+
+    def derived(self, frame: Frame, fields: list[Chunk | None]) -> list[Chunk | None]:
+        """The fields of an image that was made from that of another object.
+
+        Args:
+            frame: the image.
+            fields: those of that object.
+        """
+        made = fields.copy()
+        payload = self._set_pixels(frame, made)
+        if frame.layout_changed:
+            self._set_layout(frame, payload.nbytes, made)
+        if frame.time_changed or not frame.time_ns:
+            packed = _pack_time(*divmod(frame.time_ns or time.time_ns(), _NANO))
+            for place in self._times:
+                made[place] = [packed + b"".join(made[place] or ())[_TAG]]
+        return made
+
+    def _set_pixels(self, frame: Frame, made: list[Chunk | None]) -> np.ndarray[Any, Any]:
         payload = steady_payload(frame)
         made[self._value] = self._pixels(payload)
         try:
             made[self._id] = [_pack_id(frame.id)]
         except struct.error as error:
             raise ObjectError(f"id {frame.id} does not fit the 32 bits of uniqueId") from error
-        if frame.codec:
-            made[self._size] = [_pack_size(payload.nbytes)]
-        data = _pack_time(*divmod(frame.time_ns or time.time_ns(), _NANO))
-        stamp_ns: int = 0 if type(obj) is LazyObject else vars(type(obj))["stamp_ns"].fget(obj)
-        record = _pack_time(*divmod(stamp_ns, _NANO)) if stamp_ns else data
-        for place, packed, tag in zip(self._times, (data, record), self._tags, strict=True):
-            made[place] = [packed + tag]
-        return made
+        return payload
+
+    def _set_layout(self, frame: Frame, nbytes: int, made: list[Chunk | None]) -> None:
+        key = frame.stored_shape, frame.dtype, frame.codec
+        if key not in self._layouts:
+            if len(self._layouts) > _LAYOUTS:
+                self._layouts.clear()
+            self._layouts[key] = self._layout_chunks(frame)
+        self._layouts[key][self._size] = [_pack_size(nbytes)]
+        for place, chunk in self._layouts[key].items():
+            made[place] = chunk
+
+    def _layout_chunks(self, frame: Frame) -> dict[int, Chunk]:
+        """Fields that say how the pixels are stored, by their numbers."""
+        fields = layout_fields(frame)
+        kind = image_kind()
+        return {
+            number: chunk_of(inner, fields[name])
+            for number, (name, inner) in enumerate(kind.fields)
+            if name in fields
+        }
 
     def _prepare(self, obj: LazyObject, frame: Frame) -> None:
         """Make the template anew if more than usual differs from the image before."""
@@ -130,11 +181,25 @@ class ImageEncoder:
             writer = Writer()
             writer.size(self._choices.index(field_of(payload.dtype)))
             writer.size(payload.size)
-            if len(self._heads) > 64:
+            if len(self._heads) > _LAYOUTS:
                 # Compressed images have many sizes.
                 self._heads.clear()
             head = self._heads[key] = writer.joined()
         return [head, payload.view(np.uint8).data] if payload.size else [head]
+
+
+def layout_fields(frame: Frame) -> dict[str, object]:
+    """Fields of an NTNDArray that say how pixels are stored, as values."""
+    kind = scalar_of(frame.dtype) if frame.codec else 0
+    parameters = AnyValue(Scalar(Kind.INT), kind)
+    return {
+        "codec": {"name": frame.codec, "parameters": parameters},
+        "uncompressedSize": frame.nbytes,
+        "dimension": [
+            {"size": size, "offset": 0, "fullSize": size, "binning": 1, "reverse": False}
+            for size in reversed(frame.stored_shape)
+        ],
+    }
 
 
 def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -79,6 +79,16 @@ class LazyObject:
         """Time of the data, ns since 1970; 0 when unknown."""
         return self.frame.time_ns
 
+    @property
+    def stamp_ns(self) -> int:
+        """Time of the record, ns since 1970, where it is another than that of the data; else 0."""
+        return 0
+
+    @property
+    def only_frame(self) -> bool:
+        """Whether its frame and `stamp_ns` say all that its PvObject would."""
+        return self.id is not None and self.frame.origin is None
+
     def copy(self) -> LazyObject:
         """Itself: it may be kept."""
         return self

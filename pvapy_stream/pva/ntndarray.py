@@ -314,6 +314,11 @@ def field_of(dtype: np.dtype) -> str:
     return field
 
 
+def scalar_of(dtype: np.dtype) -> int:
+    """The number of the binding's scalar type for pixels of a type."""
+    return int(_SCALAR_OF_DTYPE[dtype])
+
+
 def attribute_key(frame: Frame) -> tuple[Any, ...]:
     """What tells attributes apart: types too, for 1 == 1.0 == True."""
     wire = getattr(frame.attributes, "wire", None)

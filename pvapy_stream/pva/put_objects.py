@@ -93,6 +93,10 @@ class ValueObject(LazyObject):
         return found if isinstance(found, int) else None
 
     @property
+    def only_frame(self) -> bool:
+        return False
+
+    @property
     def wire(self) -> AnyValue | None:
         """Its value; None if it was marked here, which the value does not say."""
         return None if self._marked else AnyValue(self._reader.kind, self.value)
@@ -113,6 +117,11 @@ class Origin:
 
     def __init__(self, owner: ValueObject) -> None:
         self._owner = owner
+
+    @property
+    def owner(self) -> ValueObject:
+        """The object."""
+        return self._owner
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._owner.pv_object(), name)

@@ -20,7 +20,7 @@ def steady_payload(frame: Frame) -> Pixels:
     """
     payload = frame.payload
     owner = _owner(payload)
-    if not owner.flags.writeable or (owner.base is None and _references(frame) <= _ALONE):
+    if not owner.flags.writeable or (owner.base is None and _is_alone(frame)):
         return payload if payload.flags.c_contiguous else np.ascontiguousarray(payload)
     return payload.copy()
 
@@ -38,18 +38,23 @@ def _owner(array: Pixels) -> Pixels:
     return array
 
 
-def _references(frame: Frame) -> int:
-    """How often the memory of a payload is referred to, by views of it too."""
-    owner = _owner(frame.payload)
-    return sys.getrefcount(owner)
+def _is_alone(frame: Frame) -> bool:
+    return all(map(int.__le__, _references(frame), _ALONE))
 
 
-# Counted as `steady_payload` does: by its variables, by the frame, and by nobody else.
-def _count_alone() -> int:
+def _references(frame: Frame) -> tuple[int, int]:
+    """How often a payload, and the memory it is a view of, are referred to."""
+    payload = frame.payload
+    owner = _owner(payload)
+    return sys.getrefcount(payload), sys.getrefcount(owner)
+
+
+# Of a frame whose payload nobody else has; counted from a function like `steady_payload`.
+def _count_alone() -> tuple[int, int]:
     frame = Frame(0, np.zeros((2, 2), np.uint8).reshape(-1), (2, 2))
     payload = frame.payload
     owner = _owner(payload)
-    return _references(frame) if owner is not payload else 0
+    return _references(frame) if owner is not payload else (0, 0)
 
 
 _ALONE = _count_alone()

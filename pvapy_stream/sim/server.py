@@ -123,7 +123,7 @@ class SimServer:
         twins = TwinWatch(settings.hosted, self._tell_of_twins)
         # Where subscribers are known, connections say nothing more.
         ports = frozenset() if publisher.knows_subscribers else listening_ports() - before
-        counter = ClientCounter(ports, lambda: publisher.subscribers)
+        counter = ClientCounter(ports, lambda: publisher.clients, lambda: publisher.subscribers)
         try:
             metadata = Metadata(server, settings.metadata_pv)
             publisher.open(mark(stamping.stamp(feed.prototype, 0, time.time_ns()).copy()))

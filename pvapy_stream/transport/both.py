@@ -23,6 +23,10 @@ class BothPublisher(Publisher):
     def subscribers(self) -> int:
         return sum(way.subscribers for way in self._ways)
 
+    @property
+    def clients(self) -> int:
+        return sum(way.clients for way in self._ways)
+
     def start(self) -> None:
         for way in self._ways:
             way.start()

@@ -22,7 +22,9 @@ _POLL = 0.002  # s; between two looks whether all is sent
 _LETS_IN = 5e-5  # s; for the server's thread, which waits for the lock
 
 # What the binding, numpy and the encoder raise for objects of another structure.
-_WRONG_OBJECTS = (PvapyStreamError, pva.PvaException, ValueError, TypeError, KeyError)
+_WRONG_OBJECTS = (
+    PvapyStreamError, pva.PvaException, ValueError, TypeError, LookupError, ArithmeticError,
+)  # fmt: skip
 
 
 class OwnHostedPublisher(Publisher):
@@ -89,6 +91,11 @@ class OwnHostedPublisher(Publisher):
     def subscribers(self) -> int:
         hosted = self._hosted
         return 0 if hosted is None else len(hosted.channel.monitors)
+
+    @property
+    def clients(self) -> int:
+        hosted = self._hosted
+        return 0 if hosted is None else len(hosted.channel.clients)
 
     def finish(self, patience: float) -> None:
         """Wait until all is sent to those who take it, for at most `patience` s."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 
 from pvapy_stream.pva.net.channel import Channel
 from pvapy_stream.pva.net.loop import Loop
@@ -16,6 +17,20 @@ class _Host:
         self._lock = threading.Lock()
         self._server: Server | None = None
         self._channels = 0
+        self._elsewhere: dict[str, int] = {}
+
+    def point_to(self, ports: Iterable[int], names: Iterable[str]) -> None:
+        """Tell clients that search by TCP of channels that the binding's server has.
+
+        Clients behind a firewall, which know one port of a program, find all its channels so.
+
+        Args:
+            ports: of that server; nothing is told if there are none.
+            names: of the channels.
+        """
+        for port in ports:
+            self._elsewhere.update(dict.fromkeys(filter(None, names), port))
+            return
 
     def add(self, channel: Channel) -> Loop:
         """Serve a channel.
@@ -50,6 +65,7 @@ class _Host:
     def _started(self) -> Server:
         if self._server is None:
             server = Server()
+            server.elsewhere = self._elsewhere
             server.start()
             self._server = server
         return self._server

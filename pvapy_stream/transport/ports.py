@@ -115,6 +115,7 @@ class Publisher(Protocol):
         takes_lazy: whether a `pva.lazy.LazyObject` is sent without building a PvObject.
         knows_subscribers: whether the transport knows how many subscribers there are.
         subscribers: how many there are, where the transport knows; else 0.
+        clients: who has opened the channel, as a subscriber or not yet; as `subscribers`.
     """
 
     takes_lazy: bool = False
@@ -123,6 +124,10 @@ class Publisher(Protocol):
     @property
     def subscribers(self) -> int:
         return 0
+
+    @property
+    def clients(self) -> int:
+        return self.subscribers
 
     def start(self) -> None:
         """Show oneself to subscribers, if that needs no object."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pvapy_stream.accounting.ledger import Ledger, merged, read_ledgers
 from tests.ports import free_port
-from tests.support import Commands, wait_until
+from tests.support import PATIENCE, Commands, pvget, wait_until
 
 PASSES = "pvapy.hpc.adImageProcessor.AdImageProcessor"
 N = 40
@@ -56,3 +59,34 @@ def test_the_published_example(run: int, prefix: str, commands: Commands, tmp_pa
     sent = ledger(ledgers[0]).published
     assert len(sent) >= N
     assert ledger(ledgers[1]).published == sent
+
+
+def test_all_channels_of_a_stage_are_found_by_its_one_port(prefix: str, commands: Commands) -> None:
+    """The output and the status are on two servers, of which a name server's address names one."""
+    port = free_port()
+    sim = commands(
+        "sim", "-cn", f"{prefix}image", "-nx", "8", "-ny", "8", "-rt", "60", "-fps", "20",
+        "-std", "0",
+    )  # fmt: skip
+    stage = commands(
+        "consumer", "-ic", f"{prefix}image", "-oc", f"{prefix}out", "-sc", f"{prefix}status",
+        EPICS_PVAS_SERVER_PORT=port,
+    )  # fmt: skip
+    wait_until(lambda: pvget(f"{prefix}out")["uniqueId"] > 0)
+    text = (
+        "from p4p.client.thread import Context\nc = Context('pva', nt=False)\n"
+        f"out, status = (c.get('{prefix}' + n, timeout=30) for n in ('out', 'status'))\n"
+        "print(out.uniqueId > 0, status.consumerId)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, timeout=PATIENCE,
+        env={
+            **os.environ,
+            "EPICS_PVA_NAME_SERVERS": f"127.0.0.1:{port}",
+            "EPICS_PVA_BROADCAST_PORT": str(free_port()),
+        },
+    )  # fmt: skip
+    assert done.stdout == "True 1\n", done.stderr
+    for program in (sim, stage):
+        program.signal()
+        assert program.wait() == 0, program.text

@@ -105,9 +105,9 @@ class P(UserMpWorkerPool):
 # The fate of what comes after the object that a processor hangs at: in a queue of ours it is left;
 # in that of the binding, whose thread hangs too, it has not arrived, and only the audit knows.
 MODES = {
-    "one": ("", "consumer"),
+    "one": ("missed", "consumer"),
     "one with a queue": ("left", "consumer", "-rqs", "0"),
-    "two": ("", "consumer", "-nc", "2"),
+    "two": ("missed", "consumer", "-nc", "2"),
     "two with queues": ("left", "consumer", "-nc", "2", "-rqs", "0"),
     "collector": ("", "collector", "-pid", "1"),
     "collector with a queue": ("left", "collector", "-pid", "1", "-rqs", "0"),

@@ -253,16 +253,16 @@ def test_notify_channel_that_is_not_there(
 def test_frame_that_cannot_be_published(
     prefix: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pvapy_stream.transport.hosted import HostedPublisher
+    from pvapy_stream.transport.own_hosted import OwnHostedPublisher
 
-    publish = HostedPublisher.publish
+    publish = OwnHostedPublisher.publish
 
-    def fail_twice(self: HostedPublisher, obj: Any) -> None:
+    def fail_twice(self: OwnHostedPublisher, obj: Any) -> None:
         if obj["uniqueId"] in (2, 3):
             raise TransportError("no")
         publish(self, obj)
 
-    monkeypatch.setattr(HostedPublisher, "publish", fail_twice)
+    monkeypatch.setattr(OwnHostedPublisher, "publish", fail_twice)
     running = Running(channel_name=f"{prefix}a", n_publish=4)
     running.thread.join(20)
     running.client.close()

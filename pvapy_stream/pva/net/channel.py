@@ -13,6 +13,7 @@ from pvapy_stream.pva.wire.status import OK, Status
 from pvapy_stream.pva.wire.types import AnyValue, Structure
 
 if TYPE_CHECKING:
+    from pvapy_stream.pva.net.base_request import Client
     from pvapy_stream.pva.net.monitor import MonitorRequest
 
 # The newest updates are merged, as for other clients; or one is dropped.
@@ -103,6 +104,7 @@ class Channel:
     Attributes:
         current: what it holds.
         late: how many puts were withdrawn because nobody claimed them in time.
+        clients: connections of clients that have opened it.
         monitors: those that are started.
         overflow: what happens to updates for a client that acknowledges them, and is too slow. A
             source that can wait for such clients looks first whether they are full.
@@ -127,6 +129,7 @@ class Channel:
         self.patience = patience
         self.late = self.dropped = self.overruns = 0
         self.overflow: Overflow = "merge"
+        self.clients: set[Client] = set()
         self.monitors: set[MonitorRequest] = set()
         # Called when a monitor has room again, or has ended.
         self.made_room: Callable[[], None] = lambda: None

@@ -28,6 +28,7 @@ _HANDSHAKE = 10.0  # s; until a client has said who it is
 _STALLED = 30.0  # s; a client that stops in a message, or takes nothing of what waits for it
 _CHANNELS = 2000  # of one client
 _REQUESTS = 4000  # of one client
+_TRIES = 4  # to send an update at once
 _PUTS = 16  # under way of one client; then it is not read from
 
 
@@ -76,6 +77,8 @@ class Connection(Link):
         for _, request in self._requests.values():
             request.end()
         self._requests.clear()
+        for channel in self._channels.values():
+            channel.clients.discard(self)
         self._channels.clear()
         self._turns.clear()
         self._host.forget(self)
@@ -118,17 +121,22 @@ class Connection(Link):
         if len(parts) > AT_ONCE or self.closed:
             self.enqueue(parts)
             return
+        rest = parts
         try:
-            sent = self.link.sendmsg(parts)
+            # The client may take more while it is sent: to come back later costs far more.
+            for _ in range(_TRIES):
+                sent = self.link.sendmsg(rest)
+                size -= sent
+                if not size:
+                    self.sent_at = time.monotonic()
+                    return
+                rest = after(rest, sent)
         except BlockingIOError:
-            sent = 0
+            pass
         except OSError as error:
             self.close(str(error))
             return
-        if sent == size:
-            self.sent_at = time.monotonic()
-            return
-        self.enqueue(after(parts, sent))
+        self.enqueue(rest)
 
     def flush(self) -> None:
         """Send what waits, as far as the client takes it."""
@@ -209,8 +217,9 @@ class Connection(Link):
         search = Search.read(reader)
         if search.protocols and TCP not in search.protocols:
             return
-        writer = self._host.answer(search)
-        if writer is not None:
+        elsewhere = self._host.answers_elsewhere(search)
+        own = self._host.answer(search)
+        for writer in elsewhere if own is None else [own, *elsewhere]:
             self.send(Command.SEARCH_REPLY, writer)
 
     def _create(self, reader: Reader) -> None:
@@ -224,6 +233,7 @@ class Connection(Link):
             else:
                 number, self._next_channel = self._next_channel, self._next_channel + 1
                 self._channels[number] = channel
+                channel.clients.add(self)
                 self._client_ids[number] = client_id
             writer = Writer()
             connecting.ChannelReply(client_id, number, status).write(writer)
@@ -246,7 +256,9 @@ class Connection(Link):
                 self.send(Command.DESTROY_CHANNEL, writer)
 
     def _end_channel(self, number: int) -> None:
-        self._channels.pop(number, None)
+        gone = self._channels.pop(number, None)
+        if gone is not None and gone not in self._channels.values():
+            gone.clients.discard(self)
         self._client_ids.pop(number, None)
         for request_id, (channel, request) in list(self._requests.items()):
             if channel == number:

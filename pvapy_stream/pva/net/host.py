@@ -38,3 +38,7 @@ class Host(Protocol):
     def answer(self, search: Search) -> Writer | None:
         """The reply to a search, if there is one."""
         ...
+
+    def answers_elsewhere(self, search: Search) -> list[Writer]:
+        """Replies that name another server of the program."""
+        ...

@@ -50,6 +50,13 @@ class MonitorClient(Client, Protocol):
         ...
 
 
+def _queue_size(wanted: str) -> int:
+    if not (wanted.isascii() and wanted.isdigit()):
+        return _QUEUE
+    # Python refuses to read numbers of thousands of digits.
+    return min(max(int(wanted[:20]), 2), _LONGEST_QUEUE)
+
+
 class MonitorRequest(Request):
     """Sends updates.
 
@@ -71,9 +78,7 @@ class MonitorRequest(Request):
         self, client: MonitorClient, channel: Channel, number: int, asked: AnyValue
     ) -> None:
         super().__init__(client, channel, number, asked)
-        wanted = request.options(asked).get("queueSize", "")
-        size = int(wanted) if wanted.isascii() and wanted.isdigit() else _QUEUE
-        self._size = min(max(size, 2), _LONGEST_QUEUE)
+        self._size = _queue_size(request.options(asked).get("queueSize", ""))
         self._selection = channel.selection(self.kind)
         self.share = asked_share(asked)
         self.pipeline = self.stuck = self.ended = self.active = False

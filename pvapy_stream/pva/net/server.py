@@ -42,6 +42,8 @@ class Server:
     Attributes:
         port: TCP; 0 before the start.
         identity: 12 bytes; others after each start.
+        elsewhere: TCP ports of channels that another server of this program has. Clients that
+            search by TCP are told, as they ask one server of a program only.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class Server:
         self.limits = limits
         self.port = 0
         self.identity = os.urandom(12)
+        self.elsewhere: Mapping[str, int] = {}
+        self._other_identity = os.urandom(12)
         self._settings = ServerSettings.of() if settings is None else settings
         self._most = connections
         # Replaced when it changes: other threads look into it.
@@ -140,6 +144,20 @@ class Server:
             writer
         )
         return writer
+
+    def answers_elsewhere(self, search: Search) -> list[Writer]:
+        """Replies to a search by TCP that name another server of this program."""
+        ports: dict[int, list[int]] = {}
+        for number, name in search.channels:
+            if name not in self._channels and (port := self.elsewhere.get(name)):
+                ports.setdefault(port, []).append(number)
+        made: list[Writer] = []
+        for port, numbers in ports.items():
+            made.append(Writer())
+            SearchReply(
+                self._other_identity, search.sequence, self._where[0], port, True, tuple(numbers)
+            ).write(made[-1])
+        return made
 
     def forget(self, connection: Link) -> None:
         """A connection is closed."""

@@ -52,7 +52,6 @@ class SharedObject(LazyObject):
 
     @property
     def stamp_ns(self) -> int:
-        """Time of the record, ns since 1970, where it is another than that of the data; else 0."""
         return self._header.stamp_ns
 
     @property

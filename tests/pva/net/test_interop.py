@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -287,7 +288,8 @@ def test_pvmonitor_follows_and_notices_the_end(served: Served) -> None:
         assert client.stdout.readline().split() == [served.number, "4"]
         served.server.remove(served.number)
         assert "isconnect" in client.stdout.readline()
-        client.kill()
+        # The program that was started has started another.
+        os.killpg(client.pid, signal.SIGKILL)
 
 
 def test_servers_of_one_host_are_all_found(served: Served, prefix: str) -> None:
