@@ -65,7 +65,17 @@ class ValueObject(LazyObject):
         self._value = value
 
     def _make_frame(self) -> Frame:
-        return frame_of_value(self.value, origin=Origin(self))
+        return frame_of_value(self.value, origin=Origin(self._without_frame()))
+
+    def _without_frame(self) -> ValueObject:
+        """The same object, for the frame.
+
+        If frame and object referred to each other, their memory would be kept until garbage is
+        collected.
+        """
+        made = ValueObject(self._reader, self._value)
+        made._marked = self._marked
+        return made
 
     def _make_object(self) -> Any:
         return self._reader.build(self.value)

@@ -185,7 +185,12 @@ class _ImageLayout:
         return 0
 
     def frame(self, obj: UpdateObject, payload: Payload) -> Frame:
-        """The frame of a message that fits; its pixels are those of the message."""
+        """The frame of a message that fits; its pixels are those of the message.
+
+        Args:
+            obj: the object, which must not be the one that keeps the frame.
+            payload: of the message.
+        """
         chunk, at = self._pixels
         stored = np.frombuffer(payload[chunk], self._stored, self._size, at)
         return Frame(
@@ -247,7 +252,12 @@ class UpdateObject(ValueObject):
         self._payload = payload
 
     def _make_frame(self) -> Frame:
-        return self._layout.frame(self, self._payload)
+        return self._layout.frame(self._without_frame(), self._payload)
+
+    def _without_frame(self) -> UpdateObject:
+        made = UpdateObject(self._layout, self._payload, self.id or 0)
+        made._marked = self._marked
+        return made
 
     @property
     def value(self) -> Value:
