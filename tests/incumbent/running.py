@@ -165,7 +165,8 @@ class Run:
     @staticmethod
     def _read(lines: IO[str], ids: dict[str, list[int]]) -> None:
         for line in lines:
-            if found := _IDS.match(line):
+            # An output is an empty object before the first image.
+            if (found := _IDS.match(line)) and int(found[2]):
                 ids[found[1]].append(int(found[2]))
 
     def window(self) -> range:
@@ -182,13 +183,16 @@ class Run:
         needed = max(20, 3 * len(self.ends) * self.run)
 
         def seen() -> bool:
-            if not all(self.ids.values()) and time.monotonic() > self._since + 5:
+            if not all(self.ids.values()) and time.monotonic() > self._since + 3:
                 # Who has searched in vain for some seconds searches seldom; a new one does not.
                 self.unwatch()
                 self.watch()
             return self.alive() and len(self.window()) >= needed
 
-        wait_until(seen, what=f"{needed} images at {self.ends}")
+        try:
+            wait_until(seen, timeout=30)
+        except AssertionError as error:
+            raise AssertionError(f"not {needed} images at the ends: {self.ids}") from error
 
     def shape(self) -> Shape:
         """How the images of the window are spread over the channels."""
@@ -204,12 +208,18 @@ class Run:
         assert len(inner) <= 1, f"runs of several lengths: {runs}\n{self.ids}"
         return Shape(copies, inner.pop() if inner else 0)
 
-    def stop(self) -> None:
-        """Interrupt the programs from the source on, and wait until they have ended."""
+    def interrupt(self, *, wait: bool) -> None:
+        """Interrupt the programs from the source on; wait for each before the next, or not."""
         for _, program in sorted(self._order.items()):
             if program.poll() is None:
                 os.killpg(program.pid, signal.SIGINT)
-                program.wait(PATIENCE)
+                if wait:
+                    program.wait(PATIENCE)
+
+    def wait(self) -> None:
+        """Wait until all programs have ended."""
+        for program in self.programs:
+            program.wait(PATIENCE)
 
     def codes(self) -> set[int]:
         """The exit codes of our programs."""
