@@ -18,10 +18,10 @@ import pvaccess as pva
 
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.ntndarray import ObjectBuilder
-from pvapy_stream.settings import ShmSettings
 from pvapy_stream.sim.pacing import Pacer
-from pvapy_stream.sim.ways import WAYS
-from pvapy_stream.transport.modes import make_source_publisher
+from pvapy_stream.sim.stamping import stamping_for
+from pvapy_stream.transport.mode import PublisherOptions
+from pvapy_stream.transport.registry import make_source_publisher
 
 _N_IMAGES = 50
 
@@ -30,18 +30,18 @@ def main() -> None:
     """Serve until standard input ends."""
     name, size = sys.argv[1], int(sys.argv[2])
     n_channels, mode = int([*sys.argv, "1"][3]), [*sys.argv, "1", "pva"][4]
-    way = WAYS[mode]
-    build = way.build or ObjectBuilder().build
+    server = pva.PvaServer()
+    publishers = [
+        make_source_publisher(mode, PublisherOptions(name.replace("*", str(number)), server))
+        for number in range(1, n_channels + 1)
+    ]
+    stamping = stamping_for(publishers[0])
+    build = stamping.build or ObjectBuilder().build
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (_N_IMAGES, size, size), np.uint8)
     objects = [build(Frame.of(0, image)) for image in images]
-    server = pva.PvaServer()
-    publishers = [
-        make_source_publisher(mode, ShmSettings(), name.replace("*", str(number)), server)
-        for number in range(1, n_channels + 1)
-    ]
     for publisher in publishers:
-        publisher.open(way.stamp(objects[0], 0, time.time_ns()))
+        publisher.open(stamping.stamp(objects[0], 0, time.time_ns()))
     server.start()
     stop = threading.Event()
     last_id = 0
@@ -55,7 +55,7 @@ def main() -> None:
             if not pacer.wait(index):
                 break
             last_id += 1
-            obj = way.stamp(objects[index % _N_IMAGES], last_id, time.time_ns())
+            obj = stamping.stamp(objects[index % _N_IMAGES], last_id, time.time_ns())
             publishers[last_id % n_channels].publish(obj)
             now = time.perf_counter()
             if not index:

@@ -7,14 +7,16 @@ import time
 
 import pvaccess as pva
 
-from pvapy_stream.pva.records import consumer_status_type, time_fields
+from pvapy_stream.pva.records import time_fields
+from pvapy_stream.status.channel import structure
+from pvapy_stream.status.snapshot import ReceiverStats, Snapshot
 
 
 def main() -> None:
     prefix, n = sys.argv[1], int(sys.argv[2])
     server = pva.PvaServer()
     server.start()
-    kind = consumer_status_type({})
+    kind = structure(Snapshot("consumer", receiver_stats=ReceiverStats()))
     for number in range(1, n + 1):
         server.addRecord(f"{prefix}:{number}", pva.PvObject(kind), None)
     print("ready", flush=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from chaos.chain import KINDS, plan
 from chaos.programs import MARK, left_of
-from chaos.table import Outcome, table, write
+from chaos.table import Outcome, check, table, write
 from pvapy_stream.pva.net.environment import LOOPBACK
 
 _LIMIT = 300.0  # s; of one run
@@ -30,6 +30,8 @@ def main() -> int:
     kinds = tuple(options.kinds.split(","))
     if unknown := set(kinds) - set(KINDS):
         raise SystemExit(f"no kind {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
+    if options.table:
+        check(options.table)
     private = _namespaces()
     say = sys.stdout.write
     if not private:

@@ -27,9 +27,9 @@ from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.ntndarray import ObjectBuilder
-from pvapy_stream.settings import ShmSettings
-from pvapy_stream.transport.modes import make_source_publisher
+from pvapy_stream.transport.mode import PublisherOptions
 from pvapy_stream.transport.ports import Publisher
+from pvapy_stream.transport.registry import make_source_publisher
 
 ID_KINDS = ("plain", "irregular", "jump", "far", "again")
 _DAMAGED_ONE_IN = 40
@@ -72,7 +72,7 @@ def main() -> None:
     keeper = LedgerKeeper(options.ledger, lambda: account.ledgers, 0.5)
     keeper.keep()
     server = pva.PvaServer()
-    publisher = make_source_publisher(options.mode, ShmSettings.of(), options.channel, server)
+    publisher = make_source_publisher(options.mode, PublisherOptions(options.channel, server))
     publisher.start()
     publisher.open(ObjectBuilder().build(Frame.of(0, np.zeros((SIDE, SIDE), np.uint64))))
     server.start()

@@ -59,14 +59,28 @@ def table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join([*lines, "", summary])
 
 
+def check(page: Path) -> None:
+    """End the program, before anything runs, if a page has no place for the table."""
+    try:
+        _parts(page)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"--table: {error}") from error
+
+
 def write(page: Path, text: str) -> None:
     """Put the table between the markers of a page.
 
     Raises:
         ValueError: the page has no markers.
     """
+    head, tail = _parts(page)
+    page.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}")
+
+
+def _parts(page: Path) -> tuple[str, str]:
+    """What stands before and after the table."""
     head, begin, rest = page.read_text().partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{page} has no place for the table: {BEGIN} and {END}")
-    page.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}")
+    return head, tail

@@ -23,7 +23,11 @@ def is_program() -> bool:
     """Whether this process is one of our programs, and not one that imports the package."""
     words = getattr(sys, "argv", None) or [""]
     if words[0] == "-m":
+        # A module that does not run yet: this package is imported first.
         return any(word.startswith("pvapy_stream.cli.") for word in sys.orig_argv)
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is not None:
+        return spec.name.startswith("pvapy_stream.cli.")
     return os.path.basename(words[0]).startswith(("pvapy-", "sf_bsread_"))
 
 

@@ -30,7 +30,7 @@ from pvapy_stream.hpc.processor import UserDataProcessor, completed
 from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.plugins import made
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
-from pvapy_stream.transport.memory import MemoryPublisher
+from pvapy_stream.transport.memory_mode import MemoryPublisher
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
 INPUT = "test:input"

@@ -8,7 +8,6 @@ import pytest
 
 from pvapy_stream.cli import collector, consumer, mirror, sim
 from pvapy_stream.cli.options import parse
-from pvapy_stream.pva.channel_map import parse_channel_map
 from pvapy_stream.settings import (
     CollectorSettings,
     ConsumerSettings,
@@ -17,12 +16,13 @@ from pvapy_stream.settings import (
     SimulatorSettings,
     incumbent,
 )
+from pvapy_stream.settings.channel_map import parse_channel_map
 
 PROGRAMS = {
-    "consumer": (ConsumerSettings, consumer.parser, ["-ic", "in:*"]),
-    "collector": (CollectorSettings, collector.parser, ["-ic", "in:*"]),
-    "mirror": (MirrorSettings, mirror.parser, []),
-    "sim": (SimulatorSettings, sim.parser, []),
+    "consumer": (ConsumerSettings, consumer.COMMAND.parser, ["-ic", "in:*"]),
+    "collector": (CollectorSettings, collector.COMMAND.parser, ["-ic", "in:*"]),
+    "mirror": (MirrorSettings, mirror.COMMAND.parser, []),
+    "sim": (SimulatorSettings, sim.COMMAND.parser, []),
 }
 
 

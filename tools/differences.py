@@ -44,12 +44,14 @@ _MIRROR = {
     ),
     "mirror --oid-field: none > *": "names the ids in the ledger",
     "mirror --log-*: none > *": "PvaPy's mirror logs nothing",
+    "mirror --status-channel: none > *": "status as stages show it; PvaPy's mirror has none",
     "mirror --wait-*: none > *": "nothing is lost before the consumers are there",
     "mirror counters nPublished: none > count": "a further counter, beside PvaPy's",
     "mirror counters nErrors: none > count": "a further counter, beside PvaPy's",
 }
 _SIMULATOR = {
     "sim --log-*: none > *": "PvaPy's simulator logs nothing",
+    "sim --status-channel: none > *": "status as stages show it; PvaPy's simulator has none",
     "sim --output-mode: none > *": _SHM,
     "sim --n-publish: none > *": "ends after a number of frames",
     "sim --wait-*: none > *": "starts when clients are there; PvaPy's waits for a fixed time",

@@ -7,17 +7,17 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any
 from unittest.mock import patch
 
 import pvaccess as pva
 from pvapy.hpc.dataCollectorController import DataCollectorController
 from pvapy.hpc.dataConsumerController import DataConsumerController
 
+from pvapy_stream.base_settings import choices_of
 from pvapy_stream.cli import collector, consumer, mirror, sim
-from pvapy_stream.mirror import MirrorChannel
-from pvapy_stream.pva.channel_map import MirrorEntry
-from pvapy_stream.pva.records import collector_status_type, consumer_status_type, control_type
+from pvapy_stream.mirror.channel import MirrorChannel
+from pvapy_stream.pva.records import control_type
 from pvapy_stream.settings import (
     CollectorSettings,
     ConsumerSettings,
@@ -26,13 +26,22 @@ from pvapy_stream.settings import (
     SimulatorSettings,
     TransportSettings,
 )
+from pvapy_stream.settings.channel_map import MirrorEntry
+from pvapy_stream.status.channel import structure
+from pvapy_stream.status.snapshot import (
+    CollectorStats,
+    MetadataStats,
+    ProducerStats,
+    ReceiverStats,
+    Snapshot,
+)
 
 # Our settings and parser, and the module of PvaPy's program.
 PROGRAMS: dict[str, tuple[type[Settings], Callable[[], argparse.ArgumentParser], str]] = {
-    "consumer": (ConsumerSettings, consumer.parser, "hpcConsumer"),
-    "collector": (CollectorSettings, collector.parser, "hpcCollector"),
-    "mirror": (MirrorSettings, mirror.parser, "mirrorServer"),
-    "sim": (SimulatorSettings, sim.parser, "adSimServer"),
+    "consumer": (ConsumerSettings, consumer.COMMAND.parser, "hpcConsumer"),
+    "collector": (CollectorSettings, collector.COMMAND.parser, "hpcCollector"),
+    "mirror": (MirrorSettings, mirror.COMMAND.parser, "mirrorServer"),
+    "sim": (SimulatorSettings, sim.COMMAND.parser, "adSimServer"),
 }
 
 
@@ -120,7 +129,7 @@ def modes() -> Iterator[tuple[str, set[str], set[str]]]:
         yield (
             f"{kind}-mode",
             {mode.name.lower() for mode in theirs},
-            set(get_args(field.annotation)),
+            set(choices_of(field)),
         )
 
 
@@ -137,10 +146,18 @@ def structures() -> Iterator[tuple[str, dict[str, str], dict[str, str]]]:
             processingController=None, metadataChannelIdList=[1], producerIdList=[1]
         )
         theirs = controller.getStatusTypeDict(stage)  # pyright: ignore[reportArgumentType]
+        metadata = {1: MetadataStats()}
         ours = (
-            consumer_status_type({}, 1) if kind == "consumer" else collector_status_type({}, [1], 1)
+            Snapshot(kind, receiver_stats=ReceiverStats(), metadata_stats=metadata)
+            if kind == "consumer"
+            else Snapshot(
+                kind,
+                collector_stats=CollectorStats(),
+                producer_stats={1: ProducerStats()},
+                metadata_stats=metadata,
+            )
         )
-        yield f"{kind} status", fields(theirs), fields(ours)
+        yield f"{kind} status", fields(theirs), fields(structure(ours))
     yield "mirror counters", _their_mirror(), _our_mirror()
 
 

@@ -10,6 +10,8 @@ from pvapy_stream.accounting.idset import Comb, IdSet
 JUMP = 1_000_000
 # An id that follows larger ones is out of order if it is at most this much smaller.
 DISORDER = 64
+# Stands for the last id when the next one is known to begin a new epoch; larger than any id.
+_BEFORE_RESTART = 2**63
 
 
 class Step(Enum):
@@ -79,6 +81,11 @@ class SequenceTracker:
         self.n_restarts += 1
         self.last = value
         self.run_end = value + self.run - 1
+
+    def expect_restart(self) -> None:
+        """Ids begin anew: the next one is `Step.BACK`, however large it is."""
+        if self.last is not None:
+            self.last = _BEFORE_RESTART
 
     def observe(self, value: int) -> Step:
         """Process an id. After `Step.BACK`, the caller decides whether to call `begin_epoch`."""

@@ -1,4 +1,4 @@
-"""``pvapy-stream audit``."""
+"""``audit`` (check): check whether every frame of a run has a fate."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from rich.table import Table
 from pvapy_stream.accounting.audit import AuditResult, audit
 from pvapy_stream.accounting.channels import StageAccount
 from pvapy_stream.accounting.ledger import read_ledgers
+from pvapy_stream.cli.command import Command
 from pvapy_stream.cli.console import make_console
-from pvapy_stream.cli.options import plain_parser
-from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.files.summary import decided_by_files
 
 # A table that is not read on a terminal is not to be folded.
@@ -33,36 +32,26 @@ _COUNTS = (
 )  # fmt: skip
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    made = plain_parser(
-        "pvapy-stream audit",
-        "Put the ledgers of a run together and tell whether every frame has a fate.",
-        _EPILOG,
-    )
+def add_arguments(made: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     made.add_argument("ledgers", nargs="+", metavar="LEDGER", help="file written with --ledger")
     made.add_argument(
         "--strict", action="store_true", help="fail also when an id was not processed"
     )
     made.add_argument("--json", action="store_true", help="print the result as JSON")
-    return made
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    options = parser().parse_args(argv)
-    return exit_code(lambda: run(options.ledgers, strict=options.strict, as_json=options.json))
-
-
-def run(paths: Sequence[str], *, strict: bool = False, as_json: bool = False) -> int:
-    """Audit the ledgers of these files and print the outcome.
+def run(options: argparse.Namespace) -> int:
+    """Audit the ledgers of the files and print the outcome.
 
     Raises:
         LedgerError: a file is missing, or is not a ledger.
     """
-    ledgers, notes = decided_by_files([one for path in paths for one in read_ledgers(path)])
-    result = audit(ledgers, strict, notes)
-    if as_json:
+    ledgers, notes = decided_by_files(
+        [one for path in options.ledgers for one in read_ledgers(path)]
+    )
+    result = audit(ledgers, options.strict, notes)
+    if options.json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(result.to_dict())).decode() + "\n")
     else:
         show(result)
@@ -118,5 +107,11 @@ def _channel_table(result: AuditResult) -> Table:
     return table
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = Command(
+    "pvapy-stream audit",
+    "Put the ledgers of a run together and tell whether every frame has a fate.",
+    run,
+    _EPILOG,
+    add_arguments=add_arguments,
+)
+main = COMMAND.main

@@ -1,15 +1,11 @@
-"""``pvapy-stream bsread-sim``."""
+"""``bsread-sim`` (run): send bsread messages as the sources of a beamline do."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pvapy_stream.cli.options import parse, settings_parser
-from pvapy_stream.cli.runner import exit_code
-from pvapy_stream.logs import configure_logging
+from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.settings import BsreadSimSettings
 from pvapy_stream.signals import run_until_signal
 
@@ -26,22 +22,6 @@ exit codes: 0 all well; 1 the address cannot be bound; 2 wrong options
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    return settings_parser(
-        BsreadSimSettings,
-        "pvapy-stream bsread-sim",
-        "Send bsread messages as a beamline's sources do, and trouble when told to.",
-        _EPILOG,
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    settings = parse(BsreadSimSettings, parser(), argv)
-    return exit_code(lambda: run(settings))
-
-
 def run(settings: BsreadSimSettings, gate: Gate | None = None) -> int:
     """Send until the end, or until a signal comes.
 
@@ -56,7 +36,6 @@ def run(settings: BsreadSimSettings, gate: Gate | None = None) -> int:
     # Imported late: --help and wrong options need no ZeroMQ.
     from pvapy_stream.sim.bsread import BsreadSimulator
 
-    configure_logging(settings)
     simulator = BsreadSimulator(settings)
     _say(f"sending {len(settings.all_channels)} channels on {simulator.address}")
     code = run_until_signal(lambda stop: simulator.run(stop, gate))
@@ -73,5 +52,11 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = SettingsCommand(
+    "pvapy-stream bsread-sim",
+    "Send bsread messages as a beamline's sources do, and trouble when told to.",
+    BsreadSimSettings,
+    run,
+    _EPILOG,
+)
+main = COMMAND.main

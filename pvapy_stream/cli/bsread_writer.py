@@ -1,8 +1,7 @@
-"""``sf_bsread_writer`` and ``pvapy-stream writer``."""
+"""``bsread-writer`` (record): write pulses of a bsread stream that are requested over REST."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
@@ -14,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pvapy_stream.accounting.keeper import LedgerKeeper
-from pvapy_stream.cli.options import parse, settings_parser
-from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.plugins import require
@@ -24,7 +22,6 @@ from pvapy_stream.signals import run_until_signal
 
 if TYPE_CHECKING:
     from pvapy_stream.daq.writer import Writer
-    from pvapy_stream.monitor.metrics import Metric
 
 TOKEN_VARIABLE = "PVAPY_STREAM_TOKEN"  # noqa: S105 - the variable's name
 
@@ -40,9 +37,9 @@ examples:
     "general/user": "p12345", "general/process": "scan", "general/instrument": "mine"}'
   curl -X PUT http://127.0.0.1:8888/start_pulse_id/100
   curl -X PUT http://127.0.0.1:8888/stop_pulse_id/200
-  pvapy-stream writer buffer://127.0.0.1:8083 run_1.h5 -1 0 --start 100 --stop-pulse-id 200
-  pvapy-stream writer pva://13SIM1:Pva1:Image scan.h5 -1 8888 --layout nexus
-  pvapy-stream writer buffer://127.0.0.1:8083 /data/run -1 8888 --service --parallel 4
+  pvapy-stream bsread-writer buffer://127.0.0.1:8083 run_1.h5 -1 0 --start 100 --stop-pulse-id 200
+  pvapy-stream bsread-writer pva://13SIM1:Pva1:Image scan.h5 -1 8888 --layout nexus
+  pvapy-stream bsread-writer buffer://127.0.0.1:8083 /data/run -1 8888 --service --parallel 4
 The file is called OUTPUT_FILE.part until it is closed; what a killed writer leaves is completed by
 pvapy-stream verify --repair. The interface is listed at /docs, a live page is at /.
 exit codes: 0 all written; 1 something failed, or pulses of the range are lost; 2 wrong options
@@ -50,22 +47,6 @@ exit codes: 0 all written; 1 something failed, or pulses of the range are lost; 
 
 
 _log = logging.getLogger(__name__)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    return settings_parser(
-        WriterSettings,
-        "sf_bsread_writer",
-        "Write the pulses that are asked for over REST to HDF5 files in the SwissFEL layout.",
-        _EPILOG,
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    settings = parse(WriterSettings, parser(), argv)
-    return exit_code(lambda: run(settings))
 
 
 def run(settings: WriterSettings) -> int:
@@ -82,7 +63,8 @@ def run(settings: WriterSettings) -> int:
     from pvapy_stream.daq.rest import build_app
     from pvapy_stream.daq.web import WebThread
     from pvapy_stream.daq.writer import Writer
-    from pvapy_stream.monitor.metrics import served, writer_metrics
+    from pvapy_stream.daq.writer_status import snapshot_of
+    from pvapy_stream.status.metrics import served
     from pvapy_stream.web_security import is_loopback
 
     token = read_token(settings.token_file)
@@ -105,9 +87,6 @@ def run(settings: WriterSettings) -> int:
 
     keeper = LedgerKeeper(settings.ledger, ledgers, _LEDGER_PERIOD)
 
-    def collect() -> Iterable[Metric]:
-        return writer_metrics(settings.stream, (one.progress() for one in writer.acquisitions))
-
     def look() -> None:
         plan.look()
         keeper.keep()
@@ -118,7 +97,7 @@ def run(settings: WriterSettings) -> int:
         display.close()
 
     with ExitStack() as ends:
-        ends.enter_context(served(settings, collect))
+        ends.enter_context(served(settings, lambda: [snapshot_of(writer)]))
         ends.enter_context(_status_channel(writer))
         server.start()
         ends.callback(server.stop)
@@ -132,20 +111,14 @@ def run(settings: WriterSettings) -> int:
 
 
 def _status_channel(writer: Writer) -> AbstractContextManager[None]:
-    name = writer.settings.status_channel
-    if not name:
+    names = writer.settings.status_names("writer")
+    if not names:
         return nullcontext()
     # Imported late: without it, bsread streams need no EPICS.
-    from pvapy_stream.daq.status_channel import shown_on
-    from pvapy_stream.daq.writer_channel import STATUS_FIELDS, writer_stats
+    from pvapy_stream.daq.writer_status import snapshot_of
+    from pvapy_stream.status.shown import shown_on
 
-    return shown_on(
-        name,
-        "writerId",
-        STATUS_FIELDS,
-        lambda: writer_stats(writer),
-        incarnation=writer.settings.incarnation,
-    )
+    return shown_on(names, lambda: [snapshot_of(writer)], incarnation=writer.settings.incarnation)
 
 
 def _follow(
@@ -252,5 +225,12 @@ def read_token(file: str | None) -> str:
     return token
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = SettingsCommand(
+    "sf_bsread_writer",
+    "Write the pulses that are asked for over REST to HDF5 files in the SwissFEL layout.",
+    WriterSettings,
+    run,
+    _EPILOG,
+    logs=False,
+)
+main = COMMAND.main

@@ -1,18 +1,14 @@
-"""``sf_bsread_buffer`` and ``pvapy-stream buffer``."""
+"""``bsread-buffer`` (run): keep the newest pulses of a bsread stream, and serve ranges of them."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import threading
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
-from pvapy_stream.cli.options import parse, settings_parser
-from pvapy_stream.cli.runner import exit_code
-from pvapy_stream.logs import configure_logging
+from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.settings import BufferSettings
 from pvapy_stream.signals import run_until_signal
 
@@ -33,22 +29,6 @@ exit codes: 0 all well; 1 a port cannot be bound; 2 wrong options
 _log = logging.getLogger(__name__)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    return settings_parser(
-        BufferSettings,
-        "sf_bsread_buffer",
-        "Keep the newest pulses of a stream, push the stream on, and serve ranges of pulses.",
-        _EPILOG,
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    settings = parse(BufferSettings, parser(), argv)
-    return exit_code(lambda: run(settings))
-
-
 def run(settings: BufferSettings) -> int:
     """Buffer until the runtime is over, or until a signal comes.
 
@@ -58,7 +38,6 @@ def run(settings: BufferSettings) -> int:
     # Imported late: --help and wrong options need no ZeroMQ.
     from pvapy_stream.daq.buffer import Buffer
 
-    configure_logging(settings)
     buffer = Buffer(settings)
     try:
         run_until_signal(lambda stop: _run(buffer, stop))
@@ -105,19 +84,18 @@ def _serve_status(buffer: Buffer, outputs: ExitStack) -> str:
 
 
 def _status_channel(buffer: Buffer) -> AbstractContextManager[None]:
-    if not buffer.settings.status_channel:
+    settings = buffer.settings
+    names = settings.status_names("buffer")
+    if not names:
         return nullcontext()
     # Imported late: without it, bsread streams need no EPICS.
-    from pvapy_stream.daq.buffer_channel import STATUS_FIELDS, buffer_stats
-    from pvapy_stream.daq.status_channel import shown_on
+    from pvapy_stream.status.shown import shown_on
 
     return shown_on(
-        buffer.settings.status_channel,
-        "bufferId",
-        STATUS_FIELDS,
-        lambda: buffer_stats(buffer.status()),
-        last=lambda: {**buffer_stats(buffer.status()), "state": "stopped"},
-        incarnation=buffer.settings.incarnation,
+        names,
+        lambda: [buffer.status().snapshot()],
+        lambda: [buffer.status().snapshot("stopped")],
+        settings.incarnation,
     )
 
 
@@ -134,5 +112,11 @@ def _say_the_end(buffer: Buffer) -> None:
     sys.stdout.flush()
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = SettingsCommand(
+    "sf_bsread_buffer",
+    "Keep the newest pulses of a stream, push the stream on, and serve ranges of pulses.",
+    BufferSettings,
+    run,
+    _EPILOG,
+)
+main = COMMAND.main

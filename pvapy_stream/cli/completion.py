@@ -1,16 +1,15 @@
-"""``pvapy-stream completion``: scripts that make a shell complete our commands."""
+"""``completion`` (set up): print a script that makes bash, zsh or tcsh complete commands."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
-from collections.abc import Sequence
 
 import shtab
 
-from pvapy_stream.cli.main import COMMANDS, PROG
-from pvapy_stream.cli.options import plain_parser
+from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.main import COMMANDS, PROG, load
+from pvapy_stream.cli.parser import Parser
 from pvapy_stream.errors import PvapyStreamError
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -23,27 +22,19 @@ examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    made = plain_parser(
-        f"{PROG} completion",
-        "Print a script that makes a shell complete all commands and options.",
-        _EPILOG,
-    )
+def add_arguments(made: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     made.add_argument("shell", choices=SHELLS, help="the shell the script is for")
-    return made
 
 
 def command_tree() -> argparse.ArgumentParser:
     """One parser with the parsers of all commands below it."""
-    top = plain_parser(
-        PROG, "Distributed, real-time streaming of detector data over EPICS PVAccess."
-    )
+    top = Parser(PROG, "Distributed, real-time streaming of detector data over EPICS PVAccess.")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        commands.add_parser(name, help=command.help)
+    for name, entry in COMMANDS.items():
+        commands.add_parser(name, help=entry.help)
         try:
-            made = importlib.import_module(f"pvapy_stream.cli.{command.module}").parser()
+            made = load(name).COMMAND.parser()
         except (ImportError, PvapyStreamError):
             # A command whose extra is not installed completes by its name alone.
             continue
@@ -52,9 +43,18 @@ def command_tree() -> argparse.ArgumentParser:
     return top
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    shell = parser().parse_args(argv).shell
-    sys.stdout.write(shtab.complete(command_tree(), shell))
+def run(options: argparse.Namespace) -> int:
+    """Print the script."""
+    sys.stdout.write(shtab.complete(command_tree(), options.shell))
     sys.stdout.write("\n")
     return 0
+
+
+COMMAND = Command(
+    f"{PROG} completion",
+    "Print a script that makes a shell complete all commands and options.",
+    run,
+    _EPILOG,
+    add_arguments=add_arguments,
+)
+main = COMMAND.main

@@ -1,12 +1,8 @@
-"""``pvapy-hpc-consumer`` and ``pvapy-stream consumer``."""
+"""``consumer`` (run): receive a stream, split it over processes, process and publish it."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-
-from pvapy_stream.cli.options import parse, settings_parser
-from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.cli.stages import run
 from pvapy_stream.settings import ConsumerSettings
 
@@ -18,17 +14,12 @@ exit codes: 0 all well; 1 a consumer failed or objects met errors; 2 wrong optio
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    return settings_parser(
-        ConsumerSettings,
-        "pvapy-hpc-consumer",
-        "Receive a stream, split it over processes, process and publish it.",
-        _EPILOG,
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    settings = parse(ConsumerSettings, parser(), argv)
-    return exit_code(lambda: run(settings))
+COMMAND = SettingsCommand(
+    "pvapy-hpc-consumer",
+    "Receive a stream, split it over processes, process and publish it.",
+    ConsumerSettings,
+    run,
+    _EPILOG,
+    logs=False,
+)
+main = COMMAND.main

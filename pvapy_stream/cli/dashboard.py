@@ -1,17 +1,13 @@
-"""``pvapy-stream dashboard``: serves a live page."""
+"""``dashboard`` (watch): serve a live page: stages, images, alarms, controls."""
 
 from __future__ import annotations
 
-import argparse
 import secrets
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from pvapy_stream.cli.options import parse, settings_parser
-from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.logs import configure_logging
 from pvapy_stream.plugins import require
 from pvapy_stream.settings import DashboardSettings
 from pvapy_stream.signals import run_until_signal
@@ -25,22 +21,6 @@ exit codes: 0 all well; 1 the page cannot be served; 2 wrong options
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    return settings_parser(
-        DashboardSettings,
-        "pvapy-stream dashboard",
-        "Serve a live page: the chain, rates, queues, latency, images, alarms and controls.",
-        _EPILOG,
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    settings = parse(DashboardSettings, parser(), argv)
-    return exit_code(lambda: run(settings))
-
-
 def run(settings: DashboardSettings) -> int:
     """Serve until a signal comes.
 
@@ -52,7 +32,6 @@ def run(settings: DashboardSettings) -> int:
     # Imported late: --help and wrong options need neither EPICS nor a web server.
     from pvapy_stream.web.app import serve
 
-    configure_logging(settings)
     token = read_token(settings)
 
     def say(address: str) -> None:
@@ -85,5 +64,11 @@ def read_token(settings: DashboardSettings) -> str:
     return token
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = SettingsCommand(
+    "pvapy-stream dashboard",
+    "Serve a live page: the chain, rates, queues, latency, images, alarms and controls.",
+    DashboardSettings,
+    run,
+    _EPILOG,
+)
+main = COMMAND.main

@@ -1,4 +1,4 @@
-"""``pvapy-stream demo``: the main job on this machine, with real frames and a verified end."""
+"""``demo`` (set up): run a whole stream on this machine, of frames or of bsread pulses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +15,10 @@ from typing import TYPE_CHECKING
 from rich.live import Live
 
 from pvapy_stream.cli import audit, verify
+from pvapy_stream.cli.command import Command
 from pvapy_stream.cli.console import make_console
-from pvapy_stream.cli.options import plain_parser
 from pvapy_stream.cli.projects import status_table
-from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.errors import SettingsError
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.pva.net.environment import LOOPBACK
 from pvapy_stream.settings import LoggingSettings
@@ -51,24 +50,39 @@ Or change the workflow, and run it:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    made = plain_parser(
-        "pvapy-stream demo",
-        "Run a simulator with real frames, a mirror, two consumers that share the stream, a"
-        " collector and a writer, as one workflow; then audit it and verify the file.",
-    )
+def add_arguments(made: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     made.add_argument(
         "--seconds", type=float, default=10.0, help="how long frames are published [default 10 s]"
     )
-    made.add_argument("--rate", type=float, default=500.0, help="frames per second [default 500]")
+    made.add_argument(
+        "--rate", type=float, default=500.0, help="frames per second [default 500 frames/s]"
+    )
+    made.add_argument(
+        "--bsread",
+        action="store_true",
+        help="instead, run a bsread simulator and a buffer, and write a range of pulses that began"
+        " before it was requested; --pulses and --folder belong to it",
+    )
+    made.add_argument(
+        "--pulses", type=int, default=300, help="pulses to write, at 100 a second [default 300]"
+    )
+    made.add_argument("--folder", help="where the file and the logs go; a new one when not given")
     made.add_argument("--keep-running", action="store_true", help="publish until interrupted")
-    return made
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    options = parser().parse_args(argv)
+def run(options: argparse.Namespace) -> int:
+    """Run the demonstration; 0 when everything is in the file.
+
+    Raises:
+        PvapyStreamError: a part did not start.
+    """
+    if options.bsread:
+        from pvapy_stream.cli.bsread_demo import run_demo
+
+        return run_demo(options.folder, options.pulses)
+    if options.folder:
+        raise SettingsError("--folder belongs to --bsread; give both")
     # Before EPICS is used: the demonstration stays on this machine.
     os.environ.update(LOOPBACK)
     configure_logging(LoggingSettings.of())
@@ -77,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo = Demo(
         folder, 0 if options.keep_running else round(options.seconds * options.rate), options.rate
     )
-    return exit_code(lambda: run_until_signal(demo.run))
+    return run_until_signal(demo.run)
 
 
 class Demo:
@@ -230,5 +244,11 @@ class Demo:
         self._console.print(line, soft_wrap=True)
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = Command(
+    "pvapy-stream demo",
+    "Run a simulator with real frames, a mirror, two consumers that share the stream, a"
+    " collector and a writer, as one workflow; then audit it and verify the file.",
+    run,
+    add_arguments=add_arguments,
+)
+main = COMMAND.main

@@ -13,6 +13,9 @@ from pvapy_stream.cli.console import FittedTable
 from pvapy_stream.cli.live import LiveDisplay
 from pvapy_stream.hpc.service import StageReport
 from pvapy_stream.settings import StageSettings
+from pvapy_stream.status.counted import rate
+from pvapy_stream.status.fields import values
+from pvapy_stream.status.snapshot import Snapshot
 
 Reports = Mapping[int, StageReport]
 
@@ -107,50 +110,30 @@ def status_table(reports: Reports, rates: Rates) -> FittedTable:
         0.0,
     )
     for stage_id, report in sorted(reports.items()):
-        row = _row(stage_id, report, rates)
+        snapshot = report.snapshot
+        row = snapshot.counts()
+        row["rate"] = rates.of(stage_id, "processed", snapshot.processor_stats.n_processed)
         for name in total:
             total[name] += row[name]
-        state = Text(report.state, _STATE_STYLES.get(report.state, ""))
-        table.add_row(str(stage_id), state, *_cells(row), str(row["last"]))
+        state = Text(snapshot.state, _STATE_STYLES.get(snapshot.state, ""))
+        last = str(snapshot.processor_stats.last_object_id)
+        table.add_row(str(stage_id), state, *_cells(row), last)
     if len(reports) > 1:
         table.set_total("all", "", *_cells(total), "")
     return table
 
 
-def _row(stage_id: int, report: StageReport, rates: Rates) -> dict[str, Any]:
-    stats = report.stats
-    processor, queue = (stats.get(name, {}) for name in ("processorStats", "queueStats"))
-    processed = processor.get("nProcessed", 0)
-    return {
-        "received": sum(one.get("nReceived", 0) for one in _groups("receiver", stats).values()),
-        "processed": processed,
-        "rate": rates.of(stage_id, "processed", processed),
-        "filtered": processor.get("nFiltered", 0),
-        "published": stats.get("publisherStats", {}).get("nPublished", 0),
-        "queued": queue.get("nQueued", 0),
-        "missed": processor.get("nMissed", 0),
-        "rejected": _rejected(stats),
-        "errors": processor.get("nErrors", 0) + stats.get("publisherStats", {}).get("nErrors", 0),
-        "last": processor.get("lastObjectId", 0),
-    }
-
-
-def _rejected(stats: Mapping[str, Any]) -> int:
-    """What the queue rejected; a collector's buffer counts what its queue did too."""
-    groups = (stats.get(name, {}) for name in ("queueStats", "collectorStats"))
-    return max(group.get("nRejected", 0) for group in groups)
-
-
-def _groups(kind: str, stats: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _groups(kind: str, snapshot: Snapshot) -> dict[str, Mapping[str, Any]]:
     """The statistics of a kind, by what they are of; a collector has receivers for producers."""
+    stats = values(snapshot)
     found = {kind: stats.get(f"{kind}Stats", {})}
-    for name, values in stats.items():
+    for name, group in stats.items():
         _, separator, number = name.partition("Stats_")
         if separator and name.startswith("producer") and kind == "receiver":
-            found[f"{kind} {number}"] = values["receiverStats"]
+            found[f"{kind} {number}"] = group["receiverStats"]
         elif separator and name.startswith(kind):
-            found[f"{kind} {number}"] = values
-    return {name: values for name, values in found.items() if values}
+            found[f"{kind} {number}"] = group
+    return {name: group for name, group in found.items() if group}
 
 
 def _cells(row: Mapping[str, Any]) -> list[str | Text]:
@@ -170,13 +153,13 @@ def stats_lines(reports: Reports, kinds: Sequence[str]) -> list[str]:
     lines = []
     for stage_id, report in sorted(reports.items()):
         lines.append(
-            f"{report.kind} {stage_id}: {report.state}"
+            f"{report.snapshot.kind} {stage_id}: {report.snapshot.state}"
             + (f" - {report.problem}" if report.problem else "")
         )
-        for group in _GROUPS:
+        for group in _GROUPS if report.snapshot.started else ():
             if group in kinds or "all" in kinds:
-                for label, values in _groups(group, report.stats).items():
-                    shown = (f"{name} {_shown(name, value)}" for name, value in values.items())
+                for label, found in _groups(group, report.snapshot).items():
+                    shown = (f"{name} {_shown(name, value)}" for name, value in found.items())
                     lines.append(f"  {label:9} {'  '.join(shown)}")
     if len(reports) > 1:
         lines.append(
@@ -187,18 +170,19 @@ def stats_lines(reports: Reports, kinds: Sequence[str]) -> list[str]:
 
 def combined(reports: Reports) -> dict[str, str]:
     """Sums over all stages; rates over the time in which any of them received."""
-    processors = [report.stats["processorStats"] for report in reports.values() if report.stats]
-    busy = [p for p in processors if p["firstObjectTime"] > 0]
-    first = min((p["firstObjectTime"] for p in busy), default=0.0)
-    last = max((p["lastObjectTime"] for p in busy), default=0.0)
-    processed = sum(p["nProcessed"] for p in processors)
+    snapshots = [report.snapshot for report in reports.values()]
+    processors = [one.processor_stats for one in snapshots]
+    busy = [one for one in processors if one.first_object_time > 0]
+    first = min((one.first_object_time for one in busy), default=0.0)
+    last = max((one.last_object_time for one in busy), default=0.0)
+    processed = sum(one.n_processed for one in processors)
     return {
         "nProcessed": str(processed),
-        "processedRate": f"{processed / (last - first) if last > first else 0.0:.4f}Hz",
-        "nFiltered": str(sum(p["nFiltered"] for p in processors)),
-        "nMissed": str(sum(p["nMissed"] for p in processors)),
-        "nErrors": str(sum(p["nErrors"] for p in processors)),
-        "nRejected": str(sum(_rejected(report.stats) for report in reports.values())),
+        "processedRate": f"{rate(processed, last - first):.4f}Hz",
+        "nFiltered": str(sum(one.n_filtered for one in processors)),
+        "nMissed": str(sum(one.n_missed for one in processors)),
+        "nErrors": str(sum(one.n_errors for one in processors)),
+        "nRejected": f"{sum(one.counts()['rejected'] for one in snapshots):.0f}",
     }
 
 

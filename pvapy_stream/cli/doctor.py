@@ -1,4 +1,4 @@
-"""``pvapy-stream doctor``: looks at the installation, the network settings and a channel."""
+"""``doctor`` (check): check the installation, the network settings and a channel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,9 +17,8 @@ from rich.console import Console
 from rich.text import Text
 
 from pvapy_stream import __version__
+from pvapy_stream.cli.command import Command
 from pvapy_stream.cli.console import make_console
-from pvapy_stream.cli.options import plain_parser
-from pvapy_stream.cli.runner import exit_code
 
 PACKAGE = "pvapy-stream"
 
@@ -72,13 +71,8 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    made = plain_parser(
-        "pvapy-stream doctor",
-        "Look at the installation, the network settings and, if asked, a channel.",
-        _EPILOG,
-    )
+def add_arguments(made: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     made.add_argument(
         "--channel",
         metavar="NAME",
@@ -97,13 +91,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--oid-field", default="uniqueId", metavar="FIELD", help="its id field [default uniqueId]"
     )
-    return made
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    options = parser().parse_args(argv)
-    return exit_code(lambda: run(options))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -392,3 +379,13 @@ def _current_id(obj: Any, id_field: str) -> Iterator[Finding]:
         yield Finding("ok", f"current {id_field}", str(id_reader(id_field, obj)(obj)))
     except ObjectError as error:
         yield Finding("note", f"current {id_field}", "none", str(error))
+
+
+COMMAND = Command(
+    "pvapy-stream doctor",
+    "Look at the installation, the network settings and, if asked, a channel.",
+    run,
+    _EPILOG,
+    add_arguments=add_arguments,
+)
+main = COMMAND.main

@@ -1,15 +1,13 @@
-"""``pvapy-stream keygen``: makes pairs of keys."""
+"""``keygen`` (set up): make a pair of keys for encrypting or signing a stream."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from pvapy_stream.cli.command import Command
 from pvapy_stream.cli.main import PROG
-from pvapy_stream.cli.options import plain_parser
-from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.errors import SettingsError
 
 KINDS = ("encryption", "signing")
@@ -25,22 +23,17 @@ exit codes: 0 written; 1 a file is there already, or cannot be written; 2 wrong 
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    made = plain_parser(
-        f"{PROG} keygen",
-        "Make a pair of keys: NAME.pem, the private one, and NAME.pub.pem, the public one.",
-        _EPILOG,
-    )
+def add_arguments(made: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     made.add_argument("name", help="name of the pair, without .pem")
     made.add_argument(
-        "--directory", default=".", metavar="DIR", help="where to write the files [default: here]"
+        "--directory", default=".", metavar="DIR", help="where to write the files [default .]"
     )
     made.add_argument(
         "--kind",
         choices=KINDS,
         default="encryption",
-        help="what it is for: encryption (RSA) or signing (Ed25519) [default: encryption]",
+        help="what it is for: encryption (RSA) or signing (Ed25519) [default encryption]",
     )
     source = made.add_mutually_exclusive_group()
     source.add_argument(
@@ -50,20 +43,13 @@ def parser() -> argparse.ArgumentParser:
         "--passphrase-env",
         default="",
         metavar="NAME",
-        help="environment variable with what protects NAME.pem [default: asked for]",
+        help="environment variable with what protects NAME.pem [asked for when not given]",
     )
     source.add_argument(
         "--no-passphrase",
         action="store_true",
         help="leave NAME.pem unprotected: who can read the file can use the key",
     )
-    return made
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    options = parser().parse_args(argv)
-    return exit_code(lambda: run(options))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -96,5 +82,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = Command(
+    f"{PROG} keygen",
+    "Make a pair of keys: NAME.pem, the private one, and NAME.pub.pem, the public one.",
+    run,
+    _EPILOG,
+    add_arguments=add_arguments,
+)
+main = COMMAND.main

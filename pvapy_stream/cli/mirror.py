@@ -1,17 +1,14 @@
-"""``pvapy-mirror-server`` and ``pvapy-stream mirror``."""
+"""``mirror`` (run): publish channels of other servers under names of your own."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 
-from pvapy_stream.cli.options import parse, settings_parser
-from pvapy_stream.cli.runner import exit_code
-from pvapy_stream.logs import configure_logging
-from pvapy_stream.pva.channel_map import parse_channel_map
+from pvapy_stream.cli.command import SettingsCommand
+from pvapy_stream.errors import SettingsError
 from pvapy_stream.pva.search import NameCheck
 from pvapy_stream.settings import MirrorSettings
+from pvapy_stream.settings.channel_map import parse_channel_map
 from pvapy_stream.signals import run_until_signal
 
 _EPILOG = """\
@@ -23,22 +20,6 @@ exit codes: 0 all well; 1 a source or consumers never came, or updates could not
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    return settings_parser(
-        MirrorSettings,
-        "pvapy-mirror-server",
-        "Show channels of other servers under names of your own.",
-        _EPILOG,
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    settings = parse(MirrorSettings, parser(), argv)
-    return exit_code(lambda: run(settings))
-
-
 def run(settings: MirrorSettings) -> int:
     """Mirror until the runtime is over, or until a signal comes.
 
@@ -46,15 +27,24 @@ def run(settings: MirrorSettings) -> int:
         PvapyStreamError: the channel map is wrong, another program serves one of its names, or the
             ledger cannot be written.
     """
-    names = NameCheck(entry.mirror for entry in parse_channel_map(settings.channel_map))
+    mirrored = [entry.mirror for entry in parse_channel_map(settings.channel_map)]
+    shown = settings.status_names("mirror", len(mirrored))
+    if same := set(shown) & set(mirrored):
+        raise SettingsError(
+            f"--channel-map and --status-channel both have {min(same)}; give each channel its name"
+        )
+    names = NameCheck(mirrored)
     # Imported late: --help and wrong options need no EPICS.
-    from pvapy_stream.mirror import MirrorServer
-    from pvapy_stream.monitor.metrics import mirror_metrics, served
+    from pvapy_stream.mirror.server import MirrorServer
+    from pvapy_stream.status.metrics import served
+    from pvapy_stream.status.shown import shown_on
 
-    configure_logging(settings)
     server = MirrorServer(settings, _say)
     names.refuse(settings.incarnation)
-    with served(settings, lambda: mirror_metrics(server.channels)):
+    with (
+        served(settings, server.snapshots),
+        shown_on(shown, server.snapshots, incarnation=settings.incarnation, beside=True),
+    ):
         code = run_until_signal(server.run)
     for problem in server.problems():
         sys.stderr.write(f"error: {problem}\n")
@@ -66,5 +56,11 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = SettingsCommand(
+    "pvapy-mirror-server",
+    "Show channels of other servers under names of your own.",
+    MirrorSettings,
+    run,
+    _EPILOG,
+)
+main = COMMAND.main

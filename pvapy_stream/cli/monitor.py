@@ -1,4 +1,4 @@
-"""``pvapy-stream monitor KIND``: watches something, and gives alarms."""
+"""``monitor`` (watch): watch disks, machines, stages, images, tables; send alarms."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pvapy_stream.cli.options import HelpFormatter, add_settings, plain_parser, settings_of
-from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.options import add_settings, settings_of
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import (
     DiskSettings,
@@ -42,27 +42,21 @@ class _File(LoggingSettings):
     """What `run` takes beside its file."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    made = plain_parser(
-        "pvapy-stream monitor",
-        "Watch something: store what is seen, and tell when it enters or leaves a bad state.",
-        _EPILOG,
-    )
+def add_arguments(made: argparse.ArgumentParser) -> None:
+    """Add the kinds of monitors, and their options."""
     kinds = made.add_subparsers(dest="kind", metavar="KIND", required=True)
     for kind, (model, text) in _KINDS.items():
         one = kinds.add_parser(
-            kind, help=text, description=f"Watch {text}.", epilog=_quantities(model),
-            formatter_class=HelpFormatter, allow_abbrev=False,
-        )  # fmt: skip
+            kind, help=text, description=f"Watch {text}.", epilog=_quantities(model)
+        )
         add_settings(one, model)
     several = kinds.add_parser(
-        "run", help="the monitors that a TOML or JSON file lists", formatter_class=HelpFormatter,
-        description="Run the monitors that a TOML or JSON file lists.", allow_abbrev=False,
-    )  # fmt: skip
+        "run",
+        help="the monitors that a TOML or JSON file lists",
+        description="Run the monitors that a TOML or JSON file lists.",
+    )
     several.add_argument("file", help="file with [[monitor]] tables")
     add_settings(several, _File)
-    return made
 
 
 def _quantities(model: type[MonitorSettings]) -> str:
@@ -72,17 +66,17 @@ def _quantities(model: type[MonitorSettings]) -> str:
     return f"quantities of rules: {', '.join(named)}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    made = parser()
-    given = vars(made.parse_args(argv))
-    kind = given.pop("kind")
-    if kind == "run":
-        file = given.pop("file")
-        logging = settings_of(_File, made, given)
-        return exit_code(lambda: run_file(file, logging))
-    settings = settings_of(_KINDS[kind][0], made, given)
-    return exit_code(lambda: run([settings], settings))
+def run(options: argparse.Namespace) -> int:
+    """Run the monitors that were asked for.
+
+    Raises:
+        PvapyStreamError: an option or the file is wrong, or a monitor cannot be made.
+    """
+    given = vars(options)
+    if options.kind == "run":
+        return run_file(options.file, settings_of(_File, given))
+    settings = settings_of(_KINDS[options.kind][0], given)
+    return run_all([settings], settings)
 
 
 def run_file(file: str, logging: LoggingSettings) -> int:
@@ -93,10 +87,10 @@ def run_file(file: str, logging: LoggingSettings) -> int:
     """
     from pvapy_stream.monitor.run import read_monitors
 
-    return run(read_monitors(file), logging)
+    return run_all(read_monitors(file), logging)
 
 
-def run(settings: Sequence[MonitorSettings], logging: LoggingSettings) -> int:
+def run_all(settings: Sequence[MonitorSettings], logging: LoggingSettings) -> int:
     """Run monitors until they end, or until a signal comes.
 
     Raises:
@@ -113,5 +107,11 @@ def run(settings: Sequence[MonitorSettings], logging: LoggingSettings) -> int:
     return 1 if problems else 0
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = Command(
+    "pvapy-stream monitor",
+    "Watch something: store what is seen, and send alarms when it enters or leaves a bad state.",
+    run,
+    _EPILOG,
+    add_arguments=add_arguments,
+)
+main = COMMAND.main

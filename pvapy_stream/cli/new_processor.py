@@ -1,4 +1,4 @@
-"""``pvapy-stream new-processor``: writes a processor and its test to start from."""
+"""``new-processor`` (set up): write a processor and its test to start from."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import argparse
 import keyword
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from pvapy_stream.cli.options import plain_parser
-from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.cli.command import Command
 from pvapy_stream.errors import ProcessorError, SettingsError
 
 _EPILOG = """\
@@ -109,39 +107,30 @@ def test_configure_changes_the_threshold():
 '''
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    made = plain_parser(
-        "pvapy-stream new-processor", "Write a processor and its test to start from.", _EPILOG
-    )
+def add_arguments(made: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     made.add_argument("name", help="its name, such as peak_finder or PeakFinder")
     made.add_argument(
         "--directory",
         default=".",
         metavar="DIR",
-        help="where to write the two files [default: here]",
+        help="where to write the two files [default .]",
     )
     made.add_argument("--force", action="store_true", help="overwrite files that are there")
-    return made
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    options = parser().parse_args(argv)
-    return exit_code(lambda: run(options.name, Path(options.directory).expanduser(), options.force))
-
-
-def run(name: str, directory: Path, force: bool = False) -> int:
+def run(options: argparse.Namespace) -> int:
     """Write the files.
 
     Raises:
         SettingsError: the name does not serve as a name of a file and a class.
         ProcessorError: a file is there already, or cannot be written.
     """
-    file, class_name = names(name)
+    directory = Path(options.directory).expanduser()
+    file, class_name = names(options.name)
     contents = {directory / f"{file}.py": _PROCESSOR, directory / f"test_{file}.py": _TEST}
     present = [str(path) for path in contents if path.exists()]
-    if present and not force:
+    if present and not options.force:
         raise ProcessorError(
             f"{' and '.join(present)} would be overwritten; choose another name, or give --force"
         )
@@ -186,3 +175,13 @@ def names(name: str) -> tuple[str, str]:
             f"{snake!r} is a name of Python's own; choose another, such as {snake}_processor"
         )
     return snake, "".join(part[:1].upper() + part[1:] for part in re.split(r"[_-]", name))
+
+
+COMMAND = Command(
+    "pvapy-stream new-processor",
+    "Write a processor and its test to start from.",
+    run,
+    _EPILOG,
+    add_arguments=add_arguments,
+)
+main = COMMAND.main

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic.fields import FieldInfo
-from rich_argparse import RawDescriptionRichHelpFormatter
 
-from pvapy_stream import __version__
+from pvapy_stream.base_settings import choices_of, description_of
 from pvapy_stream.cli.paths import check_paths
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.settings import Opt, Settings, option_of
@@ -21,39 +20,12 @@ from pvapy_stream.settings.incumbent import OPTIONS
 S = TypeVar("S", bound=Settings)
 
 
-class HelpFormatter(RawDescriptionRichHelpFormatter):
-    """Help as it is written: square brackets are no markup."""
-
-    help_markup = False
-    text_markup = False
-
-
-def plain_parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
-    """A parser in the house style, without options of its own but help and version."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=description,
-        epilog=epilog,
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("-v", "--version", action="version", version=f"%(prog)s {__version__}")
-    return parser
-
-
-def settings_parser(
-    model: type[Settings], prog: str, description: str, epilog: str = ""
-) -> argparse.ArgumentParser:
-    """A parser with one option for each setting of the model, grouped, with defaults and units."""
-    parser = plain_parser(prog, description, epilog)
-    add_settings(parser, model)
-    return parser
-
-
 def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
     """Add the options of a model to a parser."""
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for name, field in model.model_fields.items():
+    # Required options first, also in the usage.
+    fields = sorted(model.model_fields.items(), key=lambda item: not item[1].is_required())
+    for name, field in fields:
         option = option_of(model, name)
         if option is None:
             continue
@@ -79,7 +51,11 @@ def _add_positional(
 def parse(model: type[S], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> S:
     """Settings from a command line; a wrong value is named and ends the program with code 2."""
     words = sys.argv[1:] if argv is None else argv
-    return settings_of(model, parser, vars(parser.parse_args(written_out(model, words))))
+    given = vars(parser.parse_args(written_out(model, words)))
+    try:
+        return settings_of(model, given)
+    except SettingsError as error:
+        parser.error(str(error))
 
 
 def written_out(model: type[Settings], argv: Sequence[str]) -> list[str]:
@@ -109,16 +85,17 @@ def written_out(model: type[Settings], argv: Sequence[str]) -> list[str]:
     return words
 
 
-def settings_of(model: type[S], parser: argparse.ArgumentParser, given: dict[str, Any]) -> S:
-    """Settings from what a parser found; a wrong value ends the program with code 2."""
-    try:
-        settings = model.of(
-            **{name: value for name, value in given.items() if name in model.model_fields}
-        )
-        check_paths(settings)
-        return settings
-    except SettingsError as error:
-        parser.error(str(error))
+def settings_of(model: type[S], given: dict[str, Any]) -> S:
+    """Settings from what a parser found.
+
+    Raises:
+        SettingsError: a value is wrong, or a folder is missing.
+    """
+    settings = model.of(
+        **{name: value for name, value in given.items() if name in model.model_fields}
+    )
+    check_paths(settings)
+    return settings
 
 
 def _argument(field: FieldInfo, option: Opt) -> dict[str, Any]:
@@ -129,7 +106,9 @@ def _argument(field: FieldInfo, option: Opt) -> dict[str, Any]:
         argument |= {"nargs": "+", "action": "extend"}
     if kind is bool:
         return {**argument, "action": "store_true"}
-    if get_origin(kind) is Literal:
+    if choices := choices_of(field):
+        argument["metavar"] = "|".join(choices)
+    elif get_origin(kind) is Literal:
         argument["metavar"] = "|".join(str(choice) for choice in get_args(kind))
         argument["type"] = type(get_args(kind)[0])
     elif kind in (int, float):
@@ -150,7 +129,7 @@ def _help(field: FieldInfo, option: Opt) -> str:
         notes = [f"{notes[0]} {option.unit}" if notes else option.unit]
     if field.is_required():
         notes.append("required")
-    return (field.description or "") + (f" [{', '.join(notes)}]" if notes else "")
+    return description_of(field) + (f" [{', '.join(notes)}]" if notes else "")
 
 
 def _shown(value: Any) -> str:

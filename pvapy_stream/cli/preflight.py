@@ -1,18 +1,14 @@
-"""``pvapy-stream preflight``: what rate is possible, and with which options."""
+"""``preflight`` (check): measure which rate is possible, and with which options."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import shlex
 import sys
 import threading
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pvapy_stream.cli.options import parse, settings_parser
-from pvapy_stream.cli.runner import exit_code
-from pvapy_stream.logs import configure_logging
+from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.settings import PreflightSettings
 from pvapy_stream.signals import run_until_signal
 
@@ -30,22 +26,6 @@ exit codes: 0 the rate that is needed was reached without loss; 1 it was not; 2 
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    return settings_parser(
-        PreflightSettings,
-        "pvapy-stream preflight",
-        "Measure link, processor and disk; tell the highest rate without loss, and the options.",
-        _EPILOG,
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    settings = parse(PreflightSettings, parser(), argv)
-    return exit_code(lambda: run(settings))
-
-
 def run(settings: PreflightSettings) -> int:
     """Measure and tell.
 
@@ -55,7 +35,6 @@ def run(settings: PreflightSettings) -> int:
     # Imported late: --help and wrong options need no EPICS.
     from pvapy_stream.preflight import Preflight
 
-    configure_logging(settings)
     outcome: list[Findings] = []
 
     def work(stop: threading.Event) -> int:
@@ -116,5 +95,11 @@ def _say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = SettingsCommand(
+    "pvapy-stream preflight",
+    "Measure link, processor and disk; tell the highest rate without loss, and the options.",
+    PreflightSettings,
+    run,
+    _EPILOG,
+)
+main = COMMAND.main

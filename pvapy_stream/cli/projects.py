@@ -1,4 +1,4 @@
-"""Projects from the command line: create, schedule, stop, list, show, resume."""
+"""``project`` (workflow): create, schedule, stop, list, show and resume projects."""
 
 from __future__ import annotations
 
@@ -14,35 +14,118 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
+from pvapy_stream.cli.command import Command
 from pvapy_stream.cli.console import make_console
-from pvapy_stream.cli.options import plain_parser
-from pvapy_stream.cli.runner import exit_code
-from pvapy_stream.errors import WorkflowError
+from pvapy_stream.cli.project_run import add_cluster_option, run_project
+from pvapy_stream.errors import PvapyStreamError, SettingsError, WorkflowError
+from pvapy_stream.logs import configure_logging
+from pvapy_stream.settings import LoggingSettings
 
 _STOP_LIMIT = 120.0  # s; for a run to end in order
 _WIDE = 160
+_NAMES = ("name", "workflow", "location", "comment")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of ``pvapy-stream project``."""
-    made = plain_parser("pvapy-stream project", "Look after projects.")
+def add_arguments(made: argparse.ArgumentParser) -> None:
+    """Add the command's actions."""
     actions = made.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", help="all projects, and how they do")
-    show = actions.add_parser("show", help="the protocols of a project, and how they do")
+    create = actions.add_parser(
+        "create",
+        help="make a project, with the protocols of a workflow file",
+        description="Make a project, with the protocols of a workflow file.",
+        epilog="NAME WORKFLOW LOCATION COMMENT in this order, or name=… workflow=… location=…"
+        " comment=…\n"
+        "Without a location it goes to PVAPY_STREAM_PROJECTS (~/pvapy_stream/projects).\n"
+        "exit codes: 0 made; 1 the name is taken, or the file is missing or wrong",
+    )
+    create.add_argument(
+        "words", nargs="+", metavar="NAME [WORKFLOW] [LOCATION] [COMMENT]", help="of the project"
+    )
+    schedule = actions.add_parser(
+        "schedule",
+        help="run the protocols of a project",
+        description="Run the protocols of a project, each when its inputs are there, until all"
+        " have ended.",
+        epilog="exit codes: 0 all finished; 1 one failed, or frames were lost; 2 no such project",
+    )
+    stop = actions.add_parser(
+        "stop",
+        help="end the run of a project in order",
+        description="End the run of a project in order, wherever it was started on this machine.",
+        epilog="exit codes: 0 it has ended; 1 nobody runs it, or it does not end;"
+        " 2 no such project",
+    )
+    actions.add_parser("list", help="list all projects and their states")
+    show = actions.add_parser("show", help="show the protocols of a project and their states")
     resume = actions.add_parser("resume", help="run again what has not finished")
-    for one in (show, resume):
-        one.add_argument("name", help="of the project, or its folder")
-    return made
+    for one in (schedule, stop, show, resume):
+        one.add_argument("name", metavar="NAME", help="of the project, or its folder")
+    schedule.add_argument(
+        "--ignore", nargs="+", default=(), metavar="LABEL", help="protocols that are left out"
+    )
+    add_cluster_option(schedule)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``pvapy-stream project``; returns its exit code."""
-    options = parser().parse_args(argv)
+def run(options: argparse.Namespace) -> int:
+    """Do what was asked.
+
+    Raises:
+        PvapyStreamError: there is no such project, or it cannot be run.
+    """
+    if options.action == "create":
+        return _create(options.words)
     if options.action == "list":
-        return exit_code(show_list)
+        return show_list()
     if options.action == "show":
-        return exit_code(lambda: show_status(options.name))
-    return exit_code(lambda: schedule(options.name))
+        return show_status(options.name)
+    if options.action == "stop":
+        return stop_scheduler(options.name)
+    if options.action == "resume":
+        return schedule(options.name)
+    configure_logging(LoggingSettings.of())
+    return schedule(options.name, options.ignore, options.cluster)
+
+
+def _create(words: Sequence[str]) -> int:
+    from pvapy_stream.workflow.model.workflow_file import read_workflow
+    from pvapy_stream.workflow.run.project import Project
+
+    try:
+        given = named_words(words, _NAMES)
+        if "name" not in given:
+            raise SettingsError("a project needs a name")
+        flow = read_workflow(given["workflow"]) if given.get("workflow") else None
+        location = Path(given["location"]) if given.get("location") else None
+        project = Project.create(given["name"], flow, location, given.get("comment", ""))
+    except PvapyStreamError as error:
+        # Always 1, as scripts know it.
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    sys.stdout.write(f"{project.folder}: {len(project.protocols())} protocols\n")
+    project.close()
+    return 0
+
+
+def named_words(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Words by name: ``name=…``, or by their place.
+
+    Raises:
+        SettingsError: there are too many, or a name comes twice.
+    """
+    found: dict[str, str] = {}
+    places = iter(names)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if equals and name in names:
+            if name in found:
+                raise SettingsError(f"{name} is given twice")
+            found[name] = value
+            continue
+        place = next((p for p in places if p not in found), None)
+        if place is None:
+            raise SettingsError(f"{word!r} is one word too many; give {', '.join(names)}")
+        found[place] = word
+    return found
 
 
 def schedule(name: str, ignore: Sequence[str] = (), cluster: str = "local") -> int:
@@ -51,7 +134,6 @@ def schedule(name: str, ignore: Sequence[str] = (), cluster: str = "local") -> i
     Raises:
         PvapyStreamError: it does not exist, or another process runs it.
     """
-    from pvapy_stream.cli.workflow import run_project
     from pvapy_stream.workflow.run.project import Project
 
     project = Project.find(name)
@@ -184,3 +266,12 @@ def stop_scheduler(name: str) -> int:
         return 0
     finally:
         project.close()
+
+
+COMMAND = Command(
+    "pvapy-stream project",
+    "Look after projects.",
+    run,
+    add_arguments=add_arguments,
+)
+main = COMMAND.main

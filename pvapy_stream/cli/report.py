@@ -1,15 +1,11 @@
-"""``pvapy-stream report``: writes a page about stages, series and alarms."""
+"""``report`` (watch): write a page about stages, series and alarms."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import threading
-from collections.abc import Sequence
 
-from pvapy_stream.cli.options import parse, settings_parser
-from pvapy_stream.cli.runner import exit_code
-from pvapy_stream.logs import configure_logging
+from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.settings import ReportSettings
 from pvapy_stream.signals import run_until_signal
 
@@ -23,22 +19,6 @@ exit codes: 0 all well; 1 the page could not be written or published; 2 wrong op
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    return settings_parser(
-        ReportSettings,
-        "pvapy-stream report",
-        "Write a page about stages, series and alarms, and write it anew until they end.",
-        _EPILOG,
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    settings = parse(ReportSettings, parser(), argv)
-    return exit_code(lambda: run(settings))
-
-
 def run(settings: ReportSettings) -> int:
     """Write the report until the stages end, or until a signal comes.
 
@@ -48,7 +28,6 @@ def run(settings: ReportSettings) -> int:
     # Imported late: --help and wrong options need no EPICS.
     from pvapy_stream.web.report import ReportMonitor
 
-    configure_logging(settings)
     report = ReportMonitor(settings)
 
     def body(stop: threading.Event) -> None:
@@ -61,5 +40,11 @@ def run(settings: ReportSettings) -> int:
     return 1 if report.problem() else 0
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = SettingsCommand(
+    "pvapy-stream report",
+    "Write a page about stages, series and alarms, and write it anew until they end.",
+    ReportSettings,
+    run,
+    _EPILOG,
+)
+main = COMMAND.main

@@ -10,11 +10,12 @@ from rich.console import Console
 from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.display import Reports, make_display, stats_lines
-from pvapy_stream.hpc.launch.local import run_stages
+from pvapy_stream.hpc.consumers import run_stages
 from pvapy_stream.logs import configure_logging
-from pvapy_stream.monitor.metrics import served, stage_metrics
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.signals import run_until_signal
+from pvapy_stream.status.metrics import served
+from pvapy_stream.status.snapshot import Snapshot
 
 _LEDGER_PERIOD = 1.0  # s; what a killed command may lose of its account, at most
 
@@ -29,7 +30,7 @@ def run(settings: StageSettings) -> int:
     console = make_console()
     board = Board(settings, console)
     try:
-        with served(settings, lambda: stage_metrics(board.reports)):
+        with served(settings, board.snapshots):
             problem = run_until_signal(lambda stop: run_stages(settings, stop, board.show))
     finally:
         unwritten = board.close()
@@ -57,6 +58,10 @@ class Board:
         self.reports, self._ledgers = reports, ledgers
         self._display.show(reports)
         self._keeper.keep()
+
+    def snapshots(self) -> list[Snapshot]:
+        """The newest status of each stage."""
+        return [report.snapshot for _, report in sorted(self.reports.items())]
 
     def close(self) -> str:
         """End the display and write the last ledgers; why they cannot be written, or ""."""

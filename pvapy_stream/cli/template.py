@@ -1,4 +1,4 @@
-"""``pvapy-stream template``."""
+"""``template`` (workflow): fill in a template of a workflow, in a form, and run it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from pvapy_stream.cli.options import plain_parser
-from pvapy_stream.cli.runner import exit_code
-from pvapy_stream.cli.workflow import add_cluster_option, run_project
+from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.project_run import add_cluster_option, run_project
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import LoggingSettings
@@ -34,18 +32,17 @@ in the browser. exit codes: 0 all well; 1 a protocol failed, or frames were lost
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    made = plain_parser(
-        "pvapy-stream template", "Fill in a template of a workflow, and run it.", _EPILOG
-    )
+def add_arguments(made: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     made.add_argument("file", nargs="?", help="*.json.template, or the name of a ready one")
     made.add_argument("values", nargs="*", metavar="ALIAS=VALUE", help="of a field")
     made.add_argument("--list", action="store_true", help="name the templates that are ready")
     made.add_argument("--defaults", action="store_true", help="take defaults where none is given")
     made.add_argument("--project", metavar="NAME", help="name of the project [default NAME-TIME]")
     made.add_argument("--location", metavar="DIR", type=Path, help="folder to make it in")
-    made.add_argument("--host", default="127.0.0.1", help="the form is served here [127.0.0.1]")
+    made.add_argument(
+        "--host", default="127.0.0.1", help="the form is served here [default 127.0.0.1]"
+    )
     made.add_argument("--port", type=int, default=0, help="and here; 0: a free one [default 0]")
     made.add_argument(
         "--allow-host",
@@ -56,21 +53,6 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--no-browser", action="store_true", help="only print the form's address")
     add_cluster_option(made)
-    return made
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    made = parser()
-    options = made.parse_intermixed_args(argv)
-    configure_logging(LoggingSettings.of())
-    if options.list:
-        for name in ready():
-            sys.stdout.write(f"{name:<28}{Template.read(ready()[name]).description}\n")
-        return 0
-    if not options.file:
-        made.error("name a template; --list tells those that are ready")
-    return exit_code(lambda: run(options))
 
 
 def ready() -> dict[str, Path]:
@@ -85,6 +67,13 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         PvapyStreamError: the template or a value is wrong.
     """
+    configure_logging(LoggingSettings.of())
+    if options.list:
+        for name in ready():
+            sys.stdout.write(f"{name:<28}{Template.read(ready()[name]).description}\n")
+        return 0
+    if not options.file:
+        raise SettingsError("name a template; --list prints those that are ready")
     template = Template.read(ready().get(options.file, Path(options.file)))
     given: dict[str, str] = {}
     for word in options.values:
@@ -134,3 +123,14 @@ def _free_port(host: str) -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return probe.getsockname()[1]
+
+
+COMMAND = Command(
+    "pvapy-stream template",
+    "Fill in a template of a workflow, and run it.",
+    run,
+    _EPILOG,
+    add_arguments=add_arguments,
+    intermixed=True,
+)
+main = COMMAND.main

@@ -1,8 +1,7 @@
-"""``pvapy-stream top``: all stages on the terminal, live."""
+"""``top`` (watch): show all stages on the terminal, live."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import threading
 import time
@@ -12,10 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.cli.console import make_console
-from pvapy_stream.cli.options import parse, settings_parser
-from pvapy_stream.cli.runner import exit_code
-from pvapy_stream.logs import configure_logging
 from pvapy_stream.monitor.stages import StageView, StageWatch
 from pvapy_stream.monitor.statuses import LOSSES, shown_counts
 from pvapy_stream.settings import TopSettings
@@ -33,19 +30,6 @@ _FIRST_LOOK = 2.0  # s
 _WIDE = 200
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    return settings_parser(
-        TopSettings, "pvapy-stream top", "Show all stages on the terminal, live.", _EPILOG
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    settings = parse(TopSettings, parser(), argv)
-    return exit_code(lambda: run(settings))
-
-
 def run(settings: TopSettings) -> int:
     """Show the stages until the runtime is over, or until a signal comes.
 
@@ -54,7 +38,6 @@ def run(settings: TopSettings) -> int:
     """
     from pvapy_stream.monitor.channels import ChannelFinder
 
-    configure_logging(settings)
     watch = StageWatch(ChannelFinder(settings))
     run_until_signal(lambda stop: follow(watch, settings, stop))
     return 0
@@ -134,5 +117,11 @@ def _duration(value: float | None) -> str:
     return f"{value * 1e3:.3g} ms" if abs(value) < 1 else f"{value:.3g} s"
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = SettingsCommand(
+    "pvapy-stream top",
+    "Show all stages on the terminal, live.",
+    TopSettings,
+    run,
+    _EPILOG,
+)
+main = COMMAND.main

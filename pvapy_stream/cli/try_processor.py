@@ -1,14 +1,12 @@
-"""``pvapy-stream try``: runs a processor over frames of a file, without a network."""
+"""``try`` (check): run a processor over frames of a file, without a network."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from typing import Any
 
-from pvapy_stream.cli.options import plain_parser
-from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.cli.command import Command
 from pvapy_stream.errors import ObjectError, SourceError
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.plugins import load_processor_class
@@ -29,13 +27,8 @@ exit codes: 0 all well; 1 frames met errors, or there are none; 2 wrong options
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    made = plain_parser(
-        "pvapy-stream try",
-        "Run a processor over frames of a file, in this process and without a network.",
-        _EPILOG,
-    )
+def add_arguments(made: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     made.add_argument(
         "processor", metavar="FILE:CLASS", help="a class in a Python file, or package.module:CLASS"
     )
@@ -57,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help=f"frames to use [default: all; {_RANDOM_FRAMES} random ones]",
+        help=f"frames to use; 0: all of the file, {_RANDOM_FRAMES} random ones [default 0]",
     )
     made.add_argument(
         "--args",
@@ -65,13 +58,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="JSON",
         help="JSON object for the processor's constructor",
     )
-    return made
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    options = parser().parse_args(argv)
-    return exit_code(lambda: run(options))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -152,3 +138,13 @@ def _told(obj: Any) -> str:
     except ObjectError:
         return f"structure of {', '.join(obj.keys())}"
     return f"{'x'.join(map(str, frame.image.shape))} {frame.dtype}, id {frame.id}"
+
+
+COMMAND = Command(
+    "pvapy-stream try",
+    "Run a processor over frames of a file, in this process and without a network.",
+    run,
+    _EPILOG,
+    add_arguments=add_arguments,
+)
+main = COMMAND.main

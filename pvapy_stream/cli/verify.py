@@ -1,4 +1,4 @@
-"""``pvapy-stream verify``."""
+"""``verify`` (check): check files for lost and damaged images; recover unclosed ones."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 
 from rich.table import Table
 
+from pvapy_stream.cli.command import Command
 from pvapy_stream.cli.console import make_console
-from pvapy_stream.cli.options import plain_parser
-from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.files.master import make_master
 from pvapy_stream.files.repair import repair
 from pvapy_stream.files.verify import FileReport, verify
@@ -29,14 +28,8 @@ exit codes: 0 all is there; 1 something is lost or damaged; 2 wrong options
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    made = plain_parser(
-        "pvapy-stream verify",
-        "Check the ids, lengths, checksums and loss records of files that were written by"
-        " pvapy-stream write, and of masters over them.",
-        _EPILOG,
-    )
+def add_arguments(made: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     made.add_argument("files", nargs="+", metavar="FILE", help="file to check")
     made.add_argument(
         "--repair",
@@ -52,13 +45,6 @@ def parser() -> argparse.ArgumentParser:
         "--master", metavar="FILE", help="then write this file, which shows the images of all"
     )
     made.add_argument("--overwrite", action="store_true", help="replace the master if it exists")
-    return made
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    options = parser().parse_args(argv)
-    return exit_code(lambda: run(options))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -114,5 +100,12 @@ def show(reports: Sequence[FileReport]) -> None:
     console.print(verdict)
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = Command(
+    "pvapy-stream verify",
+    "Check the ids, lengths, checksums and loss records of files that were written by"
+    " pvapy-stream save, and of masters over them.",
+    run,
+    _EPILOG,
+    add_arguments=add_arguments,
+)
+main = COMMAND.main

@@ -1,24 +1,20 @@
-"""``pvapy-stream workflow check|run|graph|status|stop|export|schema``."""
+"""``workflow`` (workflow): run, check or draw a whole chain from one file."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from pvapy_stream.cli.console import make_console
-from pvapy_stream.cli.options import plain_parser
+from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.project_run import add_cluster_option, run_project
 from pvapy_stream.cli.projects import show_status, stop_scheduler
-from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import LoggingSettings
-from pvapy_stream.signals import run_until_signal
 
 _EPILOG = """\
 examples:
@@ -31,14 +27,8 @@ exit codes: 0 all well, every frame has a fate; 1 a protocol failed or frames we
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    made = plain_parser(
-        "pvapy-stream workflow",
-        "Run a whole chain from one file: stages and protocols of steps, started in any order,"
-        " supervised, ended in order and audited.",
-        _EPILOG,
-    )
+def add_arguments(made: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
     actions = made.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = actions.add_parser("check", help="tell what is wrong with a file; nothing is started")
     run = actions.add_parser("run", help="run a file to the end")
@@ -46,7 +36,9 @@ def parser() -> argparse.ArgumentParser:
     export = actions.add_parser("export", help="write a file as workflow.json or as YAML")
     for one in (check, run, graph, export):
         one.add_argument("file", help="YAML, or workflow.json")
-    export.add_argument("--to", choices=("json", "yaml"), default="json", help="[default json]")
+    export.add_argument(
+        "--to", choices=("json", "yaml"), default="json", help="form of the output [default json]"
+    )
     run.add_argument("--folder", metavar="DIR", help="new folder of the run [default NAME-TIME]")
     add_cluster_option(run)
     status = actions.add_parser("status", help="how a run does")
@@ -54,24 +46,6 @@ def parser() -> argparse.ArgumentParser:
     for one in (status, stop):
         one.add_argument("folder", metavar="DIR", help="folder of the run, or name of a project")
     actions.add_parser("schema", help="print the JSON schema of files, for editors")
-    return made
-
-
-def add_cluster_option(made: argparse.ArgumentParser) -> None:
-    """Where stages and steps run."""
-    made.add_argument(
-        "--cluster",
-        default="local",
-        metavar="WHERE",
-        help="local, tcp://HOST:PORT of a Dask scheduler, or a YAML file that describes a"
-        " dask-jobqueue cluster [default local]",
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    options = parser().parse_args(argv)
-    return exit_code(lambda: _ACTIONS[options.action](options))
 
 
 def check(options: argparse.Namespace) -> int:
@@ -87,7 +61,7 @@ def check(options: argparse.Namespace) -> int:
     return SettingsError.exit_code if problems else 0
 
 
-def run(options: argparse.Namespace) -> int:
+def run_file(options: argparse.Namespace) -> int:
     """Run a file in a folder of its own."""
     from pvapy_stream.workflow.model.workflow_file import read_workflow
     from pvapy_stream.workflow.run.project import Project
@@ -97,38 +71,6 @@ def run(options: argparse.Namespace) -> int:
     folder = Path(options.folder or f"{flow.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     project = Project.create_in(folder, flow)
     return run_project(project, options.cluster)
-
-
-def run_project(project: object, cluster: str = "local", ignore: Sequence[str] = ()) -> int:
-    """Run a project in this process until its end, or a signal."""
-    from pvapy_stream.workflow.run.clusters import make_launcher
-    from pvapy_stream.workflow.run.project import Project
-    from pvapy_stream.workflow.run.scheduler import Outcome, Scheduler
-
-    assert isinstance(project, Project)  # noqa: S101 - imported late
-    console = make_console()
-    start = time.monotonic()
-
-    def say(line: str) -> None:
-        console.print(
-            f"{time.monotonic() - start:7.1f} s  {line}",
-            soft_wrap=True,
-        )
-
-    def body(stop: threading.Event) -> Outcome:
-        return Scheduler(project, ignore, make_launcher(cluster), say).run(stop)
-
-    say(f"project {project.folder}")
-    outcome = run_until_signal(body)
-    for audit in outcome.audits:
-        for line in (*audit.notes, *audit.drops, audit.verdict):
-            say(line)
-    for line in outcome.restarts:
-        say(line)
-    for problem in outcome.problems:
-        sys.stderr.write(f"error: {problem}\n")
-    say(f"ledgers, logs and audit.json are in {project.folder}")
-    return 0 if outcome.ok else 1
 
 
 def graph(options: argparse.Namespace) -> int:
@@ -173,7 +115,7 @@ def schema(_: argparse.Namespace) -> int:
 
 _ACTIONS = {
     "check": check,
-    "run": run,
+    "run": run_file,
     "graph": graph,
     "export": export,
     "status": status,
@@ -182,5 +124,21 @@ _ACTIONS = {
 }
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def run(options: argparse.Namespace) -> int:
+    """Do what was asked.
+
+    Raises:
+        PvapyStreamError: the file is wrong, or it cannot be run.
+    """
+    return _ACTIONS[options.action](options)
+
+
+COMMAND = Command(
+    "pvapy-stream workflow",
+    "Run a whole chain from one file: stages and protocols of steps, started in any order,"
+    " supervised, ended in order and audited.",
+    run,
+    _EPILOG,
+    add_arguments=add_arguments,
+)
+main = COMMAND.main

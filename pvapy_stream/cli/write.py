@@ -1,18 +1,15 @@
-"""``pvapy-stream write``: a consumer, or several, that write to HDF5/NeXus files."""
+"""``save`` (record): store a PVA or shared-memory stream in HDF5/NeXus files."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli import consumer
-from pvapy_stream.cli.options import parse, settings_parser
-from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.errors import FileError, LedgerError, SettingsError
 from pvapy_stream.files.master import make_master
 from pvapy_stream.files.names import check_parallel, written_since
@@ -28,9 +25,9 @@ _CLOCK = 2.0  # s
 
 _EPILOG = """\
 examples:
-  pvapy-stream write -ic pvapy:image -o scan.h5 --compression bslz4
-  pvapy-stream write -ic pvapy:image -o 'data/scan_{fileId:04d}.h5' -nif 1000
-  pvapy-stream write -ic pvapy:image -o 'scan_{processorId}.h5' -nc 2 -dg g -dt uniqueId \\
+  pvapy-stream save -ic pvapy:image -o scan.h5 --compression bslz4
+  pvapy-stream save -ic pvapy:image -o 'data/scan_{fileId:04d}.h5' -nif 1000
+  pvapy-stream save -ic pvapy:image -o 'scan_{processorId}.h5' -nc 2 -dg g -dt uniqueId \\
     --master scan.h5
 The file is called FILE.part until it is closed. The first update is skipped: it is the value that
 was there before (-siu 0 to write it). Check the result: pvapy-stream verify scan*.h5
@@ -38,22 +35,6 @@ The last line says how many ids are in the files, and which are not. A file whos
 stays FILE.part, and is named with the command that completes it.
 exit codes: 0 all is in the files; 1 something is not; 2 wrong options
 """
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    return settings_parser(
-        WriteSettings,
-        "pvapy-stream write",
-        "Receive a stream and write its images, ids, times and attributes to HDF5/NeXus files.",
-        _EPILOG,
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    settings = parse(WriteSettings, parser(), argv)
-    return exit_code(lambda: run(settings, strict=True))
 
 
 def run(settings: WriteSettings, *, strict: bool = False) -> int:
@@ -138,5 +119,12 @@ def consumer_settings(settings: WriteSettings) -> ConsumerSettings:
     )
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = SettingsCommand(
+    "pvapy-stream save",
+    "Receive a stream and write its images, ids, times and attributes to HDF5/NeXus files.",
+    WriteSettings,
+    lambda settings: run(settings, strict=True),
+    _EPILOG,
+    logs=False,
+)
+main = COMMAND.main

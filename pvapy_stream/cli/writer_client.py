@@ -1,4 +1,4 @@
-"""``pvapy-stream writer-client start|stop|status``: speaks to a writer, for scripts."""
+"""``bsread-client`` (record): start and stop a bsread-writer, and show its status."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
 from typing import Any
 
 from pvapy_stream.cli.bsread_writer import read_token
-from pvapy_stream.cli.options import settings_parser
-from pvapy_stream.cli.runner import exit_code
+from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.options import add_settings, settings_of
 from pvapy_stream.errors import AcquisitionError, TransportError
 from pvapy_stream.settings import WriterClientSettings
 
@@ -23,23 +22,18 @@ _OVER = ("done", "error")
 
 _EPILOG = """\
 examples:
-  pvapy-stream writer-client start --pulse-id 4711 --file run_7.h5
-  pvapy-stream writer-client stop --pulse-id 4810 --wait
-  pvapy-stream writer-client stop                (now)
-  pvapy-stream writer-client stop --end          (now, and end the writer)
-  pvapy-stream writer-client status --follow
+  pvapy-stream bsread-client start --pulse-id 4711 --file run_7.h5
+  pvapy-stream bsread-client stop --pulse-id 4810 --wait
+  pvapy-stream bsread-client stop                (now)
+  pvapy-stream bsread-client stop --end          (now, and end the writer)
+  pvapy-stream bsread-client status --follow
 exit codes: 0 all well; 1 the writer refused, is in error or not there, or pulses are lost
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser."""
-    made = settings_parser(
-        WriterClientSettings,
-        "pvapy-stream writer-client",
-        "Start and stop acquisitions of a writer, and see how they stand.",
-        _EPILOG,
-    )
+def add_arguments(made: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    add_settings(made, WriterClientSettings)
     made.add_argument("action", choices=("start", "stop", "status"), help="what to do")
     made.add_argument(
         "-p", "--pulse-id", type=int, metavar="N", help="with start or stop: this pulse, not now"
@@ -56,24 +50,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--wait", action="store_true", help="wait until the acquisition is over")
     made.add_argument("--follow", action="store_true", help="with status: a line every second")
     made.add_argument("--json", action="store_true", help="print the reply as it is")
-    return made
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    made = parser()
-    options = made.parse_args(argv)
-    given = {k: v for k, v in vars(options).items() if k in WriterClientSettings.model_fields}
-    settings = WriterClientSettings(**given)
-    return exit_code(lambda: run(settings, options))
-
-
-def run(settings: WriterClientSettings, options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Do what was asked; 1 when the acquisition is in error or has lost pulses.
 
     Raises:
         PvapyStreamError: the writer is not there, or refuses.
     """
+    settings = settings_of(WriterClientSettings, vars(options))
     client = WriterClient(settings.url, read_token(settings.token_file), settings.timeout)
     if options.action == "start":
         reply = client.start(options.pulse_id, options.file, options.stop_pulse_id, options.force)
@@ -220,5 +205,11 @@ def _print(reply: dict[str, Any], as_json: bool) -> None:
     sys.stdout.flush()
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+COMMAND = Command(
+    "pvapy-stream bsread-client",
+    "Start and stop acquisitions of a bsread-writer, and show their status.",
+    run,
+    _EPILOG,
+    add_arguments=add_arguments,
+)
+main = COMMAND.main

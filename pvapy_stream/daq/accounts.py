@@ -9,6 +9,7 @@ from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import JUMP
 from pvapy_stream.daq.pulses import Epoch, Lost, PulseAccount
 from pvapy_stream.daq.states import Range
+from pvapy_stream.transport.registry import image_stream
 
 KIND, STAGE_ID = "writer", 1
 
@@ -37,8 +38,9 @@ class Fates:
 
 
 def channel_of(stream: str) -> str:
-    """A stream as the other end names it: PVA channels have no scheme there."""
-    return stream.removeprefix("pva://").replace("buffer://", "tcp://", 1)
+    """A stream as the other end names it: channels of images have no scheme there."""
+    images = image_stream(stream)
+    return images[1] if images else stream.replace("buffer://", "tcp://", 1)
 
 
 def wanted_by(asked: Range, pulses: PulseAccount) -> IdSet:

@@ -27,6 +27,7 @@ from pvapy_stream.errors import LedgerError, TransportError
 from pvapy_stream.settings import BufferSettings
 from pvapy_stream.transport.bsread import BsreadInput
 from pvapy_stream.transport.bsread_codec import Limits
+from pvapy_stream.transport.registry import image_stream
 
 KIND = "buffer"
 
@@ -129,7 +130,7 @@ class Buffer:
         return on_port(serve, settings.ports.ranges, settings.range_port is not None)
 
     def _frame_source(self) -> Any:
-        if not self.settings.stream.startswith(("pva://", "shm://")):
+        if image_stream(self.settings.stream) is None:
             return None
         # Imported late: bsread streams need no EPICS.
         from pvapy_stream.daq.frame_source import FrameSource

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from pvapy_stream import __version__
 from pvapy_stream.daq.analyzer import StreamAnalyzer
-from pvapy_stream.daq.buffer_status import METRICS, BufferStatus
+from pvapy_stream.daq.buffer_status import BufferStatus
 from pvapy_stream.plugins import require
+from pvapy_stream.status.metrics import PREFIX, Collector
 from pvapy_stream.web_security import Guard
 
-
-class _Collector:
-    """The buffer's numbers in the form of Prometheus."""
-
-    def __init__(self, status: Callable[[], BufferStatus]) -> None:
-        self._status = status
-
-    def collect(self) -> Iterable[Any]:
-        core = require("prometheus_client.core", "web")
-        families = {"counter": core.CounterMetricFamily, "gauge": core.GaugeMetricFamily}
-        values = self._status().to_dict()
-        for name, kind, text in METRICS:
-            value = values[name]
-            if value is not None:
-                yield families[kind](f"pvapy_buffer_{name}", text, value=value)
+# Names began with the first before all programs had one prefix.
+_PREFIXES = ("pvapy_", PREFIX)
 
 
 def make_app(
@@ -50,7 +38,7 @@ def make_app(
     )
     app.add_middleware(Guard, names=names)
     registry = prometheus.CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(status))
+    registry.register(Collector(lambda: [status().snapshot()], _PREFIXES))
 
     @app.get("/status")
     def show_status() -> dict[str, Any]:

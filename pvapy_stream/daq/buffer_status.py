@@ -5,6 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pvapy_stream.daq.accounts import channel_of
+from pvapy_stream.status.snapshot import (
+    NOTHING,
+    ProcessorStats,
+    PublisherStats,
+    QueueStats,
+    ReceiverStats,
+    Snapshot,
+    own,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class BufferStatus:
@@ -36,59 +47,72 @@ class BufferStatus:
         last_error: the last thing that went wrong, or "".
     """
 
-    status: str
-    source: str
-    output: str
-    ranges: str
-    received: int
-    received_rate: float
-    byte_rate: float
-    malformed: int
-    commands: int
-    source_lost: int
-    channels: int
-    messages: int
-    in_memory: int
-    memory: int
-    on_disk: int
-    fill: float
-    seconds: float
-    oldest: int | None
-    newest: int | None
-    dropped: int
-    output_sent: int
-    output_lost: int
-    output_pending: int
-    readers: int
-    reader_sent: int
-    reader_errors: int
-    silent: float | None
-    last_error: str
+    status: str = own(channel=False)
+    source: str = own()
+    output: str = own()
+    ranges: str = own()
+    received: int = own("received", text="messages taken")
+    malformed: int = own("malformed", text="messages that could not be read")
+    commands: int = own()
+    source_lost: int = own("source_lost", text="images that did not come through from the source")
+    channels: int = own()
+    messages: int = own("messages", "gauge", "messages kept")
+    in_memory: int = own()
+    memory: int = own("memory", "gauge", "bytes of memory that kept messages take")
+    on_disk: int = own("on_disk", "gauge", "bytes of disk that kept messages take")
+    dropped: int = own("dropped", text="messages let go because the limits were reached")
+    output_sent: int = own("output_sent", text="messages pushed on")
+    output_lost: int = own("output_lost", text="messages let go before anybody pulled them")
+    output_pending: int = own()
+    readers: int = own("readers", "gauge", "readers of ranges")
+    reader_sent: int = own("reader_sent", text="messages given to readers of ranges")
+    reader_errors: int = own(
+        "reader_errors", text="requests refused, messages that could not be read"
+    )
+    received_rate: float = own("received_rate", "gauge", "messages per second")
+    byte_rate: float = own("byte_rate", "gauge", "bytes per second")
+    fill: float = own("fill", "gauge", "part of the limits that is used")
+    seconds: float = own("seconds", "gauge", "seconds between the oldest and the newest message")
+    silent: float | None = own("silent", "gauge", "seconds since the source was heard")
+    oldest: int | None = own("oldest", "gauge", "oldest pulse id kept")
+    newest: int | None = own("newest", "gauge", "newest pulse id")
+    last_error: str = own(channel=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         return asdict(self)
 
+    def snapshot(self, state: str = "") -> Snapshot:
+        """The status in the form of all programs.
 
-# Name, kind and help of what is counted; named as the fields are.
-METRICS = (
-    ("received", "counter", "messages taken"),
-    ("malformed", "counter", "messages that could not be read"),
-    ("source_lost", "counter", "images that did not come through from the source"),
-    ("dropped", "counter", "messages let go because the limits were reached"),
-    ("output_sent", "counter", "messages pushed on"),
-    ("output_lost", "counter", "messages let go before anybody pulled them"),
-    ("reader_sent", "counter", "messages given to readers of ranges"),
-    ("reader_errors", "counter", "requests refused, messages that could not be read"),
-    ("messages", "gauge", "messages kept"),
-    ("memory", "gauge", "bytes of memory that kept messages take"),
-    ("on_disk", "gauge", "bytes of disk that kept messages take"),
-    ("fill", "gauge", "part of the limits that is used"),
-    ("seconds", "gauge", "seconds between the oldest and the newest message"),
-    ("oldest", "gauge", "oldest pulse id kept"),
-    ("newest", "gauge", "newest pulse id"),
-    ("readers", "gauge", "readers of ranges"),
-    ("received_rate", "gauge", "messages per second"),
-    ("byte_rate", "gauge", "bytes per second"),
-    ("silent", "gauge", "seconds since the source was heard"),
-)
+        Args:
+            state: another than that of the stream.
+        """
+        newest = NOTHING if self.newest is None else self.newest
+        return Snapshot(
+            "buffer",
+            own=self,
+            state=state or self.status,
+            message=self.last_error,
+            input_channel=channel_of(self.source),
+            # Readers of ranges know it by the first, those who pull by the second.
+            output_channel=f"{self.ranges},{self.output}",
+            object_id=newest,
+            receiver_stats=ReceiverStats(
+                self.received, self.received_rate, n_errors=self.malformed
+            ),
+            # What the limits let go is no loss: that is a buffer's work.
+            processor_stats=ProcessorStats(
+                n_processed=self.received,
+                processed_rate=self.received_rate,
+                n_missed=self.source_lost,
+                last_object_id=newest,
+            ),
+            publisher_stats=PublisherStats(
+                self.output_sent + self.reader_sent,
+                n_errors=self.reader_errors,
+                n_rejected=self.output_lost,
+            ),
+            # Where nobody pulls, nobody waits.
+            queue_stats=QueueStats(n_queued=self.output_pending if self.output_sent else 0),
+        )

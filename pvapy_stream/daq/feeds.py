@@ -8,12 +8,13 @@ from typing import Protocol
 from pvapy_stream.daq.id_watch import IdWatch
 from pvapy_stream.daq.ranges import RangeReader, read_range
 from pvapy_stream.errors import BsreadError, SettingsError
+from pvapy_stream.settings.modes import image_forms
 from pvapy_stream.transport.bsread import BsreadInput, Mode
 from pvapy_stream.transport.bsread_codec import Control, Decoder, Message
+from pvapy_stream.transport.registry import image_stream
 
 STREAM = "tcp://"
 BUFFER = "buffer://"
-FRAMES = ("pva://", "shm://")
 
 _QUEUE = 1000  # messages that may wait in the socket
 _BUFFER_TIMEOUT = 10.0  # s
@@ -128,7 +129,7 @@ class FrameFeed(StreamFeed):
     """Images of a PVA channel, or of shared memory.
 
     Args:
-        address: ``pva://CHANNEL`` or ``shm://CHANNEL``.
+        address: ``MODE://CHANNEL``, such as ``pva://CHANNEL`` or ``shm://CHANNEL``.
         id_field: field that becomes the pulse id.
     """
 
@@ -198,12 +199,12 @@ def check_stream(address: str) -> None:
     Raises:
         SettingsError: it is none.
     """
-    if address.startswith(FRAMES) and address not in FRAMES:
-        return
     scheme, _, rest = address.partition("://")
     host, _, port = rest.rpartition(":")
-    if f"{scheme}://" not in (STREAM, BUFFER) or not host or not port.isdigit():
+    if f"{scheme}://" in (STREAM, BUFFER) and host and port.isdigit():
+        return
+    if image_stream(address) is None:
         raise SettingsError(
             f"{address!r} is no stream; write tcp://host:port for a bsread stream,"
-            " buffer://host:port for the range port of a buffer, or pva://CHANNEL or shm://CHANNEL"
+            f" buffer://host:port for the range port of a buffer, or {image_forms()}"
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,11 @@ from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.objects import IdReader, id_reader
-from pvapy_stream.pva.request import monitor_request
 from pvapy_stream.transport.bsread_codec import ChannelHeader, Encoder, Packed
 from pvapy_stream.transport.bsread_packing import BITSHUFFLE_HEADER
-from pvapy_stream.transport.ports import Receiver
-from pvapy_stream.transport.pva import MonitorReceiver
+from pvapy_stream.transport.mode import ReceiverOptions
+from pvapy_stream.transport.ports import Return
+from pvapy_stream.transport.registry import make_receiver
 
 _TICK = 0.5  # s
 _HWM = 1000
@@ -27,19 +26,6 @@ _LOG_EVERY = 1000
 _PREFIX = 4  # bytes of the size before an lz4 block
 
 _log = logging.getLogger(__name__)
-
-
-def _pva(channel: str, queue_size: int) -> Receiver:
-    return MonitorReceiver(channel, monitor_request(queue_size=queue_size))
-
-
-def _shm(channel: str, _: int) -> Receiver:
-    from pvapy_stream.transport.shm import ShmReceiver
-
-    return ShmReceiver(channel)
-
-
-_RECEIVERS: dict[str, Callable[[str, int], Receiver]] = {"pva": _pva, "shm": _shm}
 
 
 class FrameEncoder:
@@ -120,7 +106,7 @@ class FrameSource:
     """Follows a channel and hands its images on as messages, through a socket in this process.
 
     Args:
-        stream: ``pva://CHANNEL``, or ``shm://CHANNEL`` for shared memory.
+        stream: ``MODE://CHANNEL``, such as ``shm://CHANNEL`` for shared memory.
         id_field: field that becomes the pulse id.
         queue_size: objects that the server of a PVA channel keeps for us; 0: its default.
 
@@ -131,11 +117,11 @@ class FrameSource:
     """
 
     def __init__(self, stream: str, id_field: str, queue_size: int = 0) -> None:
-        scheme, _, channel = stream.partition("://")
+        mode, _, channel = stream.partition("://")
         self._channel = channel
         self._id_field = id_field
         self._encoder = FrameEncoder(channel)
-        self._receiver = _RECEIVERS[scheme](channel, queue_size)
+        self._receiver = make_receiver(mode, ReceiverOptions(channel, queue_size=queue_size))
         self._read_id: IdReader | None = None
         self._last: int | None = None
         self.lost = self.errors = 0
@@ -157,9 +143,9 @@ class FrameSource:
         while not self._stop.wait(_TICK):
             self._receiver.keep_up()
 
-    def _deliver_again(self, obj: Any) -> None:
+    def _deliver_again(self, obj: Any, how: Return) -> None:
         # What a source shows when it comes back may be what it showed before it went.
-        self._deliver(obj, again=True)
+        self._deliver(obj, again=how.shown)
 
     def _deliver(self, obj: Any, again: bool = False) -> None:
         try:

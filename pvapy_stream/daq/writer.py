@@ -15,7 +15,6 @@ from pvapy_stream.daq.acquisition_state import Limits
 from pvapy_stream.daq.destination import Destination, discards
 from pvapy_stream.daq.feeds import (
     BUFFER,
-    FRAMES,
     BufferFeed,
     Feed,
     FrameFeed,
@@ -28,6 +27,7 @@ from pvapy_stream.daq.worker import Worker
 from pvapy_stream.errors import ConflictError, RangeError
 from pvapy_stream.files.swissfel import SwissfelFile
 from pvapy_stream.settings import WriterSettings
+from pvapy_stream.transport.registry import image_stream
 
 REQUIRED = ("general/created", "general/user", "general/process", "general/instrument")
 
@@ -194,7 +194,7 @@ class Writer:
         address = self.settings.stream
         if address.startswith(BUFFER):
             return BufferFeed(address, first, acquisition.stop_pulse_id)
-        if address.startswith(FRAMES):
+        if image_stream(address):
             return FrameFeed(address, self.settings.id_field)
         return StreamFeed(address, self.settings.mode)
 

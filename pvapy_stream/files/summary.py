@@ -96,6 +96,7 @@ def decided_by_files(ledgers: Sequence[Ledger]) -> tuple[list[Ledger], list[str]
         notes.append(f"a writer was killed; what is saved is read from its files: {names}")
         notes += lines_of(unsaved([], files), len(files))[:-1]
         own = [one for one in changed if (one.file, one.run) == (name_format, run)]
+        own += _unlisted(own, files)
         others = [one for one in changed if (one.file, one.run) != (name_format, run)]
         # A writer whose files are all gone has saved nothing.
         named = [Witness(Path(name_format), stage=f"{one.stage} {one.stage_id}",
@@ -105,6 +106,28 @@ def decided_by_files(ledgers: Sequence[Ledger]) -> tuple[list[Ledger], list[str]
             one.closed = True
         changed, notes = [*others, *corrected], [*notes, *sentences]
     return changed, notes
+
+
+def _unlisted(ledgers: Sequence[Ledger], files: Iterable[Witness]) -> list[Ledger]:
+    """Empty ledgers for the stages that wrote files and are in no ledger.
+
+    A program that is killed at its start has not yet noted all of its processes.
+    """
+    first = ledgers[0]
+    known = {f"{one.stage} {one.stage_id}" for one in ledgers if one.input_channel}
+    made: list[Ledger] = []
+    for one in files:
+        kind, _, number = one.stage.rpartition(" ")
+        if not one.problem and number.isdigit() and one.stage not in known:
+            known.add(one.stage)
+            made.append(
+                Ledger(
+                    kind, int(number), one.input_channel, first.output_channel, first.group,
+                    first.client_set, incarnation=first.incarnation, started=first.started,
+                    file=first.file, run=first.run,
+                )
+            )  # fmt: skip
+    return made
 
 
 def decided(ledgers: Sequence[Ledger], files: Iterable[Witness]) -> tuple[list[Ledger], list[str]]:

@@ -16,68 +16,22 @@ from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
-from pvapy_stream.hpc.inbox import QUEUE_FULL, InboxCounts
+from pvapy_stream.hpc.inbox import QUEUE_FULL, Returned
+from pvapy_stream.hpc.parts import make_receiver
+from pvapy_stream.hpc.producer import Arrival, Producer
 from pvapy_stream.hpc.reorder import DUPLICATE, Released, ReorderBuffer
 from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
-from pvapy_stream.hpc.status import Stats, queue_stats, rate, receiver_stats
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
-from pvapy_stream.pva.records import collector_status_type
 from pvapy_stream.settings import CollectorSettings
-from pvapy_stream.transport.modes import Input, make_receiver
-from pvapy_stream.transport.ports import Receiver
+from pvapy_stream.status.counted import queue_stats, rated, receiver_stats
+from pvapy_stream.status.snapshot import CollectorStats, ProducerStats
+from pvapy_stream.transport.ports import Return
 
 _CACHE_BYTES = 256 * 2**20
 _CACHE_MOST = 2000  # objects
 _LAST_ARRIVALS = 0.25  # s; how long what producers have just sent may be under way
-
-
-class _Arrival:
-    """An object and the producer it came from."""
-
-    __slots__ = ("obj", "ours", "producer")
-
-    def __init__(self, producer: int, obj: Any, ours: bool = False) -> None:
-        self.producer = producer
-        self.obj = obj
-        # Whether it may be kept: the binding reuses what a monitor delivers.
-        self.ours = ours
-
-    def copy(self) -> _Arrival:
-        return self if self.ours else _Arrival(self.producer, self.obj.copy(), True)
-
-
-class _Source:
-    """What is known of one producer."""
-
-    receiver: Receiver
-    filters: FilteredReceiver
-
-    def __init__(self, number: int, channel: str, ledger: Ledger) -> None:
-        self.number = number
-        self.channel = channel
-        self.account = Account(ledger)
-        self.to_skip = 0
-        self.newest: int | None = None
-        # The object that was skipped at first, until another comes.
-        self.initial: int | None = None
-        self.rejected = 0
-        # Its part of the inbox.
-        self.arrived = self.refused = self.taken = 0
-        # What it said to have filtered, before all that it published by then has arrived.
-        self.passed: Filtered | None = None
-        self.left: list[Any] = []
-
-    def queue_counts(self) -> InboxCounts:
-        """What of the inbox is its own."""
-        arrived, refused, taken = self.arrived, self.refused, self.taken
-        return InboxCounts(arrived, refused, taken, max(0, arrived - refused - taken))
-
-    def reset_counts(self) -> None:
-        self.receiver.reset_counts()
-        self.arrived = self.queue_counts().queued
-        self.rejected = self.refused = self.taken = 0
 
 
 class Collector(StageRunner):
@@ -91,8 +45,8 @@ class Collector(StageRunner):
 
     def __init__(self, settings: CollectorSettings, stage_id: int, server: pva.PvaServer) -> None:
         super().__init__(settings, stage_id, server)
-        self.sources: dict[Any, _Source] = {
-            number: _Source(
+        self.sources: dict[Any, Producer] = {
+            number: Producer(
                 number,
                 channel,
                 Ledger(
@@ -113,12 +67,12 @@ class Collector(StageRunner):
         for source in self.sources.values():
             source.to_skip = settings.initial_updates
             source.receiver = make_receiver(
-                Input(settings, source.channel, server, input_type, number=source.number)
+                settings, source.channel, server, input_type, number=source.number
             )
             source.filters = FilteredReceiver(
                 source.channel, partial(self._on_filtered, source.number)
             )
-        self.inbox = self.make_inbox(self._take, self._reject)
+        self.inbox = self.make_inbox(self._take, self._take_returned, self._reject)
         self.buffer = ReorderBuffer(
             self.sources, settings.cache_size, settings.gap_timeout, settings.producer_disorder
         )
@@ -142,25 +96,34 @@ class Collector(StageRunner):
 
     def _put(self, producer: int, obj: Any) -> None:
         self.sources[producer].arrived += 1
-        self.inbox.put(_Arrival(producer, obj))
+        self.inbox.put(Arrival(producer, obj))
 
-    def _put_again(self, producer: int, obj: Any) -> None:
-        """Take the object a producer shows when it came back, unless it is an old one."""
+    def _put_again(self, producer: int, obj: Any, how: Return) -> None:
+        # In its turn: what the producer sent before may still wait.
+        self.sources[producer].arrived += 1
+        self.inbox.put_returned(Returned(Arrival(producer, obj), how))
+
+    def _take_returned(self, returned: Returned) -> None:
+        """Take the first object of a producer that came back, unless it is an old one."""
+        arrival: Arrival = returned.obj
         with self.stage.lock:
-            source = self.sources[producer]
-            if is_marked(obj):
+            source = self.sources[arrival.producer]
+            if is_marked(arrival.obj):
+                source.taken += 1
                 self.stage.counts.skipped += 1
                 return
-            value = self._read_id(obj) if self._read_id else None
-            if value is not None and source.newest is not None and value <= source.newest:
-                if value < source.newest:
+            value = self._read_id(arrival.obj) if self._read_id else None
+            old = value is not None and source.newest is not None and value <= source.newest
+            if value is not None and old and returned.how.shown:
+                source.taken += 1
+                if value < (source.newest or 0):
                     self._go_back(source, value, skipped=1)
                     source.newest = None
                 self._skip(source, value)
                 return
-        self._put(producer, obj)
+        self._take(arrival)
 
-    def _skip(self, source: _Source, value: int) -> None:
+    def _skip(self, source: Producer, value: int) -> None:
         self.stage.counts.skipped += 1
         source.account.ledger.skip(value)
 
@@ -177,11 +140,11 @@ class Collector(StageRunner):
             if arrived:
                 self._pass(source, news.handled)
 
-    def _pass(self, source: _Source, value: int) -> None:
+    def _pass(self, source: Producer, value: int) -> None:
         self.buffer.pass_by(source.number, value)
         self._handle(self.buffer.release(time.monotonic()))
 
-    def _take(self, arrival: _Arrival) -> None:
+    def _take(self, arrival: Arrival) -> None:
         with self.stage.lock:
             source = self.sources[arrival.producer]
             source.taken += 1
@@ -220,7 +183,7 @@ class Collector(StageRunner):
                 source.passed = None
                 self._pass(source, max(value, passed.handled))
 
-    def _is_repeated(self, source: _Source, value: int) -> bool:
+    def _is_repeated(self, source: Producer, value: int) -> bool:
         """Whether an object is the one that was skipped at first, shown once more."""
         if source.initial is None:
             return False
@@ -229,7 +192,7 @@ class Collector(StageRunner):
             self._note_duplicate(source, value)
         return again
 
-    def _note_duplicate(self, source: _Source, value: int) -> None:
+    def _note_duplicate(self, source: Producer, value: int) -> None:
         source.account.ledger.received.add(value)
         source.account.ledger.duplicate.add(value)
         self.stage.counts.skipped += 1
@@ -253,7 +216,7 @@ class Collector(StageRunner):
                 fits = _CACHE_BYTES // max(1, frame_of(obj).payload.nbytes)
                 self.buffer.size = max(self.buffer.size, min(fits, _CACHE_MOST))
 
-    def _go_back(self, source: _Source, value: int, skipped: int = 0) -> None:
+    def _go_back(self, source: Producer, value: int, skipped: int = 0) -> None:
         """The ids of a producer start again: for its account, and for all if it is the first."""
         if self.buffer.begins_anew(source.number, value):
             self._begin_anew(source, value)
@@ -262,7 +225,7 @@ class Collector(StageRunner):
         source.account.note_late_start(value + skipped, first=value + skipped)
         self.stage.account_to(source.account)
 
-    def _begin_anew(self, source: _Source, value: int) -> None:
+    def _begin_anew(self, source: Producer, value: int) -> None:
         self.log.warning(
             "producer %d went back from id %s to %d: a new sequence begins; what is held is"
             " processed first",
@@ -283,7 +246,7 @@ class Collector(StageRunner):
             self.handle(one.obj)
             waiting.popleft()
 
-    def _reject(self, policy: str, arrival: _Arrival) -> None:
+    def _reject(self, policy: str, arrival: Arrival) -> None:
         with self.stage.lock:
             source = self.sources[arrival.producer]
             source.refused += 1
@@ -327,7 +290,7 @@ class Collector(StageRunner):
 
     def waiting(self) -> list[tuple[Account, Any]]:
         released = [*self._released, *self.buffer.drain()]
-        waiting: list[Released | _Arrival] = [*released, *self.inbox.left()]
+        waiting: list[Released | Arrival] = [*released, *self.inbox.left()]
         found = [(self.sources[one.producer].account, one.obj) for one in waiting]
         for source in self.sources.values():
             found += [(source.account, obj) for obj in source.left]
@@ -357,36 +320,26 @@ class Collector(StageRunner):
         """How many ids no producer brought."""
         return self.count_missed(source.filters for source in self.sources.values())
 
-    def status_type(self) -> dict[str, Any]:
-        return collector_status_type(
-            self.user_types(), list(self.sources), len(self.metadata.receivers)
-        )
-
-    def own_stats(self, seconds: float) -> Stats:
+    def own_stats(self, seconds: float) -> dict[str, Any]:
         # Against the stream: what came later may not seem to be more.
         collected, cached = self._collected, len(self.buffer)
         rejected = sum(source.rejected for source in self.sources.values())
-        missed = self.missed
-        stats: Stats = {
-            "collectorStats": {
-                "nCollected": collected,
-                "collectedRate": rate(collected, seconds),
-                "nRejected": rejected,
-                "rejectedRate": rate(rejected, seconds),
-                "nMissed": missed,
-                "missedRate": rate(missed, seconds),
-                "nCached": cached,
+        counted = CollectorStats(
+            n_collected=collected, n_rejected=rejected, n_missed=self.missed, n_cached=cached
+        )
+        return {
+            "collector_stats": rated(counted, seconds),
+            "queue_stats": queue_stats(self.inbox.counts()),
+            "producer_stats": {
+                number: ProducerStats(
+                    number,
+                    source.channel,
+                    receiver_stats(source.receiver.counts(), source.rejected, seconds),
+                    queue_stats(source.queue_counts()),
+                )
+                for number, source in self.sources.items()
             },
-            "queueStats": queue_stats(self.inbox.counts()),
         }
-        for number, source in self.sources.items():
-            stats[f"producerStats_{number}"] = {
-                "producerId": number,
-                "channel": source.channel,
-                "receiverStats": receiver_stats(source.receiver.counts(), source.rejected, seconds),
-                "queueStats": queue_stats(source.queue_counts()),
-            }
-        return stats
 
     @property
     def phase(self) -> str:

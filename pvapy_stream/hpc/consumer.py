@@ -11,18 +11,18 @@ import pvaccess as pva
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
-from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.errors import ObjectError, PvapyStreamError
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
+from pvapy_stream.hpc.inbox import Returned
+from pvapy_stream.hpc.parts import make_receiver
 from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
-from pvapy_stream.hpc.status import Stats, drop_stats, drop_types, queue_stats, receiver_stats
 from pvapy_stream.pva.objects import id_reader
-from pvapy_stream.pva.records import consumer_status_type
 from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import ConsumerSettings
-from pvapy_stream.transport.modes import LAZY_MODES, Input, make_receiver
-from pvapy_stream.transport.ports import Receiver
+from pvapy_stream.status.counted import drop_stats, queue_stats, receiver_stats
+from pvapy_stream.transport.ports import Receiver, Return
 
 _PROBE_TIMEOUT = 0.5  # s; the source is on a network whose round trips are milliseconds
 _PROBE_AGAIN_AFTER = 5.0  # s
@@ -54,7 +54,8 @@ class Consumer(StageRunner):
         tracker = SequenceTracker(settings.id_step, settings.sequential_updates)
         self.stage = self.make_stage(ledger, tracker, settings.initial_updates)
         self.inbox = self.make_inbox(
-            self.handle if settings.input_mode in LAZY_MODES else self.stage.handle,
+            self.handle if settings.receives.lazy else self.stage.handle,
+            self._take_returned,
             self.stage.reject,
             accumulate=settings.accumulate_objects,
             accumulation_timeout=settings.accumulation_timeout,
@@ -84,14 +85,12 @@ class Consumer(StageRunner):
             settings.distributor_updates,
         )
         return make_receiver(
-            Input(
-                settings,
-                self.input_channel,
-                self.server,
-                self.stage.processor.getInputPvObjectType,
-                distributor,
-                self.id,
-            )
+            settings,
+            self.input_channel,
+            self.server,
+            self.stage.processor.getInputPvObjectType,
+            distributor,
+            self.id,
         )
 
     def start_receiving(self) -> None:
@@ -100,9 +99,18 @@ class Consumer(StageRunner):
             self._put_again,
         )
 
-    def _put_again(self, obj: Any) -> None:
-        if not self.stage.handle_again(obj, shared=self.settings.distributed):
-            self.inbox.put(obj)
+    def _put_again(self, obj: Any, how: Return) -> None:
+        # In its turn: what the source sent before may still wait.
+        self.inbox.put_returned(Returned(obj, how))
+
+    def _take_returned(self, returned: Returned) -> None:
+        try:
+            obj = self.wanted(returned.obj)
+        except ObjectError as error:
+            self.stage.no_id(error)
+            return
+        if not self.stage.handle_again(obj, returned.how, shared=self.settings.distributed):
+            self.stage.handle(obj)
 
     def _excuse(self, news: Filtered) -> None:
         """The source dropped objects on purpose: they are not missed."""
@@ -157,7 +165,7 @@ class Consumer(StageRunner):
                 "nobody sent anything to channel %s, which is hosted here; check the channel of"
                 " the program that publishes, its --output-mode %s and its EPICS_PVA_ADDR_LIST",
                 self.input_channel,
-                "pva" if self.settings.input_mode == "pvas" else "rpc",
+                self.settings.receives.sender or self.settings.input_mode,
             )
         self._source_filters.stop()
         self._newest = None
@@ -199,20 +207,14 @@ class Consumer(StageRunner):
     def newest(self) -> int | None:
         return self._newest
 
-    def status_type(self) -> dict[str, Any]:
-        return {
-            **consumer_status_type(self.user_types(), len(self.metadata.receivers)),
-            **drop_types(self.receiver.counts()),
-        }
-
-    def own_stats(self, seconds: float) -> Stats:
+    def own_stats(self, seconds: float) -> dict[str, Any]:
         inbox = self.inbox.counts()
         counts = self.receiver.counts()
         counts = replace(counts, received=counts.received + self.carried)
         return {
-            "receiverStats": receiver_stats(counts, inbox.rejected, seconds),
-            "queueStats": queue_stats(inbox),
-            **drop_stats(counts),
+            "receiver_stats": receiver_stats(counts, inbox.rejected, seconds),
+            "queue_stats": queue_stats(inbox),
+            "drop_stats": drop_stats(counts),
         }
 
     @property

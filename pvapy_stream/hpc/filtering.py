@@ -179,7 +179,7 @@ class FilteredReceiver:
             self._close()
             self._give_up_at = now + _SEARCH
             self._receiver = MonitorReceiver(self._channel, retry=False)
-            self._receiver.start(self._on_update, self._on_update)
+            self._receiver.start(self._on_update)
         self._connected = connected
         receiver = self._receiver
         if receiver is None:

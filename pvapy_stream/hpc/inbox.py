@@ -10,9 +10,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from pvapy_stream.hpc.deadline import Deadline
+from pvapy_stream.transport.ports import Return
 
 Handle = Callable[[Any], None]
 Reject = Callable[[str, Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The first object after the other side came back, and how it did."""
+
+    obj: Any
+    how: Return
+
+    def copy(self) -> Returned:
+        """One that may be kept."""
+        return Returned(self.obj.copy(), self.how)
+
+
+HandleReturned = Callable[[Returned], None]
+
+
+def _unwrapped(obj: Any) -> Any:
+    return obj.obj if isinstance(obj, Returned) else obj
+
 
 QUEUE_FULL = "receiver queue full"
 PAUSED_FULL = "pause queue full"
@@ -46,8 +67,15 @@ def _counts_of(queued: int, rejected: int, received: int, busy: bool = False) ->
 class DirectInbox:
     """No queue: the receiving thread runs the stage. While paused, a bounded number waits."""
 
-    def __init__(self, handle: Handle, reject: Reject, pause_size: int = 100) -> None:
+    def __init__(
+        self,
+        handle: Handle,
+        reject: Reject,
+        pause_size: int = 100,
+        handle_returned: HandleReturned | None = None,
+    ) -> None:
         self._handle = handle
+        self._handle_returned = handle_returned or (lambda one: handle(one.obj))
         self._reject = reject
         self._pause_size = pause_size
         self._held: deque[Any] = deque()
@@ -77,6 +105,15 @@ class DirectInbox:
         self._handle(obj)
         return True
 
+    def put_returned(self, returned: Returned) -> None:
+        """Take the first object after the other side came back; it is never rejected."""
+        self._received += 1
+        with self._lock:
+            if self._holding:
+                self._held.append(returned.copy())
+                return
+        self._handle_returned(returned)
+
     def start(self) -> None:
         pass
 
@@ -96,7 +133,10 @@ class DirectInbox:
                     self._holding = False
                     return
                 obj = self._held.popleft()
-            self._handle(obj)
+            if type(obj) is Returned:
+                self._handle_returned(obj)
+            else:
+                self._handle(obj)
 
     def resize(self, size: int) -> None:
         """There is no queue to resize; -1 is accepted.
@@ -117,7 +157,7 @@ class DirectInbox:
 
     def left(self) -> list[Any]:
         """Take what waits after `drain`."""
-        left = list(self._held)
+        left = list(map(_unwrapped, self._held))
         self._held.clear()
         return left
 
@@ -141,6 +181,7 @@ class QueueInbox:
         accumulate: how many objects are waited for, before the stage gets them.
         accumulation_timeout: how long they are waited for, s.
         waits: whether the sender is made to wait while the queue is full, unless it is paused.
+        handle_returned: gets the first object after the other side came back.
     """
 
     def __init__(
@@ -151,8 +192,10 @@ class QueueInbox:
         accumulate: int = -1,
         accumulation_timeout: float = 1.0,
         waits: bool = False,
+        handle_returned: HandleReturned | None = None,
     ) -> None:
         self._handle = handle
+        self._handle_returned = handle_returned or (lambda one: handle(one.obj))
         self._reject = reject
         self._size = size
         self._accumulate = accumulate
@@ -184,6 +227,11 @@ class QueueInbox:
         self._queue.put(obj.copy())
         return True
 
+    def put_returned(self, returned: Returned) -> None:
+        """Take the first object after the other side came back; it is never rejected."""
+        self._received += 1
+        self._queue.put(returned.copy())
+
     def _full(self) -> bool:
         return 0 < self._size <= self._waiting + len(self._working)
 
@@ -207,8 +255,12 @@ class QueueInbox:
                     continue
                 if self._abandon:
                     return
-                self._working = [self._batch.popleft()]
-                self._handle(self._working[0])
+                obj = self._batch.popleft()
+                self._working = [obj]
+                if type(obj) is Returned:
+                    self._handle_returned(obj)
+                else:
+                    self._handle(obj)
                 self._working = []
                 if self._waits:
                     self._room.set()
@@ -262,7 +314,7 @@ class QueueInbox:
             try:
                 left.append(self._queue.get_nowait())
             except queue.Empty:
-                return left
+                return list(map(_unwrapped, left))
 
     @property
     def _waiting(self) -> int:

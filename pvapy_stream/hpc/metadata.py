@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pvaccess as pva
 
 from pvapy_stream.hpc.inbox import InboxCounts
-from pvapy_stream.hpc.status import Stats, queue_stats, rate, receiver_stats
 from pvapy_stream.pva.request import monitor_request
 from pvapy_stream.settings import MetadataChannel
+from pvapy_stream.status.counted import queue_stats, rate, receiver_stats
+from pvapy_stream.status.snapshot import MetadataStats
 from pvapy_stream.transport.ports import ReceiverCounts
 
 _DEFAULT_QUEUE_SIZE = 1000
@@ -132,18 +134,18 @@ class MetadataReceiver:
             counts["nReceived"] + rejected, rejected, counts["nDelivered"], counts["nQueued"]
         )
 
-    def stats(self, number: int, seconds: float) -> Stats:
-        """`metadataStats_N` of the status channel, without the coverage; rates over `seconds`."""
+    def stats(self, number: int, seconds: float) -> MetadataStats:
+        """Its statistics, without the coverage; rates over `seconds`."""
         counts = self.counts()
         overruns = self._pv.getMonitorCounters().get("nOverruns", 0) if self._pv else 0
         received = ReceiverCounts(counts.received, self._past_overruns + overruns)
-        return {
-            "producerId": number,
-            "channel": self.channel.name,
-            "receiverStats": receiver_stats(received, counts.rejected, seconds),
-            "queueStats": queue_stats(counts),
-            "state": self.state,
-        }
+        return MetadataStats(
+            number,
+            self.channel.name,
+            receiver_stats(received, counts.rejected, seconds),
+            queue_stats(counts),
+            self.state,
+        )
 
     def reset_counts(self) -> None:
         """Begin to count anew."""
@@ -203,8 +205,8 @@ class Metadata:
 
     def stats(
         self, seconds: float, processed: int, told: Mapping[str, tuple[int, int]]
-    ) -> dict[str, Stats]:
-        """Counters of each channel, as the status channel names them.
+    ) -> dict[int, MetadataStats]:
+        """Statistics of each channel, by its number.
 
         Args:
             seconds: what rates are over.
@@ -212,17 +214,17 @@ class Metadata:
             told: how many objects got a value and how many did not, by channel, as far as the
                 processor says so; else those count that came before the first value.
         """
-        found: dict[str, Stats] = {}
+        found: dict[int, MetadataStats] = {}
         for number, receiver in enumerate(self.receivers, 1):
             receiver.note(processed)
             without = receiver.without
             n_with, without = told.get(
                 receiver.channel.name, (max(0, processed - without), without)
             )
-            found[f"metadataStats_{number}"] = {
-                **receiver.stats(number, seconds),
-                "nWith": n_with,
-                "nWithout": without,
-                "coverage": rate(n_with, n_with + without),
-            }
+            found[number] = replace(
+                receiver.stats(number, seconds),
+                n_with=n_with,
+                n_without=without,
+                coverage=rate(n_with, n_with + without),
+            )
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import pvaccess as pva
@@ -12,19 +13,70 @@ from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError, ProcessorError, PvapyStreamError
 from pvapy_stream.hpc.filtering import FilteredChannel, Settling
-from pvapy_stream.hpc.inbox import DirectInbox, Handle, QueueInbox, Reject
+from pvapy_stream.hpc.inbox import DirectInbox, Handle, HandleReturned, QueueInbox, Reject
 from pvapy_stream.hpc.metadata import Metadata
 from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.processor import UserDataProcessor, completed, takes_lazy
 from pvapy_stream.hpc.stage import Stage
-from pvapy_stream.hpc.status import Stats
 from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.objects import LazyIds, opening_object
+from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import StageSettings
-from pvapy_stream.transport.modes import LAZY_MODES, WAITING_MODES, make_publisher
-from pvapy_stream.transport.modes import Output as Way
-from pvapy_stream.transport.ports import Publisher
+from pvapy_stream.transport import registry
+from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
+from pvapy_stream.transport.ports import Publisher, Receiver
+
+
+def make_receiver(
+    settings: StageSettings,
+    channel: str,
+    server: pva.PvaServer,
+    input_type: Callable[[], Any] = lambda: None,
+    distributor: Distributor | None = None,
+    number: int = 0,
+) -> Receiver:
+    """The receiver that a stage's settings ask for.
+
+    Args:
+        settings: of the stage.
+        channel: name of the channel.
+        server: PVA server of the stage.
+        input_type: returns an object of the structure to host, or None for images.
+        distributor: what is asked of the source's distributor.
+        number: id of the stage, or of the producer it receives from.
+
+    Raises:
+        TransportError: its channel cannot be hosted.
+    """
+    what = ReceiverOptions(
+        channel,
+        server,
+        fields=settings.field_request,
+        id_field=settings.oid_field,
+        queue_size=settings.server_queue_size,
+        distributor=distributor,
+        input_type=input_type,
+        number=number,
+        args=settings.input_args,
+    )
+    return registry.make_receiver(settings.input_mode, what)
+
+
+def make_publisher(
+    settings: StageSettings, channel: str, server: pva.PvaServer, number: int = 0
+) -> Publisher:
+    """The publisher that a stage's settings ask for; arguments as for `make_receiver`."""
+    what = PublisherOptions(
+        channel,
+        server,
+        id_field=settings.oid_field,
+        timeout=settings.remote_timeout,
+        settings=settings,
+        number=number,
+        args=settings.output_args,
+    )
+    return registry.make_publisher(settings.output_mode, what)
 
 
 class StageParts(ABC):
@@ -57,7 +109,7 @@ class StageParts(ABC):
             settings.metadata_channels, settings.server_queue_size, settings.receiver_queue_size
         )
         self.publisher: Publisher | None = (
-            make_publisher(Way(settings, self.output_channel, server, stage_id))
+            make_publisher(settings, self.output_channel, server, stage_id)
             if self.output_channel
             else None
         )
@@ -71,7 +123,7 @@ class StageParts(ABC):
         self.carried = 0
         self._known: Any = None
         self._lazy = False
-        self._user_stats: Stats = {}
+        self._user_stats: dict[str, Any] = {}
         self._coverage: dict[str, tuple[int, int]] = {}
         self.log = logging.getLogger(f"pvapy_stream.{self.kind}-{stage_id}")
 
@@ -85,7 +137,7 @@ class StageParts(ABC):
             id_field=settings.oid_field,
             skip=skip,
             open_output=self._open_output if self.publisher else None,
-            read_id=LazyIds(settings.oid_field) if settings.input_mode in LAZY_MODES else None,
+            read_id=LazyIds(settings.oid_field) if settings.receives.lazy else None,
         )
 
     def handle(self, obj: Any) -> None:
@@ -108,13 +160,24 @@ class StageParts(ABC):
             self._known, self._lazy = processor, takes_lazy(processor)
         return obj if self._lazy else pv_object(obj)
 
-    def make_inbox(self, handle: Handle, reject: Reject, **queue: Any) -> DirectInbox | QueueInbox:
+    def make_inbox(
+        self, handle: Handle, handle_returned: HandleReturned, reject: Reject, **queue: Any
+    ) -> DirectInbox | QueueInbox:
         """What stands before the stage, by the receiver queue size that was asked for."""
         settings = self.settings
         if settings.receiver_queue_size < 0:
-            return DirectInbox(handle, reject, settings.pause_queue_size)
-        waits = settings.input_mode in WAITING_MODES
-        return QueueInbox(handle, reject, settings.receiver_queue_size, waits=waits, **queue)
+            return DirectInbox(
+                handle, reject, settings.pause_queue_size, handle_returned=handle_returned
+            )
+        waits = settings.receives.waits
+        return QueueInbox(
+            handle,
+            reject,
+            settings.receiver_queue_size,
+            waits=waits,
+            handle_returned=handle_returned,
+            **queue,
+        )
 
     def _make_processor(self) -> UserDataProcessor:
         settings = self.settings
@@ -163,8 +226,7 @@ class StageParts(ABC):
         prototype = self.stage.processor.getOutputPvObjectType(first)
         if prototype is None or self.publisher is None:
             return None
-        # Who receives by EJFAT knows no PVA channel of ours.
-        if self.filtered is None and self.settings.output_mode != "ejfat":
+        if self.filtered is None and self.settings.publishes.announces:
             self.filtered = FilteredChannel(self.server, self.output_channel)
         self.publisher.open(opening_object(prototype, first, self.settings.oid_field))
         return Output(self.publisher, self.stage.ledger, self.settings.oid_field, self.filtered)

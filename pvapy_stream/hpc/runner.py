@@ -16,9 +16,9 @@ from pvapy_stream.files.run import run_id
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import FilteredReceiver
 from pvapy_stream.hpc.parts import StageParts
-from pvapy_stream.hpc.status import Stats, processor_stats, publisher_stats
 from pvapy_stream.signals import in_main_thread
-from pvapy_stream.transport.modes import ABSENT, NEVER_CAME
+from pvapy_stream.status.counted import processor_stats, publisher_stats
+from pvapy_stream.status.snapshot import Snapshot
 from pvapy_stream.transport.ports import PublisherCounts
 
 STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has
@@ -124,12 +124,8 @@ class StageRunner(StageParts):
         return None
 
     @abstractmethod
-    def status_type(self) -> dict[str, Any]:
-        """Structure of the status channel."""
-
-    @abstractmethod
-    def own_stats(self, seconds: float) -> Stats:
-        """Statistics of the kind; rates over `seconds`."""
+    def own_stats(self, seconds: float) -> dict[str, Any]:
+        """Those groups of a snapshot that the kind has of its own; rates over `seconds`."""
 
     @property
     @abstractmethod
@@ -191,7 +187,7 @@ class StageRunner(StageParts):
         try:
             self._leave(deadline)
             self.stage.finish(self._newest_at_end)
-            self.stats()
+            self.snapshot()
             self.stage.call("stop", self.stage.processor.stop)
             self.stage.settle(self.accounts)
         finally:
@@ -244,7 +240,7 @@ class StageRunner(StageParts):
         problems = []
         absent = ", ".join(self.absent())
         if absent:
-            problems.append(f"channel {absent} {ABSENT.get(self.settings.input_mode, NEVER_CAME)}")
+            problems.append(f"channel {absent} {self.settings.receives.absent}")
         if not self.settings.metadata_optional:
             problems += [f"{one}, or give --metadata-optional" for one in self.metadata.absences()]
         return f"{who}: {'; '.join(problems)}" if problems else ""
@@ -317,15 +313,21 @@ class StageRunner(StageParts):
 
     # -- statistics ------------------------------------------------------------------------------
 
-    def user_types(self) -> dict[str, Any]:
-        """PVA types of the processor's own statistics."""
+    def blank(self) -> Snapshot:
+        """A snapshot with all its fields; asks the processor for the types of its statistics."""
         types = self.stage.call(
             "getStatsPvaTypes", self.stage.processor.getStatsPvaTypes, fallback={}
         )
-        return types or {}
+        return Snapshot(
+            self.kind,
+            self.id,
+            metadata_stats=self.metadata.stats(0.0, 0, {}),
+            user_types=types or {},
+            **self.own_stats(0.0),
+        )
 
-    def stats(self, patience: float = _STATS_PATIENCE) -> Stats:
-        """All statistics, as the status channel names them."""
+    def snapshot(self, patience: float = _STATS_PATIENCE) -> Snapshot:
+        """All statistics; the processor gets `patience` s for its own."""
         stage = self.stage
         locked = stage.lock.acquire(timeout=patience)
         try:
@@ -345,17 +347,20 @@ class StageRunner(StageParts):
         # Against the stream, from here on: what came later may not seem to be more.
         seconds = counts.receiving_time
         published = stage.output.counts() if stage.output else PublisherCounts()
-        return {
-            f"{self.kind}Id": self.id,
-            "inputChannel": self.input_channel,
-            "message": message,
-            "objectId": counts.last_id or 0,
-            **self.own_stats(seconds),
-            "publisherStats": publisher_stats(published, seconds),
-            **self.metadata.stats(seconds, counts.processed, self._coverage),
-            "processorStats": processor_stats(counts, missed, time.time(), unknown, epochs),
-            "userStats": self._user_stats,
-        }
+        own = self.own_stats(seconds)
+        return Snapshot(
+            self.kind,
+            self.id,
+            self.input_channel,
+            message=message,
+            object_id=counts.last_id or 0,
+            output_channel=self.output_channel,
+            publisher_stats=publisher_stats(published, seconds),
+            metadata_stats=self.metadata.stats(seconds, counts.processed, self._coverage),
+            processor_stats=processor_stats(counts, missed, time.time(), unknown, epochs),
+            user_stats=self._user_stats,
+            **own,
+        )
 
 
 def _has(lock: Any, deadline: Deadline) -> bool:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pvaccess as pva
@@ -17,13 +17,13 @@ from pvapy_stream.hpc.consumer import Consumer
 from pvapy_stream.hpc.control import Command, ControlChannel
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.runner import PROCESS_GRACE, STOP_GRACE, StageRunner
-from pvapy_stream.hpc.status import Stats, StatusChannel
 from pvapy_stream.logs import TOLD
 from pvapy_stream.pva.search import NameCheck, TwinWatch
 from pvapy_stream.pva.serving import PutRights, make_server
 from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSettings
 from pvapy_stream.signals import hurry_of
-from pvapy_stream.transport.modes import claim_port
+from pvapy_stream.status.channel import StatusChannel
+from pvapy_stream.status.snapshot import LatencyStats, Snapshot
 
 _HURRY_GRACE = 3.0  # s; beyond it, for all that closes, when the end was asked for twice
 _KEEP_UP_PERIOD = 0.25  # s
@@ -40,19 +40,14 @@ class StageReport:
     """How a stage does: sent about every status period, and once at the end.
 
     Attributes:
-        kind: consumer or collector.
-        stage_id: id of the runner.
-        state: starting, waiting, running, paused, disconnected, draining, stopped or failed.
-        stats: all statistics by their names in the status channel.
+        snapshot: its status; starting, waiting, running, paused, disconnected, draining, stopped
+            or failed. One that could not be made has no statistics.
         ledgers: its accounts, as `Ledger.to_dict` gives them.
         problem: why the run is no success, or "".
         final: whether the stage has ended.
     """
 
-    kind: str
-    stage_id: int
-    state: str
-    stats: Stats
+    snapshot: Snapshot
     ledgers: list[dict[str, Any]]
     problem: str = ""
     final: bool = False
@@ -107,7 +102,7 @@ class StageService:
             # It is hosted by the runner's receiver: we would find ourselves.
             self._names.taken()
         self._rights = PutRights(settings.control_from, settings.access_security)
-        claim_port(settings.input_mode)
+        settings.receives.prepare()
         self._server = make_server(self._rights)
         self._runner = make_runner(settings, stage_id, self._server)
         self._runner.begin(settings.incarnation)
@@ -180,7 +175,7 @@ class StageService:
     def _host_channels(self) -> None:
         status, control = self._hosted.get("status", ""), self._hosted.get("control", "")
         if status:
-            self._status = StatusChannel(self._server, status, self._runner.status_type())
+            self._status = StatusChannel(self._server, status, self._runner.blank())
         if control:
             self._control = ControlChannel(
                 self._server,
@@ -219,7 +214,7 @@ class StageService:
     def _reload(self, _: Any) -> str:
         reply = self._runner.reload()
         if self._status:
-            self._status.restructure(self._runner.status_type())
+            self._status.restructure(self._runner.blank())
         self._publish()
         return reply
 
@@ -234,30 +229,22 @@ class StageService:
         with self._publish_lock:
             runner = self._runner
             state = self._state or runner.phase
-            stats = {
-                **runner.stats(patience),
-                "state": state,
-                "restarts": self._settings.incarnation - 1,
-                "outputChannel": runner.output_channel,
-                "controlChannel": self._control.name if self._control else "",
-                "latencyStats": runner.stage.latency.stats(),
-            }
+            latency: Any = runner.stage.latency.stats()
+            snapshot = replace(
+                runner.snapshot(patience),
+                state=state,
+                restarts=self._settings.incarnation - 1,
+                control_channel=self._control.name if self._control else "",
+                latency_stats=LatencyStats(**latency),
+            )
             if problem:
-                stats["message"] = problem
+                snapshot = replace(snapshot, message=problem)
             if self._status:
                 try:
-                    self._status.publish(stats)
+                    self._status.publish(snapshot)
                 except Exception as error:
                     runner.stage.note_error("status channel", error)
-            report = StageReport(
-                runner.kind,
-                self._id,
-                state,
-                stats,
-                runner.ledgers(final and not self.hangs),
-                problem,
-                final,
-            )
+            report = StageReport(snapshot, runner.ledgers(final and not self.hangs), problem, final)
             self._report(report)
             return report
 

@@ -17,6 +17,7 @@ from pvapy_stream.hpc.fates import Fates, StageCounts
 from pvapy_stream.hpc.latency import Latency
 from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
+from pvapy_stream.transport.ports import Return
 
 PUBLISHING = "publishing"
 NO_RETURN = "did not return in time"
@@ -204,20 +205,23 @@ class Stage(Fates):
         """Skip the next objects."""
         self._to_skip = count
 
-    def handle_again(self, obj: Any, shared: bool = False) -> bool:
-        """Note the object a source shows when it came back; True if it is no new one, and skipped.
+    def handle_again(self, obj: Any, how: Return, shared: bool = False) -> bool:
+        """Note the first object after a source came back; True if it is no new one, and skipped.
 
         Args:
             obj: the object.
+            how: how the source came back.
             shared: whether the stage gets a share of a stream: each of those who share it is shown
                 the same object, so none of them may take it.
         """
         with self.lock:
+            if how.anew:
+                self.tracker.expect_restart()
             if is_marked(obj):
                 self.counts.skipped += 1
                 return True
             last = self.tracker.last
-            if not self._skips or last is None or self._read_id is None:
+            if not self._skips or not how.shown or last is None or self._read_id is None:
                 return False
             value = self._read_id(obj)
             if value == 0 < last and not obj.hasField("timeStamp"):

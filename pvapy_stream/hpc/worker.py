@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -12,11 +10,16 @@ from dataclasses import dataclass
 from multiprocessing.util import Finalize
 from typing import Any
 
-from pvapy_stream.hpc.launch.supervisor import Restarts, Supervised, exit_words
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from pvapy_stream.base_settings import Settings
 from pvapy_stream.hpc.worker_memory import Packed, Slot
 from pvapy_stream.hpc.worker_process import ProcessorSource, run_worker
+from pvapy_stream.launch.child import Child, SupervisedChild
+from pvapy_stream.launch.entry import STOP
+from pvapy_stream.launch.supervisor import Restarts, exit_words
 from pvapy_stream.logs import logging_settings
-from pvapy_stream.signals import held_back
 
 
 @dataclass(slots=True, eq=False)
@@ -43,31 +46,41 @@ class Job:
     over: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PoolSettings:
-    """How a pool works.
+class WorkerPoolOptions(Settings):
+    """Options of `UserMpWorkerPool`; all other keys are the worker class's."""
 
-    Attributes:
-        workers: number of processes.
-        depth: objects a worker has at most: the one in work, and those that wait for it.
-        keep_order: whether results come out in the order of the objects.
-        max_restarts: how many dead workers are replaced at most.
-        object_timeout: after this a worker is taken to hang, and killed, s.
-        start_timeout: how long workers may take to start, s.
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
+
+    worker_class: str = ""
+    worker_file: str = ""
+    n_workers: int = Field(2, ge=1, le=256)
+    queue_depth: int = Field(2, ge=1, le=100)
+    keep_order: bool = True
+    max_restarts: int = Field(5, ge=0)
+    object_timeout: float = Field(60.0, gt=0)
+    start_timeout: float = Field(60.0, gt=0)
+    drain_timeout: float = Field(10.0, ge=0)
+
+
+class UserMpWorker(Child):
+    """One worker process, as the parent has it.
+
+    Args:
+        worker_id: from 1.
+        depth: objects it has at most.
+        heard: gets each of its messages.
+        source: the user's class, with `config` for its constructor and `changes` by commands.
     """
 
-    workers: int = 2
-    depth: int = 2
-    keep_order: bool = True
-    max_restarts: int = 5
-    object_timeout: float = 60.0
-    start_timeout: float = 60.0
-
-
-class UserMpWorker:
-    """One worker process, as the parent has it."""
-
-    def __init__(self, worker_id: int, depth: int) -> None:
+    def __init__(
+        self,
+        worker_id: int,
+        depth: int,
+        heard: Callable[[UserMpWorker, Any], None],
+        source: ProcessorSource,
+        config: dict[str, Any],
+        changes: list[Any],
+    ) -> None:
         self.worker_id = worker_id
         self.jobs: deque[Job] = deque()
         self.free = [Slot(number) for number in range(depth)]
@@ -77,46 +90,16 @@ class UserMpWorker:
         self.busy_since = time.monotonic()
         self.stats: dict[str, Any] = {}
         self.death = ""
-        self._send_lock = threading.Lock()
-
-    def start(self, source: ProcessorSource, config: dict[str, Any], changes: list[Any]) -> None:
-        """Start the process."""
-        # EPICS has threads as soon as it is used: a forked child would inherit their locks.
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(
-            target=run_worker,
-            args=(theirs, source, config, changes, self.worker_id, logging_settings()),
-            name=f"worker-{self.worker_id}",
-            daemon=True,
-        )
-        with held_back():
-            self.process.start()
+        self._heard = heard
+        super().__init__(
+            f"worker-{worker_id}", run_worker, source, config, changes, worker_id,
+            logging_settings(), daemon=True,
+        )  # fmt: skip
         # Our end would wait for one that hangs, whoever forgot to stop the pool.
         Finalize(self, self.process.kill, exitpriority=10)
-        # Only the child may hold its end, or its death would not close the pipe.
-        theirs.close()
 
-    @property
-    def pid(self) -> int | None:
-        return self.process.pid
-
-    def poll(self) -> int | None:
-        """Exit code of the process; None while it runs."""
-        return None if self.process.is_alive() else self.process.exitcode
-
-    def kill(self) -> None:
-        """End the process by force."""
-        self.process.kill()
-
-    def send(self, *message: Any) -> bool:
-        """Tell the worker something; False when it is gone."""
-        try:
-            with self._send_lock:
-                self.connection.send(message)
-        except OSError:
-            return False
-        return True
+    def take(self, message: Any) -> None:
+        self._heard(self, message)
 
     def send_job(self, job: Job, slot: Slot, packed: Packed, spare: int) -> None:
         """Hand an object over. That a worker is gone shows in its end, not here.
@@ -127,23 +110,22 @@ class UserMpWorker:
         try:
             with self._send_lock:
                 pid = self.process.pid or 0
-                memory = slot.make_room(packed.size + spare, self.connection, pid)
+                memory = slot.make_room(packed.size + spare, self.pipe, pid)
                 packed.write(memory)
                 job.size, job.sent = packed.size, True
                 message = ("object", job.sequence, slot.number, packed.layout)
-                self.connection.send(message)
+                self.pipe.send(message)
         except OSError:
             return
 
 
-class WorkerPlace(Supervised[UserMpWorker]):
+class WorkerPlace(SupervisedChild[UserMpWorker]):
     """A worker of a pool, over all its processes.
 
     Args:
         number: of the worker, from 1; its processes share it.
         make: starts a process.
         restarts: of all workers of the pool.
-        receive: takes what a process has sent.
         bury: takes back what a process that ended still had.
     """
 
@@ -152,20 +134,16 @@ class WorkerPlace(Supervised[UserMpWorker]):
         number: int,
         make: Callable[[int], UserMpWorker],
         restarts: Restarts,
-        receive: Callable[[UserMpWorker], None],
         bury: Callable[[UserMpWorker], None],
     ) -> None:
-        say = logging.getLogger(__name__).error
-        super().__init__(f"worker {number}", lambda _: make(number), restarts, say)
-        self._receive = receive
+        self._log = logging.getLogger(__name__)
+        super().__init__(f"worker {number}", lambda _: make(number), restarts, self._log.error)
         self._take_back = bury
 
     def begun(self) -> bool:
         return self.process is not None and self.process.ready
 
     def judge(self, process: UserMpWorker, code: int) -> str | None:
-        # What it sent before its end tells whether that was in order.
-        self._receive(process)
         return "" if process.stopped or self.stopping else None
 
     def cause(self, process: UserMpWorker, code: int) -> str:
@@ -173,6 +151,17 @@ class WorkerPlace(Supervised[UserMpWorker]):
 
     def bury(self, process: UserMpWorker, died: bool) -> None:
         self._take_back(process)
+
+    def stop(self, word: str = STOP) -> None:
+        # What a worker still has when it is to stop is not finished.
+        if self.process is not None and self.process.jobs:
+            self.process.kill()
+        super().stop(word)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self._log.error("%s does not end; it is killed", self.name)
+        super().kill()
 
 
 @dataclass(slots=True)

@@ -8,14 +8,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from multiprocessing.connection import wait
 from typing import Any
 
 from pvapy_stream.errors import ProcessorError
-from pvapy_stream.hpc.launch.supervisor import RestartPolicy, Restarts, exit_words
-from pvapy_stream.hpc.worker import Job, PoolCounts, PoolSettings, UserMpWorker, WorkerPlace
+from pvapy_stream.hpc.worker import Job, PoolCounts, UserMpWorker, WorkerPlace, WorkerPoolOptions
 from pvapy_stream.hpc.worker_memory import Packed, Slot, parts_in, room, unpack
 from pvapy_stream.hpc.worker_process import ProcessorSource
+from pvapy_stream.launch.entry import STOP
+from pvapy_stream.launch.supervisor import RestartPolicy, Restarts, Supervisor, exit_words
 
 Deliver = Callable[[Job], None]
 
@@ -33,6 +33,7 @@ class WorkerPool:
         source: the user's class.
         config: for its constructor.
         deliver: gets each job, with its result or its error.
+        settings: of the pool.
     """
 
     def __init__(
@@ -40,9 +41,9 @@ class WorkerPool:
         source: ProcessorSource,
         config: dict[str, Any],
         deliver: Deliver,
-        settings: PoolSettings | None = None,
+        settings: WorkerPoolOptions,
     ) -> None:
-        self.settings = settings or PoolSettings()
+        self.settings = settings
         self.counts = PoolCounts()
         self._source = source
         self._config = config
@@ -58,13 +59,14 @@ class WorkerPool:
         self._broken = ""
         self._replies: list[str] | None = None
         self._stopping = False
-        self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="workers", daemon=True)
         self._log = logging.getLogger(__name__)
-        self._places = [
-            WorkerPlace(number, self._make_worker, self._restarts, self._receive, self._bury)
-            for number in range(1, self.settings.workers + 1)
-        ]
+        self._places = Supervisor(
+            [
+                WorkerPlace(number, self._make_worker, self._restarts, self._bury)
+                for number in range(1, self.settings.n_workers + 1)
+            ]
+        )
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -74,13 +76,13 @@ class WorkerPool:
         Raises:
             ProcessorError: one cannot.
         """
-        for place in self._places:
+        for place in self._places.members:
             place.start()
         self.counts.alive = len(self._workers)
         self._thread.start()
         with self._cond:
             started = self._cond.wait_for(
-                lambda: self._broken or all(place.begun() for place in self._places),
+                lambda: self._broken or all(place.begun() for place in self._places.members),
                 self.settings.start_timeout,
             )
             problem = self._broken
@@ -92,13 +94,13 @@ class WorkerPool:
 
     @property
     def _workers(self) -> list[UserMpWorker]:
-        processes = [place.process for place in self._places]
-        return [worker for worker in processes if worker is not None]
+        return [one for place in self._places.members if (one := place.process) is not None]
 
     def _make_worker(self, number: int) -> UserMpWorker:
-        worker = UserMpWorker(number, self.settings.depth)
-        worker.start(self._source, self._config, list(self._changes))
-        return worker
+        return UserMpWorker(
+            number, self.settings.queue_depth, self._receive, self._source, self._config,
+            list(self._changes),
+        )  # fmt: skip
 
     def submit(self, object_id: int, item: Any, context: Any = None) -> None:
         """Hand over an object; waits for a worker to have room, which pushes back on the stream.
@@ -124,7 +126,7 @@ class WorkerPool:
         settings = self.settings
         if self._broken or self._stopping:
             return True
-        window = 2 * settings.workers * settings.depth
+        window = 2 * settings.n_workers * settings.queue_depth
         return not self._backlog and len(self._order) < window and self._idlest() is not None
 
     def _idlest(self) -> UserMpWorker | None:
@@ -162,23 +164,11 @@ class WorkerPool:
         with self._cond:
             self._cond.wait_for(lambda: not self._order or self._broken, timeout)
             self._stopping = True
-            workers = self._workers
-            for place in self._places:
-                place.stop()
             self._cond.notify_all()
-        for worker in workers:
-            if worker.jobs:
-                worker.process.kill()
-            else:
-                worker.send("stop")
-        if self._thread.is_alive():
-            with self._cond:
-                self._cond.wait_for(lambda: not self._workers, _STOP_GRACE)
+        # It stops the workers, within a limit, and ends after the last.
+        self._thread.join(2 * _STOP_GRACE)
         for worker in self._workers:
-            self._log.error("worker %d does not end; it is killed", worker.worker_id)
-            worker.process.kill()
-        self._end.set()
-        self._thread.join(_STOP_GRACE)
+            worker.kill()
         with self._cond:
             jobs = list(self._order)
             self._order.clear()
@@ -251,15 +241,12 @@ class WorkerPool:
     # -- the pool's thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._end.is_set() and not all(place.ended for place in self._places):
-            sources: dict[Any, UserMpWorker] = {}
-            for worker in self._workers:
-                sources[worker.connection] = sources[worker.process.sentinel] = worker
-            heard = {id(sources[source]): sources[source] for source in wait(list(sources), _TICK)}
-            for worker in heard.values():
-                self._receive(worker)
-            changes = [place.poll() for place in self._places]
-            if any(changes):
+        asked = False
+        while not self._places.ended:
+            if self._stopping and not asked:
+                asked = True
+                self._places.stop(STOP, _STOP_GRACE)
+            if self._places.poll(_TICK):
                 self._note_changes()
             self._dispatch_backlog()
             self._kill_hanging()
@@ -269,25 +256,20 @@ class WorkerPool:
         """Count the workers; when none will work again, all that waits has failed."""
         with self._cond:
             self.counts.alive = len(self._workers)
-            if not self._stopping and all(place.ended for place in self._places):
-                deaths = [death for place in self._places for death in place.deaths]
-                last = max(deaths, key=lambda one: one.time).how
+            if not self._stopping and self._places.ended:
+                last = max(self._places.deaths, key=lambda one: one.time).how
                 self._broken = self._broken or f"no worker is left; the last died ({last})"
                 while self._backlog:
                     self._finish(self._backlog.popleft(), error=("no worker is left", self._broken))
             self._cond.notify_all()
 
-    def _receive(self, worker: UserMpWorker) -> None:
-        try:
-            while worker.connection.poll():
-                what, *args = worker.connection.recv()
-                with self._cond:
-                    self._heard(worker, what, *args)
-                    self._cond.notify_all()
-                if what in ("done", "failed"):
-                    self._release()
-        except (EOFError, OSError):
-            return
+    def _receive(self, worker: UserMpWorker, message: tuple[Any, ...]) -> None:
+        what, *args = message
+        with self._cond:
+            self._heard(worker, what, *args)
+            self._cond.notify_all()
+        if what in ("done", "failed"):
+            self._release()
 
     def _heard(self, worker: UserMpWorker, what: str, value: Any, more: Any = None) -> None:
         if what in ("done", "failed"):
@@ -372,12 +354,10 @@ class WorkerPool:
             if (worker.jobs or not worker.ready) and now - worker.busy_since > limit:
                 what = "end of an object" if worker.ready else "start"
                 worker.death = f"no {what} within {limit:g} s"
-                worker.process.kill()
+                worker.kill()
 
     def _bury(self, worker: UserMpWorker) -> None:
         """Clean up after a worker's process; its jobs go to others."""
-        worker.process.join()
-        worker.connection.close()
         with self._cond:
             self._past_stats.append(worker.stats)
             if not worker.stopped and not self._stopping:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import mmap
-import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from dataclasses import dataclass
@@ -17,10 +15,11 @@ from typing import Any
 
 from pvapy_stream.errors import ProcessorError
 from pvapy_stream.hpc.worker_memory import Packed, attach, parts_in, room, unpack
+from pvapy_stream.launch.entry import STOP, enter
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.settings import LoggingSettings
-from pvapy_stream.signals import accept, end_with_parent, leave_by_force
+from pvapy_stream.signals import accept
 
 STATS_PERIOD = 0.25  # s
 _ORPHAN_GRACE = 5.0  # s; for an object that is in work when the parent is gone
@@ -132,8 +131,7 @@ def run_worker(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: None)
     accept()
-    end_with_parent()
-    threading.Thread(target=_follow_parent, name="parent", daemon=True).start()
+    enter(_ORPHAN_GRACE)
     try:
         configure_logging(log)
         processor = made(source.load(), config)
@@ -150,15 +148,6 @@ def run_worker(
     except (EOFError, OSError):
         # The parent is gone: nobody is left to tell.
         return
-
-
-def _follow_parent() -> None:
-    """End a process whose parent is gone, though the user's code hangs."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        time.sleep(_ORPHAN_GRACE)
-        leave_by_force()
 
 
 class _Worker:
@@ -188,7 +177,7 @@ class _Worker:
             elif what == "reset":
                 self._try(self._processor.resetStats)
                 self._send_stats()
-            elif what == "stop":
+            elif what == STOP:
                 error = self._try(self._processor.stop)
                 self._send_stats()
                 connection.send(("stopped", error))

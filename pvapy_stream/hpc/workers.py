@@ -19,41 +19,22 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, cast
 
 import pvaccess as pva
-from pydantic import ConfigDict, Field
-from pydantic.alias_generators import to_camel
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.errors import ProcessorError, SettingsError
 from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.processor import UserDataProcessor
-from pvapy_stream.hpc.worker import Job, PoolSettings, UserMpWorker
+from pvapy_stream.hpc.worker import Job, UserMpWorker, WorkerPoolOptions
 from pvapy_stream.hpc.worker_pool import WorkerPool
 from pvapy_stream.hpc.worker_process import ProcessorSource, UserMpDataProcessor
 from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 from pvapy_stream.pva.objects import IdReader, id_reader
-from pvapy_stream.settings.base import Settings
 
 __all__ = ["UserMpDataProcessor", "UserMpWorker", "UserMpWorkerPool", "WorkerPool"]
 
 _IMAGE_FIELDS = ("value", "dimension", "uniqueId")
 _LEFT = "left when the time to drain was over"
-
-
-class WorkerPoolOptions(Settings):
-    """Options of `UserMpWorkerPool`; all other keys are the worker class's."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
-
-    worker_class: str = ""
-    worker_file: str = ""
-    n_workers: int = Field(2, ge=1, le=256)
-    queue_depth: int = Field(2, ge=1, le=100)
-    keep_order: bool = True
-    max_restarts: int = Field(5, ge=0)
-    object_timeout: float = Field(60.0, gt=0)
-    start_timeout: float = Field(60.0, gt=0)
-    drain_timeout: float = Field(10.0, ge=0)
 
 
 class UserMpWorkerPool(UserDataProcessor):
@@ -138,16 +119,7 @@ class UserMpWorkerPool(UserDataProcessor):
         Raises:
             ProcessorError: one does not start.
         """
-        options = self.options
-        settings = PoolSettings(
-            options.n_workers,
-            options.queue_depth,
-            options.keep_order,
-            options.max_restarts,
-            options.object_timeout,
-            options.start_timeout,
-        )
-        pool = WorkerPool(self._source, self._config, self._deliver, settings)
+        pool = WorkerPool(self._source, self._config, self._deliver, self.options)
         pool.start()
         self._pool = pool
 

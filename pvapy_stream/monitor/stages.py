@@ -13,7 +13,9 @@ from typing import Any
 
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.monitor.channels import ChannelFinder
-from pvapy_stream.monitor.statuses import Tone, read_counts, read_facts, tone_of
+from pvapy_stream.monitor.statuses import Tone, tone_of
+from pvapy_stream.status.fields import read
+from pvapy_stream.status.snapshot import Snapshot
 from pvapy_stream.transport.pva import MonitorReceiver
 
 ABSENT = "absent"
@@ -23,6 +25,7 @@ _TICK = 0.5  # s
 _GOING = 1.0  # s
 _FIND_AGAIN = 10.0  # s
 _FIND_SOON, _FIRST_LOOKS = 2.0, 3  # s, and how often
+_LATENCIES = ("p50", "p90", "p99", "max")
 _MIN_SPAN = 0.2  # s; counts closer in time give no rate
 
 _log = logging.getLogger(__name__)
@@ -35,7 +38,7 @@ class StageView:
     Attributes:
         channel: its status channel.
         state: absent (never seen), gone, or what the stage says.
-        kind: consumer, collector, buffer, writer, or "" when it is not known.
+        kind: one of `snapshot.KINDS`, or "" when it is not known.
         id: number of the stage.
         inputs: channels it receives from, or addresses of streams.
         outputs: those it publishes on.
@@ -183,7 +186,7 @@ class _Stage:
     def __init__(self, channel: str) -> None:
         self.channel = channel
         self.receiver = MonitorReceiver(channel)
-        self._status: dict[str, Any] = {}
+        self._status: Snapshot | None = None
         self._counts: dict[str, float] = {}
         # Of incarnations before the present one.
         self._past: dict[str, float] = {}
@@ -196,41 +199,56 @@ class _Stage:
         self.receiver.start(self._take)
 
     def _take(self, obj: Any) -> None:
-        status = obj.toDict()
-        counts = read_counts(status)
+        status = read(obj.toDict())
+        counts = status.counts()
         now = time.monotonic()
         with self._lock:
-            if status.get("restarts", 0) > self._status.get("restarts", 0):
-                self._past = {**self._counts, "queued": 0} if self._status else {}
+            if self._status is not None and status.restarts > self._status.restarts:
+                self._past = {**self._counts, "queued": 0}
             counts = {name: value + self._past.get(name, 0) for name, value in counts.items()}
             if counts["processed"] != self._counts.get("processed") or not self._status:
                 self._changed_at = now
             # The stage's own clock: its statuses may be late on their way.
-            self._meter.update(counts, float(status.get("objectTime") or time.time()))
+            self._meter.update(counts, status.object_time or time.time())
             self._status, self._counts, self._came_at = status, counts, now
             self.n_statuses += 1
 
     @property
     def is_going(self) -> bool:
         """Whether the stage has ended and its channel is still there."""
-        return self.receiver.connected and _is_end(self._status.get("state", ""))
+        status = self._status
+        return self.receiver.connected and status is not None and _is_end(status.state)
 
     def view(self) -> StageView:
         now = time.monotonic()
         with self._lock:
             status, counts, rates = self._status, self._counts, dict(self._meter.rates)
             age, silence = now - self._came_at, now - self._changed_at
-        if not status:
+        if status is None:
             return StageView(self.channel, ABSENT, age=age, silence=silence)
-        facts = read_facts(status)
-        state = facts.pop("state")
+        state, latency = status.state, status.latency_stats
         ended = _is_end(state)
         if not self.receiver.connected and not ended:
             state, ended = GONE, True
         if ended:
             rates = dict.fromkeys(rates, 0.0)
         return StageView(
-            self.channel, state, counts=counts, rates=rates, silence=silence, age=age, **facts
+            self.channel,
+            state,
+            status.kind,
+            status.id,
+            status.inputs,
+            status.outputs,
+            status.control_channel,
+            status.restarts,
+            counts,
+            rates,
+            {name: getattr(latency, name) for name in _LATENCIES} if latency.n else {},
+            status.object_id,
+            silence,
+            age,
+            status.message,
+            status.user_stats,
         )
 
 

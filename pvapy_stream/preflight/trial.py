@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -14,8 +13,9 @@ from typing import Any
 
 from pvapy_stream.accounting.ledger import Ledger, merged, read_ledgers
 from pvapy_stream.errors import PvapyStreamError
-from pvapy_stream.hpc.launch.local import run_stages
+from pvapy_stream.hpc.consumers import run_stages
 from pvapy_stream.hpc.service import StageReport
+from pvapy_stream.launch.programs import EntryPoint
 from pvapy_stream.preflight.findings import Findings
 from pvapy_stream.settings import ConsumerSettings
 
@@ -115,9 +115,9 @@ class Trial:
             )
         published = read_ledgers(self._ledger)[0].published
         self.lost = len(published - account.processed)
-        stats = [report.stats["processorStats"] for report in reports.values()]
+        stats = [report.snapshot.processor_stats for report in reports.values()]
         self.rate = sum(
-            (one["nProcessed"] - 1) / one["receivingTime"] if one["receivingTime"] else 0.0
+            (one.n_processed - 1) / one.receiving_time if one.receiving_time else 0.0
             for one in stats
         )
 
@@ -128,15 +128,13 @@ class Trial:
         colours = ["-cm", "2"] if len(found.shape) == 3 else []
         with (self._folder / "sim.log").open("wb") as log:
             return subprocess.Popen(
-                [
-                    sys.executable, "-m", "pvapy_stream.cli.main", "sim",
-                    "-cn", self._consumer.input_channel,
-                    "-nx", str(nx), "-ny", str(ny), "-dt", found.dtype.name, *colours,
-                    "-nf", str(DIFFERENT), "-cs", str(DIFFERENT),
-                    "-fps", str(self._wanted), "-rt", str(self._seconds),
-                    "--wait-for-stages", stages, "--wait-timeout", str(CONNECT),
-                    "-shd", "0.5", "-rp", "0", "-dc", "--ledger", str(self._ledger),
-                ],
+                EntryPoint.COMMAND.line(
+                    "sim", "-cn", self._consumer.input_channel,
+                    "-nx", nx, "-ny", ny, "-dt", found.dtype.name, *colours,
+                    "-nf", DIFFERENT, "-cs", DIFFERENT, "-fps", self._wanted, "-rt", self._seconds,
+                    "--wait-for-stages", stages, "--wait-timeout", CONNECT,
+                    "-shd", "0.5", "-rp", "0", "-dc", "--ledger", self._ledger,
+                ),
                 stdout=log,
                 stderr=log,
             )  # fmt: skip

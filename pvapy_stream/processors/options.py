@@ -9,9 +9,9 @@ import pvaccess as pva
 from pydantic import ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
+from pvapy_stream.base_settings import Settings
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.hpc.processor import FrameProcessor
-from pvapy_stream.settings.base import Settings
 
 # What runners put into every configDict, and the keys of `configure` that are theirs.
 RUNNER_KEYS = frozenset(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -40,15 +40,22 @@ def type_of(obj: Any) -> Structure:
     return Structure(top, tuple((n, _type(inner, ids.get(n, ""))) for n, inner in kind.items()))
 
 
-def value_of(obj: Any, kind: Structure) -> Value:
-    """What a PvObject holds."""
-    return _from_binding(kind, obj.toDict())
+def value_of(obj: Any, kind: Structure, copy: bool = True) -> Value:
+    """What a PvObject holds.
+
+    Args:
+        obj: the object.
+        kind: its type.
+        copy: whether arrays are copied; those that are not change with the object.
+    """
+    # The binding reuses its arrays.
+    return _from_binding(kind, obj.toDict(), np.array if copy else np.asarray)
 
 
 def blank_object(kind: Structure) -> Any:
     """A PvObject of a type, without values."""
     ids = {n: _id(inner) for n, inner in kind.fields if _id(inner)}
-    return _PvObject(_kind(kind), kind.id, ids)
+    return _PvObject(binding_kind(kind), kind.id, ids)
 
 
 def fill(obj: Any, kind: Structure, value: Mapping[str, object]) -> Any:
@@ -90,45 +97,45 @@ def _type(kind: Any, type_id: str = "") -> Type:
     return Union("", tuple((n, _type(inner)) for n, inner in choices[0].items()))
 
 
-def _kind(kind: Type) -> Any:
+def binding_kind(kind: Type) -> Any:
+    """What the binding calls a type, as in `getStructureDict`."""
     match kind:
         case Scalar():
             return _SCALAR_OF[kind.kind]
         case Array():
             return [_SCALAR_OF[kind.kind]]
         case ArrayOf():
-            return [_kind(kind.element)]
+            return [binding_kind(kind.element)]
         case Structure():
-            return {n: _kind(inner) for n, inner in kind.fields}
+            return {n: binding_kind(inner) for n, inner in kind.fields}
         case Union():
-            return ({n: _kind(inner) for n, inner in kind.choices},)
+            return ({n: binding_kind(inner) for n, inner in kind.choices},)
         case Variant():
             return ()
 
 
-def _from_binding(kind: Type, value: Any) -> Any:
+def _from_binding(kind: Type, value: Any, array: Callable[[Any], Any]) -> Any:
     match kind:
         case Scalar(Kind.BYTE):
             # The binding gives signed bytes as characters.
             return (ord(value) + 128) % 256 - 128
         case Structure():
-            return {n: _from_binding(inner, value[n]) for n, inner in kind.fields}
+            return {n: _from_binding(inner, value[n], array) for n, inner in kind.fields}
         case ArrayOf():
-            return [_from_binding(kind.element, one) for one in value]
+            return [_from_binding(kind.element, one, array) for one in value]
         case Union():
             if not value or not value[0]:
                 return Selected()
             ((name, inner),) = value[0].items()
-            return Selected(name, _from_binding(dict(kind.choices)[name], inner))
+            return Selected(name, _from_binding(dict(kind.choices)[name], inner, array))
         case Variant():
             if not value or not value[0]:
                 return AnyValue()
             ((name, inner),) = value[0].items()
             found = _type(value[1][name])
-            return AnyValue(found, _from_binding(found, inner))
+            return AnyValue(found, _from_binding(found, inner, array))
         case Array() if kind.kind is not Kind.STRING:
-            # The binding reuses its arrays.
-            return np.array(value)
+            return array(value)
         case _:
             return value
 
@@ -150,7 +157,9 @@ def _to_binding(kind: Type, value: Any) -> Any:
         case Variant():
             if value.type is None:
                 return {}, {}
-            return {"value": _to_binding(value.type, value.value)}, {"value": _kind(value.type)}
+            return {"value": _to_binding(value.type, value.value)}, {
+                "value": binding_kind(value.type)
+            }
         case Array() if kind.kind is not Kind.STRING:
             return plain_array(value)
         case _:

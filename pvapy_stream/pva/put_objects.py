@@ -1,4 +1,7 @@
-"""Objects of values that came over the wire: images look into them, others become PvObjects."""
+"""Objects of values that came over the wire, and back.
+
+Images look into the values, others become PvObjects.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ import numpy as np
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import Frame
-from pvapy_stream.pva.convert import Value, blank_object, fill, plain_array
-from pvapy_stream.pva.lazy import LazyObject
+from pvapy_stream.pva.convert import Value, blank_object, fill, plain_array, type_of, value_of
+from pvapy_stream.pva.lazy import LazyObject, pv_object
 from pvapy_stream.pva.ntndarray import DTYPE_OF_SCALAR, MARK, color_mode
 from pvapy_stream.pva.wire.types import AnyValue, Selected, Structure, Union
 
@@ -72,6 +75,11 @@ class ValueObject(LazyObject):
         return found if isinstance(found, int) else None
 
     @property
+    def wire(self) -> AnyValue | None:
+        """Its value; None if it was marked here, which the value does not say."""
+        return None if self._marked else AnyValue(self._reader.kind, self._value)
+
+    @property
     def marked(self) -> bool:
         return self._marked or self.id_of("timeStamp.userTag") == MARK
 
@@ -93,6 +101,29 @@ class _Origin:
 
     def __getitem__(self, field: str) -> Any:
         return self._owner.pv_object()[field]
+
+
+class PutWriter:
+    """Makes values of the objects of a stream. Arrays are those of the object."""
+
+    def __init__(self) -> None:
+        self._structure: dict[str, Any] | None = None
+        self._kind = Structure()
+
+    def write(self, obj: Any) -> AnyValue:
+        """The type and value of a PvObject or of a `LazyObject`.
+
+        Raises:
+            ObjectError: it has none.
+        """
+        if isinstance(obj, ValueObject) and (wire := obj.wire) is not None:
+            return wire
+        real = pv_object(obj)
+        # To ask for all of the type costs ten times as much.
+        structure: dict[str, Any] = real.getStructureDict()
+        if structure != self._structure:
+            self._kind, self._structure = type_of(real), structure
+        return AnyValue(self._kind, value_of(real, self._kind, copy=False))
 
 
 def frame_of_value(value: Value, origin: object = None) -> Frame:

@@ -5,7 +5,7 @@ parser from it), from a file or from Python; it pickles, so it crosses to a spaw
 rejects unknown keys by name.
 """
 
-from pvapy_stream.settings.base import Opt, Settings, option_of
+from pvapy_stream.base_settings import Opt, Settings, option_of
 from pvapy_stream.settings.bsread_sim import BsreadSimSettings, SimChannel
 from pvapy_stream.settings.buffer import BufferSettings
 from pvapy_stream.settings.collector import CollectorSettings
@@ -31,11 +31,12 @@ from pvapy_stream.settings.preflight import PreflightSettings
 from pvapy_stream.settings.rules import AlarmRule, parse_rule
 from pvapy_stream.settings.simulator import SimulatorSettings
 from pvapy_stream.settings.stage import StageSettings
-from pvapy_stream.settings.transport import ShmSettings, TransportSettings
+from pvapy_stream.settings.transport import TransportSettings
 from pvapy_stream.settings.values import MetadataChannel, parse_id_list
 from pvapy_stream.settings.watch import DashboardSettings, ReportSettings, TopSettings
 from pvapy_stream.settings.write import FileSettings, WriteSettings
 from pvapy_stream.settings.writer import WriterClientSettings, WriterSettings
+from pvapy_stream.transport.shm_mode import ShmSettings
 
 __all__ = [
     "AlarmRule",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from pvapy_stream.settings.base import opt
+from pvapy_stream.base_settings import opt
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
 
 _SHAPE = re.compile(r"\d+(x\d+)*")

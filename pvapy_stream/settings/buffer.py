@@ -6,9 +6,16 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from pvapy_stream.settings.base import opt
-from pvapy_stream.settings.common import HostSettings, LedgerSettings, LoggingSettings
+from pvapy_stream.base_settings import opt
+from pvapy_stream.settings.common import (
+    HostSettings,
+    LedgerSettings,
+    LoggingSettings,
+    StatusSettings,
+)
+from pvapy_stream.settings.modes import StreamsHelp, image_forms
 from pvapy_stream.settings.values import LogLevel
+from pvapy_stream.transport import registry
 
 _PORT = 65535
 _DEFAULT_MESSAGES = 100
@@ -22,12 +29,11 @@ class Ports(NamedTuple):
     rest: int
 
 
-class BufferSettings(LoggingSettings, LedgerSettings, HostSettings):
+class BufferSettings(LoggingSettings, LedgerSettings, HostSettings, StatusSettings):
     """A program that keeps the newest pulses of a stream and gives them out."""
 
-    stream: Annotated[str, opt("STREAM", "Stream")] = Field(
-        min_length=1,
-        description="tcp://host:port of a bsread sender; pva://CHANNEL or shm://CHANNEL of images",
+    stream: Annotated[str, StreamsHelp(), opt("STREAM", "Stream")] = Field(
+        min_length=1, description="tcp://host:port of a bsread sender; IMAGES of images"
     )
     mode: Annotated[Literal["pull", "sub"], opt("--mode", "Stream")] = Field(
         "pull", description="how a bsread sender is asked: sub for senders that publish"
@@ -107,9 +113,6 @@ class BufferSettings(LoggingSettings, LedgerSettings, HostSettings):
     reader_memory: Annotated[float, opt("--reader-memory", "Outputs", "MB", metavar="N")] = Field(
         64, ge=2, description="what may be on its way to one reader"
     )
-    status_channel: Annotated[
-        str | None, opt("-sc --status-channel", "Reporting", metavar="NAME")
-    ] = Field(None, description="PVA channel that shows the status")
     analyzer: Annotated[bool, opt("--analyzer", "Reporting")] = Field(
         False, description="look for anomalies in the stream, and report them at the end"
     )
@@ -125,10 +128,10 @@ class BufferSettings(LoggingSettings, LedgerSettings, HostSettings):
     @model_validator(mode="after")
     def _known_source(self) -> BufferSettings:
         scheme, separator, rest = self.stream.partition("://")
-        if not separator or not rest or scheme not in ("tcp", "ipc", "inproc", "pva", "shm"):
+        of_bsread = scheme in ("tcp", "ipc", "inproc") and separator and rest
+        if not of_bsread and not registry.image_stream(self.stream):
             raise ValueError(
-                f"STREAM: {self.stream!r} is no stream; write tcp://host:port, pva://CHANNEL or"
-                " shm://CHANNEL"
+                f"STREAM: {self.stream!r} is no stream; write tcp://host:port, {image_forms()}"
             )
         if self.status_channel and self.stream == f"pva://{self.status_channel}":
             raise ValueError("--status-channel: the stream itself has this name")

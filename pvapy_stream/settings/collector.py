@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pvapy_stream.settings.base import opt
+from pvapy_stream.base_settings import opt
 from pvapy_stream.settings.incumbent import at_least
 from pvapy_stream.settings.stage import StageSettings
 from pvapy_stream.settings.values import IdList

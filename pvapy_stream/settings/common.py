@@ -7,7 +7,8 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field, field_validator
 
-from pvapy_stream.settings.base import Settings, opt
+from pvapy_stream.base_settings import Settings, opt
+from pvapy_stream.errors import SettingsError
 from pvapy_stream.settings.values import LogLevel, Names
 
 Self = TypeVar("Self", bound="LedgerSettings")
@@ -77,6 +78,39 @@ class LedgerSettings(Settings):
     def again(self: Self, incarnation: int) -> Self:
         """The settings of a later incarnation."""
         return self.replace(incarnation=incarnation)
+
+
+class StatusSettings(Settings):
+    """Where a program that runs no processor shows its status."""
+
+    status_channel: Annotated[
+        str | None, opt("-sc --status-channel", "Reporting", metavar="NAME")
+    ] = Field(
+        None,
+        description=(
+            "PVA channel that shows the status; _ means pvapy:KIND:ID:status; * becomes the id"
+        ),
+    )
+
+    def status_names(self, kind: str, n: int = 1) -> list[str]:
+        """Names of the status channels.
+
+        Args:
+            kind: of the program.
+            n: how many it has; their ids begin with 1.
+
+        Raises:
+            SettingsError: there are several, and the name has no ``*``.
+        """
+        name = f"pvapy:{kind}:*:status" if self.status_channel == "_" else self.status_channel
+        if not name:
+            return []
+        if n > 1 and "*" not in name:
+            raise SettingsError(
+                f"--status-channel {name}: there is a channel for each of the {n} in the channel"
+                f" map; write it like {name}:*"
+            )
+        return [name.replace("*", str(number)) for number in range(1, n + 1)]
 
 
 class HostSettings(Settings):

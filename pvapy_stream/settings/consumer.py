@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pvapy_stream.settings.base import opt
+from pvapy_stream.base_settings import opt
 from pvapy_stream.settings.incumbent import at_least, warn_once
 from pvapy_stream.settings.stage import StageSettings
 from pvapy_stream.settings.values import IdList
@@ -91,14 +91,11 @@ class ConsumerSettings(StageSettings):
         inputs = [self.named(self.input_channel, "consumer", "input", self.ids[0])]
         self.refuse_same_names("consumer", inputs)
         if len(self.ids) > 1:
-            if self.input_mode in ("pvas", "rpc"):
+            if self.receives.hosts:
                 self._needs_star("--input-channel", self.input_channel)
-            if self.input_mode == "ejfat" and not self.input_args.get("addProcessorIdToPort"):
-                raise ValueError(
-                    "--input-args: each consumer needs a port of its own; add"
-                    ' "addProcessorIdToPort": 1'
-                )
-            if self.output_mode in ("pvas", "both", "shm"):
+            if problem := self.receives.several(self.input_args):
+                raise ValueError(problem)
+            if not self.publishes.shared:
                 self._needs_star("--output-channel", self.output_channel)
             self._needs_star("--status-channel", self.status_channel)
             self._needs_star("--control-channel", self.control_channel)

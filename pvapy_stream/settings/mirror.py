@@ -6,15 +6,23 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pvapy_stream.settings.base import opt
-from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
+from pvapy_stream.base_settings import opt
+from pvapy_stream.settings.common import (
+    LedgerSettings,
+    LoggingSettings,
+    MetricsSettings,
+    StatusSettings,
+)
+from pvapy_stream.settings.modes import ProvidersHelp
 
 
-class MirrorSettings(LoggingSettings, LedgerSettings, MetricsSettings):
+class MirrorSettings(LoggingSettings, LedgerSettings, MetricsSettings, StatusSettings):
     """A server that shows channels of other servers under names of its own."""
 
-    channel_map: Annotated[str, opt("-cm --channel-map", "Channels", metavar="MAP")] = Field(
-        min_length=1, description="(mirror,source[,pva|ca[,queue[,n_monitors,request]]]),(…)"
+    channel_map: Annotated[
+        str, ProvidersHelp(), opt("-cm --channel-map", "Channels", metavar="MAP")
+    ] = Field(
+        min_length=1, description="(mirror,source[,PROVIDERS[,queue[,n_monitors,request]]]),(…)"
     )
     runtime: Annotated[float, opt("-rt --runtime", "Run", "s", metavar="T")] = Field(
         0, description="stop after this time; 0: run until stopped"

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from pvapy_stream.settings.base import Settings, opt
+from pvapy_stream.base_settings import Settings, opt
 from pvapy_stream.settings.notify import NotifySettings
 from pvapy_stream.settings.rules import AlarmRules, check_units, parse_rule
 from pvapy_stream.settings.values import IdList, Names

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pvapy_stream.settings.base import opt
+from pvapy_stream.base_settings import opt
 from pvapy_stream.settings.common import LoggingSettings
 from pvapy_stream.settings.values import JsonObject, PixelType
 

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from pvapy_stream.settings.base import opt
-from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
+from pvapy_stream.base_settings import lower, opt
+from pvapy_stream.settings.common import (
+    LedgerSettings,
+    LoggingSettings,
+    MetricsSettings,
+    StatusSettings,
+)
 from pvapy_stream.settings.incumbent import at_least
-from pvapy_stream.settings.transport import ShmSettings
-from pvapy_stream.settings.values import MetadataChannels, Names, PixelType, lower
+from pvapy_stream.settings.modes import ModeChoice
+from pvapy_stream.settings.values import MetadataChannels, Names, PixelType
+from pvapy_stream.transport import registry
+from pvapy_stream.transport.mode import OutputMode
+from pvapy_stream.transport.shm_mode import ShmSettings
 
 
-class SimulatorSettings(LoggingSettings, LedgerSettings, MetricsSettings, ShmSettings):
+class SimulatorSettings(
+    LoggingSettings, LedgerSettings, MetricsSettings, StatusSettings, ShmSettings
+):
     """A server that publishes images as an area detector does."""
 
     input_directory: Annotated[
@@ -81,11 +91,8 @@ class SimulatorSettings(LoggingSettings, LedgerSettings, MetricsSettings, ShmSet
         "pvapy:image", min_length=1, description="channel to publish on"
     )
     output_mode: Annotated[
-        Literal["pva", "shm", "both"], BeforeValidator(lower), opt("-om --output-mode", "Channels")
-    ] = Field(
-        "pva",
-        description="how frames go out: pva: a hosted channel; shm: shared memory of this host",
-    )
+        str, BeforeValidator(lower), ModeChoice("source"), opt("-om --output-mode", "Channels")
+    ] = Field("pva", description="how frames go out")
     notify_pv: Annotated[str | None, opt("-npv --notify-pv", "Channels", metavar="NAME")] = Field(
         None, description="CA channel to put to at start"
     )
@@ -145,3 +152,22 @@ class SimulatorSettings(LoggingSettings, LedgerSettings, MetricsSettings, ShmSet
     disable_curses: Annotated[bool, opt("-dc --disable-curses", "Reporting")] = Field(
         False, description="print plain lines, no live line"
     )
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> SimulatorSettings:
+        if self.status_channel == self.channel_name:
+            raise ValueError(
+                f"--channel-name and --status-channel are both {self.channel_name}; give each its"
+                " name"
+            )
+        return self
+
+    @property
+    def publishes(self) -> OutputMode:
+        """What the output mode is."""
+        return registry.source_mode(self.output_mode)
+
+    @property
+    def hosted(self) -> list[str]:
+        """PVA channels that the simulator serves for its frames."""
+        return [self.channel_name] if self.publishes.hosts else []

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from pvapy_stream.base_settings import opt
 from pvapy_stream.settings.access import AccessSettings
-from pvapy_stream.settings.base import opt
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
 from pvapy_stream.settings.incumbent import at_least, warn_once
 from pvapy_stream.settings.transport import TransportSettings
@@ -210,11 +210,8 @@ class StageSettings(
     @property
     def _carries_over(self) -> bool:
         """Whether input and output of one name are different channels."""
-        kinds = {"pvas": "pva", "auto": "pva shm", "both": "pva shm"}
-        came, goes = (
-            set(kinds.get(mode, mode).split()) for mode in (self.input_mode, self.output_mode)
-        )
-        return not came & goes
+        came = self.receives.spaces or (self.input_mode,)
+        return not {*came} & {*(self.publishes.spaces or (self.output_mode,))}
 
     def named(self, name: str, kind: str, role: str, stage_id: int) -> str:
         """A channel name with ``*`` and ``_`` replaced."""
@@ -225,8 +222,7 @@ class StageSettings(
     def initial_updates(self) -> int:
         """First updates that are not processed; modes without a value to begin with have none."""
         given = "skip_initial_updates" in self.model_fields_set
-        without = self.input_mode in ("pvas", "rpc", "ejfat")
-        return 0 if without and not given else self.skip_initial_updates
+        return self.skip_initial_updates if given or self.receives.shows_value else 0
 
     def hosted(self, kind: str, stage_id: int) -> dict[str, str]:
         """Names of the PVA channels that a stage of these settings hosts, by what they are for."""
@@ -234,9 +230,9 @@ class StageSettings(
             "status": self.named(self.status_channel, kind, "status", stage_id),
             "control": self.named(self.control_channel, kind, "control", stage_id),
         }
-        if self.output_mode in ("pvas", "both"):
+        if self.publishes.hosts:
             names["output"] = self.named(self.output_channel, kind, "output", stage_id)
-        if self.input_mode in ("pvas", "rpc"):
+        if self.receives.hosts:
             names["input"] = self.named(self.input_channel, kind, "input", stage_id)
         return {role: name for role, name in names.items() if name}
 

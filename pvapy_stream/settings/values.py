@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BeforeValidator
 
+from pvapy_stream.base_settings import PIXEL_TYPES, PixelKind, lower
 from pvapy_stream.settings.incumbent import warn_once
 
 # A field that is asked for, and its options.
@@ -98,11 +99,6 @@ def _names(value: Any) -> Any:
     )
 
 
-def lower(value: Any) -> Any:
-    """Text in lower case; anything else as it is."""
-    return value.lower() if isinstance(value, str) else value
-
-
 def mode_name(value: Any) -> Any:
     """An input or output mode; the numbers are those of PvaPy."""
     return {"0": "pva", "1": "pvas", "2": "rpc", "3": "ca", "4": "ejfat"}.get(
@@ -156,10 +152,6 @@ def _pixel_type(value: Any) -> Any:
         return value
 
 
-PixelKind = Literal[
-    "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"
-]
-PIXEL_TYPES: tuple[str, ...] = get_args(PixelKind)
 PixelType = Annotated[PixelKind, BeforeValidator(_pixel_type)]
 FieldRequest = Annotated[str, BeforeValidator(_field_request)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pvapy_stream.settings.base import opt
+from pvapy_stream.base_settings import opt
 from pvapy_stream.settings.common import HostSettings, LoggingSettings
 from pvapy_stream.settings.monitor import STREAM_ALARMS, ChannelsSettings
 from pvapy_stream.settings.rules import AlarmRules

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pvapy_stream.settings.base import Settings, opt
+from pvapy_stream.base_settings import Settings, lower, opt
 from pvapy_stream.settings.consumer import ConsumerSettings
-from pvapy_stream.settings.values import JsonObject, lower
+from pvapy_stream.settings.values import JsonObject
 
 
 class FileSettings(Settings):

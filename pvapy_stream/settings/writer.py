@@ -6,19 +6,25 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pvapy_stream.settings.base import Settings, opt
-from pvapy_stream.settings.common import LedgerSettings, LoggingSettings, MetricsSettings
-from pvapy_stream.settings.values import LogLevel, lower
+from pvapy_stream.base_settings import Settings, lower, opt
+from pvapy_stream.settings.common import (
+    LedgerSettings,
+    LoggingSettings,
+    MetricsSettings,
+    StatusSettings,
+)
+from pvapy_stream.settings.modes import StreamsHelp
+from pvapy_stream.settings.values import LogLevel
 
 
-class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings):
+class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings, StatusSettings):
     """A writer that is told over REST which pulses to write."""
 
-    stream: Annotated[str, opt("STREAM", "Stream and file")] = Field(
+    stream: Annotated[str, StreamsHelp(), opt("STREAM", "Stream and file")] = Field(
         min_length=1,
         description=(
             "tcp://host:port of a bsread stream, buffer://host:port of a buffer's range port, or"
-            " pva://CHANNEL or shm://CHANNEL of images"
+            " IMAGES of images"
         ),
     )
     output_file: Annotated[str, opt("OUTPUT_FILE", "Stream and file")] = Field(
@@ -42,7 +48,7 @@ class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings):
         Literal["swissfel", "nexus"], BeforeValidator(lower), opt("--layout", "Stream and file")
     ] = Field(
         "swissfel",
-        description="nexus: as pvapy-stream write; the first image, all else as its attributes",
+        description="nexus: as pvapy-stream save; the first image, all else as its attributes",
     )
     start: Annotated[
         Literal["first", "now"] | Annotated[int, Field(ge=0, lt=2**63)] | None,
@@ -95,9 +101,6 @@ class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings):
             " environment"
         ),
     )
-    status_channel: Annotated[
-        str | None, opt("-sc --status-channel", "Reporting", metavar="NAME")
-    ] = Field(None, description="PVA channel that shows the status")
     report_period: Annotated[float, opt("-rp --report-period", "Reporting", "s", metavar="T")] = (
         Field(10.0, ge=0, description="how often progress is shown where there is no terminal")
     )

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from pydantic import Field, field_validator
 
+from pvapy_stream.base_settings import PIXEL_TYPES
 from pvapy_stream.errors import SettingsError, SourceError
 from pvapy_stream.frame import Frame
 from pvapy_stream.plugins import require
 from pvapy_stream.settings import Settings
-from pvapy_stream.settings.values import PIXEL_TYPES
 from pvapy_stream.sim.source import frame_of, unreadable
 
 _BYTE_ORDERS = {"<": "<", ">": ">", "=": "=", "little": "<", "big": ">", "native": "="}

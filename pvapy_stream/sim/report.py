@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from pvapy_stream.status.counted import Times
+
 _MIN_PERIOD = 0.2
 
 
@@ -22,6 +24,8 @@ class Totals:
         first, last: when the first and the last went out, s on a monotonic clock.
         frame_bytes: uncompressed size of one.
         late: frames that went out after their time.
+        failed: frames that could not be published.
+        first_id, last_id: ids of the first and the last.
     """
 
     frames: int = 0
@@ -29,11 +33,20 @@ class Totals:
     last: float = 0.0
     frame_bytes: float = 0.0
     late: int = 0
+    failed: int = 0
+    first_id: int = 0
+    last_id: int = 0
 
     @property
     def runtime(self) -> float:
         """Time between the first and the last frame, s."""
         return self.last - self.first
+
+    def times(self, start: float, end: float) -> Times:
+        """The times of the program, which began and ended then; s since 1970."""
+        # Frames are timed by a clock that does not go back.
+        offset = time.time() - time.monotonic() if self.frames else 0.0
+        return Times(start, end, self.first + offset, self.last + offset)
 
     @property
     def rate(self) -> float:

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import pvaccess as pva
@@ -15,7 +16,7 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.errors import TransportError
+from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.pva.clients import ClientCounter, listening_ports
 from pvapy_stream.pva.objects import mark
 from pvapy_stream.pva.search import TwinWatch
@@ -27,8 +28,17 @@ from pvapy_stream.sim.metadata import Metadata, notify
 from pvapy_stream.sim.pacing import Pacer
 from pvapy_stream.sim.report import Reporter, Totals
 from pvapy_stream.sim.stages import wait_for_stages
-from pvapy_stream.sim.ways import WAYS, Way
-from pvapy_stream.transport.modes import make_source_publisher
+from pvapy_stream.sim.stamping import Stamping, stamping_for
+from pvapy_stream.status.counted import rated
+from pvapy_stream.status.snapshot import (
+    ProcessorStats,
+    PublisherStats,
+    ReceiverStats,
+    Snapshot,
+    own,
+)
+from pvapy_stream.transport import registry
+from pvapy_stream.transport.mode import PublisherOptions
 from pvapy_stream.transport.ports import Publisher
 
 _NANO = 1_000_000_000
@@ -39,9 +49,13 @@ _LAST_TAKEN = 0.5  # s; least time that subscribers in shared memory get for the
 logger = logging.getLogger(__name__)
 
 
-def hosted_names(settings: SimulatorSettings) -> list[str]:
-    """PVA channels that a simulator serves for its frames."""
-    return [settings.channel_name] if settings.output_mode != "shm" else []
+@dataclass(frozen=True, slots=True)
+class SimulatorStatus:
+    """What only a simulator has in its status."""
+
+    frames: int = own("published_frames", text="Frames published.")
+    late: int = own("late_frames", text="Frames that went out after their time.")
+    failed: int = own("failed_frames", text="Frames that could not be published.")
 
 
 class SimServer:
@@ -69,7 +83,12 @@ class SimServer:
         self._account = Account(self.ledger)
         self._keeper = LedgerKeeper(settings.ledger, lambda: self._account.ledgers)
         self.notify_failures = 0
-        self._has_twin = False
+        self._twin = ""
+        self._problem = ""
+        self._state = "waiting"
+        self._start_time = time.time()
+        self._end_time = 0.0
+        self._pacer: Pacer | None = None
         self._reporter = Reporter(settings.report_period, not settings.disable_curses)
 
     def run(self, stop: threading.Event) -> int:
@@ -86,32 +105,42 @@ class SimServer:
             TransportError: a channel cannot be hosted, or too few clients came.
         """
         settings = self.settings
-        way = WAYS[settings.output_mode]
-        feed = ObjectFeed(iter(open_sources(settings)), settings.cache_size, way.build)
         before = listening_ports()
         server = pva.PvaServer()
+        try:
+            publisher = registry.make_source_publisher(
+                settings.output_mode,
+                PublisherOptions(settings.channel_name, server, settings=settings),
+            )
+            stamping = stamping_for(publisher)
+            feed = ObjectFeed(iter(open_sources(settings)), settings.cache_size, stamping.build)
+        except BaseException:
+            # It serves from its beginning, not from its start.
+            server.stop()
+            raise
         server.start()
-        publisher = make_source_publisher(
-            settings.output_mode, settings, settings.channel_name, server
-        )
-        twins = TwinWatch(hosted_names(settings), self._tell_of_twins)
+        twins = TwinWatch(settings.hosted, self._tell_of_twins)
         counter = ClientCounter(listening_ports() - before, lambda: publisher.subscribers)
         try:
             metadata = Metadata(server, settings.metadata_pv)
-            publisher.open(mark(way.stamp(feed.prototype, 0, time.time_ns()).copy()))
+            publisher.open(mark(stamping.stamp(feed.prototype, 0, time.time_ns()).copy()))
             self._reporter.start()
             self._wait_for_start(feed, counter, stop)
             try:
                 finish = stop if self._gate is None else self._gate.finish
-                self._publish(feed, way, publisher, metadata, finish)
+                self._publish(feed, stamping, publisher, metadata, finish)
             finally:
                 self.totals.frame_bytes = feed.nbytes
+                self._state = "draining"
             if self._gate is not None:
                 self._keeper.write(final=True)
                 publisher.finish(_LAST_TAKEN)
                 self._gate.end(stop)
             else:
                 self._let_clients_finish(publisher, stop)
+        except PvapyStreamError as error:
+            self._problem = str(error)
+            raise
         finally:
             twins.stop()
             feed.stop()
@@ -121,10 +150,40 @@ class SimServer:
             server.stop()
             publisher.stop()
             self._keeper.close()
-        return 1 if self.ledger.failed or self._keeper.problem or self._has_twin else 0
+            self._end_time, self._state = time.time(), "failed"
+        if self.ledger.failed or self._keeper.problem or self._twin:
+            return 1
+        self._state = "stopped"
+        return 0
+
+    def snapshot(self) -> Snapshot:
+        """Its status."""
+        settings, totals = self.settings, self.totals
+        times = totals.times(self._start_time, self._end_time)
+        late = self._pacer.late if self._pacer is not None else 0
+        published = PublisherStats(totals.frames, n_errors=totals.failed)
+        processor = ProcessorStats(
+            first_object_id=totals.first_id,
+            last_object_id=totals.last_id,
+            n_processed=totals.frames,
+            n_epochs=len(self._account.ledgers),
+        )
+        return Snapshot(
+            "simulator",
+            state=self._state,
+            restarts=settings.incarnation - 1,
+            message=self._problem or self._keeper.problem or self._twin,
+            object_id=totals.last_id,
+            output_channel=settings.channel_name,
+            receiver_stats=ReceiverStats(),
+            publisher_stats=rated(published, times.seconds),
+            processor_stats=times.rated(processor),
+            own=SimulatorStatus(totals.frames, late, totals.failed),
+            labels={"channel": settings.channel_name},
+        )
 
     def _tell_of_twins(self, told: str) -> None:
-        self._has_twin = True
+        self._twin = told
         logger.error("%s", told)
 
     def _let_clients_finish(self, publisher: Publisher, stop: threading.Event) -> None:
@@ -132,7 +191,7 @@ class SimServer:
         end = time.monotonic() + settings.shutdown_delay
         patience = 0.0 if stop.is_set() else settings.shutdown_delay
         publisher.finish(max(_LAST_TAKEN, patience))
-        if settings.output_mode != "shm":
+        if settings.hosted:
             # Who monitors a channel does not tell what it has taken.
             stop.wait(max(0.0, end - time.monotonic()))
 
@@ -182,7 +241,7 @@ class SimServer:
     def _publish(
         self,
         feed: Iterable[Any],
-        way: Way,
+        stamping: Stamping,
         publisher: Publisher,
         metadata: Metadata,
         stop: threading.Event,
@@ -194,11 +253,12 @@ class SimServer:
             self._reporter,
             self.ledger.published,
         )
-        pacer = Pacer(settings.frame_rate, stop, settings.runtime)
+        pacer = self._pacer = Pacer(settings.frame_rate, stop, settings.runtime)
+        self._state = "running"
         last = settings.n_publish or math.inf
         keeper = self._keeper
         keeps = bool(settings.ledger)
-        has_metadata, stamp = bool(metadata), way.stamp
+        has_metadata, stamp = bool(metadata), stamping.stamp
         for n, obj in enumerate(feed):
             if n >= last or not pacer.wait(n):
                 break
@@ -219,8 +279,9 @@ class SimServer:
             published.add(frame_id)
             totals.last = now = time.monotonic()
             if not totals.frames:
-                totals.first = now
+                totals.first, totals.first_id = now, frame_id
             totals.frames += 1
+            totals.last_id = frame_id
             if totals.frames >= reporter.next_frame:
                 totals.late = pacer.late
                 reporter.progress(totals)
@@ -237,5 +298,7 @@ class SimServer:
 
     def _note_failure(self, error: TransportError, frame_id: int) -> None:
         if not self.ledger.failed:
+            self._problem = str(error)
             logger.error("frame %d: %s; further failures are counted only", frame_id, error)
+        self.totals.failed += 1
         self.ledger.fail("publish", frame_id)

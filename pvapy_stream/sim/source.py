@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pvapy_stream.base_settings import PIXEL_TYPES
 from pvapy_stream.errors import SourceError
 from pvapy_stream.frame import ColorMode, Frame
-from pvapy_stream.settings.values import PIXEL_TYPES
 
 
 class FrameSource(Protocol):

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from pvapy_stream.transport.ports import Deliver, Receiver, ReceiverCounts
+from pvapy_stream.transport.ports import Deliver, DeliverAgain, Receiver, ReceiverCounts, Return
 
 _POLL = 0.05  # s
 
@@ -38,10 +38,10 @@ class AutoReceiver:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._deliver: Deliver | None = None
-        self._again: Deliver | None = None
+        self._again: DeliverAgain | None = None
         self._thread: threading.Thread | None = None
 
-    def start(self, deliver: Deliver, deliver_again: Deliver | None = None) -> None:
+    def start(self, deliver: Deliver, deliver_again: DeliverAgain | None = None) -> None:
         self._deliver, self._again = deliver, deliver_again
         if self._choose_near():
             return
@@ -78,9 +78,9 @@ class AutoReceiver:
         if self._takes_far() and self._deliver is not None:
             self._deliver(obj)
 
-    def _from_far_again(self, obj: Any) -> None:
+    def _from_far_again(self, obj: Any, how: Return) -> None:
         if self._takes_far() and self._deliver is not None:
-            (self._again or self._deliver)(obj)
+            self._again(obj, how) if self._again else self._deliver(obj)
 
     def stop(self, patience: float = 0.0) -> list[Any]:
         self._stopped.set()

@@ -6,23 +6,26 @@ import threading
 import time
 from collections.abc import Callable
 
-import pvaccess as pva
-
 from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.net.client_errors import NoAnswerError, NotSentError, RefusedError
 
 _FIRST = 0.05  # s
 _LONGEST = 2.0  # s
+_SLOWEST = 0.5  # s; for which an object of a long outage is held at most
+_SMOOTH = 8  # objects over which the pace is averaged
 
-# What the binding raises for a side that is absent, silent or unwilling.
-REMOTE_ERRORS = (pva.PvaException, RuntimeError, ValueError)
+# Failures after which an attempt may be made again: nothing was taken.
+AGAIN = (NotSentError, RefusedError)
 
 
 class Attempts:
     """Makes attempts, and remembers a side that is down.
 
-    An attempt that fails is made again for at most `limit` s. After that the side counts as down:
-    the next calls fail at once until it is time for another attempt, so that objects that cannot be
-    sent do not hold up the stream for `limit` each.
+    An outage begins with an attempt that fails, and ends with one that succeeds. It holds up the
+    stream for at most `limit` s in all: so long the first object is tried again. Then objects are
+    given up, but at the pace of the stream, so that what is queued when the side comes back is not
+    lost. The pace is that at which objects were sent before, or, as long as none was sent, that of
+    their times.
 
     Attributes:
         errors: failed attempts, those that were mended too, and objects that met a side down.
@@ -32,39 +35,84 @@ class Attempts:
         self._what = what
         self._limit = limit
         self._wait = _FIRST
-        self._down_until: float | None = None
+        self._held = 0.0  # s; by the present outage
+        self._down = self._reached = False
+        self._not_before = 0.0  # a side that answers and fails is left alone until then
+        self._pace = 0.0  # s; from one object to the next
+        self._time_ns = 0  # of the object before, as long as none was sent
+        self._last: float | None = None  # begin of the object before, if it was sent
         self._stopped = threading.Event()
         self.errors = 0
 
-    def make(self, attempt: Callable[[], None]) -> None:
+    def make(self, attempt: Callable[[float], None], time_ns: int = 0) -> None:
         """Make an attempt, and others if it fails.
 
+        Args:
+            attempt: gets how long it may wait for the other side, s.
+            time_ns: of the object; 0 when unknown.
+
         Raises:
-            TransportError: it failed for the whole time, or the side is down.
+            TransportError: it failed for the whole time, or must not be made again.
         """
         start = time.monotonic()
-        if self._down_until is not None and start < self._down_until:
-            self.errors += 1
-            raise TransportError(f"{self._what}: it is down, the next attempt comes soon")
-        deadline = start if self._down_until is not None else start + self._limit
+        if not self._reached:
+            self._pace = (time_ns - self._time_ns) / 1e9 if self._time_ns else 0.0
+            self._time_ns = time_ns
+        deadline = start + self._patience()
         while True:
-            try:
-                attempt()
-            except REMOTE_ERRORS as error:
-                self.errors += 1
-                now = time.monotonic()
-                if now + self._wait > deadline or self._stopped.wait(self._wait):
-                    self._note_down(now)
-                    raise TransportError(f"{self._what}: {error}") from error
-                self._wait = min(2 * self._wait, _LONGEST)
-            else:
-                self._wait, self._down_until = _FIRST, None
+            error = self._attempt(attempt, deadline)
+            if error is None:
+                self._sent(start)
                 return
-
-    def _note_down(self, now: float) -> None:
-        if self._down_until is not None:
+            if not isinstance(error, (*AGAIN, NoAnswerError)):
+                # The side is there, and another attempt would be no better.
+                raise error
+            now = time.monotonic()
+            if (
+                isinstance(error, NoAnswerError)
+                or now >= deadline
+                or self._stopped.wait(min(self._wait, deadline - now))
+            ):
+                self._held += time.monotonic() - start
+                self._down, self._last = True, None
+                unknown = (
+                    ", so whether it has the object is not known"
+                    if isinstance(error, NoAnswerError)
+                    else ""
+                )
+                raise TransportError(f"{self._what}: {error}{unknown}") from error
             self._wait = min(2 * self._wait, _LONGEST)
-        self._down_until = now + self._wait
+
+    def _patience(self) -> float:
+        """How long the next object may hold up the stream, s."""
+        left = self._limit - self._held if self._down else self._limit
+        return left if left > 0 else min(max(self._pace, 0.0), _SLOWEST)
+
+    def _attempt(self, attempt: Callable[[float], None], deadline: float) -> TransportError | None:
+        began = time.monotonic()
+        if began < self._not_before:
+            self.errors += 1
+            return NotSentError("it fails, the next attempt comes soon")
+        try:
+            attempt(max(deadline - began, 0.0))
+        except TransportError as error:
+            self.errors += 1
+            if self._down and isinstance(error, (RefusedError, NoAnswerError)):
+                # Each attempt may last long: at most half of the time is spent with them.
+                now = time.monotonic()
+                self._not_before = now + max(self._wait, now - began)
+            return error
+        return None
+
+    def _sent(self, start: float) -> None:
+        if not self._reached:
+            self._pace = 0.0
+        elif self._last is not None:
+            pace = start - self._last
+            self._pace = self._pace + (pace - self._pace) / _SMOOTH if self._pace else pace
+        self._last = start
+        self._wait, self._held, self._not_before = _FIRST, 0.0, 0.0
+        self._down, self._reached = False, True
 
     def stop(self) -> None:
         """Wait no more."""

@@ -13,7 +13,7 @@ import zmq
 from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.transport.bsread_codec import Control, Decoder, Limits
 from pvapy_stream.transport.bsread_packing import Buffer
-from pvapy_stream.transport.ports import Deliver, PublisherCounts, ReceiverCounts
+from pvapy_stream.transport.ports import Deliver, DeliverAgain, PublisherCounts, ReceiverCounts
 
 Mode = Literal["pull", "sub"]
 SendMode = Literal["push", "pub"]
@@ -103,7 +103,7 @@ class BsreadReceiver:
         self.commands = 0
         self.last_error = ""
 
-    def start(self, deliver: Deliver, deliver_again: Deliver | None = None) -> None:
+    def start(self, deliver: Deliver, deliver_again: DeliverAgain | None = None) -> None:
         self._deliver = deliver
         self._thread = threading.Thread(target=self._run, name="bsread-receiver", daemon=True)
         self._thread.start()

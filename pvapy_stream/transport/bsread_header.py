@@ -14,8 +14,8 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from pvapy_stream.base_settings import PIXEL_TYPES
 from pvapy_stream.errors import BsreadError
-from pvapy_stream.settings.values import PIXEL_TYPES
 from pvapy_stream.transport.bsread_packing import Buffer, Limits, pack_header, unpack_header
 
 MAIN_HEADERS = ("bsr_m-1.1", "bsr_m-1.0")

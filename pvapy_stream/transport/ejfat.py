@@ -24,7 +24,8 @@ import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError, SettingsError, TransportError
 from pvapy_stream.pva import serial
-from pvapy_stream.settings.ejfat import EjfatInputSettings, EjfatOutputSettings
+from pvapy_stream.pva.net.client_errors import NotSentError
+from pvapy_stream.transport.ejfat_mode import EjfatInputSettings, EjfatOutputSettings
 from pvapy_stream.transport.ejfat_wire import (
     HEADERS,
     LONGEST,
@@ -90,7 +91,7 @@ class EjfatPublisher(RemotePublisher):
         self._seconds_per_byte = 8 / (args.rate_gbps * 1e9) if args.rate_gbps > 0 else 0.0
         self._due = 0.0
 
-    def _send(self, obj: Any) -> None:
+    def _send(self, obj: Any, patience: float) -> None:
         event = self._event_of(obj)
         entropy = random.getrandbits(16)
         sent = datagrams(event, self._data_id, self._number, self._payload, entropy)
@@ -102,9 +103,9 @@ class EjfatPublisher(RemotePublisher):
                 self._socket.sendmsg((headers, segment))
             error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         except OSError as problem:
-            raise RuntimeError(_why(problem)) from problem
+            raise NotSentError(_why(problem)) from problem
         if error:
-            raise RuntimeError(_why(OSError(error, "")))
+            raise NotSentError(_why(OSError(error, "")))
         self._number += 1
 
     def _event_of(self, obj: Any) -> bytes:
@@ -114,7 +115,6 @@ class EjfatPublisher(RemotePublisher):
                 raise ObjectError(f"{len(event)} bytes are more than the {LONGEST} of an event")
         except ObjectError as error:
             # Another attempt would be no better.
-            self._attempts.errors += 1
             raise TransportError(f"cannot send an object by {self.channel}: {error}") from error
         return event
 

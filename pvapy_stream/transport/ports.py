@@ -8,10 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 # Takes an object; False says that it was rejected.
 Deliver = Callable[[Any], bool | None]
+
+
+class Return(NamedTuple):
+    """How the other side came back.
+
+    Attributes:
+        shown: its first object is what it shows to whoever comes, and may be an old one.
+        anew: it is another program than before, and one that begins to count its ids anew.
+    """
+
+    shown: bool = True
+    anew: bool = False
+
+
+# Takes the first object after the other side came back.
+DeliverAgain = Callable[[Any, Return], bool | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +67,7 @@ class PublisherCounts:
 class Receiver(Protocol):
     """A way in."""
 
-    def start(self, deliver: Deliver, deliver_again: Deliver | None = None) -> None:
+    def start(self, deliver: Deliver, deliver_again: DeliverAgain | None = None) -> None:
         """Begin to call `deliver` with each object, from a thread of the transport.
 
         The object may be reused by the transport after `deliver` returns: copy what is kept.

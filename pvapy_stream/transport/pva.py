@@ -11,7 +11,7 @@ from typing import Any
 
 import pvaccess as pva
 
-from pvapy_stream.transport.ports import Deliver, ReceiverCounts
+from pvapy_stream.transport.ports import Deliver, DeliverAgain, ReceiverCounts, Return
 
 _PROVIDERS = {"pva": pva.PVA, "ca": pva.CA}
 
@@ -105,7 +105,7 @@ class MonitorReceiver:
         self._provider = _PROVIDERS[provider]
         self._retry = retry
         self._deliver: Deliver | None = None
-        self._deliver_again: Deliver | None = None
+        self._deliver_again: DeliverAgain | None = None
         self._came_back = False
         self.was_connected = False
         self._pv: pva.Channel | None = None
@@ -126,7 +126,7 @@ class MonitorReceiver:
         self._retired: list[tuple[float, pva.Channel]] = []
         self._pinned = 0
 
-    def start(self, deliver: Deliver, deliver_again: Deliver | None = None) -> None:
+    def start(self, deliver: Deliver, deliver_again: DeliverAgain | None = None) -> None:
         self._deliver = deliver
         self._deliver_again = deliver_again
         self._search()
@@ -165,7 +165,7 @@ class MonitorReceiver:
             try:
                 if self._came_back and self._deliver_again is not None:
                     self._came_back = False
-                    self._deliver_again(obj)
+                    self._deliver_again(obj, Return())
                 else:
                     deliver(obj)
             except Exception:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.lazy import pv_object, time_of
+from pvapy_stream.pva.net import client
+from pvapy_stream.pva.net.client_channel import ClientChannel
+from pvapy_stream.pva.put_objects import PutWriter
 from pvapy_stream.transport.backoff import Attempts
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
@@ -23,13 +27,25 @@ class RemotePublisher(Publisher):
         self._attempts = Attempts(problem, limit)
         self._published = 0
 
-    def _send(self, obj: Any) -> None:
-        """One attempt with a PvObject; raises one of `REMOTE_ERRORS` when it fails."""
+    def _prepare(self, obj: Any) -> Any:
+        """What is sent of an object."""
+        return pv_object(obj)
+
+    def _send(self, obj: Any, patience: float) -> None:
+        """One attempt.
+
+        Args:
+            obj: what `_prepare` made.
+            patience: how long it may wait for the other side, s.
+
+        Raises:
+            TransportError: it failed; one of `backoff.AGAIN` if it may be tried again.
+        """
         raise NotImplementedError
 
     def publish(self, obj: Any) -> None:
-        real = pv_object(obj)
-        self._attempts.make(lambda: self._send(real))
+        ready = self._prepare(obj)
+        self._attempts.make(lambda patience: self._send(ready, patience), time_of(obj))
         self._published += 1
 
     def stop(self) -> None:
@@ -40,3 +56,35 @@ class RemotePublisher(Publisher):
 
     def reset_counts(self) -> None:
         self._published = self._attempts.errors = 0
+
+
+class ChannelPublisher(RemotePublisher):
+    """Sends to a channel of another PVA server, which is searched for from the start on."""
+
+    def __init__(self, channel: str, problem: str, limit: float) -> None:
+        super().__init__(channel, problem, limit)
+        self._remote: ClientChannel | None = None
+        self._writer = PutWriter()
+
+    @property
+    def remote(self) -> ClientChannel:
+        """The channel."""
+        if self._remote is None:
+            self._remote = client.channel(self.channel)
+        return self._remote
+
+    def start(self) -> None:
+        _ = self.remote
+
+    def _prepare(self, obj: Any) -> Any:
+        try:
+            return self._writer.write(obj)
+        except (ValueError, TypeError, KeyError) as error:
+            raise TransportError(
+                f"an object for channel {self.channel} cannot be sent: {error}"
+            ) from error
+
+    def stop(self) -> None:
+        super().stop()
+        if self._remote is not None:
+            self._remote.close()

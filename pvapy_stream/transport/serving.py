@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 from typing import Any
 
-from pvapy_stream.transport.ports import Deliver, ReceiverCounts
+from pvapy_stream.pva.net.channel import Channel, Put
+from pvapy_stream.transport.own_server import host
+from pvapy_stream.transport.ports import Deliver, DeliverAgain, ReceiverCounts
 
 _LAST_DELIVERY = 5.0  # s; least time that an object which is being delivered gets at the end
+_ENDS = 2.0  # s; the thread has nothing more to do
+STOPPED = "the receiver has stopped"
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +47,7 @@ class ServingReceiver:
         """
         with self._busy:
             if self._deliver is None:
-                return False, "the receiver has stopped"
+                return False, STOPPED
             self.was_connected = True
             self._received += 1
             self._newest = obj
@@ -55,7 +60,7 @@ class ServingReceiver:
                 return True, f"{type(error).__name__}: {error}"
         return True, ""
 
-    def start(self, deliver: Deliver, deliver_again: Deliver | None = None) -> None:
+    def start(self, deliver: Deliver, deliver_again: DeliverAgain | None = None) -> None:
         self._deliver = deliver
         self._open()
 
@@ -77,7 +82,7 @@ class ServingReceiver:
 
     @property
     def connected(self) -> bool:
-        """Whether anybody has come; callers do not stay, or the binding does not tell."""
+        """Whether anybody has come; callers do not stay, or nobody tells."""
         return self.was_connected and self._deliver is not None
 
     def keep_up(self) -> None:
@@ -85,3 +90,50 @@ class ServingReceiver:
 
     def newest(self, timeout: float) -> Any | None:
         return self._newest
+
+
+class HostedReceiver(ServingReceiver):
+    """Delivers, in a thread, what clients bring to a channel of our own server.
+
+    What waits in the queue belongs to the server until it is claimed.
+    """
+
+    def __init__(self, channel: str) -> None:
+        super().__init__(channel)
+        self._came: queue.SimpleQueue[Put | None] = queue.SimpleQueue()
+        self._hosted = False
+        self._thread = threading.Thread(target=self._run, name=f"serve {channel}", daemon=True)
+
+    def comes(self, put: Put) -> None:
+        """A client has brought something; called in the server's thread."""
+        self._came.put(put)
+
+    def _host(self, channel: Channel) -> None:
+        """Serve the channel.
+
+        Raises:
+            TransportError: it is served already, or there is no port to listen at.
+        """
+        host.add(channel)
+        self._hosted = True
+
+    def _open(self) -> None:
+        self._thread.start()
+
+    def _run(self) -> None:
+        while (put := self._came.get()) is not None:
+            if put.claim():
+                self._accept(put)
+
+    def _accept(self, put: Put) -> None:
+        """Deliver what was claimed, and finish it. Raises nothing."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        if self._hosted:
+            self._hosted = False
+            self._came.put(None)
+            if self._thread.ident:
+                self._thread.join(_ENDS)
+            # Now all that came is answered.
+            host.remove(self.channel)

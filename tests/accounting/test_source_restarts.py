@@ -18,15 +18,16 @@ def test_what_it_sent_while_its_consumer_was_away_is_unknown(
     prefix: str, commands: Commands, tmp_path: Path
 ) -> None:
     channel, file = f"{prefix}image", tmp_path / "ledger.json"
-    source = ("sim", "-cn", channel, "-nx", 8, "-ny", 8, "-fps", 50, "-rt", 300, "-std", 0)
+    source = ("sim", "-cn", channel, "-nx", 8, "-ny", 8, "-rt", 300, "-std", 0, "-fps")
     consumer = commands("consumer", "-ic", channel, "-sqs", 500, "--ledger", file)
-    first = commands(*source)
-    wait_until(lambda: sum(len(one.processed) for one in read(file)) >= 60)
+    first = commands(*source, 100)
+    wait_until(lambda: sum(len(one.processed) for one in read(file)) >= 200)
     first.signal(signal.SIGKILL)
     first.wait()
     os.kill(consumer.process.pid, signal.SIGSTOP)
     try:
-        second = commands(*source)
+        # So slow that its consumer is back long before its ids pass those of the first.
+        second = commands(*source, 10)
         wait_until(lambda: get(channel, "uniqueId") >= 10)
     finally:
         os.kill(consumer.process.pid, signal.SIGCONT)
@@ -39,6 +40,40 @@ def test_what_it_sent_while_its_consumer_was_away_is_unknown(
     late = again.processed.first
     assert late is not None
     assert late > 10
+    audit = commands("audit", file)
+    assert audit.wait() == 1, audit.text
+    assert f"1-{late - 1} unknown" in audit.text
+
+
+def test_a_new_source_in_shared_memory_is_known_though_its_ids_go_on(
+    prefix: str, commands: Commands, tmp_path: Path
+) -> None:
+    channel, file = f"{prefix}image", tmp_path / "ledger.json"
+    source = ("sim", "-cn", channel, "-nx", 8, "-ny", 8, "-rt", 300, "-std", 0, "-om", "shm")
+    consumer = commands("consumer", "-ic", channel, "-im", "shm", "-sqs", 2, "--ledger", file)
+    first = commands(*source, "-fps", 50)
+    wait_until(lambda: sum(len(one.processed) for one in read(file)) >= 20)
+    first.signal(signal.SIGKILL)
+    first.wait()
+    last = read(file)[0].received.last
+    assert last is not None
+    os.kill(consumer.process.pid, signal.SIGSTOP)
+    shown = f"{prefix}source"
+    try:
+        second = commands(*source, "-fps", 500, "-sc", shown)
+        wait_until(lambda: get(shown)["publisherStats"]["nPublished"] > 2 * last + 50)
+    finally:
+        os.kill(consumer.process.pid, signal.SIGCONT)
+    wait_until(lambda: len(parts := read(file)) == 2 and len(parts[1].processed) >= 10)
+    consumer.signal(signal.SIGINT)
+    assert consumer.wait() == 0, consumer.text
+    second.signal(signal.SIGINT)
+    second.wait()
+    before, again = read(file)
+    assert not before.missed
+    late = again.processed.first
+    assert late is not None
+    assert late > 2 * last
     audit = commands("audit", file)
     assert audit.wait() == 1, audit.text
     assert f"1-{late - 1} unknown" in audit.text

@@ -7,7 +7,7 @@ from tests.support import Commands
 
 
 def test_the_demonstration_writes_a_range_from_the_past(commands: Commands, tmp_path: Path) -> None:
-    demo = commands("demo-writer", "--pulses", 60, "--folder", tmp_path)
+    demo = commands("demo", "--bsread", "--pulses", 60, "--folder", tmp_path)
     assert demo.wait(60) == 0, demo.text
     assert "All is there." in demo.text
     report = verify(tmp_path / "run.h5")

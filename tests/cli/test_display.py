@@ -14,6 +14,7 @@ import pytest
 from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.display import Rates, stats_lines, status_table
 from pvapy_stream.hpc.service import StageReport
+from pvapy_stream.status.fields import read
 from tests.support import Commands, Source, wait_for_monitors, wait_until, write_processor
 from tests.terminal import TerminalProgram
 
@@ -52,7 +53,8 @@ def report(stage_id: int = 1, kind: str = "consumer", **changes: Any) -> StageRe
             "lastObjectId": 123456789, "firstObjectTime": 0.0, "lastObjectTime": 0.0,
         },
     }  # fmt: skip
-    return StageReport(kind, stage_id, "disconnected", {**stats, **changes}, [])
+    identity = {f"{kind}Id": stage_id, "inputChannel": "in", "state": "disconnected"}
+    return StageReport(read({**identity, **stats, **changes}), [])
 
 
 def shown(reports: dict[int, StageReport], columns: int) -> list[str]:

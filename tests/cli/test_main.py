@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pvapy_stream import __version__
 from pvapy_stream.cli import main as cli
+from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.cli.completion import command_tree
+from pvapy_stream.cli.parser import parsers_of
+from pvapy_stream.settings import option_of
 
 
 def python(code: str) -> str:
@@ -24,6 +29,9 @@ def test_the_commands_are_listed(argv: list[str], capsys: pytest.CaptureFixture[
     for name, command in cli.COMMANDS.items():
         assert f"  {name} " in shown
         assert command.help in shown
+    heads = [line for line in shown.splitlines() if line.endswith(":")]
+    assert heads == [f"{group}:" for group in cli.GROUPS]
+    assert [alias for alias in cli.ALIASES if f"\n  {alias} " in shown] == []
 
 
 @pytest.mark.parametrize("flag", ["-v", "--version"])
@@ -37,7 +45,8 @@ def test_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("consummer", "no command 'consummer'; did you mean 'consumer'?"),
         ("new_processor", "did you mean 'new-processor'?"),
-        ("xyzzy", "no command 'xyzzy'; commands are consumer, "),
+        ("xyzzy", "no command 'xyzzy'; pvapy-stream -h lists the commands"),
+        ("sav", "did you mean 'save'?"),
         ("--channel", "no option '--channel'"),
     ],
 )
@@ -45,6 +54,7 @@ def test_unknown_commands(name: str, message: str, capsys: pytest.CaptureFixture
     assert cli.main([name]) == 2
     captured = capsys.readouterr()
     assert message in captured.err
+    assert captured.err.count("\n") == 1
     assert captured.out == ""
 
 
@@ -64,6 +74,12 @@ def test_the_module_of_every_command_is_there() -> None:
     ] == []
 
 
+def test_every_file_with_a_command_is_listed() -> None:
+    folder = Path(cli.__file__).parent
+    files = {path.stem for path in folder.glob("*.py") if "\nCOMMAND = " in path.read_text()}
+    assert files == {entry.module for entry in cli.COMMANDS.values()}
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -81,6 +97,106 @@ def test_help_shows_defaults_and_units(
     shown = capsys.readouterr().out
     assert "how often the status channel is updated [default 1 s]" in shown
     assert "[required]" in shown
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """The parsers of all commands and of their actions, by name."""
+    made = [cli.load(name).COMMAND.parser() for name in cli.COMMANDS]
+    return {one.prog: one for top in made for one in parsers_of(top)}
+
+
+def shown_options(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
+    for action in parser._actions:
+        if not isinstance(action, argparse._SubParsersAction):
+            yield f"{parser.prog} {'/'.join(action.option_strings) or action.dest}", action
+
+
+def test_every_option_has_help_with_its_default() -> None:
+    wrong: list[str] = []
+    for parser in parsers().values():
+        for name, action in shown_options(parser):
+            if not action.help:
+                wrong.append(f"{name}: no help")
+            elif action.default not in (None, "", False, argparse.SUPPRESS, (), []):
+                given = action.default
+                number = f"{given:g}" if isinstance(given, float) else str(given)
+                if f"[default {number}" not in action.help:
+                    wrong.append(f"{name}: no default {number}")
+    assert wrong == []
+
+
+def test_every_setting_shows_its_default_and_unit() -> None:
+    wrong: list[str] = []
+    checked = 0
+    for name in cli.COMMANDS:
+        command = cli.load(name).COMMAND
+        if not isinstance(command, SettingsCommand):
+            continue
+        helps = {action.dest: action.help or "" for action in command.parser()._actions}
+        for setting, field in command.model.model_fields.items():
+            option = option_of(command.model, setting)
+            if option is None:
+                continue
+            checked += 1
+            notes = helps[setting].rpartition("[")[2]
+            default = field.get_default(call_default_factory=True)
+            if option.unit and option.unit not in notes:
+                wrong.append(f"{name} {option.flags}: no unit {option.unit}")
+            if field.is_required() or default in (None, "", (), {}, False):
+                continue
+            text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+            if f"default {text}" not in notes:
+                wrong.append(f"{name} {option.flags}: no default {text}")
+    assert wrong == []
+    assert checked > 200
+
+
+def test_required_options_come_first_in_help() -> None:
+    for name, parser in parsers().items():
+        parser.format_help()
+        groups = [[a.required for a in group._group_actions] for group in parser._action_groups]
+        assert all(one == sorted(one, reverse=True) for one in groups), name
+        with_some = [any(one) for one in groups if one]
+        assert with_some == sorted(with_some, reverse=True), name
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["consumer", "--input-chanel", "x"], "did you mean '--input-channel'?"),
+        (["consumer", "-ic", "x", "--n-cnsumers", "2"], "did you mean '--n-consumers'?"),
+        (["verify", "a.h5", "--repare"], "did you mean '--repair'?"),
+        (["workflow", "run", "a.yaml", "--foldr", "x"], "did you mean '--folder'?"),
+        (["monitor", "disk", "--min-fre", "1"], "did you mean '--min-free'?"),
+        (["project", "shedule", "x"], "did you mean 'schedule'?"),
+        (["template", "--defalts"], "did you mean '--defaults'?"),
+        (["audit", "--zzzzzz", "l.json"], "pvapy-stream audit -h lists the options"),
+    ],
+)
+def test_a_wrong_option_gets_one_line_with_the_nearest(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(argv)
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("alias", cli.ALIASES)
+def test_earlier_names_lead_to_the_new_ones(
+    alias: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    shown: list[str] = []
+    for words in ([alias], list(cli.ALIASES[alias])):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*words, "-h"])
+        assert ended.value.code == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] != ""
 
 
 def test_wrong_options_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,6 +250,7 @@ def test_bash_completes_commands_and_their_options(
     script.write_text(capsys.readouterr().out)
     assert set(cli.COMMANDS) <= set(complete(script, "pvapy-stream"))
     assert "--input-channel" in complete(script, "pvapy-stream", "consumer", "--inp")
+    assert {"create", "schedule", "stop"} <= set(complete(script, "pvapy-stream", "project"))
     assert set(complete(script, "pvapy-stream", "completion")) >= {"bash", "zsh", "tcsh"}
 
 

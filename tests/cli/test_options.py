@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from pvapy_stream.cli.options import parse, settings_parser
+from pvapy_stream.cli.options import add_settings, parse
+from pvapy_stream.cli.parser import Parser
 from pvapy_stream.settings import ConsumerSettings
 
 
 def consumer(*argv: str) -> ConsumerSettings:
-    return parse(
-        ConsumerSettings, settings_parser(ConsumerSettings, "prog", "text"), ["-ic", "in", *argv]
-    )
+    parser = Parser("prog", "text", version=True)
+    add_settings(parser, ConsumerSettings)
+    return parse(ConsumerSettings, parser, ["-ic", "in", *argv])
 
 
 def test_short_long_and_earlier_forms() -> None:

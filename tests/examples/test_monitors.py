@@ -12,14 +12,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import yaml
 
-from pvapy_stream.monitor.metrics import Metric, mirror_metrics, simulator_metrics, stage_metrics
 from pvapy_stream.monitor.run import read_monitors
 from pvapy_stream.monitor.table import TableMonitor
+from pvapy_stream.sim.server import SimulatorStatus
+from pvapy_stream.status.metrics import metrics
+from pvapy_stream.status.snapshot import LatencyStats, Snapshot
 from tests.monitor.fakes import FakeClock, Listener
 from tests.monitor.test_notify import Mailbox
 
@@ -126,30 +128,16 @@ def test_all_files_of_monitors_are_right() -> None:
 def all_metrics() -> set[str]:
     """Names of all samples that our programs tell."""
 
-    class Report:
-        kind, state = "consumer", "running"
-        stats: ClassVar[dict[str, Any]] = {
-            "inputChannel": "x", "objectId": 3,
-            "latencyStats": {"n": 1, "sum": 1, "p50": 1, "p90": 1, "p99": 1},
-        }  # fmt: skip
-
-    class Entry:
-        mirror, source = "a", "b"
-
-    class Channel:
-        entry = Entry
-
-        def counters(self) -> dict[str, int]:
-            return dict.fromkeys(("nReceived", "nPublished", "nOverruns", "nErrors"), 1)
-
-    class Totals:
-        frames = late = 1
-
-    metrics: list[Metric] = [
-        *stage_metrics({1: Report()}), *mirror_metrics([Channel()]),
-        *simulator_metrics("x", Totals(), 0),
-    ]  # fmt: skip
-    return {f"pvapy_stream_{m.name}" + ("_total" if m.kind == "counter" else "") for m in metrics}
+    found = [
+        Snapshot("consumer", 1, "x", "running", latency_stats=LatencyStats(1, 1, 1, 1, 1)),
+        Snapshot("mirror", 1, "x"),
+        Snapshot("simulator", own=SimulatorStatus(0, 0, 0)),
+    ]
+    return {
+        f"pvapy_stream_{m.name}" + ("_total" if m.kind == "counter" else "")
+        for one in found
+        for m in metrics(one)
+    }
 
 
 def expressions() -> dict[str, str]:

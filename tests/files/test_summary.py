@@ -6,9 +6,17 @@ from pathlib import Path
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.files.nexus import FrameWriter
 from pvapy_stream.files.record import NOT_WRITTEN
-from pvapy_stream.files.summary import NOT_IN_FILE, decided, lines_of, unsaved
+from pvapy_stream.files.summary import (
+    NOT_IN_FILE,
+    decided,
+    decided_by_files,
+    lines_of,
+    unsaved,
+)
 from pvapy_stream.files.witness import Witness, witness
+from pvapy_stream.settings import FileSettings
 from tests.files.support import frame, write, writer
 
 
@@ -74,3 +82,20 @@ def test_files_decide_what_was_processed() -> None:
         "consumer 1: 5 ids are in its files that its ledger does not call processed: 12-14,18-19",
     ]
     assert decided([other], files) == ([other], [])
+
+
+def test_files_of_processes_that_no_ledger_names_yet_count(tmp_path: Path) -> None:
+    """A writer of two processes is killed when its ledger has only the first."""
+    output = str(tmp_path / "run.{processorId}.h5")
+    for number in (1, 2):
+        own = Ledger("consumer", number, "in", group="w")
+        made = FrameWriter(FileSettings.of(output=output), number, lambda one=own: one, run="r")
+        made.write(frame(number))
+        made.close()
+    ledger = Ledger("consumer", 1, "in", group="w", file=output, run="r", closed=False)
+    found, notes = decided_by_files([ledger])
+    assert {(one.stage, one.stage_id, one.group): list(one.processed) for one in found} == {
+        ("consumer", 1, "w"): [1],
+        ("consumer", 2, "w"): [2],
+    }
+    assert sum("1 ids are in its files" in note for note in notes) == 2

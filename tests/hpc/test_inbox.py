@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pvapy_stream.hpc.deadline import Deadline
-from pvapy_stream.hpc.inbox import PAUSED_FULL, QUEUE_FULL, DirectInbox, QueueInbox
+from pvapy_stream.hpc.inbox import PAUSED_FULL, QUEUE_FULL, DirectInbox, QueueInbox, Returned
+from pvapy_stream.transport.ports import Return
 from tests.support import wait_until
 
 
@@ -103,6 +104,29 @@ def test_drain_processes_what_waits_also_when_paused() -> None:
     inbox.drain(Deadline(5))
     assert inbox.left() == []
     assert sink.got == list(range(50))
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_what_a_source_shows_that_came_back_waits_behind_what_it_sent_before(queued: bool) -> None:
+    sink = Sink()
+
+    def handle_returned(returned: Returned) -> None:
+        sink.got.append(-int(returned.obj))
+
+    inbox = (
+        QueueInbox(sink.handle, sink.reject, size=5, handle_returned=handle_returned)
+        if queued
+        else DirectInbox(sink.handle, sink.reject, 5, handle_returned)
+    )
+    inbox.pause()
+    inbox.start()
+    feed(inbox, range(5))
+    # Also when it is full: nothing else says that the ids begin anew.
+    inbox.put_returned(Returned(Item(9), Return()))
+    feed(inbox, range(5, 7))
+    assert len(sink.rejected) == 2
+    inbox.drain(Deadline(5))
+    assert sink.got == [0, 1, 2, 3, 4, -9]
 
 
 def test_drain_is_bounded_and_returns_what_is_left() -> None:

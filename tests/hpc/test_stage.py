@@ -18,7 +18,8 @@ from pvapy_stream.hpc.processor import FrameProcessor, UserDataProcessor
 from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.pva.objects import is_marked, mark
 from pvapy_stream.testing import image_object
-from pvapy_stream.transport.memory import MemoryPublisher
+from pvapy_stream.transport.memory_mode import MemoryPublisher
+from pvapy_stream.transport.ports import Return
 
 
 def obj(number: int) -> pva.PvObject:
@@ -138,8 +139,8 @@ def test_missed_ids_are_known_and_ids_that_go_back_are_processed() -> None:
 def test_a_source_that_came_back_shows_an_old_object_which_is_skipped() -> None:
     stage = make(skip=1)
     feed(stage, 0, 1, 2, 3)
-    assert stage.handle_again(obj(3))
-    assert not stage.handle_again(obj(9))
+    assert stage.handle_again(obj(3), Return())
+    assert not stage.handle_again(obj(9), Return())
     assert list(stage.ledger.skipped) == [0, 3]
 
 
@@ -147,14 +148,14 @@ def test_what_a_source_sent_that_started_again_while_we_were_away_is_unknown() -
     # It shows one of its new objects, which is skipped.
     stage = make(skip=1)
     feed(stage, 0, 1, 2, 3, 4, 5, 6, 7)
-    assert stage.handle_again(obj(4))
+    assert stage.handle_again(obj(4), Return())
     feed(stage, 5, 6)
     assert list(stage.ledger.unknown) == [1, 2, 3, 4]
     assert "whether 1-4 were sent before 5 is unknown" in stage.tracker.remark
     # What it shows is taken as new.
     stage = make(skip=0)
     feed(stage, 1, 2, 3, 4, 5, 6, 7)
-    assert not stage.handle_again(obj(4))
+    assert not stage.handle_again(obj(4), Return())
     feed(stage, 4, 5)
     assert list(stage.ledger.unknown) == [1, 2, 3]
     # A quick return is not noticed.
@@ -164,9 +165,27 @@ def test_what_a_source_sent_that_started_again_while_we_were_away_is_unknown() -
     # It has shown what opens its channel: all that follows is for us.
     stage = make(skip=1)
     feed(stage, 0, 1, 2, 3, 4)
-    assert stage.handle_again(mark(obj(0)))
+    assert stage.handle_again(mark(obj(0)), Return())
     feed(stage, 1, 2)
     assert not stage.ledger.unknown
+
+
+def test_ids_of_a_new_source_begin_an_epoch_though_they_go_on() -> None:
+    stage = make(skip=1)
+    feed(stage, 0, 1, 2, 3)
+    # What it shows was sent before anybody of ours was there.
+    assert stage.handle_again(obj(9), Return(anew=True))
+    feed(stage, 10, 11)
+    before, again = stage.account.ledgers
+    assert list(before.processed) == [1, 2, 3]
+    assert list(again.processed) == [10, 11]
+    assert list(again.unknown) == [*range(1, 10)]
+    assert not before.missed
+    # One that shows nothing: its first object is an update.
+    assert not stage.handle_again(obj(12), Return(shown=False, anew=True))
+    feed(stage, 12)
+    assert len(stage.account.ledgers) == 3
+    assert list(stage.account.ledgers[2].unknown) == [*range(1, 12)]
 
 
 def test_reset_counts_anew_but_the_ledger_goes_on() -> None:
@@ -278,5 +297,5 @@ def test_errors_with_ids_in_them_are_one_kind_and_places_are_logged_once(
 def test_members_of_a_group_take_nothing_that_a_returning_source_shows() -> None:
     stage = make(skip=1)
     feed(stage, 0, 1, 3)
-    assert stage.handle_again(obj(9), shared=True)
+    assert stage.handle_again(obj(9), Return(), shared=True)
     assert list(stage.ledger.skipped) == [0, 9]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.mirror import MirrorEntry, parse_channel_map
+from pvapy_stream.settings.channel_map import MirrorEntry, parse_channel_map
 
 SHARED = "_[pydistributor=updates:1;group:mirror;set:s1;trigger:uniqueId]"
 

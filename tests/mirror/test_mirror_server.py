@@ -100,6 +100,26 @@ def test_mirror_before_source_then_all_ids_and_the_audit(
     assert "'nOverruns': 0, 'nErrors': 0}" in counters(mirror)
 
 
+def test_a_source_in_shared_memory(prefix: str, commands: Commands, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("sim.json", "mirror.json")]
+    image, mirrored = f"{prefix}image", f"{prefix}mirror"
+    mirror = commands("mirror", "-cm", f"({mirrored},{image},shm,100)", "--ledger", files[1])
+    with client_of(mirrored) as client:
+        sim = commands(
+            "sim", "-cn", image, "-om", "shm", "-nx", "8", "-ny", "8", "-fps", "200", "-nf", "10",
+            "--n-publish", "100", "--wait-for-clients", "1", "-rp", "0", "-dc", "-shd", "1",
+            "-rt", "0", "--ledger", files[0],
+        )  # fmt: skip
+        assert sim.wait() == 0, sim.text
+        client.wait_for(lambda c: c.ids[-1:] == [100])
+    end(mirror)
+    (ledger,) = read_ledgers(files[1])
+    assert list(ledger.published) == [*range(1, 101)]
+    assert ledger.opened
+    report = audit(commands, *files)
+    assert report.process.returncode == 0, report.text
+
+
 def test_source_killed_and_restarted_is_followed_again(prefix: str, commands: Commands) -> None:
     image, mirrored = f"{prefix}image", f"{prefix}mirror"
 

@@ -14,9 +14,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pvapy_stream.daq.progress import Progress
+from pvapy_stream.daq.writer_status import writer_snapshot
 from pvapy_stream.errors import MissingExtraError, MonitorError
-from pvapy_stream.monitor.metrics import Metric, served, writer_metrics
 from pvapy_stream.settings import MetricsSettings
+from pvapy_stream.status.metrics import Metric, metrics, served
 from tests.ports import free_port
 from tests.support import Commands, Source, wait_for_monitors, wait_until
 
@@ -128,7 +129,7 @@ def test_a_bsread_writer(commands: Commands, tmp_path: Any) -> None:
 def test_metrics_of_acquisitions() -> None:
     done = Progress(1, "done", "stopped", rows=10, n_bytes=1000, n_lost=2, lag=0.5)
     now = Progress(2, "writing", "writing", rows=5, n_bytes=500, late=1, lag=0.25)
-    found = {m.name: m.value for m in writer_metrics("tcp://x", [done, now])}
+    found = {m.name: m.value for m in metrics(writer_snapshot("tcp://x", [done, now]))}
     assert found == {
         "writer_written_messages": 15, "writer_written_bytes": 1500, "writer_lost_pulses": 2,
         "writer_late_pulses": 1, "writer_duplicate_pulses": 0, "writer_malformed_messages": 0,
@@ -164,11 +165,9 @@ def test_without_the_client_library_the_extra_is_named(monkeypatch: pytest.Monke
 
 
 def test_ten_thousand_metrics_are_told_quickly() -> None:
-    metrics = [
-        Metric("x_seconds", "X.", "gauge", float("nan"), {"n": str(n)}) for n in range(10_000)
-    ]
+    many = [Metric("x_seconds", "X.", "gauge", float("nan"), {"n": str(n)}) for n in range(10_000)]
     settings = MetricsSettings.of(metrics_port=0, metrics_address="127.0.0.1")
-    with served(settings, lambda: metrics) as address:
+    with served(settings, lambda: many) as address:
         started = time.process_time()
         assert len(
             scrape(int(address.split(":")[2].split("/")[0]))["pvapy_stream_x_seconds"].samples

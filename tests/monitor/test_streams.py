@@ -20,9 +20,9 @@ from pvapy_stream.monitor.stages import (
     labels,
     last_in_chain,
 )
-from pvapy_stream.monitor.statuses import read_counts
 from pvapy_stream.monitor.streams import StreamsMonitor
 from pvapy_stream.settings import ChannelsSettings, StreamsSettings
+from pvapy_stream.status.fields import read
 from tests.monitor.fakes import Listener
 from tests.monitor.test_metrics import free_port
 from tests.support import Commands, Source, command, wait_for_monitors, wait_until
@@ -148,7 +148,7 @@ def test_counts_of_a_collector() -> None:
         "queueStats": {"nQueued": 5},
         "processorStats": {"nProcessed": 25, "nMissed": 3, "nErrors": 1},
     }
-    counts = read_counts(status)
+    counts = read(status).counts()
     assert counts == {
         "received": 30, "processed": 25, "filtered": 0, "skipped": 0, "duplicates": 0,
         "unknown": 0,

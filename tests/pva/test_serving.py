@@ -16,12 +16,12 @@ import pytest
 from pvapy_stream.errors import PvapyStreamError, SettingsError
 from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.control import ControlChannel
-from pvapy_stream.hpc.status import StatusChannel
 from pvapy_stream.pva.ntndarray import ObjectBuilder
-from pvapy_stream.pva.records import program_status_type
 from pvapy_stream.pva.serving import PutRights, host_readonly, host_writable, make_server
 from pvapy_stream.settings import ConsumerSettings, MetadataChannel
 from pvapy_stream.sim.metadata import Metadata
+from pvapy_stream.status.channel import StatusChannel
+from pvapy_stream.status.snapshot import Snapshot
 from pvapy_stream.transport.hosted import HostedPublisher
 from pvapy_stream.transport.pvas import PutReceiver
 from tests.support import get, image, pvput, wait_until
@@ -90,8 +90,8 @@ def test_outputs_and_status_refuse_puts_and_controls_and_inputs_take_them(
     outputs = [HostedPublisher(one, f"{prefix}out{k}") for k, one in enumerate((first, second))]
     for output in outputs:
         output.publish(builder.build(Frame.of(1, image(1))))
-    status = StatusChannel(second, f"{prefix}status", program_status_type("writerId", {}))
-    status.publish({"message": "one"})
+    status = StatusChannel(second, f"{prefix}status", Snapshot("writer"))
+    status.publish(Snapshot("writer", message="one"))
     commands: list[Any] = []
     told = threading.Event()
 
@@ -108,8 +108,8 @@ def test_outputs_and_status_refuse_puts_and_controls_and_inputs_take_them(
         assert_refuses(output.channel, "uniqueId", 987654)
     assert_refuses(status.name, "message", "hello", pva.STRING)
     # A change of structure and a restarted server change nothing of that.
-    status.restructure(program_status_type("writerId", {"more": pva.INT}))
-    status.publish({"message": "two"})
+    status.restructure(Snapshot("writer", user_types={"more": pva.INT}))
+    status.publish(Snapshot("writer", message="two"))
     outputs[0].stop()
     first.stop()
     first.start()
@@ -207,7 +207,6 @@ ASG(CONTROL) {
 HOST = """
 import sys, time
 import pvaccess as pva
-from pvapy_stream.pva.records import program_status_type
 from pvapy_stream.pva.serving import PutRights, host_readonly, host_writable, make_server
 rights = PutRights(file=sys.argv[1])
 server = make_server(rights)

@@ -106,7 +106,8 @@ def command(prefix: str) -> Iterator[Any]:
             "-W",
             "error",
             "-m",
-            "pvapy_stream.cli.sim",
+            "pvapy_stream.cli.main",
+            "sim",
             "-cn",
             f"{prefix}image",
         ]
@@ -348,9 +349,17 @@ def test_errors_of_the_command(command: Any, args: list[str], code: int, message
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("args", [["-nx", "0"], ["--colour", "red"], ["-cm", "1"], ["-dt", "text"]])
-def test_wrong_options(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("args", "option"),
+    [
+        (["-nx", "0"], "--n-x-pixels"),
+        (["--colour", "red"], "--colour"),
+        (["-cm", "1"], "--color-mode"),
+        (["-dt", "text"], "--datatype"),
+    ],
+)
+def test_wrong_options(args: list[str], option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(args)
     assert ended.value.code == 2
-    assert args[0].lstrip("-")[:2] in capsys.readouterr().err or args[0] == "-cm"
+    assert option in capsys.readouterr().err

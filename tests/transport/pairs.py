@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import pvaccess as pva
 
 from pvapy_stream.frame import Frame
+from pvapy_stream.hpc.parts import make_publisher, make_receiver
 from pvapy_stream.pva.lazy import frame_of, pv_object
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.settings import ConsumerSettings
-from pvapy_stream.transport.memory import MemoryPublisher, MemoryReceiver
-from pvapy_stream.transport.modes import Input, Output, make_publisher, make_receiver
+from pvapy_stream.transport.memory_mode import MemoryPublisher, MemoryReceiver
 from pvapy_stream.transport.ports import Deliver, Publisher, Receiver
 from tests.ports import free_port
 from tests.support import Ioc, image, wait_until
@@ -75,7 +75,7 @@ class Pair:
         )
 
     def sender(self) -> Publisher:
-        made = make_publisher(Output(self.settings, self.channel, self._server))
+        made = make_publisher(self.settings, self.channel, self._server)
         self._ends.append(made)
         made.start()
         made.open(make_object(0))
@@ -85,7 +85,7 @@ class Pair:
         self, deliver: Deliver, again: Deliver | None = None, **distribution: Any
     ) -> Receiver:
         settings = self.settings.replace(**distribution) if distribution else self.settings
-        made = make_receiver(Input.of(settings, self.channel, self._server))
+        made = make_receiver(settings, self.channel, self._server)
         self._ends.append(made)
         made.start(deliver, again)
         return made
@@ -148,7 +148,7 @@ class CaPair:
         self.channel = channel
         self._ioc = Ioc(folder, f'record(longout, "{channel}") {{ field(VAL, "0") }}\n')
         settings = ConsumerSettings.of(input_channel=channel, input_mode="ca", oid_field="value")
-        self._receiver = make_receiver(Input.of(settings, channel, pva.PvaServer()))
+        self._receiver = make_receiver(settings, channel, pva.PvaServer())
         self._client = pva.Channel(channel, pva.CA)
 
     def receiver(self, deliver: Deliver) -> Receiver:

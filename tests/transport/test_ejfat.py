@@ -21,8 +21,8 @@ from pvapy_stream.hpc.filtering import FilteredReceiver
 from pvapy_stream.pva import serial
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.settings import ConsumerSettings
-from pvapy_stream.settings.ejfat import EjfatInputSettings, EjfatOutputSettings
 from pvapy_stream.transport.ejfat import EjfatPublisher, EjfatReceiver
+from pvapy_stream.transport.ejfat_mode import EjfatInputSettings, EjfatOutputSettings
 from pvapy_stream.transport.ejfat_wire import (
     HEADERS,
     LB_HEADER,

@@ -70,14 +70,14 @@ def test_a_stage_that_is_killed_with_a_put_and_comes_back(prefix: str) -> None:
     thread, outcome = in_thread(publisher, make_object(1))
     assert first.line() == "1"
     first.kill()
-    # What was not answered is put again, to whoever has the channel now.
-    second = Stage(channel, 0)
-    assert second.line() == "1"
+    # What was not answered may have been taken, so it is not put again.
     thread.join(60)
-    assert outcome == ["done"]
+    assert "whether it has the object" in outcome[0]
+    second = Stage(channel, 0)
     publisher.publish(make_object(2))
     assert second.line() == "2"
-    assert publisher.counts().published == 2
+    assert publisher.counts().published == 1
+    assert publisher.counts().errors == 1
     publisher.stop()
     second.kill()
 

@@ -56,6 +56,10 @@ def test_the_layout_of_a_publishers_file(directory: PeerDirectory) -> None:
     assert made.path == directory.path / f"p-{KEY}"
     assert parts(made.path) == ((2**64 - 2, 3, *[0] * 14), {"key": KEY, "pid": 7})
     made.close(remove=True)
+    # What other versions do not know is told only where it matters; they ignore it.
+    made = directory.create(PUBLISHER, PublisherInfo(KEY, 7, source=True))
+    assert parts(made.path)[1] == {"key": KEY, "pid": 7, "source": True}
+    made.close(remove=True)
 
 
 def test_the_layout_of_a_subscribers_file(directory: PeerDirectory) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.hpc.launch.programs import LocalPrograms
+from pvapy_stream.launch.programs import LocalPrograms
 from pvapy_stream.monitor.channels import workflow_channels
 from pvapy_stream.workflow import Project, Workflow
 from pvapy_stream.workflow.library.bsread_stages import BsreadSim, BsreadWriter, Buffer

@@ -13,7 +13,7 @@ import pytest
 from distributed import LocalCluster
 
 from pvapy_stream.errors import SettingsError, WorkflowError
-from pvapy_stream.hpc.launch import dask
+from pvapy_stream.launch import dask
 from pvapy_stream.workflow import Consumer, Project, Simulator, StreamSet, Workflow
 from pvapy_stream.workflow.run.clusters import make_launcher
 from pvapy_stream.workflow.run.scheduler import Scheduler, run_workflow

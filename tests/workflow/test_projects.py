@@ -112,15 +112,15 @@ def test_a_killed_protocol_closes_its_sets_and_is_resumed(
 
 
 def test_one_process_runs_a_project(tmp_path: Path, commands: Commands) -> None:
-    ended(commands("create-project", "busy", chain(tmp_path, n=400, ms=250)))
-    first = commands("schedule-project", "busy")
+    ended(commands("project", "create", "busy", chain(tmp_path, n=400, ms=250)))
+    first = commands("project", "schedule", "busy")
     wait_until(lambda: "started" in first.text)
-    second, shown = commands("schedule-project", "busy"), commands("project", "show", "busy")
+    second, shown = commands("project", "schedule", "busy"), commands("project", "show", "busy")
     assert f"project busy is run by process {first.process.pid}" in ended(second, 1)
     assert f"run by process {first.process.pid}" in ended(shown)
     folder = tmp_path / "projects" / "busy"
     wait_until(lambda: len(numbers(folder, "000001_count", "items")) > 2)
-    ended(commands("stop-project", "busy"))
+    ended(commands("project", "stop", "busy"))
     assert first.wait() == 1
     assert rows(folder)["count"].state is State.ABORTED
     assert "steps left; resume goes on with them" in rows(folder)["count"].error

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pvapy_stream.hpc.launch.programs import LocalProgram, ProgramSpec
+from pvapy_stream.launch.programs import LocalProgram, ProgramSpec
 from tests.support import Commands, Source, wait_until
 from tests.workflow.test_streams import live, pid, run
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pvapy_stream.pva.wire.status import OK, Status
-from pvapy_stream.pva.wire.types import Structure
+from pvapy_stream.pva.wire.types import AnyValue, Structure
 
 if TYPE_CHECKING:
     from pvapy_stream.pva.net.requests import MonitorRequest
@@ -60,6 +60,25 @@ class Put:
                 return
             self.claimed = self._finished = True
         self._done(self, status)
+
+
+class Call(Put):
+    """A call that a client waits for: as a put, and `answer` gives what it returns.
+
+    Attributes:
+        argument: of the call; nobody else has it.
+        returned: what is returned; None while that is not known.
+    """
+
+    def __init__(self, argument: AnyValue, done: Callable[[Put, Status], None]) -> None:
+        super().__init__({}, 0, done)
+        self.argument = argument
+        self.returned: AnyValue | None = None
+
+    def answer(self, value: AnyValue) -> None:
+        """It was done; the client is told. Only the first call of this and `finish` counts."""
+        self.returned = value
+        self.finish()
 
 
 class Channel:
@@ -124,3 +143,17 @@ class Channel:
         self.value = value
         for monitor in list(self.monitors):
             monitor.post(value, bits)
+
+
+class ServiceChannel(Channel):
+    """A service that clients call.
+
+    Args:
+        name: of the channel.
+        on_call: called with each call, in the server's thread: it must not wait. Calls of one
+            client come in its order.
+    """
+
+    def __init__(self, name: str, on_call: Callable[[Call], None]) -> None:
+        super().__init__(name, Structure(), {})
+        self.on_call = on_call

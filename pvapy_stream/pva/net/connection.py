@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import selectors
 import socket
 import time
@@ -12,14 +11,15 @@ from collections.abc import Callable
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.net.channel import Channel
 from pvapy_stream.pva.net.host import Host
+from pvapy_stream.pva.net.link import MUCH, Link
 from pvapy_stream.pva.net.requests import KINDS, MonitorRequest, Request
 from pvapy_stream.pva.wire import connecting, operations, values
-from pvapy_stream.pva.wire.buffers import Buffer, Reader, Writer
+from pvapy_stream.pva.wire.buffers import Reader, Writer
 from pvapy_stream.pva.wire.descriptions import Incoming, Outgoing
 from pvapy_stream.pva.wire.operations import INIT
 from pvapy_stream.pva.wire.searching import TCP, Search
 from pvapy_stream.pva.wire.status import OK, Status
-from pvapy_stream.pva.wire.stream import Assembler, Command, Control, Message, control, message
+from pvapy_stream.pva.wire.stream import Command, Control, Message, control, message
 from pvapy_stream.pva.wire.types import AnyValue, Structure, Type
 
 _HANDSHAKE = 10.0  # s; until a client has said who it is
@@ -27,14 +27,9 @@ _STALLED = 30.0  # s; a client that stops in a message, or takes nothing of what
 _CHANNELS = 2000  # of one client
 _REQUESTS = 4000  # of one client
 _PUTS = 16  # under way of one client; then it is not read from
-_MUCH = 2**20  # bytes that wait for a client; then it is not read from, and its monitors wait
-_AT_ONCE = 64  # buffers
-_READS = 8  # in a row, before others have their turn
-
-_log = logging.getLogger(__name__)
 
 
-class Connection:
+class Connection(Link):
     """Reads what a client wants and sends what it is given.
 
     Args:
@@ -44,16 +39,12 @@ class Connection:
     """
 
     def __init__(self, host: Host, link: socket.socket, peer: str) -> None:
-        self.link = link
-        self.peer = peer
+        super().__init__(host.watch, link, f"client {peer}", host.limits)
         self.user = ""
         self.host = peer.partition(":")[0]
         self.incoming = Incoming()
         self.outgoing = Outgoing()
         self._host = host
-        self._assembler = Assembler(host.limits)
-        self._out: deque[Buffer] = deque()
-        self._waiting = 0  # bytes in `_out`
         self._turns: deque[MonitorRequest] = deque()
         self._has_turn: set[MonitorRequest] = set()
         self._channels: dict[int, Channel] = {}
@@ -61,9 +52,8 @@ class Connection:
         self._requests: dict[int, tuple[int, Request]] = {}
         self._next_channel = 1
         self._puts = 0
-        self._valid = self._closed = False
-        self._began = self._read_at = self._sent_at = time.monotonic()
-        self._events = 0
+        self._valid = False
+        self._began = time.monotonic()
         self._simple: dict[int, Callable[[Reader], None]] = {
             Command.CREATE_CHANNEL: self._create,
             Command.DESTROY_CHANNEL: self._destroy,
@@ -74,25 +64,19 @@ class Connection:
 
     def begin(self) -> None:
         """Greet the client."""
-        self._enqueue([control(Control.SET_BYTE_ORDER, server=True)])
+        self.enqueue([control(Control.SET_BYTE_ORDER, server=True)])
         writer = Writer()
         connecting.Offer().write(writer)
         self.send(Command.VALIDATION, writer)
 
-    def close(self, reason: str) -> None:
-        """End the connection; what the client waits for is withdrawn."""
-        if self._closed:
-            return
-        self._closed = True
-        _log.debug("client %s: connection closed: %s", self.peer, reason)
+    def ended(self, reason: str) -> None:
+        # What the client waits for is withdrawn.
         for _, request in self._requests.values():
             request.end()
         self._requests.clear()
         self._channels.clear()
-        self._out.clear()
         self._turns.clear()
         self._host.forget(self)
-        self.link.close()
 
     def check(self, now: float) -> None:
         """Close it if the client is too slow, and look after its requests."""
@@ -100,12 +84,12 @@ class Connection:
             request.check(now)
         if not self._valid and now - self._began > _HANDSHAKE:
             self.close(f"the client did not say who it is within {_HANDSHAKE:g} s")
-        elif self._out and now - self._sent_at > _STALLED:
+        elif self.waiting and now - self.sent_at > _STALLED:
             self.close(f"the client took nothing for {_STALLED:g} s")
         elif (
-            not self._assembler.idle
-            and self._events & selectors.EVENT_READ
-            and now - self._read_at > _STALLED
+            not self.assembler.idle
+            and self.events & selectors.EVENT_READ
+            and now - self.read_at > _STALLED
         ):
             self.close(f"the client stopped in a message for {_STALLED:g} s")
 
@@ -113,14 +97,14 @@ class Connection:
 
     def send(self, command: int, writer: Writer) -> None:
         """Send a message, as soon as the client takes it."""
-        self._enqueue(message(command, writer, server=True))
+        self.enqueue(message(command, writer, server=True))
 
     def wants_turn(self, monitor: MonitorRequest) -> None:
         """Let a monitor send when there is room."""
-        if monitor not in self._has_turn and not self._closed:
+        if monitor not in self._has_turn and not self.closed:
             self._has_turn.add(monitor)
             self._turns.append(monitor)
-            self._watch()
+            self.watch()
 
     def done_with(self, number: int) -> None:
         """The client needs a request no more."""
@@ -131,104 +115,33 @@ class Connection:
 
     def put_ends(self) -> None:
         self._puts -= 1
-        self._watch()
+        self.watch()
 
     def from_any_thread(self, function: Callable[[], None]) -> None:
         self._host.call(function)
 
     # -- bytes -----------------------------------------------------------------------------------
 
-    def handle(self, events: int) -> None:
-        """Read and write what can be; close the connection at anything that is wrong."""
-        try:
-            if events & selectors.EVENT_READ:
-                self._read()
-            if events & selectors.EVENT_WRITE and not self._closed:
-                self._write()
-        except WireError as error:
-            _log.warning(
-                "client %s (%s): %s; its connection is closed", self.peer, self.user, error
-            )
-            self.close(str(error))
-        except OSError as error:
-            self.close(str(error))
-        except Exception as error:
-            _log.exception("client %s: its connection is closed", self.peer)
-            self.close(f"{type(error).__name__}: {error}")
-
-    def _read(self) -> None:
-        for _ in range(_READS):
-            try:
-                count = self.link.recv_into(self._assembler.space())
-            except BlockingIOError:
-                return
-            if not count:
-                self.close("the client has closed it")
-                return
-            self._read_at = time.monotonic()
-            for found in self._assembler.received(count):
-                self._take(found)
-                if self._closed:
-                    return
-            if self._busy:
-                break
-        self._watch()
+    @property
+    def busy(self) -> bool:
+        return self._puts >= _PUTS or self.waiting > MUCH
 
     @property
-    def _busy(self) -> bool:
-        """Whether the client has to wait before more of it is read."""
-        return self._puts >= _PUTS or self._waiting > _MUCH
+    def eager(self) -> bool:
+        return bool(self._turns)
 
-    def _write(self) -> None:
-        while True:
-            while self._turns and self._waiting < _MUCH:
-                monitor = self._turns.popleft()
-                self._has_turn.discard(monitor)
-                monitor.take_turn()
-            if not self._out:
-                break
-            first = [self._out[n] for n in range(min(len(self._out), _AT_ONCE))]
-            try:
-                sent = self.link.sendmsg(first)
-            except BlockingIOError:
-                break
-            self._sent_at = time.monotonic()
-            self._waiting -= sent
-            while sent:
-                part = self._out.popleft()
-                if sent < len(part):
-                    self._out.appendleft(memoryview(part)[sent:])
-                    break
-                sent -= len(part)
-        self._watch()
-
-    def _enqueue(self, parts: list[Buffer]) -> None:
-        if self._closed:
-            return
-        if not self._out:
-            self._sent_at = time.monotonic()
-        self._out += parts
-        self._waiting += sum(map(len, parts))
-        self._watch()
-
-    def _watch(self) -> None:
-        if self._closed:
-            return
-        events = 0 if self._busy else selectors.EVENT_READ
-        if self._out or self._turns:
-            events |= selectors.EVENT_WRITE
-        if events != self._events:
-            if events & selectors.EVENT_READ and not self._events & selectors.EVENT_READ:
-                self._read_at = time.monotonic()
-            self._events = events
-            self._host.watch(self, events)
+    def fill(self) -> None:
+        while self._turns and self.waiting < MUCH:
+            monitor = self._turns.popleft()
+            self._has_turn.discard(monitor)
+            monitor.take_turn()
 
     # -- messages --------------------------------------------------------------------------------
 
-    def _take(self, found: Message) -> None:
+    def take(self, found: Message) -> None:
         if found.control:
             if found.command == Control.ECHO:
-                self._enqueue([control(Control.ECHO_REPLY, found.value, server=True)])
+                self.enqueue([control(Control.ECHO_REPLY, found.value, server=True)])
             return
         command, reader = found.command, found.reader(self._host.limits)
         if command == Command.ECHO:

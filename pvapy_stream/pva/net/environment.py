@@ -86,6 +86,30 @@ class ServerSettings:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Where a client searches for channels.
+
+    Attributes:
+        searched: where searches are sent by UDP, and whether one host alone gets them there.
+        name_servers: that are asked over TCP.
+    """
+
+    searched: tuple[tuple[Address, bool], ...] = ()
+    name_servers: tuple[Address, ...] = ()
+
+    @classmethod
+    def of(cls) -> ClientSettings:
+        """What the environment says; hosts that are unknown are left out."""
+        shared = {broadcast for _, broadcast in interfaces_of_host()}
+        found = _resolved(searched_addresses())
+        servers = listed_addresses(os.environ.get("EPICS_PVA_NAME_SERVERS", ""), SERVER_PORT)
+        return cls(
+            tuple((one, one[0] not in shared and not _is_group(one[0])) for one in found),
+            tuple(dict.fromkeys(_resolved(servers))),
+        )
+
+
 def interfaces_of_host() -> list[tuple[str, str]]:
     """IPv4 addresses of the host, and the broadcast address of each, or ""."""
     return [
@@ -118,12 +142,20 @@ def searched_addresses() -> list[Address]:
 
 
 def _addresses(text: str, port: int) -> list[Address]:
+    return _resolved(listed_addresses(text, port))
+
+
+def _is_group(address: str) -> bool:
+    return 224 <= int(address.partition(".")[0]) < 240 or address == "255.255.255.255"
+
+
+def _resolved(listed: list[Address]) -> list[Address]:
     found: list[Address] = []
-    for host, own in listed_addresses(text, port):
+    for host, own in listed:
         try:
             found.append((socket.gethostbyname(host), own))
         except OSError:
-            # A host that is unknown now keeps nobody from serving the others.
+            # A host that is unknown now keeps nobody from the others.
             continue
     return found
 

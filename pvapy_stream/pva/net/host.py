@@ -7,19 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from pvapy_stream.pva.net.channel import Channel
+from pvapy_stream.pva.net.link import Link
 from pvapy_stream.pva.wire.buffers import Writer
 from pvapy_stream.pva.wire.limits import Limits
 from pvapy_stream.pva.wire.searching import Search
-
-
-class Watched(Protocol):
-    """A connection, as the server sees it."""
-
-    link: socket.socket
-
-    def handle(self, events: int) -> None:
-        """Read and write what can be."""
-        ...
 
 
 class Host(Protocol):
@@ -36,11 +27,11 @@ class Host(Protocol):
         """Call the function in the server's thread."""
         ...
 
-    def watch(self, connection: Watched, events: int) -> None:
-        """Call `handle` of the connection at these events."""
+    def watch(self, link: socket.socket, events: int, handle: Callable[[int], None]) -> None:
+        """Call a function at these events of a socket."""
         ...
 
-    def forget(self, connection: Watched) -> None:
+    def forget(self, connection: Link) -> None:
         """The connection is closed."""
         ...
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pvapy_stream.errors import WireError
-from pvapy_stream.pva.net.channel import Channel, Put, Value
+from pvapy_stream.pva.net.channel import Call, Channel, Put, ServiceChannel, Value
 from pvapy_stream.pva.wire import operations, request, values
 from pvapy_stream.pva.wire.buffers import Reader, Writer
 from pvapy_stream.pva.wire.changes import read_changes, write_changes
@@ -20,8 +20,6 @@ from pvapy_stream.pva.wire.types import AnyValue, Structure
 _QUEUE = 4  # updates that wait for a client that does not say how many it wants
 _LONGEST_QUEUE = 1000
 _TAKEN = 2.0  # s; a put that somebody has had for so long is acknowledged
-
-Call = Callable[[AnyValue], AnyValue]
 
 
 class Client(Protocol):
@@ -272,41 +270,52 @@ class MonitorRequest(Request):
 
 
 class CallRequest(Request):
-    """Answers calls of a channel that has a function instead of a structure."""
+    """Gives calls to a service, and its answers to the client. One call follows the other.
+
+    A call is answered when it is finished, however long that takes: the client says how long it
+    waits, by ending the request.
+    """
 
     command = Command.RPC
 
     def __init__(self, client: Client, channel: Channel, number: int, asked: AnyValue) -> None:
         super().__init__(client, channel, number, AnyValue())
-        if not isinstance(channel, CallChannel):
+        if not isinstance(channel, ServiceChannel):
             raise WireError(f"{channel.name} cannot be called")
-        self._call: Call = channel.call
+        self._on_call = channel.on_call
+        self._call: Call | None = None
+        self._flags = 0
 
     def set_up(self) -> None:
         self.reply(operations.INIT)
 
     def handle(self, flags: int, reader: Reader) -> None:
-        client = self.client
-        given = values.read_any(reader, client.incoming)
-        try:
-            answer = self._call(given)
-        except WireError as error:
-            self.reply(flags, Status.error(str(error)))
+        argument = values.read_any(reader, self.client.incoming)
+        # A client that calls again has given the call before up.
+        self.end()
+        self._call, self._flags = Call(argument, self._done), flags
+        self.client.put_comes()
+        self._on_call(self._call)
+
+    def _done(self, call: Put, status: Status) -> None:
+        self.client.from_any_thread(lambda: self._finish(call, status))
+
+    def _finish(self, call: Put, status: Status) -> None:
+        self.client.put_ends()
+        if self._call is None or self._call is not call:
             return
-        self.reply(flags, OK, lambda w: values.write_any(answer, w, client.outgoing))
+        answer, self._call = self._call.returned or AnyValue(), None
+        if status.done:
+            self.reply(
+                self._flags, status, lambda w: values.write_any(answer, w, self.client.outgoing)
+            )
+        else:
+            self.reply(self._flags, status)
 
-
-class CallChannel(Channel):
-    """A function that clients call; it must not wait.
-
-    Args:
-        name: of the channel.
-        call: the function.
-    """
-
-    def __init__(self, name: str, call: Call) -> None:
-        super().__init__(name, Structure(), {})
-        self.call = call
+    def end(self) -> None:
+        call, self._call = self._call, None
+        if call is not None and call.withdraw():
+            call.finish(Status.error("withdrawn"))
 
 
 KINDS: dict[int, type[Request]] = {

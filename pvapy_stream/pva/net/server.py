@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import queue
 import selectors
 import socket
 import threading
-import time
 from collections.abc import Callable, Mapping
 
 from pvapy_stream.errors import TransportError
@@ -17,7 +15,8 @@ from pvapy_stream.pva.net.channel import Channel, Value
 from pvapy_stream.pva.net.connection import Connection
 from pvapy_stream.pva.net.datagrams import Datagrams
 from pvapy_stream.pva.net.environment import Address, ServerSettings
-from pvapy_stream.pva.net.host import Watched
+from pvapy_stream.pva.net.link import Link, keep_alive
+from pvapy_stream.pva.net.loop import Loop
 from pvapy_stream.pva.net.service import NAME, server_channel
 from pvapy_stream.pva.wire.buffers import Writer
 from pvapy_stream.pva.wire.limits import DEFAULT, Limits
@@ -25,7 +24,6 @@ from pvapy_stream.pva.wire.searching import ANY, REPLY_REQUIRED, Search, SearchR
 
 _CONNECTIONS = 500
 _TICK = 0.5  # s; between looks for clients that are too slow
-_STOPS = 5.0  # s; the thread ends within this
 
 _log = logging.getLogger(__name__)
 
@@ -62,16 +60,13 @@ class Server:
         self._channels: dict[str, Channel] = {NAME: server_channel(self._names, version)}
         self._lock = threading.Lock()
         self._changes = 0
-        self._selector = selectors.DefaultSelector()
         self._connections: set[Connection] = set()
-        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._wakes, self._woken = socket.socketpair()
-        self._wakes.setblocking(False)
-        self._woken.setblocking(False)
         self._listener: socket.socket | None = None
         self._datagrams: Datagrams | None = None
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="pva-server", daemon=True)
+        self._next_look = 0.0
+        self._loop = Loop("pva-server", self._look, self._close)
+        self.call = self._loop.call
+        self.watch = self._loop.watch
 
     # -- any thread ------------------------------------------------------------------------------
 
@@ -79,6 +74,11 @@ class Server:
     def channels(self) -> Mapping[str, Channel]:
         """Channels by name, ``server`` too."""
         return self._channels
+
+    @property
+    def clients(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
 
     def start(self) -> None:
         """Listen.
@@ -89,19 +89,14 @@ class Server:
         self._listener = self._listen()
         self.port = self._listener.getsockname()[1]
         self._datagrams = Datagrams(self._settings, self.answer)
-        self._selector.register(self._woken, selectors.EVENT_READ, self._wake)
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self.watch(self._listener, selectors.EVENT_READ, self._accept)
         for link in self._datagrams.sockets:
-            self._selector.register(link, selectors.EVENT_READ, self._reader(link))
-        self._thread.start()
+            self.watch(link, selectors.EVENT_READ, self._reader(link))
+        self._loop.start()
 
     def stop(self) -> None:
         """End; clients are told."""
-        if not self._thread.ident:
-            return
-        self.call(self._stop)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(_STOPS)
+        self._loop.stop()
 
     def add(self, channel: Channel) -> None:
         """Serve a channel.
@@ -127,16 +122,6 @@ class Server:
         """Replace the structure of a channel; see `Channel.update`."""
         self.call(lambda: channel.update(value, bits))
 
-    def call(self, function: Callable[[], None]) -> None:
-        """Call a function in the server's thread."""
-        self._calls.put(function)
-        if threading.current_thread() is not self._thread:
-            try:
-                self._wakes.send(b"\0")
-            except OSError:
-                # It is full, so the thread will wake anyway, or has ended.
-                return
-
     def _names(self) -> list[str]:
         return [name for name in self._channels if name != NAME]
 
@@ -156,19 +141,9 @@ class Server:
         )
         return writer
 
-    def watch(self, connection: Watched, events: int) -> None:
-        """Call `handle` of a connection at these events."""
-        try:
-            self._selector.unregister(connection.link)
-        except KeyError:
-            pass
-        if events:
-            self._selector.register(connection.link, events, connection.handle)
-
-    def forget(self, connection: Watched) -> None:
+    def forget(self, connection: Link) -> None:
         """A connection is closed."""
         self._connections = {one for one in self._connections if one is not connection}
-        self.watch(connection, 0)
 
     @property
     def _where(self) -> Address:
@@ -195,30 +170,14 @@ class Server:
             return link
         raise TransportError(f"cannot serve PVA channels at {host}: no port is free")
 
-    def _run(self) -> None:
-        next_look = 0.0
-        while not self._stopping:
-            for key, events in self._selector.select(_TICK):
-                key.data(events)
-            while not self._calls.empty():
-                try:
-                    self._calls.get_nowait()()
-                except Exception:
-                    _log.exception("a call in the thread of the PVA server failed")
-            now = time.monotonic()
-            if now >= next_look:
-                next_look = now + _TICK
-                for connection in list(self._connections):
-                    connection.check(now)
-            if self._datagrams is not None:
-                self._datagrams.beacon(now, self.identity, self._changes, self._where)
-        self._close()
-
-    def _wake(self, events: int) -> None:
-        try:
-            self._woken.recv(4096)
-        except BlockingIOError:
-            return
+    def _look(self, now: float) -> float:
+        if now >= self._next_look:
+            self._next_look = now + _TICK
+            for connection in list(self._connections):
+                connection.check(now)
+        if self._datagrams is not None:
+            self._datagrams.beacon(now, self.identity, self._changes, self._where)
+        return _TICK
 
     def _reader(self, link: socket.socket) -> Callable[[int], None]:
         def read(events: int) -> None:
@@ -240,7 +199,7 @@ class Server:
             link.close()
             return
         link.setblocking(False)
-        _keep_alive(link)
+        keep_alive(link)
         connection = Connection(self, link, f"{peer[0]}:{peer[1]}")
         self._connections.add(connection)
         connection.begin()
@@ -255,9 +214,6 @@ class Server:
         for connection in list(self._connections):
             connection.drop(channel)
 
-    def _stop(self) -> None:
-        self._stopping = True
-
     def _close(self) -> None:
         for connection in list(self._connections):
             connection.handle(selectors.EVENT_WRITE)
@@ -266,14 +222,3 @@ class Server:
             self._datagrams.close()
         if self._listener is not None:
             self._listener.close()
-        self._selector.close()
-        self._wakes.close()
-        self._woken.close()
-
-
-def _keep_alive(link: socket.socket) -> None:
-    """Let the kernel notice, within half a minute, that a client's host has gone."""
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
-        link.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

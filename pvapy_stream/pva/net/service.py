@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import cast
 
 from pvapy_stream.errors import WireError
-from pvapy_stream.pva.net.requests import CallChannel
+from pvapy_stream.pva.net.channel import Call, ServiceChannel
+from pvapy_stream.pva.wire.status import Status
 from pvapy_stream.pva.wire.types import AnyValue, Array, Kind, Scalar, Structure
 
 NAME = "server"
@@ -26,7 +27,7 @@ _INFO = Structure("", tuple((name, Scalar(Kind.STRING)) for name in _INFO_FIELDS
 _HELP = "op=channels: names of the channels; op=info: what this server is"
 
 
-def server_channel(names: Callable[[], Iterable[str]], version: str) -> CallChannel:
+def server_channel(names: Callable[[], Iterable[str]], version: str) -> ServiceChannel:
     """The channel of a server.
 
     Args:
@@ -35,7 +36,7 @@ def server_channel(names: Callable[[], Iterable[str]], version: str) -> CallChan
     """
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
-    def call(given: AnyValue) -> AnyValue:
+    def answer(given: AnyValue) -> AnyValue:
         arguments = _fields(given.value)
         arguments = _fields(arguments.get("query")) or arguments
         if "help" in arguments:
@@ -46,7 +47,13 @@ def server_channel(names: Callable[[], Iterable[str]], version: str) -> CallChan
             return AnyValue(_INFO, _info(started, version))
         raise WireError(f"op={arguments.get('op', '')} is unknown; {_HELP}")
 
-    return CallChannel(NAME, call)
+    def on_call(call: Call) -> None:
+        try:
+            call.answer(answer(call.argument))
+        except WireError as error:
+            call.finish(Status.error(str(error)))
+
+    return ServiceChannel(NAME, on_call)
 
 
 def _fields(value: object) -> dict[str, object]:

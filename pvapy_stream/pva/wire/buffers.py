@@ -91,6 +91,17 @@ class Reader:
         codec = self._codecs[code]
         return codec.unpack(self.take(codec.size))[0]
 
+    def peek(self, code: str) -> int:
+        """The next integer, which stays to be read; it must lie in one chunk with what is before.
+
+        Raises:
+            WireError: it is not there.
+        """
+        codec = self._codecs[code]
+        if self._at + codec.size > len(self._view):
+            raise WireError("a message ends too early")
+        return codec.unpack_from(self._view, self._at)[0]
+
     def real(self, code: str) -> float:
         """The next floating-point number, by its code in `struct`."""
         codec = self._codecs[code]

@@ -152,6 +152,16 @@ class Outgoing:
         self._numbers: dict[Type, int] = {}
         self._most = min(most, _MOST_NUMBERS)
 
+    @property
+    def count(self) -> int:
+        """How many types have a number."""
+        return len(self._numbers)
+
+    def forget(self, count: int) -> None:
+        """Keep the first `count` numbers: the message with the others is not sent."""
+        while len(self._numbers) > count:
+            self._numbers.popitem()
+
     def write(self, writer: Writer, kind: Type | None) -> None:
         """A description: whole the first time, and then by its number."""
         if kind is None:

@@ -39,11 +39,18 @@ Key = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 Unsigned = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
-class PublisherInfo(msgspec.Struct, frozen=True):
-    """Description of a publisher."""
+class PublisherInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Description of a publisher.
+
+    Attributes:
+        key: that no other publisher has.
+        pid: of its process.
+        source: whether it makes its objects itself, so that ids begin anew with it.
+    """
 
     key: Key
     pid: Unsigned
+    source: bool = False
 
     @property
     def name(self) -> str:

@@ -24,6 +24,8 @@ class PublisherLink:
         counters: counters of our peer file.
         port: subscriber of the iceoryx2 service; None until the publisher has created it.
         joined: whether the first object for us has arrived.
+        first: whether nothing was delivered yet.
+        anew: whether it replaces what was there before, and counts its ids anew.
         created_at: time of creation, by `time.monotonic`.
         taken: samples taken.
         sequence: number of the last sample.
@@ -41,6 +43,8 @@ class PublisherLink:
         self.counters = self._file.counters
         self.port: iox.Subscriber | None = None
         self.joined = False
+        self.first = True
+        self.anew = False
         self.created_at = time.monotonic()
         self.taken = 0
         self.sequence = 0

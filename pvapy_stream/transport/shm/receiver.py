@@ -15,7 +15,7 @@ import iceoryx2 as iox
 from pvapy_stream.errors import ObjectError, TransportError
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.ntndarray import ObjectBuilder
-from pvapy_stream.transport.ports import Deliver, ReceiverCounts
+from pvapy_stream.transport.ports import Deliver, DeliverAgain, ReceiverCounts, Return
 from pvapy_stream.transport.shm import nodes, services
 from pvapy_stream.transport.shm.folder import warn_skipped
 from pvapy_stream.transport.shm.frames import (
@@ -74,7 +74,7 @@ class ShmReceiver:
         # A receiver of a group without a set is a set of its own.
         self._distribution = (group, client_set or (self._key if group else ""), updates, queue)
         self._deliver: Deliver | None = None
-        self._deliver_again: Deliver | None = None
+        self._deliver_again: DeliverAgain | None = None
         self._directory = PeerDirectory(channel)
         self._wakeup: WakeupFifo | None = None
         self._node: iox.Node | None = None
@@ -93,7 +93,7 @@ class ShmReceiver:
         self._connected = False
         self.was_connected = False
 
-    def start(self, deliver: Deliver, deliver_again: Deliver | None = None) -> None:
+    def start(self, deliver: Deliver, deliver_again: DeliverAgain | None = None) -> None:
         self._deliver, self._deliver_again = deliver, deliver_again
         self._node = nodes.node.acquire()
         try:
@@ -193,10 +193,12 @@ class ShmReceiver:
         if obj is None or self._deliver is None:
             return
         self._received += 1
-        if header.flags & INITIAL and self.was_connected and self._deliver_again is not None:
-            self._deliver_again(obj)
+        returned, link.first = link.first and self.was_connected, False
+        self.was_connected = True
+        how = Return(bool(header.flags & INITIAL), link.anew)
+        if returned and (how.shown or how.anew) and self._deliver_again is not None:
+            self._deliver_again(obj, how)
         else:
-            self.was_connected = True
             self._deliver(obj)
 
     def _object_of(
@@ -279,10 +281,13 @@ class ShmReceiver:
             self._key, publisher.key, os.getpid(), group, client_set, updates, queue
         )
         try:
-            self._links[name] = PublisherLink(self._directory, file, info)
+            link = PublisherLink(self._directory, file, info)
         except TransportError:
             file.close(remove=False)
             raise
+        alone = not any(other.publisher.has_owner() for other in self._links.values())
+        link.anew = publisher.source and alone
+        self._links[name] = link
 
     def _disconnect(self, name: str, link: PublisherLink) -> None:
         """Take what a dead publisher sent, and remove it."""

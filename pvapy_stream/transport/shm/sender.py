@@ -12,7 +12,6 @@ import pvaccess as pva
 
 from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.lazy import LazyObject
-from pvapy_stream.settings import ShmSettings
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 from pvapy_stream.transport.shm import nodes
 from pvapy_stream.transport.shm.frames import (
@@ -33,6 +32,7 @@ from pvapy_stream.transport.shm.peer_file import (
 )
 from pvapy_stream.transport.shm.set_service import SetService, Subscriber, default_queue
 from pvapy_stream.transport.shm.subscriber_table import SubscriberTable
+from pvapy_stream.transport.shm_mode import ShmSettings
 
 _REFRESH_PERIOD = 0.05  # s; of the thread that updates the subscribers while nothing is published
 _MIN_WAIT, _MAX_WAIT = 50e-6, 3e-4  # s between two checks of a full queue
@@ -51,16 +51,24 @@ class ShmPublisher(Publisher):
         channel: name of the channel.
         settings: overflow policy, its time limit, and the queue size.
         id_field: field with the object id.
+        source: whether the program makes its objects itself, so that ids begin anew with it.
     """
 
     takes_lazy = True
 
-    def __init__(self, channel: str, settings: ShmSettings, id_field: str = "uniqueId") -> None:
+    def __init__(
+        self,
+        channel: str,
+        settings: ShmSettings,
+        id_field: str = "uniqueId",
+        source: bool = False,
+    ) -> None:
         self.channel = channel
         self._settings = settings
         self._blocks = settings.shm_overflow == "block"
         self._encoder = Encoder(id_field)
         self._key = new_key()
+        self._source = source
         self._lock = threading.Lock()
         self._directory = PeerDirectory(channel)
         self._table = SubscriberTable(self._directory, self._key, self._create_service, self._greet)
@@ -80,7 +88,9 @@ class ShmPublisher(Publisher):
         self._node = nodes.node.acquire()
         try:
             self._directory.sweep()
-            self._file = self._directory.create(PUBLISHER, PublisherInfo(self._key, os.getpid()))
+            self._file = self._directory.create(
+                PUBLISHER, PublisherInfo(self._key, os.getpid(), self._source)
+            )
         except BaseException:
             self._node = None
             nodes.node.release()

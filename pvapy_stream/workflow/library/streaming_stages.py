@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pvapy_stream import settings as models
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.hpc.launch.programs import ProgramSpec
+from pvapy_stream.launch.programs import ProgramSpec
 from pvapy_stream.settings import ConsumerSettings
 from pvapy_stream.workflow.model.parameters import Boolean, Form, Int, String
 from pvapy_stream.workflow.model.registry import register

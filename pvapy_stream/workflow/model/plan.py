@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.hpc.launch.programs import ProgramSpec
+from pvapy_stream.launch.programs import ProgramSpec
 from pvapy_stream.workflow.model.node import Node
 from pvapy_stream.workflow.model.parameters import Pointer
 from pvapy_stream.workflow.model.spelling import nearest

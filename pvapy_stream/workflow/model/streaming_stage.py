@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import msgspec
 from pydantic.fields import FieldInfo
 
-from pvapy_stream.hpc.launch.programs import ProgramSpec
-from pvapy_stream.hpc.launch.supervisor import RestartPolicy
+from pvapy_stream.base_settings import description_of
+from pvapy_stream.launch.programs import ProgramSpec
+from pvapy_stream.launch.supervisor import RestartPolicy
 from pvapy_stream.settings import Settings, option_of
 from pvapy_stream.workflow.model.base_protocol import BaseProtocol
 from pvapy_stream.workflow.model.parameters import (
@@ -95,7 +96,7 @@ class Site:
 
 def _setting(name: str, info: FieldInfo, unit: str) -> Setting:
     default = None if info.is_required() else info.get_default(call_default_factory=True)
-    text = (info.description or "") + (f" [{unit}]" if unit else "")
+    text = description_of(info) + (f" [{unit}]" if unit else "")
     return Setting(default, name.replace("_", " "), text, allows_null=True, info=info)
 
 

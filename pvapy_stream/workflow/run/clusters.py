@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.hpc.launch.dask import DaskPrograms, connect
-from pvapy_stream.hpc.launch.programs import Launcher, LocalPrograms
+from pvapy_stream.launch.dask import DaskPrograms, connect
+from pvapy_stream.launch.programs import Launcher, LocalPrograms
 from pvapy_stream.plugins import require
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from pvapy_stream.errors import PvapyStreamError
-from pvapy_stream.hpc.launch.dask import DaskSteps
+from pvapy_stream.launch.dask import DaskSteps
 from pvapy_stream.workflow.model.registry import find_class, reference
 from pvapy_stream.workflow.run.steps import State, Step, StepGraph, StepStore
 

@@ -70,7 +70,7 @@ class Project:
         self.folder = Path(folder).resolve()
         if not (self.folder / DATABASE).is_file():
             raise SettingsError(
-                f"there is no project in {folder}; make one with pvapy-stream create-project"
+                f"there is no project in {folder}; make one with pvapy-stream project create"
             )
         self._path = self.folder / DATABASE
         self._db = connect(self._path, _SCHEMA)
@@ -270,7 +270,7 @@ class Project:
             except OSError as error:
                 raise WorkflowError(
                     f"project {self.name} is run by process {self.scheduler_pid()}; stop it with"
-                    f" pvapy-stream stop-project {self.name}"
+                    f" pvapy-stream project stop {self.name}"
                 ) from error
             lock.seek(0)
             lock.truncate()

@@ -5,36 +5,29 @@ from __future__ import annotations
 from pvapy_stream import settings as models
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, union
-from pvapy_stream.hpc.launch.programs import ProgramSpec
-from pvapy_stream.pva.channel_map import parse_channel_map
+from pvapy_stream.launch.programs import ProgramSpec, SupervisedProgram
+from pvapy_stream.launch.supervisor import Supervisor
+from pvapy_stream.settings.channel_map import parse_channel_map
+from pvapy_stream.settings.values import mode_name
+from pvapy_stream.transport.registry import input_mode
 from pvapy_stream.workflow.model.plan import WiredStage
 from pvapy_stream.workflow.model.streaming_stage import BSREAD
-from pvapy_stream.workflow.run.supervision import SupervisedProgram
 
 
-class RunningStage:
+class RunningStage(Supervisor[SupervisedProgram]):
     """A stage with its programs."""
 
-    def __init__(
-        self,
-        wired: WiredStage,
-        programs: list[SupervisedProgram],
-    ) -> None:
+    def __init__(self, wired: WiredStage, programs: list[SupervisedProgram]) -> None:
+        super().__init__(programs)
         self.label = wired.node.label
         self.upstream = wired.node.upstream
         self.kind = type(wired.stage)
         self.source = wired.source
-        self.programs = programs
         self.ready_timeout = float(wired.stage.value("ready_timeout"))
-        self.stopped = False
 
     @property
     def is_source(self) -> bool:
         return self.kind.is_source
-
-    @property
-    def ended(self) -> bool:
-        return all(one.ended for one in self.programs)
 
     @property
     def outside(self) -> str:
@@ -45,11 +38,11 @@ class RunningStage:
         if self.is_source or self.upstream:
             return ""
         names: list[str] = []
-        for one in self.programs:
+        for one in self.members:
             settings = one.spec.settings
             if "channel_map" in settings:
                 names += [entry.source for entry in parse_channel_map(settings["channel_map"])]
-            elif settings.get("input_mode", "pva") in ("pva", "ca"):
+            elif input_mode(mode_name(settings.get("input_mode", "pva"))).monitors:
                 names.append(str(settings.get("input_channel", "")))
         return ", ".join(dict.fromkeys(filter(None, names)))
 
@@ -59,17 +52,13 @@ class RunningStage:
         return self.source is not None and self.source.kind == BSREAD
 
     def ledgers(self) -> list[Ledger]:
-        return [ledger for one in self.programs for ledger in one.ledgers()]
+        return [ledger for one in self.members for ledger in one.ledgers()]
 
     def received(self) -> IdSet:
         return union(one.received for one in self.ledgers())
 
     def published(self) -> IdSet:
         return union(one.published for one in self.ledgers())
-
-    def tell(self, word: str) -> None:
-        for one in self.programs:
-            one.tell(word)
 
     def counts(self) -> dict[str, int]:
         """Numbers for the status."""
@@ -94,7 +83,7 @@ def hosted_names(spec: ProgramSpec) -> list[str]:
     if isinstance(settings, models.MirrorSettings):
         return [entry.mirror for entry in parse_channel_map(settings.channel_map)]
     if isinstance(settings, models.SimulatorSettings):
-        return [settings.channel_name] if settings.output_mode != "shm" else []
+        return settings.hosted
     if isinstance(settings, models.StageSettings):
         kind = "collector" if isinstance(settings, models.CollectorSettings) else "consumer"
         return [name for k in settings.ids for name in settings.hosted(kind, k).values()]

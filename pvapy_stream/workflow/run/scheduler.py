@@ -14,15 +14,15 @@ import msgspec
 
 from pvapy_stream.accounting.audit import AuditResult
 from pvapy_stream.errors import PvapyStreamError, SettingsError, WorkflowError
-from pvapy_stream.hpc.launch.programs import Launcher, LocalPrograms
-from pvapy_stream.hpc.launch.supervisor import restart_lines
+from pvapy_stream.launch.programs import Launcher, LocalPrograms
+from pvapy_stream.launch.supervisor import restart_lines
 from pvapy_stream.signals import hurry_of
 from pvapy_stream.workflow.model.graph import Workflow
 from pvapy_stream.workflow.model.node import Node
 from pvapy_stream.workflow.model.streaming_stage import Stage
 from pvapy_stream.workflow.run.project import Project
 from pvapy_stream.workflow.run.steps import ENDED, State
-from pvapy_stream.workflow.run.units import CommandUnit, StepUnit, StreamUnit, resolve
+from pvapy_stream.workflow.run.units import CommandUnit, ProgramUnit, StepUnit, StreamUnit, resolve
 
 _TICK = 0.1  # s
 _STATUS_PERIOD = 0.5  # s
@@ -32,7 +32,7 @@ _STOP_LIMIT = 60.0  # s; from a stop to the end of the last protocol of steps
 _log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
-Unit = StreamUnit | StepUnit
+Unit = StreamUnit | StepUnit | CommandUnit
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ class Scheduler:
 
     def _look_after(self) -> None:
         for unit in list(self._running):
-            if isinstance(unit, StepUnit):
+            if isinstance(unit, ProgramUnit):
                 unit.poll()
             if unit.ended:
                 self._bury(unit)
@@ -265,7 +265,7 @@ class Scheduler:
         self._stop_units([u for u in self._running if not isinstance(u, CommandUnit)])
         self._stop_units(list(self._running))
         for unit in list(self._running):
-            if isinstance(unit, StepUnit):
+            if isinstance(unit, ProgramUnit):
                 unit.kill()
         # Connected stages end within limits of their own.
         for unit in list(self._running):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ from pvapy_stream.accounting.ledger import Ledger, wanted
 from pvapy_stream.accounting.witness import witnessed
 from pvapy_stream.errors import SettingsError, WorkflowError
 from pvapy_stream.files.summary import decided_by_files
-from pvapy_stream.hpc.launch.programs import Launcher
-from pvapy_stream.hpc.launch.supervisor import Death
+from pvapy_stream.launch.entry import FINISH, GO, HURRY, STOP
+from pvapy_stream.launch.programs import Launcher, SupervisedProgram
+from pvapy_stream.launch.supervisor import Death
 from pvapy_stream.signals import hurry_of
 from pvapy_stream.workflow.model.graph import Workflow
 from pvapy_stream.workflow.model.node import Node
 from pvapy_stream.workflow.model.streaming_stage import BSREAD, Site
 from pvapy_stream.workflow.run.running_stage import RunningStage, has_received, hosted_names
-from pvapy_stream.workflow.run.supervision import SupervisedProgram
 
 _TICK = 0.05  # s
 # Who has nothing new for as long as so many objects take has nothing to come.
@@ -30,6 +31,7 @@ _QUIET_LIMIT = 20.0  # s
 _DRAIN_LIMIT = 60.0  # s; for each stage
 _END_LIMIT = 20.0  # s; from the word stop, and the time to drain, to the end of a program
 _HURRY_LIMIT = 6.0  # s; from the word hurry to the end of all programs
+_KILL_LIMIT = 20.0  # s; from the kill to the end of a program, wherever it runs
 _START_FAILED_LIMIT = 2.0  # s; the same, when nothing was streamed yet
 
 Say = Callable[[str], None]
@@ -134,7 +136,7 @@ class StreamRun:
     def _start(self, stop: threading.Event) -> None:
         started = time.monotonic()
         for stage in self.stages.values():
-            for one in stage.programs:
+            for one in stage.members:
                 one.start()
         while not stop.is_set():
             waiting = [stage for stage in self.stages.values() if not self._ready(stage)]
@@ -144,22 +146,22 @@ class StreamRun:
             self._give_up_waiting(waiting, time.monotonic() - started)
             stop.wait(_TICK)
         seconds = time.monotonic() - started
-        n = sum(len(stage.programs) for stage in self.stages.values())
+        n = sum(len(stage.members) for stage in self.stages.values())
         if not stop.is_set():
             self._say(f"{n} programs of {len(self.stages)} stages are ready after {seconds:.1f} s")
         self._began = time.monotonic()
         if not stop.is_set():
             for stage in self._sources():
-                stage.tell("go")
+                stage.tell(GO)
 
     def _give_up_waiting(self, waiting: list[RunningStage], seconds: float) -> None:
         for stage in waiting:
-            dead = [one for one in stage.programs if one.ended]
+            dead = [one for one in stage.members if one.ended]
             late = seconds > stage.ready_timeout
             if not dead and not late:
                 continue
             why = dead[0].problem if dead else f"was not ready within {stage.ready_timeout:g} s"
-            if not dead and stage.outside and all(one.now() for one in stage.programs):
+            if not dead and stage.outside and all(one.now() for one in stage.members):
                 why += (
                     f": nothing came from {stage.outside}; check that it is served, its name and"
                     " EPICS_PVA_ADDR_LIST, or give a longer ready_timeout"
@@ -168,7 +170,7 @@ class StreamRun:
             if late and not dead and upstream in waiting:
                 # Who is further up is the reason.
                 continue
-            one = (dead or [p for p in stage.programs if not has_received(p)] or stage.programs)[0]
+            one = (dead or [p for p in stage.members if not has_received(p)] or stage.members)[0]
             raise WorkflowError(
                 f"stage {stage.label} {why}; the last lines of the log of {one.spec.name}:\n"
                 + ("\n".join(one.log_tail().splitlines()[-8:]) or "(empty)")
@@ -176,13 +178,12 @@ class StreamRun:
 
     def _ready(self, stage: RunningStage) -> bool:
         if stage.is_source:
-            return all(one.state() for one in stage.programs)
-        if self._root(stage).is_source and not stage.waits_for_messages:
-            return all(has_received(one) for one in stage.programs)
-        if stage.outside:
-            return all(has_received(one) for one in stage.programs)
+            return all(one.state() for one in stage.members)
+        streamed = self._root(stage).is_source and not stage.waits_for_messages
+        if streamed or stage.outside:
+            return all(has_received(one) for one in stage.members)
         # What begins with messages, or with who comes to us, may begin later.
-        return all(one.now() or not one.spec.has_ledger for one in stage.programs)
+        return all(one.now() or not one.spec.has_ledger for one in stage.members)
 
     def _root(self, stage: RunningStage) -> RunningStage:
         while stage.upstream in self.stages:
@@ -196,8 +197,7 @@ class StreamRun:
 
     def _poll(self) -> None:
         for stage in self.stages.values():
-            for one in stage.programs:
-                one.poll()
+            stage.poll()
 
     def _follow(self, stop: threading.Event) -> None:
         roots = [stage for stage in self.stages.values() if stage.upstream not in self.stages]
@@ -228,7 +228,7 @@ class StreamRun:
 
     def _done(self, stage: RunningStage) -> bool:
         if stage.is_source:
-            return all(one.ended or one.state() == "done" for one in stage.programs)
+            return all(one.ended or one.state() == "done" for one in stage.members)
         return stage.ended
 
     # -- end -------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ class StreamRun:
         The account of a stage that was stopped is final; so this goes down the stream.
         """
         for source in self._sources():
-            source.tell("finish")
+            source.tell(FINISH)
             self._until(lambda source=source: self._done(source), _END_LIMIT)
         for stage in self.stages.values():
             after = [one for one in self.stages.values() if one.upstream == stage.label]
@@ -269,7 +269,7 @@ class StreamRun:
                 return True
             now = {stage.label: stage.counts() for stage in stages}
             # One who is being started again has yet to come.
-            away = any(one.away for stage in stages for one in stage.programs)
+            away = any(one.away for stage in stages for one in stage.members)
             if now != last or away:
                 last, quiet_since = now, time.monotonic()
             return time.monotonic() - quiet_since > quiet
@@ -277,7 +277,7 @@ class StreamRun:
         self._until(settled, _DRAIN_LIMIT)
 
     def _quiet(self, stage: RunningStage) -> float:
-        each = (time.monotonic() - self._began) * len(stage.programs)
+        each = (time.monotonic() - self._began) * len(stage.members)
         pace = each / max(1, stage.counts()["processed"])
         return min(max(stage.kind.quiet, _QUIET_OBJECTS * pace), _QUIET_LIMIT)
 
@@ -291,26 +291,18 @@ class StreamRun:
         return True
 
     def _stop_stage(self, stage: RunningStage) -> None:
-        if self._hurry.is_set():
-            return
-        stage.stopped = True
-        stage.tell("stop")
-        drain = max((one.spec.drain_timeout for one in stage.programs), default=0.0)
-        limit = _START_FAILED_LIMIT if self.phase == "starting" else drain + _END_LIMIT
-        if not self._until(lambda: stage.ended, limit) and not self._hurry.is_set():
-            self._kill(stage)
-
-    def _kill(self, stage: RunningStage) -> None:
-        for one in stage.programs:
-            one.kill()
-            one.poll()
+        if not self._hurry.is_set():
+            drain = max((one.spec.drain_timeout for one in stage.members), default=0.0)
+            limit = _START_FAILED_LIMIT if self.phase == "starting" else drain + _END_LIMIT
+            stage.stop(STOP, limit)
+            self._until(lambda: stage.ended, limit + _KILL_LIMIT)
 
     def _end_all(self) -> None:
         """Leave nothing running, whatever happened."""
         if not self._hurry.is_set():
             for stage in self.stages.values():
-                if not stage.stopped:
-                    stage.tell("stop")
+                if not any(one.stopping for one in stage.members):
+                    stage.stop(STOP, math.inf)
             for stage in self.stages.values():
                 if not stage.ended:
                     self._stop_stage(stage)
@@ -319,21 +311,18 @@ class StreamRun:
             return
         self._say(f"asked again: {', '.join(stage.label for stage in left)} end without draining")
         for stage in left:
-            stage.tell("hurry")
-        deadline = time.monotonic() + _HURRY_LIMIT
+            stage.stop(HURRY, _HURRY_LIMIT)
+        deadline = time.monotonic() + _HURRY_LIMIT + _KILL_LIMIT
         while any(not stage.ended for stage in left) and time.monotonic() < deadline:
             self._poll()
             time.sleep(_TICK)
-        for stage in left:
-            self._kill(stage)
 
     def _outcome(self) -> StreamOutcome:
-        programs = [one for stage in self.stages.values() for one in stage.programs]
-        ledgers = [ledger for one in programs for ledger in one.ledgers()]
-        problems = tuple(one.problem for one in programs if one.problem)
+        ledgers = [ledger for stage in self.stages.values() for ledger in stage.ledgers()]
+        problems = tuple(text for stage in self.stages.values() for text in stage.problems)
         ledgers, notes = decided_by_files(ledgers)
         whole = tuple(witnessed(ledgers))
-        deaths = tuple(death for one in programs for death in one.deaths)
+        deaths = tuple(death for stage in self.stages.values() for death in stage.deaths)
         return StreamOutcome(problems, audit(ledgers, notes=notes), whole, deaths)
 
     def status(self) -> list[dict[str, Any]]:
@@ -348,10 +337,10 @@ class StreamRun:
                         "pid": one.process.pid if one.process else None,
                         "host": one.process.host if one.process else "",
                         "restarts": one.restarts,
-                        "deaths": [death.to_dict() for death in one.deaths],
+                        "deaths": [asdict(death) for death in one.deaths],
                         "problem": one.problem,
                     }
-                    for one in stage.programs
+                    for one in stage.members
                 ],
                 **stage.counts(),
             }

@@ -11,8 +11,8 @@ from typing import Any
 
 from pvapy_stream.accounting.keeper import write_ledgers
 from pvapy_stream.errors import PvapyStreamError, WorkflowError
-from pvapy_stream.hpc.launch.programs import Launcher, LocalPrograms, ProgramSpec
-from pvapy_stream.hpc.launch.supervisor import Death, RestartPolicy
+from pvapy_stream.launch.programs import Launcher, LocalPrograms, ProgramSpec, SupervisedProgram
+from pvapy_stream.launch.supervisor import Death, RestartPolicy
 from pvapy_stream.signals import Stop
 from pvapy_stream.workflow.model.graph import Workflow
 from pvapy_stream.workflow.model.node import Node
@@ -22,7 +22,6 @@ from pvapy_stream.workflow.run.project import Project
 from pvapy_stream.workflow.run.steps import ENDED, State, StepStore
 from pvapy_stream.workflow.run.stream_run import StreamOutcome, StreamRun
 from pvapy_stream.workflow.run.stream_set import StreamSet, StreamState, close_set
-from pvapy_stream.workflow.run.supervision import SupervisedProgram
 
 _log = logging.getLogger(__name__)
 
@@ -64,12 +63,7 @@ class StreamUnit:
     @property
     def deaths(self) -> list[Death]:
         """Programs that died."""
-        return [
-            death
-            for stage in self.run.stages.values()
-            for one in stage.programs
-            for death in one.deaths
-        ]
+        return [death for stage in self.run.stages.values() for death in stage.deaths]
 
     def stop(self) -> None:
         self._stop.set()
@@ -96,9 +90,8 @@ class StreamUnit:
             self.problems += [*self.outcome.problems, *self.outcome.audit.failures]
         for node in self.nodes:
             stage = self.run.stages[node.label]
-            problems = [one.problem for one in stage.programs if one.problem]
-            failed = bool(self._error) or any(one.gave_up for one in stage.programs)
-            text = "; ".join(problems) or (self._error if failed else "")
+            failed = bool(self._error) or any(one.gave_up for one in stage.members)
+            text = "; ".join(stage.problems) or (self._error if failed else "")
             state = State.FAILED if failed else State.FINISHED
             self._project.set_state(node.label, state, text)
 
@@ -111,55 +104,58 @@ class StreamUnit:
             write_ledgers(path, list(self.outcome.ledgers))
 
 
-class StepUnit:
-    """A protocol of steps, in a process of its own."""
+class ProgramUnit(SupervisedProgram):
+    """A program of its own."""
 
     def __init__(
-        self, project: Project, node: Node, launcher: Launcher, say: Callable[[str], None]
+        self,
+        project: Project,
+        node: Node,
+        spec: ProgramSpec,
+        launcher: Launcher,
+        policy: RestartPolicy,
+        say: Callable[[str], None],
     ) -> None:
         self.labels = [node.label]
         self.node = node
         self._project = project
         self._folder = project.run_folder(node.label)
+        self.problems: list[str] = []
+        super().__init__(spec, self._folder, launcher, policy, say)
+
+    def hurry(self) -> None:
+        """End at once."""
+        self.kill()
+
+    def kill(self) -> None:
+        super().kill()
+        self.poll()
+
+    def _status(self, state: str) -> dict[str, Any]:
+        pid = self.process.pid if self.process else None
+        label = self.node.label
+        return {"label": label, "state": state, "programs": [{"name": label, "pid": pid}]}
+
+
+class StepUnit(ProgramUnit):
+    """A protocol of steps."""
+
+    def __init__(
+        self, project: Project, node: Node, launcher: Launcher, say: Callable[[str], None]
+    ) -> None:
         # Here, where the project's folder is; a cluster runs its steps.
         argv = (str(project.folder), node.label, launcher.address)
-        spec = ProgramSpec(self._folder.name, "protocol", argv=argv, has_ledger=False)
+        name = project.run_folder(node.label).name
+        spec = ProgramSpec(name, "protocol", argv=argv, has_ledger=False)
         # Steps are resumed by those who look at what they have left.
-        self._supervised = SupervisedProgram(
-            spec, self._folder, LocalPrograms(), RestartPolicy(0), say
-        )
-        self.problems: list[str] = []
+        super().__init__(project, node, spec, LocalPrograms(), RestartPolicy(0), say)
 
     def start(self) -> None:
         if (self._folder / "run.sqlite").is_file():
             # What an earlier run wrote there says nothing of this one.
-            store = StepStore(self._folder / "run.sqlite")
-            store.put_value("state", State.LAUNCHED.value)
-            store.close()
-        self._supervised.start()
-
-    def poll(self) -> None:
-        self._supervised.poll()
-
-    @property
-    def deaths(self) -> list[Death]:
-        """How its program died."""
-        return self._supervised.deaths
-
-    def stop(self) -> None:
-        self._supervised.tell("stop")
-
-    def hurry(self) -> None:
-        """End without finishing the steps that run."""
-        self.kill()
-
-    def kill(self) -> None:
-        self._supervised.kill()
-        self._supervised.poll()
-
-    @property
-    def ended(self) -> bool:
-        return self._supervised.ended
+            with closing(StepStore(self._folder / "run.sqlite")) as store:
+                store.put_value("state", State.LAUNCHED.value)
+        super().start()
 
     @property
     def at_work(self) -> bool:
@@ -171,9 +167,9 @@ class StepUnit:
         values = run_values(self._folder)
         state, error = State(values.get("state", "failed")), str(values.get("error", ""))
         if state not in ENDED:
-            state, error = State.FAILED, self._supervised.problem or "its process died"
-        elif self._supervised.problem and not error:
-            state, error = State.FAILED, self._supervised.problem
+            state, error = State.FAILED, self.problem or "its process died"
+        elif self.problem and not error:
+            state, error = State.FAILED, self.problem
         for name, kind in self.node.kind.outputs.items():
             if kind == "set":
                 close_set(self._folder / f"{name}.sqlite")
@@ -182,50 +178,31 @@ class StepUnit:
         self._project.set_state(self.node.label, state, error)
 
     def status(self) -> list[dict[str, Any]]:
-        program = self._supervised.process
-        return [
-            {
-                "label": self.node.label,
-                "state": str(run_values(self._folder).get("state", "launched")),
-                "programs": [{"name": self.node.label, "pid": program.pid if program else None}],
-                "steps": step_counts(self._folder),
-            }
-        ]
+        state = str(run_values(self._folder).get("state", "launched"))
+        return [{**self._status(state), "steps": step_counts(self._folder)}]
 
 
-class CommandUnit(StepUnit):
+class CommandUnit(ProgramUnit):
     """Another command, which goes on until all the rest has ended."""
 
-    def __init__(
-        self,
-        project: Project,
-        wired: WiredStage,
-        launcher: Launcher,
-        say: Callable[[str], None],
-    ) -> None:
-        super().__init__(project, wired.node, launcher, say)
-        (spec,) = wired.programs
-        self._supervised = SupervisedProgram(
-            spec, self._folder, launcher, wired.stage.restart_policy(), say
-        )
+    at_work = True
 
-    @property
-    def at_work(self) -> bool:
-        return True
+    def __init__(
+        self, project: Project, wired: WiredStage, launcher: Launcher, say: Callable[[str], None]
+    ) -> None:
+        (spec,) = wired.programs
+        policy = wired.stage.restart_policy()
+        super().__init__(project, wired.node, spec, launcher, policy, say)
 
     def finish(self) -> None:
-        problem = self._supervised.problem
-        if problem:
-            self.problems.append(problem)
-        failed = self._supervised.gave_up
-        self._project.set_state(
-            self.node.label, State.FAILED if failed else State.FINISHED, problem
-        )
+        """Write how it ended."""
+        if self.problem:
+            self.problems.append(self.problem)
+        state = State.FAILED if self.gave_up else State.FINISHED
+        self._project.set_state(self.node.label, state, self.problem)
 
     def status(self) -> list[dict[str, Any]]:
-        entry = super().status()[0]
-        del entry["steps"]
-        return [{**entry, "state": "ended" if self.ended else "running"}]
+        return [self._status("ended" if self.ended else "running")]
 
 
 def run_values(folder: Path) -> dict[str, Any]:

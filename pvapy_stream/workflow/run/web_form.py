@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Collection, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.launch.programs import EntryPoint
 from pvapy_stream.plugins import require
 from pvapy_stream.web_security import Guard, bearer_is_right
 from pvapy_stream.workflow.model.parameters import Enum
@@ -105,13 +105,7 @@ class FormApp:
             folder = self.project.folder
             with (folder / "scheduler.log").open("wb") as log:
                 self.scheduler = subprocess.Popen(
-                    [
-                        sys.executable,
-                        "-m",
-                        "pvapy_stream.cli.main",
-                        "schedule-project",
-                        str(folder),
-                    ],
+                    EntryPoint.COMMAND.line("project", "schedule", folder),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -1,0 +1,144 @@
+"""How a writer does, in the form of all programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pvapy_stream.daq.accounts import channel_of
+from pvapy_stream.daq.progress import Progress
+from pvapy_stream.daq.states import Phase
+from pvapy_stream.daq.writer import Writer
+from pvapy_stream.status.snapshot import (
+    NOTHING,
+    LatencyStats,
+    Number,
+    ProcessorStats,
+    ReceiverStats,
+    Snapshot,
+    own,
+)
+
+_RUNNING = (Phase.ARMED.value, Phase.WRITING.value, Phase.FINISHING.value)
+_LOST_SHOWN = 20  # ranges
+
+
+@dataclass(frozen=True, slots=True)
+class WriterStatus:
+    """What only a writer has: the newest acquisition, and the sums of all for the metrics."""
+
+    acquisition: Number
+    phase: str
+    status: str
+    source: str
+    file: str
+    lost: str
+    start_pulse_id: int | None
+    stop_pulse_id: int | None
+    first_pulse_id: int | None
+    last_pulse_id: int | None
+    newest_pulse_id: int | None
+    rows: int
+    bytes: int
+    n_lost: int
+    duplicates: int
+    late: int
+    malformed: int
+    rate: float
+    byte_rate: float
+    lag: float | None
+    time_left: float | None
+
+    all_rows: int = own("written_messages", text="Messages written.", channel=False)
+    all_bytes: int = own("written_bytes", text="Bytes of messages written.", channel=False)
+    all_lost: int = own(
+        "lost_pulses", text="Pulses of the ranges asked for that did not come.", channel=False
+    )
+    all_late: int = own("late_pulses", text="Pulses that came after a higher one.", channel=False)
+    all_duplicates: int = own("duplicate_pulses", text="Pulses that came again.", channel=False)
+    all_malformed: int = own(
+        "malformed_messages", text="Messages that could not be read.", channel=False
+    )
+    failed: int = own("failed_acquisitions", "gauge", "Acquisitions in error.", channel=False)
+    busy: int = own("acquisitions", "gauge", "Acquisitions under way.", channel=False)
+    newest_lag: float | None = own(
+        "lag_seconds", "gauge", "Time from a message's time stamp until it is taken.",
+        channel=False,
+    )  # fmt: skip
+
+
+def writer_snapshot(stream: str, found: Sequence[Progress], state: str = "") -> Snapshot:
+    """The status of a writer.
+
+    Args:
+        stream: what it takes its messages from.
+        found: how each acquisition does, the newest last.
+        state: of the program; that of the newest acquisition when not given.
+    """
+    newest = found[-1]
+    last = NOTHING if newest.last_pulse_id is None else newest.last_pulse_id
+    skipped, damaged = _total(found, "skipped"), sum(sum(one.damaged.values()) for one in found)
+    status = _own(found)
+    # The newest message tells for all: there is one queue, and one order.
+    lag = newest.lag if newest.phase in _RUNNING else None
+    return Snapshot(
+        "writer",
+        own=status,
+        labels={"stream": stream},
+        state=state or newest.phase,
+        message=newest.problem or newest.last_error,
+        input_channel=channel_of(stream),
+        object_id=last,
+        receiver_stats=ReceiverStats(status.all_rows + skipped, n_errors=status.all_malformed),
+        processor_stats=ProcessorStats(
+            n_processed=status.all_rows,
+            processed_rate=newest.rate,
+            n_errors=damaged + status.failed,
+            n_missed=status.all_lost,
+            n_skipped=skipped,
+            first_object_id=NOTHING if newest.first_pulse_id is None else newest.first_pulse_id,
+            last_object_id=last,
+        ),
+        latency_stats=LatencyStats() if lag is None else LatencyStats(1, lag, lag, lag, lag, lag),
+    )
+
+
+def snapshot_of(writer: Writer) -> Snapshot:
+    """The status of a writer; a service that has nothing to do waits for the next request."""
+    found = [one.progress() for one in writer.acquisitions]
+    state = found[-1].phase
+    if writer.settings.service and state not in _RUNNING:
+        state = "stopped" if writer.ended.is_set() else Phase.WAITING.value
+    return writer_snapshot(writer.settings.stream, found, state)
+
+
+def _total(found: Sequence[Progress], name: str) -> int:
+    return sum(getattr(one, name) for one in found)
+
+
+def _own(found: Sequence[Progress]) -> WriterStatus:
+    newest: Any = found[-1]
+    same = (
+        "phase", "status", "source", "file", "start_pulse_id", "stop_pulse_id", "first_pulse_id",
+        "last_pulse_id", "newest_pulse_id", "rows", "n_lost", "duplicates", "late", "malformed",
+        "rate", "byte_rate", "lag", "time_left",
+    )  # fmt: skip
+    return WriterStatus(
+        **{name: getattr(newest, name) for name in same},
+        acquisition=newest.number,
+        bytes=newest.n_bytes,
+        lost=" ".join(
+            f"{first}-{last}" if last > first else str(first)
+            for first, last in newest.lost[-_LOST_SHOWN:]
+        ),
+        all_rows=_total(found, "rows"),
+        all_bytes=_total(found, "n_bytes"),
+        all_lost=_total(found, "n_lost"),
+        all_late=_total(found, "late"),
+        all_duplicates=_total(found, "duplicates"),
+        all_malformed=_total(found, "malformed"),
+        failed=sum(one.phase == Phase.ERROR.value for one in found),
+        busy=sum(one.phase in _RUNNING for one in found),
+        newest_lag=next((one.lag for one in reversed(found) if one.lag is not None), None),
+    )

@@ -1,0 +1,58 @@
+"""What a collector knows of one producer, and what came from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pvapy_stream.accounting.account import Account
+from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
+from pvapy_stream.hpc.inbox import InboxCounts
+from pvapy_stream.transport.ports import Receiver
+
+
+class Arrival:
+    """An object and the producer it came from."""
+
+    __slots__ = ("obj", "ours", "producer")
+
+    def __init__(self, producer: int, obj: Any, ours: bool = False) -> None:
+        self.producer = producer
+        self.obj = obj
+        # Whether it may be kept: the binding reuses what a monitor delivers.
+        self.ours = ours
+
+    def copy(self) -> Arrival:
+        return self if self.ours else Arrival(self.producer, self.obj.copy(), True)
+
+
+class Producer:
+    """What is known of one producer."""
+
+    receiver: Receiver
+    filters: FilteredReceiver
+
+    def __init__(self, number: int, channel: str, ledger: Ledger) -> None:
+        self.number = number
+        self.channel = channel
+        self.account = Account(ledger)
+        self.to_skip = 0
+        self.newest: int | None = None
+        # The object that was skipped at first, until another comes.
+        self.initial: int | None = None
+        self.rejected = 0
+        # Its part of the inbox.
+        self.arrived = self.refused = self.taken = 0
+        # What it said to have filtered, before all that it published by then has arrived.
+        self.passed: Filtered | None = None
+        self.left: list[Any] = []
+
+    def queue_counts(self) -> InboxCounts:
+        """What of the inbox is its own."""
+        arrived, refused, taken = self.arrived, self.refused, self.taken
+        return InboxCounts(arrived, refused, taken, max(0, arrived - refused - taken))
+
+    def reset_counts(self) -> None:
+        self.receiver.reset_counts()
+        self.arrived = self.queue_counts().queued
+        self.rejected = self.refused = self.taken = 0

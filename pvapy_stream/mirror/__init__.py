@@ -1,0 +1,1 @@
+"""Channels of other servers under names of our own."""

@@ -1,0 +1,367 @@
+"""One channel of a mirror: receivers of a source tied to a publisher, with an account."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+import pvaccess as pva
+
+from pvapy_stream.accounting.account import Account
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.accounting.sequence import DISORDER, SequenceTracker, Step
+from pvapy_stream.errors import ObjectError, TransportError
+from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.pva.objects import IdReader, id_reader, is_marked, mark
+from pvapy_stream.pva.request import Distributor
+from pvapy_stream.settings.channel_map import MirrorEntry
+from pvapy_stream.status.counted import Times, ledger_stats, rated
+from pvapy_stream.status.snapshot import PublisherStats, QueueStats, ReceiverStats, Snapshot
+from pvapy_stream.transport import registry
+from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
+from pvapy_stream.transport.ports import Receiver, Return
+
+KIND = "mirror"
+BEFORE = "before the consumers"
+
+_LOG_EVERY = 1000
+
+_log = logging.getLogger(__name__)
+
+
+def _distributor(share: dict[str, str] | None) -> Distributor | None:
+    """What a request asks of the distributor, for modes that make no PV request."""
+    if share is None:
+        return None
+    updates = share.get("updates", "")
+    return Distributor(
+        group=share.get("group", "default"),
+        client_set=share.get("set"),
+        updates=int(updates) if updates.isdecimal() else None,
+    )
+
+
+class MirrorChannel:
+    """Publishes what the monitors of one source deliver, and accounts for it.
+
+    Args:
+        entry: what is mirrored.
+        stage_id: its id in the ledger.
+        oid_field: field with the object id; a source without it is mirrored, not accounted for.
+        server: PVA server for the mirror; the caller starts and stops it.
+        waits: whether updates with an id are passed on only after `let_through`.
+    """
+
+    def __init__(
+        self,
+        entry: MirrorEntry,
+        stage_id: int,
+        oid_field: str,
+        server: pva.PvaServer,
+        waits: bool = False,
+    ) -> None:
+        self.entry = entry
+        self._waits = waits
+        self._before = IdSet()
+        share = entry.distribution
+        self._account = Account(
+            Ledger(
+                stage=KIND,
+                stage_id=stage_id,
+                input_channel=entry.source,
+                output_channel=entry.mirror,
+                group="" if share is None else share.get("group", "default"),
+                client_set="" if share is None else share.get("set", ""),
+            )
+        )
+        self.last_error = ""
+        self._oid_field = oid_field
+        self._publisher = registry.make_publisher("pvas", PublisherOptions(entry.mirror, server))
+        source = ReceiverOptions(
+            entry.source,
+            queue_size=entry.queue,
+            pv_request=entry.pv_request,
+            distributor=_distributor(share),
+        )
+        self._receivers = [
+            registry.make_receiver(entry.provider, source) for _ in range(entry.n_monitors)
+        ]
+        self._lazy = registry.input_mode(entry.provider).lazy
+        # Only a monitor that gets the whole stream can tell gaps; the audit finds the others'.
+        self._tracker = SequenceTracker() if share is None and entry.n_monitors == 1 else None
+        self._lock = threading.Lock()
+        self._read_id: IdReader | None = None
+        self._last_published: int | None = None
+        # Monitors that have shown the source's current value since it came, or came back.
+        self._arrived: set[int] = set()
+        self._published = 0
+        self._errors = 0
+        self._structure_changes = 0
+        self._times = Times()
+        if share is None and entry.n_monitors > 1:
+            _log.warning(
+                "channel %s: no distributor in the request: %d monitors publish all %d times",
+                entry.mirror,
+                entry.n_monitors,
+                entry.n_monitors,
+            )
+
+    def start(self) -> None:
+        """Begin to follow the source."""
+        self._times.start = time.time()
+        for number, receiver in enumerate(self._receivers):
+            self._start(number, receiver)
+
+    def _start(self, number: int, receiver: Receiver) -> None:
+        fresh = True
+
+        def deliver(obj: Any) -> None:
+            if self._lazy:
+                obj = pv_object(obj)
+            if fresh:
+                deliver_current(obj)
+            else:
+                with self._lock:
+                    self._pass_on(obj, self._id_of(obj))
+
+        def deliver_current(obj: Any) -> None:
+            nonlocal fresh
+            fresh = False
+            self._take_current(number, pv_object(obj))
+
+        def deliver_again(obj: Any, how: Return) -> None:
+            if how.anew:
+                with self._lock:
+                    self._last_published = None
+                    if self._tracker is not None:
+                        self._tracker.expect_restart()
+            deliver_current(obj) if how.shown else deliver(obj)
+
+        receiver.start(deliver, deliver_again)
+
+    def let_through(self) -> None:
+        """Pass on what comes from now on, and name what did not wait."""
+        with self._lock:
+            self._waits = False
+            if self._before:
+                _log.warning(
+                    "channel %s: %d objects of %s came before its consumers and were not passed on:"
+                    " ids %s",
+                    self.entry.mirror,
+                    len(self._before),
+                    self.entry.source,
+                    self._before,
+                )
+
+    def keep_up(self) -> None:
+        """Look after the connections; call a few times a second."""
+        for receiver in self._receivers:
+            receiver.keep_up()
+
+    def stop(self) -> None:
+        """Take nothing more from the source; the mirror itself stays until its server stops."""
+        for receiver in self._receivers:
+            receiver.stop()
+        self._times.end = time.time()
+
+    def _take_current(self, number: int, obj: Any) -> None:
+        """Take the value with which a source answers a monitor, which may be old.
+
+        Clients of the mirror want to see the first one, but it is no update: in the ledger it is
+        skipped, and it is marked, so that no stage takes it for a frame. What further monitors of
+        a group are shown was published before they came, and so belongs to those that were there.
+        When a source comes back, what it shows to one monitor alone is new, unless it is the last
+        one that was published.
+        """
+        with self._lock:
+            self._read_id = self._reader_for(obj)
+            if is_marked(obj):
+                self.ledger.opened = True
+                self._publish(obj, None)
+                return
+            first = not self.ledger.received and not self.ledger.anonymous
+            returns = not self._arrived or number in self._arrived
+            self._arrived = {number} if returns else self._arrived | {number}
+            value = self._id_of(obj)
+            alone = len(self._receivers) == 1 and not self.ledger.group
+            if returns and alone and not first and value != self._last_published:
+                self._pass_on(obj, value)
+                return
+            if value is not None:
+                if self._last_published is not None and value < self._last_published:
+                    # Nobody takes what is shown.
+                    self._begin_epoch(value, skipped=1)
+                self.ledger.skip(value)
+            elif not first:
+                self._pass_on(obj, None)
+                return
+            if first:
+                self._publish(mark(obj.copy()) if value is not None else obj, None)
+                if value is not None and self._tracker:
+                    self._tracker.observe(value)
+
+    def _reader_for(self, obj: Any) -> IdReader | None:
+        try:
+            return id_reader(self._oid_field, obj)
+        except ObjectError as error:
+            _log.info("channel %s: not accounted for: %s", self.entry.mirror, error)
+            return None
+
+    def _id_of(self, obj: Any) -> int | None:
+        if self._read_id is None:
+            self.ledger.anonymous += 1
+            return None
+        return self._read_id(obj)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of the present epoch."""
+        return self._account.ledger
+
+    def _begin_epoch(self, value: int, skipped: int = 0) -> None:
+        """Ids went back: the source started again."""
+        tracker = self._tracker
+        if tracker is not None:
+            self.ledger.missed.update(tracker.missed)
+            self.ledger.unknown.update(tracker.unknown)
+            tracker.begin_epoch(value)
+        self._account.begin_epoch()
+        self._account.note_late_start(value + skipped)
+        self._last_published = None
+
+    def _pass_on(self, obj: Any, value: int | None) -> None:
+        """Publish an update and note its fate."""
+        if value is None:
+            self._publish(obj, None)
+            return
+        if self._tracker is not None:
+            self._observe(value)
+        elif self._last_published is not None and self._last_published - value > DISORDER:
+            self._begin_epoch(value)
+        ledger = self.ledger
+        ledger.received.add(value)
+        if self._waits:
+            self._before.add(value)
+            ledger.reject(BEFORE, value)
+        elif self._publish(obj, value):
+            ledger.processed.add(value)
+            ledger.publish(value)
+
+    def _observe(self, value: int) -> None:
+        step = self._tracker.observe(value) if self._tracker else Step.NEXT
+        if step is Step.BACK:
+            self.ledger.went_back += 1
+            self._begin_epoch(value)
+        elif step is Step.AGAIN:
+            self.ledger.went_back += 1
+            self.ledger.duplicate.add(value)
+
+    def _publish(self, obj: Any, value: int | None) -> bool:
+        try:
+            try:
+                self._publisher.publish(obj)
+            except TransportError as error:
+                if "definitions" not in str(error):
+                    raise
+                self._open_anew(obj)
+        except TransportError as error:
+            self._note_error(error, value)
+            return False
+        self._published += 1
+        self._times.last = time.time()
+        self._times.first = self._times.first or self._times.last
+        self._last_published = value
+        return True
+
+    def _open_anew(self, obj: Any) -> None:
+        """Host the channel with another structure, which the source has now; clients reconnect."""
+        self._structure_changes += 1
+        if self._structure_changes == 1 or self._structure_changes % _LOG_EVERY == 0:
+            _log.warning(
+                "channel %s: structure of %s has changed; clients connect again (%d times so far)",
+                self.entry.mirror,
+                self.entry.source,
+                self._structure_changes,
+            )
+        self._publisher.stop()
+        self._publisher.publish(obj)
+
+    def _note_error(self, error: TransportError, value: int | None) -> None:
+        self._errors += 1
+        self.last_error = str(error)
+        if value is not None:
+            self.ledger.fail("publishing", value)
+        if self._errors == 1 or self._errors % _LOG_EVERY == 0:
+            _log.error("%s (%d errors so far)", error, self._errors)
+
+    def counters(self) -> dict[str, int]:
+        """What was counted since the start, as the incumbent names it."""
+        counts = self.snapshot().counts()
+        names = ("received", "published", "overruns", "errors")
+        return {f"n{name.capitalize()}": round(counts[name]) for name in names}
+
+    def snapshot(self) -> Snapshot:
+        """Its status."""
+        counts, seconds = [one.counts() for one in self._receivers], self._times.seconds
+        with self._lock:
+            ledgers, tracker = self._account.ledgers, self._tracker
+            processor = ledger_stats(
+                ledgers, self._times, overdue=len(tracker.missed) if tracker else 0
+            )
+            rejected = sum(len(ids) for one in ledgers for ids in one.rejected.values())
+        received = ReceiverStats(
+            n_received=sum(one.received for one in counts),
+            n_errors=sum(one.errors for one in counts),
+            n_overruns=sum(one.overruns for one in counts),
+        )
+        return Snapshot(
+            KIND,
+            ledgers[0].stage_id,
+            self.entry.source,
+            state=self._state,
+            restarts=ledgers[0].incarnation - 1,
+            message=self.problem() if self._times.end else self.last_error,
+            object_id=processor.last_object_id,
+            output_channel=self.entry.mirror,
+            receiver_stats=rated(received, seconds),
+            publisher_stats=rated(PublisherStats(self._published, n_errors=self._errors), seconds),
+            queue_stats=QueueStats(n_rejected=rejected),
+            processor_stats=processor,
+            labels={"channel": self.entry.mirror, "source": self.entry.source},
+        )
+
+    @property
+    def _state(self) -> str:
+        if self._times.end:
+            return "failed" if self.problem() else "stopped"
+        if all(one.connected for one in self._receivers):
+            return "waiting" if self._waits else "running"
+        return "disconnected" if self._came else "waiting"
+
+    @property
+    def _came(self) -> bool:
+        return all(one.was_connected for one in self._receivers)
+
+    def ledgers(self) -> list[Ledger]:
+        """The account as it is now: a ledger for each epoch of ids."""
+        with self._lock:
+            plain = [Ledger.from_dict(one.to_dict()) for one in self._account.ledgers]
+            if self._tracker is not None:
+                plain[-1].missed.update(self._tracker.missed)
+                plain[-1].unknown.update(self._tracker.unknown)
+            return plain
+
+    def problem(self) -> str:
+        """Why the run must not count as a success, or ""."""
+        entry = self.entry
+        errors = self._errors + sum(one.counts().errors for one in self._receivers)
+        if errors:
+            last = self.last_error or "see the log"
+            return f"channel {entry.mirror}: {errors} errors, the last: {last}"
+        if not self._came:
+            absent = registry.input_mode(entry.provider).absent
+            return f"channel {entry.mirror}: source {entry.source} {absent}"
+        return ""

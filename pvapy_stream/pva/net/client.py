@@ -1,0 +1,123 @@
+"""The client: one thread that searches, connects, and sends the requests of all channels."""
+
+from __future__ import annotations
+
+import threading
+
+from pvapy_stream.pva.net.client_channel import ClientChannel
+from pvapy_stream.pva.net.client_search import Searcher
+from pvapy_stream.pva.net.environment import Address, ClientSettings
+from pvapy_stream.pva.net.loop import Loop
+from pvapy_stream.pva.net.server_link import ServerLink
+from pvapy_stream.pva.wire.searching import SearchReply
+
+_TICK = 0.5  # s; between looks for servers that do not answer
+
+
+class Client:
+    """Makes channels; those of one server share a connection.
+
+    Args:
+        settings: where it searches; as the environment says if not given.
+    """
+
+    def __init__(self, settings: ClientSettings | None = None) -> None:
+        settings = ClientSettings.of() if settings is None else settings
+        self._lock = threading.Lock()
+        self._last = 0
+        self._channels: dict[int, ClientChannel] = {}
+        self._links: dict[Address, ServerLink] = {}
+        self._next_look = 0.0
+        self._loop = Loop("pva-client", self._look, self._close)
+        self._searcher = Searcher(self._loop.watch, settings, self._found)
+        self.call = self._loop.call
+        self._loop.start()
+
+    # -- any thread ------------------------------------------------------------------------------
+
+    def channel(self, name: str) -> ClientChannel:
+        """A channel; it is searched for from now on."""
+        with self._lock:
+            self._last += 1
+            made = ClientChannel(self, name, self._last)
+
+        def begin() -> None:
+            self._channels[made.number] = made
+            made.search()
+
+        self.call(begin)
+        return made
+
+    def stop(self) -> None:
+        """End; channels that are not closed are lost."""
+        self._loop.stop()
+
+    # -- the client's thread ---------------------------------------------------------------------
+
+    def search(self, channel: ClientChannel, pause: float) -> None:
+        """Search for a channel."""
+        if channel.number in self._channels:
+            self._searcher.add(channel.number, channel.name, pause)
+
+    def forget(self, channel: ClientChannel) -> None:
+        """A channel is needed no more."""
+        self._channels.pop(channel.number, None)
+        self._searcher.remove(channel.number)
+
+    def _found(self, number: int, reply: SearchReply) -> None:
+        self._searcher.remove(number)
+        channel = self._channels.get(number)
+        if channel is None:
+            return
+        address = reply.address, reply.port
+        link = self._links.get(address)
+        if link is None:
+            link = ServerLink(self._loop.watch, address, self._forget, lambda reply: None)
+            self._links[address] = link
+            channel.open(link)
+            link.begin()
+        else:
+            channel.open(link)
+
+    def _forget(self, link: ServerLink, reason: str) -> None:
+        if self._links.get(link.address) is link:
+            del self._links[link.address]
+
+    def _look(self, now: float) -> float:
+        if now >= self._next_look:
+            self._next_look = now + _TICK
+            for link in list(self._links.values()):
+                link.check(now)
+            for channel in list(self._channels.values()):
+                channel.check(now)
+        return min(self._searcher.search(now), self._next_look - now)
+
+    def _close(self) -> None:
+        for channel in list(self._channels.values()):
+            channel.close()
+        self._channels.clear()
+        for link in list(self._links.values()):
+            link.close("the client ends")
+        self._searcher.close()
+
+
+class _Shared:
+    """The client of this process, made when it is first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._client: Client | None = None
+
+    def channel(self, name: str) -> ClientChannel:
+        with self._lock:
+            if self._client is None:
+                self._client = Client()
+            return self._client.channel(name)
+
+
+_shared = _Shared()
+
+
+def channel(name: str) -> ClientChannel:
+    """A channel of the one client of this process; it is searched for from now on."""
+    return _shared.channel(name)

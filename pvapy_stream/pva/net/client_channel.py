@@ -1,0 +1,243 @@
+"""A channel of another program, as a client has it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from pvapy_stream.pva.net.client_errors import NotSentError
+from pvapy_stream.pva.net.client_requests import ClientRequest, FieldRequest
+from pvapy_stream.pva.net.client_search import FIRST, LONGEST
+from pvapy_stream.pva.net.server_link import ServerLink
+from pvapy_stream.pva.wire import request, values
+from pvapy_stream.pva.wire.buffers import Reader, Writer
+from pvapy_stream.pva.wire.changes import read_changes, write_changes
+from pvapy_stream.pva.wire.descriptions import Incoming, Outgoing
+from pvapy_stream.pva.wire.status import Status
+from pvapy_stream.pva.wire.stream import Command
+from pvapy_stream.pva.wire.types import AnyValue, Structure, default
+
+TIMEOUT = 5.0  # s
+_CREATED = 5.0  # s; a server creates a channel within this
+
+
+class Owner(Protocol):
+    """What a channel needs of its client."""
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call the function in the client's thread."""
+        ...
+
+    def search(self, channel: ClientChannel, pause: float) -> None:
+        """Search for the channel; `pause` s until it is asked for again."""
+        ...
+
+    def forget(self, channel: ClientChannel) -> None:
+        """The channel is needed no more."""
+        ...
+
+
+class ClientChannel:
+    """A channel, which is searched for from the beginning on, and again when it is lost.
+
+    Its requests wait for it. `begin` limits how long a request may wait for the channel, and
+    `answer` how long the answer may take then, both in s.
+
+    Args:
+        owner: the client.
+        name: of the channel.
+        number: of the channel, given by the client.
+
+    Attributes:
+        link: the connection, while the channel is there.
+        why: why the channel is not there.
+    """
+
+    def __init__(self, owner: Owner, name: str, number: int) -> None:
+        self.name = name
+        self.number = number
+        self.link: ServerLink | None = None
+        self.server_id = 0
+        self.why = "no server has answered the search for it"
+        self.call = owner.call
+        self._owner = owner
+        self._there = threading.Event()
+        self._closed = False
+        self._pause = FIRST
+        self._opening: ServerLink | None = None  # where it is being created
+        self._opening_since = 0.0
+        self._requests: dict[tuple[Command, str], ClientRequest] = {}
+
+    # -- any thread ------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is there."""
+        return self._there.is_set() and not self._closed
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it is there; False if it is not within `timeout` s, or is closed."""
+        return self._there.wait(timeout) and not self._closed
+
+    def introspect(self, begin: float = TIMEOUT, answer: float = TIMEOUT) -> Structure:
+        """The type of the channel; errors as `call_with`."""
+
+        def read(kind: Structure, reader: Reader, known: Incoming) -> object:
+            return known.need(reader)
+
+        made = self._request(Command.GET_FIELD).ask(0, _nothing, read, begin, answer)
+        return cast("Structure", made)
+
+    def get(self, fields: str = "", begin: float = TIMEOUT, answer: float = TIMEOUT) -> AnyValue:
+        """The structure that the channel holds; errors as `call_with`.
+
+        Args:
+            fields: which, as text: ``value,timeStamp``, ``field(value)``; all if empty.
+            begin: s.
+            answer: s.
+        """
+        asked = self._request(Command.GET, fields)
+
+        def read(kind: Structure, reader: Reader, known: Incoming) -> object:
+            # Some servers send what has changed since the get before.
+            held = asked.held or cast("dict[str, object]", default(kind))
+            asked.held = read_changes(kind, reader, known, held)[1]
+            return AnyValue(kind, asked.held)
+
+        return cast("AnyValue", asked.ask(0, _nothing, read, begin, answer))
+
+    def put_kind(self, begin: float = TIMEOUT) -> Structure:
+        """The type of what is put; it is asked for once for each connection.
+
+        Raises:
+            NotSentError: the channel is not there within `begin` s.
+            RefusedError: the server takes no puts.
+        """
+        return self._request(Command.PUT).set_up(begin)
+
+    def put(
+        self,
+        kind: Structure,
+        value: dict[str, object],
+        begin: float = TIMEOUT,
+        answer: float = TIMEOUT,
+    ) -> None:
+        """Put a structure; errors as `call_with`.
+
+        Args:
+            kind: its type, as `put_kind` gave it.
+            value: the whole structure; its arrays must not change until this returns.
+            begin: s.
+            answer: s.
+        """
+
+        def write(present: Structure, writer: Writer, known: Outgoing) -> None:
+            if present != kind:
+                raise NotSentError("its structure has changed")
+            write_changes(kind, 1, value, writer, known)
+
+        self._request(Command.PUT).ask(0, write, _no_answer, begin, answer)
+
+    def call_with(
+        self, argument: AnyValue, begin: float = TIMEOUT, answer: float = TIMEOUT
+    ) -> AnyValue:
+        """Call the service with an argument, whose arrays must not change until this returns.
+
+        Raises:
+            NotSentError: it was never called, and may be called again.
+            NoAnswerError: it was called and has not answered: whether it did it is not known.
+            RefusedError: it has answered with an error.
+        """
+
+        def write(kind: Structure, writer: Writer, known: Outgoing) -> None:
+            values.write_any(argument, writer, known)
+
+        def read(kind: Structure, reader: Reader, known: Incoming) -> object:
+            return values.read_any(reader, known)
+
+        made = self._request(Command.RPC).ask(0, write, read, begin, answer)
+        return cast("AnyValue", made)
+
+    def close(self) -> None:
+        """Let it go; who waits for something is told."""
+        self._closed = True
+        self._there.set()
+        self.call(self._close)
+
+    def _request(self, command: Command, fields: str = "") -> ClientRequest:
+        key = command, fields
+        made = self._requests.get(key)
+        if made is None:
+            kind = FieldRequest if command == Command.GET_FIELD else ClientRequest
+            # Of two threads that make it at the same time, both use the first.
+            made = self._requests.setdefault(key, kind(self, command, request.parse(fields)))
+        return made
+
+    # -- the client's thread ---------------------------------------------------------------------
+
+    def search(self) -> None:
+        """Begin to search."""
+        if not self._closed:
+            self._owner.search(self, self._pause)
+
+    def open(self, link: ServerLink) -> None:
+        """A server has it."""
+        self._opening, self._opening_since = link, time.monotonic()
+        link.create(self)
+
+    def created(self, link: ServerLink, server_id: int, status: Status) -> None:
+        if not status.done:
+            self._again(f"the server has not created it: {status.text}")
+            return
+        self.link, self.server_id, self._opening = link, server_id, None
+        self._pause = FIRST
+        self._there.set()
+        for one in list(self._requests.values()):
+            one.step()
+
+    def lost(self, reason: str) -> None:
+        link = self.link
+        if link is not None:
+            self.link = None
+            if not self._closed:
+                self._there.clear()
+            for one in list(self._requests.values()):
+                one.lost(reason, link.sent)
+        self._again(reason)
+
+    def _again(self, reason: str) -> None:
+        if self._opening is not None:
+            # Nothing came of it: more slowly from now on.
+            self._opening = None
+            self._pause = min(2 * self._pause, LONGEST)
+        self.why = reason
+        self.search()
+
+    def check(self, now: float) -> None:
+        """Search again if the server does not create it."""
+        link = self._opening
+        if link is not None and now - self._opening_since > _CREATED:
+            link.end_channel(self, None)
+            self._again("the server does not create it")
+
+    def _close(self) -> None:
+        for one in list(self._requests.values()):
+            one.close("the channel is closed")
+        link = self.link or self._opening
+        if link is not None:
+            link.end_channel(self, self.server_id if self.link else None)
+            if link.idle:
+                link.close("no channel needs it")
+        self.link = self._opening = None
+        self._owner.forget(self)
+
+
+def _nothing(kind: Structure, writer: Writer, known: Outgoing) -> None:
+    """Nothing belongs to the request."""
+
+
+def _no_answer(kind: Structure, reader: Reader, known: Incoming) -> object:
+    """Nothing belongs to the answer."""
+    return None

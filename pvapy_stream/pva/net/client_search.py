@@ -1,0 +1,201 @@
+"""Searches of a client, by UDP and over TCP at name servers. Used by the client's thread alone."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pvapy_stream.errors import WireError
+from pvapy_stream.pva.net.environment import Address, ClientSettings
+from pvapy_stream.pva.net.link import Watch
+from pvapy_stream.pva.net.server_link import ServerLink
+from pvapy_stream.pva.wire.searching import (
+    UNICAST,
+    SearchReply,
+    datagram,
+    found_in,
+    search_message,
+)
+
+FIRST = 0.05  # s; until a name is asked for again
+LONGEST = 1.0  # s; it doubles up to this
+_BACKOFF = 0.5  # s; until a name server that is not there is tried again
+_LARGEST = 1200  # bytes of names in one datagram
+_AT_ONCE = 64  # datagrams, before others have their turn
+_NOTHING = 3600.0  # s; there is nothing to search for
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Sought:
+    """A name that is searched for."""
+
+    name: str
+    next_at: float
+    pause: float
+
+
+class _NameServer:
+    """A name server, connected to while something is searched for."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.link: ServerLink | None = None
+        self.next_try = 0.0
+        self.asked = False  # for all names, on this connection
+
+    def forget(self, link: ServerLink, reason: str) -> None:
+        _log.debug("name server %s:%d: %s", *self.address, reason)
+        self.link, self.asked = None, False
+        self.next_try = time.monotonic() + _BACKOFF
+
+
+class Searcher:
+    """Searches for names at growing intervals until they are found.
+
+    Args:
+        watch: as `Loop.watch`.
+        settings: where it searches.
+        found: called with the number of a name and the server's reply.
+    """
+
+    def __init__(
+        self,
+        watch: Watch,
+        settings: ClientSettings,
+        found: Callable[[int, SearchReply], None],
+    ) -> None:
+        self._watch = watch
+        self._settings = settings
+        self._found = found
+        self._sought: dict[int, _Sought] = {}
+        self._socket: socket.socket | None = None
+        self._servers = [_NameServer(address) for address in settings.name_servers]
+
+    def add(self, number: int, name: str, pause: float = FIRST) -> None:
+        """Search for a name.
+
+        Args:
+            number: of the name, told with each reply.
+            name: of the channel.
+            pause: s; until it is asked for again.
+        """
+        at = time.monotonic() + (0.0 if pause <= FIRST else pause)
+        self._sought[number] = _Sought(name, at, pause)
+
+    def remove(self, number: int) -> None:
+        """Search for it no more."""
+        self._sought.pop(number, None)
+
+    def search(self, now: float) -> float:
+        """Ask for what is due; how long nothing is due, s."""
+        due = {number: one for number, one in self._sought.items() if one.next_at <= now}
+        for one in due.values():
+            one.next_at = now + one.pause
+            one.pause = min(2 * one.pause, LONGEST)
+        names = {number: one.name for number, one in due.items()}
+        if names:
+            self._send(names)
+        for server in self._servers:
+            self._ask(server, names, now)
+        return min((one.next_at for one in self._sought.values()), default=now + _NOTHING) - now
+
+    def close(self) -> None:
+        """Search no more."""
+        self._sought.clear()
+        for server in self._servers:
+            if server.link is not None:
+                server.link.close("the client ends")
+        if self._socket is not None:
+            self._watch(self._socket, 0, self._read)
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, names: dict[int, str]) -> None:
+        link = self._socket or self._open()
+        if link is None:
+            return
+        port = link.getsockname()[1]
+        for part in _parts(names):
+            for address, alone in self._settings.searched:
+                try:
+                    # To one of several servers on a host; it passes it on to the others.
+                    link.sendto(search_message(part, port, UNICAST if alone else 0), address)
+                except OSError as error:
+                    _log.debug("%s:%d cannot be asked: %s", *address, error)
+
+    def _open(self) -> socket.socket | None:
+        link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            link.setblocking(False)
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            link.bind(("", 0))
+        except OSError as error:
+            _log.warning("channels cannot be searched for by UDP: %s", error)
+            link.close()
+            return None
+        self._socket = link
+        self._watch(link, selectors.EVENT_READ, self._read)
+        return link
+
+    def _read(self, events: int) -> None:
+        for _ in range(_AT_ONCE):
+            if self._socket is None:
+                return
+            try:
+                data, sender = self._socket.recvfrom(65536)
+            except OSError:
+                # Nothing more, or an earlier search could not be delivered.
+                return
+            try:
+                replies = found_in(datagram(data), sender[0])
+            except WireError as error:
+                _log.debug("a reply of %s is ignored: %s", sender[0], error)
+                continue
+            for reply in replies:
+                self._take(reply)
+
+    def _take(self, reply: SearchReply) -> None:
+        for number in reply.channels:
+            if number in self._sought:
+                self._found(number, reply)
+
+    def _ask(self, server: _NameServer, names: dict[int, str], now: float) -> None:
+        if not self._sought:
+            if server.link is not None:
+                server.link.close("nothing is searched for")
+            return
+        if server.link is None:
+            if now >= server.next_try:
+                server.link = ServerLink(self._watch, server.address, server.forget, self._take)
+                server.link.begin()
+            return
+        link = server.link
+        link.check(now)
+        if not link.valid:
+            return
+        if not server.asked:
+            server.asked = True
+            names = {number: one.name for number, one in self._sought.items()}
+        for part in _parts(names):
+            link.search(part)
+
+
+def _parts(names: dict[int, str]) -> Iterator[dict[int, str]]:
+    """Names in parts that fit into a datagram each."""
+    part: dict[int, str] = {}
+    size = 0
+    for number, name in names.items():
+        length = len(name.encode()) + 8
+        if part and size + length > _LARGEST:
+            yield part
+            part, size = {}, 0
+        part[number] = name
+        size += length
+    if part:
+        yield part

@@ -1,0 +1,179 @@
+"""A TCP connection on which messages are read and written. Used by one thread alone."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+
+from pvapy_stream.errors import WireError
+from pvapy_stream.pva.wire.buffers import Buffer
+from pvapy_stream.pva.wire.limits import DEFAULT, Limits
+from pvapy_stream.pva.wire.stream import Assembler, Message
+
+MUCH = 2**20  # bytes that wait to be sent
+_AT_ONCE = 64  # buffers
+_READS = 8  # in a row, before others have their turn
+
+_log = logging.getLogger(__name__)
+
+Watch = Callable[[socket.socket, int, Callable[[int], None]], None]
+
+
+class Link:
+    """Reads messages, and sends what is enqueued as soon as the peer takes it.
+
+    Args:
+        watch: as `Loop.watch`.
+        link: does not block.
+        peer: who it is, for messages.
+        limits: of what is read.
+
+    Attributes:
+        enqueued: bytes that were enqueued since the beginning.
+        sent: bytes of these that were given to the kernel.
+        read_at: when something came, or reading began again, s of `time.monotonic`.
+        sent_at: when something was sent, or began to wait.
+        events: that are watched.
+    """
+
+    def __init__(
+        self, watch: Watch, link: socket.socket, peer: str, limits: Limits = DEFAULT
+    ) -> None:
+        self.link = link
+        self.peer = peer
+        self.enqueued = self.sent = 0
+        self.read_at = self.sent_at = time.monotonic()
+        self.events = 0
+        self.assembler = Assembler(limits)
+        self.closed = False
+        self._watch_socket = watch
+        self._out: deque[Buffer] = deque()
+
+    # -- what derived classes say ----------------------------------------------------------------
+
+    def take(self, found: Message) -> None:
+        """A message has come."""
+        raise NotImplementedError
+
+    def ended(self, reason: str) -> None:
+        """It is closed."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether the peer has to wait before more of it is read."""
+        return False
+
+    @property
+    def eager(self) -> bool:
+        """Whether there is more to send than what is enqueued."""
+        return False
+
+    def fill(self) -> None:
+        """There is room: enqueue more."""
+
+    # -- bytes -----------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were enqueued and not sent."""
+        return self.enqueued - self.sent
+
+    def close(self, reason: str) -> None:
+        """End the connection."""
+        if self.closed:
+            return
+        self.closed = True
+        _log.debug("%s: connection closed: %s", self.peer, reason)
+        self._watch_socket(self.link, 0, self.handle)
+        self.link.close()
+        self.ended(reason)
+        self._out.clear()
+
+    def handle(self, events: int) -> None:
+        """Read and write what can be; close the connection at anything that is wrong."""
+        try:
+            if events & selectors.EVENT_READ:
+                self._read()
+            if events & selectors.EVENT_WRITE and not self.closed:
+                self._write()
+        except WireError as error:
+            _log.warning("%s: %s; its connection is closed", self.peer, error)
+            self.close(str(error))
+        except OSError as error:
+            self.close(str(error))
+        except Exception as error:
+            _log.exception("%s: its connection is closed", self.peer)
+            self.close(f"{type(error).__name__}: {error}")
+
+    def enqueue(self, parts: list[Buffer]) -> None:
+        """Send bytes, as soon as the peer takes them; they must not change until then."""
+        if self.closed:
+            return
+        if not self._out:
+            self.sent_at = time.monotonic()
+        self._out += parts
+        self.enqueued += sum(map(len, parts))
+        self.watch()
+
+    def _read(self) -> None:
+        for _ in range(_READS):
+            try:
+                count = self.link.recv_into(self.assembler.space())
+            except BlockingIOError:
+                return
+            if not count:
+                self.close("the peer has closed it")
+                return
+            self.read_at = time.monotonic()
+            for found in self.assembler.received(count):
+                self.take(found)
+                if self.closed:
+                    return
+            if self.busy:
+                break
+        self.watch()
+
+    def _write(self) -> None:
+        while True:
+            self.fill()
+            if not self._out:
+                break
+            first = [self._out[n] for n in range(min(len(self._out), _AT_ONCE))]
+            try:
+                sent = self.link.sendmsg(first)
+            except BlockingIOError:
+                break
+            self.sent_at = time.monotonic()
+            self.sent += sent
+            while sent:
+                part = self._out.popleft()
+                if sent < len(part):
+                    self._out.appendleft(memoryview(part)[sent:])
+                    break
+                sent -= len(part)
+        self.watch()
+
+    def watch(self) -> None:
+        """Watch for what is wanted now."""
+        if self.closed:
+            return
+        events = 0 if self.busy else selectors.EVENT_READ
+        if self._out or self.eager:
+            events |= selectors.EVENT_WRITE
+        if events != self.events:
+            if events & selectors.EVENT_READ and not self.events & selectors.EVENT_READ:
+                self.read_at = time.monotonic()
+            self.events = events
+            self._watch_socket(self.link, events, self.handle)
+
+
+def keep_alive(link: socket.socket) -> None:
+    """Let the kernel notice, within half a minute, that a peer's host has gone."""
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+        link.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,157 @@
+"""Groups of statistics from what a program has counted."""
+
+from __future__ import annotations
+
+import time
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.status.snapshot import (
+    ProcessorStats,
+    PublisherStats,
+    QueueStats,
+    ReceiverStats,
+)
+
+if TYPE_CHECKING:
+    from pvapy_stream.hpc.fates import StageCounts
+    from pvapy_stream.hpc.inbox import InboxCounts
+    from pvapy_stream.transport.ports import PublisherCounts, ReceiverCounts
+
+Group = TypeVar("Group")
+
+
+def rate(count: float, seconds: float) -> float:
+    """Count per second; 0 when no time has passed."""
+    return count / seconds if seconds > 0 else 0.0
+
+
+def rated(group: Group, seconds: float) -> Group:
+    """A group with the rates of its counts, over `seconds`."""
+    names = [one.name for one in fields(typing.cast("Any", group))]
+    counts = {name.removesuffix("s"): getattr(group, name) for name in names if name[:2] == "n_"}
+    rates = {
+        name: rate(counts[f"n_{name[:-5]}"], seconds) for name in names if name[-5:] == "_rate"
+    }
+    return replace(typing.cast("Any", group), **rates)
+
+
+def receiver_stats(counts: ReceiverCounts, rejected: int, seconds: float) -> ReceiverStats:
+    """Statistics of a receiver and of what was rejected behind it; rates over `seconds`."""
+    rejected += counts.rejected
+    return rated(
+        ReceiverStats(counts.received, 0, rejected, 0, counts.errors, 0, counts.overruns), seconds
+    )
+
+
+def drop_stats(counts: ReceiverCounts) -> dict[str, int]:
+    """What a receiver dropped, by the names of the status channel."""
+    return {f"n{policy.title().replace('_', '')}": n for policy, n in counts.drops.items()}
+
+
+def publisher_stats(counts: PublisherCounts, seconds: float) -> PublisherStats:
+    """Statistics of a publisher; rates over `seconds`."""
+    return rated(PublisherStats(counts.published, 0, counts.errors, 0, counts.rejected), seconds)
+
+
+def queue_stats(counts: InboxCounts) -> QueueStats:
+    """Statistics of a queue."""
+    return QueueStats(
+        counts.received - counts.rejected, counts.rejected, counts.delivered, counts.queued
+    )
+
+
+def processor_stats(
+    counts: StageCounts, missed: int, now: float, unknown: int = 0, epochs: int = 1
+) -> ProcessorStats:
+    """Statistics of a processor.
+
+    Args:
+        counts: what the stage counted.
+        missed: ids that should have come and did not.
+        now: s since 1970.
+        unknown: ids that were jumped over.
+        epochs: how often ids began, the first time included.
+    """
+    seconds = counts.receiving_time
+    return rated(
+        ProcessorStats(
+            runtime=(counts.end_time or now) - counts.start_time,
+            start_time=counts.start_time,
+            end_time=counts.end_time,
+            receiving_time=seconds,
+            first_object_time=counts.first_time,
+            last_object_time=counts.last_time,
+            first_object_id=counts.first_id or 0,
+            last_object_id=counts.last_id or 0,
+            n_processed=counts.processed,
+            n_errors=counts.errors,
+            n_missed=missed,
+            n_filtered=counts.filtered,
+            n_skipped=counts.skipped,
+            n_duplicates=counts.duplicates,
+            n_unknown=unknown,
+            n_epochs=epochs,
+        ),
+        seconds,
+    )
+
+
+@dataclass(slots=True)
+class Times:
+    """When a program began and ended, and when its first and last object went out.
+
+    All in s since 1970, 0 for not yet.
+    """
+
+    start: float = 0.0
+    end: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time from the first to the last object, s."""
+        return self.last - self.first
+
+    def rated(self, stats: ProcessorStats) -> ProcessorStats:
+        """The statistics with these times, and rates over them."""
+        timed = replace(
+            stats,
+            runtime=(self.end or time.time()) - self.start if self.start else 0.0,
+            start_time=self.start,
+            end_time=self.end,
+            receiving_time=self.seconds,
+            first_object_time=self.first,
+            last_object_time=self.last,
+        )
+        return rated(timed, self.seconds)
+
+
+def ledger_stats(ledgers: Sequence[Ledger], times: Times, overdue: int = 0) -> ProcessorStats:
+    """What the ledgers of a program without a processor say became of the ids.
+
+    Args:
+        ledgers: of all epochs of the ids.
+        times: of the program.
+        overdue: ids that are missed and not in the ledgers yet.
+    """
+
+    def total(name: str) -> int:
+        return sum(len(getattr(one, name)) for one in ledgers)
+
+    return times.rated(
+        ProcessorStats(
+            first_object_id=ledgers[0].processed.first or 0,
+            last_object_id=ledgers[-1].processed.last or 0,
+            n_processed=total("processed") + sum(one.anonymous for one in ledgers),
+            n_missed=total("missed") + overdue,
+            n_skipped=total("skipped"),
+            n_duplicates=total("duplicate"),
+            n_unknown=total("unknown"),
+            n_epochs=len(ledgers),
+        )
+    )

@@ -1,0 +1,263 @@
+"""The typed status of a program. Field names in camelCase are those of its status channel."""
+
+from __future__ import annotations
+
+import functools
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Annotated, Any
+
+# Integers count from 0 on and have 64 bits, unless they are one of these.
+Id = Annotated[int, "LONG"]
+Number = Annotated[int, "UINT"]
+# Kinds of programs, by the names of their ids: consumerId and so on.
+KINDS = ("consumer", "collector", "buffer", "writer", "mirror", "simulator")
+NOTHING = -1  # stands in a status channel for ids and times that are not there
+
+_TYPES = {
+    int: "ULONG", float: "DOUBLE", str: "STRING", int | None: "LONG", float | None: "DOUBLE",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverStats:
+    """What was received, and what of it did not come further."""
+
+    n_received: int = 0
+    received_rate: float = 0.0
+    n_rejected: int = 0
+    rejected_rate: float = 0.0
+    n_errors: int = 0
+    error_rate: float = 0.0
+    n_overruns: int = 0
+    overrun_rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherStats:
+    """What was published."""
+
+    n_published: int = 0
+    published_rate: float = 0.0
+    n_errors: int = 0
+    error_rate: float = 0.0
+    n_rejected: int = 0
+    rejected_rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """What entered a queue and left it; what was rejected did not enter."""
+
+    n_received: int = 0
+    n_rejected: int = 0
+    n_delivered: int = 0
+    n_queued: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorStats:
+    """What became of the objects; times in s since 1970, 0 for none.
+
+    Attributes:
+        n_filtered, n_skipped: dropped on purpose; initial updates and repeats.
+        n_duplicates, n_unknown: came more than once; ids in jumps, of which nothing is known.
+        n_epochs: how often ids began, the first time included.
+    """
+
+    runtime: float = 0.0
+    start_time: float = 0.0
+    end_time: float = 0.0
+    receiving_time: float = 0.0
+    first_object_time: float = 0.0
+    last_object_time: float = 0.0
+    first_object_id: Id = 0
+    last_object_id: Id = 0
+    n_processed: int = 0
+    processed_rate: float = 0.0
+    n_errors: int = 0
+    error_rate: float = 0.0
+    n_missed: int = 0
+    missed_rate: float = 0.0
+    n_filtered: int = 0
+    n_skipped: int = 0
+    n_duplicates: int = 0
+    n_unknown: int = 0
+    n_epochs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorStats:
+    """What a collector put in order."""
+
+    n_collected: int = 0
+    collected_rate: float = 0.0
+    n_rejected: int = 0
+    rejected_rate: float = 0.0
+    n_missed: int = 0
+    missed_rate: float = 0.0
+    n_cached: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyStats:
+    """Times from the detector until an object is processed, of a sample of n objects, s."""
+
+    n: int = 0
+    sum: float = 0.0
+    p50: float = 0.0
+    p90: float = 0.0
+    p99: float = 0.0
+    max: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerStats:
+    """What came from one producer of a collector."""
+
+    producer_id: Number = 0
+    channel: str = ""
+    receiver_stats: ReceiverStats = ReceiverStats()
+    queue_stats: QueueStats = QueueStats()
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataStats:
+    """What came from one metadata channel.
+
+    Attributes:
+        state: waiting, connected or disconnected.
+        n_with, n_without: objects with a value of it, and without; `coverage` is the share.
+    """
+
+    producer_id: Number = 0
+    channel: str = ""
+    receiver_stats: ReceiverStats = ReceiverStats()
+    queue_stats: QueueStats = QueueStats()
+    state: str = ""
+    n_with: int = 0
+    n_without: int = 0
+    coverage: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The status of a program at one moment; a program leaves out the groups it does not have.
+
+    Attributes:
+        kind: one of `KINDS`; "" when it is not known.
+        restarts: how often it was started again after it had died.
+        output_channel: several are separated by commas.
+        producer_stats, metadata_stats: by their numbers, which stand in the names of the fields.
+        user_stats, user_types: statistics of the processor, and their PVA types.
+        drop_stats: what the receiver dropped, by policy.
+        own: a dataclass with the fields that only this kind of program has, see `own`.
+        labels: of its metrics; for stages their kind and number.
+    """
+
+    kind: str
+    id: int = 1
+    input_channel: str = ""
+    state: str = ""
+    restarts: Number = 0
+    message: str = ""
+    object_id: Id = 0
+    object_time: float = 0.0
+    output_channel: str = ""
+    control_channel: str = ""
+    receiver_stats: ReceiverStats | None = None
+    collector_stats: CollectorStats | None = None
+    publisher_stats: PublisherStats = PublisherStats()
+    queue_stats: QueueStats = QueueStats()
+    processor_stats: ProcessorStats = ProcessorStats()
+    latency_stats: LatencyStats = LatencyStats()
+    producer_stats: Mapping[int, ProducerStats] = field(default_factory=dict[int, ProducerStats])
+    metadata_stats: Mapping[int, MetadataStats] = field(default_factory=dict[int, MetadataStats])
+    user_stats: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    user_types: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    drop_stats: Mapping[str, int] = field(default_factory=dict[str, int])
+    own: Any = None
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The channels it receives from, or addresses of streams."""
+        producers = [one.channel for one in self.producer_stats.values()]
+        return tuple(filter(None, producers or [self.input_channel]))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The channels it publishes on, or addresses of streams."""
+        return tuple(filter(None, self.output_channel.split(",")))
+
+    @property
+    def started(self) -> bool:
+        """Whether it got so far as to count: a stage that did has an input."""
+        return bool(self.input_channel)
+
+    @property
+    def receivers(self) -> list[ReceiverStats]:
+        """One for each input."""
+        own = [self.receiver_stats] if self.receiver_stats is not None else []
+        return [*own, *(one.receiver_stats for one in self.producer_stats.values())]
+
+    def counts(self) -> dict[str, float]:
+        """The counts that all programs share, as tables and metrics name them."""
+        processor, publisher, queue = self.processor_stats, self.publisher_stats, self.queue_stats
+        collector, receivers = self.collector_stats or CollectorStats(), self.receivers
+        return {
+            "received": sum(one.n_received for one in receivers),
+            "processed": processor.n_processed,
+            "filtered": processor.n_filtered,
+            "skipped": processor.n_skipped,
+            "published": publisher.n_published,
+            "duplicates": processor.n_duplicates,
+            "unknown": processor.n_unknown,
+            "missed": max(processor.n_missed, collector.n_missed),
+            # The same objects are counted where they are rejected and where that is reported.
+            "rejected": max(
+                queue.n_rejected, sum(one.n_rejected for one in receivers), collector.n_rejected
+            ),
+            "errors": processor.n_errors
+            + publisher.n_errors
+            + sum(one.n_errors for one in receivers),
+            "overruns": sum(one.n_overruns for one in receivers),
+            "queued": queue.n_queued + collector.n_cached,
+        }
+
+
+def own(metric: str = "", kind: str = "counter", text: str = "", *, channel: bool = True) -> Any:
+    """A field that only one kind of program has.
+
+    Args:
+        metric: name of its metric, without the kind of the program; "" for none.
+        kind: counter or gauge.
+        text: what the metric says of itself.
+        channel: whether the status channel has it.
+    """
+    return field(metadata={"metric": metric, "kind": kind, "text": text, "channel": channel})
+
+
+def camel(name: str) -> str:
+    """The name of a field in status channels."""
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
+
+
+@functools.cache
+def types_of(group: type) -> dict[str, str | type]:
+    """PVA type of each field that has one, or the class of a group of fields."""
+    found: dict[str, str | type] = {}
+    hints = typing.get_type_hints(group, include_extras=True)
+    for one in fields(group):
+        kind = hints[one.name]
+        nested = [part for part in (kind, *typing.get_args(kind)) if is_dataclass(part)]
+        extras = getattr(kind, "__metadata__", ())
+        if not one.metadata.get("channel", True):
+            continue
+        if nested:
+            found[one.name] = typing.cast("type", nested[0])
+        elif extras or kind in _TYPES:
+            found[one.name] = extras[0] if extras else _TYPES[kind]
+    return found

@@ -1,0 +1,27 @@
+"""Mode ``both``: a channel on our PVA server, and shared memory."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pvapy_stream.transport.mode import Mode, OutputMode, PublisherOptions
+
+if TYPE_CHECKING:
+    from pvapy_stream.transport.ports import Publisher
+
+
+def _publisher(what: PublisherOptions, source: bool = False) -> Publisher:
+    from pvapy_stream.transport import pvas_mode, shm_mode
+    from pvapy_stream.transport.both import BothPublisher
+
+    # Shared memory first: who finds the PVA channel, and may choose, then finds that too.
+    return BothPublisher([shm_mode.publisher(what, source), pvas_mode.publisher(what)])
+
+
+MODE = Mode(
+    "both",
+    output=OutputMode(_publisher, "pvas and shm", hosts=True, spaces=("pva", "shm")),
+    source=OutputMode(partial(_publisher, source=True), hosts=True),
+    rank=70,
+)

@@ -1,0 +1,128 @@
+"""Stages over mode ``memory``: no processes, no channels of PVA, and every object in one thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pvaccess as pva
+import pytest
+
+from pvapy_stream.frame import Frame
+from pvapy_stream.hpc.collector import Collector
+from pvapy_stream.hpc.consumer import Consumer
+from pvapy_stream.hpc.deadline import Deadline
+from pvapy_stream.hpc.runner import StageRunner
+from pvapy_stream.pva.lazy import frame_of
+from pvapy_stream.pva.ntndarray import ObjectBuilder
+from pvapy_stream.settings import CollectorSettings, ConsumerSettings, SimulatorSettings
+from pvapy_stream.sim.server import SimServer
+from pvapy_stream.transport.memory_mode import MemoryPublisher, MemoryReceiver
+from tests.support import image
+
+BUILDER = ObjectBuilder()
+TRANSPOSE = "pvapy_stream.processors.transpose.Transpose"
+
+
+class Bench:
+    """Stages of this process, and what the last of them publishes."""
+
+    def __init__(self) -> None:
+        self._stages: list[StageRunner] = []
+        # It serves from its beginning, and the channels of all servers of this process.
+        self._server = pva.PvaServer()
+        self._publishers: list[MemoryPublisher] = []
+
+    def consumer(self, **settings: Any) -> Consumer:
+        made = ConsumerSettings.of(
+            **{"input_channel": "in", "input_mode": "memory", "output_mode": "memory", **settings}
+        )
+        return self._started(Consumer(made, made.consumer_id, self._server))
+
+    def collector(self, **settings: Any) -> Collector:
+        made = CollectorSettings.of(input_mode="memory", output_mode="memory", **settings)
+        return self._started(Collector(made, made.collector_id, self._server))
+
+    def _started(self, stage: Any) -> Any:
+        self._stages.append(stage)
+        stage.start()
+        return stage
+
+    def publisher(self, channel: str) -> MemoryPublisher:
+        made = MemoryPublisher(channel)
+        self._publishers.append(made)
+        made.start()
+        return made
+
+    def stop(self) -> None:
+        """Stop the stages, the first of the chain first, and close their accounts."""
+        for stage in self._stages:
+            stage.stop(Deadline(5))
+        self._stages.clear()
+
+    def close(self) -> None:
+        self.stop()
+        for publisher in self._publishers:
+            publisher.stop()
+        self._server.stop()
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.close()
+
+
+def frame(number: int) -> Any:
+    return BUILDER.build(Frame.of(number, image(number)))
+
+
+def test_a_consumer_processes_and_accounts_for_every_object(bench: Bench) -> None:
+    results: list[Frame] = []
+    receiver = MemoryReceiver("out")
+    receiver.start(lambda obj: results.append(frame_of(obj)))
+    consumer = bench.consumer(output_channel="out", processor_class=TRANSPOSE)
+    publisher = bench.publisher("in")
+    for number in (1, 2, 3, 5, 6):
+        publisher.publish(frame(number))
+    assert [one.id for one in results] == [1, 2, 3, 5, 6]
+    assert (results[0].image == image(1).T).all()
+    bench.stop()
+    ledger = consumer.whole_account()
+    assert list(ledger.processed) == list(ledger.published) == [1, 2, 3, 5, 6]
+    assert list(ledger.missed) == [4]
+    receiver.stop()
+
+
+def test_a_consumer_whose_source_never_came_says_so(bench: Bench) -> None:
+    consumer = bench.consumer(input_channel="nobody")
+    bench.stop()
+    assert consumer.problem() == (
+        "consumer 1: channel nobody never came; what publishes it must run in the same process"
+    )
+
+
+def test_a_chain_from_the_simulator_to_a_collector(bench: Bench) -> None:
+    collector = bench.collector(input_channel="mid:*", collector_cache_size=2)
+    for number in (1, 2):
+        bench.consumer(consumer_id=number, output_channel="mid:*")
+    simulator = SimServer(
+        SimulatorSettings.of(
+            channel_name="in",
+            output_mode="memory",
+            n_publish=20,
+            n_x_pixels=8,
+            n_y_pixels=8,
+            cache_size=3,
+            frame_rate=0,
+            start_delay=0,
+            shutdown_delay=0,
+            report_period=0,
+        )
+    )
+    assert simulator.run(threading.Event()) == 0
+    bench.stop()
+    assert [len(account.ledger.received) for account in collector.accounts] == [20, 20]
+    assert list(collector.whole_account().processed) == [*range(1, 21)]

@@ -1,0 +1,119 @@
+"""A transport that another package brings: one file and an entry point, nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pvapy_stream.accounting.ledger import read_ledgers
+from tests.support import Commands, wait_until
+
+PACKAGE = Path(__file__).parent / "package"
+HOME = Path(__file__).parents[2]
+
+FLOW = """
+protocols:
+  - {label: cam, class: Simulator, n_publish: 30, frame_rate: 100, n_x_pixels: 8, n_y_pixels: 8}
+  - {label: near, class: Consumer, input: cam.output, output_mode: push, output_args: {limit: 50}}
+  - {label: far, class: Consumer, input: near.output, input_mode: push, input_args: {limit: 50}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where its sockets are; programs that are started find the package."""
+    monkeypatch.setenv("PYTHONPATH", f"{HOME}:{PACKAGE}")
+    monkeypatch.setenv("PUSH_FOLDER", str(tmp_path))
+    return tmp_path
+
+
+def test_consumers_and_the_simulator_use_it(folder: Path, prefix: str, commands: Commands) -> None:
+    ledger = folder / "ledger.json"
+    consumer = commands(
+        *("consumer", "-ic", f"{prefix}image", "-im", "push", "-ia", '{"limit": 10}'),
+        *("--ledger", ledger, "--disable-curses"),
+    )
+    simulator = commands(
+        *("sim", "-cn", f"{prefix}image", "-om", "push", "--n-publish", 20, "-nx", 8, "-ny", 8),
+        *("-std", 0, "-shd", 1, "-fps", 200, "-dc"),
+    )
+    assert simulator.wait() == 0, simulator.text
+    wait_until(
+        lambda: ledger.exists() and len(read_ledgers(ledger)[0].processed) == 20,
+        what="20 objects",
+    )
+    consumer.signal()
+    assert consumer.wait() == 0, consumer.text
+
+
+def test_a_workflow_file_names_it(folder: Path, commands: Commands) -> None:
+    file = folder / "flow.yaml"
+    file.write_text(FLOW)
+    run = commands("workflow", "run", file, "--folder", folder / "run")
+    assert run.wait() == 0, run.text
+    received = [
+        len(ledger.processed)
+        for path in (folder / "run").rglob("*far*ledger*.json")
+        for ledger in read_ledgers(path)
+    ]
+    assert received == [30]
+
+
+def test_the_buffer_and_the_mirror_take_its_name(
+    folder: Path, prefix: str, commands: Commands
+) -> None:
+    wrong = commands("buffer", f"nats://{prefix}image")
+    assert wrong.wait() == 2
+    assert "pva://CHANNEL, shm://CHANNEL or push://CHANNEL" in wrong.text
+    wrong = commands("mirror", "-cm", f"({prefix}a,{prefix}b,nats)")
+    assert wrong.wait() == 2
+    assert "pva|ca|shm|push" in wrong.text
+    ledger = folder / "ledger.json"
+    mirror = commands("mirror", "-cm", f"({prefix}m,{prefix}image,push)", "--ledger", ledger)
+    simulator = commands(
+        *("sim", "-cn", f"{prefix}image", "-om", "push", "--n-publish", 20, "-nx", 8, "-ny", 8),
+        *("-std", 0, "-shd", 1, "-fps", 200, "-dc"),
+    )
+    assert simulator.wait() == 0, simulator.text
+    wait_until(
+        lambda: ledger.exists() and len(read_ledgers(ledger)[0].published) == 20,
+        what="20 objects",
+    )
+    mirror.signal()
+    assert mirror.wait() == 0, mirror.text
+
+
+def test_help_schema_and_errors_name_it(folder: Path, commands: Commands) -> None:
+    shown = commands("consumer", "--help")
+    assert shown.wait() == 0
+    text = " ".join(shown.text.split())
+    assert "pva|ca|pvas|rpc|shm|auto|ejfat|push" in text
+    assert "ejfat: UDP datagrams (experimental); push: a ZeroMQ socket" in text
+    assert "JSON object for input modes ejfat, push; the others need none" in text
+    assert text.count("cannot be loaded: ModuleNotFoundError") == 1
+    schema = commands("workflow", "schema")
+    assert schema.wait() == 0
+    kinds = json.loads("".join(schema.out))["properties"]["protocols"]["items"]["oneOf"]
+    (consumer,) = [one for one in kinds if one.get("title") == "Consumer"]
+    assert "push" in json.dumps(consumer["properties"]["input_mode"])
+    wrong = commands("consumer", "-ic", "a", "-im", "pusch")
+    assert wrong.wait() == 2
+    assert "'auto', 'ejfat' or 'push' (given 'pusch')" in " ".join(wrong.text.split())
+    wrong = commands("consumer", "-ic", "a", "-im", "push", "-ia", '{"limits": 3}')
+    assert wrong.wait() == 2
+    assert "--input-args: unknown setting 'limits'; known are limit" in wrong.text
+
+
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [
+        ("broken_push", "'broken_push' of the package push-transport cannot be loaded"),
+        ("misnamed", "push_transport:MODE is no Mode with the name 'misnamed'"),
+    ],
+)
+def test_one_that_is_wrong_is_named(folder: Path, commands: Commands, mode: str, why: str) -> None:
+    started = commands("consumer", "-ic", "a", "-im", mode)
+    assert started.wait() == 2
+    assert why in " ".join(started.text.split())
