@@ -53,6 +53,7 @@ TABLE = [
     ("consumer", "-at", "-1", "accumulation_timeout", 0, "--accumulation-timeout -1"),
     ("consumer", "-ao", "10", "accumulate_objects", 10, "no effect without a receiver queue"),
     ("consumer", "-pa", "", "processor_args", {}, ""),
+    ("consumer", "-pf", __file__, "processor_class", None, "no effect without --processor-class"),
     ("consumer", "-ia", "", "input_args", {}, ""),
     ("consumer", "-im", "1", "input_mode", "pvas", ""),
     ("consumer", "-om", "2", "output_mode", "rpc", "no effect without --output-channel"),

@@ -152,7 +152,6 @@ def test_names_get_the_id(name: str, expected: str) -> None:
         ({"input_mode": "tcp"}, "--input-mode"),
         ({"processor_args": "[1]"}, "--processor-args: must be a JSON object"),
         ({"processor_args": "{"}, "--processor-args: is not JSON"),
-        ({"processor_file": "a.py"}, "--processor-file needs --processor-class"),
         ({"n_consumers": 0}, "--n-consumers"),
         ({"id_format_spec": "zz"}, "--id-format-spec: 'zz' cannot format an integer"),
         ({"accumulate_objects": 5, "receiver_queue_size": 3}, "never fits"),

@@ -167,8 +167,9 @@ class StageSettings(
     @model_validator(mode="after")
     def _processor_is_complete(self) -> StageSettings:
         if self.processor_file and not self.processor_class:
-            raise ValueError(
-                "--processor-file needs --processor-class: the name of the class in that file"
+            warn_once(
+                f"--processor-file {self.processor_file} has no effect without --processor-class"
+                " (the name of the class in that file): objects are passed on unchanged"
             )
         try:
             format(1, self.id_format_spec)

@@ -1,0 +1,1 @@
+"""The examples that PvaPy publishes, with its programs and with ours."""
