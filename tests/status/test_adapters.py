@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pvaccess as pva
 import pytest
-from pvapy_stream.hpc.launch.reports import total_report
+from pvapy_stream.hpc.reports import total_report
 
 from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.display import Rates, stats_lines, status_table

@@ -113,7 +113,8 @@ class ClientSettings:
 def interfaces_of_host() -> list[tuple[str, str]]:
     """IPv4 addresses of the host, and the broadcast address of each, or ""."""
     return [
-        (one.address, one.broadcast or "")
+        # One without a broadcast address is listed with its own.
+        (one.address, one.broadcast if one.broadcast and one.broadcast != one.address else "")
         for interface in psutil.net_if_addrs().values()
         for one in interface
         if one.family == socket.AF_INET
