@@ -21,7 +21,7 @@ export EPICS_CAS_AUTO_BEACON_ADDR_LIST := NO
 # The tests start hundreds of programs: each would compile all of its modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-failed check bench soak chaos docs format clean
+.PHONY: demo test test-failed test-published check bench soak chaos docs format clean
 
 demo: $(READY)
 	$(BIN)/pvapy-stream demo
@@ -32,6 +32,10 @@ test: $(READY)
 # What failed in the last run, once more and alone.
 test-failed: $(READY)
 	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+
+# The published examples of PvaPy's streaming framework, with its programs and with ours; minutes.
+test-published: $(READY)
+	PVAPY_PUBLISHED=1 $(BIN)/python -m pytest tests/incumbent
 
 check: $(READY)
 	$(BIN)/ruff check .
