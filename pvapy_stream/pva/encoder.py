@@ -14,6 +14,7 @@ from pvapy_stream.pva.image_encoder import ImageEncoder, image_kind, origin_of
 from pvapy_stream.pva.lazy import LazyObject, pv_object
 from pvapy_stream.pva.net.updates import Chunk, Update, changed, chunk_of
 from pvapy_stream.pva.put_objects import ValueObject
+from pvapy_stream.pva.updates import UpdateObject
 from pvapy_stream.pva.wire.types import (
     DTYPES,
     AnyValue,
@@ -79,10 +80,12 @@ class ObjectEncoder:
         return images.derived(obj.frame, fields)
 
     def _fields_of(self, obj: Any) -> list[Chunk | None]:
+        if isinstance(obj, UpdateObject) and self._has_form(obj.kind):
+            fields = obj.fields
+            if fields is not None:
+                return fields
         if isinstance(obj, ValueObject) and (wire := obj.wire) is not None:
-            if wire.type is not self._known and same_form(wire.type, self.kind):
-                self._known = wire.type
-            if wire.type is self._known:
+            if self._has_form(wire.type):
                 return self._values.chunks(cast("dict[str, Any]", wire.value))
         try:
             return self._objects.chunks(pv_object(obj).toDict())
@@ -91,6 +94,11 @@ class ObjectEncoder:
                 "the binding cannot read a value of the object: it has a negative number in a"
                 f" field of type byte, or text that is not UTF-8 ({error})"
             ) from error
+
+    def _has_form(self, kind: Type | None) -> bool:
+        if kind is not self._known and same_form(kind, self.kind):
+            self._known = kind
+        return kind is self._known
 
     def _image(self, images: ImageEncoder, obj: LazyObject) -> Update:
         chunks = images.chunks(obj)

@@ -11,6 +11,7 @@ import numpy as np
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.convert import Value, plain_array
+from pvapy_stream.pva.net.updates import Chunk, chunk_of
 from pvapy_stream.pva.ntndarray import MARK, TAG
 from pvapy_stream.pva.put_objects import (
     Origin,
@@ -44,10 +45,13 @@ _CODECS = {
 # Messages in a row that had another layout, after which layouts are looked at now and then.
 _IN_VAIN = 8
 _AGAIN = 256  # messages
+_SMALL = 4096  # bytes; fewer are copied, and compared with those of the image before
 
 Payload = Sequence[Buffer]
 Pixels = np.ndarray[Any, Any]
 _Place = tuple[int, int]  # chunk, and first byte in it
+# The bytes of a field that is not in the message; or chunk, first byte and end of its parts.
+_Field = tuple[Chunk, tuple[tuple[int, int, int], ...]]
 
 
 class UpdateReader:
@@ -125,6 +129,8 @@ class _ImageLayout:
         known: types that the server has numbered.
         frame: of the first message of this layout.
         places: where numbers and pixels are, by their paths.
+        fields: fields of the first level: where the bytes are, or the bytes of those that are not
+            in the message; None if they cannot be sent on as they came.
     """
 
     def __init__(
@@ -135,8 +141,10 @@ class _ImageLayout:
         known: Incoming,
         frame: Frame,
         places: Mapping[str, _Place],
+        fields: Sequence[_Field] | None,
     ) -> None:
         self.objects = objects
+        self._fields = fields
         self._layout = layout
         self._big = big
         self._known = known
@@ -167,6 +175,25 @@ class _ImageLayout:
         reader = Reader(payload, self._big)
         reader.take(START)
         return read_changes(self.objects.kind, reader, self._known, self._layout.value)[1]
+
+    def fields(self, payload: Payload) -> list[Chunk | None] | None:
+        """The fields of the first level as they came, to be sent on; None if they cannot be."""
+        if self._fields is None:
+            return None
+        made: list[Chunk | None] = []
+        for constant, parts in self._fields:
+            if parts:
+                made.append(
+                    [
+                        bytes(payload[chunk][first:end])
+                        if end - first < _SMALL
+                        else memoryview(payload[chunk])[first:end]
+                        for chunk, first, end in parts
+                    ]
+                )
+            else:
+                made.append(constant)
+        return made
 
     def marked(self, payload: Payload) -> bool:
         """Whether the object only opens its channel."""
@@ -227,7 +254,34 @@ def _image_layout(
         frame = frame_of_value(layout.value)
     except ObjectError:
         return None
-    return _ImageLayout(objects, layout, big, known, frame, found)
+    fields = None if big or layout.numbered else _fields(objects.kind, layout, payload)
+    return _ImageLayout(objects, layout, big, known, frame, found, fields)
+
+
+def _fields(kind: Structure, layout: Layout, payload: Payload) -> list[_Field] | None:
+    """Where the fields of the first level are; None if only a part of one is in the message."""
+    made: list[_Field] = []
+    whole = layout.changed & 1
+    for (name, inner), start in zip(kind.fields, kind.starts, strict=True):
+        if whole or layout.changed >> start & 1:
+            made.append(((), _parts(payload, layout.spans[name])))
+        elif layout.changed >> start & ((1 << inner.count) - 1):
+            return None
+        else:
+            made.append((chunk_of(inner, layout.value[name]), ()))
+    return made
+
+
+def _parts(payload: Payload, span: tuple[int, int]) -> tuple[tuple[int, int, int], ...]:
+    """Chunk, first byte and end of each part of a span."""
+    made: list[tuple[int, int, int]] = []
+    at = 0
+    for number, chunk in enumerate(payload):
+        first, end = max(span[0] - at, 0), min(span[1] - at, len(chunk))
+        if first < end:
+            made.append((number, first, end))
+        at += len(chunk)
+    return tuple(made)
 
 
 def _place(payload: Payload, span: tuple[int, int]) -> _Place | None:
@@ -264,6 +318,16 @@ class UpdateObject(ValueObject):
         if self._value is None:
             self._value = self._layout.value(self._payload)
         return self._value
+
+    @property
+    def fields(self) -> list[Chunk | None] | None:
+        """Fields of the first level, to be sent on as they came; None if they cannot be."""
+        return None if self._marked else self._layout.fields(self._payload)
+
+    @property
+    def kind(self) -> Structure:
+        """Its type."""
+        return self._layout.objects.kind
 
     def id_of(self, field: str) -> int | None:
         return self.id if field == "uniqueId" else super().id_of(field)

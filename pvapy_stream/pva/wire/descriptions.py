@@ -43,12 +43,13 @@ class Incoming:
 
     Attributes:
         version: how often a number got another type.
+        numbers: how often a number was given or used.
     """
 
     def __init__(self) -> None:
         self._types: dict[int, Type] = {}
         self._weight = 0
-        self.version = 0
+        self.version = self.numbers = 0
 
     def copy(self) -> Incoming:
         """The types as they are numbered now."""
@@ -82,6 +83,8 @@ class Incoming:
         code = reader.byte()
         if code == _NO_TYPE:
             return None
+        if code in (_KNOWN, _REGISTER):
+            self.numbers += 1
         if code == _KNOWN:
             number = reader.number("H")
             if number not in self._types:

@@ -88,12 +88,13 @@ class Layout:
         overrun: bit set of the fields that changed more than once.
         value: the structure after.
         spans: where each field of the message is, by its path.
+        numbered: whether types in it are given by numbers, which mean nothing on other connections.
 
     Raises:
         WireError: the message is malformed.
     """
 
-    __slots__ = ("_lengths", "_pieces", "changed", "overrun", "spans", "value")
+    __slots__ = ("_lengths", "_pieces", "changed", "numbered", "overrun", "spans", "value")
 
     def __init__(
         self,
@@ -113,7 +114,9 @@ class Layout:
             raise WireError(
                 f"a bit set names field {self.changed.bit_length() - 1} of {kind.count}"
             )
+        numbers = known.numbers
         self.value = self._read(kind, self.changed, reader, known, held, "")
+        self.numbered = known.numbers != numbers
         # Some servers leave the overruns out.
         self.overrun = read_bits(reader) if reader.rest else 0
         reader.end()
