@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import pvaccess as pva
 import pytest
-from pvapy_stream.hpc.launch.reports import total_report
 
 from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.display import Rates, stats_lines, status_table
@@ -19,6 +18,7 @@ from pvapy_stream.cli.top import stage_table
 from pvapy_stream.daq.buffer_status import BufferStatus
 from pvapy_stream.daq.progress import Progress
 from pvapy_stream.daq.writer_status import writer_snapshot
+from pvapy_stream.hpc.reports import total_report
 from pvapy_stream.hpc.service import StageReport
 from pvapy_stream.monitor.stages import StageView
 from pvapy_stream.monitor.statuses import COUNTS

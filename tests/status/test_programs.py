@@ -55,6 +55,8 @@ def test_a_mirror_and_its_simulator(names: dict[str, str], commands: Commands) -
     other = pvget(channels[2])
     assert (other["mirrorId"], other["state"]) == (2, "waiting")
     assert other["receiverStats"]["nReceived"] == 0
+    # It says how far it is once a second.
+    wait_until(lambda: pvget(channels[0])["publisherStats"]["nPublished"] > 20)
     source = pvget(channels[0])
     assert (source["simulatorId"], source["state"]) == (1, "running")
     assert source["outputChannel"] == names["image"]
