@@ -9,9 +9,15 @@ import itertools
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pvapy_stream.errors import MissingExtraError, ProcessorError
+from pvapy_stream.errors import MissingExtraError, ProcessorError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from importlib.metadata import EntryPoint
+
+Found = TypeVar("Found")
 
 _file_modules = itertools.count(1)
 
@@ -29,6 +35,41 @@ def require(module: str, extra: str) -> ModuleType:
             f"the Python module {module!r} is not installed ({error}); install it with:  pip"
             f" install 'pvapy-stream[{extra}]'"
         ) from error
+
+
+def entries_of(group: str) -> dict[str, EntryPoint]:
+    """Entry points of a group, by their names."""
+    # Imported late, as all entry points of the installation are read.
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=group)}
+
+
+def load_entry(
+    entry: EntryPoint, what: str, wanted: str, check: Callable[[Any], Found | None]
+) -> Found:
+    """Load what an entry point of another package names.
+
+    Args:
+        entry: the entry point.
+        what: it stands for, in the words of messages, such as ``transport``.
+        wanted: what it has to be, in the words of messages.
+        check: gives back what was loaded; None if it is nothing of the kind.
+
+    Raises:
+        SettingsError: it cannot be loaded, or is nothing of the kind.
+    """
+    where = f"{what} {entry.name!r} of the package {entry.dist.name if entry.dist else '?'}"
+    try:
+        loaded = entry.load()
+    except Exception as error:
+        raise SettingsError(
+            f"{where} cannot be loaded: {type(error).__name__}: {error}; mend or uninstall it"
+        ) from error
+    found = check(loaded)
+    if found is None:
+        raise SettingsError(f"{where}: {entry.value} is no {wanted}; mend or uninstall it")
+    return found
 
 
 def load_processor_class(class_name: str, file: str | Path | None = None) -> type:

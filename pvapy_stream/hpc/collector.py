@@ -116,11 +116,11 @@ class Collector(StageRunner):
                 source.taken += 1
                 self.stage.counts.skipped += 1
                 return
-            value = self._read_id(arrival.obj) if self._read_id else None
-            old = value is not None and source.newest is not None and value <= source.newest
-            if value is not None and old and returned.how.shown:
+            value = self._read_id(arrival.obj) if self._read_id and returned.how.shown else None
+            newest = source.newest
+            if value is not None and newest is not None and value <= newest:
                 source.taken += 1
-                if value < (source.newest or 0):
+                if value < newest:
                     self._go_back(source, value, skipped=1)
                     source.newest = None
                 self._skip(source, value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
@@ -357,7 +356,7 @@ class StageRunner(StageParts):
             output_channel=self.output_channel,
             publisher_stats=publisher_stats(published, seconds),
             metadata_stats=self.metadata.stats(seconds, counts.processed, self._coverage),
-            processor_stats=processor_stats(counts, missed, time.time(), unknown, epochs),
+            processor_stats=processor_stats(counts, missed, unknown, epochs),
             user_stats=self._user_stats,
             **own,
         )

@@ -65,26 +65,19 @@ def queue_stats(counts: InboxCounts) -> QueueStats:
 
 
 def processor_stats(
-    counts: StageCounts, missed: int, now: float, unknown: int = 0, epochs: int = 1
+    counts: StageCounts, missed: int, unknown: int = 0, epochs: int = 1
 ) -> ProcessorStats:
     """Statistics of a processor.
 
     Args:
         counts: what the stage counted.
         missed: ids that should have come and did not.
-        now: s since 1970.
         unknown: ids that were jumped over.
         epochs: how often ids began, the first time included.
     """
-    seconds = counts.receiving_time
-    return rated(
+    times = Times(counts.start_time, counts.end_time, counts.first_time, counts.last_time)
+    return times.rated(
         ProcessorStats(
-            runtime=(counts.end_time or now) - counts.start_time,
-            start_time=counts.start_time,
-            end_time=counts.end_time,
-            receiving_time=seconds,
-            first_object_time=counts.first_time,
-            last_object_time=counts.last_time,
             first_object_id=counts.first_id or 0,
             last_object_id=counts.last_id or 0,
             n_processed=counts.processed,
@@ -95,8 +88,7 @@ def processor_stats(
             n_duplicates=counts.duplicates,
             n_unknown=unknown,
             n_epochs=epochs,
-        ),
-        seconds,
+        )
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pvapy_stream.errors import SettingsError
+from pvapy_stream.plugins import entries_of, load_entry
 from pvapy_stream.transport.mode import (
     InputMode,
     Mode,
@@ -68,28 +69,16 @@ def _own(name: str) -> Mode:
 
 @functools.cache
 def _plugins() -> dict[str, EntryPoint]:
-    # Imported late, as all entry points of the installation are read: only for other modes than
-    # those of this package, and for lists of modes.
-    from importlib.metadata import entry_points
-
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+    # Only for other modes than those of this package, and for lists of modes.
+    return entries_of(GROUP)
 
 
 @functools.cache
 def _plugin(name: str) -> Mode:
-    entry = _plugins()[name]
-    where = f"transport {name!r} of the package {entry.dist.name if entry.dist else '?'}"
-    try:
-        found = entry.load()
-    except Exception as error:
-        raise SettingsError(
-            f"{where} cannot be loaded: {type(error).__name__}: {error}; mend or uninstall it"
-        ) from error
-    if not isinstance(found, Mode) or found.name != name:
-        raise SettingsError(
-            f"{where}: {entry.value} is no Mode with the name {name!r}; mend or uninstall it"
-        )
-    return found
+    def check(found: Any) -> Mode | None:
+        return found if isinstance(found, Mode) and found.name == name else None
+
+    return load_entry(_plugins()[name], "transport", f"Mode with the name {name!r}", check)
 
 
 def modes(*, everywhere: bool = False) -> tuple[Mode, ...]:

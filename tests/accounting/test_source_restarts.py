@@ -7,11 +7,31 @@ import signal
 from pathlib import Path
 
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
-from tests.support import Commands, get, wait_until
+from tests.support import Commands, Program, get, wait_until
 
 
 def read(path: Path) -> list[Ledger]:
     return read_ledgers(path) if path.exists() else []
+
+
+def ended(commands: Commands, consumer: Program, second: Program, file: Path) -> list[Ledger]:
+    """The ledgers of both epochs; what the second source sent before is told as unknown."""
+    wait_until(lambda: len(parts := read(file)) == 2 and len(parts[1].processed) >= 10)
+    consumer.signal(signal.SIGINT)
+    assert consumer.wait() == 0, consumer.text
+    second.signal(signal.SIGINT)
+    second.wait()
+    parts = read(file)
+    audit = commands("audit", file)
+    assert audit.wait() == 1, audit.text
+    assert f"1-{first_of(parts[1]) - 1} unknown" in audit.text
+    return parts
+
+
+def first_of(ledger: Ledger) -> int:
+    first = ledger.processed.first
+    assert first is not None
+    return first
 
 
 def test_what_it_sent_while_its_consumer_was_away_is_unknown(
@@ -31,18 +51,8 @@ def test_what_it_sent_while_its_consumer_was_away_is_unknown(
         wait_until(lambda: get(channel, "uniqueId") >= 10)
     finally:
         os.kill(consumer.process.pid, signal.SIGCONT)
-    wait_until(lambda: len(parts := read(file)) == 2 and len(parts[1].processed) >= 10)
-    consumer.signal(signal.SIGINT)
-    assert consumer.wait() == 0, consumer.text
-    second.signal(signal.SIGINT)
-    second.wait()
-    _, again = read(file)
-    late = again.processed.first
-    assert late is not None
-    assert late > 10
-    audit = commands("audit", file)
-    assert audit.wait() == 1, audit.text
-    assert f"1-{late - 1} unknown" in audit.text
+    _, again = ended(commands, consumer, second, file)
+    assert first_of(again) > 10
 
 
 def test_a_new_source_in_shared_memory_is_known_though_its_ids_go_on(
@@ -64,16 +74,6 @@ def test_a_new_source_in_shared_memory_is_known_though_its_ids_go_on(
         wait_until(lambda: get(shown)["publisherStats"]["nPublished"] > 2 * last + 50)
     finally:
         os.kill(consumer.process.pid, signal.SIGCONT)
-    wait_until(lambda: len(parts := read(file)) == 2 and len(parts[1].processed) >= 10)
-    consumer.signal(signal.SIGINT)
-    assert consumer.wait() == 0, consumer.text
-    second.signal(signal.SIGINT)
-    second.wait()
-    before, again = read(file)
+    before, again = ended(commands, consumer, second, file)
     assert not before.missed
-    late = again.processed.first
-    assert late is not None
-    assert late > 2 * last
-    audit = commands("audit", file)
-    assert audit.wait() == 1, audit.text
-    assert f"1-{late - 1} unknown" in audit.text
+    assert first_of(again) > 2 * last

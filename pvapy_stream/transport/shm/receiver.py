@@ -193,12 +193,19 @@ class ShmReceiver:
         if obj is None or self._deliver is None:
             return
         self._received += 1
-        returned, link.first = link.first and self.was_connected, False
-        self.was_connected = True
-        how = Return(bool(header.flags & INITIAL), link.anew)
-        if returned and (how.shown or how.anew) and self._deliver_again is not None:
-            self._deliver_again(obj, how)
+        if link.first or header.flags & INITIAL:
+            self._deliver_first(link, bool(header.flags & INITIAL), obj)
         else:
+            self._deliver(obj)
+
+    def _deliver_first(self, link: PublisherLink, shown: bool, obj: SharedObject) -> None:
+        """Deliver what a publisher shows, or its first object."""
+        anew = link.first and link.anew
+        returned = self.was_connected and (shown or anew)
+        link.first, self.was_connected = False, True
+        if returned and self._deliver_again is not None:
+            self._deliver_again(obj, Return(shown, anew))
+        elif self._deliver is not None:
             self._deliver(obj)
 
     def _object_of(
@@ -285,8 +292,9 @@ class ShmReceiver:
         except TransportError:
             file.close(remove=False)
             raise
-        alone = not any(other.publisher.has_owner() for other in self._links.values())
-        link.anew = publisher.source and alone
+        link.anew = publisher.source and not any(
+            other.publisher.has_owner() for other in self._links.values()
+        )
         self._links[name] = link
 
     def _disconnect(self, name: str, link: PublisherLink) -> None:

@@ -10,15 +10,17 @@ import functools
 import importlib
 import logging
 import sys
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TypeGuard, TypeVar
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from pvapy_stream.errors import PvapyStreamError, SettingsError
-from pvapy_stream.plugins import load_file
+from pvapy_stream.plugins import entries_of, load_entry, load_file
 from pvapy_stream.workflow.model.base_protocol import BaseProtocol
 from pvapy_stream.workflow.model.spelling import nearest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 _GROUP = "pvapy_stream.protocols"
 
@@ -52,7 +54,7 @@ def registered() -> dict[str, Kind]:
 
 @functools.cache
 def _plugins() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=_GROUP)}
+    return entries_of(_GROUP)
 
 
 def _plugin(name: str) -> Kind:
@@ -61,18 +63,13 @@ def _plugin(name: str) -> Kind:
     Raises:
         SettingsError: it cannot be loaded, or is no protocol.
     """
-    entry = _plugins()[name]
-    where = f"class {name!r} of the package {entry.dist.name if entry.dist else '?'}"
-    try:
-        found = entry.load()
-    except Exception as error:
-        raise SettingsError(
-            f"{where} cannot be loaded: {type(error).__name__}: {error}; mend or uninstall it"
-        ) from error
-    if not _is_protocol(found):
-        raise SettingsError(f"{where}: {entry.value} is no protocol or stage; mend or uninstall it")
-    _registered[name] = found
-    return found
+
+    def check(found: object) -> Kind | None:
+        return found if _is_protocol(found) else None
+
+    made = load_entry(_plugins()[name], "class", "protocol or stage", check)
+    _registered[name] = made
+    return made
 
 
 def find_class(name: str, folder: Path | None = None) -> Kind:
