@@ -136,6 +136,9 @@ def _from_binding(kind: Type, value: Any, array: Callable[[Any], Any]) -> Any:
         case Scalar(Kind.BYTE):
             # The binding gives signed bytes as characters.
             return (ord(value) + 128) % 256 - 128
+        case Scalar(Kind.STRING) if isinstance(value, bytes):
+            # The binding gives text that is not UTF-8 as bytes, and takes it as such.
+            return value.decode(errors="surrogateescape")
         case Structure():
             if len(value) != len(kind.fields):
                 raise KeyError(f"it has the fields {', '.join(value)}")
@@ -163,6 +166,8 @@ def _to_binding(kind: Type, value: Any) -> Any:
     match kind:
         case Scalar(Kind.BYTE):
             return chr(value % 256)
+        case Scalar(Kind.STRING):
+            return value if value.isascii() else value.encode(errors="surrogateescape")
         case Structure():
             return {n: _to_binding(inner, value[n]) for n, inner in kind.fields}
         case ArrayOf():

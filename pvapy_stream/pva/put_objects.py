@@ -205,8 +205,19 @@ def attributes_of_value(value: Value) -> dict[str, Any]:
         found = held.value if isinstance(held, AnyValue) else held
         if isinstance(found, dict) and "value" in found:
             found = cast("Value", found)["value"]
-        values[str(attribute.get("name", ""))] = found
+        values[str(attribute.get("name", ""))] = _legible(found)
     return values
+
+
+def _legible(value: Any) -> Any:
+    """A value to be shown: bytes that are no UTF-8 are read as Latin-1."""
+    if not isinstance(value, str) or value.isascii():
+        return value
+    raw = value.encode(errors="surrogateescape")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
 
 
 def time_of_value(value: Value) -> int:

@@ -75,17 +75,26 @@ def alive(program: Program) -> bool:
     return True
 
 
+def received(channel: str) -> int:
+    return status(channel)["receiverStats"]["nReceived"]
+
+
 def run(
-    commands: Commands, source: Source, prefix: str, *options: str, results: str = "nProcessed"
+    commands: Commands,
+    source: Source,
+    prefix: str,
+    *options: str,
+    results: str = "nProcessed",
+    behind: str = "",
 ) -> Program:
-    """A consumer that has taken N images and has ended well."""
+    """A consumer that has taken N images; `behind`: status of one that takes its output."""
     stat = f"{prefix}status"
     program = commands(
         "consumer", "-ic", source.channel, "-sc", stat, "-sqs", "100", "-rqs", "100", *options
     )
-    wait_until(
-        lambda: alive(program) and status(stat)["receiverStats"]["nReceived"], what="first update"
-    )
+    wait_until(lambda: alive(program) and received(stat), what="first update")
+    if behind:
+        wait_until(lambda: received(behind), what="the opened output")
     source.publish(range(1, N + 1))
     wait_until(
         lambda: alive(program) and status(stat)["processorStats"][results] == N,
@@ -137,10 +146,8 @@ def test_encryption_and_back(
         kind("Decrypt"), "-pa", args, "-sqs", "100", "-rqs", "100",
     )  # fmt: skip
     wait_until(lambda: status(stat))
-    first = run(
-        commands, source, prefix, "-oc", sealed, "-pc", kind("Encrypt"), "-pa", args
-    )  # fmt: skip
-    # What the second is shown first it does not process, as PvaPy's does not.
+    kinds = ["-pc", kind("Encrypt"), "-pa", args]
+    first = run(commands, source, prefix, "-oc", sealed, *kinds, behind=stat)
     wait_until(lambda: get(plain, "uniqueId") == N, what="the last image, decrypted")
     value = get(plain)["value"][0]["ushortValue"]
     assert np.array_equal(value.reshape(4, 6), image(N))
@@ -228,7 +235,7 @@ def test_split_and_stitch(prefix: str, source: Source, commands: Commands) -> No
     )  # fmt: skip
     wait_until(lambda: status(stat))
     split = example("splitAdImageProcessorExample", "SplitAdImageProcessor", nx=3, ny=2)
-    first = run(commands, source, prefix, "-oc", tiles, *split)
+    first = run(commands, source, prefix, "-oc", tiles, *split, behind=stat)
     wait_until(lambda: get(out, "uniqueId") == N, what="the last image, stitched")
     value = get(out)["value"][0]["ushortValue"]
     assert np.array_equal(value.reshape(4, 6), image(N))

@@ -70,7 +70,6 @@ class Changing(UserDataProcessor):
         (["-cid", "__import__('os').getcwd()"], "is no id list"),
         (["-cid", "1,1"], "names an id twice"),
         (["-nc", "0"], "--n-consumers"),
-        (["-pf", "x.py"], "--processor-file needs --processor-class"),
         (["-im", "smoke"], "--input-mode: Input should be"),
         (["-mc", "pva://"], "is no metadata channel"),
         (["-ao", "5", "-rqs", "3"], "never fits"),

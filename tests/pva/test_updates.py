@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pvaccess as pva
 import pytest
 
 from pvapy_stream.frame import Frame
@@ -94,3 +95,20 @@ def test_numbers_of_types_are_not_sent_on() -> None:
     assert objects[2].fields is None
     update = ObjectEncoder(ObjectBuilder().build(Frame.of(0, image(0)))).update(objects[2])
     assert update.value["codec"]["parameters"] == AnyValue(structure, {"a": 1})
+
+
+@pytest.mark.parametrize("held", ["Grün", b"\xff\x00 of a cipher \xfe", b"caf\xe9"])
+def test_bytes_in_a_string_are_those_that_came(held: str | bytes) -> None:
+    """The encryption of PvaPy sends bytes as strings."""
+    obj: Any = pva.PvObject({"uniqueId": pva.INT, "data": pva.STRING}, {"data": held})
+    encoder = ObjectEncoder(obj)
+    writer = Writer()
+    writer.number("I", 1)
+    writer.byte(0)
+    write_changes(encoder.kind, 1, value_of(obj, encoder.kind), writer, Outgoing())
+    write_bits(0, writer)
+    reader = UpdateReader(encoder.kind, Incoming())
+    made = reader.read([writer.joined()], False)
+    assert made["data"] == held
+    raw = held.encode() if isinstance(held, str) else held
+    assert b"".join(encoder.update(made).chunk(1)) == bytes([len(raw)]) + raw

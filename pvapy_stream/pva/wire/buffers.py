@@ -114,8 +114,11 @@ class Reader:
         return self.take(count)
 
     def text(self) -> str:
-        """A string that is a value."""
-        return self.string()
+        """A string that is a value; bytes that are no UTF-8 become surrogates, as in file names.
+
+        `Writer.string` makes the same bytes of them again: some programs send bytes as a string.
+        """
+        return self._string("surrogateescape")
 
     def byte(self) -> int:
         """The next byte, 0 to 255."""
@@ -151,13 +154,16 @@ class Reader:
         return size
 
     def string(self) -> str:
-        """A size and so many bytes of UTF-8; none is the empty string."""
+        """A size and so many bytes of UTF-8, or else of Latin-1; none is the empty string."""
+        return self._string("strict")
+
+    def _string(self, errors: str) -> str:
         size = self.size()
         if size > self.limits.string:
             raise WireError(f"a string of {size} bytes is longer than {self.limits.string}")
         raw = bytes(self.characters(max(size, 0)))
         try:
-            return raw.decode()
+            return raw.decode(errors=errors)
         except UnicodeDecodeError:
             # Other programs send what their users typed, in any encoding.
             return raw.decode("latin-1")
@@ -222,7 +228,7 @@ class Writer:
             self.number("q", size)
 
     def string(self, text: str) -> None:
-        """A size and so many bytes of UTF-8."""
+        """A size and so many bytes of UTF-8; surrogates are the bytes that they were made of."""
         raw = text.encode("utf-8", "surrogateescape")
         self.size(len(raw))
         self._tail += raw
