@@ -9,15 +9,20 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import pvaccess as pva
 
-from pvapy_stream.errors import MissingExtraError, MonitorError, PvapyStreamError
+from pvapy_stream.errors import (
+    MissingExtraError,
+    MonitorError,
+    PvapyStreamError,
+    TransportError,
+)
 from pvapy_stream.frame import Frame
 from pvapy_stream.monitor.base import Clock, Sample, SamplingMonitor
 from pvapy_stream.monitor.outbox import Notifier
 from pvapy_stream.monitor.pictures import to_png
 from pvapy_stream.monitor.series import SeriesStore
-from pvapy_stream.pva.ntndarray import to_frame
+from pvapy_stream.pva.lazy import frame_of
+from pvapy_stream.pva.newest import Newest
 from pvapy_stream.settings import ImageSettings
 from pvapy_stream.transport.pva import MonitorReceiver
 
@@ -112,28 +117,24 @@ class _Newest:
     def __init__(self, monitor: ImageMonitor, name: str) -> None:
         self._monitor = monitor
         self._name = name
-        self._pv = pva.Channel(name)
-        self._pv.setTimeout(_GET_TIMEOUT)
+        self._newest = Newest(name)
 
     def sample(self) -> list[Sample]:
         try:
-            obj = self._pv.get("field()")
-        except pva.PvaException as error:
-            # A new channel searches at once; the old one waits longer and longer.
-            self._pv = pva.Channel(self._name)
-            self._pv.setTimeout(_GET_TIMEOUT)
+            obj = self._newest.get(_GET_TIMEOUT)
+        except TransportError as error:
             raise MonitorError(
                 f"channel {self._name} does not answer ({error}); check its name and"
                 " EPICS_PVA_ADDR_LIST"
             ) from error
-        frame = to_frame(obj)
+        frame = frame_of(obj)
         if not frame.has_image:
             return []
         self._monitor.draw(self._name, frame)
         return self._monitor.of_frame(self._name, frame)
 
     def stop(self) -> None:
-        pass
+        self._newest.close()
 
 
 class _Every:
@@ -156,7 +157,7 @@ class _Every:
         if self._n % self._every:
             return
         try:
-            frame = to_frame(obj)
+            frame = frame_of(obj)
             if not frame.has_image:
                 return
             found = self._monitor.of_frame(self._name, frame)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pvapy_stream.errors import ObjectError, TransportError
-from pvapy_stream.pva.net.client import Client, channel
-from pvapy_stream.pva.net.client_channel import ClientChannel
-from pvapy_stream.pva.put_objects import PutReader
+from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.pva.net.client import Client
+from pvapy_stream.pva.newest import Newest
 from pvapy_stream.pva.updates import UpdateReader
 from pvapy_stream.pva.wire.buffers import Buffer
 from pvapy_stream.pva.wire.descriptions import Incoming
@@ -53,7 +53,7 @@ class OwnMonitorReceiver:
         self._deliver: Deliver | None = None
         self._deliver_again: DeliverAgain | None = None
         self._client: Client | None = None
-        self._prober: ClientChannel | None = None
+        self._prober: Newest | None = None
         self._reader: UpdateReader | None = None
         self._identity = b""
         self._return: Return | None = None  # how it came back, until the first object
@@ -212,11 +212,9 @@ class OwnMonitorReceiver:
             return None
         if self._prober is None:
             # Not of our client, whose thread may be busy with an object.
-            self._prober = channel(self.channel)
+            self._prober = Newest(self.channel, self._probe)
         try:
-            found = self._prober.get(self._probe, timeout, timeout)
-            if isinstance(found.type, Structure) and isinstance(found.value, dict):
-                return PutReader(found.type).build(found.value)
+            return pv_object(self._prober.get(timeout))
         except (TransportError, ObjectError) as error:
             _log.debug("channel %s: the newest object is not known: %s", self.channel, error)
         return None

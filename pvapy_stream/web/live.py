@@ -11,15 +11,15 @@ from collections import deque
 from typing import Any
 
 import msgspec
-import pvaccess as pva
 
-from pvapy_stream.errors import MonitorError
+from pvapy_stream.errors import MonitorError, TransportError
 from pvapy_stream.monitor.alarms import AlarmEvent
 from pvapy_stream.monitor.channels import ChannelFinder, unique, with_ids
 from pvapy_stream.monitor.pictures import to_png
 from pvapy_stream.monitor.stages import StageView, StageWatch, labels, last_in_chain, lost_once
 from pvapy_stream.monitor.streams import StreamsMonitor
-from pvapy_stream.pva.ntndarray import to_frame
+from pvapy_stream.pva.lazy import frame_of
+from pvapy_stream.pva.newest import Newest
 from pvapy_stream.settings import DashboardSettings, StreamsSettings
 
 _EVENTS = 50
@@ -60,7 +60,7 @@ class LiveBoard:
         self._kept = kept
         self._active: dict[tuple[str, str], dict[str, Any]] = {}
         self._pictures: dict[tuple[str, str, bool], tuple[float, bytes]] = {}
-        self._channels: dict[str, Any] = {}
+        self._channels: dict[str, Newest] = {}
         self._picture_lock = threading.Lock()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -198,15 +198,12 @@ class LiveBoard:
         return png
 
     def _image(self, channel: str) -> Any:
-        pv = self._channels.get(channel)
-        if pv is None:
-            pv = self._channels[channel] = pva.Channel(channel)
-            pv.setTimeout(_IMAGE_TIMEOUT)
+        newest = self._channels.get(channel)
+        if newest is None:
+            newest = self._channels[channel] = Newest(channel)
         try:
-            return to_frame(pv.get("field()")).image
-        except pva.PvaException as error:
-            # A new channel searches at once.
-            del self._channels[channel]
+            return frame_of(newest.get(_IMAGE_TIMEOUT)).image
+        except TransportError as error:
             raise MonitorError(f"channel {channel} does not answer: {error}") from error
 
 
