@@ -103,7 +103,7 @@ def test_a_run_from_beginning_to_end(
     assert ">RUNNING</span>" in output.read_text()
     source.publish([*range(1, 31), *range(33, 43)])
     wait_until(lambda: shows("processed", 40) and shows("missed", 2))
-    assert "missed_rate" in output.read_text()
+    wait_until(lambda: "missed_rate" in output.read_text(), what="the alarm of missed frames")
     command(f"{prefix}control", "stop")
     assert report.wait() == 0, report.text
     html = output.read_text()
