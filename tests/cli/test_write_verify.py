@@ -141,7 +141,8 @@ def test_a_killed_writer_is_followed_by_the_next_file(
         write(tmp_path / "scan_1.h5", [1000])
     program = commands(
         *("write", "-ic", source.channel, "-o", tmp_path / "scan_{processorId}.h5"),
-        *("-nc", 2, "-sc", f"{prefix}s*", *(["--overwrite"] if overwrite else [])),
+        *("-nc", 2, "-sc", f"{prefix}s*", "-sqs", 500),
+        *(["--overwrite"] if overwrite else []),
     )
     wait_for_monitors([f"{prefix}s1", f"{prefix}s2"])
     part = tmp_path / "scan_1.h5.part"
