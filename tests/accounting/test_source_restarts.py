@@ -6,6 +6,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
 from tests.support import Commands, Program, get, wait_until
 
@@ -55,12 +57,19 @@ def test_what_it_sent_while_its_consumer_was_away_is_unknown(
     assert first_of(again) > 10
 
 
-def test_a_new_source_in_shared_memory_is_known_though_its_ids_go_on(
-    prefix: str, commands: Commands, tmp_path: Path
+@pytest.mark.parametrize("who", ["consumer shm", "consumer pva", "mirror pva"])
+def test_a_new_source_is_known_though_its_ids_go_on(
+    prefix: str, commands: Commands, tmp_path: Path, who: str
 ) -> None:
+    program, mode = who.split()
     channel, file = f"{prefix}image", tmp_path / "ledger.json"
-    source = ("sim", "-cn", channel, "-nx", 8, "-ny", 8, "-rt", 300, "-std", 0, "-om", "shm")
-    consumer = commands("consumer", "-ic", channel, "-im", "shm", "-sqs", 2, "--ledger", file)
+    source = ("sim", "-cn", channel, "-nx", 8, "-ny", 8, "-rt", 300, "-std", 0, "-om", mode)
+    words = (
+        ("consumer", "-ic", channel, "-im", mode, "-sqs", 2)
+        if program == "consumer"
+        else ("mirror", "-cm", f"({prefix}mirror,{channel},{mode},2)")
+    )
+    consumer = commands(*words, "--ledger", file)
     first = commands(*source, "-fps", 50)
     wait_until(lambda: sum(len(one.processed) for one in read(file)) >= 20)
     first.signal(signal.SIGKILL)
