@@ -231,10 +231,9 @@ class Collector(StageRunner):
 
     def _begin_anew(self, source: Producer, value: int) -> None:
         self.log.warning(
-            "producer %d went back from id %s to %d: a new sequence begins; what is held is"
+            "producer %d begins again with id %d: a new sequence begins; what is held is"
             " processed first",
             source.number,
-            source.newest,
             value,
         )
         self._handle(self.buffer.drain())

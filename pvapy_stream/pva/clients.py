@@ -86,8 +86,9 @@ class ClientCounter:
         since = clock()
         while True:
             now, others = self.connections(), self._others()
-            if (now, others, self._subscribed()) != before:
-                before, since = (now, others, self._subscribed()), clock()
+            state = now, others, self._subscribed()
+            if state != before:
+                before, since = state, clock()
             quiet = clock() - since >= (_SETTLE if None in now.values() else _QUIET)
             came = len(now) + others
             if (came >= n and quiet) or clock() >= end or stop.wait(_POLL):

@@ -37,7 +37,7 @@ def type_of(obj: Any) -> Structure:
     """The type of a PvObject; type ids below its first level are left out."""
     top, ids = type_ids(obj)
     kind: dict[str, Any] = obj.getStructureDict()
-    return Structure(top, tuple((n, _type(inner, ids.get(n, ""))) for n, inner in kind.items()))
+    return Structure(top, tuple((n, wire_type(inner, ids.get(n, ""))) for n, inner in kind.items()))
 
 
 def value_of(obj: Any, kind: Structure, copy: bool = True) -> Value:
@@ -97,21 +97,22 @@ def _id(kind: Type) -> str:
     return kind.id if isinstance(kind, Structure) else ""
 
 
-def _type(kind: Any, type_id: str = "") -> Type:
+def wire_type(kind: Any, type_id: str = "") -> Type:
+    """A type that the binding describes as in `getStructureDict`."""
     if isinstance(kind, _ScalarType):
         return Scalar(_KIND_OF[int(cast("Any", kind))])
     if isinstance(kind, dict):
         fields = cast("dict[str, Any]", kind)
-        return Structure(type_id, tuple((n, _type(inner)) for n, inner in fields.items()))
+        return Structure(type_id, tuple((n, wire_type(inner)) for n, inner in fields.items()))
     if isinstance(kind, list):
-        inner = _type(cast("list[Any]", kind)[0], type_id)
+        inner = wire_type(cast("list[Any]", kind)[0], type_id)
         if isinstance(inner, Scalar):
             return Array(inner.kind)
         return ArrayOf(cast("Structure | Union | Variant", inner))
     choices = cast("tuple[dict[str, Any], ...]", kind)
     if not choices:
         return Variant()
-    return Union("", tuple((n, _type(inner)) for n, inner in choices[0].items()))
+    return Union("", tuple((n, wire_type(inner)) for n, inner in choices[0].items()))
 
 
 def binding_kind(kind: Type) -> Any:
@@ -154,7 +155,7 @@ def _from_binding(kind: Type, value: Any, array: Callable[[Any], Any]) -> Any:
             if not value or not value[0]:
                 return AnyValue()
             ((name, inner),) = value[0].items()
-            found = _type(value[1][name])
+            found = wire_type(value[1][name])
             return AnyValue(found, _from_binding(found, inner, array))
         case Array() if kind.kind is not Kind.STRING:
             return array(value)

@@ -13,15 +13,14 @@ import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import Frame
-from pvapy_stream.pva.convert import type_of
+from pvapy_stream.pva.convert import type_of, wire_type
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.net.updates import Chunk, chunk_of
-from pvapy_stream.pva.ntndarray import attribute_key, field_of, scalar_of
+from pvapy_stream.pva.ntndarray import attribute_key, attribute_value, field_of, scalar_of
 from pvapy_stream.pva.put_objects import Origin
 from pvapy_stream.pva.steady import steady_payload
 from pvapy_stream.pva.wire.buffers import Writer
 from pvapy_stream.pva.wire.types import (
-    DTYPES,
     AnyValue,
     Array,
     ArrayOf,
@@ -38,7 +37,6 @@ _pack_id = struct.Struct("<i").pack
 _pack_size = struct.Struct("<q").pack
 _TAG = slice(12, 16)  # of a time stamp as it is sent: its userTag
 _LAYOUTS = 64  # that are kept
-_KIND_OF_DTYPE = {dtype: kind for kind, dtype in DTYPES.items()}
 
 
 @lru_cache(maxsize=1)
@@ -142,9 +140,9 @@ class ImageEncoder:
             if len(self._layouts) > _LAYOUTS:
                 self._layouts.clear()
             self._layouts[key] = self._layout_chunks(frame)
-        self._layouts[key][self._size] = [_pack_size(nbytes)]
         for place, chunk in self._layouts[key].items():
             made[place] = chunk
+        made[self._size] = [_pack_size(nbytes)]
 
     def _layout_chunks(self, frame: Frame) -> dict[int, Chunk]:
         """Fields that say how the pixels are stored, by their numbers."""
@@ -208,20 +206,8 @@ def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _any(value: Any) -> AnyValue:
-    """The value of an attribute, of the type that `ntndarray.pv_value` gives it."""
-    if isinstance(value, (bool, np.bool_)):
-        return AnyValue(Scalar(Kind.BOOLEAN), bool(value))
-    if isinstance(value, (int, np.integer)):
-        small = -(2**31) <= value < 2**31
-        return AnyValue(Scalar(Kind.INT if small else Kind.LONG), int(value))
-    if isinstance(value, (float, np.floating)):
-        return AnyValue(Scalar(Kind.DOUBLE), float(value))
-    if isinstance(value, (np.ndarray, list, tuple)):
-        array: np.ndarray[Any, Any] = np.asarray(value).reshape(-1)
-        if array.dtype == np.int8:
-            array = array.astype(np.int16)
-        kind = _KIND_OF_DTYPE.get(array.dtype)
-        if kind is None:
-            return AnyValue(Array(Kind.STRING), array.astype(str).tolist())
-        return AnyValue(Array(kind), array)
-    return AnyValue(Scalar(Kind.STRING), str(value))
+    binding, plain = attribute_value(value)
+    kind = wire_type(binding)
+    if isinstance(kind, Array) and kind.kind is Kind.STRING:
+        plain = plain.tolist()
+    return AnyValue(kind, plain)

@@ -50,6 +50,13 @@ _SCALAR_OF_DTYPE = {
         "float64": "DOUBLE",
     }.items()
 }
+_PV_OF_SCALAR = {
+    pva.BOOLEAN: pva.PvBoolean,
+    pva.INT: pva.PvInt,
+    pva.LONG: pva.PvLong,
+    pva.DOUBLE: pva.PvDouble,
+    pva.STRING: pva.PvString,
+}
 DTYPE_OF_SCALAR = {int(scalar): dtype for dtype, scalar in _SCALAR_OF_DTYPE.items()}
 
 # What a partial field request may leave out, and what then is assumed.
@@ -340,12 +347,20 @@ def attribute_key(frame: Frame) -> tuple[Any, ...]:
 
 def pv_value(value: Any) -> Any:
     """The PvObject of an attribute's value."""
+    kind, plain = attribute_value(value)
+    if isinstance(kind, list):
+        return pva.PvObject({"value": kind}, {"value": plain.tolist()})
+    return _PV_OF_SCALAR[kind](plain)
+
+
+def attribute_value(value: Any) -> tuple[Any, Any]:
+    """The type that an attribute's value is sent as, in the binding's terms, and the value so."""
     if isinstance(value, (bool, np.bool_)):
-        return pva.PvBoolean(bool(value))
+        return pva.BOOLEAN, bool(value)
     if isinstance(value, (int, np.integer)):
-        return pva.PvInt(int(value)) if -(2**31) <= value < 2**31 else pva.PvLong(int(value))
+        return pva.INT if -(2**31) <= value < 2**31 else pva.LONG, int(value)
     if isinstance(value, (float, np.floating)):
-        return pva.PvDouble(float(value))
+        return pva.DOUBLE, float(value)
     if isinstance(value, (np.ndarray, list, tuple)):
         array = np.asarray(value).reshape(-1)
         if array.dtype == np.int8:
@@ -354,5 +369,5 @@ def pv_value(value: Any) -> Any:
         kind = pva.BOOLEAN if array.dtype == np.bool_ else _SCALAR_OF_DTYPE.get(array.dtype)
         if kind is None:
             kind, array = pva.STRING, array.astype(str)
-        return pva.PvObject({"value": [kind]}, {"value": array.tolist()})
-    return pva.PvString(str(value))
+        return [kind], array
+    return pva.STRING, str(value)

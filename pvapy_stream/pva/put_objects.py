@@ -14,6 +14,7 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.pva.convert import Value, blank_object, fill, plain_array, type_of, value_of
 from pvapy_stream.pva.lazy import LazyObject, pv_object
 from pvapy_stream.pva.ntndarray import DTYPE_OF_SCALAR, MARK, color_mode
+from pvapy_stream.pva.wire.buffers import legible
 from pvapy_stream.pva.wire.types import AnyValue, Selected, Structure, Union
 
 _NANO = 1_000_000_000
@@ -205,19 +206,11 @@ def attributes_of_value(value: Value) -> dict[str, Any]:
         found = held.value if isinstance(held, AnyValue) else held
         if isinstance(found, dict) and "value" in found:
             found = cast("Value", found)["value"]
-        values[str(attribute.get("name", ""))] = _legible(found)
+        if isinstance(found, str):
+            # To be shown: surrogates stand for bytes that are no UTF-8.
+            found = legible(found.encode(errors="surrogateescape"))
+        values[str(attribute.get("name", ""))] = found
     return values
-
-
-def _legible(value: Any) -> Any:
-    """A value to be shown: bytes that are no UTF-8 are read as Latin-1."""
-    if not isinstance(value, str) or value.isascii():
-        return value
-    raw = value.encode(errors="surrogateescape")
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
 
 
 def time_of_value(value: Value) -> int:

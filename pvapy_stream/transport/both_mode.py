@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pvapy_stream.base_settings import Settings
+from pvapy_stream.transport import pvas_mode
 from pvapy_stream.transport.mode import Mode, OutputMode, PublisherOptions
 
 if TYPE_CHECKING:
@@ -13,24 +13,18 @@ if TYPE_CHECKING:
 
 
 def _publisher(what: PublisherOptions, source: bool = False) -> Publisher:
-    from pvapy_stream.transport import pvas_mode, shm_mode
+    from pvapy_stream.transport import shm_mode
     from pvapy_stream.transport.both import BothPublisher
 
     # Shared memory first: who finds the PVA channel, and may choose, then finds that too.
     return BothPublisher([shm_mode.publisher(what, source), pvas_mode.publisher(what)])
 
 
-def _prepare(settings: Settings) -> None:
-    from pvapy_stream.transport import pvas_mode
-
-    pvas_mode.prepare(settings)
-
-
 MODE = Mode(
     "both",
     output=OutputMode(
-        _publisher, "pvas and shm", hosts=True, spaces=("pva", "shm"), prepare=_prepare
+        _publisher, "pvas and shm", hosts=True, spaces=("pva", "shm"), prepare=pvas_mode.prepare
     ),
-    source=OutputMode(partial(_publisher, source=True), hosts=True, prepare=_prepare),
+    source=OutputMode(partial(_publisher, source=True), hosts=True, prepare=pvas_mode.prepare),
     rank=70,
 )

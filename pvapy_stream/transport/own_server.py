@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from pvapy_stream.pva.net.channel import Channel
 from pvapy_stream.pva.net.loop import Loop
@@ -19,7 +19,7 @@ class _Host:
         self._channels = 0
         self._elsewhere: dict[str, int] = {}
 
-    def point_to(self, ports: Iterable[int], names: Iterable[str]) -> None:
+    def point_to(self, ports: Collection[int], names: Iterable[str]) -> None:
         """Tell clients that search by TCP of channels that the binding's server has.
 
         Clients behind a firewall, which know one port of a program, find all its channels so.
@@ -28,9 +28,8 @@ class _Host:
             ports: of that server; nothing is told if there are none.
             names: of the channels.
         """
-        for port in ports:
-            self._elsewhere.update(dict.fromkeys(filter(None, names), port))
-            return
+        if ports:
+            self._elsewhere.update(dict.fromkeys(filter(None, names), min(ports)))
 
     def add(self, channel: Channel) -> Loop:
         """Serve a channel.

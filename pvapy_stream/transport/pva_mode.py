@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvapy_stream.base_settings import Settings
+from pvapy_stream.transport import pvas_mode
 from pvapy_stream.transport.mode import (
     InputMode,
     Mode,
@@ -51,18 +51,6 @@ def _publisher(what: PublisherOptions) -> Publisher:
     return PutPublisher(what.channel, what.timeout)
 
 
-def _source(what: PublisherOptions) -> Publisher:
-    from pvapy_stream.transport.pvas_mode import publisher
-
-    return publisher(what)
-
-
-def _prepare(settings: Settings) -> None:
-    from pvapy_stream.transport import pvas_mode
-
-    pvas_mode.prepare(settings)
-
-
 MODE = Mode(
     "pva",
     input=InputMode(
@@ -74,6 +62,8 @@ MODE = Mode(
         images=True,
     ),
     output=OutputMode(_publisher, "puts to another's channel", shared=True),
-    source=OutputMode(_source, "a hosted channel", hosts=True, prepare=_prepare),
+    source=OutputMode(
+        pvas_mode.publisher, "a hosted channel", hosts=True, prepare=pvas_mode.prepare
+    ),
     rank=10,
 )

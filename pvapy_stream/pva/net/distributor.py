@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from pvapy_stream.pva.net.updates import Update
-from pvapy_stream.pva.wire.request import OPTIONS
+from pvapy_stream.pva.wire.request import OPTIONS, WHOLE, inside
 from pvapy_stream.pva.wire.types import AnyValue, Structure
 
 if TYPE_CHECKING:
     from pvapy_stream.pva.net.monitor import MonitorRequest
 
 _PLUGINS = ("pydistributor", "distributor")
-_WHOLE = "_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +46,13 @@ class Share:
 
 def asked_share(request: AnyValue) -> Share | None:
     """What a client's request asks of the distributor; None if it asks nothing of it."""
-    fields = _inside(request.value, "field")
+    fields = inside(request.value, "field")
     for name, below in fields.items():
-        options = _inside(below, OPTIONS)
+        options = inside(below, OPTIONS)
         for plugin in _PLUGINS:
             if plugin in options:
-                return _share("" if name == _WHOLE else name, str(options[plugin]))
+                return _share("" if name == WHOLE else name, str(options[plugin]))
     return None
-
-
-def _inside(value: object, name: str) -> dict[str, object]:
-    if not isinstance(value, dict):
-        return {}
-    found = cast("dict[str, object]", value).get(name)
-    return cast("dict[str, object]", found) if isinstance(found, dict) else {}
 
 
 def _share(field: str, text: str) -> Share | None:

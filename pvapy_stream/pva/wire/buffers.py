@@ -118,7 +118,7 @@ class Reader:
 
         `Writer.string` makes the same bytes of them again: some programs send bytes as a string.
         """
-        return self._string("surrogateescape")
+        return self._characters().decode(errors="surrogateescape")
 
     def byte(self) -> int:
         """The next byte, 0 to 255."""
@@ -155,18 +155,13 @@ class Reader:
 
     def string(self) -> str:
         """A size and so many bytes of UTF-8, or else of Latin-1; none is the empty string."""
-        return self._string("strict")
+        return legible(self._characters())
 
-    def _string(self, errors: str) -> str:
+    def _characters(self) -> bytes:
         size = self.size()
         if size > self.limits.string:
             raise WireError(f"a string of {size} bytes is longer than {self.limits.string}")
-        raw = bytes(self.characters(max(size, 0)))
-        try:
-            return raw.decode(errors=errors)
-        except UnicodeDecodeError:
-            # Other programs send what their users typed, in any encoding.
-            return raw.decode("latin-1")
+        return bytes(self.characters(max(size, 0)))
 
     def characters(self, count: int) -> memoryview:
         """Bytes of a string."""
@@ -180,6 +175,15 @@ class Reader:
         """
         if self.rest:
             raise WireError(f"a message has {self.rest} bytes too many")
+
+
+def legible(raw: bytes) -> str:
+    """Text to be read by people: UTF-8, or else Latin-1."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        # Other programs send what their users typed, in any encoding.
+        return raw.decode("latin-1")
 
 
 class Writer:

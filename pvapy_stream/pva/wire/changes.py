@@ -18,6 +18,8 @@ from pvapy_stream.pva.wire.buffers import Reader, Writer
 from pvapy_stream.pva.wire.descriptions import Incoming, Outgoing
 from pvapy_stream.pva.wire.types import Structure
 
+Rests = dict[str, tuple[int, int]]
+
 _WORD = 8
 _LONGEST = 8192  # bytes of a bit set
 
@@ -49,7 +51,11 @@ def write_bits(bits: int, writer: Writer) -> None:
 
 
 def read_changes(
-    kind: Structure, reader: Reader, known: Incoming, held: Mapping[str, object]
+    kind: Structure,
+    reader: Reader,
+    known: Incoming,
+    held: Mapping[str, object],
+    rests: Rests | None = None,
 ) -> tuple[int, dict[str, object]]:
     """A bit set, and the fields that it names.
 
@@ -58,6 +64,7 @@ def read_changes(
         reader: the message.
         known: types that the peer has numbered.
         held: the structure before; it is not changed.
+        rests: gets, by path, how many bytes were left before and after each field of the message.
 
     Returns:
         the bit set, and the structure after.
@@ -65,24 +72,35 @@ def read_changes(
     bits = read_bits(reader)
     if bits >> kind.count:
         raise WireError(f"a bit set names field {bits.bit_length() - 1} of {kind.count}")
-    return bits, _read(kind, bits, reader, known, held)
+    return bits, _read(kind, bits, reader, known, held, rests)
 
 
 def _read(
-    kind: Structure, bits: int, reader: Reader, known: Incoming, held: Mapping[str, object]
+    kind: Structure,
+    bits: int,
+    reader: Reader,
+    known: Incoming,
+    held: Mapping[str, object],
+    rests: Rests | None,
+    above: str = "",
 ) -> dict[str, object]:
-    if bits & 1:
+    whole = bits & 1
+    if whole and rests is None:
         return cast("dict[str, object]", values.read(kind, reader, known))
     made = dict(held)
     for (name, inner), start in zip(kind.fields, kind.starts, strict=True):
-        part = bits >> start & ((1 << inner.count) - 1)
+        part = 1 if whole else bits >> start & ((1 << inner.count) - 1)
         if not part:
             continue
+        rest = reader.rest
+        path = above + name
         if isinstance(inner, Structure):
             within = cast("Mapping[str, object]", held[name])
-            made[name] = _read(inner, part, reader, known, within)
+            made[name] = _read(inner, part, reader, known, within, rests, path + ".")
         else:
             made[name] = values.read(inner, reader, known)
+        if rests is not None:
+            rests[path] = rest, reader.rest
     return made
 
 

@@ -9,19 +9,15 @@ layout, so its fields are where they were.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
-from pvapy_stream.errors import WireError
-from pvapy_stream.pva.wire import values
 from pvapy_stream.pva.wire.buffers import Buffer, Reader
-from pvapy_stream.pva.wire.changes import read_bits
+from pvapy_stream.pva.wire.changes import Rests, read_bits, read_changes
 from pvapy_stream.pva.wire.descriptions import Incoming
-from pvapy_stream.pva.wire.types import Structure, Type
+from pvapy_stream.pva.wire.types import Structure
 
 _LARGE = 256  # bytes; longer data are passed over, shorter ones are masked
 
 Span = tuple[int, int]  # first byte of the payload, and the one after the last
-Structured = dict[str, object]
 
 
 class NotingReader(Reader):
@@ -108,14 +104,13 @@ class Layout:
     ) -> None:
         reader = NotingReader(payload, big)
         reader.take(start)
-        self.spans: dict[str, Span] = {}
-        self.changed = read_bits(reader)
-        if self.changed >> kind.count:
-            raise WireError(
-                f"a bit set names field {self.changed.bit_length() - 1} of {kind.count}"
-            )
+        rests: Rests = {}
         numbers = known.numbers
-        self.value = self._read(kind, self.changed, reader, known, held, "")
+        self.changed, self.value = read_changes(kind, reader, known, held, rests)
+        self.spans: dict[str, Span] = {
+            path: (reader.length - before, reader.length - after)
+            for path, (before, after) in rests.items()
+        }
         self.numbered = known.numbers != numbers
         # Some servers leave the overruns out.
         self.overrun = read_bits(reader) if reader.rest else 0
@@ -128,42 +123,6 @@ class Layout:
         ]
         self._lengths = [len(chunk) for chunk in payload]
         self._pieces = _pieces(payload, start, data)
-
-    def _read(
-        self,
-        kind: Structure,
-        bits: int,
-        reader: NotingReader,
-        known: Incoming,
-        held: Mapping[str, object],
-        path: str,
-    ) -> Structured:
-        whole = bool(bits & 1)
-        made: Structured = {} if whole else dict(held)
-        for (name, inner), begin in zip(kind.fields, kind.starts, strict=True):
-            part = 1 if whole else bits >> begin & ((1 << inner.count) - 1)
-            if part:
-                within = held.get(name)
-                made[name] = self._field(inner, part, reader, known, within, path + name)
-        return made
-
-    def _field(
-        self,
-        kind: Type,
-        part: int,
-        reader: NotingReader,
-        known: Incoming,
-        held: object,
-        path: str,
-    ) -> object:
-        start = reader.at
-        if isinstance(kind, Structure):
-            before = cast("Mapping[str, object]", held if isinstance(held, dict) else {})
-            found: object = self._read(kind, part, reader, known, before, f"{path}.")
-        else:
-            found = values.read(kind, reader, known)
-        self.spans[path] = start, reader.at
-        return found
 
     def fits(self, payload: Sequence[Buffer]) -> bool:
         """Whether a message has this layout.

@@ -16,7 +16,7 @@ from pvapy_stream.errors import WireError
 from pvapy_stream.pva.wire.types import AnyValue, Kind, Scalar, Structure, Type
 
 OPTIONS = "_options"
-_WHOLE = "_"  # stands for the whole structure, to which a plugin's options belong
+WHOLE = "_"  # stands for the whole structure, to which a plugin's options belong
 
 _TOKEN = re.compile(r"\s*([\w.:;=+-]+|[][(){},])")
 _STRING = Scalar(Kind.STRING)
@@ -56,8 +56,8 @@ def selected(kind: Structure, request: AnyValue, part: str = "field") -> Structu
     Raises:
         WireError: none of the fields exists.
     """
-    fields = _inside(request.value, part)
-    if not fields or _WHOLE in fields:
+    fields = inside(request.value, part)
+    if not fields or WHOLE in fields:
         return kind
     made = _select(kind, fields)
     if made is None:
@@ -67,13 +67,13 @@ def selected(kind: Structure, request: AnyValue, part: str = "field") -> Structu
 
 def options(request: AnyValue, part: str = "record") -> dict[str, str]:
     """Options of a request, such as ``queueSize`` and ``pipeline``."""
-    found = _inside(_inside(request.value, part), OPTIONS)
+    found = inside(inside(request.value, part), OPTIONS)
     return {name: str(value) for name, value in found.items() if not isinstance(value, dict)}
 
 
 def without(request: AnyValue, option: str) -> AnyValue:
     """The request without one of the options of `record`."""
-    record, kept = _inside(request.value, "record"), options(request)
+    record, kept = inside(request.value, "record"), options(request)
     if kept.pop(option, None) is None or not isinstance(request.value, dict):
         return request
     tree = cast("_Tree", {**request.value, "record": {**record, OPTIONS: kept}})
@@ -127,7 +127,8 @@ def _find(kind: Structure, name: str) -> tuple[int, Type]:
     raise WireError(f"there is no field {name}")
 
 
-def _inside(value: object, name: str) -> dict[str, object]:
+def inside(value: object, name: str) -> dict[str, object]:
+    """A part of a request, such as its ``field``; empty if there is none."""
     if not isinstance(value, dict):
         return {}
     found = cast("dict[str, object]", value).get(name)
@@ -139,7 +140,7 @@ def _select(kind: Structure, fields: Mapping[str, object]) -> Structure | None:
     for name, inner in kind.fields:
         if name not in fields:
             continue
-        below = _inside(fields, name)
+        below = inside(fields, name)
         if below.keys() - {OPTIONS} and isinstance(inner, Structure):
             part = _select(inner, below)
             if part is None:

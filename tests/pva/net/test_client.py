@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,58 +21,11 @@ from pvapy_stream.pva.net.server import Server
 from pvapy_stream.pva.wire.status import Status
 from pvapy_stream.pva.wire.types import AnyValue, Kind, Scalar, Structure
 from tests.ports import free_port
+from tests.pva.net.partner import Partner
 from tests.pva.net.test_interop import KIND, VALUE, N
 from tests.support import PATIENCE, wait_until
 
 LIMITS = (PATIENCE, PATIENCE)
-
-
-@pytest.fixture
-def client() -> Iterator[Client]:
-    made = Client()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    made.start()
-    yield made
-    made.stop()
-
-
-class Partner:
-    """A server in a process of its own that says when it is up."""
-
-    def __init__(self, code: str, *args: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(code), *args],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.line() == "up"
-
-    def line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate(timeout=PATIENCE)
-
-
-@pytest.fixture
-def partner() -> Iterator[Callable[..., Partner]]:
-    made: list[Partner] = []
-
-    def start(code: str, *args: str) -> Partner:
-        made.append(Partner(code, *args))
-        return made[-1]
-
-    yield start
-    for one in made:
-        one.kill()
 
 
 def take(put: Put) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from pvapy_stream.pva.wire.changes import read_changes
 from pvapy_stream.pva.wire.descriptions import Incoming
 from pvapy_stream.pva.wire.types import Array, Kind, Scalar, Structure, default
 from tests.ports import free_port
-from tests.pva.net.test_client import Partner, same
+from tests.pva.net.partner import Partner
+from tests.pva.net.test_client import same
 from tests.pva.net.test_interop import KIND, VALUE, N
 from tests.support import PATIENCE, wait_until
 
@@ -54,34 +55,6 @@ class Seen:
 
     def lost(self, reason: str) -> None:
         self.events.append("lost")
-
-
-@pytest.fixture
-def client() -> Iterator[Client]:
-    made = Client()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def partner() -> Iterator[Callable[..., Partner]]:
-    made: list[Partner] = []
-
-    def start(code: str, *args: str) -> Partner:
-        made.append(Partner(code, *args))
-        return made[-1]
-
-    yield start
-    for one in made:
-        one.kill()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    made.start()
-    yield made
-    made.stop()
 
 
 def numbers(seen: Seen) -> list[int]:

@@ -1,0 +1,1 @@
+"""Outputs on our own sockets."""
