@@ -145,11 +145,9 @@ class MirrorChannel:
         def deliver_again(obj: Any, how: Return) -> None:
             if self._filters is not None:
                 how = self._filters.settled(how)
-            if how.anew:
+            if how.anew and self._tracker is not None:
                 with self._lock:
-                    self._last_published = None
-                    if self._tracker is not None:
-                        self._tracker.expect_restart()
+                    self._tracker.expect_restart()
             deliver_current(obj) if how.shown else deliver(obj)
 
         receiver.start(deliver, deliver_again)
