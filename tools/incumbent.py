@@ -173,7 +173,9 @@ def _their_mirror() -> dict[str, str]:
 
 def _our_mirror() -> dict[str, str]:
     server = pva.PvaServer()
-    channel = MirrorChannel(MirrorEntry("compare:mirror", "compare:source"), 1, "uniqueId", server)
+    entry = MirrorEntry("compare:mirror", "compare:source")
+    settings = MirrorSettings.of(channel_map="(compare:mirror,compare:source)")
+    channel = MirrorChannel(entry, 1, settings, server)
     return dict.fromkeys(channel.counters(), "count")
 
 

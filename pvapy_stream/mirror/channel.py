@@ -14,9 +14,13 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import DISORDER, SequenceTracker, Step
 from pvapy_stream.errors import ObjectError, TransportError
+from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
+from pvapy_stream.pva.convert import type_of
 from pvapy_stream.pva.lazy import pv_object
-from pvapy_stream.pva.objects import IdReader, id_reader, is_marked, mark
+from pvapy_stream.pva.objects import IdReader, LazyIds, id_reader, is_marked, mark
 from pvapy_stream.pva.request import Distributor
+from pvapy_stream.pva.wire.types import Structure
+from pvapy_stream.settings import MirrorSettings
 from pvapy_stream.settings.channel_map import MirrorEntry
 from pvapy_stream.status.counted import Times, ledger_stats, rated
 from pvapy_stream.status.snapshot import PublisherStats, QueueStats, ReceiverStats, Snapshot
@@ -25,6 +29,7 @@ from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
 from pvapy_stream.transport.ports import Receiver, Return
 
 KIND = "mirror"
+HOSTED = "pvas"  # mode of the channels that it shows
 BEFORE = "before the consumers"
 
 _LOG_EVERY = 1000
@@ -50,21 +55,21 @@ class MirrorChannel:
     Args:
         entry: what is mirrored.
         stage_id: its id in the ledger.
-        oid_field: field with the object id; a source without it is mirrored, not accounted for.
-        server: PVA server for the mirror; the caller starts and stops it.
-        waits: whether updates with an id are passed on only after `let_through`.
+        settings: of the mirror server. A source without the field with the object id is mirrored,
+            not accounted for; if consumers are waited for, updates with an id are passed on only
+            after `let_through`.
+        server: the binding's server for the mirror; the caller starts and stops it.
     """
 
     def __init__(
         self,
         entry: MirrorEntry,
         stage_id: int,
-        oid_field: str,
+        settings: MirrorSettings,
         server: pva.PvaServer,
-        waits: bool = False,
     ) -> None:
         self.entry = entry
-        self._waits = waits
+        self._waits = settings.wait_for_consumers > 0
         self._before = IdSet()
         share = entry.distribution
         self._account = Account(
@@ -78,20 +83,27 @@ class MirrorChannel:
             )
         )
         self.last_error = ""
-        self._oid_field = oid_field
-        self._publisher = registry.make_publisher("pvas", PublisherOptions(entry.mirror, server))
+        self._oid_field = settings.oid_field
+        self._publisher = registry.make_publisher(
+            HOSTED, PublisherOptions(entry.mirror, server, settings=settings)
+        )
+        self._hosted_kind: Structure | None = None
         source = ReceiverOptions(
             entry.source,
             queue_size=entry.queue,
             pv_request=entry.pv_request,
             distributor=_distributor(share),
+            library=settings.pva_library,
         )
         self._receivers = [
             registry.make_receiver(entry.provider, source) for _ in range(entry.n_monitors)
         ]
-        self._lazy = registry.input_mode(entry.provider).lazy
         # Only a monitor that gets the whole stream can tell gaps; the audit finds the others'.
         self._tracker = SequenceTracker() if share is None and entry.n_monitors == 1 else None
+        # What shows that the source is a stage, and says which objects it drops on purpose.
+        self._filters = (
+            FilteredReceiver(entry.source, self._excuse) if entry.provider == "pva" else None
+        )
         self._lock = threading.Lock()
         self._read_id: IdReader | None = None
         self._last_published: int | None = None
@@ -119,8 +131,6 @@ class MirrorChannel:
         fresh = True
 
         def deliver(obj: Any) -> None:
-            if self._lazy:
-                obj = pv_object(obj)
             if fresh:
                 deliver_current(obj)
             else:
@@ -133,11 +143,11 @@ class MirrorChannel:
             self._take_current(number, pv_object(obj))
 
         def deliver_again(obj: Any, how: Return) -> None:
-            if how.anew:
+            if self._filters is not None:
+                how = self._filters.settled(how)
+            if how.anew and self._tracker is not None:
                 with self._lock:
-                    self._last_published = None
-                    if self._tracker is not None:
-                        self._tracker.expect_restart()
+                    self._tracker.expect_restart()
             deliver_current(obj) if how.shown else deliver(obj)
 
         receiver.start(deliver, deliver_again)
@@ -160,11 +170,20 @@ class MirrorChannel:
         """Look after the connections; call a few times a second."""
         for receiver in self._receivers:
             receiver.keep_up()
+        if self._filters is not None:
+            self._filters.keep_up(all(one.connected for one in self._receivers))
+
+    def _excuse(self, news: Filtered) -> None:
+        with self._lock:
+            if self._tracker is not None:
+                self._tracker.excuse(news.ids)
 
     def stop(self) -> None:
         """Take nothing more from the source; the mirror itself stays until its server stops."""
         for receiver in self._receivers:
             receiver.stop()
+        if self._filters is not None:
+            self._filters.stop()
         self._times.end = time.time()
 
     def _take_current(self, number: int, obj: Any) -> None:
@@ -205,7 +224,8 @@ class MirrorChannel:
 
     def _reader_for(self, obj: Any) -> IdReader | None:
         try:
-            return id_reader(self._oid_field, obj)
+            id_reader(self._oid_field, obj)
+            return LazyIds(self._oid_field)
         except ObjectError as error:
             _log.info("channel %s: not accounted for: %s", self.entry.mirror, error)
             return None
@@ -263,20 +283,23 @@ class MirrorChannel:
         try:
             try:
                 self._publisher.publish(obj)
-            except TransportError as error:
-                if "definitions" not in str(error):
+            except TransportError:
+                kind = type_of(pv_object(obj))
+                if kind == self._hosted_kind:
                     raise
-                self._open_anew(obj)
+                self._open_anew(obj, kind)
         except TransportError as error:
             self._note_error(error, value)
             return False
+        if self._hosted_kind is None:
+            self._hosted_kind = type_of(pv_object(obj))
         self._published += 1
         self._times.last = time.time()
         self._times.first = self._times.first or self._times.last
         self._last_published = value
         return True
 
-    def _open_anew(self, obj: Any) -> None:
+    def _open_anew(self, obj: Any, kind: Structure) -> None:
         """Host the channel with another structure, which the source has now; clients reconnect."""
         self._structure_changes += 1
         if self._structure_changes == 1 or self._structure_changes % _LOG_EVERY == 0:
@@ -288,6 +311,17 @@ class MirrorChannel:
             )
         self._publisher.stop()
         self._publisher.publish(obj)
+        self._hosted_kind = kind
+
+    @property
+    def knows_clients(self) -> bool:
+        """Whether the clients of the mirror are known one by one."""
+        return self._publisher.knows_subscribers
+
+    def finish(self, patience: float) -> None:
+        """Give subscribers up to `patience` s to take what was published last."""
+        self._publisher.finish(patience)
+        self._publisher.stop()
 
     def _note_error(self, error: TransportError, value: int | None) -> None:
         self._errors += 1
@@ -327,7 +361,14 @@ class MirrorChannel:
             object_id=processor.last_object_id,
             output_channel=self.entry.mirror,
             receiver_stats=rated(received, seconds),
-            publisher_stats=rated(PublisherStats(self._published, n_errors=self._errors), seconds),
+            publisher_stats=rated(
+                PublisherStats(
+                    self._published,
+                    n_errors=self._errors,
+                    n_rejected=self._publisher.counts().rejected,
+                ),
+                seconds,
+            ),
             queue_stats=QueueStats(n_rejected=rejected),
             processor_stats=processor,
             labels={"channel": self.entry.mirror, "source": self.entry.source},

@@ -12,12 +12,14 @@ from functools import partial
 import pvaccess as pva
 
 from pvapy_stream.accounting.keeper import LedgerKeeper
-from pvapy_stream.mirror.channel import MirrorChannel
+from pvapy_stream.mirror.channel import HOSTED, MirrorChannel
 from pvapy_stream.pva.clients import ClientCounter, listening_ports
 from pvapy_stream.pva.search import TwinWatch
 from pvapy_stream.settings import MirrorSettings
 from pvapy_stream.settings.channel_map import parse_channel_map
 from pvapy_stream.status.snapshot import Snapshot
+from pvapy_stream.transport import registry
+from pvapy_stream.transport.own_server import host
 
 _TICK = 0.25  # s; how often connections are looked after
 _LEDGER_PERIOD = 0.25  # s; what a killed mirror may lose of its account
@@ -44,14 +46,13 @@ class MirrorServer:
         self.entries = parse_channel_map(settings.channel_map)
         self._report = report or (lambda _: None)
         self._too_few = ""
+        registry.output_mode(HOSTED).prepare(settings)
         before = listening_ports()
         self._twin = ""
         self._server = pva.PvaServer()
         self._ports = listening_ports() - before
         self.channels = [
-            MirrorChannel(
-                entry, number, settings.oid_field, self._server, settings.wait_for_consumers > 0
-            )
+            MirrorChannel(entry, number, settings, self._server)
             for number, entry in enumerate(self.entries, 1)
         ]
         for channel in self.channels:
@@ -70,7 +71,9 @@ class MirrorServer:
         """
         self._server.start()
         if self.settings.wait_for_consumers:
-            counter = ClientCounter(self._ports)
+            # Where clients of the mirrors are known, connections say nothing more.
+            known = all(channel.knows_clients for channel in self.channels)
+            counter = ClientCounter(frozenset() if known else self._ports, host.clients)
             wait = partial(self._wait_for_consumers, counter, stop)
             threading.Thread(target=wait, name="consumers", daemon=True).start()
         twins = TwinWatch((entry.mirror for entry in self.entries), self._tell_of_twins)
@@ -82,9 +85,11 @@ class MirrorServer:
             twins.stop()
             for channel in self.channels:
                 channel.stop()
-            self._show()
             # Clients may not have taken the last updates yet.
             time.sleep(_LAST_UPDATES)
+            for channel in self.channels:
+                channel.finish(_LAST_UPDATES)
+            self._show()
             self._server.stop()
             self._keeper.close()
         return 1 if self.problems() else 0

@@ -14,9 +14,10 @@ from pvapy_stream.settings.common import (
     StatusSettings,
 )
 from pvapy_stream.settings.modes import ProvidersHelp
+from pvapy_stream.transport.pva_library import PvaSettings
 
 
-class MirrorSettings(LoggingSettings, LedgerSettings, MetricsSettings, StatusSettings):
+class MirrorSettings(LoggingSettings, LedgerSettings, MetricsSettings, StatusSettings, PvaSettings):
     """A server that shows channels of other servers under names of its own."""
 
     channel_map: Annotated[

@@ -77,6 +77,11 @@ class _Host:
                 self._channels -= 1
                 self._end_if_idle()
 
+    def clients(self) -> int:
+        """How many clients are connected."""
+        server = self._server
+        return 0 if server is None else server.clients
+
     def _end_if_idle(self) -> None:
         if self._server is not None and not self._channels:
             self._server.stop()

@@ -57,15 +57,19 @@ def test_what_it_sent_while_its_consumer_was_away_is_unknown(
     assert first_of(again) > 10
 
 
-@pytest.mark.parametrize("mode", ["shm", "pva"])
+@pytest.mark.parametrize("who", ["consumer shm", "consumer pva", "mirror pva"])
 def test_a_new_source_is_known_though_its_ids_go_on(
-    prefix: str, commands: Commands, tmp_path: Path, mode: str
+    prefix: str, commands: Commands, tmp_path: Path, who: str
 ) -> None:
+    program, mode = who.split()
     channel, file = f"{prefix}image", tmp_path / "ledger.json"
     source = ("sim", "-cn", channel, "-nx", 8, "-ny", 8, "-rt", 300, "-std", 0, "-om", mode)
-    consumer = commands(
-        "consumer", "-ic", channel, "-im", mode, "-sqs", 2, "--ledger", file
-    )  # fmt: skip
+    words = (
+        ("consumer", "-ic", channel, "-im", mode, "-sqs", 2)
+        if program == "consumer"
+        else ("mirror", "-cm", f"({prefix}mirror,{channel},{mode},2)")
+    )
+    consumer = commands(*words, "--ledger", file)
     first = commands(*source, "-fps", 50)
     wait_until(lambda: sum(len(one.processed) for one in read(file)) >= 20)
     first.signal(signal.SIGKILL)
