@@ -11,6 +11,7 @@ import time
 import traceback
 from pathlib import Path
 
+import psutil
 import pvaccess as pva
 
 from chaos.chain import Plan, plan
@@ -26,6 +27,7 @@ from pvapy_stream.sim.stages import wait_for_stages
 _CONNECT = 60.0  # s; longest time until all stages are connected
 _QUIET = 2.0  # s without a change of the files: all that will come has come
 _LAST = 30.0  # s; longest wait for that
+_ENDS = 3.0  # s; until the last process of an ended program is gone
 _TICK = 0.03
 _STATS = "receiverStats"
 _STATUS = {_STATS: {"nReceived": pva.INT}}
@@ -156,7 +158,8 @@ class Run:
 
     def clean(self) -> None:
         """See that no process is left; kill those that are."""
-        for process in left_of(os.environ[MARK]):
+        # Python's resource trackers end a moment after the program that they belong to.
+        for process in psutil.wait_procs(left_of(os.environ[MARK]), _ENDS)[1]:
             self.wrong.append(f"process left: {process.pid} {' '.join(process.cmdline()[-6:])}")
             process.kill()
 
