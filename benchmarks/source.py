@@ -1,6 +1,7 @@
 """``python -m benchmarks.source CHANNEL SIZE [N [MODE]]``: publishes frames as it is told.
 
-With N channels, a ``*`` in the name becomes 1…N, and frames go to them in turn. MODE is pva or shm.
+With N channels, a ``*`` in the name becomes 1…N, and frames go to them in turn. MODE is pva (on
+pvapy's server), own (by PVAccess on our own sockets) or shm.
 
 A line ``RATE N`` on standard input publishes N frames at RATE frames/s; the answer is a JSON line
 with the first and the last id and the rate. Ends with its standard input.
@@ -21,6 +22,7 @@ from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.sim.pacing import Pacer
 from pvapy_stream.sim.stamping import stamping_for
 from pvapy_stream.transport.mode import PublisherOptions
+from pvapy_stream.transport.pva_library import PvaSettings
 from pvapy_stream.transport.registry import make_source_publisher
 
 _N_IMAGES = 50
@@ -31,8 +33,12 @@ def main() -> None:
     name, size = sys.argv[1], int(sys.argv[2])
     n_channels, mode = int([*sys.argv, "1"][3]), [*sys.argv, "1", "pva"][4]
     server = pva.PvaServer()
+    settings = PvaSettings() if mode == "own" else None
+    mode = "pva" if mode == "own" else mode
     publishers = [
-        make_source_publisher(mode, PublisherOptions(name.replace("*", str(number)), server))
+        make_source_publisher(
+            mode, PublisherOptions(name.replace("*", str(number)), server, settings=settings)
+        )
         for number in range(1, n_channels + 1)
     ]
     stamping = stamping_for(publishers[0])

@@ -47,7 +47,8 @@ class ObjectEncoder:
         self._images = (
             ImageEncoder(self.kind, self._fields_of) if self.kind == image_kind() else None
         )
-        self._before: list[Chunk | None] | None = None
+        self._before: list[Chunk | None] | UpdateObject | None = None
+        self._layout: object = None  # of the last object, if it was sent on as it came
         # Number of the template of the images so far; 0 if the last object was another.
         self._same_images = 0
         # Type of values that have this structure, too.
@@ -60,12 +61,25 @@ class ObjectEncoder:
             ObjectError: it has another structure.
             WireError: a value does not fit its type.
         """
+        if isinstance(obj, UpdateObject) and (layout := obj.layout) is not None:
+            return self._pass_on(obj, layout)
+        self._layout = None
         images = self._images
         if images is None or not isinstance(obj, LazyObject):
             return self._changed(self._fields_of(obj))
         if obj.only_frame and not obj.marked:
             return self._image(images, obj)
         return self._changed(self._derived(images, obj) or self._fields_of(obj))
+
+    def _pass_on(self, obj: UpdateObject, layout: object) -> Update:
+        if layout is not self._layout:
+            made = self._changed(self._fields_of(obj))
+            self._layout = layout if self._has_form(obj.kind) else None
+            return made
+        # Fields that are not in the message are those of the object before.
+        self._before = obj
+        self._same_images = 0
+        return Update(self.kind, obj.changed, passed=obj)
 
     def _derived(self, images: ImageEncoder, obj: LazyObject) -> list[Chunk | None]:
         """Fields of a frame that was made from that of another object; [] if it says too little."""
@@ -112,6 +126,8 @@ class ObjectEncoder:
 
     def _changed(self, chunks: list[Chunk | None]) -> Update:
         before, self._before = self._before, chunks
+        if isinstance(before, UpdateObject):
+            before = before.fields
         self._same_images = 0
         return Update(self.kind, changed(self.kind, before, chunks), chunks)
 

@@ -195,6 +195,16 @@ class _ImageLayout:
                 made.append(constant)
         return made
 
+    @property
+    def changed(self) -> int:
+        """Bit set of the fields that are in the messages."""
+        return self._layout.changed
+
+    @property
+    def can_be_passed(self) -> bool:
+        """Whether messages can be sent on as they came."""
+        return self._fields is not None and self._layout.overrun is not None
+
     def marked(self, payload: Payload) -> bool:
         """Whether the object only opens its channel."""
         if self._tag is None:
@@ -323,6 +333,25 @@ class UpdateObject(ValueObject):
     def fields(self) -> list[Chunk | None] | None:
         """Fields of the first level, to be sent on as they came; None if they cannot be."""
         return None if self._marked else self._layout.fields(self._payload)
+
+    @property
+    def layout(self) -> object:
+        """The same for all messages with the same fields; None if they cannot be sent on."""
+        layout = self._layout
+        return layout if layout.can_be_passed and not self._marked else None
+
+    @property
+    def changed(self) -> int:
+        """Bit set of the fields that are in the message."""
+        return self._layout.changed
+
+    @property
+    def body(self) -> list[Buffer]:
+        """The message from its bit set on."""
+        first, *rest = self._payload
+        if len(first) < _SMALL:
+            return [bytes(first[START:]), *rest]
+        return [memoryview(first)[START:], *rest]
 
     @property
     def kind(self) -> Structure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -14,13 +15,16 @@ import pytest
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.convert import value_of
 from pvapy_stream.pva.encoder import ObjectEncoder
-from pvapy_stream.pva.lazy import frame_of
+from pvapy_stream.pva.lazy import LazyObject, frame_of
+from pvapy_stream.pva.net.updates import Selection, Update
 from pvapy_stream.pva.ntndarray import ObjectBuilder
-from pvapy_stream.pva.updates import UpdateObject, UpdateReader
-from pvapy_stream.pva.wire.buffers import Writer
-from pvapy_stream.pva.wire.changes import write_bits, write_changes
+from pvapy_stream.pva.put_objects import attributes_of_value, frame_of_value
+from pvapy_stream.pva.updates import START, UpdateObject, UpdateReader
+from pvapy_stream.pva.wire.buffers import Buffer, Writer
+from pvapy_stream.pva.wire.changes import read_bits, read_changes, write_bits, write_changes
 from pvapy_stream.pva.wire.descriptions import Incoming, Outgoing
-from pvapy_stream.pva.wire.types import AnyValue, Kind, Scalar, Structure
+from pvapy_stream.pva.wire.stream import Assembler
+from pvapy_stream.pva.wire.types import AnyValue, Kind, Scalar, Structure, default
 from tests.pva.net.test_bad_servers import KIND, payload_of
 from tests.support import image
 
@@ -112,3 +116,68 @@ def test_bytes_in_a_string_are_those_that_came(held: str | bytes) -> None:
     assert made["data"] == held
     raw = held.encode() if isinstance(held, str) else held
     assert b"".join(encoder.update(made).chunk(1)) == bytes([len(raw)]) + raw
+
+
+class _Client:
+    """Holds what the updates say, as a client that asks for some fields does."""
+
+    def __init__(self, *fields: str) -> None:
+        part = Structure(
+            KIND.id, tuple((n, k) for n, k in KIND.fields if not fields or n in fields)
+        )
+        self.selection = Selection(KIND, part if fields else KIND)
+        self.held: Any = default(part)
+        self._cuts = Assembler()
+
+    def take(self, update: Update, missed: bool) -> list[memoryview]:
+        """The payload of its message.
+
+        Args:
+            update: the update.
+            missed: whether it has missed the one before, so that it is told of all.
+        """
+        bits = 1 if missed else self.selection.narrowed(update.bits)
+        message = b"".join(update.encoded(self.selection, bits).message(7))
+        (found,) = self._cuts.feed(message)
+        reader = found.reader()
+        reader.take(START)
+        self.held = read_changes(self.selection.part, reader, Incoming(), self.held)[1]
+        assert not read_bits(reader)
+        reader.end()
+        return list(found.payload)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("side", [8, 300])
+def test_all_clients_see_what_a_chain_that_drops_and_changes_objects_passes_on(
+    seed: int, side: int
+) -> None:
+    draw = random.Random(seed)
+    builder, attributes = ObjectBuilder(), {"gain": 1.0, "name": "a", "ColorMode": 0}
+    source = ObjectEncoder(builder.build(Frame.of(0, image(0, side, side))))
+    first, whole, part = _Client(), _Client(), _Client("uniqueId", "attribute")
+    stage = ObjectEncoder(builder.build(Frame.of(0, image(0, side, side))))
+    reader, passed = UpdateReader(KIND, Incoming()), 0
+    for number in range(1, 80):
+        if draw.random() < 0.05:
+            attributes = {**attributes, "gain": draw.random(), "name": "b" * draw.randrange(3)}
+        pixels = image(number, side, side + draw.choice([0] * 29 + [2]))
+        sent = source.update(
+            LazyObject(Frame.of(number, pixels, attributes=attributes), builder.build)
+        )
+        obj = reader.read(first.take(sent, draw.random() < 0.03), False)
+        if draw.random() < 0.2:
+            continue
+        if draw.random() < 0.1:
+            pixels = pixels + 1
+            obj = LazyObject(frame_of(obj).replace(pixels), builder.build)
+        made = stage.update(obj)
+        passed += isinstance(obj, UpdateObject)
+        for client in (whole, part):
+            client.take(made, draw.random() < 0.05)
+        seen = frame_of_value(whole.held)
+        assert (seen.id, dict(seen.attributes)) == (number, attributes)
+        assert np.array_equal(seen.image, pixels)
+        assert part.held["uniqueId"] == number
+        assert attributes_of_value(part.held) == attributes
+    assert passed > 10

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 from pvapy_stream.pva.wire import request, values
 from pvapy_stream.pva.wire.buffers import Buffer, Reader, Writer
@@ -36,12 +36,14 @@ class Selection:
 
     Attributes:
         part: as above.
+        whole: whether all is asked for.
         places: numbers of the fields of the first level, if each is asked for as a whole; else
             None.
     """
 
     def __init__(self, whole: Structure, part: Structure) -> None:
         self.part = part
+        self.whole = whole is part
         self._whole = whole
         self._narrowed: dict[int, int] = {}
         self._plans: dict[int, tuple[bytes, list[int] | None]] = {}
@@ -53,7 +55,7 @@ class Selection:
 
     def narrowed(self, bits: int) -> int:
         """The bit set of the channel's structure, as one of this part."""
-        if self._whole is self.part:
+        if self.whole:
             return bits
         made = self._narrowed.get(bits)
         if made is None:
@@ -108,6 +110,20 @@ class Encoded(NamedTuple):
         return parts
 
 
+class Passed(Protocol):
+    """The message of another server, which is sent on as it came."""
+
+    @property
+    def body(self) -> list[Buffer]:
+        """The message from its bit set on, without overruns."""
+        ...
+
+    @property
+    def fields(self) -> list[Chunk | None] | None:
+        """The fields of the first level; never None."""
+        ...
+
+
 class Update:
     """A structure, and which of its fields have changed. Never changed itself, but for its caches.
 
@@ -115,10 +131,11 @@ class Update:
         kind: type of the structure.
         bits: bit set of the fields that changed.
         chunks: each field of the first level, as it is sent; not changed from now on; or
-        value: the structure.
+        value: the structure; or
+        passed: the message in which it came, with the bit set `bits`.
     """
 
-    __slots__ = ("_chunks", "_encoded", "_nbytes", "_value", "bits", "kind")
+    __slots__ = ("_chunks", "_encoded", "_nbytes", "_passed", "_value", "bits", "kind")
 
     def __init__(
         self,
@@ -126,11 +143,13 @@ class Update:
         bits: int,
         chunks: list[Chunk | None] | None = None,
         value: Value | None = None,
+        passed: Passed | None = None,
     ) -> None:
         self.kind = kind
         self.bits = bits
         self._value = value
-        self._chunks: list[Chunk | None] = [None] * len(kind.fields) if chunks is None else chunks
+        self._passed = passed
+        self._chunks = chunks
         self._encoded: dict[tuple[Selection, int, int], Encoded] = {}
         self._nbytes = -1
 
@@ -138,23 +157,32 @@ class Update:
     def value(self) -> Value:
         """The structure; arrays look into the chunks."""
         if self._value is None:
-            parts = [part for number in range(len(self._chunks)) for part in self.chunk(number)]
+            parts = [part for number in range(len(self._known)) for part in self.chunk(number)]
             self._value = cast("Value", values.read(self.kind, Reader(parts), Incoming()))
         return self._value
 
+    @property
+    def _known(self) -> list[Chunk | None]:
+        """The chunks that are there."""
+        if self._chunks is None:
+            passed = None if self._passed is None else self._passed.fields
+            self._chunks = passed or [None for _ in self.kind.fields]
+        return self._chunks
+
     def chunk(self, number: int) -> Chunk:
         """A field of the first level, as it is sent."""
-        found = self._chunks[number]
+        chunks = self._known
+        found = chunks[number]
         if found is None:
             name, kind = self.kind.fields[number]
-            found = self._chunks[number] = chunk_of(kind, self.value[name])
+            found = chunks[number] = chunk_of(kind, self.value[name])
         return found
 
     @property
     def nbytes(self) -> int:
         """Size of the whole structure, as it is sent."""
         if self._nbytes < 0:
-            numbers = range(len(self._chunks))
+            numbers = range(len(self._known))
             self._nbytes = sum(len(part) for n in numbers for part in self.chunk(n))
         return self._nbytes
 
@@ -178,6 +206,9 @@ class Update:
         return made
 
     def _encode(self, selection: Selection, bits: int, overrun: int) -> Encoded:
+        passed = self._passed
+        if passed is not None and bits == self.bits and not overrun and selection.whole:
+            return Encoded(*lay_out(Command.MONITOR, passed.body, _START.size))
         named, numbers = selection.plan(bits)
         if numbers is None:
             writer = Writer()
@@ -186,7 +217,7 @@ class Update:
         else:
             parts = [named]
             for number in numbers:
-                parts += self._chunks[number] or self.chunk(number)
+                parts += self.chunk(number)
         parts.append(selection.plan(overrun)[0])
         return Encoded(*lay_out(Command.MONITOR, parts, _START.size))
 

@@ -81,7 +81,7 @@ class Layout:
 
     Attributes:
         changed: bit set of the fields that are in the message.
-        overrun: bit set of the fields that changed more than once.
+        overrun: bit set of the fields that changed more than once; None if the message has none.
         value: the structure after.
         spans: where each field of the message is, by its path.
         numbered: whether types in it are given by numbers, which mean nothing on other connections.
@@ -113,7 +113,7 @@ class Layout:
         }
         self.numbered = known.numbers != numbers
         # Some servers leave the overruns out.
-        self.overrun = read_bits(reader) if reader.rest else 0
+        self.overrun = read_bits(reader) if reader.rest else None
         reader.end()
         kept = [self.spans[path] for path in fixed if path in self.spans]
         data = [
