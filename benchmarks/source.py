@@ -33,7 +33,7 @@ def main() -> None:
     name, size = sys.argv[1], int(sys.argv[2])
     n_channels, mode = int([*sys.argv, "1"][3]), [*sys.argv, "1", "pva"][4]
     server = pva.PvaServer()
-    settings = PvaSettings() if mode == "own" else None
+    settings = PvaSettings.of() if mode == "own" else None
     mode = "pva" if mode == "own" else mode
     publishers = [
         make_source_publisher(

@@ -129,7 +129,7 @@ class _Client:
         self.held: Any = default(part)
         self._cuts = Assembler()
 
-    def take(self, update: Update, missed: bool) -> list[memoryview]:
+    def take(self, update: Update, missed: bool) -> list[Buffer]:
         """The payload of its message.
 
         Args:
