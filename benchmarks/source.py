@@ -17,6 +17,7 @@ import time
 import numpy as np
 import pvaccess as pva
 
+from pvapy_stream import bursts
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.sim.pacing import Pacer
@@ -60,12 +61,14 @@ def main() -> None:
         for index in range(n):
             if not pacer.wait(index):
                 break
+            bursts.begin() if pacer.behind else bursts.end()
             last_id += 1
             obj = stamping.stamp(objects[index % _N_IMAGES], last_id, time.time_ns())
             publishers[last_id % n_channels].publish(obj)
             now = time.perf_counter()
             if not index:
                 start = now
+        bursts.end()
         seconds = now - start
         reached = (n - 1) / seconds if seconds else 0.0
         print(json.dumps({"first": first_id, "last": last_id, "rate": reached}), flush=True)

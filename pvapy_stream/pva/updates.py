@@ -45,6 +45,7 @@ _CODECS = {
 # Messages in a row that had another layout, after which layouts are looked at now and then.
 _IN_VAIN = 8
 _AGAIN = 256  # messages
+_COPIED = 64  # bytes of a message
 _SMALL = 4096  # bytes; fewer are copied, and compared with those of the image before
 
 Payload = Sequence[Buffer]
@@ -351,7 +352,8 @@ class UpdateObject(ValueObject):
         first, *rest = self._payload
         if len(first) < _SMALL:
             return [bytes(first[START:]), *rest]
-        return [memoryview(first)[START:], *rest]
+        # What goes to the header, which is in front of it, is copied.
+        return [bytes(first[START:_COPIED]), memoryview(first)[_COPIED:], *rest]
 
     @property
     def kind(self) -> Structure:

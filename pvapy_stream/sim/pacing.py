@@ -25,6 +25,7 @@ class Pacer:
         runtime: s after the first frame when the schedule ends; 0: never.
 
     Attributes:
+        behind: whether the next frame is due, too.
         late: how many frames were due for more than a period, and 1 ms, when their turn came.
     """
 
@@ -36,6 +37,7 @@ class Pacer:
         self._runtime = runtime if runtime > 0 else math.inf
         self._start: float | None = None
         self.late = 0
+        self.behind = False
 
     def wait(self, n: int) -> bool:
         """Wait until frame `n` (0 first) is due; False when stopped or over."""
@@ -51,4 +53,5 @@ class Pacer:
             if left > self._early and self._stop.wait(left - self._early):
                 return False
             elapsed = time.perf_counter() - self._start
+        self.behind = elapsed >= due + self._period
         return due < self._runtime and elapsed < self._runtime and not self._stop.is_set()

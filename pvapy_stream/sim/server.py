@@ -12,6 +12,7 @@ from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream import bursts
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.keeper import LedgerKeeper
@@ -268,6 +269,8 @@ class SimServer:
             frame_id = n % _MAX_ID + 1
             if frame_id == 1 and n:
                 published = self._begin_epoch()
+            # Frames that are due together are sent together.
+            bursts.begin() if pacer.behind else bursts.end()
             if has_metadata:
                 metadata.publish_ca()
             now_ns = time.time_ns()
@@ -290,6 +293,7 @@ class SimServer:
                 reporter.progress(totals)
             if keeps and keeper.due(now):
                 keeper.keep()
+        bursts.end()
         totals.late = pacer.late
         logger.info("published %d frames, %d of them late", totals.frames, totals.late)
 

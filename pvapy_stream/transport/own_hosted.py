@@ -8,6 +8,7 @@ from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream import bursts
 from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.pva.encoder import ObjectEncoder
 from pvapy_stream.pva.lazy import pv_object
@@ -19,6 +20,8 @@ from pvapy_stream.transport.ports import Publisher, PublisherCounts
 from pvapy_stream.transport.pva_library import PvaSettings
 
 _POLL = 0.002  # s; between two looks whether all is sent
+_FAST = 3e-4  # s; between objects that are sent together
+_LATEST = 1e-3  # s; after the first of them, the next one is sent at once, with all before
 _LETS_IN = 5e-5  # s; for the server's thread, which waits for the lock
 
 # What the binding, numpy and the encoder raise for objects of another structure.
@@ -142,7 +145,8 @@ class _Hosted:
         self._blocks = policy == "block"
         self.channel.overflow = "drop-newest" if policy == "block" else policy
         self._timeout = settings.pva_timeout
-        self._ends = False
+        self._ends = self._gathered = False
+        self._posted_at = self._gathered_at = 0.0
         self._loop = host.add(self.channel)
         self._room = threading.Condition(self._loop.lock)
         self.channel.made_room = self._room.notify_all
@@ -158,9 +162,32 @@ class _Hosted:
                 for one in takers:
                     if one.pipeline and one.full:
                         self._wait_for(one)
+            gather = self._gathers()
             for one in takers:
                 if one.active:
-                    one.post(update)
+                    one.post(update, gather)
+
+    def _gathers(self) -> bool:
+        """Whether what is posted now may be sent with what follows."""
+        sends = bursts.current()
+        if sends is None:
+            return False
+        now = time.monotonic()
+        before, self._posted_at = self._posted_at, now
+        if now - before > _FAST:
+            # What follows may take as long.
+            return False
+        if self._gathered:
+            return now - self._gathered_at < _LATEST
+        self._gathered, self._gathered_at = True, now
+        sends.append(self._send_gathered)
+        return True
+
+    def _send_gathered(self) -> None:
+        with self._loop.lock:
+            self._gathered = False
+            for one in self.channel.monitors:
+                one.client.flush()
 
     def _wait_for(self, one: MonitorRequest) -> None:
         """Wait until a subscriber has room, is gone, or the time limit is over."""

@@ -29,6 +29,7 @@ _STALLED = 30.0  # s; a client that stops in a message, or takes nothing of what
 _CHANNELS = 2000  # of one client
 _REQUESTS = 4000  # of one client
 _TRIES = 4  # to send an update at once
+_TOGETHER = 2**17  # bytes that are gathered
 _PUTS = 16  # under way of one client; then it is not read from
 
 
@@ -56,6 +57,7 @@ class Connection(Link):
         self._next_channel = 1
         self._puts = 0
         self._valid = False
+        self._gathers = False  # messages for one call of the kernel
         self._began = time.monotonic()
         self._simple: dict[int, Callable[[Reader], None]] = {
             Command.CREATE_CHANNEL: self._create,
@@ -87,6 +89,9 @@ class Connection(Link):
         """Close it if the client is too slow, and look after its requests."""
         for _, request in list(self._requests.values()):
             request.check(now)
+        if self._gathers:
+            # Who gathered it is busy with something else.
+            self.flush()
         if not self._valid and now - self._began > _HANDSHAKE:
             self.close(f"the client did not say who it is within {_HANDSHAKE:g} s")
         elif self.waiting and now - self.sent_at > _STALLED:
@@ -113,13 +118,30 @@ class Connection(Link):
 
     @property
     def clear(self) -> bool:
-        """Whether nothing waits to be sent."""
-        return not self.unsent and not self._turns
+        """Whether nothing waits to be sent, but for what is gathered."""
+        return (self._gathers or not self.unsent) and not self._turns
+
+    def gather(self, parts: list[Buffer], size: int) -> None:
+        """Send a message with those that follow; only if it is clear.
+
+        It is sent by `flush`, or with what makes much of it.
+        """
+        if self.closed:
+            return
+        self._gathers = True
+        self._out += parts
+        self.enqueued += size
+        if self.waiting >= _TOGETHER or len(self._out) >= AT_ONCE:
+            self.flush()
 
     def send_now(self, parts: list[Buffer], size: int) -> None:
         """Send a message at once, as far as the client takes it; only if it is clear."""
         if len(parts) > AT_ONCE or self.closed:
             self.enqueue(parts)
+            return
+        if self._gathers:
+            self.gather(parts, size)
+            self.flush()
             return
         rest = parts
         try:
@@ -140,6 +162,7 @@ class Connection(Link):
 
     def flush(self) -> None:
         """Send what waits, as far as the client takes it."""
+        self._gathers = False
         self.handle(selectors.EVENT_WRITE)
 
     def handle(self, events: int) -> None:

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from pvapy_stream import bursts
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.wire.buffers import Buffer
 from pvapy_stream.pva.wire.limits import DEFAULT, Limits
@@ -137,16 +138,28 @@ class Link:
                 self.close("the peer has closed it")
                 return
             self.read_at = time.monotonic()
-            for found in self.assembler.received(count):
-                self.take(found)
-                if self.closed:
-                    return
+            self._take_all(self.assembler.received(count))
+            if self.closed:
+                return
             # What was done with it may have taken long: the peer was not silent meanwhile.
             self.read_at = time.monotonic()
             if self.busy or count < len(space):
                 # That was all there is.
                 break
         self.watch()
+
+    def _take_all(self, found: list[Message]) -> None:
+        together = len(found) > 1
+        if together:
+            bursts.begin()
+        try:
+            for one in found:
+                self.take(one)
+                if self.closed:
+                    return
+        finally:
+            if together:
+                bursts.end()
 
     def _write(self) -> None:
         while True:

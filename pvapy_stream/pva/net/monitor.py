@@ -37,6 +37,15 @@ class MonitorClient(Client, Protocol):
         """Send a message at once, as far as the client takes it; only if it is clear."""
         ...
 
+    @property
+    def unsent(self) -> bool:
+        """Whether something waits to be sent that is no monitor's."""
+        ...
+
+    def gather(self, parts: list[Buffer], size: int) -> None:
+        """Send a message with those that follow; only if it is clear."""
+        ...
+
     def enqueue(self, parts: list[Buffer]) -> None:
         """Send bytes as soon as the client takes them."""
         ...
@@ -136,10 +145,15 @@ class MonitorRequest(Request):
     @property
     def idle(self) -> bool:
         """Whether nothing waits, here and in the connection."""
-        return not self._waiting and self.client.clear
+        return not self._waiting and self.client.clear and not self.client.unsent
 
-    def post(self, update: Update) -> None:
-        """The channel has changed."""
+    def post(self, update: Update, gather: bool = False) -> None:
+        """The channel has changed.
+
+        Args:
+            update: the change.
+            gather: whether more follows at once, so that they may be sent together.
+        """
         # One that gets its share has not seen what changed between.
         bits = 1 if self.share is not None else self._selection.narrowed(update.bits)
         if not bits:
@@ -151,7 +165,8 @@ class MonitorRequest(Request):
             if self.pipeline:
                 self._window -= 1
             self.stuck = False
-            self.client.send_now(encoded.message(self.number), encoded.size)
+            send = self.client.gather if gather else self.client.send_now
+            send(encoded.message(self.number), encoded.size)
             return
         if self.full:
             self.client.flush()

@@ -1,0 +1,92 @@
+"""Objects that are published in a row are sent together, and none of them waits for long."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pvapy_stream import bursts
+from pvapy_stream.pva.net.connection import Connection
+from pvapy_stream.pva.ntndarray import to_frame
+from pvapy_stream.transport.ports import Publisher
+from tests.support import image, wait_until
+from tests.transport.own_hosted.channels import Make, follow, lazy
+
+N = 200
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Calls of the kernel by which updates are sent at once, or together."""
+    made: list[int] = []
+    plain, flush = Connection.send_now, Connection.flush
+    monkeypatch.setattr(Connection, "send_now", lambda *args: (made.append(1), plain(*args))[1])
+    monkeypatch.setattr(Connection, "flush", lambda self: (made.append(1), flush(self))[1])
+    return made
+
+
+def publish(publisher: Publisher, first: int, last: int) -> None:
+    for number in range(first, last + 1):
+        publisher.publish(lazy(number))
+
+
+def test_a_burst_takes_few_calls_and_comes_in_its_order(
+    make: Make, client: Any, calls: list[int]
+) -> None:
+    publisher = make()
+    publisher.open(lazy(0))
+    got = [client(publisher.channel) for _ in range(3)]
+    for one in got:
+        one.keeps = True
+    wait_until(lambda: publisher.subscribers == 3)
+    calls.clear()
+    bursts.begin()
+    publish(publisher, 1, N)
+    bursts.end()
+    for one in got:
+        wait_until(lambda one=one: one.ids[-1] == N)
+        assert one.ids == list(range(N + 1))
+        assert all(
+            np.array_equal(to_frame(obj).image, image(number, 8, 8))
+            for number, obj in enumerate(one.objects, 1)
+        )
+    # On a slow machine, some objects are late, and are sent at once.
+    assert len(calls) < 3 * N
+
+
+def test_what_is_gathered_is_sent_though_the_burst_does_not_end(make: Make, client: Any) -> None:
+    """As when the processor hangs at what follows."""
+    publisher = make()
+    publisher.open(lazy(0))
+    got = client(publisher.channel)
+    bursts.begin()
+    try:
+        publish(publisher, 1, 5)
+        wait_until(lambda: got.ids == list(range(6)))
+    finally:
+        bursts.end()
+    publish(publisher, 6, 7)
+    wait_until(lambda: got.ids == list(range(8)))
+
+
+def test_a_client_that_is_gone_or_full_ends_no_burst(make: Make, client: Any) -> None:
+    publisher = make()
+    publisher.open(lazy(0, 300))
+    slow, gone = (follow(publisher.channel, "record[queueSize=3]") for _ in range(2))
+    got = client(publisher.channel, "record[queueSize=1000]field()")
+    for one in (slow, gone):
+        one.next()
+    bursts.begin()
+    for number in range(1, 101):
+        publisher.publish(lazy(number, 300))
+        if number == 50:
+            gone.client.link.shutdown(socket.SHUT_RDWR)
+    bursts.end()
+    publisher.publish(lazy(101, 300))
+    wait_until(lambda: got.ids[-1] == 101)
+    assert got.ids == list(range(102))
+    while slow.next().value["uniqueId"] != 101:
+        pass
