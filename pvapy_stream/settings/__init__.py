@@ -3,41 +3,109 @@
 One frozen model per kind of stage. A model comes from a command line (`cli.options` makes the
 parser from it), from a file or from Python; it pickles, so it crosses to a spawned process; it
 rejects unknown keys by name.
+
+Classes are imported when they are asked for: a program needs its own, and to make them takes long.
 """
 
-from pvapy_stream.base_settings import Opt, Settings, option_of
-from pvapy_stream.settings.bsread_sim import BsreadSimSettings, SimChannel
-from pvapy_stream.settings.buffer import BufferSettings
-from pvapy_stream.settings.collector import CollectorSettings
-from pvapy_stream.settings.common import (
-    HostSettings,
-    LedgerSettings,
-    LoggingSettings,
-    MetricsSettings,
-)
-from pvapy_stream.settings.consumer import ConsumerSettings
-from pvapy_stream.settings.mirror import MirrorSettings
-from pvapy_stream.settings.monitor import (
-    ChannelsSettings,
-    DiskSettings,
-    ImageSettings,
-    MonitorSettings,
-    StreamsSettings,
-    SystemSettings,
-    TableSettings,
-)
-from pvapy_stream.settings.notify import NotifySettings
-from pvapy_stream.settings.preflight import PreflightSettings
-from pvapy_stream.settings.rules import AlarmRule, parse_rule
-from pvapy_stream.settings.simulator import SimulatorSettings
-from pvapy_stream.settings.stage import StageSettings
-from pvapy_stream.settings.transport import TransportSettings
-from pvapy_stream.settings.values import MetadataChannel, parse_id_list
-from pvapy_stream.settings.watch import DashboardSettings, ReportSettings, TopSettings
-from pvapy_stream.settings.write import FileSettings, WriteSettings
-from pvapy_stream.settings.writer import WriterClientSettings, WriterSettings
-from pvapy_stream.transport.pva_library import PvaSettings
-from pvapy_stream.transport.shm_mode import ShmSettings
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pvapy_stream.base_settings import Opt, Settings, option_of
+    from pvapy_stream.settings.bsread_sim import BsreadSimSettings, SimChannel
+    from pvapy_stream.settings.buffer import BufferSettings
+    from pvapy_stream.settings.collector import CollectorSettings
+    from pvapy_stream.settings.common import (
+        HostSettings,
+        LedgerSettings,
+        LoggingSettings,
+        MetricsSettings,
+    )
+    from pvapy_stream.settings.consumer import ConsumerSettings
+    from pvapy_stream.settings.mirror import MirrorSettings
+    from pvapy_stream.settings.monitor import (
+        ChannelsSettings,
+        DiskSettings,
+        ImageSettings,
+        MonitorSettings,
+        StreamsSettings,
+        SystemSettings,
+        TableSettings,
+    )
+    from pvapy_stream.settings.notify import NotifySettings
+    from pvapy_stream.settings.preflight import PreflightSettings
+    from pvapy_stream.settings.rules import AlarmRule, parse_rule
+    from pvapy_stream.settings.simulator import SimulatorSettings
+    from pvapy_stream.settings.stage import StageSettings
+    from pvapy_stream.settings.transport import TransportSettings
+    from pvapy_stream.settings.values import MetadataChannel, parse_id_list
+    from pvapy_stream.settings.watch import DashboardSettings, ReportSettings, TopSettings
+    from pvapy_stream.settings.write import FileSettings, WriteSettings
+    from pvapy_stream.settings.writer import WriterClientSettings, WriterSettings
+    from pvapy_stream.transport.pva_library import PvaSettings
+    from pvapy_stream.transport.shm_mode import ShmSettings
+
+_HOMES = {
+    "pvapy_stream.base_settings": (
+        "Opt",
+        "Settings",
+        "option_of",
+    ),
+    "pvapy_stream.settings.bsread_sim": (
+        "BsreadSimSettings",
+        "SimChannel",
+    ),
+    "pvapy_stream.settings.buffer": ("BufferSettings",),
+    "pvapy_stream.settings.collector": ("CollectorSettings",),
+    "pvapy_stream.settings.common": (
+        "HostSettings",
+        "LedgerSettings",
+        "LoggingSettings",
+        "MetricsSettings",
+    ),
+    "pvapy_stream.settings.consumer": ("ConsumerSettings",),
+    "pvapy_stream.settings.mirror": ("MirrorSettings",),
+    "pvapy_stream.settings.monitor": (
+        "ChannelsSettings",
+        "DiskSettings",
+        "ImageSettings",
+        "MonitorSettings",
+        "StreamsSettings",
+        "SystemSettings",
+        "TableSettings",
+    ),
+    "pvapy_stream.settings.notify": ("NotifySettings",),
+    "pvapy_stream.settings.preflight": ("PreflightSettings",),
+    "pvapy_stream.settings.rules": (
+        "AlarmRule",
+        "parse_rule",
+    ),
+    "pvapy_stream.settings.simulator": ("SimulatorSettings",),
+    "pvapy_stream.settings.stage": ("StageSettings",),
+    "pvapy_stream.settings.transport": ("TransportSettings",),
+    "pvapy_stream.settings.values": (
+        "MetadataChannel",
+        "parse_id_list",
+    ),
+    "pvapy_stream.settings.watch": (
+        "DashboardSettings",
+        "ReportSettings",
+        "TopSettings",
+    ),
+    "pvapy_stream.settings.write": (
+        "FileSettings",
+        "WriteSettings",
+    ),
+    "pvapy_stream.settings.writer": (
+        "WriterClientSettings",
+        "WriterSettings",
+    ),
+    "pvapy_stream.transport.pva_library": ("PvaSettings",),
+    "pvapy_stream.transport.shm_mode": ("ShmSettings",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AlarmRule",
@@ -79,3 +147,9 @@ __all__ = [
     "parse_id_list",
     "parse_rule",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
