@@ -27,7 +27,7 @@ def name(page: Path) -> str:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Where the blocks of a page are run, one after another: it looks like the checkout."""
-    for one in ("pvapy_stream", "examples", "docs"):
+    for one in ("pvapy_stream", "examples"):
         (tmp_path / one).symlink_to(ROOT / one)
     (tmp_path / ".venv").symlink_to(sys.prefix)
     return tmp_path
