@@ -15,6 +15,8 @@ from pvapy_stream.errors import ObjectError, SettingsError
 from pvapy_stream.frame import ColorMode, Frame, Pixels
 from pvapy_stream.processors.options import OptionProcessor, Options
 
+__all__ = ["TileSplitter", "TileStitcher"]
+
 TILE_ATTRIBUTES = ("TileX", "TileY", "TilesX", "TilesY", "FullX", "FullY")
 
 # Where x and y are among the dimensions, fastest first.

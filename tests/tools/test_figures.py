@@ -58,7 +58,7 @@ def test_examples_are_there(example: figures.Example) -> None:
     assert all((figures.PACKAGE / file).is_file() for file in (*example.files, *example.ignored))
 
 
-@pytest.mark.parametrize("kind", ["transport", "command"])
+@pytest.mark.parametrize("kind", ["transport", "command", "processor"])
 def test_an_addition_is_one_file(kind: str) -> None:
     (example,) = (one for one in EXAMPLES if one.kind.startswith(kind))
     assert len(files_changed(example)) == 1
