@@ -58,7 +58,6 @@ chaos: $(READY)
 	$(BIN)/python -m chaos --runs $(RUNS) --seed $(SEED)
 
 docs: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	$(BIN)/sphinx-build -W -b html docs docs/_build
 
 format: $(READY)

@@ -16,7 +16,7 @@ from pvapy_stream.accounting.intervals import (
     KEPT,
     NONE,
     Comb,
-    Packed,
+    PackedIntervals,
     Ranges,
     comb_ranges,
     compress,
@@ -59,7 +59,7 @@ class IdStore:
 
     def _clear(self) -> None:
         # Sorted and disjoint: blocks, closed intervals, the pattern and the run that grow.
-        self._blocks: list[Comb | Packed] = []
+        self._blocks: list[Comb | PackedIntervals] = []
         self._firsts: list[int] = []
         self._starts: array[int] = array("q")
         self._ends: array[int] = array("q")
@@ -140,11 +140,11 @@ class IdStore:
             ranges = self._closed_ranges()
             self._starts, self._ends = array("q"), array("q")
             end, count = self._end, self._count
-            self._append_block(Packed(ranges))
+            self._append_block(PackedIntervals(ranges))
             self._count = count
             self._start = self._end = max(end, self._end)
 
-    def _append_block(self, block: Comb | Packed) -> None:
+    def _append_block(self, block: Comb | PackedIntervals) -> None:
         self._blocks.append(block)
         self._firsts.append(block.first)
         self._count += block.n_ids if isinstance(block, Comb) else block.count
@@ -162,7 +162,7 @@ class IdStore:
                 self._append_block(block)
             else:
                 for part in range(0, len(block), _PACK_AT):
-                    self._append_block(Packed(block[part : part + _PACK_AT]))
+                    self._append_block(PackedIntervals(block[part : part + _PACK_AT]))
         self._reopen()
 
     def _reopen(self) -> None:

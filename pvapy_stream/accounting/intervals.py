@@ -36,7 +36,7 @@ class Comb(NamedTuple):
         return self.width * self.times
 
 
-class Packed:
+class PackedIntervals:
     """Sorted, disjoint intervals, 8 bytes each where their span allows it."""
 
     __slots__ = ("count", "end", "first", "offsets", "widths")

@@ -14,7 +14,7 @@ DISORDER = 64
 _BEFORE_RESTART = 2**63
 
 
-class Step(Enum):
+class IdStep(Enum):
     """How an id follows the one before."""
 
     NEXT = "next"  # as expected, or after ids that were missed
@@ -87,7 +87,7 @@ class SequenceTracker:
         if self.last is not None:
             self.last = _BEFORE_RESTART
 
-    def observe(self, value: int) -> Step:
+    def observe(self, value: int) -> IdStep:
         """Process an id. After `Step.BACK`, the caller decides whether to call `begin_epoch`."""
         last = self.last
         if last is None:
@@ -101,13 +101,13 @@ class SequenceTracker:
             self.last = value
             self._note_gap(last, value)
         elif value == last:
-            return Step.NEXT if self.repeats else Step.AGAIN
+            return IdStep.NEXT if self.repeats else IdStep.AGAIN
         elif last - value <= DISORDER and value in self.missed:
             self.missed.remove(IdSet([value]))
-            return Step.LATE
+            return IdStep.LATE
         else:
-            return Step.BACK
-        return Step.NEXT
+            return IdStep.BACK
+        return IdStep.NEXT
 
     def excuse(self, ids: IdSet) -> None:
         """Never count ids as missed: they arrived in another way, or were dropped on purpose."""

@@ -65,7 +65,10 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
         " before it was requested; --pulses and --folder belong to it",
     )
     made.add_argument(
-        "--pulses", type=int, default=300, help="pulses to write, at 100 a second [default 300]"
+        "--pulses",
+        type=int,
+        default=300,
+        help="how many are written, at 100 a second [default 300 pulses]",
     )
     made.add_argument("--folder", help="where the file and the logs go; a new one when not given")
     made.add_argument("--keep-running", action="store_true", help="publish until interrupted")

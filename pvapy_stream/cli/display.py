@@ -35,7 +35,7 @@ _STATE_STYLES = {
 }
 
 
-class Display(Protocol):
+class StageDisplay(Protocol):
     """Shows reports as they come."""
 
     def show(self, reports: Reports) -> None: ...
@@ -43,14 +43,14 @@ class Display(Protocol):
     def close(self) -> None: ...
 
 
-def make_display(settings: StageSettings, console: Console) -> Display:
+def make_display(settings: StageSettings, console: Console) -> StageDisplay:
     """A live table on a terminal; elsewhere plain lines, when a report period was asked for."""
     if console.is_terminal and not settings.disable_curses:
         return LiveTable(console)
     return PlainLines(console, settings.report_period, settings.report_stats)
 
 
-class Rates:
+class StageRates:
     """Rates between one report and the next, in 1/s, by stage."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class LiveTable:
     """A table that stays in place: a line for each consumer and one for all."""
 
     def __init__(self, console: Console) -> None:
-        self._rates = Rates()
+        self._rates = StageRates()
         self._live = LiveDisplay(console)
 
     def show(self, reports: Reports) -> None:
@@ -102,7 +102,7 @@ class PlainLines:
         pass
 
 
-def status_table(reports: Reports, rates: Rates) -> FittedTable:
+def status_table(reports: Reports, rates: StageRates) -> FittedTable:
     """Counts, rates, queue depth and losses of each stage."""
     table = FittedTable(_COLUMNS, left=("state",))
     total: dict[str, float] = dict.fromkeys(

@@ -38,7 +38,7 @@ exit codes: 0 all well; 1 a monitor met errors; 2 wrong options
 """
 
 
-class _File(LoggingSettings):
+class _RunSettings(LoggingSettings):
     """What `run` takes beside its file."""
 
 
@@ -56,7 +56,7 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
         description="Run the monitors that a TOML or JSON file lists.",
     )
     several.add_argument("file", help="file with [[monitor]] tables")
-    add_settings(several, _File)
+    add_settings(several, _RunSettings)
 
 
 def _quantities(model: type[MonitorSettings]) -> str:
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     """
     given = vars(options)
     if options.kind == "run":
-        return run_file(options.file, settings_of(_File, given))
+        return run_file(options.file, settings_of(_RunSettings, given))
     settings = settings_of(_KINDS[options.kind][0], given)
     return run_all([settings], settings)
 

@@ -120,11 +120,9 @@ def _argument(field: FieldInfo, option: Opt) -> dict[str, Any]:
 
 def _help(field: FieldInfo, option: Opt) -> str:
     default = field.get_default(call_default_factory=True)
-    notes = (
-        []
-        if field.is_required() or default in (None, "", (), {}, False)
-        else [f"default {_shown(default)}"]
-    )
+    # An absent value and a switch that is off are no news; the number 0 is.
+    empty = not default and (default is False or default != 0)
+    notes = [] if field.is_required() or empty else [f"default {_shown(default)}"]
     if option.unit:
         notes = [f"{notes[0]} {option.unit}" if notes else option.unit]
     if field.is_required():
@@ -133,6 +131,8 @@ def _help(field: FieldInfo, option: Opt) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

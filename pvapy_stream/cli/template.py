@@ -43,7 +43,9 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--host", default="127.0.0.1", help="the form is served here [default 127.0.0.1]"
     )
-    made.add_argument("--port", type=int, default=0, help="and here; 0: a free one [default 0]")
+    made.add_argument(
+        "--port", type=int, default=0, help="port of the form; 0: a free one [default 0]"
+    )
     made.add_argument(
         "--allow-host",
         action="append",

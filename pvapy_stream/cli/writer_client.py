@@ -24,8 +24,8 @@ _EPILOG = """\
 examples:
   pvapy-stream bsread-client start --pulse-id 4711 --file run_7.h5
   pvapy-stream bsread-client stop --pulse-id 4810 --wait
-  pvapy-stream bsread-client stop                (now)
-  pvapy-stream bsread-client stop --end          (now, and end the writer)
+  pvapy-stream bsread-client stop                # now
+  pvapy-stream bsread-client stop --end          # now, and end the writer
   pvapy-stream bsread-client status --follow
 exit codes: 0 all well; 1 the writer refused, is in error or not there, or pulses are lost
 """

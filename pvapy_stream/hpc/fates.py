@@ -11,7 +11,7 @@ from typing import Any
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.accounting.sequence import SequenceTracker, Step
+from pvapy_stream.accounting.sequence import IdStep, SequenceTracker
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.hpc.latency import Latency
 from pvapy_stream.hpc.output import Output
@@ -42,7 +42,7 @@ class StageCounts:
         return self.last_time - self.first_time
 
 
-class Fates:
+class StageFates:
     """The account of a stage; not locked, the stage holds `lock`.
 
     Args:
@@ -124,12 +124,12 @@ class Fates:
         self.counts.errors += 1
         self.troubles.note(what, message, error, "error")
 
-    def _went_back(self, value: int, step: Step, skipped: int = 0) -> None:
+    def _went_back(self, value: int, step: IdStep, skipped: int = 0) -> None:
         ledger = self.account.ledger
-        if step is Step.LATE:
+        if step is IdStep.LATE:
             return
         ledger.went_back += 1
-        if step is Step.AGAIN:
+        if step is IdStep.AGAIN:
             self._repeated(value)
             return
         self._begin_epoch(value)

@@ -11,9 +11,9 @@ from typing import Any
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.accounting.sequence import SequenceTracker, Step
+from pvapy_stream.accounting.sequence import IdStep, SequenceTracker
 from pvapy_stream.errors import TransportError
-from pvapy_stream.hpc.fates import Fates, StageCounts
+from pvapy_stream.hpc.fates import StageCounts, StageFates
 from pvapy_stream.hpc.latency import Latency
 from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
@@ -23,7 +23,7 @@ PUBLISHING = "publishing"
 NO_RETURN = "did not return in time"
 
 
-class Stage(Fates):
+class Stage(StageFates):
     """Runs a processor on objects and writes down the fate of each.
 
     Args:
@@ -91,7 +91,7 @@ class Stage(Fates):
                 self._repeated(value)
                 return
             step = tracker.observe(value)
-            if step is not Step.NEXT:
+            if step is not IdStep.NEXT:
                 if is_marked(obj):
                     self.counts.skipped += 1
                     return
@@ -238,7 +238,7 @@ class Stage(Fates):
                 return False
             if value < last:
                 # Nobody takes what is shown.
-                self._went_back(value, Step.BACK, skipped=1)
+                self._went_back(value, IdStep.BACK, skipped=1)
                 self.tracker.last = None
             self._skipped(value)
             return True

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from pvapy_stream.base_settings import Settings
-from pvapy_stream.hpc.worker_memory import Packed, Slot
+from pvapy_stream.hpc.worker_memory import PackedObject, Slot
 from pvapy_stream.hpc.worker_process import ProcessorSource, run_worker
 from pvapy_stream.launch.child import Child, SupervisedChild
 from pvapy_stream.launch.entry import STOP
@@ -101,7 +101,7 @@ class UserMpWorker(Child):
     def take(self, message: Any) -> None:
         self._heard(self, message)
 
-    def send_job(self, job: Job, slot: Slot, packed: Packed, spare: int) -> None:
+    def send_job(self, job: Job, slot: Slot, packed: PackedObject, spare: int) -> None:
         """Hand an object over. That a worker is gone shows in its end, not here.
 
         Raises:

@@ -51,7 +51,7 @@ class FrameParts:
         return made
 
 
-class Packed:
+class PackedObject:
     """An object as bytes: a pickle, and the arrays in it beside it, not copied."""
 
     def __init__(self, item: Any) -> None:

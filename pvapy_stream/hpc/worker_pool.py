@@ -12,7 +12,7 @@ from typing import Any
 
 from pvapy_stream.errors import ProcessorError
 from pvapy_stream.hpc.worker import Job, PoolCounts, UserMpWorker, WorkerPlace, WorkerPoolOptions
-from pvapy_stream.hpc.worker_memory import Packed, Slot, parts_in, room, unpack
+from pvapy_stream.hpc.worker_memory import PackedObject, Slot, parts_in, room, unpack
 from pvapy_stream.hpc.worker_process import ProcessorSource
 from pvapy_stream.launch.entry import STOP
 from pvapy_stream.launch.supervisor import RestartPolicy, Restarts, Supervisor, exit_words
@@ -108,7 +108,7 @@ class WorkerPool:
         Raises:
             ProcessorError: no worker is left, or none took it within the object timeout.
         """
-        packed = Packed(item)
+        packed = PackedObject(item)
         limit = self.settings.object_timeout + self.settings.start_timeout
         with self._cond:
             if not self._cond.wait_for(self._has_room, limit) and not self._broken:
@@ -144,7 +144,7 @@ class WorkerPool:
         worker.jobs.append(job)
         return worker, slot
 
-    def _send(self, worker: UserMpWorker, job: Job, slot: Slot, packed: Packed) -> None:
+    def _send(self, worker: UserMpWorker, job: Job, slot: Slot, packed: PackedObject) -> None:
         try:
             worker.send_job(job, slot, packed, max(packed.size + 4096, self._spare))
         except ProcessorError as error:
@@ -345,7 +345,7 @@ class WorkerPool:
                     return
                 job = self._backlog.popleft()
                 worker, slot = self._assign(job)
-            self._send(worker, job, slot, Packed(job.item))
+            self._send(worker, job, slot, PackedObject(job.item))
 
     def _kill_hanging(self) -> None:
         now = time.monotonic()

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from pvapy_stream.errors import ProcessorError
-from pvapy_stream.hpc.worker_memory import Packed, attach, parts_in, room, unpack
+from pvapy_stream.hpc.worker_memory import PackedObject, attach, parts_in, room, unpack
 from pvapy_stream.launch.entry import STOP, enter
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.plugins import load_processor_class, made
@@ -187,7 +187,7 @@ class _Worker:
         memory = self._memory[number]
         try:
             # True stands for the object at home that a frame is made from.
-            result = Packed(self._processor.process(unpack(parts_in(memory, layout), True)))
+            result = PackedObject(self._processor.process(unpack(parts_in(memory, layout), True)))
         except Exception as error:
             trace = "".join(traceback.format_exception(error))
             failure = type(error).__name__, str(error), trace

@@ -12,7 +12,7 @@ import pvaccess as pva
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.accounting.sequence import DISORDER, SequenceTracker, Step
+from pvapy_stream.accounting.sequence import DISORDER, IdStep, SequenceTracker
 from pvapy_stream.errors import ObjectError, TransportError
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.pva.convert import type_of
@@ -271,11 +271,11 @@ class MirrorChannel:
             ledger.publish(value)
 
     def _observe(self, value: int) -> None:
-        step = self._tracker.observe(value) if self._tracker else Step.NEXT
-        if step is Step.BACK:
+        step = self._tracker.observe(value) if self._tracker else IdStep.NEXT
+        if step is IdStep.BACK:
             self.ledger.went_back += 1
             self._begin_epoch(value)
-        elif step is Step.AGAIN:
+        elif step is IdStep.AGAIN:
             self.ledger.went_back += 1
             self.ledger.duplicate.add(value)
 

@@ -7,7 +7,6 @@ import math
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from pvapy_stream.errors import MonitorError, PvapyStreamError
 from pvapy_stream.monitor.alarms import AlarmEvent, Alarms
 from pvapy_stream.monitor.notifiers import Notifier, PrintNotifier
 from pvapy_stream.monitor.outbox import Outbox
-from pvapy_stream.monitor.series import SeriesStore
+from pvapy_stream.monitor.series import Sample, SeriesStore
 from pvapy_stream.settings import MonitorSettings
 
 _LOG_EVERY = 1000
@@ -46,25 +45,6 @@ class Clock:
     def wait(self, stop: threading.Event, seconds: float) -> bool:
         """Wait, but not longer than until `stop` is set; whether it is."""
         return stop.wait(max(0.0, seconds))
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One value of a series.
-
-    Attributes:
-        subject: what it is about: a path, a channel, a machine.
-        quantity: such as ``free``.
-        value: NaN when there is none.
-        unit: of the value.
-        time: when it was so, s since 1970; None: now.
-    """
-
-    subject: str
-    quantity: str
-    value: float
-    unit: str = ""
-    time: float | None = None
 
 
 class Monitor:

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from pvapy_stream.errors import MonitorError
 
 if TYPE_CHECKING:
     from pvapy_stream.monitor.alarms import AlarmEvent
-    from pvapy_stream.monitor.base import Sample
 
 FORMAT = 1
 
@@ -46,6 +46,25 @@ CREATE TABLE IF NOT EXISTS images (
 """
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of a series.
+
+    Attributes:
+        subject: what it is about: a path, a channel, a machine.
+        quantity: such as ``free``.
+        value: NaN when there is none.
+        unit: of the value.
+        time: when it was so, s since 1970; None: now.
+    """
+
+    subject: str
+    quantity: str
+    value: float
+    unit: str = ""
+    time: float | None = None
 
 
 def connect(path: str | Path, *, read_only: bool = False) -> sqlite3.Connection:

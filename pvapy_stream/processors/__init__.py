@@ -1,33 +1,29 @@
 """Processors that come with the package: ``--processor-class pvapy_stream.processors.NAME``.
 
-Each file is imported when a class of it is first asked for, so that a consumer that bins images
-does not load what writes files or encrypts.
+A file names its processors in ``__all__``. It is imported when a class of it is first asked for, so
+that a consumer that bins images does not load what writes files or encrypts.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
+from pathlib import Path
 from typing import Any
 
-_FILE_OF = {
-    "AdImageDecryptor": "encryption",
-    "AdImageEncryptor": "encryption",
-    "AverageFrames": "images",
-    "Binning": "images",
-    "DataDecryptor": "encryption",
-    "DataEncryptor": "encryption",
-    "Hdf5Writer": "hdf5_writer",
-    "ImageFileWriter": "image_files",
-    "MetadataAssociator": "metadata",
-    "PassThrough": "passthrough",
-    "Region": "images",
-    "SumFrames": "images",
-    "ThresholdCount": "images",
-    "TileSplitter": "tiles",
-    "TileStitcher": "tiles",
-    "Transpose": "transpose",
-    "UserMpWorkerPool": "workers",
-}
+_ALL = re.compile(r"^__all__ = \[([^]]*)\]", re.MULTILINE)
+
+
+def _find() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        names = _ALL.search(path.read_text(encoding="utf-8"))
+        if names:
+            found.update(dict.fromkeys(re.findall(r"\w+", names[1]), path.stem))
+    return found
+
+
+_FILE_OF = _find()
 
 __all__ = sorted(_FILE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 

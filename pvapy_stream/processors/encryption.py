@@ -41,6 +41,8 @@ from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.pva.objects import IdReader, id_reader
 from pvapy_stream.pva.serial import ObjectWriter, blank, loads
 
+__all__ = ["AdImageDecryptor", "AdImageEncryptor", "DataDecryptor", "DataEncryptor"]
+
 # Its stub does not know of type ids.
 _PvObject: Any = pva.PvObject
 

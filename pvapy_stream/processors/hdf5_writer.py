@@ -19,6 +19,8 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.processor import FrameProcessor
 from pvapy_stream.settings import FileSettings
 
+__all__ = ["Hdf5Writer"]
+
 # Keys of the configuration, the settings they are, and what is meant without them.
 _KEYS = {
     "nImagesPerFile": ("images_per_file", 1000),

@@ -25,6 +25,8 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.plugins import require
 from pvapy_stream.processors.options import OptionProcessor, Options, make_options, own_keys
 
+__all__ = ["ImageFileWriter"]
+
 _ID_FIELDS = ("uniqueId", "frameId", "objectId")
 _FIELDS = (*_ID_FIELDS, "processorId", "time", "timeNs")
 

@@ -15,6 +15,8 @@ from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import Frame, Pixels
 from pvapy_stream.processors.options import OptionProcessor, Options
 
+__all__ = ["AverageFrames", "Binning", "Region", "SumFrames", "ThresholdCount"]
+
 
 def sum_dtype(dtype: np.dtype[Any], count: int) -> np.dtype[Any]:
     """The smallest integer type of the same kind that holds a sum of `count` pixels of any value.

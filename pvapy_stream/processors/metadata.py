@@ -17,6 +17,8 @@ from pvapy_stream.processors.association import LACKS, Associator, Match, Mode, 
 from pvapy_stream.processors.options import OptionProcessor, Options
 from pvapy_stream.pva.ntndarray import to_frame
 
+__all__ = ["MetadataAssociator"]
+
 _NANO = 1_000_000_000
 _TICK = 0.02  # s; how late a frame may be whose time to wait is over
 

@@ -15,6 +15,8 @@ from pvapy_stream.errors import ObjectError, SettingsError
 from pvapy_stream.frame import ColorMode, Frame, Pixels
 from pvapy_stream.processors.options import OptionProcessor, Options
 
+__all__ = ["TileSplitter", "TileStitcher"]
+
 TILE_ATTRIBUTES = ("TileX", "TileY", "TilesX", "TilesY", "FullX", "FullY")
 
 # Where x and y are among the dimensions, fastest first.
@@ -39,7 +41,7 @@ def edges(size: int, count: int = 1, length: int = 0) -> list[int]:
     return [size * i // count for i in range(count + 1)]
 
 
-class Place(NamedTuple):
+class TilePosition(NamedTuple):
     """Where a tile belongs: column and row, numbers of columns and rows, pixels of the image."""
 
     x: int
@@ -90,7 +92,7 @@ class TileSplitter(OptionProcessor[TileSplitterOptions]):
         tiles = []
         for number in self._numbers(columns * rows):
             y, x = divmod(number, columns)
-            place = Place(x, y, columns, rows, nx, ny)
+            place = TilePosition(x, y, columns, rows, nx, ny)
             tiles.append(
                 frame.replace(
                     frame.image[ys[y] : ys[y + 1], xs[x] : xs[x + 1]],
@@ -128,7 +130,7 @@ class TileSplitter(OptionProcessor[TileSplitterOptions]):
             return
         obj = self._builder.build(frame)
         attributes = frame.attributes
-        place = Place(*(attributes[name] for name in TILE_ATTRIBUTES))
+        place = TilePosition(*(attributes[name] for name in TILE_ATTRIBUTES))
         xs, ys = self._corners
         sizes = list(reversed(frame.stored_shape))
         dimensions = [pva.PvDimension(size, 0, size, 1, False) for size in sizes]
@@ -144,7 +146,7 @@ class Puzzle:
     """The tiles of one id that have come."""
 
     first: Frame
-    place: Place
+    place: TilePosition
     tiles: dict[tuple[int, int], Pixels]
 
     def missing(self) -> str:
@@ -157,7 +159,7 @@ class Puzzle:
         ]
         return ", ".join(places[:8]) + (" …" if len(places) > 8 else "")
 
-    def check(self, place: Place, image: Pixels) -> None:
+    def check(self, place: TilePosition, image: Pixels) -> None:
         """See whether a tile belongs to the others.
 
         Raises:
@@ -292,7 +294,7 @@ class TileStitcher(OptionProcessor[TileStitcherOptions]):
             self._give_up(object_id)
 
 
-def place_of(frame: Frame) -> Place:
+def place_of(frame: Frame) -> TilePosition:
     """Where a tile belongs.
 
     Raises:
@@ -306,7 +308,7 @@ def place_of(frame: Frame) -> Place:
         )
     values = [attributes[name] for name in TILE_ATTRIBUTES]
     if all(isinstance(value, int) for value in values):
-        place = Place(*values)
+        place = TilePosition(*values)
         if (
             0 <= place.x < place.columns <= place.full_x
             and 0 <= place.y < place.rows <= place.full_y

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.processor import FrameProcessor
 
+__all__ = ["Transpose"]
+
 
 class Transpose(FrameProcessor):
     """Swaps rows and columns of each image."""

@@ -19,7 +19,7 @@ _PVA_TYPE = {"value": pva.DOUBLE, "timeStamp": pva.PvTimeStamp()}
 _random = random.Random()  # noqa: S311 - simulated values, nothing secret
 
 
-class Metadata:
+class HostedMetadata:
     """Hosts the metadata channels: PVA ones on the given server, CA ones in an IOC of its own.
 
     Raises:

@@ -25,7 +25,7 @@ from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.sim.feed import ObjectFeed
 from pvapy_stream.sim.frames import open_sources
 from pvapy_stream.sim.gate import Gate
-from pvapy_stream.sim.metadata import Metadata, notify
+from pvapy_stream.sim.metadata import HostedMetadata, notify
 from pvapy_stream.sim.pacing import Pacer
 from pvapy_stream.sim.report import Reporter, Totals
 from pvapy_stream.sim.stages import wait_for_stages
@@ -126,7 +126,7 @@ class SimServer:
         ports = frozenset() if publisher.knows_subscribers else listening_ports() - before
         counter = ClientCounter(ports, lambda: publisher.clients, lambda: publisher.subscribers)
         try:
-            metadata = Metadata(server, settings.metadata_pv)
+            metadata = HostedMetadata(server, settings.metadata_pv)
             publisher.open(mark(stamping.stamp(feed.prototype, 0, time.time_ns()).copy()))
             self._reporter.start()
             self._wait_for_start(feed, counter, stop)
@@ -247,7 +247,7 @@ class SimServer:
         feed: Iterable[Any],
         stamping: Stamping,
         publisher: Publisher,
-        metadata: Metadata,
+        metadata: HostedMetadata,
         stop: threading.Event,
     ) -> None:
         """The hot loop: everything in it is done once a frame."""

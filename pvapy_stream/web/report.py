@@ -72,7 +72,9 @@ class ReportMonitor(Monitor):
         self._began = 0.0 if settings.once else time.time()
         self._ended_at = 0.0
         self._renderer = Renderer(settings.template)
-        self._publisher = Publisher(settings.publish, self._output) if settings.publish else None
+        self._publisher = (
+            ReportPublisher(settings.publish, self._output) if settings.publish else None
+        )
         patience = 0.0 if settings.once else _SERIES_PATIENCE
         self._readers = [_opened(file, patience) for file in settings.series]
         self._watch = StageWatch(ChannelFinder(settings))
@@ -187,7 +189,7 @@ def write_whole(file: Path, text: str) -> None:
         ) from error
 
 
-class Publisher:
+class ReportPublisher:
     """Runs a command after each version, in a thread; a version that comes too soon is left out.
 
     Raises:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.keeper import write_ledgers
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers, union
-from pvapy_stream.accounting.sequence import SequenceTracker, Step
+from pvapy_stream.accounting.sequence import IdStep, SequenceTracker
 from pvapy_stream.errors import LedgerError
 
 
@@ -31,7 +31,7 @@ def shares(draw: st.DrawFn) -> tuple[SequenceTracker, list[int], list[int]]:
 @given(shares())
 def test_missed_is_what_did_not_come(case: tuple[SequenceTracker, list[int], list[int]]) -> None:
     tracker, share, came = case
-    assert all(tracker.observe(value) is Step.NEXT for value in came)
+    assert all(tracker.observe(value) is IdStep.NEXT for value in came)
     assert list(tracker.missed) == [i for i in share if i not in came and i < came[-1]]
     late = [i for i in share if i > came[-1]]
     assert list(tracker.overdue(share[-1])) == late
@@ -42,14 +42,14 @@ def test_missed_is_what_did_not_come(case: tuple[SequenceTracker, list[int], lis
 
 def test_going_back_is_told_and_starts_anew() -> None:
     tracker = SequenceTracker()
-    assert [tracker.observe(k) for k in (5, 6, 6)] == [Step.NEXT, Step.NEXT, Step.AGAIN]
-    assert tracker.observe(1) is Step.BACK
+    assert [tracker.observe(k) for k in (5, 6, 6)] == [IdStep.NEXT, IdStep.NEXT, IdStep.AGAIN]
+    assert tracker.observe(1) is IdStep.BACK
     tracker.begin_epoch(1)
-    assert [tracker.observe(k) for k in (2, 4)] == [Step.NEXT, Step.NEXT]
+    assert [tracker.observe(k) for k in (2, 4)] == [IdStep.NEXT, IdStep.NEXT]
     assert tracker.n_restarts == 1
     assert list(tracker.missed) == [3]
     tracker.restart()
-    assert tracker.observe(90) is Step.NEXT
+    assert tracker.observe(90) is IdStep.NEXT
     assert not tracker.missed
     assert not SequenceTracker().overdue(5)
 

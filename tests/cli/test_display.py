@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pvapy_stream.cli.console import make_console
-from pvapy_stream.cli.display import Rates, stats_lines, status_table
+from pvapy_stream.cli.display import StageRates, stats_lines, status_table
 from pvapy_stream.hpc.service import StageReport
 from pvapy_stream.status.fields import read
 from tests.support import Commands, Source, wait_for_monitors, wait_until, write_processor
@@ -59,7 +59,7 @@ def report(stage_id: int = 1, kind: str = "consumer", **changes: Any) -> StageRe
 
 def shown(reports: dict[int, StageReport], columns: int) -> list[str]:
     out = io.StringIO()
-    make_console(file=out, width=columns).print(status_table(reports, Rates()))
+    make_console(file=out, width=columns).print(status_table(reports, StageRates()))
     return out.getvalue().splitlines()
 
 

@@ -1,19 +1,14 @@
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pvapy_stream import __version__
 from pvapy_stream.cli import main as cli
-from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.cli.completion import command_tree
-from pvapy_stream.cli.parser import parsers_of
-from pvapy_stream.settings import option_of
 
 
 def python(code: str) -> str:
@@ -97,92 +92,6 @@ def test_help_shows_defaults_and_units(
     shown = capsys.readouterr().out
     assert "how often the status channel is updated [default 1 s]" in shown
     assert "[required]" in shown
-
-
-def parsers() -> dict[str, argparse.ArgumentParser]:
-    """The parsers of all commands and of their actions, by name."""
-    made = [cli.load(name).COMMAND.parser() for name in cli.COMMANDS]
-    return {one.prog: one for top in made for one in parsers_of(top)}
-
-
-def shown_options(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
-    for action in parser._actions:
-        if not isinstance(action, argparse._SubParsersAction):
-            yield f"{parser.prog} {'/'.join(action.option_strings) or action.dest}", action
-
-
-def test_every_option_has_help_with_its_default() -> None:
-    wrong: list[str] = []
-    for parser in parsers().values():
-        for name, action in shown_options(parser):
-            if not action.help:
-                wrong.append(f"{name}: no help")
-            elif action.default not in (None, "", False, argparse.SUPPRESS, (), []):
-                given = action.default
-                number = f"{given:g}" if isinstance(given, float) else str(given)
-                if f"[default {number}" not in action.help:
-                    wrong.append(f"{name}: no default {number}")
-    assert wrong == []
-
-
-def test_every_setting_shows_its_default_and_unit() -> None:
-    wrong: list[str] = []
-    checked = 0
-    for name in cli.COMMANDS:
-        command = cli.load(name).COMMAND
-        if not isinstance(command, SettingsCommand):
-            continue
-        helps = {action.dest: action.help or "" for action in command.parser()._actions}
-        for setting, field in command.model.model_fields.items():
-            option = option_of(command.model, setting)
-            if option is None:
-                continue
-            checked += 1
-            notes = helps[setting].rpartition("[")[2]
-            default = field.get_default(call_default_factory=True)
-            if option.unit and option.unit not in notes:
-                wrong.append(f"{name} {option.flags}: no unit {option.unit}")
-            if field.is_required() or default in (None, "", (), {}, False):
-                continue
-            text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-            if f"default {text}" not in notes:
-                wrong.append(f"{name} {option.flags}: no default {text}")
-    assert wrong == []
-    assert checked > 200
-
-
-def test_required_options_come_first_in_help() -> None:
-    for name, parser in parsers().items():
-        parser.format_help()
-        groups = [[a.required for a in group._group_actions] for group in parser._action_groups]
-        assert all(one == sorted(one, reverse=True) for one in groups), name
-        with_some = [any(one) for one in groups if one]
-        assert with_some == sorted(with_some, reverse=True), name
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["consumer", "--input-chanel", "x"], "did you mean '--input-channel'?"),
-        (["consumer", "-ic", "x", "--n-cnsumers", "2"], "did you mean '--n-consumers'?"),
-        (["verify", "a.h5", "--repare"], "did you mean '--repair'?"),
-        (["workflow", "run", "a.yaml", "--foldr", "x"], "did you mean '--folder'?"),
-        (["monitor", "disk", "--min-fre", "1"], "did you mean '--min-free'?"),
-        (["project", "shedule", "x"], "did you mean 'schedule'?"),
-        (["template", "--defalts"], "did you mean '--defaults'?"),
-        (["audit", "--zzzzzz", "l.json"], "pvapy-stream audit -h lists the options"),
-    ],
-)
-def test_a_wrong_option_gets_one_line_with_the_nearest(
-    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(argv)
-    assert ended.value.code == 2
-    captured = capsys.readouterr()
-    assert message in captured.err
-    assert captured.err.count("\n") == 1
-    assert captured.out == ""
 
 
 @pytest.mark.parametrize("alias", cli.ALIASES)

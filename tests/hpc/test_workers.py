@@ -15,7 +15,7 @@ import pytest
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.errors import ProcessorError, SettingsError
 from pvapy_stream.frame import ColorMode
-from pvapy_stream.hpc.worker_memory import Packed, unpack
+from pvapy_stream.hpc.worker_memory import PackedObject, unpack
 from pvapy_stream.hpc.worker_process import ProcessorSource
 from pvapy_stream.hpc.workers import UserMpWorkerPool
 from pvapy_stream.plugins import load_processor_class
@@ -265,14 +265,14 @@ def test_a_result_that_cannot_be_published_is_an_error_of_its_object() -> None:
 
 def test_packing_copies_nothing_and_keeps_types() -> None:
     image = np.arange(10**6, dtype=np.int32).reshape(1000, 1000)
-    packed = Packed([frame(image, 7, gain=1), frame(image[:1], 8)])
+    packed = PackedObject([frame(image, 7, gain=1), frame(image[:1], 8)])
     assert len(packed.parts) == 3
     assert packed.layout[0] < 5000
     first, second = unpack([bytes(part) for part in packed.parts], None)
     assert np.array_equal(first.image, image)
     assert (second.id, second.image.shape, second.image.dtype) == (8, (1, 1000), np.int32)
     item = {"a": [1, "x"], "b": np.float32(2)}
-    assert unpack([bytes(part) for part in Packed(item).parts], None) == item
+    assert unpack([bytes(part) for part in PackedObject(item).parts], None) == item
 
 
 FILE = """

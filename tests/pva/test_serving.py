@@ -19,7 +19,7 @@ from pvapy_stream.hpc.control import ControlChannel
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.pva.serving import PutRights, host_readonly, host_writable, make_server
 from pvapy_stream.settings import ConsumerSettings, MetadataChannel
-from pvapy_stream.sim.metadata import Metadata
+from pvapy_stream.sim.metadata import HostedMetadata
 from pvapy_stream.status.channel import StatusChannel
 from pvapy_stream.status.snapshot import Snapshot
 from pvapy_stream.transport.hosted import HostedPublisher
@@ -262,7 +262,7 @@ def test_ca_records_can_be_reached_beside_read_only_channels(
 ) -> None:
     server = servers()
     host_readonly(server, f"{prefix}out", pva.PvObject(NUMBER))
-    metadata = Metadata(
+    metadata = HostedMetadata(
         server, [MetadataChannel(f"{prefix}ca", "ca"), MetadataChannel(f"{prefix}pva", "pva")]
     )
     try:

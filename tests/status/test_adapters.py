@@ -13,7 +13,7 @@ import pvaccess as pva
 import pytest
 
 from pvapy_stream.cli.console import make_console
-from pvapy_stream.cli.display import Rates, stats_lines, status_table
+from pvapy_stream.cli.display import StageRates, stats_lines, status_table
 from pvapy_stream.cli.top import stage_table
 from pvapy_stream.daq.buffer_status import BufferStatus
 from pvapy_stream.daq.progress import Progress
@@ -158,7 +158,7 @@ def test_all_forms_agree(kind: str) -> None:
     assert snapshot.state in cells
     out = io.StringIO()
     report = StageReport(snapshot, [])
-    make_console(file=out, width=300).print(status_table({1: report}, Rates()))
+    make_console(file=out, width=300).print(status_table({1: report}, StageRates()))
     for name in ("received", "processed", "published", "missed", "rejected", "errors"):
         assert f"{counts[name]:.0f}" in out.getvalue(), name
     if snapshot.started:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.workflow.model.base_protocol import BaseProtocol
 from pvapy_stream.workflow.model.node import Node
-from pvapy_stream.workflow.model.plan import Plan, in_order
+from pvapy_stream.workflow.model.plan import WorkflowPlan, in_order
 from pvapy_stream.workflow.model.registry import Kind, find_class, reference
 from pvapy_stream.workflow.model.streaming_stage import Site
 
@@ -36,7 +36,7 @@ class Workflow:
         self.channels = channels
         self.sources = sources or Path()
         self.nodes: dict[str, Node] = {}
-        self._plan: tuple[Site, Plan] | None = None
+        self._plan: tuple[Site, WorkflowPlan] | None = None
 
     def add(
         self,
@@ -96,15 +96,15 @@ class Workflow:
         """The class of a name in this workflow's files."""
         return find_class(class_name, self.sources)
 
-    def plan(self, site: Site) -> Plan:
+    def plan(self, site: Site) -> WorkflowPlan:
         """The workflow checked and wired for a run; made once for each site."""
         if self._plan is None or self._plan[0] != site:
-            self._plan = site, Plan(self.nodes, site)
+            self._plan = site, WorkflowPlan(self.nodes, site)
         return self._plan[1]
 
     def problems(self) -> list[str]:
         """All that is wrong, a sentence each; wherever it may run."""
-        return Plan(self.nodes, Site("")).problems
+        return WorkflowPlan(self.nodes, Site("")).problems
 
     def check(self) -> None:
         """Look whether it can run.
@@ -112,7 +112,7 @@ class Workflow:
         Raises:
             SettingsError: all that is wrong.
         """
-        Plan(self.nodes, Site("")).check()
+        WorkflowPlan(self.nodes, Site("")).check()
 
     def in_order(self) -> list[Node]:
         """All protocols, each after those it needs.

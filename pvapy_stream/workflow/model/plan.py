@@ -33,7 +33,7 @@ class WiredStage:
     output: Stream | None
 
 
-class Plan:
+class WorkflowPlan:
     """The protocols of a workflow, checked and wired for one run.
 
     Args:

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class TemplateField:
     """A field of a template.
 
     Attributes:
@@ -87,7 +87,7 @@ class Template:
         self.sources = sources
         self.description = text[:start].strip()
         self._body = _VARIABLE.sub(_expand, text[start:])
-        self.fields: dict[str, Field] = {}
+        self.fields: dict[str, TemplateField] = {}
         for found in _FIELD.finditer(self._body):
             field = _field(*(part.strip() for part in found.groups()))
             if field.alias in self.fields:
@@ -237,7 +237,7 @@ def _expand(found: re.Match[str]) -> str:
     return json.dumps(value)[1:-1]
 
 
-def _field(label: str, default: str, code: str, alias: str) -> Field:
+def _field(label: str, default: str, code: str, alias: str) -> TemplateField:
     if code not in _KINDS:
         known = ", ".join(f"{number} {kind}" for number, kind in _KINDS.items())
         raise SettingsError(f"field {label!r} has the unknown type {code!r}; types are {known}")
@@ -249,4 +249,4 @@ def _field(label: str, default: str, code: str, alias: str) -> Field:
             "field %r has type %s, which is %s, but its default %r is a %s; taken as %s",
             label, code, _KINDS[code], default, kind, kind,
         )  # fmt: skip
-    return Field(label, default, kind, alias or label)
+    return TemplateField(label, default, kind, alias or label)

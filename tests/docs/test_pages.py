@@ -1,0 +1,124 @@
+"""What README and docs show is run, or parsed with a reason why it is not run."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.workflow.model.workflow_file import read_workflow
+from tests.docs.blocks import PAGES, ROOT, Block, blocks_of, commands_of, spans_of
+from tests.docs.programs import check, check_span, tomllib
+
+_TIME = 60  # s; of one block
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the blocks of a page are run, one after another: it looks like the checkout."""
+    for one in ("pvapy_stream", "examples"):
+        (tmp_path / one).symlink_to(ROOT / one)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    return tmp_path
+
+
+def run(block: Block, folder: Path) -> None:
+    """Run a block.
+
+    Raises:
+        AssertionError: it fails.
+    """
+    words = ["bash", "-ec"] if block.is_shell else [sys.executable, "-c"]
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "PVAPY_STREAM_PROJECTS": str(folder / "projects"),
+    }
+    done = subprocess.run(
+        [*words, block.text],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=_TIME, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def look_at(block: Block, folder: Path) -> None:
+    """Run or parse a block.
+
+    Raises:
+        AssertionError: it fails, or nobody knows what it is.
+    """
+    if block.is_shell:
+        for words in commands_of(block.text):
+            check(words)
+        if not block.reason:
+            run(block, folder)
+    elif block.language == "python":
+        if block.reason:
+            # What it imports has to be there all the same.
+            tree = ast.parse(block.text)
+            kept = [one for one in tree.body if isinstance(one, ast.Import | ast.ImportFrom)]
+            exec(compile(ast.Module(kept, []), block.where, "exec"), {})
+        else:
+            run(block, folder)
+    elif block.language == "yaml":
+        look_at_yaml(block, folder)
+    elif block.language == "toml":
+        tomllib.loads(block.text)
+    elif block.language == "ini":
+        configparser.ConfigParser(strict=False).read_string(block.text)
+    elif block.language == "text":
+        for line in block.text.splitlines():
+            assert not line.startswith(("pvapy-", "sf_", "make ")), "commands are no text"
+    else:
+        # Sphinx runs its directives, with warnings as errors: make docs.
+        assert block.language.startswith("{"), f"what is a block of {block.language}?"
+
+
+def look_at_yaml(block: Block, folder: Path) -> None:
+    """Read YAML; check what is a workflow.
+
+    Raises:
+        AssertionError: it is wrong.
+    """
+    found = yaml.safe_load(block.text)
+    assert found
+    if "protocols" in found and not block.reason:
+        file = folder / "page.yaml"
+        file.write_text(block.text)
+        assert read_workflow(file).problems() == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_blocks(page: Path, folder: Path) -> None:
+    wrong: list[str] = []
+    for block in blocks_of(page.read_text(), name(page)):
+        try:
+            look_at(block, folder)
+        except (AssertionError, PvapyStreamError, SyntaxError, ImportError) as error:
+            wrong.append(f"{block.where}: {error}")
+        except subprocess.TimeoutExpired:
+            wrong.append(f"{block.where}: does not end within {_TIME} s")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_within_lines(page: Path) -> None:
+    wrong: list[str] = []
+    for text in spans_of(page.read_text()):
+        try:
+            check_span(text)
+        except AssertionError as error:
+            wrong.append(f"`{text}`: {error}")
+    assert not wrong, "\n".join(wrong)
