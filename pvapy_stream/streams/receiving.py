@@ -20,7 +20,7 @@ from pvapy_stream.transport.mode import ReceiverOptions
 from pvapy_stream.transport.ports import Receiver, Return, Troubled
 
 _TICK = 0.25  # s; between two looks after the connection
-_LAST = 5.0  # s; at the end of the program
+_LAST = 5.0  # s; of a thread, and at the end of the program
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +88,11 @@ class Receiving:
             self._closing.set()
             if self._thread is None and not self.ended.done():
                 self.ended.set_result(None)
+
+    def join(self) -> None:
+        """Wait for the end of the thread, which has nothing more to do once `ended` is done."""
+        if self._thread is not None:
+            self._thread.join(_LAST)
 
     @property
     def connected(self) -> bool:

@@ -30,8 +30,9 @@ class Subscription:
     """Frames of a channel; made by `subscribe`.
 
     It is an iterator and an asynchronous iterator, and a context manager of both kinds. Iteration
-    opens it if need be, ends when it is closed, and may go on after an error. A subscription that
-    nobody refers to any more is closed. Several threads, tasks and event loops may take frames from
+    opens it if need be, ends when it is closed, and may go on after an error. One that was opened
+    by iteration is closed when its wait is cancelled or interrupted, and when nobody refers to it
+    any more. Several threads, tasks and event loops may take frames from
     one subscription: each frame goes to one of them.
     """
 
@@ -40,6 +41,7 @@ class Subscription:
         self._receiving = Receiving(settings)
         self._queue = self._receiving.queue
         self._turn_due = 0.0
+        self._has_owner = False  # who opened it, and closes it
         weakref.finalize(self, self._receiving.end_soon)
 
     # -- counts ----------------------------------------------------------------------------------
@@ -94,6 +96,10 @@ class Subscription:
         Raises:
             TransportError: the transport cannot receive from this channel, or it was closed.
         """
+        self._has_owner = True
+        return self._open()
+
+    def _open(self) -> Subscription:
         receiving = self._receiving
         receiving.start()
         try:
@@ -109,6 +115,8 @@ class Subscription:
             self._receiving.ended.result(_CLOSES)
         except concurrent.futures.TimeoutError:
             self._log_not_closed()
+            return
+        self._receiving.join()
 
     def __enter__(self) -> Subscription:
         return self.open()
@@ -132,23 +140,38 @@ class Subscription:
             TransportError: the transport knows why none comes.
             ObjectError: the next object is no image.
         """
+        try:
+            item = self._next()
+        except Exception:
+            raise
+        except BaseException:
+            self._interrupted()
+            raise
+        if item is None:
+            raise StopIteration
+        return self._frame(item)
+
+    def _next(self) -> Any | None:
+        """Wait for what comes next; None at the end."""
         if not self._receiving.opened.done() and not self._queue.closed:
-            self.open()
+            self._open()
         since = time.monotonic()
-        while (item := self._queue.take()) is None:
-            if self._is_over():
-                raise StopIteration
+        while (item := self._queue.take()) is None and not self._is_over():
             left = self._time_left(since)
             woken = threading.Event()
             if self._queue.add_waiter(woken.set):
                 woken.wait(left)
                 self._queue.remove_waiter(woken.set)
-        return self._frame(item)
+        return item
 
     # -- with asyncio ----------------------------------------------------------------------------
 
     async def aopen(self) -> Subscription:
         """As `open`, while the event loop goes on."""
+        self._has_owner = True
+        return await self._aopen()
+
+    async def _aopen(self) -> Subscription:
         receiving = self._receiving
         receiving.start()
         if not await _is_done(receiving.opened, _OPENS):
@@ -161,6 +184,8 @@ class Subscription:
         self._end()
         if not await _is_done(self._receiving.ended, _CLOSES):
             self._log_not_closed()
+            return
+        self._receiving.join()
 
     async def __aenter__(self) -> Subscription:
         try:
@@ -182,19 +207,27 @@ class Subscription:
 
     async def __anext__(self) -> Frame:
         """As `__next__`. If it is cancelled, no frame is lost."""
+        try:
+            item = await self._anext()
+        except asyncio.CancelledError:
+            self._interrupted()
+            raise
+        if item is None:
+            raise StopAsyncIteration
+        return self._frame(item)
+
+    async def _anext(self) -> Any | None:
         if not self._receiving.opened.done() and not self._queue.closed:
-            await self.aopen()
+            await self._aopen()
         since = time.monotonic()
         if since > self._turn_due:
             # A stream that never lets us wait would keep all others from running.
             await asyncio.sleep(0)
             self._turn_due = time.monotonic() + _FAIR
-        while (item := self._queue.take()) is None:
-            if self._is_over():
-                raise StopAsyncIteration
+        while (item := self._queue.take()) is None and not self._is_over():
             await self._news(self._time_left(since))
             self._turn_due = time.monotonic() + _FAIR
-        return self._frame(item)
+        return item
 
     async def _news(self, seconds: float) -> None:
         """Wait for news, for a limited time."""
@@ -222,6 +255,11 @@ class Subscription:
             self._queue.remove_waiter(wake)
 
     # -- both ------------------------------------------------------------------------------------
+
+    def _interrupted(self) -> None:
+        """End if nobody else would: what is raised refers to us for as long as it is kept."""
+        if not self._has_owner:
+            self._end()
 
     def _end(self) -> None:
         self._receiving.end_soon()
