@@ -14,23 +14,23 @@ ID_FIELD = "uniqueId"
 class Arrivals:
     """Looks at the ids of one channel. For the one thread that receives.
 
-    A source that begins with the object that it has already, which may be old, shows no frame by
-    that. When it comes back, an object with a higher id than the last one is a frame that was
+    The current object, which a source shows first, may be old and is no frame of the stream. When
+    the source comes back, a current object with a higher id than the last frame is a frame that was
     not seen before.
 
     Args:
-        shows_value: whether the mode begins with the object that is there already.
-        initial: whether that object is given out too.
-        marked: whether objects that only open a channel are given out too.
+        shows_value: whether the mode begins with the current object.
+        initial: whether the first current object is given out too.
+        opening: whether opening objects, which show the structure of a channel, are given out too.
 
     Attributes:
         missed: frames that should have come, by their ids, and did not.
     """
 
-    def __init__(self, shows_value: bool, initial: bool = False, marked: bool = False) -> None:
+    def __init__(self, shows_value: bool, initial: bool = False, opening: bool = False) -> None:
         self._first = shows_value
         self._initial = initial
-        self._marked = marked
+        self._opening = opening
         self._read_id = LazyIds(ID_FIELD)
         self._tracker = SequenceTracker()
         self._missed_before = 0
@@ -53,7 +53,7 @@ class Arrivals:
         if how is not None and how.anew:
             self._tracker.expect_restart()
         if is_marked(obj):
-            return self._marked
+            return self._opening
         value = self._read_id(obj)
         if how is not None and not how.shown:
             return self._observe(value, obj)
@@ -80,7 +80,7 @@ class Arrivals:
         if before is None or value == before + 1:
             return True
         if step in (Step.BACK, Step.AGAIN) and is_marked(obj):
-            return self._marked
+            return self._opening
         if step is Step.BACK:
             self._begin_epoch(value)
         self.missed = self._missed_before + len(tracker.missed)

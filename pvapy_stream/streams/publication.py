@@ -81,7 +81,7 @@ class Publication:
 
     def _opened(self) -> Publisher:
         if self._closed:
-            raise TransportError(f"channel {self.channel}: the publication is closed; make another")
+            raise _is_closed(self.channel)
         if self._publisher is None:
             settings = self._settings
             publisher = settings.publishes.make(
@@ -196,8 +196,8 @@ class Publication:
         try:
             return await self._async.open()
         except BaseException:
-            # Also when cancelled: what the thread has begun is undone by it.
-            self._async.close_soon()
+            # Also when cancelled: what the thread has begun is undone.
+            await self._async.close()
             raise
 
     async def __aexit__(
@@ -222,8 +222,11 @@ class AsyncPublication:
     def __init__(self, publication: Publication) -> None:
         self._publication = publication
         self._executor = ThreadPoolExecutor(1, f"publication {publication.channel}")
+        self._ended = False
 
     async def _run(self, function: Callable[[], _T]) -> _T:
+        if self._ended:
+            raise _is_closed(self.channel)
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)
 
     @property
@@ -276,17 +279,19 @@ class AsyncPublication:
 
     async def close(self) -> None:
         """As `Publication.close`."""
-        try:
-            await self._run(self._publication.close)
-        except asyncio.CancelledError:
-            self.close_soon()
-            raise
-        self._executor.shutdown()
-
-    def close_soon(self) -> None:
-        """Close it after what is under way; waits for nothing."""
-        self._executor.submit(self._publication.close)
+        if self._ended:
+            return
+        self._ended = True
+        closed = self._executor.submit(self._publication.close)
+        # The thread ends after that, also when we are cancelled.
         self._executor.shutdown(wait=False)
+        await asyncio.wait([asyncio.wrap_future(closed)])
+        self._executor.shutdown()
+        closed.result()
+
+
+def _is_closed(channel: str) -> TransportError:
+    return TransportError(f"channel {channel}: the publication is closed; make another")
 
 
 def publish(

@@ -54,7 +54,7 @@ class Receiving:
         self.queue = FrameQueue(
             settings.channel, settings.queue_size, settings.overflow, settings.overflow_timeout
         )
-        self.arrivals = Arrivals(mode.shows_value, settings.initial, settings.marked)
+        self.arrivals = Arrivals(mode.shows_value, settings.initial, settings.opening)
         self.received = 0
         self.opened: Future[None] = Future()
         self.ended: Future[None] = Future()

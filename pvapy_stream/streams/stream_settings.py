@@ -27,7 +27,7 @@ class SubscriptionSettings(Settings):
     overflow_timeout: float = Field(60.0, gt=0)
     timeout: float | None = Field(60.0, gt=0)
     initial: bool = False
-    marked: bool = False
+    opening: bool = False
     args: JsonObject = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -41,6 +41,7 @@ class Subscription:
         self._receiving = Receiving(settings)
         self._queue = self._receiving.queue
         self._turn_due = 0.0
+        self._is_open = False
         self._has_owner = False  # who opened it, and closes it
         weakref.finalize(self, self._receiving.end_soon)
 
@@ -106,6 +107,7 @@ class Subscription:
             receiving.opened.result(_OPENS)
         except concurrent.futures.TimeoutError:
             raise self._not_opened() from None
+        self._is_open = True
         return self
 
     def close(self) -> None:
@@ -153,7 +155,7 @@ class Subscription:
 
     def _next(self) -> Any | None:
         """Wait for what comes next; None at the end."""
-        if not self._receiving.opened.done() and not self._queue.closed:
+        if not self._is_open and not self._queue.closed:
             self._open()
         since = time.monotonic()
         while (item := self._queue.take()) is None and not self._is_over():
@@ -177,6 +179,7 @@ class Subscription:
         if not await _is_done(receiving.opened, _OPENS):
             raise self._not_opened()
         receiving.opened.result()
+        self._is_open = True
         return self
 
     async def aclose(self) -> None:
@@ -190,8 +193,9 @@ class Subscription:
     async def __aenter__(self) -> Subscription:
         try:
             return await self.aopen()
-        except asyncio.CancelledError:
-            self._end()
+        except BaseException:
+            # Also when cancelled.
+            await self.aclose()
             raise
 
     async def __aexit__(
@@ -217,7 +221,7 @@ class Subscription:
         return self._frame(item)
 
     async def _anext(self) -> Any | None:
-        if not self._receiving.opened.done() and not self._queue.closed:
+        if not self._is_open and not self._queue.closed:
             await self._aopen()
         since = time.monotonic()
         if since > self._turn_due:
@@ -334,7 +338,7 @@ def subscribe(
     overflow_timeout: float = 60.0,
     timeout: float | None = 60.0,
     initial: bool = False,
-    marked: bool = False,
+    opening: bool = False,
     args: Mapping[str, Any] | None = None,
 ) -> Subscription:
     """Receive the frames of a channel, which may appear late, vanish and come back.
@@ -350,9 +354,9 @@ def subscribe(
         overflow_timeout: longest wait with ``block``, s; then frames are dropped until one is
             taken.
         timeout: longest wait for a frame, s; None: as long as it takes.
-        initial: whether the object that the channel holds when we come is given out too. It may be
-            old.
-        marked: whether objects that only open a channel are given out too.
+        initial: whether the current object that the channel has when we come is given out too; it
+            may be old.
+        opening: whether opening objects, which show the structure of a channel, are given out too.
         args: arguments of the mode, as ``--input-args``.
 
     Raises:
@@ -368,7 +372,7 @@ def subscribe(
             overflow_timeout=overflow_timeout,
             timeout=timeout,
             initial=initial,
-            marked=marked,
+            opening=opening,
             args=dict(args or {}),
         )
     )

@@ -116,7 +116,7 @@ def test_a_mirror_of_frames_by_real_clients(prefix: str) -> None:
 
 @pytest.mark.parametrize("modes", ["pva-pvas", "shm-shm"])
 def test_an_object_that_opens_a_channel_is_given_out_if_asked_for(prefix: str, modes: str) -> None:
-    out, frames = joined(f"{prefix}image", modes, marked=True)
+    out, frames = joined(f"{prefix}image", modes, opening=True)
     with out, frames:
         assert next(frames).id == 0
         send(out, 1)

@@ -113,7 +113,7 @@ def test_wrong_settings_are_refused_by_name() -> None:
         ({"queue_size": 0}, "queue_size: .*greater than or equal to 1"),
         ({"timeout": -1}, "timeout: .*greater than 0"),
         ({"overflow": "merge"}, "overflow: .*'block', 'drop-newest' or 'drop-oldest'"),
-        ({"mode": "ejfat", "args": {"prot": 1}}, "args: unknown setting 'prot'"),
+        ({"mode": "ejfat", "args": {"useCP": 1}}, "args: mode ejfat works without a load"),
     ]
     for options, message in wrong:
         with pytest.raises(SettingsError, match=message):
@@ -233,6 +233,9 @@ def test_a_remote_side_that_is_absent_is_an_error(prefix: str) -> None:
             with pytest.raises(TransportError, match="does not know its subscribers"):
                 await out.wait_for_subscribers()
             assert out.errors
+            await out.close()
+            with pytest.raises(TransportError, match="is closed; make another"):
+                await out.send(image(1, 8, 8))
 
     asyncio.run(run())
 
