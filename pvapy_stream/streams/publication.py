@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,9 @@ from pvapy_stream.transport.ports import Publisher
 _POLL = 0.01  # s; between two looks for subscribers
 
 _T = TypeVar("_T")
+
+# Publications that are open, each until it is closed.
+_open: set[Publication] = set()
 
 
 class Publication:
@@ -101,6 +105,7 @@ class Publication:
                 publisher.stop()
                 raise
             self._publisher = publisher
+            _open.add(self)
         return self._publisher
 
     def send(
@@ -136,7 +141,7 @@ class Publication:
             else:
                 number = self._next_id if id is None else id
                 now = time.time_ns() if time_ns is None else time_ns
-                frame = Frame.of(number, frame, time_ns=now, attributes=attributes)
+                frame = Frame.of(number, np.asarray(frame), time_ns=now, attributes=attributes)
             self._next_id = frame.id + 1
             build = self._builder.build
             publisher.publish(LazyObject(frame, build) if publisher.takes_lazy else build(frame))
@@ -179,6 +184,7 @@ class Publication:
                 publisher.finish(self._settings.timeout)
                 publisher.stop()
             self._closed = True
+            _open.discard(self)
 
     def __enter__(self) -> Publication:
         return self.open()
@@ -288,6 +294,15 @@ class AsyncPublication:
         await asyncio.wait([asyncio.wrap_future(closed)])
         self._executor.shutdown()
         closed.result()
+
+
+def _close_all() -> None:
+    for one in list(_open):
+        one.close()
+
+
+# Subscribers get the last frames of a program that ends without closing.
+atexit.register(_close_all)
 
 
 def _is_closed(channel: str) -> TransportError:

@@ -300,9 +300,9 @@ class Subscription:
         )
 
     def _frame(self, item: Any) -> Frame:
+        if isinstance(item, Unusable):
+            raise ObjectError(f"channel {self.channel}: {item.error}") from item.error
         try:
-            if isinstance(item, Unusable):
-                raise item.error
             return frame_of(item)
         except ObjectError as error:
             raise ObjectError(f"channel {self.channel}: {error}") from error
