@@ -196,9 +196,11 @@ def test_without_a_context_it_ends_with_the_loop_around_it(prefix: str, left: Le
             assert check(frame) == 1
             break
 
+    got: list[int] = []
+
     async def cancelled() -> None:
-        async for _ in pvapy_stream.subscribe(f"{prefix}image"):
-            await asyncio.sleep(0)
+        async for frame in pvapy_stream.subscribe(f"{prefix}image"):
+            got.append(check(frame))  # noqa: PERF401 - seen from outside
 
     async def run() -> None:
         async with pvapy_stream.publish(f"{prefix}image") as out:
@@ -208,6 +210,8 @@ def test_without_a_context_it_ends_with_the_loop_around_it(prefix: str, left: Le
                 assert mine()
                 await out.send(image(1, 8, 8), id=1)
                 if follow is cancelled:
+                    # It waits for the next one now.
+                    await eventually(lambda: got)
                     task.cancel()
                 await asyncio.wait([task])
                 await eventually(lambda: not mine())
