@@ -106,6 +106,7 @@ class Subscription:
         try:
             receiving.opened.result(_OPENS)
         except concurrent.futures.TimeoutError:
+            self._end()
             raise self._not_opened() from None
         self._is_open = True
         return self
@@ -177,6 +178,7 @@ class Subscription:
         receiving = self._receiving
         receiving.start()
         if not await _is_done(receiving.opened, _OPENS):
+            self._end()
             raise self._not_opened()
         receiving.opened.result()
         self._is_open = True
