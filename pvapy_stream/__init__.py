@@ -1,6 +1,7 @@
 """Distributed, real-time streaming of detector data over EPICS PVAccess."""
 
 import os
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -16,11 +17,39 @@ from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.frame import ColorMode, Frame
 from pvapy_stream.hpc.processor import FrameProcessor, UserDataProcessor
 
+if TYPE_CHECKING:
+    from pvapy_stream.streams.publication import AsyncPublication, Publication, publish
+    from pvapy_stream.streams.subscription import Subscription, subscribe
+
 __all__ = [
+    "AsyncPublication",
     "ColorMode",
     "Frame",
     "FrameProcessor",
+    "Publication",
     "PvapyStreamError",
+    "Subscription",
     "UserDataProcessor",
     "__version__",
+    "publish",
+    "subscribe",
 ]
+
+# What takes long to import, and most programs do without.
+_LATER = {
+    "AsyncPublication": "pvapy_stream.streams.publication",
+    "Publication": "pvapy_stream.streams.publication",
+    "Subscription": "pvapy_stream.streams.subscription",
+    "publish": "pvapy_stream.streams.publication",
+    "subscribe": "pvapy_stream.streams.subscription",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What is imported when it is first used."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    found = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+    return found

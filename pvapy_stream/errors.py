@@ -7,6 +7,7 @@
     ├── CodecError                  a compressed payload cannot be decoded
     ├── ObjectError                 an object lacks what a stage needs (id, image, dimensions)
     ├── TransportError              a channel cannot be reached, hosted or published to
+    │   └── StreamTimeoutError      what was waited for has not come in time; a TimeoutError too
     ├── BsreadError                 a bsread message is malformed
     ├── WireError                   a PVAccess message is malformed, or cannot be made
     ├── SourceError                 frames cannot be read from a file or folder
@@ -53,6 +54,10 @@ class ObjectError(PvapyStreamError):
 
 class TransportError(PvapyStreamError):
     """A channel cannot be reached, hosted or published to."""
+
+
+class StreamTimeoutError(TransportError, TimeoutError):
+    """A frame, or a subscriber, has not come within the time limit."""
 
 
 class BsreadError(PvapyStreamError):

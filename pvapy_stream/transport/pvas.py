@@ -29,7 +29,7 @@ class PutReceiver(HostedReceiver):
     clients wait. A put that has waited for too long is refused, and counted as an overrun.
 
     Args:
-        server: the stage's other PVA server; it must not have a channel of this name.
+        server: the program's other PVA server, if it has one: it must not have the channel.
         channel: name of the channel.
         prototype: an object of the structure that is received.
 
@@ -37,9 +37,9 @@ class PutReceiver(HostedReceiver):
         TransportError: the name is taken in this program, or the structure cannot be served.
     """
 
-    def __init__(self, server: pva.PvaServer, channel: str, prototype: Any) -> None:
+    def __init__(self, server: pva.PvaServer | None, channel: str, prototype: Any) -> None:
         super().__init__(channel)
-        if server.hasRecord(channel):
+        if server is not None and server.hasRecord(channel):
             raise TransportError(f"cannot host input channel {channel}: it is the name of another")
         try:
             kind = type_of(prototype)

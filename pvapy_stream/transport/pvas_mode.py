@@ -24,7 +24,7 @@ def _receiver(what: ReceiverOptions) -> Receiver:
 
     from pvapy_stream.transport.pvas import PutReceiver
 
-    return PutReceiver(server_of(what), what.channel, what.input_type() or pva.NtNdArray())
+    return PutReceiver(what.server, what.channel, what.input_type() or pva.NtNdArray())
 
 
 def publisher(what: PublisherOptions) -> Publisher:

@@ -12,7 +12,7 @@ import pvapy_stream.transport
 from pvapy_stream.errors import SettingsError, TransportError
 from pvapy_stream.settings import ConsumerSettings, SimulatorSettings
 from pvapy_stream.transport import registry
-from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
+from pvapy_stream.transport.mode import PublisherOptions
 from tests.transport.pairs import MODES
 
 LAZILY = """
@@ -66,6 +66,6 @@ def test_settings_refuse_a_mode_without_the_end_they_need(mode: str) -> None:
 
 def test_a_program_without_a_server_hosts_nothing() -> None:
     with pytest.raises(TransportError, match="this program has no PVA server"):
-        registry.make_receiver("pvas", ReceiverOptions("a"))
+        registry.make_publisher("pvas", PublisherOptions("a"))
     with pytest.raises(TransportError, match="this program has no PVA server"):
         registry.make_publisher("both", PublisherOptions("a"))

@@ -1,0 +1,36 @@
+"""Nothing is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pvapy_stream.pva.net import client
+from tests.pva.net.partner import Partner
+from tests.streams.support import Left
+from tests.support import wait_until
+
+
+@pytest.fixture
+def left() -> Iterator[Left]:
+    """What the test has left so far; nothing, at its end."""
+    # That of puts and calls is there for as long as the process.
+    client.channel("warm-up").close()
+    made = Left()
+    yield made
+    wait_until(made.nothing, what=f"end of {made.threads()} and of all sockets")
+
+
+@pytest.fixture
+def program() -> Iterator[Callable[..., Partner]]:
+    """Starts code in a process of its own."""
+    made: list[Partner] = []
+
+    def start(code: str, *args: str) -> Partner:
+        made.append(Partner(code, *args))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.kill()
