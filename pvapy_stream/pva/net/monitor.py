@@ -138,9 +138,12 @@ class MonitorRequest(Request):
     def full(self) -> bool:
         """Whether the next update finds no room."""
         count = len(self._waiting)
-        if count < _QUEUE:
-            return count >= self._size
-        return count >= self._size or count * self._waiting[-1][0].nbytes > _LARGEST_QUEUE
+        if count >= self._size:
+            return True
+        # To ask for the size of each would cost more than to send it.
+        if count < _QUEUE or count % _QUEUE:
+            return False
+        return count * self._waiting[-1][0].nbytes > _LARGEST_QUEUE
 
     @property
     def idle(self) -> bool:
