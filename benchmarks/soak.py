@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.chain import PASS_THROUGH, shm_flow
+from benchmarks.chain import PASS_THROUGH, unpaced_flow
 from benchmarks.run import OURS, ROOT, Child, Consumer, Simulator, channel
 from benchmarks.table import Row, facts, show
 from benchmarks.watched import Stage
@@ -36,8 +36,8 @@ def main() -> int:
     )
     parser.add_argument("--size", type=int, default=512, help="rows and columns (default: 512)")
     options = parser.parse_args()
-    first = shm_flow(options.size, 10_000, PASS_THROUGH[OURS], 2).rate
-    highest = shm_flow(options.size, int(first * _PROBE), PASS_THROUGH[OURS], 2).rate
+    first = unpaced_flow(options.size, 10_000, PASS_THROUGH[OURS], 2).rate
+    highest = unpaced_flow(options.size, int(first * _PROBE), PASS_THROUGH[OURS], 2).rate
     print(
         f"highest rate {highest:.0f} frames/s; {options.seconds:g} s at {_PART:g} of it", flush=True
     )
