@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from pvapy_stream.bsread.codec import Message
 from pvapy_stream.daq.accounts import KIND, STAGE_ID, channel_of, wanted_by
 from pvapy_stream.daq.acquisition_file import DiscardedMessages
 from pvapy_stream.daq.acquisition_state import AcquisitionState
@@ -18,7 +19,6 @@ from pvapy_stream.daq.states import Phase, Verdict
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.ending import Ending
 from pvapy_stream.files.swissfel_layout import DUPLICATE, OUT_OF_ORDER
-from pvapy_stream.transport.bsread_codec import Message
 
 _FLAGS = {Order.NEXT: 0, Order.DUPLICATE: DUPLICATE, Order.LATE: OUT_OF_ORDER}
 

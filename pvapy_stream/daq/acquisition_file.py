@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.bsread.codec import Message
 from pvapy_stream.files.ending import PLAIN, Ending
-from pvapy_stream.transport.bsread_codec import Message
 
 
 class AcquisitionFile(Protocol):

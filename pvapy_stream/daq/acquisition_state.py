@@ -9,6 +9,8 @@ from pathlib import Path
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.bsread.codec import Message
+from pvapy_stream.bsread.file import SwissfelFile
 from pvapy_stream.daq.accounts import Fates, enter, wanted_by
 from pvapy_stream.daq.acquisition_file import AcquisitionFile
 from pvapy_stream.daq.nexus_file import NexusMessages
@@ -17,8 +19,6 @@ from pvapy_stream.daq.pulses import PulseAccount, count
 from pvapy_stream.daq.source_clock import Opening, SourceClock
 from pvapy_stream.daq.states import Bound, Phase, Range
 from pvapy_stream.daq.watch import SourceWatch
-from pvapy_stream.files.swissfel import SwissfelFile
-from pvapy_stream.transport.bsread_codec import Message
 
 _EXPECTING = (Phase.ARMED, Phase.WRITING)
 _DISK_WAIT = 1.0  # s

@@ -15,8 +15,10 @@ import zmq
 from pvapy_stream import systemd
 from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.bsread.analyzer import StreamAnalyzer
+from pvapy_stream.bsread.codec import Limits
+from pvapy_stream.bsread.sockets import BsreadInput
 from pvapy_stream.daq.accounts import channel_of
-from pvapy_stream.daq.analyzer import StreamAnalyzer
 from pvapy_stream.daq.buffer_status import BufferStatus
 from pvapy_stream.daq.intake import Intake
 from pvapy_stream.daq.output import PushOutput
@@ -25,8 +27,6 @@ from pvapy_stream.daq.ring import Ring, RingLimits
 from pvapy_stream.daq.spill import Spill
 from pvapy_stream.errors import LedgerError, TransportError
 from pvapy_stream.settings import BufferSettings
-from pvapy_stream.transport.bsread import BsreadInput
-from pvapy_stream.transport.bsread_codec import Limits
 from pvapy_stream.transport.registry import image_stream
 
 KIND = "buffer"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pvapy_stream.bsread.stored import Stored
 from pvapy_stream.daq.ring import Ring
-from pvapy_stream.daq.stored import Stored
 
 By = Literal["pulse_id", "time"]
 

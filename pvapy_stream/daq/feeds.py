@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+from pvapy_stream.bsread.codec import Control, Decoder, Message
+from pvapy_stream.bsread.sockets import BsreadInput, Mode
 from pvapy_stream.daq.id_watch import IdWatch
 from pvapy_stream.daq.ranges import RangeReader, read_range
 from pvapy_stream.errors import BsreadError, SettingsError
 from pvapy_stream.settings.modes import image_forms
-from pvapy_stream.transport.bsread import BsreadInput, Mode
-from pvapy_stream.transport.bsread_codec import Control, Decoder, Message
 from pvapy_stream.transport.registry import image_stream
 
 STREAM = "tcp://"

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import zmq
 
+from pvapy_stream.bsread.codec import ChannelHeader, Encoder, Packed
+from pvapy_stream.bsread.packing import BITSHUFFLE_HEADER
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.objects import IdReader, id_reader
-from pvapy_stream.transport.bsread_codec import ChannelHeader, Encoder, Packed
-from pvapy_stream.transport.bsread_packing import BITSHUFFLE_HEADER
 from pvapy_stream.transport.mode import ReceiverOptions
 from pvapy_stream.transport.ports import Return
 from pvapy_stream.transport.registry import make_receiver

@@ -11,6 +11,7 @@ import numpy as np
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.bsread.codec import ChannelValue, Message
 from pvapy_stream.errors import FileError, ObjectError, PvapyStreamError
 from pvapy_stream.files.disk import file_error
 from pvapy_stream.files.ending import PLAIN, Ending
@@ -27,7 +28,6 @@ from pvapy_stream.files.names import part_of
 from pvapy_stream.files.nexus import FrameWriter
 from pvapy_stream.frame import Frame
 from pvapy_stream.settings import FileSettings
-from pvapy_stream.transport.bsread_codec import ChannelValue, Message
 
 _LZ4_PREFIX = 4  # bytes of the size before an lz4 block
 _NO_IMAGE = "(no image)"

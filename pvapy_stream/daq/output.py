@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from pvapy_stream.bsread.sockets import BsreadSender
 from pvapy_stream.daq.ring import Ring
 from pvapy_stream.errors import FileError
-from pvapy_stream.transport.bsread import BsreadSender
 
 # Messages that may be in the socket: they are lost with a receiver that goes.
 _HWM = 10

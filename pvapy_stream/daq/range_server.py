@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import zmq
 
+from pvapy_stream.bsread.stored import Stored
 from pvapy_stream.daq import protocol
 from pvapy_stream.daq.cursor import Gone, RangeCursor
 from pvapy_stream.daq.ring import Ring
-from pvapy_stream.daq.stored import Stored
 from pvapy_stream.errors import FileError, TransportError
 
 # What one reader gets before the next one's turn.

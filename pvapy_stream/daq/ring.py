@@ -9,10 +9,10 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 
+from pvapy_stream.bsread.stored import Stored
 from pvapy_stream.daq.id_watch import LATE
 from pvapy_stream.daq.order import OrderIndex
 from pvapy_stream.daq.spill import Spill
-from pvapy_stream.daq.stored import Stored
 
 # A pulse, or a time, that is further back does not come late: its source has started again.
 LATE_PULSES = LATE

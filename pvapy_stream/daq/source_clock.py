@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pvapy_stream.transport.bsread_codec import Message
+from pvapy_stream.bsread.codec import Message
 
 _WINDOW_NS = 5_000_000_000
 _OPENING = 0.3  # s

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.bsread.file import SwissfelFile
 from pvapy_stream.daq.accounts import KIND, STAGE_ID, channel_of
 from pvapy_stream.daq.acquisition import Acquisition
 from pvapy_stream.daq.acquisition_state import Limits
@@ -25,7 +26,6 @@ from pvapy_stream.daq.nexus_file import NexusMessages
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.worker import Worker
 from pvapy_stream.errors import ConflictError, RangeError
-from pvapy_stream.files.swissfel import SwissfelFile
 from pvapy_stream.settings import WriterSettings
 from pvapy_stream.transport.registry import image_stream
 

@@ -8,16 +8,16 @@ import h5py
 import numpy as np
 import pytest
 
+from pvapy_stream.bsread.codec import ChannelHeader
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.writer import REQUIRED, Writer
 from pvapy_stream.files.verify import verify
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.settings import ShmSettings, WriterSettings
-from pvapy_stream.transport.bsread_codec import ChannelHeader
 from pvapy_stream.transport.shm import ShmPublisher
+from tests.bsread.messages import camera, picture, scalars
 from tests.daq.sending import Pulses
-from tests.files.messages import camera, picture, scalars
 from tests.support import Source, image, wait_until
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from pvapy_stream.bsread.codec import ChannelHeader, Encoder, Message
+from pvapy_stream.bsread.sockets import BsreadReceiver, BsreadSender
 from pvapy_stream.errors import TransportError
-from pvapy_stream.transport.bsread import BsreadReceiver, BsreadSender
-from pvapy_stream.transport.bsread_codec import ChannelHeader, Encoder, Message
 from tests.support import wait_until
 
 ENCODER = Encoder([ChannelHeader("x", "int64")])
