@@ -68,6 +68,11 @@ class Message:
     channels: list[ChannelValue]
     parts: Sequence[Buffer]
 
+    @property
+    def nbytes(self) -> int:
+        """Its size as received."""
+        return sum(map(len, self.parts))
+
 
 class Envelope(NamedTuple):
     """What can be told of a message without looking at its values."""

@@ -81,7 +81,7 @@ class MessageLike(Protocol):
     @property
     def channels(self) -> Any: ...
     @property
-    def parts(self) -> Any: ...
+    def nbytes(self) -> int: ...
 
 
 class SwissfelFile:
@@ -181,7 +181,7 @@ class SwissfelFile:
             MissingExtraError: the library of a compression is not installed.
         """
         row = self.n_rows
-        size = sum(map(len, message.parts))
+        size = message.nbytes
         try:
             if self.n_bytes + size > self._checked:
                 check_space(self.part, size + _CHECK_EVERY)

@@ -17,11 +17,10 @@ from pvapy_stream.daq.destination import Destination, discards
 from pvapy_stream.daq.feeds import (
     BUFFER,
     BufferFeed,
-    Feed,
-    FrameFeed,
     StreamFeed,
     check_stream,
 )
+from pvapy_stream.daq.items import Feed
 from pvapy_stream.daq.nexus_file import NexusMessages
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.worker import Worker
@@ -66,7 +65,7 @@ class Writer:
     def _new(self) -> Acquisition:
         self._count += 1
         make_file = NexusMessages if self.settings.layout == "nexus" else SwissfelFile
-        made = Acquisition(self._count, self.settings.stream, self._limits, make_file)
+        made = Acquisition(self._count, self.settings.stream, make_file, self._limits)
         self._acquisitions[made.number] = made
         if len(self._acquisitions) > _KEPT:
             del self._acquisitions[next(iter(self._acquisitions))]
@@ -195,6 +194,9 @@ class Writer:
         if address.startswith(BUFFER):
             return BufferFeed(address, first, acquisition.stop_pulse_id)
         if image_stream(address):
+            # Imported late: bsread streams need no EPICS.
+            from pvapy_stream.daq.frame_source import FrameFeed
+
             return FrameFeed(address, self.settings.id_field)
         return StreamFeed(address, self.settings.mode)
 
