@@ -65,11 +65,10 @@ class ImageChannels:
         )
 
     def _shared(self, header: ChannelHeader) -> ChannelHeader:
-        known = self._known.get(header.name)
-        if known == header:
-            return known
-        self._known[header.name] = header
-        return header
+        known = self._known.setdefault(header.name, header)
+        if known != header:
+            known = self._known[header.name] = header
+        return known
 
 
 class ImageMessage:

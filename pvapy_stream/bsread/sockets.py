@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import zmq
 
-from pvapy_stream.bsread.codec import Control, Decoder, Limits
-from pvapy_stream.bsread.packing import Buffer
-from pvapy_stream.errors import PvapyStreamError, TransportError
-from pvapy_stream.transport.ports import Deliver, DeliverAgain, PublisherCounts, ReceiverCounts
+from pvapy_stream.bsread.packing import Buffer, Limits
+from pvapy_stream.errors import TransportError
+from pvapy_stream.transport.ports import PublisherCounts
 
 Mode = Literal["pull", "sub"]
 SendMode = Literal["push", "pub"]
@@ -21,13 +17,7 @@ SendMode = Literal["push", "pub"]
 _KINDS = {"pull": zmq.PULL, "sub": zmq.SUB, "push": zmq.PUSH, "pub": zmq.PUB}
 LARGE = 64 * 1024  # bytes; smaller parts are cheaper copied than kept where they came
 _LARGE_MESSAGE = 512 * 1024  # bytes
-_TICK = 100  # ms; how soon a receiver notices that it is to stop
-_HEARD_LATELY = 2.0  # s
-_STOP_WAIT = 10.0  # s; for a delivery that is under way
-_LOG_EVERY = 1000
 _LINGER = 3000  # ms; for what was sent and is not taken yet
-
-_log = logging.getLogger(__name__)
 
 
 class BsreadInput:
@@ -71,104 +61,6 @@ class BsreadInput:
     def close(self) -> None:
         """Let the sender go."""
         self.socket.close(0)
-
-
-class BsreadReceiver:
-    """Delivers the messages of a sender, which may come late, vanish and come back.
-
-    Malformed messages are counted as errors and passed over; so are the sender's commands, but
-    those are no errors. A sender counts as connected while messages come.
-
-    Args:
-        address: ``tcp://host:port`` of the sender.
-        mode: ``pull`` or ``sub``.
-        hwm: messages that may wait.
-        limits: what a message may hold.
-
-    Raises:
-        TransportError: the address is none.
-    """
-
-    def __init__(
-        self, address: str, mode: Mode = "pull", hwm: int = 100, limits: Limits | None = None
-    ) -> None:
-        self._input = BsreadInput(address, mode, hwm, limits)
-        self._decoder = Decoder(limits)
-        self._deliver: Deliver | None = None
-        self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
-        self._received = self._errors = self._failures = 0
-        self._heard = float("-inf")
-        self._newest: Any = None
-        self.commands = 0
-        self.last_error = ""
-
-    def start(self, deliver: Deliver, deliver_again: DeliverAgain | None = None) -> None:
-        self._deliver = deliver
-        self._thread = threading.Thread(target=self._run, name="bsread-receiver", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        socket = self._input.socket
-        while not self._stop.is_set():
-            if socket.poll(_TICK):
-                while not self._stop.is_set() and (parts := self._input.receive()) is not None:
-                    self._take(parts)
-        self._input.close()
-
-    def _take(self, parts: Sequence[Buffer]) -> None:
-        self._heard = time.monotonic()
-        try:
-            message = self._decoder.decode(parts)
-        except PvapyStreamError as error:
-            self._note(error)
-            return
-        if isinstance(message, Control):
-            self.commands += 1
-            return
-        self._received += 1
-        self._newest = message
-        if self._deliver is not None:
-            try:
-                self._deliver(message)
-            except Exception as error:
-                self._note(error)
-
-    def _note(self, error: Exception) -> None:
-        self._errors += 1
-        self._failures += 1
-        self.last_error = str(error)
-        if self._failures == 1 or self._failures % _LOG_EVERY == 0:
-            _log.error("%s: %s (%d errors so far)", self._input.address, error, self._failures)
-
-    def stop(self) -> None:
-        self._stop.set()
-        if self._thread is None:
-            self._input.close()
-        elif self._thread is not threading.current_thread():
-            self._thread.join(_STOP_WAIT)
-        self._deliver = None
-
-    def counts(self) -> ReceiverCounts:
-        return ReceiverCounts(self._received, 0, self._errors)
-
-    def reset_counts(self) -> None:
-        self._received = self._errors = 0
-
-    @property
-    def connected(self) -> bool:
-        return time.monotonic() - self._heard < _HEARD_LATELY
-
-    @property
-    def was_connected(self) -> bool:
-        return self._heard > float("-inf")
-
-    def keep_up(self) -> None:
-        # ZeroMQ looks after connections by itself.
-        pass
-
-    def newest(self, timeout: float) -> Any | None:
-        return self._newest
 
 
 class BsreadSender:

@@ -73,6 +73,7 @@ class ImageFollower(ABC):
     def __init__(self, stream: str, id_field: str, queue_size: int = 0) -> None:
         mode, _, self.channel = stream.partition("://")
         self._id_field = id_field
+        self._channels = ImageChannels(self.channel)
         self._receiver = make_receiver(mode, ReceiverOptions(self.channel, queue_size=queue_size))
         self._read_id: IdReader | None = None
         self._last: int | None = None
@@ -93,6 +94,17 @@ class ImageFollower(ABC):
         Raises:
             PvapyStreamError: it is no image, or cannot be sent.
         """
+
+    def message(self, obj: Any, pulse_id: int) -> ImageMessage:
+        """An image that may be kept.
+
+        Raises:
+            ObjectError: it is none.
+        """
+        frame = frame_of(obj.copy())
+        if not frame.has_image:
+            raise ObjectError(f"object {pulse_id} has no image")
+        return ImageMessage(self._channels, frame, pulse_id)
 
     def _keep_up(self) -> None:
         while not self._stop.wait(_TICK):
@@ -172,7 +184,6 @@ class FrameFeed(ImageFollower):
         super().__init__(address, id_field)
         self.address = address
         self.finished = False
-        self._channels = ImageChannels(self.channel)
         self._watch = IdWatch()
         self._heard = float("-inf")
         self._waiting: queue.Queue[ImageMessage] = queue.Queue(_MOST_WAITING)
@@ -181,11 +192,7 @@ class FrameFeed(ImageFollower):
     def _take(self, obj: Any, pulse_id: int) -> bool:
         if self._waiting.full():
             return False
-        # What is kept must not be memory that the transport uses again.
-        frame = frame_of(obj.copy())
-        if not frame.has_image:
-            raise ObjectError(f"object {pulse_id} has no image")
-        self._waiting.put_nowait(ImageMessage(self._channels, frame, pulse_id))
+        self._waiting.put_nowait(self.message(obj, pulse_id))
         return True
 
     @property

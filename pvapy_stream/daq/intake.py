@@ -47,7 +47,7 @@ class Intake:
 
     def __init__(
         self,
-        ring: Ring,
+        ring: Ring[Stored],
         limits: Limits,
         ledger: Ledger,
         analyzer: StreamAnalyzer | None = None,

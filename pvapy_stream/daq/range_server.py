@@ -37,7 +37,7 @@ class _Reader:
     """
 
     identity: bytes
-    cursor: RangeCursor
+    cursor: RangeCursor[Stored]
     messages: int
     nbytes: int
     heard: float
@@ -66,7 +66,7 @@ class RangeServer:
 
     def __init__(
         self,
-        ring: Ring,
+        ring: Ring[Stored],
         address: str,
         most_readers: int = 100,
         window: int = protocol.WINDOW_BYTES,

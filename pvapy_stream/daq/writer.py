@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.bsread.file import SwissfelFile
@@ -22,11 +22,15 @@ from pvapy_stream.daq.feeds import (
 )
 from pvapy_stream.daq.items import Feed
 from pvapy_stream.daq.nexus_file import NexusMessages
+from pvapy_stream.daq.ring import RingLimits
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.worker import Worker
 from pvapy_stream.errors import ConflictError, RangeError
 from pvapy_stream.settings import WriterSettings
 from pvapy_stream.transport.registry import image_stream
+
+if TYPE_CHECKING:
+    from pvapy_stream.daq.past import ImagePast
 
 REQUIRED = ("general/created", "general/user", "general/process", "general/instrument")
 
@@ -60,6 +64,7 @@ class Writer:
         self._shared: Worker | None = None
         self._workers: list[Worker] = []
         self._destination = Destination(settings)
+        self._past = _past(settings)
         self.current = self._new()
 
     def _new(self) -> Acquisition:
@@ -187,14 +192,19 @@ class Writer:
             raise
         worker = Worker(feed, acquisition)
         self._workers.append(worker)
-        self._shared = None if self.settings.stream.startswith(BUFFER) else worker
+        own = self._past is not None or self.settings.stream.startswith(BUFFER)
+        self._shared = None if own else worker
 
     def _feed(self, acquisition: Acquisition, first: int | None) -> Feed:
         address = self.settings.stream
+        if self._past is not None:
+            # Imported late: bsread streams need no EPICS.
+            from pvapy_stream.daq.past import PastFeed
+
+            return PastFeed(address, self._past, first, acquisition.stop_pulse_id)
         if address.startswith(BUFFER):
             return BufferFeed(address, first, acquisition.stop_pulse_id)
         if image_stream(address):
-            # Imported late: bsread streams need no EPICS.
             from pvapy_stream.daq.frame_source import FrameFeed
 
             return FrameFeed(address, self.settings.id_field)
@@ -237,6 +247,18 @@ class Writer:
         self.end(self.acquisitions)
         for worker in self._workers:
             worker.wait()
+        if self._past is not None:
+            self._past.stop()
+
+
+def _past(settings: WriterSettings) -> ImagePast | None:
+    """What keeps images; None when none are to be kept."""
+    if not (settings.keep_memory or settings.keep_seconds):
+        return None
+    from pvapy_stream.daq.past import ImagePast
+
+    limits = RingLimits(0, round(settings.keep_memory * 2**20), settings.keep_seconds)
+    return ImagePast(settings.stream, settings.id_field, limits)
 
 
 def _general(parameters: Mapping[str, Any]) -> dict[str, str]:

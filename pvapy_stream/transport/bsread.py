@@ -1,5 +1,5 @@
 """An earlier name of `pvapy_stream.bsread.sockets`."""
 
-from pvapy_stream.bsread.sockets import BsreadInput, BsreadReceiver, BsreadSender
+from pvapy_stream.bsread.sockets import BsreadInput, BsreadSender
 
-__all__ = ["BsreadInput", "BsreadReceiver", "BsreadSender"]
+__all__ = ["BsreadInput", "BsreadSender"]
