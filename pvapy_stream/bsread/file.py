@@ -154,11 +154,6 @@ class SwissfelFile:
             channel.bind(data)
 
     @property
-    def n_channels(self) -> int:
-        """Channels seen so far."""
-        return len(self._channels)
-
-    @property
     def bad_values(self) -> dict[str, int]:
         """Values that could not be written because they were damaged, by channel."""
         return {name: channel.n_bad for name, channel in self._channels.items() if channel.n_bad}

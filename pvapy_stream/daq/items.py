@@ -6,27 +6,23 @@ from typing import Any, Protocol
 
 
 class Item(Protocol):
-    """A message, or an image, of a stream."""
+    """A message, or an image, of a stream.
+
+    Attributes:
+        pulse_id: its id.
+        timestamp_ns: its time, ns since 1970-01-01 UTC; None when unknown.
+        nbytes: about its size.
+        channels: its values, as files in the SwissFEL layout have them.
+    """
 
     @property
-    def pulse_id(self) -> int:
-        """Its id."""
-        ...
-
+    def pulse_id(self) -> int: ...
     @property
-    def timestamp_ns(self) -> int | None:
-        """Its time, ns since 1970-01-01 UTC; None when unknown."""
-        ...
-
+    def timestamp_ns(self) -> int | None: ...
     @property
-    def nbytes(self) -> int:
-        """About its size."""
-        ...
-
+    def nbytes(self) -> int: ...
     @property
-    def channels(self) -> list[Any]:
-        """Its values, as files in the SwissFEL layout have them."""
-        ...
+    def channels(self) -> list[Any]: ...
 
 
 class Feed(Protocol):
