@@ -115,3 +115,10 @@ def test_wrong_addresses() -> None:
     with pytest.raises(TransportError, match="cannot bind"):
         BsreadSender(sender.address)
     sender.stop()
+
+
+def test_earlier_names() -> None:
+    from pvapy_stream.transport import bsread, bsread_codec
+
+    assert bsread.BsreadSender is BsreadSender
+    assert (bsread_codec.Encoder, bsread_codec.Message) == (Encoder, Message)
