@@ -17,11 +17,11 @@ from typing import Any
 
 from benchmarks.run import Child, wait_for
 from benchmarks.table import Row
+from pvapy_stream.bsread.codec import ChannelHeader, Decoder, Encoder
+from pvapy_stream.bsread.stored import Packer
 from pvapy_stream.daq.cursor import RangeCursor
 from pvapy_stream.daq.ranges import read_range
 from pvapy_stream.daq.ring import Ring, RingLimits
-from pvapy_stream.daq.stored import Packer
-from pvapy_stream.transport.bsread_codec import ChannelHeader, Decoder, Encoder
 
 _MB = 2**20
 _RATE = 100

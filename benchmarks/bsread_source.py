@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pvapy_stream.transport.bsread import BsreadSender
-from pvapy_stream.transport.bsread_codec import ChannelHeader, Encoder
+from pvapy_stream.bsread.codec import ChannelHeader, Encoder
+from pvapy_stream.bsread.sockets import BsreadSender
 
 N_SCALARS = 10
 SHAPE = (1024, 1280)

@@ -19,10 +19,10 @@ import numpy as np
 from benchmarks.bsread_source import N_SCALARS, SECOND, SHAPE, channels, images
 from benchmarks.run import Child, rounds, wait_for
 from benchmarks.table import Row
+from pvapy_stream.bsread.codec import Encoder
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.writer import Writer
 from pvapy_stream.settings import WriterSettings
-from pvapy_stream.transport.bsread_codec import Encoder
 
 # Of sf_bsread_writer on two cores, messages/s.
 _INCUMBENT = 450

@@ -34,7 +34,7 @@ def run(settings: BsreadSimSettings, gate: Gate | None = None) -> int:
             cannot be written.
     """
     # Imported late: --help and wrong options need no ZeroMQ.
-    from pvapy_stream.sim.bsread import BsreadSimulator
+    from pvapy_stream.bsread.simulator import BsreadSimulator
 
     simulator = BsreadSimulator(settings)
     _say(f"sending {len(settings.all_channels)} channels on {simulator.address}")

@@ -38,7 +38,7 @@ examples:
   curl -X PUT http://127.0.0.1:8888/start_pulse_id/100
   curl -X PUT http://127.0.0.1:8888/stop_pulse_id/200
   pvapy-stream bsread-writer buffer://127.0.0.1:8083 run_1.h5 -1 0 --start 100 --stop-pulse-id 200
-  pvapy-stream bsread-writer pva://13SIM1:Pva1:Image scan.h5 -1 8888 --layout nexus
+  pvapy-stream bsread-writer pva://SIM:Image run.h5 -1 8888 --layout nexus --keep-seconds 60
   pvapy-stream bsread-writer buffer://127.0.0.1:8083 /data/run -1 8888 --service --parallel 4
 The file is called OUTPUT_FILE.part until it is closed; what a killed writer leaves is completed by
 pvapy-stream verify --repair. The interface is listed at /docs, a live page is at /.

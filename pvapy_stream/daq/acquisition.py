@@ -11,14 +11,13 @@ from pvapy_stream.daq.accounts import KIND, STAGE_ID, channel_of, wanted_by
 from pvapy_stream.daq.acquisition_file import DiscardedMessages
 from pvapy_stream.daq.acquisition_state import AcquisitionState
 from pvapy_stream.daq.destination import check_free, discards
-from pvapy_stream.daq.feeds import Feed
+from pvapy_stream.daq.items import Feed, Item
 from pvapy_stream.daq.pulses import Order
 from pvapy_stream.daq.source_clock import Opening
 from pvapy_stream.daq.states import Phase, Verdict
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.ending import Ending
 from pvapy_stream.files.swissfel_layout import DUPLICATE, OUT_OF_ORDER
-from pvapy_stream.transport.bsread_codec import Message
 
 _FLAGS = {Order.NEXT: 0, Order.DUPLICATE: DUPLICATE, Order.LATE: OUT_OF_ORDER}
 
@@ -119,7 +118,7 @@ class Acquisition(AcquisitionState):
         with self._lock:
             self._source.feed = feed
 
-    def take(self, message: Message, now: float) -> None:
+    def take(self, message: Item, now: float) -> None:
         """Take a message of the stream; `now`: s on a clock that does not jump."""
         with self._lock:
             self._source.heard(now)
@@ -133,7 +132,7 @@ class Acquisition(AcquisitionState):
         if not self.informed.is_set():
             self.informed.set()
 
-    def _judge(self, message: Message, arrival_ns: int, now: float) -> None:
+    def _judge(self, message: Item, arrival_ns: int, now: float) -> None:
         sent_at = self._clock.sent_at(message.timestamp_ns, arrival_ns)
         verdict = self._range.judge(message.pulse_id, sent_at, now)
         if verdict in (Verdict.WRITE, Verdict.WRITE_LAST):
@@ -162,7 +161,7 @@ class Acquisition(AcquisitionState):
         if start is not None and pulse_id < start:
             self._pulses.seen_before(pulse_id)
 
-    def _write(self, message: Message) -> None:
+    def _write(self, message: Item) -> None:
         assert self._file is not None  # noqa: S101 - the range begins with it
         order = self._pulses.add(message.pulse_id)
         try:

@@ -1,18 +1,18 @@
-"""What an acquisition writes to, and one that throws all away."""
+"""What an acquisition writes to: files, and what throws all away."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.daq.items import Item
 from pvapy_stream.files.ending import PLAIN, Ending
-from pvapy_stream.transport.bsread_codec import Message
 
 
 class AcquisitionFile(Protocol):
-    """A file of messages. One thread at a time; reading the attributes is for any."""
+    """A file of items. One thread at a time; reading the attributes is for any."""
 
     @property
     def n_rows(self) -> int:
@@ -54,7 +54,7 @@ class AcquisitionFile(Protocol):
         """After `close`: the pulse ids that are in it; None when that is not known."""
         ...
 
-    def add(self, message: Message, flags: int = 0) -> int:
+    def add(self, message: Item, flags: int = 0) -> int:
         """Take a message; its row."""
         ...
 
@@ -65,6 +65,11 @@ class AcquisitionFile(Protocol):
     def close(self, ending: Ending = PLAIN) -> None:
         """Write what waits, and complete the file."""
         ...
+
+
+MakeFile = Callable[
+    [Path, Mapping[str, str] | None, Mapping[str, str | int] | None, bool], AcquisitionFile
+]
 
 
 class DiscardedMessages:
@@ -84,9 +89,9 @@ class DiscardedMessages:
         self.lost: list[tuple[int, int]] = []
         self.saved: IdSet | None = None
 
-    def add(self, message: Message, flags: int = 0) -> int:
+    def add(self, message: Item, flags: int = 0) -> int:
         self.n_rows += 1
-        self.n_bytes += sum(map(len, message.parts))
+        self.n_bytes += message.nbytes
         return self.n_rows - 1
 
     def keep_up(self) -> None:

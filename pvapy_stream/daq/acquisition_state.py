@@ -10,15 +10,13 @@ from pathlib import Path
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.daq.accounts import Fates, enter, wanted_by
-from pvapy_stream.daq.acquisition_file import AcquisitionFile
-from pvapy_stream.daq.nexus_file import NexusMessages
+from pvapy_stream.daq.acquisition_file import AcquisitionFile, MakeFile
+from pvapy_stream.daq.items import Item
 from pvapy_stream.daq.progress import Progress, Rates
 from pvapy_stream.daq.pulses import PulseAccount, count
 from pvapy_stream.daq.source_clock import Opening, SourceClock
 from pvapy_stream.daq.states import Bound, Phase, Range
 from pvapy_stream.daq.watch import SourceWatch
-from pvapy_stream.files.swissfel import SwissfelFile
-from pvapy_stream.transport.bsread_codec import Message
 
 _EXPECTING = (Phase.ARMED, Phase.WRITING)
 _DISK_WAIT = 1.0  # s
@@ -45,16 +43,16 @@ class AcquisitionState:
     Args:
         number: 1 for the first of a program.
         stream: address of the stream, which is noted in the file.
-        limits: how long it waits.
         make_file: the kind of its file.
+        limits: how long it waits.
     """
 
     def __init__(
         self,
         number: int,
         stream: str,
+        make_file: MakeFile,
         limits: Limits | None = None,
-        make_file: type[SwissfelFile] | type[NexusMessages] = SwissfelFile,
     ) -> None:
         self.number = number
         self.stream = stream
@@ -74,7 +72,7 @@ class AcquisitionState:
         self._steps, self._moved_at = 0, time.monotonic()
         self._skipped = 0
         self._started_at = 0.0
-        self._last: Message | None = None
+        self._last: Item | None = None
         self._lag_ns: int | None = None
         self._source = SourceWatch(stream)
         self._clock = SourceClock()

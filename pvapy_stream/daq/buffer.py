@@ -15,8 +15,11 @@ import zmq
 from pvapy_stream import systemd
 from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.bsread.analyzer import StreamAnalyzer
+from pvapy_stream.bsread.codec import Limits
+from pvapy_stream.bsread.sockets import BsreadInput
+from pvapy_stream.bsread.stored import Stored
 from pvapy_stream.daq.accounts import channel_of
-from pvapy_stream.daq.analyzer import StreamAnalyzer
 from pvapy_stream.daq.buffer_status import BufferStatus
 from pvapy_stream.daq.intake import Intake
 from pvapy_stream.daq.output import PushOutput
@@ -25,8 +28,6 @@ from pvapy_stream.daq.ring import Ring, RingLimits
 from pvapy_stream.daq.spill import Spill
 from pvapy_stream.errors import LedgerError, TransportError
 from pvapy_stream.settings import BufferSettings
-from pvapy_stream.transport.bsread import BsreadInput
-from pvapy_stream.transport.bsread_codec import Limits
 from pvapy_stream.transport.registry import image_stream
 
 KIND = "buffer"
@@ -86,10 +87,10 @@ class Buffer:
         self._rate_since = clock()
         self._counted = self._counted_bytes = 0
         with contextlib.ExitStack() as undo:
-            spill = None
+            self._spill = None
             if settings.spill_folder:
-                spill = Spill(Path(settings.spill_folder), round(settings.spill_size * _GB))
-            self.ring = Ring(self._limits, spill, settings.late_pulses)
+                self._spill = Spill(Path(settings.spill_folder), round(settings.spill_size * _GB))
+            self.ring = Ring[Stored](self._limits, self._spill, settings.late_pulses)
             undo.callback(self.ring.close)
             ledger = Ledger(stage=KIND, stage_id=1, input_channel=channel_of(settings.stream))
             self.intake = Intake(
@@ -208,7 +209,7 @@ class Buffer:
         ring, intake, server, output = self.ring, self.intake, self.server, self.output
         silent = self._silent(self._clock())
         lately = silent is not None and silent < _SILENT_AFTER
-        frames, spill = self._frames, ring.spill
+        frames, spill = self._frames, self._spill
         oldest, newest = ring.edges()
         return BufferStatus(
             status="waiting" if silent is None else "receiving" if lately else "silent",
@@ -242,7 +243,7 @@ class Buffer:
         )
 
     def _last_error(self) -> str:
-        spill = self.ring.spill
+        spill = self._spill
         if self._keeper.problem:
             return self._keeper.problem
         if spill is not None and spill.error:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from pvapy_stream import __version__
-from pvapy_stream.daq.analyzer import StreamAnalyzer
+from pvapy_stream.bsread.analyzer import StreamAnalyzer
 from pvapy_stream.daq.buffer_status import BufferStatus
 from pvapy_stream.plugins import require
 from pvapy_stream.status.metrics import PREFIX, Collector

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal
 
-from pvapy_stream.daq.ring import Ring
-from pvapy_stream.daq.stored import Stored
+from pvapy_stream.daq.ring import Kept, Ring
 
 By = Literal["pulse_id", "time"]
 
@@ -30,7 +29,7 @@ class Gone:
     reason: str
 
 
-class RangeCursor:
+class RangeCursor(Generic[Kept]):
     """Goes through the messages of one range in the order of their arrival.
 
     Args:
@@ -46,7 +45,7 @@ class RangeCursor:
         last_value: pulse id or time of the message looked at last.
     """
 
-    def __init__(self, ring: Ring, by: By, start: int | None, stop: int | None) -> None:
+    def __init__(self, ring: Ring[Kept], by: By, start: int | None, stop: int | None) -> None:
         self._ring = ring
         self._order = ring.pulses if by == "pulse_id" else ring.times
         self.start = start
@@ -76,7 +75,7 @@ class RangeCursor:
         if self._seen is not None and self._seen >= stop:
             self._passed_stop_at = float("-inf")
 
-    def take(self, now: float) -> Stored | Gone | None:
+    def take(self, now: float) -> Kept | Gone | None:
         """What comes next; None when there is nothing now, or `finished`.
 
         Raises:

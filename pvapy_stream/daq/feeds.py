@@ -1,16 +1,15 @@
-"""Where messages come from: a bsread stream, ranges of a buffer, images of a channel."""
+"""Where messages come from: a bsread stream, or ranges of a buffer."""
 
 from __future__ import annotations
 
 import time
-from typing import Protocol
 
+from pvapy_stream.bsread.codec import Control, Decoder, Message
+from pvapy_stream.bsread.sockets import BsreadInput, Mode
 from pvapy_stream.daq.id_watch import IdWatch
 from pvapy_stream.daq.ranges import RangeReader, read_range
 from pvapy_stream.errors import BsreadError, SettingsError
 from pvapy_stream.settings.modes import image_forms
-from pvapy_stream.transport.bsread import BsreadInput, Mode
-from pvapy_stream.transport.bsread_codec import Control, Decoder, Message
 from pvapy_stream.transport.registry import image_stream
 
 STREAM = "tcp://"
@@ -18,54 +17,6 @@ BUFFER = "buffer://"
 
 _QUEUE = 1000  # messages that may wait in the socket
 _BUFFER_TIMEOUT = 10.0  # s
-
-
-class Feed(Protocol):
-    """A way in for one thread, which reads."""
-
-    @property
-    def address(self) -> str:
-        """Where it comes from."""
-        ...
-
-    @property
-    def n_errors(self) -> int:
-        """How many messages were malformed."""
-        ...
-
-    @property
-    def last_error(self) -> str:
-        """What was wrong with the last of them."""
-        ...
-
-    @property
-    def newest(self) -> int | None:
-        """Newest pulse id that is known of."""
-        ...
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing more will come."""
-        ...
-
-    @property
-    def silent(self) -> float:
-        """How long ago the source was heard, s; infinite if never."""
-        ...
-
-    def read(self, timeout: float) -> Message | None:
-        """The next message, None when there is none within `timeout` s.
-
-        Raises:
-            TransportError: nothing can come any more.
-        """
-        ...
-
-    def stop_at(self, pulse_id: int) -> None:
-        """Say that nothing is needed after this pulse."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class StreamFeed:
@@ -123,28 +74,6 @@ class StreamFeed:
 
     def close(self) -> None:
         self._input.close()
-
-
-class FrameFeed(StreamFeed):
-    """Images of a PVA channel, or of shared memory.
-
-    Args:
-        address: ``MODE://CHANNEL``, such as ``pva://CHANNEL`` or ``shm://CHANNEL``.
-        id_field: field that becomes the pulse id.
-    """
-
-    def __init__(self, address: str, id_field: str) -> None:
-        # Imported late: bsread streams need no EPICS.
-        from pvapy_stream.daq.frame_source import FrameSource
-
-        self._source = FrameSource(address, id_field)
-        super().__init__(self._source.address)
-        self.address = address
-        self._source.start()
-
-    def close(self) -> None:
-        self._source.stop()
-        super().close()
 
 
 class BufferFeed:

@@ -1,29 +1,30 @@
-"""Images, of PVA or of shared memory, as bsread messages: they are buffered as those are."""
+"""Images of PVA, or of shared memory: as messages for the buffer, as they are for a file."""
 
 from __future__ import annotations
 
 import logging
-import math
+import queue
 import threading
+import time
+from abc import ABC, abstractmethod
 from typing import Any
 
-import numpy as np
 import zmq
 
-from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.bsread.codec import Encoder
+from pvapy_stream.bsread.images import ImageChannels, ImageMessage
+from pvapy_stream.daq.id_watch import IdWatch
+from pvapy_stream.errors import ObjectError, PvapyStreamError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.objects import IdReader, id_reader
-from pvapy_stream.transport.bsread_codec import ChannelHeader, Encoder, Packed
-from pvapy_stream.transport.bsread_packing import BITSHUFFLE_HEADER
 from pvapy_stream.transport.mode import ReceiverOptions
 from pvapy_stream.transport.ports import Return
 from pvapy_stream.transport.registry import make_receiver
 
 _TICK = 0.5  # s
-_HWM = 1000
+_MOST_WAITING = 1000  # images
 _LOG_EVERY = 1000
-_PREFIX = 4  # bytes of the size before an lz4 block
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class FrameEncoder:
     """
 
     def __init__(self, channel: str) -> None:
-        self._channel = channel
+        self._channels = ImageChannels(channel)
         self._encoder = Encoder(())
 
     def encode(self, frame: Frame, pulse_id: int) -> list[Any]:
@@ -47,63 +48,15 @@ class FrameEncoder:
         Raises:
             PvapyStreamError: the frame has no image, or one that cannot be sent.
         """
-        values = {
-            f"{self._channel}:{name}": _plain(value) for name, value in frame.attributes.items()
-        }
-        sent: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
-        compressed = _compressed(frame)
-        if compressed is None:
-            shape, compression, image = frame.image.shape, "none", frame.image
-        else:
-            shape, compression, image = frame.stored_shape, compressed[0], Packed(compressed[1])
-        order = "big" if frame.dtype.byteorder == ">" else "little"
-        channels = (
-            ChannelHeader(self._channel, frame.dtype.name, shape[::-1], order, compression),
-            *(_header(name, value) for name, value in sent.items()),
-        )
-        if channels != self._encoder.channels:
-            self._encoder = Encoder(channels)
-        sent[self._channel] = image
-        return self._encoder.encode(pulse_id, frame.time_ns or None, sent)
+        sent = dict(self._channels.of(frame))
+        if tuple(sent) != self._encoder.channels:
+            self._encoder = Encoder(tuple(sent))
+        values = {header.name: value for header, value in sent.items()}
+        return self._encoder.encode(pulse_id, frame.time_ns or None, values)
 
 
-def _compressed(frame: Frame) -> tuple[str, bytes] | None:
-    """The payload as bsread has it; None when it must be decoded first."""
-    size = math.prod(frame.stored_shape) * frame.dtype.itemsize
-    if frame.codec == "bslz4":
-        payload = frame.payload.tobytes()
-        if len(payload) >= 8 and int.from_bytes(payload[:8], "big") == size:
-            return "bitshuffle_lz4", payload
-        return "bitshuffle_lz4", BITSHUFFLE_HEADER.pack(size, 0) + payload
-    if frame.codec == "lz4":
-        payload = frame.payload.tobytes()
-        if len(payload) < 8 or int.from_bytes(payload[:8], "big") != size:
-            return "lz4", size.to_bytes(_PREFIX, "little") + payload
-    return None
-
-
-def _plain(value: Any) -> Any:
-    """An attribute as bsread can carry it; None when it cannot."""
-    if isinstance(value, (bool, int, float, str)):
-        return value
-    array = np.asarray(value)
-    return array if array.dtype.kind in "biuf" and array.size else None
-
-
-def _header(name: str, value: Any) -> ChannelHeader:
-    if isinstance(value, str):
-        return ChannelHeader(name, "string")
-    if isinstance(value, bool):
-        return ChannelHeader(name, "bool")
-    if isinstance(value, int):
-        return ChannelHeader(name, "int64" if value < 2**63 else "uint64")
-    if isinstance(value, float):
-        return ChannelHeader(name, "float64")
-    return ChannelHeader(name, value.dtype.name, value.shape[::-1] or (1,))
-
-
-class FrameSource:
-    """Follows a channel and hands its images on as messages, through a socket in this process.
+class ImageFollower(ABC):
+    """Follows a channel and takes its images, in the thread of its receiver.
 
     Args:
         stream: ``MODE://CHANNEL``, such as ``shm://CHANNEL`` for shared memory.
@@ -111,26 +64,21 @@ class FrameSource:
         queue_size: objects that the server of a PVA channel keeps for us; 0: its default.
 
     Attributes:
-        address: where the messages are to be pulled.
+        channel: its name.
         lost: images that nobody took in time.
         errors: objects that are no images, or cannot be sent.
+        last_error: what was wrong with the last of them.
     """
 
     def __init__(self, stream: str, id_field: str, queue_size: int = 0) -> None:
-        mode, _, channel = stream.partition("://")
-        self._channel = channel
+        mode, _, self.channel = stream.partition("://")
         self._id_field = id_field
-        self._encoder = FrameEncoder(channel)
-        self._receiver = make_receiver(mode, ReceiverOptions(channel, queue_size=queue_size))
+        self._channels = ImageChannels(self.channel)
+        self._receiver = make_receiver(mode, ReceiverOptions(self.channel, queue_size=queue_size))
         self._read_id: IdReader | None = None
         self._last: int | None = None
         self.lost = self.errors = 0
         self.last_error = ""
-        self.address = f"inproc://frames-{id(self):x}"
-        self._socket: Any = zmq.Context.instance().socket(zmq.PUSH)
-        self._socket.linger = 0
-        self._socket.sndhwm = _HWM
-        self._socket.bind(self.address)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_up, name="frame-source", daemon=True)
 
@@ -138,6 +86,25 @@ class FrameSource:
         """Begin to follow the channel."""
         self._receiver.start(self._deliver, self._deliver_again)
         self._thread.start()
+
+    @abstractmethod
+    def _take(self, obj: Any, pulse_id: int) -> bool:
+        """Take an object, which may be reused after that; whether there was room for it.
+
+        Raises:
+            PvapyStreamError: it is no image, or cannot be sent.
+        """
+
+    def message(self, obj: Any, pulse_id: int) -> ImageMessage:
+        """An image that may be kept.
+
+        Raises:
+            ObjectError: it is none.
+        """
+        frame = frame_of(obj.copy())
+        if not frame.has_image:
+            raise ObjectError(f"object {pulse_id} has no image")
+        return ImageMessage(self._channels, frame, pulse_id)
 
     def _keep_up(self) -> None:
         while not self._stop.wait(_TICK):
@@ -154,21 +121,19 @@ class FrameSource:
             pulse_id = self._read_id(obj)
             if again and pulse_id == self._last:
                 return
-            parts = self._encoder.encode(frame_of(obj), pulse_id)
+            taken = self._take(obj, pulse_id)
         except PvapyStreamError as error:
             self._note(error)
             return
         self._last = pulse_id
-        try:
-            self._socket.send_multipart(parts, zmq.NOBLOCK)
-        except zmq.Again:
+        if not taken:
             self.lost += 1
 
     def _note(self, error: Exception) -> None:
         self.errors += 1
         self.last_error = str(error)
         if self.errors == 1 or self.errors % _LOG_EVERY == 0:
-            _log.error("channel %s: %s (%d errors so far)", self._channel, error, self.errors)
+            _log.error("channel %s: %s (%d errors so far)", self.channel, error, self.errors)
 
     @property
     def all_lost(self) -> int:
@@ -181,4 +146,78 @@ class FrameSource:
         self._receiver.stop()
         if self._thread.is_alive():
             self._thread.join(_TICK * 4)
+
+
+class FrameSource(ImageFollower):
+    """Hands images on as messages, through a socket in this process, for the buffer.
+
+    Attributes:
+        address: where the messages are to be pulled.
+    """
+
+    def __init__(self, stream: str, id_field: str, queue_size: int = 0) -> None:
+        super().__init__(stream, id_field, queue_size)
+        self._encoder = FrameEncoder(self.channel)
+        self.address = f"inproc://frames-{id(self):x}"
+        self._socket: Any = zmq.Context.instance().socket(zmq.PUSH)
+        self._socket.linger = 0
+        self._socket.sndhwm = _MOST_WAITING
+        self._socket.bind(self.address)
+
+    def _take(self, obj: Any, pulse_id: int) -> bool:
+        parts = self._encoder.encode(frame_of(obj), pulse_id)
+        try:
+            self._socket.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def stop(self) -> None:
+        super().stop()
         self._socket.close(0)
+
+
+class FrameFeed(ImageFollower):
+    """Hands images on to be written, as they are: a `Feed`."""
+
+    def __init__(self, address: str, id_field: str) -> None:
+        super().__init__(address, id_field)
+        self.address = address
+        self.finished = False
+        self._watch = IdWatch()
+        self._heard = float("-inf")
+        self._waiting: queue.Queue[ImageMessage] = queue.Queue(_MOST_WAITING)
+        self.start()
+
+    def _take(self, obj: Any, pulse_id: int) -> bool:
+        if self._waiting.full():
+            return False
+        self._waiting.put_nowait(self.message(obj, pulse_id))
+        return True
+
+    @property
+    def n_errors(self) -> int:
+        return self.errors
+
+    @property
+    def newest(self) -> int | None:
+        return self._watch.newest
+
+    @property
+    def silent(self) -> float:
+        return time.monotonic() - self._heard
+
+    def read(self, timeout: float) -> ImageMessage | None:
+        try:
+            message = self._waiting.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        self._heard = time.monotonic()
+        self._watch.see(message.pulse_id)
+        return message
+
+    def stop_at(self, pulse_id: int) -> None:
+        pass
+
+    def close(self) -> None:
+        self.stop()

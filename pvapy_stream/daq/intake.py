@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.daq.analyzer import StreamAnalyzer
+from pvapy_stream.bsread.analyzer import StreamAnalyzer
+from pvapy_stream.bsread.codec import Control, Decoder, Limits
+from pvapy_stream.bsread.packing import Buffer
+from pvapy_stream.bsread.stored import Packer, Stored
+from pvapy_stream.bsread.values import STAMP_SIZE
 from pvapy_stream.daq.id_watch import IdWatch, Seen
 from pvapy_stream.daq.ring import Ring
-from pvapy_stream.daq.stored import Packer, Stored
 from pvapy_stream.errors import BsreadError, MissingExtraError
-from pvapy_stream.transport.bsread_codec import Control, Decoder, Limits
-from pvapy_stream.transport.bsread_packing import Buffer
-from pvapy_stream.transport.bsread_values import STAMP_SIZE
 
 _LOG_EVERY = 1000
 _STAMP_SIZES = {0, STAMP_SIZE}
@@ -47,7 +47,7 @@ class Intake:
 
     def __init__(
         self,
-        ring: Ring,
+        ring: Ring[Stored],
         limits: Limits,
         ledger: Ledger,
         analyzer: StreamAnalyzer | None = None,

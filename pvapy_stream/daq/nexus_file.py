@@ -1,4 +1,4 @@
-"""`NexusMessages`: messages with an image, as a `FrameWriter` writes them; like `SwissfelFile`."""
+"""`NexusMessages`: images, and messages with one, as a `FrameWriter` writes them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import numpy as np
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.bsread.codec import ChannelValue
+from pvapy_stream.bsread.images import ImageMessage
+from pvapy_stream.daq.items import Item
 from pvapy_stream.errors import FileError, ObjectError, PvapyStreamError
 from pvapy_stream.files.disk import file_error
 from pvapy_stream.files.ending import PLAIN, Ending
@@ -25,9 +28,9 @@ from pvapy_stream.files.layout import (
 )
 from pvapy_stream.files.names import part_of
 from pvapy_stream.files.nexus import FrameWriter
+from pvapy_stream.files.record import NOT_DECODABLE
 from pvapy_stream.frame import Frame
 from pvapy_stream.settings import FileSettings
-from pvapy_stream.transport.bsread_codec import ChannelValue, Message
 
 _LZ4_PREFIX = 4  # bytes of the size before an lz4 block
 _NO_IMAGE = "(no image)"
@@ -69,7 +72,9 @@ class NexusMessages:
         # Braces in a name are keys to a FrameWriter.
         output = str(path).replace("{", "{{").replace("}", "}}")
         self._writer = FrameWriter(
-            FileSettings.of(output=output, overwrite=overwrite), on_saved=self._note_saved
+            FileSettings.of(output=output, overwrite=overwrite),
+            on_saved=self._note_saved,
+            on_lost=self._note_lost,
         )
 
     @property
@@ -80,19 +85,31 @@ class NexusMessages:
     @property
     def damaged(self) -> IdSet:
         """Ids of messages without an image, or with one that cannot be decoded."""
-        return self._not_written
+        with self._lock:
+            return self._not_written.copy()
 
     @property
     def unwritten(self) -> IdSet:
         """Ids of images that were taken and are not flushed."""
         with self._lock:
-            return self._ledger.processed - self._flushed
+            return self._ledger.processed - self._flushed - self._not_written
 
     def _note_saved(self, ids: IdSet) -> None:
         with self._lock:
             self._flushed.update(ids)
 
-    def add(self, message: Message, flags: int = 0) -> int:
+    def _note_lost(self, ids: IdSet, kind: str, message: str) -> None:
+        # What a file could not take is found missing from what it has.
+        if kind == NOT_DECODABLE:
+            self._note_damaged(ids)
+
+    def _note_damaged(self, ids: IdSet) -> None:
+        with self._lock:
+            name = self._channel or _NO_IMAGE
+            self.bad_values[name] = self.bad_values.get(name, 0) + len(ids)
+            self._not_written.update(ids)
+
+    def add(self, message: Item, flags: int = 0) -> int:
         """Take a message; one without an image is counted, and not written.
 
         Raises:
@@ -105,16 +122,22 @@ class NexusMessages:
         except FileError:
             raise
         except PvapyStreamError:
-            name = self._channel or _NO_IMAGE
-            self.bad_values[name] = self.bad_values.get(name, 0) + 1
-            self._not_written.add(message.pulse_id)
+            self._note_damaged(IdSet([message.pulse_id]))
             self._ledger.fail("no image", message.pulse_id)
             return self.n_rows
-        self.n_bytes += sum(map(len, message.parts))
+        self.n_bytes += message.nbytes
         self._ledger.processed.add(message.pulse_id)
         return self.n_rows
 
-    def _frame(self, message: Message) -> Frame:
+    def _frame(self, message: Item) -> Frame:
+        if not isinstance(message, ImageMessage):
+            return self._frame_of_message(message)
+        source, frame = message.source, message.frame
+        self._channel = source.name
+        attributes = {name: _plain(one) for name, one in source.attributes(frame).items()}
+        return frame.replace(id=message.pulse_id, attributes=attributes)
+
+    def _frame_of_message(self, message: Item) -> Frame:
         image: ChannelValue | None = None
         attributes: dict[str, Any] = {}
         for value in message.channels:
@@ -141,14 +164,16 @@ class NexusMessages:
         last = ending.last
         for first, end in ending.lost:
             self._ledger.missed.add_range(first, end)
-        missing = self._ledger.missed | self._not_written
-        self.lost = [(first, end - 1) for first, end in missing.ranges().tolist()]
         if last is not None:
             # What came after it is none of this file's.
             within = IdSet()
             within.add_range(0, last)
             self._ledger.received = self._ledger.received & within
-        self._writer.close(self._ledger)
+        try:
+            self._writer.close(self._ledger)
+        finally:
+            missing = self._ledger.missed | self.damaged
+            self.lost = [(first, end - 1) for first, end in missing.ranges().tolist()]
         with self._lock:
             self.saved = self._flushed.copy()
         texts = {**self._general, **ending.general}
@@ -165,7 +190,7 @@ def _is_image(value: ChannelValue) -> bool:
     return value.header.dtype is not None and len(value.header.shape) in (2, 3)
 
 
-def _as_frame(message: Message, value: ChannelValue, attributes: dict[str, Any]) -> Frame:
+def _as_frame(message: Item, value: ChannelValue, attributes: dict[str, Any]) -> Frame:
     """A frame; compressed images stay as they are."""
     header = value.header
     time_ns = message.timestamp_ns or value.timestamp_ns or 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from pvapy_stream.bsread.sockets import BsreadSender
+from pvapy_stream.bsread.stored import Stored
 from pvapy_stream.daq.ring import Ring
 from pvapy_stream.errors import FileError
-from pvapy_stream.transport.bsread import BsreadSender
 
 # Messages that may be in the socket: they are lost with a receiver that goes.
 _HWM = 10
@@ -32,7 +33,7 @@ class PushOutput:
         TransportError: the address cannot be bound.
     """
 
-    def __init__(self, ring: Ring, address: str) -> None:
+    def __init__(self, ring: Ring[Stored], address: str) -> None:
         self._ring = ring
         self._sender = BsreadSender(address, "push", _HWM)
         self._position = 0

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import zmq
 
+from pvapy_stream.bsread.stored import Stored
 from pvapy_stream.daq import protocol
 from pvapy_stream.daq.cursor import Gone, RangeCursor
 from pvapy_stream.daq.ring import Ring
-from pvapy_stream.daq.stored import Stored
 from pvapy_stream.errors import FileError, TransportError
 
 # What one reader gets before the next one's turn.
@@ -37,7 +37,7 @@ class _Reader:
     """
 
     identity: bytes
-    cursor: RangeCursor
+    cursor: RangeCursor[Stored]
     messages: int
     nbytes: int
     heard: float
@@ -66,7 +66,7 @@ class RangeServer:
 
     def __init__(
         self,
-        ring: Ring,
+        ring: Ring[Stored],
         address: str,
         most_readers: int = 100,
         window: int = protocol.WINDOW_BYTES,

@@ -12,15 +12,15 @@ from typing import Any
 import msgspec
 import zmq
 
+from pvapy_stream.bsread.codec import Control, Decoder, Limits, Message
+from pvapy_stream.bsread.packing import Buffer
+from pvapy_stream.bsread.sockets import LARGE
+from pvapy_stream.bsread.stored import split
 from pvapy_stream.daq import protocol
 from pvapy_stream.daq.cursor import By, Gone
 from pvapy_stream.daq.id_watch import IdWatch, Seen
 from pvapy_stream.daq.ring import JUMP_NS, LATE_NS
-from pvapy_stream.daq.stored import split
 from pvapy_stream.errors import BsreadError, SettingsError, TransportError
-from pvapy_stream.transport.bsread import LARGE
-from pvapy_stream.transport.bsread_codec import Control, Decoder, Limits, Message
-from pvapy_stream.transport.bsread_packing import Buffer
 
 _TICK = 100  # ms; how soon `stop_at` and `close` are noticed
 _KEEP_ALIVE = 5.0  # s

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from pvapy_stream.daq.id_watch import LATE
 from pvapy_stream.daq.order import OrderIndex
-from pvapy_stream.daq.spill import Spill
-from pvapy_stream.daq.stored import Stored
 
 # A pulse, or a time, that is further back does not come late: its source has started again.
 LATE_PULSES = LATE
@@ -37,7 +36,33 @@ class RingLimits:
     seconds: float = 0
 
 
-class Ring:
+class Entry(Protocol):
+    """A message as it is kept."""
+
+    @property
+    def pulse_id(self) -> int: ...
+    @property
+    def timestamp_ns(self) -> int: ...
+    @property
+    def cost(self) -> int:
+        """Bytes of memory that it takes."""
+        ...
+
+
+Kept = TypeVar("Kept", bound=Entry)
+
+
+class Overflow(Protocol[Kept]):
+    """Keeps what memory has no room for; see `spill.Spill`."""
+
+    first: int
+
+    def write(self, sequence: int, message: Kept) -> bool: ...
+    def read(self, sequence: int) -> Kept: ...
+    def close(self) -> None: ...
+
+
+class Ring(Generic[Kept]):
     """The newest messages. For one thread; others may read its numbers.
 
     Args:
@@ -52,7 +77,10 @@ class Ring:
     """
 
     def __init__(
-        self, limits: RingLimits, spill: Spill | None = None, late_pulses: int = LATE_PULSES
+        self,
+        limits: RingLimits,
+        spill: Overflow[Kept] | None = None,
+        late_pulses: int = LATE_PULSES,
     ) -> None:
         self.limits = limits
         self.spill = spill
@@ -62,7 +90,7 @@ class Ring:
         self.memory = 0
         self._arrivals = array("d")
         self._arrivals_head = 0
-        self._kept: dict[int, Stored] = {}
+        self._kept: dict[int, Kept] = {}
         self._first_kept = 0
         self._first = 0
 
@@ -114,7 +142,7 @@ class Ring:
         except IndexError:
             return None, None
 
-    def append(self, message: Stored, now: float) -> None:
+    def append(self, message: Kept, now: float) -> None:
         """Take a message; `now`: s on a clock that does not go back."""
         self._kept[self.next] = message
         self.pulses.append(message.pulse_id)
@@ -162,7 +190,7 @@ class Ring:
         """When a message came."""
         return self._arrivals[sequence - self._first + self._arrivals_head]
 
-    def get(self, sequence: int) -> Stored:
+    def get(self, sequence: int) -> Kept:
         """A message that is still there.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pvapy_stream.transport.bsread_codec import Message
+from pvapy_stream.daq.items import Item
 
 _WINDOW_NS = 5_000_000_000
 _OPENING = 0.3  # s
@@ -45,25 +45,25 @@ class Opening:
     """
 
     def __init__(self) -> None:
-        self._held: list[tuple[Message, int]] = []
+        self._held: list[tuple[Item, int]] = []
         self._since: float | None = None
         self._nbytes = 0
 
     def __bool__(self) -> bool:
         return bool(self._held)
 
-    def hold(self, message: Message, arrival_ns: int, now: float) -> None:
+    def hold(self, message: Item, arrival_ns: int, now: float) -> None:
         """Hold a message."""
         self._since = now if self._since is None else self._since
         self._held.append((message, arrival_ns))
-        self._nbytes += sum(map(len, message.parts))
+        self._nbytes += message.nbytes
 
     def is_over(self, now: float) -> bool:
         """Whether what is held must be looked at now."""
         late = self._since is not None and now - self._since >= _OPENING
         return late or len(self._held) >= _MOST_HELD or self._nbytes >= _MOST_BYTES
 
-    def release(self) -> Iterator[tuple[Message, int]]:
+    def release(self) -> Iterator[tuple[Item, int]]:
         """Messages and when they arrived, in order; they are held no longer."""
         held, self._held, self._nbytes = self._held, [], 0
         yield from held

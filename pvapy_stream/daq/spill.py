@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from pvapy_stream.daq.stored import Stored
+from pvapy_stream.bsread.packing import Buffer
+from pvapy_stream.bsread.stored import Stored
 from pvapy_stream.errors import FileError, SettingsError
-from pvapy_stream.transport.bsread_packing import Buffer
 
 _RECORD = struct.Struct("<qqQIII")
 _BLOB = struct.Struct("<Q")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pvapy_stream.daq.feeds import Feed
+from pvapy_stream.daq.items import Feed
 
 # s without a message after which a source counts as silent. It must be told within two.
 SILENT = 1.5

@@ -7,7 +7,7 @@ import threading
 import time
 
 from pvapy_stream.daq.acquisition import Acquisition
-from pvapy_stream.daq.feeds import Feed
+from pvapy_stream.daq.items import Feed
 from pvapy_stream.errors import PvapyStreamError
 
 _TICK = 0.05  # s

@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.bsread.file import SwissfelFile
 from pvapy_stream.daq.accounts import KIND, STAGE_ID, channel_of
 from pvapy_stream.daq.acquisition import Acquisition
 from pvapy_stream.daq.acquisition_state import Limits
@@ -16,18 +17,20 @@ from pvapy_stream.daq.destination import Destination, discards
 from pvapy_stream.daq.feeds import (
     BUFFER,
     BufferFeed,
-    Feed,
-    FrameFeed,
     StreamFeed,
     check_stream,
 )
+from pvapy_stream.daq.items import Feed
 from pvapy_stream.daq.nexus_file import NexusMessages
+from pvapy_stream.daq.ring import RingLimits
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.worker import Worker
 from pvapy_stream.errors import ConflictError, RangeError
-from pvapy_stream.files.swissfel import SwissfelFile
 from pvapy_stream.settings import WriterSettings
 from pvapy_stream.transport.registry import image_stream
+
+if TYPE_CHECKING:
+    from pvapy_stream.daq.past import ImagePast
 
 REQUIRED = ("general/created", "general/user", "general/process", "general/instrument")
 
@@ -61,12 +64,13 @@ class Writer:
         self._shared: Worker | None = None
         self._workers: list[Worker] = []
         self._destination = Destination(settings)
+        self._past = _past(settings)
         self.current = self._new()
 
     def _new(self) -> Acquisition:
         self._count += 1
         make_file = NexusMessages if self.settings.layout == "nexus" else SwissfelFile
-        made = Acquisition(self._count, self.settings.stream, self._limits, make_file)
+        made = Acquisition(self._count, self.settings.stream, make_file, self._limits)
         self._acquisitions[made.number] = made
         if len(self._acquisitions) > _KEPT:
             del self._acquisitions[next(iter(self._acquisitions))]
@@ -188,13 +192,21 @@ class Writer:
             raise
         worker = Worker(feed, acquisition)
         self._workers.append(worker)
-        self._shared = None if self.settings.stream.startswith(BUFFER) else worker
+        own = self._past is not None or self.settings.stream.startswith(BUFFER)
+        self._shared = None if own else worker
 
     def _feed(self, acquisition: Acquisition, first: int | None) -> Feed:
         address = self.settings.stream
+        if self._past is not None:
+            # Imported late: bsread streams need no EPICS.
+            from pvapy_stream.daq.past import PastFeed
+
+            return PastFeed(address, self._past, first, acquisition.stop_pulse_id)
         if address.startswith(BUFFER):
             return BufferFeed(address, first, acquisition.stop_pulse_id)
         if image_stream(address):
+            from pvapy_stream.daq.frame_source import FrameFeed
+
             return FrameFeed(address, self.settings.id_field)
         return StreamFeed(address, self.settings.mode)
 
@@ -235,6 +247,18 @@ class Writer:
         self.end(self.acquisitions)
         for worker in self._workers:
             worker.wait()
+        if self._past is not None:
+            self._past.stop()
+
+
+def _past(settings: WriterSettings) -> ImagePast | None:
+    """What keeps images; None when none are to be kept."""
+    if not (settings.keep_memory or settings.keep_seconds):
+        return None
+    from pvapy_stream.daq.past import ImagePast
+
+    limits = RingLimits(0, round(settings.keep_memory * 2**20), settings.keep_seconds)
+    return ImagePast(settings.stream, settings.id_field, limits)
 
 
 def _general(parameters: Mapping[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The tree of a file in the SwissFEL layout, and its end; see `files.swissfel`."""
+"""The tree of a file in the SwissFEL layout, and its end; see `bsread.file`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
-from pvapy_stream.files.swissfel_columns import DATA, PRESENT, TIMES, make_dataset
+
+DATA = "data"
+PRESENT = "is_data_present"
+TIMES = "timestamp"
 
 GENERAL = "general"
 CHANNELS = "data"
@@ -151,3 +154,12 @@ def _note(group: Any, about: Mapping[str, str | int]) -> None:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def make_dataset(
+    group: Any, name: str, dtype: Any, shape: tuple[int, ...], rows: int, **options: Any
+) -> Any:
+    """Make a dataset without rows that can grow."""
+    return group.create_dataset(
+        name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape), **options
+    )

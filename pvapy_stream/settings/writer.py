@@ -15,6 +15,7 @@ from pvapy_stream.settings.common import (
 )
 from pvapy_stream.settings.modes import StreamsHelp
 from pvapy_stream.settings.values import LogLevel
+from pvapy_stream.transport.registry import image_stream
 
 
 class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings, StatusSettings):
@@ -43,6 +44,18 @@ class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings, StatusSet
     ] = Field("pull", description="sub for a stream that is published, not pushed")
     id_field: Annotated[str, opt("-of --oid-field", "Stream and file", metavar="FIELD")] = Field(
         "uniqueId", min_length=1, description="field of images that becomes the pulse id"
+    )
+    keep_memory: Annotated[float, opt("--keep-memory", "Stream and file", "MB", metavar="N")] = (
+        Field(
+            0,
+            ge=0,
+            description="of images: keep so much of the newest in memory, from now on, so that an"
+            " acquisition may begin with one of them; 0: no limit, or none when --keep-seconds is 0"
+            " too",
+        )
+    )
+    keep_seconds: Annotated[float, opt("--keep-seconds", "Stream and file", "s", metavar="T")] = (
+        Field(0, ge=0, description="of images: keep those of the last seconds, like --keep-memory")
     )
     layout: Annotated[
         Literal["swissfel", "nexus"], BeforeValidator(lower), opt("--layout", "Stream and file")
@@ -118,6 +131,15 @@ class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings, StatusSet
     def _status_is_no_stream(self) -> WriterSettings:
         if self.status_channel and self.stream == f"pva://{self.status_channel}":
             raise ValueError("--status-channel: the stream itself has this name")
+        return self
+
+    @model_validator(mode="after")
+    def _only_images_are_kept(self) -> WriterSettings:
+        if (self.keep_memory or self.keep_seconds) and image_stream(self.stream) is None:
+            raise ValueError(
+                "--keep-memory and --keep-seconds are for images; for a bsread stream, run a buffer"
+                " and write from buffer://host:port"
+            )
         return self
 
     @model_validator(mode="after")

@@ -14,9 +14,9 @@ from typing import Any
 
 import h5py
 
+from pvapy_stream.bsread.sockets import BsreadSender
 from pvapy_stream.errors import TransportError
-from pvapy_stream.transport.bsread import BsreadSender
-from tests.files.messages import Stream, scalars
+from tests.bsread.messages import Stream, scalars
 
 Make = Callable[[int], Sequence[Any]]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from pvapy_stream.bsread.codec import ChannelHeader, Encoder
+from pvapy_stream.bsread.sockets import BsreadSender
+from pvapy_stream.bsread.stored import Packer, Stored
 from pvapy_stream.daq.buffer import Buffer
 from pvapy_stream.daq.ranges import RangeReader, read_range
-from pvapy_stream.daq.stored import Packer, Stored
 from pvapy_stream.settings import BufferSettings
-from pvapy_stream.transport.bsread import BsreadSender
-from pvapy_stream.transport.bsread_codec import ChannelHeader, Encoder
 from tests.support import wait_until
 
 BASE = 1_700_000_000_000_000_000

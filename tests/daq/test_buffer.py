@@ -17,21 +17,21 @@ import numpy as np
 import pytest
 
 from pvapy_stream.accounting.ledger import read_ledgers
-from pvapy_stream.daq.analyzer import StreamAnalyzer
+from pvapy_stream.bsread.analyzer import StreamAnalyzer
+from pvapy_stream.bsread.codec import ChannelHeader, Decoder, Encoder
+from pvapy_stream.bsread.sockets import BsreadInput, BsreadSender
+from pvapy_stream.bsread.stored import Packer
 from pvapy_stream.daq.cursor import Gone
 from pvapy_stream.daq.ranges import read_range
-from pvapy_stream.daq.stored import Packer
 from pvapy_stream.errors import SettingsError, TransportError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.settings import BufferSettings, ShmSettings
-from pvapy_stream.transport.bsread import BsreadInput, BsreadSender
-from pvapy_stream.transport.bsread_codec import ChannelHeader, Decoder, Encoder
 from pvapy_stream.transport.shm import ShmPublisher
+from tests.bsread.test_codec import mutate
 from tests.daq.support import CHANNELS, Messages, running, time_of
 from tests.ports import free_port
 from tests.support import Commands, Program, Source, image, pvget, wait_until
-from tests.transport.test_bsread_codec import mutate
 
 
 class BufferProgram:

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pvapy_stream.bsread.stored import Packer, Stored
 from pvapy_stream.daq.cursor import Gone, RangeCursor
 from pvapy_stream.daq.order import OrderIndex
 from pvapy_stream.daq.ring import Ring, RingLimits
 from pvapy_stream.daq.spill import Spill
-from pvapy_stream.daq.stored import Packer, Stored
 from pvapy_stream.errors import SettingsError
 from tests.daq.support import Messages, time_of
 

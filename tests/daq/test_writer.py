@@ -11,17 +11,17 @@ from typing import Any
 import h5py
 import pytest
 
+from pvapy_stream.bsread.codec import ChannelHeader
+from pvapy_stream.bsread.file import SwissfelFile
 from pvapy_stream.daq.acquisition import Acquisition
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.writer import REQUIRED, Writer
 from pvapy_stream.errors import ConflictError, FileError, RangeError, SettingsError
-from pvapy_stream.files.swissfel import SwissfelFile
 from pvapy_stream.files.swissfel_layout import DUPLICATE, OUT_OF_ORDER
 from pvapy_stream.files.verify import verify
 from pvapy_stream.settings import WriterSettings
-from pvapy_stream.transport.bsread_codec import ChannelHeader
+from tests.bsread.messages import camera, picture, scalars
 from tests.daq.sending import Pulses, lost, rows
-from tests.files.messages import camera, picture, scalars
 from tests.support import wait_until
 
 Make = Callable[..., Writer]

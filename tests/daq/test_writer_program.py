@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 
 from pvapy_stream.accounting.ledger import read_ledgers
+from pvapy_stream.bsread.codec import ChannelHeader
 from pvapy_stream.cli import bsread_writer
 from pvapy_stream.files.repair import repair
 from pvapy_stream.files.summary import decided_by_files
 from pvapy_stream.files.verify import verify
 from pvapy_stream.files.witness import ids_in
-from pvapy_stream.transport.bsread_codec import ChannelHeader
+from tests.bsread.messages import camera, scalars
 from tests.daq.sending import Pulses, Rest, lost, rows
-from tests.files.messages import camera, scalars
 from tests.files.support import start
 from tests.support import BIN, Commands, Program, wait_until
 

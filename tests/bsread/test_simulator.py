@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from pvapy_stream.accounting.ledger import read_ledgers
+from pvapy_stream.bsread.codec import Control, Decoder, Message
+from pvapy_stream.bsread.simulator import BsreadSimulator, value_of
+from pvapy_stream.bsread.sockets import BsreadInput
 from pvapy_stream.errors import BsreadError, SettingsError
 from pvapy_stream.settings import BsreadSimSettings, SimChannel
-from pvapy_stream.sim.bsread import BsreadSimulator, value_of
-from pvapy_stream.transport.bsread import BsreadInput
-from pvapy_stream.transport.bsread_codec import Control, Decoder, Message
 from tests.support import Commands
 
 

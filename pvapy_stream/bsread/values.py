@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pvapy_stream.errors import BsreadError
-from pvapy_stream.transport.bsread_header import ELEMENT_TYPES, STRING, ChannelHeader
-from pvapy_stream.transport.bsread_packing import (
+from pvapy_stream.bsread.header import ELEMENT_TYPES, STRING, ChannelHeader
+from pvapy_stream.bsread.packing import (
     FILTER_BITSHUFFLE,
     FILTER_LZ4,
     Buffer,
@@ -21,6 +20,7 @@ from pvapy_stream.transport.bsread_packing import (
     unpack,
     verify_bitshuffle,
 )
+from pvapy_stream.errors import BsreadError
 
 _SECOND = 1_000_000_000
 _STAMPS = {"little": struct.Struct("<qq"), "big": struct.Struct(">qq")}

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pvapy_stream.transport.bsread_codec import Decoder, Encoder, Message
-from pvapy_stream.transport.bsread_header import ELEMENT_TYPES
+from pvapy_stream.bsread.codec import Decoder, Encoder, Message
+from pvapy_stream.bsread.header import ELEMENT_TYPES
 
 DATA = Path(__file__).parent / "data"
 

@@ -16,10 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pvapy_stream.errors import ObjectError
-
-DATA = "data"
-PRESENT = "is_data_present"
-TIMES = "timestamp"
+from pvapy_stream.files.swissfel_layout import DATA, PRESENT, TIMES, make_dataset
 
 _BLOCK = 65536  # bytes in a chunk of gathered rows, and the size from which a value is a chunk
 _MOST_ROWS = 1024
@@ -38,7 +35,7 @@ _FILTERS: dict[int, Callable[[], Any]] = {
 
 
 class Header(Protocol):
-    """What is known of a channel beforehand; see `transport.bsread_codec.ChannelHeader`."""
+    """What is known of a channel beforehand; see `bsread.codec.ChannelHeader`."""
 
     @property
     def name(self) -> str: ...
@@ -53,7 +50,7 @@ class Header(Protocol):
 
 
 class Value(Protocol):
-    """A channel's value in one message; see `transport.bsread_codec.ChannelValue`."""
+    """A channel's value in one message; see `bsread.codec.ChannelValue`."""
 
     @property
     def header(self) -> Any: ...
@@ -295,15 +292,6 @@ def make_marks(group: Any) -> None:
         if name not in group:
             make_dataset(group, name, dtype, (), rows)
     group[TIMES].attrs["units"] = "ns"
-
-
-def make_dataset(
-    group: Any, name: str, dtype: Any, shape: tuple[int, ...], rows: int, **options: Any
-) -> Any:
-    """Make a dataset without rows that can grow."""
-    return group.create_dataset(
-        name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape), **options
-    )
 
 
 def append(dataset: Any, start: int, rows: NDArray[Any]) -> None:

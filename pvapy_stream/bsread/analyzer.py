@@ -8,8 +8,8 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from pvapy_stream.daq.stored import Stored
-from pvapy_stream.transport.bsread_codec import ChannelHeader
+from pvapy_stream.bsread.codec import ChannelHeader
+from pvapy_stream.bsread.stored import Stored
 
 _RECENT = 1000  # steps of pulse ids by which the usual one is known
 _LEARN = 10

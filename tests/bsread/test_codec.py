@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pvapy_stream.errors import BsreadError
-from pvapy_stream.transport.bsread_codec import (
+from pvapy_stream.bsread.codec import (
     ChannelHeader,
     ChannelValue,
     Control,
@@ -27,7 +26,8 @@ from pvapy_stream.transport.bsread_codec import (
     Limits,
     Message,
 )
-from pvapy_stream.transport.bsread_header import COMPRESSIONS, ELEMENT_TYPES
+from pvapy_stream.bsread.header import COMPRESSIONS, ELEMENT_TYPES
+from pvapy_stream.errors import BsreadError
 
 TIME = 1_700_000_000_123_456_789
 

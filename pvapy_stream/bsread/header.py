@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 
 from pvapy_stream.base_settings import PIXEL_TYPES
+from pvapy_stream.bsread.packing import Buffer, Limits, pack_header, unpack_header
 from pvapy_stream.errors import BsreadError
-from pvapy_stream.transport.bsread_packing import Buffer, Limits, pack_header, unpack_header
 
 MAIN_HEADERS = ("bsr_m-1.1", "bsr_m-1.0")
 DATA_HEADERS = ("bsr_d-1.1", "bsr_d-1.0")

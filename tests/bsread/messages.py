@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pvapy_stream.transport.bsread_codec import ChannelHeader, Decoder, Encoder, Message
+from pvapy_stream.bsread.codec import ChannelHeader, Decoder, Encoder, Message
 
 SECOND = 10**9
 START = 1_700_000_000 * SECOND

@@ -27,6 +27,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.bsread.file_channel import Channel
+from pvapy_stream.bsread.file_columns import ChunkColumn, append
 from pvapy_stream.errors import FileError, MissingExtraError, PvapyStreamError
 from pvapy_stream.files.disk import (
     Reserve,
@@ -42,8 +44,6 @@ from pvapy_stream.files.ending import PLAIN, Ending
 from pvapy_stream.files.layout import opened
 from pvapy_stream.files.names import part_of
 from pvapy_stream.files.record import ids_of
-from pvapy_stream.files.swissfel_channel import Channel
-from pvapy_stream.files.swissfel_columns import ChunkColumn, append
 from pvapy_stream.files.swissfel_layout import (
     ACQUISITION,
     CHANNELS,
@@ -72,7 +72,7 @@ TROUBLE = (OSError, RuntimeError, ValueError)
 
 
 class MessageLike(Protocol):
-    """What is written of a message; see `transport.bsread_codec.Message`."""
+    """What is written of a message; see `bsread.codec.Message`."""
 
     @property
     def pulse_id(self) -> int: ...
@@ -81,7 +81,7 @@ class MessageLike(Protocol):
     @property
     def channels(self) -> Any: ...
     @property
-    def parts(self) -> Any: ...
+    def nbytes(self) -> int: ...
 
 
 class SwissfelFile:
@@ -154,11 +154,6 @@ class SwissfelFile:
             channel.bind(data)
 
     @property
-    def n_channels(self) -> int:
-        """Channels seen so far."""
-        return len(self._channels)
-
-    @property
     def bad_values(self) -> dict[str, int]:
         """Values that could not be written because they were damaged, by channel."""
         return {name: channel.n_bad for name, channel in self._channels.items() if channel.n_bad}
@@ -181,7 +176,7 @@ class SwissfelFile:
             MissingExtraError: the library of a compression is not installed.
         """
         row = self.n_rows
-        size = sum(map(len, message.parts))
+        size = message.nbytes
         try:
             if self.n_bytes + size > self._checked:
                 check_space(self.part, size + _CHECK_EVERY)

@@ -6,8 +6,8 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pvapy_stream.transport.bsread import LARGE
-from pvapy_stream.transport.bsread_packing import Buffer
+from pvapy_stream.bsread.packing import Buffer
+from pvapy_stream.bsread.sockets import LARGE
 
 _KNOWN_HEADERS = 8
 # What Python and the ring take for a message beside its bytes; measured by resident memory.

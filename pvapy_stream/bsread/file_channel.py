@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pvapy_stream.errors import ObjectError
-from pvapy_stream.files.names import quoted
-from pvapy_stream.files.swissfel_columns import (
+from pvapy_stream.bsread.file_columns import (
     Column,
     Header,
     Kind,
@@ -14,6 +12,8 @@ from pvapy_stream.files.swissfel_columns import (
     column_for,
     make_marks,
 )
+from pvapy_stream.errors import ObjectError
+from pvapy_stream.files.names import quoted
 
 _MOST_KINDS = 1000
 

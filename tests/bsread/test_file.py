@@ -7,14 +7,14 @@ import h5py
 import numpy as np
 import pytest
 
+from pvapy_stream.bsread.codec import ChannelHeader, Encoder
+from pvapy_stream.bsread.file import SwissfelFile
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.ending import Ending
 from pvapy_stream.files.repair import repair
-from pvapy_stream.files.swissfel import SwissfelFile
 from pvapy_stream.files.swissfel_layout import DUPLICATE, OUTSIDE
 from pvapy_stream.files.verify import verify
-from pvapy_stream.transport.bsread_codec import ChannelHeader, Encoder
-from tests.files.messages import START, Stream, camera, picture, scalars
+from tests.bsread.messages import START, Stream, camera, picture, scalars
 from tests.files.support import start
 from tests.support import wait_until
 
@@ -442,8 +442,8 @@ GROWTH = """
 import sys
 from pathlib import Path
 import psutil
-from pvapy_stream.files.swissfel import SwissfelFile
-from tests.files.messages import Stream, scalars
+from pvapy_stream.bsread.file import SwissfelFile
+from tests.bsread.messages import Stream, scalars
 names = [f"C{n}" for n in range(200)]
 stream = Stream(*scalars(*names))
 message = stream.message(1, dict.fromkeys(names, 1.0))
