@@ -16,7 +16,7 @@ from pvapy_stream.hpc.filtering import FilteredChannel, Settling
 from pvapy_stream.hpc.inbox import DirectInbox, Handle, HandleReturned, QueueInbox, Reject
 from pvapy_stream.hpc.metadata import Metadata
 from pvapy_stream.hpc.output import Output
-from pvapy_stream.hpc.processor import UserDataProcessor, completed, takes_lazy
+from pvapy_stream.hpc.processor import UserDataProcessor, completed, takes_lazy, unused_methods
 from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.lazy import pv_object
@@ -186,6 +186,8 @@ class StageParts(ABC):
             processor = UserDataProcessor()
         else:
             found = load_processor_class(settings.processor_class, settings.processor_file)
+            if why := unused_methods(found):
+                self.log.warning("%s", why)
             try:
                 processor = completed(made(found, self.processor_config()))
             except PvapyStreamError:
