@@ -24,6 +24,7 @@ from pvapy_stream.pva.objects import LazyIds, opening_object
 from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.transport import registry
+from pvapy_stream.transport.absence import Awaited
 from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
 from pvapy_stream.transport.ports import Publisher, Receiver
 
@@ -127,6 +128,7 @@ class StageParts(ABC):
         self._user_stats: dict[str, Any] = {}
         self._coverage: dict[str, tuple[int, int]] = {}
         self.log = logging.getLogger(f"pvapy_stream.{self.kind}-{stage_id}")
+        self._awaited = Awaited(self.log, settings.receives.absent)
 
     def make_stage(self, ledger: Ledger, tracker: SequenceTracker, skip: int) -> Stage:
         """The stage, with the processor."""
