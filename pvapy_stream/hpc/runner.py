@@ -12,6 +12,7 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger, merged
 from pvapy_stream.errors import ProcessorError
 from pvapy_stream.files.run import run_id
+from pvapy_stream.hpc.control import configured
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import FilteredReceiver
 from pvapy_stream.hpc.parts import StageParts
@@ -261,12 +262,13 @@ class StageRunner(StageParts):
 
     def configure(self, values: Any) -> str:
         """A `configure` command: our own keys, then the processor's `configure` with all."""
+        own: dict[str, int] = {}
         if isinstance(values, dict):
             own = {k: _whole(k, values[k], low) for k, low in _SYSTEM_KEYS.items() if k in values}
             self.configure_own(own)
+        ours = own.keys() if self.kind == "collector" else own.keys() - {"collectorCacheSize"}
         with self.stage.lock:
-            self.stage.processor.configure(values)
-        return "Configuration successful"
+            return configured(self.stage.processor, values, ours)
 
     def configure_own(self, own: dict[str, int]) -> None:
         """Take our own keys of a `configure` command."""
