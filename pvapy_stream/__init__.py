@@ -15,7 +15,13 @@ if os.environ.get("EPICS_PVA_NAME_SERVERS"):
 
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.frame import ColorMode, Frame
-from pvapy_stream.hpc.processor import FrameProcessor, UserDataProcessor
+
+try:
+    from pvapy_stream.hpc.processor import FrameProcessor, UserDataProcessor
+except ModuleNotFoundError as error:
+    # Without pvapy `doctor` says what to do; others meet the error where they use it.
+    if error.name != "pvaccess":
+        raise
 
 if TYPE_CHECKING:
     from pvapy_stream.streams.publication import AsyncPublication, Publication, publish

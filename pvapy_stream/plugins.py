@@ -83,11 +83,7 @@ def load_processor_class(class_name: str, file: str | Path | None = None) -> typ
     """
     module, name = (
         (
-            load_file(
-                Path(file),
-                "processor file",
-                "; give the path of a Python file with --processor-file",
-            ),
+            load_file(Path(file), "processor file", "; give the path of a Python file"),
             class_name,
         )
         if file
@@ -157,7 +153,7 @@ def _module_from_path(class_path: str) -> tuple[ModuleType, str]:
     if not module_name:
         raise ProcessorError(
             f"processor class {class_path!r} has no module; give package.module.{class_path}, or"
-            " the file with --processor-file"
+            " its file too"
         )
     try:
         return importlib.import_module(module_name), name

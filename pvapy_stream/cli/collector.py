@@ -8,8 +8,8 @@ from pvapy_stream.settings import CollectorSettings
 
 _EPILOG = """\
 examples:
-  pvapy-hpc-collector -ic 'stage:*:out' -pid 1,2,3,4 -oc all:out -sc all:status -cc all:control
-  pvapy-hpc-collector -ic 'stage:*:out' -pid 'range(1,9)' -pf myproc.py -pc MyProcessor
+  pvapy-stream collector -ic 'stage:*:out' -pid 1,2,3,4 -oc all:out -sc all:status -cc all:control
+  pvapy-stream collector -ic 'stage:*:out' -pid 'range(1,9)' -pf myproc.py -pc MyProcessor
 exit codes: 0 all well; 1 the collector failed or objects met errors; 2 wrong options
 """
 

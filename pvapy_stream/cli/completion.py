@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 
 import shtab
 
 from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.link import SHARED
 from pvapy_stream.cli.main import COMMANDS, PROG, load
-from pvapy_stream.cli.parser import Parser
+from pvapy_stream.cli.parser import Parser, parsers_of
 from pvapy_stream.errors import PvapyStreamError
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -43,16 +45,39 @@ def command_tree() -> argparse.ArgumentParser:
     return top
 
 
+def _tell_values(parser: argparse.ArgumentParser) -> None:
+    """Say what values options take: files, folders, or one of a few words."""
+    for one in parsers_of(parser):
+        for action in one._actions:  # noqa: SLF001 - there is no other way to ask
+            metavar = str(action.metavar or "")
+            if metavar in ("FILE", "LEDGER", "FILE:CLASS"):
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+            elif metavar in ("DIR", "FOLDER"):
+                action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+            elif re.fullmatch(r"[a-z0-9_]+(\|[a-z0-9_]+)+", metavar):
+                action.choices = metavar.split("|")
+
+
 def run(options: argparse.Namespace) -> int:
     """Print the script."""
-    sys.stdout.write(shtab.complete(command_tree(), options.shell))
-    sys.stdout.write("\n")
+    tree = command_tree()
+    _tell_values(tree)
+    parsers = [tree]
+    if options.shell != "zsh":
+        # A file of zsh completes one command.
+        for name, command in SHARED.items():
+            parsers.append(load(command).COMMAND.parser())
+            parsers[-1].prog = name
+            _tell_values(parsers[-1])
+    for parser in parsers:
+        sys.stdout.write(shtab.complete(parser, options.shell))
+        sys.stdout.write("\n")
     return 0
 
 
 COMMAND = Command(
     f"{PROG} completion",
-    "Print a script that makes a shell complete all commands and options.",
+    "Print a script that makes a shell complete all commands, options and their values.",
     run,
     _EPILOG,
     add_arguments=add_arguments,

@@ -8,8 +8,8 @@ from pvapy_stream.settings import ConsumerSettings
 
 _EPILOG = """\
 examples:
-  pvapy-hpc-consumer -ic pvapy:image -oc out:* -sc stat:* -cc ctrl:* -pf myproc.py -pc MyProcessor
-  pvapy-hpc-consumer -ic pvapy:image -nc 4 -dg g -dt uniqueId -sqs 100 -pf myproc.py -pc MyProcessor
+  pvapy-stream consumer -ic pvapy:image -oc out:* -sc stat:* -cc ctrl:* -pf my.py -pc Mine
+  pvapy-stream consumer -ic pvapy:image -nc 4 -dg g -dt uniqueId -sqs 100 -pf my.py -pc Mine
 exit codes: 0 all well; 1 a consumer failed or objects met errors; 2 wrong options
 """
 

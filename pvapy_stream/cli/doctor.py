@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import operator
 import os
 import platform
 import re
@@ -19,8 +20,7 @@ from rich.text import Text
 from pvapy_stream import __version__
 from pvapy_stream.cli.command import Command
 from pvapy_stream.cli.console import make_console
-
-PACKAGE = "pvapy-stream"
+from pvapy_stream.cli.link import PACKAGE, SHARED, owner_of
 
 # Without an installed distribution nothing else tells what is needed.
 _CORE = (
@@ -35,16 +35,11 @@ _CORE = (
     "rich-argparse",
     "shtab",
 )
+_COMPARED = {
+    "<": operator.lt, "<=": operator.le, "==": operator.eq, "!=": operator.ne,
+    ">=": operator.ge, ">": operator.gt,
+}  # fmt: skip
 _NOT_FOR_USERS = ("dev", "docs", "all")
-
-# Commands of the incumbent's names, and what does the same whatever the shell finds.
-COMMANDS = {
-    "pvapy-hpc-consumer": "pvapy-stream consumer",
-    "pvapy-hpc-collector": "pvapy-stream collector",
-    "pvapy-mirror-server": "pvapy-stream mirror",
-    "pvapy-ad-sim-server": "pvapy-stream sim",
-}
-_SCRIPT_BYTES = 65536
 
 _EPILOG = """\
 examples:
@@ -176,12 +171,23 @@ def split_requirements(requirements: Iterable[str]) -> tuple[list[str], dict[str
         found = re.match(r"[A-Za-z0-9._-]+", requirement)
         if found is None or found.group() == PACKAGE:
             continue
+        if not _is_for_this_python(requirement):
+            continue
         extra = re.search(r"""extra\s*==\s*["']([^"']+)""", requirement)
         if extra is None:
             needed.append(found.group())
         elif extra.group(1) not in _NOT_FOR_USERS:
             extras.setdefault(extra.group(1), []).append(found.group())
     return needed, extras
+
+
+def _is_for_this_python(requirement: str) -> bool:
+    """What its marker says of the version of Python."""
+    found = re.search(r"""python_version\s*([<>=!]=?)\s*["']([0-9.]+)["']""", requirement)
+    if found is None:
+        return True
+    wanted = tuple(map(int, found[2].split(".")))
+    return _COMPARED[found[1]](sys.version_info[: len(wanted)], wanted)
 
 
 def installed(name: str) -> str:
@@ -201,10 +207,10 @@ def commands() -> Iterator[Finding]:
         entries = metadata.distribution(PACKAGE).entry_points
         ours = {entry.name for entry in entries.select(group="console_scripts")}
     except metadata.PackageNotFoundError:
-        ours = set(COMMANDS)
+        ours = set(SHARED)
     yield command(PACKAGE, "")
-    for name, instead in COMMANDS.items():
-        yield command(name, instead, expected=name in ours)
+    for name, instead in SHARED.items():
+        yield command(name, f"{PACKAGE} {instead}", expected=name in ours)
 
 
 def command(name: str, instead: str, expected: bool = True) -> Finding:
@@ -223,6 +229,8 @@ def command(name: str, instead: str, expected: bool = True) -> Finding:
         advice = (
             f"activate the environment, or call {here}"
             if here.exists()
+            else f"{PACKAGE} link"
+            if instead
             else f"pip install {PACKAGE}"
         )
         return Finding("note", name, "not found by the shell", advice)
@@ -235,9 +243,7 @@ def command(name: str, instead: str, expected: bool = True) -> Finding:
         )
     if owner == "pvapy":
         # Both packages install a script of this name, and the one installed last has it.
-        advice = f"pip install --force-reinstall --no-deps {PACKAGE}" + (
-            f"  or call:  {instead}" if instead else ""
-        )
+        advice = f"{PACKAGE} link  or call:  {instead}"
         return Finding("problem", name, f"{path} is pvapy's, not ours", advice)
     return Finding(
         "problem",
@@ -245,18 +251,6 @@ def command(name: str, instead: str, expected: bool = True) -> Finding:
         f"{path} is of neither pvapy_stream nor pvapy",
         f"look into that file; {instead or PACKAGE} is ours",
     )
-
-
-def owner_of(script: Path) -> str:
-    """The package that a console script imports: pvapy_stream, pvapy or "" for another."""
-    try:
-        with script.open("rb") as file:
-            text = file.read(_SCRIPT_BYTES)
-    except OSError:
-        return ""
-    if b"pvapy_stream" in text:
-        return "pvapy_stream"
-    return "pvapy" if re.search(rb"\bpvapy\.", text) else ""
 
 
 # -- network -------------------------------------------------------------------------------------

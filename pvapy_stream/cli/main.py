@@ -95,7 +95,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         sys.stderr.write(f"error: {_unknown(name)}\n")
         return 2
-    return load(name).main(arguments)
+    try:
+        return load(name).main(arguments)
+    except ModuleNotFoundError as error:
+        if error.name not in ("pvaccess", "pvapy"):
+            raise
+        sys.stderr.write(
+            "error: pvapy is not installed; install it with: pip install pvapy"
+            f"  ({PROG} doctor checks all of the installation)\n"
+        )
+        return 1
 
 
 def _unknown(name: str) -> str:

@@ -13,8 +13,8 @@ from pvapy_stream.signals import run_until_signal
 
 _EPILOG = """\
 examples:
-  pvapy-mirror-server -cm "(my:image,13SIM1:Pva1:Image),(my:motor,13IDA:m1,ca)"
-  pvapy-mirror-server -cm "(my:image,cam:image,pva,100,2,_[pydistributor=group:m;trigger:uniqueId])"
+  pvapy-stream mirror -cm "(my:image,13SIM1:Pva1:Image),(my:motor,13IDA:m1,ca)"
+  pvapy-stream mirror -cm "(my:image,cam:image,pva,100,2,_[pydistributor=group:m;trigger:uniqueId])"
 exit codes: 0 all well; 1 a source or consumers never came, or updates could not be published;
 2 wrong options
 """

@@ -80,7 +80,7 @@ def report(found: Findings, settings: PreflightSettings) -> list[str]:
 
 
 def _options(found: Findings, settings: PreflightSettings) -> list[str]:
-    options = ["pvapy-hpc-consumer", "-ic", settings.input_channel or "NAME"]
+    options = ["pvapy-stream", "consumer", "-ic", settings.input_channel or "NAME"]
     if found.n_consumers > 1:
         options += ["-nc", str(found.n_consumers), "-dg", "share", "-dt", "uniqueId"]
     options += ["-sqs", str(found.server_queue)]

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 examples:
-  pvapy-ad-sim-server -cn pvapy:image -nx 128 -ny 128 -fps 1000 -rt 60
-  pvapy-ad-sim-server -cn pvapy:image -if scan.h5 -hcm --wait-for-clients 4 --n-publish 10000
+  pvapy-stream sim -cn pvapy:image -nx 128 -ny 128 -fps 1000 -rt 60
+  pvapy-stream sim -cn pvapy:image -if scan.h5 -hcm --wait-for-clients 4 --n-publish 10000
 A client is a process that is connected, whatever it does with the channel.
 exit codes: 0 all well; 1 frames could not be read or published, or clients were too few;
             2 wrong options

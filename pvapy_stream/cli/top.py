@@ -19,7 +19,9 @@ from pvapy_stream.settings import TopSettings
 from pvapy_stream.signals import run_until_signal
 
 _EPILOG = """\
+Without --status-channel and --workflow: all stages that can be found.
 examples:
+  pvapy-stream top
   pvapy-stream top -sc 'det:status:*' --ids 1,2,3,4
   pvapy-stream top -sc 'det:*status*'
 exit codes: 0 all well; 2 wrong options

@@ -7,7 +7,8 @@ import sys
 from typing import Any
 
 from pvapy_stream.cli.command import Command
-from pvapy_stream.errors import ObjectError, SourceError
+from pvapy_stream.errors import ObjectError, ProcessorError, SettingsError, SourceError
+from pvapy_stream.hpc.processor import FrameProcessor, unused_methods
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.plugins import load_processor_class
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
@@ -45,6 +46,9 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
         help="dataset in the HDF5 file; the only image dataset when not given",
     )
     made.add_argument(
+        "--config-file", metavar="FILE", help="describes raw data, as for the simulator"
+    )
+    made.add_argument(
         "--n",
         "--n-frames",
         type=int,
@@ -69,13 +73,11 @@ def run(options: argparse.Namespace) -> int:
     # The stage logs the first error of each kind, with its traceback.
     configure_logging(LoggingSettings.of())
     settings = ConsumerSettings.of(input_channel="try", processor_args=options.args)
+    if options.n < 0:
+        raise SettingsError(f"--n {options.n} is below 0; give how many frames to use, 0 for all")
     sources = open_sources(_source_settings(options))
     output = LastObject()
-    file, colon, name = options.processor.rpartition(":")
-    if colon and file.endswith(".py"):
-        found = load_processor_class(name, file)
-    else:
-        found = load_processor_class(f"{file}.{name}" if colon else name)
+    found = _class_of(options.processor)
     processor = ProcessorRun(found, args=settings.processor_args, publisher=output)
     builder = ObjectBuilder()
     for frame in sources:
@@ -94,8 +96,9 @@ def report(result: Result, count: int, output: LastObject) -> list[str]:
     lines = [
         f"Processed frames: {len(result.ledger.processed)} of {count}"
         f" @ {rate:.1f} fps ({result.seconds / count * 1e3:.3f} ms a frame)",
+        f"Filtered frames: {len(result.ledger.filtered)}",
         f"Published objects: {output.counts().published}"
-        + (f", the last: {_told(output.last)}" if output.last is not None else ""),
+        + (f", the last: {_told(output.last)}" if output.last is not None else _hint(result)),
         f"Errors: {sum(result.errors.values())}",
     ]
     lines += [f"  {kind}: {number}" for kind, number in sorted(result.errors.items())]
@@ -122,10 +125,42 @@ class LastObject(Publisher):
         self._published = 0
 
 
+def _class_of(name: str) -> type:
+    """The class that was named.
+
+    Raises:
+        SettingsError: no class was named, or one without a file or module.
+        ProcessorError: it cannot be loaded, or processes nothing.
+    """
+    file, _, class_name = name.rpartition(":")
+    if not file and "." in name and not name.endswith(".py"):
+        file, _, class_name = name.rpartition(".")
+    if not (file and class_name):
+        raise SettingsError(f"{name!r} names no class; give FILE.py:CLASS or package.module:CLASS")
+    if file.endswith(".py"):
+        found = load_processor_class(class_name, file)
+    else:
+        found = load_processor_class(f"{file}.{class_name}")
+    if why := unused_methods(found):
+        raise ProcessorError(why)
+    return found
+
+
+def _hint(result: Result) -> str:
+    if result.errors or isinstance(result.processor, FrameProcessor):
+        return ""
+    return (
+        "; process publishes with self.updateOutputChannel(pvObject), what it returns is not used"
+    )
+
+
 def _source_settings(options: argparse.Namespace) -> SimulatorSettings:
     if options.input:
         return SimulatorSettings.of(
-            input_file=options.input, hdf_dataset=options.dataset, n_frames=options.n
+            input_file=options.input,
+            hdf_dataset=options.dataset,
+            config_file=options.config_file,
+            n_frames=options.n,
         )
     return SimulatorSettings.of(
         n_frames=options.n or _RANDOM_FRAMES, n_x_pixels=512, n_y_pixels=512

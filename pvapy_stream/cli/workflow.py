@@ -50,10 +50,13 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
 
 def check(options: argparse.Namespace) -> int:
     """Tell all problems of a file."""
+    from pvapy_stream.workflow.model.absent import absent
+    from pvapy_stream.workflow.model.streaming_stage import Site
     from pvapy_stream.workflow.model.workflow_file import read_workflow
 
     flow = read_workflow(options.file)
-    problems = flow.problems()
+    plan = flow.plan(Site("", sources=flow.sources))
+    problems = [*plan.problems, *absent(plan)]
     for problem in problems:
         sys.stderr.write(f"error: {options.file}: {problem}\n")
     if not problems:

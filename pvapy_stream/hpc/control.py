@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, cast
 
 import pvaccess as pva
 
@@ -84,3 +85,87 @@ class ControlChannel:
             except json.JSONDecodeError as error:
                 raise ValueError(f"args is not JSON ({error}): {args}") from error
         return self._commands[command](value)
+
+
+class KeysRead(dict[str, Any]):
+    """The arguments of a `configure` command, which note which of their keys are read.
+
+    Attributes:
+        read: the keys.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.read.add(str(key))
+        return super().__contains__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.read.add(key)
+        return super().get(key, default)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        self.read.add(key)
+        return super().pop(key, *default)
+
+    def _all(self) -> dict[str, Any]:
+        self.read.update(super().keys())
+        return dict(super().items())
+
+    # A copy asks for `keys` and then each of them, if `__iter__` is not dict's own.
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def keys(self) -> Any:
+        return self._all().keys()
+
+    def values(self) -> Any:
+        return self._all().values()
+
+    def items(self) -> Any:
+        return self._all().items()
+
+    def copy(self) -> dict[str, Any]:
+        return self._all()
+
+    def __or__(self, other: Any) -> Any:
+        return self._all() | other
+
+    def __eq__(self, other: object) -> bool:
+        return self._all() == other
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    def __reduce__(self) -> Any:
+        return dict, (self._all(),)
+
+
+def configured(processor: Any, values: Any, ours: Iterable[str]) -> str:
+    """Configure a processor; the reply, which names the keys that nobody knows.
+
+    Args:
+        processor: the processor.
+        values: what it is given.
+        ours: keys that the stage has taken.
+    """
+    reply = "Configuration successful"
+    if not isinstance(values, dict):
+        processor.configure(values)
+        return reply
+    given = KeysRead(cast("dict[str, Any]", values))
+    read, kept = given.read, weakref.ref(given)
+    processor.configure(given)
+    del given
+    known = {*read, *ours}
+    # Of what is kept as a whole, any key may be read later.
+    unknown = [key for key in values if key not in known] if kept() is None else []
+    if not unknown:
+        return reply
+    taken = [key for key in values if key in known] or ["none"]
+    return f"{reply}; taken: {', '.join(taken)}; nobody knows: {', '.join(unknown)}"

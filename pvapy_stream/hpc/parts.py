@@ -16,7 +16,7 @@ from pvapy_stream.hpc.filtering import FilteredChannel, Settling
 from pvapy_stream.hpc.inbox import DirectInbox, Handle, HandleReturned, QueueInbox, Reject
 from pvapy_stream.hpc.metadata import Metadata
 from pvapy_stream.hpc.output import Output
-from pvapy_stream.hpc.processor import UserDataProcessor, completed, takes_lazy
+from pvapy_stream.hpc.processor import UserDataProcessor, completed, takes_lazy, unused_methods
 from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.lazy import pv_object
@@ -24,6 +24,7 @@ from pvapy_stream.pva.objects import LazyIds, opening_object
 from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.transport import registry
+from pvapy_stream.transport.absence import Awaited
 from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
 from pvapy_stream.transport.ports import Publisher, Receiver
 
@@ -127,6 +128,7 @@ class StageParts(ABC):
         self._user_stats: dict[str, Any] = {}
         self._coverage: dict[str, tuple[int, int]] = {}
         self.log = logging.getLogger(f"pvapy_stream.{self.kind}-{stage_id}")
+        self._awaited = Awaited(self.log, settings.receives.absent)
 
     def make_stage(self, ledger: Ledger, tracker: SequenceTracker, skip: int) -> Stage:
         """The stage, with the processor."""
@@ -186,6 +188,8 @@ class StageParts(ABC):
             processor = UserDataProcessor()
         else:
             found = load_processor_class(settings.processor_class, settings.processor_file)
+            if why := unused_methods(found):
+                self.log.warning("%s", why)
             try:
                 processor = completed(made(found, self.processor_config()))
             except PvapyStreamError:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import MethodType
 from typing import Any, Protocol
+
+import numpy as np
 
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.frame import Frame
@@ -129,8 +132,12 @@ class FrameProcessor(UserDataProcessor):
     _builder: ObjectBuilder | None = None
     _passes_through = False
 
-    def process_frame(self, frame: Frame) -> Frame | Iterable[Frame] | None:
+    def process_frame(
+        self, frame: Frame
+    ) -> Frame | np.ndarray | Iterable[Frame | np.ndarray] | None:
         """Called with each frame; return the frame or frames to publish, or None.
+
+        An array is published as the frame's image.
 
         To keep the frame itself, not its image alone, see `keeps_frames`.
         """
@@ -147,9 +154,28 @@ class FrameProcessor(UserDataProcessor):
         elif isinstance(result, Frame):
             self._publish(result)
         else:
-            for frame in result:
-                self._publish(frame)
+            for one in self._frames_of(result, frame):
+                self._publish(one)
         return result
+
+    def _frames_of(self, result: Any, taken: Frame) -> Iterator[Frame]:
+        """What `process_frame` returned as frames; arrays are images of the frame that it took."""
+        several = (result,) if isinstance(result, np.ndarray) else result
+        if not isinstance(several, Iterable):
+            raise self._no_image(result)
+        for one in several:
+            if isinstance(one, np.ndarray):
+                yield taken.replace(one)
+            elif isinstance(one, Frame):
+                yield one
+            else:
+                raise self._no_image(one)
+
+    def _no_image(self, result: Any) -> TypeError:
+        return TypeError(
+            f"process_frame of {type(self).__name__} returned a {type(result).__name__}; return a"
+            " Frame, an image as an array, several of them, or None to publish nothing"
+        )
 
     def getOutputPvObjectType(self, pvObject: Any) -> Any:
         self._builder = ObjectBuilder(pv_object(pvObject))
@@ -175,6 +201,32 @@ def completed(processor: Any) -> Any:
         if callable(method) and not name.startswith("_") and not hasattr(processor, name):
             setattr(processor, name, MethodType(method, processor))
     return processor
+
+
+def unused_methods(kind: type) -> str:
+    """Why a class processes nothing: none of its methods is one that a stage calls; "" otherwise.
+
+    Classes of this package may do so on purpose.
+    """
+    ours = FrameProcessor if issubclass(kind, FrameProcessor) else UserDataProcessor
+    called = ("process_frame", "process") if ours is FrameProcessor else ("process",)
+    if (
+        kind.__module__.startswith("pvapy_stream.")
+        or not issubclass(kind, UserDataProcessor)
+        or any(getattr(kind, n) is not getattr(ours, n) for n in (*called, "updateOutputChannel"))
+    ):
+        return ""
+    own = {name.lower().replace("_", ""): name for name in vars(kind) if not hasattr(ours, name)}
+    near = [
+        f"{own[found[0]]} for {name}"
+        for name in called
+        if (found := difflib.get_close_matches(name.replace("_", ""), own, n=1, cutoff=0.8))
+    ]
+    return (
+        f"class {kind.__name__} processes nothing: it does not define {' or '.join(called)}, so"
+        " each object is published as it came"
+        + (f"; did you write {near[0]}?" if near else f"; define {called[0]}")
+    )
 
 
 def takes_lazy(processor: Any) -> bool:

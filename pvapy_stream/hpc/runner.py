@@ -12,6 +12,7 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger, merged
 from pvapy_stream.errors import ProcessorError
 from pvapy_stream.files.run import run_id
+from pvapy_stream.hpc.control import configured
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import FilteredReceiver
 from pvapy_stream.hpc.parts import StageParts
@@ -150,6 +151,15 @@ class StageRunner(StageParts):
     def absent(self) -> list[str]:
         """Channels that never came."""
 
+    @property
+    def remark(self) -> str:
+        """What the status says of channels that have not come."""
+        return "; ".join(filter(None, (self._awaited.remark, self.metadata.remark)))
+
+    def look_for_absent(self) -> None:
+        """Log which channels have not come; called a few times a second."""
+        self._awaited.look(self.absent())
+
     # -- life ------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -237,9 +247,9 @@ class StageRunner(StageParts):
         if not self.stage.ok:
             return f"{who}: {self.stage.counts.errors} errors, the last: {self.stage.last_error}"
         problems = []
-        absent = ", ".join(self.absent())
-        if absent:
-            problems.append(f"channel {absent} {self.settings.receives.absent}")
+        if absent := self.absent():
+            told = self._awaited.to_check(absent)
+            problems.append(f"channel {', '.join(absent)} never came; {told}")
         if not self.settings.metadata_optional:
             problems += [f"{one}, or give --metadata-optional" for one in self.metadata.absences()]
         return f"{who}: {'; '.join(problems)}" if problems else ""
@@ -252,12 +262,13 @@ class StageRunner(StageParts):
 
     def configure(self, values: Any) -> str:
         """A `configure` command: our own keys, then the processor's `configure` with all."""
+        own: dict[str, int] = {}
         if isinstance(values, dict):
             own = {k: _whole(k, values[k], low) for k, low in _SYSTEM_KEYS.items() if k in values}
             self.configure_own(own)
+        ours = own.keys() if self.kind == "collector" else own.keys() - {"collectorCacheSize"}
         with self.stage.lock:
-            self.stage.processor.configure(values)
-        return "Configuration successful"
+            return configured(self.stage.processor, values, ours)
 
     def configure_own(self, own: dict[str, int]) -> None:
         """Take our own keys of a `configure` command."""
@@ -337,7 +348,7 @@ class StageRunner(StageParts):
                 stage.settle(self.accounts)
                 told = stage.processor.metadata_coverage
                 self._coverage = stage.call("metadata_coverage", told, fallback={}) or {}
-                message = stage.troubles.recent or stage.tracker.remark or self.metadata.remark
+                message = stage.troubles.recent or stage.tracker.remark or self.remark
             counts, missed, tracker = replace(stage.counts), self.missed, stage.tracker
             unknown, epochs = len(tracker.unknown), 1 + tracker.n_restarts
         finally:

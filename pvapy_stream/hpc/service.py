@@ -142,6 +142,7 @@ class StageService:
             if now >= next_look:
                 next_look = now + _KEEP_UP_PERIOD
                 self._runner.keep_up()
+                self._runner.look_for_absent()
             standing = self._runner.standing
             if now >= next_status or standing != told:
                 # Who waits for a stage to be connected does not wait for the period.

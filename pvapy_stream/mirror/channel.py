@@ -25,6 +25,7 @@ from pvapy_stream.settings.channel_map import MirrorEntry
 from pvapy_stream.status.counted import Times, ledger_stats, rated
 from pvapy_stream.status.snapshot import PublisherStats, QueueStats, ReceiverStats, Snapshot
 from pvapy_stream.transport import registry
+from pvapy_stream.transport.absence import Awaited
 from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
 from pvapy_stream.transport.ports import Receiver, Return
 
@@ -104,6 +105,7 @@ class MirrorChannel:
         self._filters = (
             FilteredReceiver(entry.source, self._excuse) if entry.provider == "pva" else None
         )
+        self._awaited = Awaited(_log, registry.input_mode(entry.provider).absent)
         self._lock = threading.Lock()
         self._read_id: IdReader | None = None
         self._last_published: int | None = None
@@ -172,6 +174,7 @@ class MirrorChannel:
             receiver.keep_up()
         if self._filters is not None:
             self._filters.keep_up(all(one.connected for one in self._receivers))
+        self._awaited.look([] if self._came else [self.entry.source])
 
     def _excuse(self, news: Filtered) -> None:
         with self._lock:
@@ -357,7 +360,7 @@ class MirrorChannel:
             self.entry.source,
             state=self._state,
             restarts=ledgers[0].incarnation - 1,
-            message=self.problem() if self._times.end else self.last_error,
+            message=self.problem() if self._times.end else self.last_error or self._awaited.remark,
             object_id=processor.last_object_id,
             output_channel=self.entry.mirror,
             receiver_stats=rated(received, seconds),
@@ -403,6 +406,6 @@ class MirrorChannel:
             last = self.last_error or "see the log"
             return f"channel {entry.mirror}: {errors} errors, the last: {last}"
         if not self._came:
-            absent = registry.input_mode(entry.provider).absent
-            return f"channel {entry.mirror}: source {entry.source} {absent}"
+            told = self._awaited.to_check([entry.source])
+            return f"channel {entry.mirror}: source {entry.source} never came; {told}"
         return ""

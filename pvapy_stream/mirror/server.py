@@ -9,12 +9,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-import pvaccess as pva
-
 from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.mirror.channel import HOSTED, MirrorChannel
 from pvapy_stream.pva.clients import ClientCounter, listening_ports
 from pvapy_stream.pva.search import TwinWatch
+from pvapy_stream.pva.serving import new_server
 from pvapy_stream.settings import MirrorSettings
 from pvapy_stream.settings.channel_map import parse_channel_map
 from pvapy_stream.status.snapshot import Snapshot
@@ -49,7 +48,7 @@ class MirrorServer:
         registry.output_mode(HOSTED).prepare(settings)
         before = listening_ports()
         self._twin = ""
-        self._server = pva.PvaServer()
+        self._server = new_server()
         self._ports = listening_ports() - before
         self.channels = [
             MirrorChannel(entry, number, settings, self._server)

@@ -15,10 +15,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import pvaccess as pva
+
 from pvapy_stream.errors import MonitorError, SettingsError
 from pvapy_stream.settings import ChannelsSettings
+from pvapy_stream.status.snapshot import KINDS
 
 _PVLIST_TIMEOUT = 15.0  # s
+_STRUCTURE_TIMEOUT = 1.0  # s
 _SOME_RUN = "?:"  # stands for the prefix of a run that is not known
 _SERVER = re.compile(r"tcp@\[\s*([^\s\]]+)")
 
@@ -40,6 +44,10 @@ class ChannelFinder:
             for name in with_ids(text, settings.ids, settings.id_format_spec)
         )
         self.patterns = [text for text in names if is_pattern(text) and settings.ids is None]
+        # Names that are known to be of a status channel, or not, where all stages are looked for.
+        self._statuses: dict[str, bool] | None = None if names else {}
+        if not names:
+            self.patterns = ["*"]
         self._pvlist = find_pvlist() if self.patterns else ""
 
     def find(self) -> list[str]:
@@ -50,7 +58,26 @@ class ChannelFinder:
         matching = (
             name for name in listed if any(fnmatchcase(name, pattern) for pattern in self.patterns)
         )
+        if self._statuses is not None:
+            matching = filter(self._is_status, matching)
         return unique([*self.fixed, *sorted(matching, key=natural)])
+
+    def _is_status(self, name: str) -> bool:
+        known = self._statuses if self._statuses is not None else {}
+        if name not in known:
+            try:
+                fields = _fields_of(name)
+            except pva.PvaException:
+                # It is asked again at the next look.
+                return False
+            known[name] = "command" not in fields and any(f"{one}Id" in fields for one in KINDS)
+        return known[name]
+
+
+def _fields_of(name: str) -> Mapping[str, Any]:
+    channel = pva.Channel(name)
+    channel.setTimeout(_STRUCTURE_TIMEOUT)
+    return channel.getIntrospectionDict()
 
 
 def is_pattern(name: str) -> bool:
@@ -87,8 +114,8 @@ def find_pvlist() -> str:
     found = str(beside) if beside.exists() else shutil.which("pvlist")
     if not found:
         raise SettingsError(
-            "--status-channel: a name with * needs --ids, or the program pvlist to find channels:"
-            " pip install 'pvapy-stream[tools]'"
+            "--status-channel: a name with * needs --ids, or the program pvlist to find channels;"
+            " without a name, pvlist finds all:  pip install 'pvapy-stream[tools]'"
         )
     return found
 

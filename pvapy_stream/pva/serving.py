@@ -25,7 +25,7 @@ from typing import Any
 
 import pvaccess as pva
 
-from pvapy_stream.errors import SettingsError
+from pvapy_stream.errors import SettingsError, TransportError
 from pvapy_stream.pva.acf import WriteRules, write_rules
 
 _PREFIX = "PVAPY_STREAM_"
@@ -59,6 +59,24 @@ class PutRights:
 ANYBODY = PutRights()
 
 
+def new_server() -> pva.PvaServer:
+    """A PVA server.
+
+    Raises:
+        TransportError: the machine has no network, and nobody said to do without.
+    """
+    try:
+        return pva.PvaServer()
+    except RuntimeError as error:
+        if "network interface" not in str(error):
+            raise
+        # Without the binding's pages of C++.
+        raise TransportError(
+            "this machine has no network interface but loopback, which PVAccess does not use unless"
+            ' it is told to; give: eval "$(pvapy-stream env)"'
+        ) from None
+
+
 def make_server(rights: PutRights = ANYBODY) -> pva.PvaServer:
     """A PVA server, with access security active.
 
@@ -68,7 +86,7 @@ def make_server(rights: PutRights = ANYBODY) -> pva.PvaServer:
     Raises:
         SettingsError: a host is unknown, or the file cannot be used.
     """
-    server = pva.PvaServer()
+    server = new_server()
     _security.group_for(server, rights)
     return server
 

@@ -23,6 +23,9 @@ class TopSettings(LoggingSettings, ChannelsSettings):
         0, ge=0, description="stop after this time; 0: run until stopped"
     )
 
+    def _needs_stages(self) -> bool:
+        return False
+
 
 class DashboardSettings(LoggingSettings, ChannelsSettings, HostSettings):
     """A live page."""

@@ -21,6 +21,7 @@ from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.pva.clients import ClientCounter, listening_ports
 from pvapy_stream.pva.objects import mark
 from pvapy_stream.pva.search import TwinWatch
+from pvapy_stream.pva.serving import new_server
 from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.sim.feed import ObjectFeed
 from pvapy_stream.sim.frames import open_sources
@@ -108,7 +109,7 @@ class SimServer:
         settings = self.settings
         settings.publishes.prepare(settings)
         before = listening_ports()
-        server = pva.PvaServer()
+        server = new_server()
         try:
             publisher = registry.make_source_publisher(
                 settings.output_mode,

@@ -35,7 +35,8 @@ MODE = Mode(
         shows_value=True,
         monitors=True,
         default_fields=_FIELDS,
-        absent=("never came; check its name and EPICS_CA_ADDR_LIST (pvapy-stream doctor)"),
+        absent="check that its program runs, its name, and that EPICS_CA_ADDR_LIST leads to"
+        " its host (pvapy-stream doctor --provider ca --channel {channel})",
     ),
     rank=20,
 )

@@ -194,7 +194,7 @@ MODE = Mode(
         lazy=True,
         waits=True,
         images=True,
-        absent="never came; what publishes it must run in the same process",
+        absent="what publishes it must run in the same process",
     ),
     output=OutputMode(_publisher, "this process"),
     source=OutputMode(_publisher, "this process"),

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from pvapy_stream.pva.request import Distributor
     from pvapy_stream.transport.ports import Publisher, Receiver
 
-NEVER_CAME = "never came; check its name and EPICS_PVA_ADDR_LIST (pvapy-stream doctor)"
+CHECK = (
+    "check that its program runs, its name, and that EPICS_PVA_ADDR_LIST leads to its host"
+    " (pvapy-stream doctor --channel {channel})"
+)
 
 
 def _no_type() -> None:
@@ -127,7 +130,7 @@ class InputMode:
         sender: output mode of the program that publishes to it; its own name when empty.
         args: settings for ``--input-args``; None: it takes none.
         several: what is wrong with these arguments for several stages of one command, or "".
-        absent: what is reported of a source that was never there.
+        absent: what to check when a source is not there; ``{channel}`` stands for its name.
         prepare: called before a program starts a PVA server; raises `TransportError`.
     """
 
@@ -144,7 +147,7 @@ class InputMode:
     sender: str = ""
     args: type[Settings] | None = None
     several: Callable[[Mapping[str, Any]], str] = _no_problem
-    absent: str = NEVER_CAME
+    absent: str = CHECK
     prepare: Callable[[], None] = _nothing_to_do
 
 

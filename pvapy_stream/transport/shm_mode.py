@@ -81,8 +81,8 @@ def publisher(what: PublisherOptions, source: bool = False) -> Publisher:
 
 _HELP = "shared memory of this host"
 _ABSENT = (
-    "never came; check its name, and that the program that publishes it runs on this host with"
-    " --output-mode shm or both"
+    "check its name, and that the program that publishes it runs on this host with --output-mode"
+    " shm or both"
 )
 
 MODE = Mode(

@@ -135,14 +135,14 @@ def test_the_tree_has_the_options_of_all_commands() -> None:
     assert "--oid-field" in parsers["doctor"]._option_string_actions
 
 
-def complete(script: Path, *words: str) -> list[str]:
+def complete(script: Path, *words: str, begun: str = "") -> list[str]:
     """What bash offers for the last word if that is an option, else for the next one."""
-    typed = [*words] if words[-1].startswith("-") else [*words, "''"]
+    typed = [*words] if words[-1].startswith("-") and not begun else [*words, begun or "''"]
     code = f"""
         source {script}
         COMP_WORDS=({" ".join(typed)}); COMP_CWORD={len(typed) - 1}
         COMP_LINE="${{COMP_WORDS[*]}}"; COMP_POINT=${{#COMP_LINE}}
-        $(complete -p pvapy-stream | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+        $(complete -p {words[0]} | sed 's/.*-F \\([^ ]*\\).*/\\1/')
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
     done = subprocess.run(
@@ -161,6 +161,12 @@ def test_bash_completes_commands_and_their_options(
     assert "--input-channel" in complete(script, "pvapy-stream", "consumer", "--inp")
     assert {"create", "schedule", "stop"} <= set(complete(script, "pvapy-stream", "project"))
     assert set(complete(script, "pvapy-stream", "completion")) >= {"bash", "zsh", "tcsh"}
+    # Values of options, files, and the names that pvapy has too.
+    assert {"shm"} <= set(complete(script, "pvapy-stream", "consumer", "--input-mode", begun="s"))
+    assert "--input-channel" in complete(script, "pvapy-hpc-consumer", "--inp")
+    (tmp_path / "mine.py").touch()
+    there = complete(script, "pvapy-stream", "consumer", "--processor-file", begun=f"{tmp_path}/m")
+    assert there == [f"{tmp_path}/mine.py"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,33 @@ def test_nobody_puts(prefix: str, commands: Commands) -> None:
     assert program.wait() == 0
     assert f"nobody sent anything to channel {prefix}in, which is hosted here" in program.text
     assert "its --output-mode pva and its EPICS_PVA_ADDR_LIST" in program.text
+
+
+@pytest.mark.parametrize(
+    ("words", "channels"),
+    [
+        (["consumer", "-ic", "{}1"], ["{}1 has"]),
+        (["collector", "-pid", "1,2", "-ic", "{}*"], ["{}1, {}2 have"]),
+        (["mirror", "-cm", "({}mirror,{}1)"], ["{}1 has"]),
+    ],
+)
+def test_a_channel_that_does_not_come_is_told_while_it_is_waited_for(
+    words: list[str], channels: list[str], prefix: str, commands: Commands
+) -> None:
+    argv = [word.replace("{}", prefix) for word in words]
+    program = commands(*argv, "-sc", f"{prefix}s", "-rt", "60")
+    wait_until(lambda: "not come since" in program.text, what="that it has not come")
+    told = program.text
+    assert f"channel{'s' * ('have' in channels[0])} {channels[0].replace('{}', prefix)} not" in told
+    # Since when, and what is likely.
+    assert re.search(r"since \d\d:\d\d:\d\d \(5 s\); check that its program runs, its name,", told)
+    assert "that EPICS_PVA_ADDR_LIST (127.0.0.1) leads to its host" in told
+    assert f"pvapy-stream doctor --channel {prefix}1" in told
+    state = wait_until(lambda: status(f"{prefix}s")["message"], what="the status")
+    assert "not come since" in state
+    program.signal()
+    assert program.wait() == 1
+    assert f"{prefix}1" in program.text.rpartition("never came")[0].rpartition("error:")[2]
 
 
 def test_a_wrong_folder_of_database_definitions(

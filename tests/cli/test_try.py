@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from pvapy_stream.cli import try_processor
 from pvapy_stream.cli.main import main
 
 PROCESSORS = """
@@ -34,6 +36,35 @@ class Sums(UserDataProcessor):
         value = float(pvObject["value"][0]["ushortValue"].sum())
         kind = {"uniqueId": pva.INT, "sum": pva.DOUBLE}
         self.updateOutputChannel(pva.PvObject(kind, {"sum": value}))
+
+class Misspelt(FrameProcessor):
+    def processFrame(self, frame):
+        return frame.replace(frame.image * 0)
+
+class Misspelt2(UserDataProcessor):
+    def Process(self, pvObject):
+        self.updateOutputChannel(pvObject)
+
+class Odd(FrameProcessor):
+    def process_frame(self, frame):
+        return frame if frame.id % 2 else None
+
+class Silent:
+    def process(self, pvObject):
+        return pvObject
+
+class Half(FrameProcessor):
+    def process_frame(self, frame):
+        return frame.image[::2] / 2
+
+class Halves(FrameProcessor):
+    def process_frame(self, frame):
+        yield frame.image[::2]
+        yield frame.image[1::2]
+
+class Mean(FrameProcessor):
+    def process_frame(self, frame):
+        return frame.image.mean()
 """
 
 
@@ -73,6 +104,7 @@ def test_output_statistics_and_exit_code(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Processed frames: 3 of 3 @ ")
     assert lines[1:] == [
+        "Filtered frames: 0",
         "Published objects: 3, the last: 1x6 float32, id 2",
         "Errors: 0",
         "rows: 1",
@@ -100,6 +132,85 @@ def test_an_output_that_is_no_image(
     assert "Published objects: 5, the last: structure of uniqueId, sum" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("Misspelt", "processFrame for process_frame"), ("Misspelt2", "Process for process")],
+)
+def test_a_class_that_processes_nothing_is_not_approved(
+    processors: str, frames: str, name: str, nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--input", frames, "--dataset", "/entry/data"]
+    assert main(["try", f"{processors}:{name}", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert f"class {name} processes nothing" in error
+    assert nearest in error
+
+
+def test_filtered_frames_are_counted(
+    processors: str, frames: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--input", frames, "--dataset", "/entry/data"]
+    assert main(["try", f"{processors}:Odd", *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "Processed frames: 2 of 5" in said
+    assert "Filtered frames: 3\n" in said
+
+
+def test_a_class_that_never_publishes_is_told_how(
+    processors: str, frames: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--input", frames, "--dataset", "/entry/data"]
+    assert main(["try", f"{processors}:Silent", *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "Filtered frames: 5\n" in said
+    assert "Published objects: 0; process publishes with self.updateOutputChannel" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("Half", "5, the last: 2x6 float64"), ("Halves", "10, the last: 2x6 uint16")],
+)
+def test_an_array_is_the_image(
+    processors: str, frames: str, name: str, published: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--input", frames, "--dataset", "/entry/data"]
+    assert main(["try", f"{processors}:{name}", *arguments]) == 0
+    assert f"Published objects: {published}, id 4" in capsys.readouterr().out
+
+
+def test_what_is_no_image_is_named(
+    processors: str, frames: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--input", frames, "--dataset", "/entry/data"]
+    assert main(["try", f"{processors}:Mean", *arguments]) == 1
+    said = capsys.readouterr().out
+    assert "process_frame of Mean returned a float64; return a Frame, an image" in said
+
+
+def test_only_options_that_there_are(
+    processors: str, frames: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is wrong is said without options of other programs."""
+    told = try_processor.COMMAND.parser().format_help()
+    for arguments in (
+        ["nowhere.py:Mine"],
+        ["Mine"],
+        [processors],
+        [f"{processors}:Nobody"],
+        ["nowhere.module:Mine"],
+        [f"{processors}:Crop", "--input", processors],
+        [f"{processors}:Crop", "--input", frames],
+        [f"{processors}:Crop", "--input", frames, "--dataset", "/x"],
+        [f"{processors}:Crop", "--n", "-3"],
+        [f"{processors}:Crop", "--args", "3"],
+    ):
+        assert main(["try", *arguments]) in (1, 2)
+        error = capsys.readouterr().err
+        assert error
+        for option in re.findall(r"--[a-z-]+", error):
+            assert option in told, error
+
+
 def test_a_class_of_a_module(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["try", "pvapy_stream.processors:PassThrough", "--n", "2"]) == 0
     assert "Published objects: 2, the last: 512x512 uint8, id 1" in capsys.readouterr().out
@@ -109,7 +220,7 @@ def test_a_class_of_a_module(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "code", "message"),
     [
         (["nowhere.py:Mine"], 1, "nowhere.py does not exist"),
-        (["Mine"], 1, "has no module"),
+        (["Mine"], 2, "give FILE.py:CLASS or package.module:CLASS"),
         (["pvapy_stream.processors:PassThrough", "--input", "nowhere.h5"], 1, "nowhere.h5"),
         (
             ["pvapy_stream.processors:PassThrough", "--args", "{"],

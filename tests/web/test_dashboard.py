@@ -287,6 +287,20 @@ def test_the_terminal(prefix: str, commands: Commands, consumer: Program, source
     assert any(line.split("│")[1].strip() == "all" for line in top.out if "│" in line)
 
 
+def test_the_terminal_shows_all_stages_when_none_is_named(
+    prefix: str, commands: Commands, consumer: Program, source: Source
+) -> None:
+    source.publish(range(1, 8))
+    top = commands("top", "--refresh", "0.3")
+    wait_until(lambda: f"{prefix}status" in top.text, what="the stage")
+    # No images, outputs and control channels.
+    shown = [line.split("│")[1].strip() for line in top.out if line.startswith("│")]
+    assert f"{prefix}status" in shown
+    assert not {name for name in shown if name.startswith(prefix)} - {f"{prefix}status"}
+    top.signal()
+    assert top.wait() == 0
+
+
 def test_an_address_of_the_new_kind(prefix: str, commands: Commands) -> None:
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
