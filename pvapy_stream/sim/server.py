@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import pvaccess as pva
-
 from pvapy_stream import bursts
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.idset import IdSet

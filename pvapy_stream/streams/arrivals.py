@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pvapy_stream.accounting.sequence import SequenceTracker, Step
+from pvapy_stream.accounting.sequence import IdStep, SequenceTracker
 from pvapy_stream.pva.objects import LazyIds, is_marked
 from pvapy_stream.transport.ports import Return
 
@@ -79,9 +79,9 @@ class Arrivals:
         step = tracker.observe(value)
         if before is None or value == before + 1:
             return True
-        if step in (Step.BACK, Step.AGAIN) and is_marked(obj):
+        if step in (IdStep.BACK, IdStep.AGAIN) and is_marked(obj):
             return self._opening
-        if step is Step.BACK:
+        if step is IdStep.BACK:
             self._begin_epoch(value)
         self.missed = self._missed_before + len(tracker.missed)
         return True

@@ -9,10 +9,10 @@ from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.plugins import load_processor_class
 from pvapy_stream.settings import SimulatorSettings, StageSettings
 from pvapy_stream.sim.frames import open_sources
-from pvapy_stream.workflow.model.plan import Plan, WiredStage
+from pvapy_stream.workflow.model.plan import WiredStage, WorkflowPlan
 
 
-def absent(plan: Plan) -> Iterator[str]:
+def absent(plan: WorkflowPlan) -> Iterator[str]:
     """What is not there, a sentence for each stage; processor files are executed to find it.
 
     Left out are stages on another host, and those that begin after a protocol, which may make
