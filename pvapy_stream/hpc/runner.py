@@ -18,7 +18,7 @@ from pvapy_stream.hpc.parts import StageParts
 from pvapy_stream.signals import in_main_thread
 from pvapy_stream.status.counted import processor_stats, publisher_stats
 from pvapy_stream.status.snapshot import Snapshot
-from pvapy_stream.transport.ports import PublisherCounts
+from pvapy_stream.transport.ports import PublisherCounts, Receiver, Troubled
 
 STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has
 PROCESS_GRACE = 1.0  # s; beyond the time to drain, for the object that is being processed
@@ -150,6 +150,18 @@ class StageRunner(StageParts):
     def absent(self) -> list[str]:
         """Channels that never came."""
 
+    @abstractmethod
+    def receivers(self) -> dict[str, Receiver]:
+        """The receivers of objects, by their channels."""
+
+    def troubled(self) -> dict[str, str]:
+        """Why nothing comes from a channel that is there, such as a refusal; by channel."""
+        found = {
+            channel: one.problem if isinstance(one, Troubled) else ""
+            for channel, one in self.receivers().items()
+        }
+        return {channel: why for channel, why in found.items() if why}
+
     # -- life ------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -236,8 +248,9 @@ class StageRunner(StageParts):
         who = f"{self.kind} {self.id}"
         if not self.stage.ok:
             return f"{who}: {self.stage.counts.errors} errors, the last: {self.stage.last_error}"
-        problems = []
-        absent = ", ".join(self.absent())
+        troubled = self.troubled()
+        problems = [f"channel {channel}: {why}" for channel, why in troubled.items()]
+        absent = ", ".join(channel for channel in self.absent() if channel not in troubled)
         if absent:
             problems.append(f"channel {absent} {self.settings.receives.absent}")
         if not self.settings.metadata_optional:
@@ -337,7 +350,14 @@ class StageRunner(StageParts):
                 stage.settle(self.accounts)
                 told = stage.processor.metadata_coverage
                 self._coverage = stage.call("metadata_coverage", told, fallback={}) or {}
-                message = stage.troubles.recent or stage.tracker.remark or self.metadata.remark
+                message = (
+                    stage.troubles.recent
+                    or "; ".join(
+                        f"channel {channel}: {why}" for channel, why in self.troubled().items()
+                    )
+                    or stage.tracker.remark
+                    or self.metadata.remark
+                )
             counts, missed, tracker = replace(stage.counts), self.missed, stage.tracker
             unknown, epochs = len(tracker.unknown), 1 + tracker.n_restarts
         finally:

@@ -7,7 +7,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from pvapy_stream.transport.ports import Deliver, DeliverAgain, Receiver, ReceiverCounts, Return
+from pvapy_stream.transport.ports import (
+    Deliver,
+    DeliverAgain,
+    Receiver,
+    ReceiverCounts,
+    Return,
+    Troubled,
+)
 
 _POLL = 0.05  # s
 
@@ -106,6 +113,12 @@ class AutoReceiver:
     @property
     def was_connected(self) -> bool:
         return self._chosen is not None and self._chosen.was_connected
+
+    @property
+    def problem(self) -> str:
+        """Why nothing comes; "" if nothing is known."""
+        way = self._chosen or self._far
+        return way.problem if isinstance(way, Troubled) else ""
 
     def keep_up(self) -> None:
         (self._chosen or self._far).keep_up()

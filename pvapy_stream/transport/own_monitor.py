@@ -205,6 +205,15 @@ class OwnMonitorReceiver:
         """Whether it has ever been there."""
         return self._instead.was_connected if self._instead is not None else self._was_connected
 
+    @property
+    def problem(self) -> str:
+        """Why nothing comes; "" if nothing is known."""
+        if self._instead is not None or (self._unsupported and self._fallback is not None):
+            return ""
+        if self._refusal:
+            return f"the server refuses the monitor {self._request}: {self._refusal}"
+        return self._unsupported
+
     def newest(self, timeout: float) -> Any | None:
         if self._instead is not None:
             return self._instead.newest(timeout)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 # Takes an object; False says that it was rejected.
 Deliver = Callable[[Any], bool | None]
@@ -105,6 +105,16 @@ class Receiver(Protocol):
 
     def newest(self, timeout: float) -> Any | None:
         """The other side's newest object, or None if it cannot be had within `timeout` s."""
+        ...
+
+
+@runtime_checkable
+class Troubled(Protocol):
+    """A receiver that can say why nothing comes."""
+
+    @property
+    def problem(self) -> str:
+        """What keeps objects from coming, such as a refusal by the server; "" if nothing does."""
         ...
 
 
