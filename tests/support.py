@@ -176,9 +176,14 @@ def pvget(channel: str) -> dict[str, Any]:
         timeout=PATIENCE,
     )
     _, brace, rest = done.stdout.partition("{")
-    # pvget leaves the quotes of keys out; strings are passed over whole.
-    quoted = _KEYS.sub(lambda m: f'{m[1]}"{m[2]}":' if m[2] else m[0], brace + rest)
-    return json.loads(quoted) if brace else {}
+    return as_json(brace + rest) if brace else {}
+
+
+def as_json(shown: str) -> Any:
+    """What the tools of EPICS show as JSON, with the quotes of keys left out."""
+    # Strings are passed over whole.
+    quoted = _KEYS.sub(lambda m: f'{m[1]}"{m[2]}":' if m[2] else m[0], shown)
+    return json.loads(quoted.replace("+Infinity", "Infinity"))
 
 
 def pvput(channel: str, **fields: str) -> str:

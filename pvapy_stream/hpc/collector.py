@@ -27,7 +27,7 @@ from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
 from pvapy_stream.settings import CollectorSettings
 from pvapy_stream.status.counted import queue_stats, rated, receiver_stats
 from pvapy_stream.status.snapshot import CollectorStats, ProducerStats
-from pvapy_stream.transport.ports import Return
+from pvapy_stream.transport.ports import Receiver, Return
 
 _CACHE_BYTES = 256 * 2**20
 _CACHE_MOST = 2000  # objects
@@ -359,3 +359,6 @@ class Collector(StageRunner):
 
     def absent(self) -> list[str]:
         return [s.channel for s in self.sources.values() if not s.receiver.was_connected]
+
+    def receivers(self) -> dict[str, Receiver]:
+        return {s.channel: s.receiver for s in self.sources.values()}

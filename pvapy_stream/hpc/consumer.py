@@ -244,3 +244,6 @@ class Consumer(StageRunner):
         if self.receiver.was_connected or self._hosts_input:
             return []
         return [self.input_channel]
+
+    def receivers(self) -> dict[str, Receiver]:
+        return {self.input_channel: self.receiver}

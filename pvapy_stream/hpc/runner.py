@@ -19,7 +19,7 @@ from pvapy_stream.hpc.parts import StageParts
 from pvapy_stream.signals import in_main_thread
 from pvapy_stream.status.counted import processor_stats, publisher_stats
 from pvapy_stream.status.snapshot import Snapshot
-from pvapy_stream.transport.ports import PublisherCounts
+from pvapy_stream.transport.ports import PublisherCounts, Receiver, Troubled
 
 STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has
 PROCESS_GRACE = 1.0  # s; beyond the time to drain, for the object that is being processed
@@ -153,12 +153,26 @@ class StageRunner(StageParts):
 
     @property
     def remark(self) -> str:
-        """What the status says of channels that have not come."""
-        return "; ".join(filter(None, (self._awaited.remark, self.metadata.remark)))
+        """What the status says of channels from which nothing comes."""
+        refused = [f"channel {channel}: {why}" for channel, why in self.troubled().items()]
+        return "; ".join(filter(None, (*refused, self._awaited.remark, self.metadata.remark)))
 
     def look_for_absent(self) -> None:
         """Log which channels have not come; called a few times a second."""
-        self._awaited.look(self.absent())
+        troubled = self.troubled()
+        self._awaited.look([channel for channel in self.absent() if channel not in troubled])
+
+    @abstractmethod
+    def receivers(self) -> dict[str, Receiver]:
+        """The receivers of objects, by their channels."""
+
+    def troubled(self) -> dict[str, str]:
+        """Why nothing comes from a channel that is there, such as a refusal; by channel."""
+        found = {
+            channel: one.problem if isinstance(one, Troubled) else ""
+            for channel, one in self.receivers().items()
+        }
+        return {channel: why for channel, why in found.items() if why}
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -246,8 +260,9 @@ class StageRunner(StageParts):
         who = f"{self.kind} {self.id}"
         if not self.stage.ok:
             return f"{who}: {self.stage.counts.errors} errors, the last: {self.stage.last_error}"
-        problems = []
-        if absent := self.absent():
+        troubled = self.troubled()
+        problems = [f"channel {channel}: {why}" for channel, why in troubled.items()]
+        if absent := [channel for channel in self.absent() if channel not in troubled]:
             told = self._awaited.to_check(absent)
             problems.append(f"channel {', '.join(absent)} never came; {told}")
         if not self.settings.metadata_optional:

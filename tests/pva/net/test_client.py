@@ -22,7 +22,7 @@ from pvapy_stream.pva.wire.status import Status
 from pvapy_stream.pva.wire.types import AnyValue, Kind, Scalar, Structure
 from tests.ports import free_port
 from tests.pva.net.partner import Partner
-from tests.pva.net.test_interop import KIND, VALUE, N
+from tests.pva.net.values import KIND, VALUE, N
 from tests.support import PATIENCE, wait_until
 
 LIMITS = (PATIENCE, PATIENCE)

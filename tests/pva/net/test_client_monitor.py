@@ -21,7 +21,7 @@ from pvapy_stream.pva.wire.types import Array, Kind, Scalar, Structure, default
 from tests.ports import free_port
 from tests.pva.net.partner import Partner
 from tests.pva.net.test_client import same
-from tests.pva.net.test_interop import KIND, VALUE, N
+from tests.pva.net.values import KIND, VALUE, N
 from tests.support import PATIENCE, wait_until
 
 

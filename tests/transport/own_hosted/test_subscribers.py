@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 import threading
 from typing import Any
 
@@ -18,7 +15,7 @@ from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.objects import is_marked, mark
 from pvapy_stream.transport.ports import Publisher
 from tests.support import PATIENCE, pvget, wait_until
-from tests.transport.own_hosted.channels import BUILDER, P4P, Make, follow, frame, lazy
+from tests.transport.own_hosted.channels import BUILDER, Make, follow, frame, lazy
 
 
 class Reader(threading.Thread):
@@ -79,35 +76,6 @@ def test_a_slow_client_costs_the_others_nothing(make: Make) -> None:
     idle = pva.Channel(publisher.channel)
     idle.get("field(uniqueId)")
     assert (publisher.clients, publisher.subscribers) == (4, 3)
-
-
-def test_a_client_that_acknowledges_and_pauses_at_random_loses_nothing(make: Make) -> None:
-    publisher = make(pva_timeout=60)
-    publisher.open(lazy(0, 100))
-    script = """
-    import random, time
-    chance = random.Random(5)
-    got = queue.Queue()
-    def take(v):
-        if chance.random() < 0.01:
-            time.sleep(chance.random() * 0.1)
-        got.put(v.uniqueId)
-    s = context.monitor(sys.argv[1], take, request="record[pipeline=true,queueSize=10]field()")
-    print("up", got.get(timeout=60), flush=True)
-    ids = [got.get(timeout=60) for _ in range(2000)]
-    print(ids == list(range(1, 2001)), flush=True)
-    s.close(); context.close()
-    """
-    program = subprocess.Popen(
-        [sys.executable, "-c", P4P + textwrap.dedent(script), publisher.channel],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert program.stdout is not None
-    assert program.stdout.readline() == "up 0\n"
-    for number in range(1, 2001):
-        publisher.publish(lazy(number, 100))
-    assert program.communicate(timeout=PATIENCE)[0] == "True\n"
-    assert publisher.counts().rejected == 0
 
 
 def test_a_client_that_takes_nothing_is_waited_for_once(
