@@ -42,6 +42,10 @@ def receiver(what: ReceiverOptions) -> Receiver:
         from pvapy_stream.transport.dealt import DealtReceiver
 
         return DealtReceiver(what, receiver)
+    if what.library == "binding" and share:
+        from pvapy_stream.transport.checked import CheckedReceiver
+
+        return CheckedReceiver(what.channel, by_binding(), what.unshared)
     if what.library == "binding":
         return by_binding()
     fallback = by_binding if what.library == "auto" else None

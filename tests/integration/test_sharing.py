@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 
-from pvapy_stream.accounting.ledger import Ledger, read_ledgers
+from pvapy_stream.accounting.ledger import Ledger, read_ledgers, union
+from pvapy_stream.frame import Frame
 from tests.pva.net.partner import Partner
 from tests.support import (
     Commands,
+    ImageIoc,
     Program,
     Source,
-    command,
+    pvput,
     status,
     wait_for_monitors,
     wait_until,
@@ -23,6 +26,7 @@ from tests.support import (
 )
 
 N = 200
+M = 3000
 
 # Posts images with these ids, whose pixels carry them, and as large ones as it is told.
 P4P = """
@@ -58,6 +62,11 @@ class P(FrameProcessor):
             raise ValueError(f"pixels {frame.image.flat[0]}, id {frame.id}")
         return frame
 """
+
+
+def frame(number: int) -> Frame:
+    """An image whose pixels carry its id."""
+    return Frame.of(number, np.full((8, 8), number, np.uint16))
 
 
 class Servers:
@@ -120,29 +129,158 @@ def by_stage(folder: Path) -> dict[str, list[Ledger]]:
     return found
 
 
+def processed_of(folder: Path) -> list[int]:
+    ledgers = by_stage(folder)
+    return sorted(i for k in (1, 2) for one in ledgers[f"consumer {k}"] for i in one.processed)
+
+
 def audit(commands: Commands, folder: Path) -> Program:
     program = commands("audit", folder / "ledger.json")
     program.wait()
     return program
 
 
-@pytest.mark.parametrize("fields", [[], ["-fr", "value,dimension,timeStamp"]])
+@pytest.mark.parametrize(
+    "options", [[], ["-fr", "value,dimension"], ["-im", "auto", "--pva-library", "binding"]]
+)
 def test_two_consumers_process_each_id_of_a_pvxs_source_once(
-    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path, fields: list[str]
+    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path, options: list[str]
 ) -> None:
     server = pvxs.start()
-    program = consumers(commands, prefix, tmp_path, *fields)
+    program = consumers(commands, prefix, tmp_path, *options)
     wait_for_dealer(prefix)
     assert server.tell(f"1 {N} 0.002") == "posted"
     wait_until(lambda: sum(processed(prefix)) == N, 60)
     assert processed(prefix) == [N / 2, N / 2]
     end(program)
-    ledgers = by_stage(tmp_path)
-    shares = [list(ledgers[f"consumer {k}"][0].processed) for k in (1, 2)]
-    assert sorted(shares[0] + shares[1]) == [*range(1, N + 1)]
-    assert [list(one.received) for one in ledgers["mirror 1"]] == [[*range(N + 1)]]
+    assert processed_of(tmp_path) == [*range(1, N + 1)]
+    assert [list(one.received) for one in by_stage(tmp_path)["mirror 1"]] == [[*range(N + 1)]]
     report = audit(commands, tmp_path)
     assert report.process.returncode == 0, report.text
     assert f"published {N}, processed {N}, missed 0, without a fate 0: OK" in report.out[-1]
     assert "its server (PVXS" in program.text
     assert program.text.count("deals it out to the 2 consumers") == 1
+
+
+def test_a_source_that_comes_late_and_begins_anew(
+    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
+) -> None:
+    program = consumers(commands, prefix, tmp_path)
+    wait_until(lambda: [status(one)["state"] for one in statuses(prefix)] == ["waiting"] * 2, 60)
+    server = pvxs.start()
+    wait_for_dealer(prefix)
+    assert server.tell(f"1 {N} 0.002") == "posted"
+    wait_until(lambda: sum(processed(prefix)) == N, 60)
+    server.kill()
+    wait_until(lambda: status(f"{prefix}image:dealer:g")["state"] == "disconnected", 60)
+    server = pvxs.start()
+    wait_for_dealer(prefix)
+    assert server.tell(f"1 {N} 0.002") == "posted"
+    # What a source shows when it comes back is new to a mirror: here the image with id 0.
+    wait_until(lambda: sum(processed(prefix)) == 2 * N + 1, 60)
+    end(program)
+    ledgers = by_stage(tmp_path)
+    for epoch in (0, 1):
+        shares = [list(ledgers[f"consumer {k}"][epoch].processed) for k in (1, 2)]
+        assert sorted(shares[0] + shares[1]) == [*range(1 - epoch, N + 1)]
+    report = audit(commands, tmp_path)
+    assert report.process.returncode == 0, report.text
+
+
+def test_a_source_that_comes_back_without_a_distributor(
+    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
+) -> None:
+    source = Source(f"{prefix}image")
+    try:
+        program = consumers(commands, prefix, tmp_path)
+        wait_for_monitors(statuses(prefix))
+        for number in range(1, N + 1):
+            source.put(source.builder.build(frame(number)))
+        wait_until(lambda: sum(processed(prefix)) == N, 60)
+        assert "deals it out" not in program.text
+    finally:
+        source.close()
+    server = pvxs.start()
+    wait_for_dealer(prefix)
+    assert server.tell(f"1 {N} 0.002") == "posted"
+    wait_until(lambda: sum(processed(prefix)) == 2 * N, 60)
+    end(program)
+    ledgers = by_stage(tmp_path)
+    for one in (ledgers["consumer 1"], ledgers["consumer 2"]):
+        assert one[0].input_channel == f"{prefix}image"
+        assert one[1].input_channel.startswith(f"{prefix}image:dealt:")
+    report = audit(commands, tmp_path)
+    assert report.process.returncode == 0, report.text
+
+
+def test_two_consumers_share_an_ioc(prefix: str, commands: Commands, tmp_path: Path) -> None:
+    with ImageIoc(tmp_path, prefix):
+        program = commands(
+            "consumer", "-ic", f"{prefix}image", "-nc", "2", "-dg", "g", "-dt", "uniqueId", "-sqs",
+            "100", "-sc", f"{prefix}status:*", "--ledger", tmp_path / "ledger.json",
+        )  # fmt: skip
+        wait_for_dealer(prefix)
+        for number in range(1, 21):
+            pvput(f"{prefix}id", value=str(number))
+        wait_until(lambda: sum(processed(prefix)) == 20, 60)
+        end(program)
+    assert processed_of(tmp_path) == [*range(1, 21)]
+    assert "its server (QSRV" in program.text
+
+
+def test_a_killed_dealer_comes_back_and_what_it_missed_is_named(
+    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
+) -> None:
+    server = pvxs.start()
+    program = consumers(commands, prefix, tmp_path)
+    wait_for_dealer(prefix)
+    posting = threading.Thread(target=server.tell, args=(f"1 {M} 0.003",))
+    posting.start()
+    wait_until(lambda: sum(processed(prefix)) > 100, 60)
+    # It was started last.
+    children = psutil.Process(program.process.pid).children()
+    max(children, key=lambda child: child.create_time()).kill()
+    before = sum(processed(prefix))
+    wait_until(lambda: sum(processed(prefix)) > before + 200, 60)
+    posting.join(60)
+    wait_until(lambda: status(f"{prefix}image:dealer:g")["objectId"] == M, 60)
+    end(program, 1)
+    assert "dealer of" in program.err[-1]
+    assert "died (signal SIGKILL) and was started again" in program.err[-1]
+    ledgers = by_stage(tmp_path)
+    first, second = ledgers["mirror 1"]
+    assert not first.closed
+    done = union(one.processed for k in (1, 2) for one in ledgers[f"consumer {k}"])
+    last, shown = max(i for i in done if i < second.received.first), second.received.first
+    named = [*range(last + 1, shown + 1), *second.rejected["before the consumers"]]
+    assert sorted([*done, *named]) == [*range(1, M + 1)]
+    report = audit(commands, tmp_path)
+    assert report.process.returncode == 1, report.text
+    assert f"{last + 1}-{shown - 1} unknown: nobody can tell whether they were sent" in report.text
+    assert "lost" not in report.out[-1]
+
+
+@pytest.mark.parametrize("options", [[], ["--pva-library", "binding"]])
+def test_a_consumer_alone_is_refused_and_told_what_to_do(
+    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path, options: list[str]
+) -> None:
+    pvxs.start()
+    program = consumers(commands, prefix, tmp_path, *options, n=1)
+    told = f"distributor: channel {prefix}image cannot be shared in group g: its server (PVXS"
+    wait_until(lambda: status(f"{prefix}status:1")["message"].startswith(told), 60)
+    assert status(f"{prefix}status:1")["receiverStats"]["nReceived"] == 0
+    assert f'pvapy-stream mirror -cm "(MIRROR,{prefix}image,pva,100)"' in program.text
+    end(program, 1)
+    assert f"1 errors, the last: {told}" in program.err[-1]
+
+
+def test_a_second_command_for_the_same_group_is_refused(
+    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
+) -> None:
+    pvxs.start()
+    first = consumers(commands, prefix, tmp_path)
+    wait_for_dealer(prefix)
+    second = commands("consumer", "-ic", f"{prefix}image", "-nc", "2", "-dg", "g")
+    assert second.wait() == 1, second.text
+    assert f"channel {prefix}image:dealer:g is already served by the program" in second.err[-1]
+    end(first)
