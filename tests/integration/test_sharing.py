@@ -260,6 +260,46 @@ def test_a_killed_dealer_comes_back_and_what_it_missed_is_named(
     assert "lost" not in report.out[-1]
 
 
+def test_a_stop_in_mid_stream_leaves_nothing_open(
+    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
+) -> None:
+    server = pvxs.start()
+    program = consumers(commands, prefix, tmp_path)
+    wait_for_dealer(prefix)
+    posting = threading.Thread(target=server.tell, args=(f"1 {M} 0.003",))
+    posting.start()
+    wait_until(lambda: sum(processed(prefix)) > 100, 60)
+    end(program)
+    server.kill()
+    posting.join(60)
+    done = processed_of(tmp_path)
+    assert 100 < len(done) < M
+    assert done == [*range(1, len(done) + 1)]
+    report = audit(commands, tmp_path)
+    assert report.process.returncode == 0, report.text
+
+
+def test_a_killed_consumer_goes_to_the_dealer_at_once(
+    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
+) -> None:
+    server = pvxs.start()
+    program = consumers(commands, prefix, tmp_path)
+    wait_for_dealer(prefix)
+    assert server.tell(f"1 {N} 0.002") == "posted"
+    wait_until(lambda: sum(processed(prefix)) == N, 60)
+    children = psutil.Process(program.process.pid).children()
+    sorted(children, key=lambda child: child.create_time())[-2].kill()
+    wait_until(lambda: status(f"{prefix}status:2").get("restarts") == 1, 60)
+    wait_for_monitors(statuses(prefix))
+    assert server.tell(f"{N + 1} {2 * N} 0.002") == "posted"
+    wait_until(lambda: sum(processed(prefix)) == N + N / 2, 60)
+    end(program, 1)
+    assert processed_of(tmp_path) == [*range(1, 2 * N + 1)]
+    report = audit(commands, tmp_path)
+    assert report.process.returncode == 0, report.text
+    assert "restarts 1" in report.out[-1]
+
+
 @pytest.mark.parametrize("options", [[], ["--pva-library", "binding"]])
 def test_a_consumer_alone_is_refused_and_told_what_to_do(
     prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path, options: list[str]
