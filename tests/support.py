@@ -186,8 +186,9 @@ class ImageIoc(Ioc):
         records = f"""
             record(waveform, "{prefix}pixels") {{
                 field(FTVL, "USHORT") field(NELM, "64")
-                {group('"+id": "epics:nt/NTNDArray:1.0"',
-                       '"value": {+type: "any", +channel: "VAL"}')}
+                {
+            group('"+id": "epics:nt/NTNDArray:1.0"', '"value": {+type: "any", +channel: "VAL"}')
+        }
             }}
             record(longout, "{prefix}id") {{
                 {group('"uniqueId": {+type: "plain", +channel: "VAL", +trigger: "*"}')}

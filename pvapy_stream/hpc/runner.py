@@ -143,7 +143,7 @@ class StageRunner(StageParts):
 
     @property
     def standing(self) -> tuple[str, int, str]:
-        """What is told as soon as it changes: phase, number of channels that delivered, no share."""
+        """What is told as soon as it changes: phase, channels that delivered, why no share."""
         return self.phase, self.heard + self.metadata.heard, self.unshared
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Receiver by the binding of a share, where the source's server is asked first whether it has one."""
+"""Receiver of a share by the binding, whose server is asked first whether it has shares."""
 
 from __future__ import annotations
 
