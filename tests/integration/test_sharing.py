@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -12,6 +13,7 @@ import pytest
 
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers, union
 from pvapy_stream.frame import Frame
+from pvapy_stream.settings import ConsumerSettings
 from tests.pva.net.partner import Partner
 from tests.support import (
     Commands,
@@ -324,3 +326,31 @@ def test_a_second_command_for_the_same_group_is_refused(
     assert second.wait() == 1, second.text
     assert f"channel {prefix}image:dealer:g is already served by the program" in second.err[-1]
     end(first)
+
+
+def test_monitors_of_a_mirror_cannot_share_it(
+    prefix: str, pvxs: Servers, commands: Commands
+) -> None:
+    pvxs.start()
+    entry = f"({prefix}mirror,{prefix}image,pva,100,2,_[pydistributor=group:m])"
+    program = commands("mirror", "-cm", entry)
+    wait_until(lambda: "cannot be shared by monitors: its server (PVXS" in program.text, 60)
+    end(program, 1)
+    assert "leave their number and the distributor out of its entry" in program.err[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "can"),
+    [
+        ({"n_consumers": 2, "distributor_group": "g"}, True),
+        ({"n_consumers": 2, "distributor_set": "A", "n_distributor_sets": 1}, True),
+        # The other sets are those of other commands.
+        ({"n_consumers": 2, "distributor_set": "A", "n_distributor_sets": 2}, False),
+        ({"n_consumers": 1, "distributor_group": "g"}, False),
+        ({"n_consumers": 2}, False),
+        ({"n_consumers": 2, "distributor_group": "g", "input_mode": "shm"}, False),
+        ({"n_consumers": 2, "distributor_group": "g", "input_channel": "x:*"}, False),
+    ],
+)
+def test_who_can_deal(options: dict[str, Any], can: bool) -> None:
+    assert ConsumerSettings.of(**{"input_channel": "x", **options}).can_deal == can
