@@ -273,11 +273,6 @@ class Consumer(StageRunner):
         return int(self.receiver.counts().received > 0)
 
     def absent(self) -> list[str]:
-        if (
-            self.unshared
-            or "distributor" in self.stage.error_counts
-            or self.receiver.was_connected
-            or self._hosts_input
-        ):
+        if self.unshared or self.receiver.was_connected or self._hosts_input:
             return []
         return [self.input_channel]
