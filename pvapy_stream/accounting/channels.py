@@ -219,7 +219,10 @@ def _audit_subscriber(
     lost = excess(sent, arrived) - (skipped - union(arrived))
     unknown = IdSet()
     doubts: tuple[str, ...] = ()
+    told = union(sent)
     if not publishers or any(_is_open_source(stage) for stage in publishers):
+        # An initial update between ids that arrived was published in this run.
+        told |= skipped & _span(union(arrived))
         unknown, doubts = _unknown(members)
         unknown = unknown - missed
         doubts += tuple(doubt for stage in publishers for doubt in _doubts_of_source(stage))
@@ -233,12 +236,17 @@ def _audit_subscriber(
         lost=lost,
         noted=lost & missed,
         lost_by=_lost_in_sets(union(sent), members),
-        unprocessed=(skipped & union(sent)) - processed,
+        unprocessed=(skipped & told) - processed,
         unknown=unknown - union(sent),
         # Who has several inputs in one ledger does not say which id came by which.
         surplus=excess(results, sent) - repeated if publishers and not several else IdSet(),
         doubts=doubts,
     )
+
+
+def _span(ids: IdSet) -> IdSet:
+    first, last = ids.first, ids.last
+    return IdSet() if first is None or last is None else IdSet.of_range(first, last)
 
 
 def bag(members: Sequence[StageAccount], of: Callable[[Ledger], IdSet]) -> list[IdSet]:

@@ -221,9 +221,15 @@ class Stage(Fates):
                 self.counts.skipped += 1
                 return True
             last = self.tracker.last
-            if not self._skips or not how.shown or last is None or self._read_id is None:
+            if not self._skips or not how.shown or self._read_id is None:
+                return False
+            if last is None and not shared:
                 return False
             value = self._read_id(obj)
+            if last is None:
+                # It was published before this stage was there: another one has it.
+                self._skipped(value)
+                return True
             if value == 0 < last and not obj.hasField("timeStamp"):
                 # What cannot be marked is known by its id alone.
                 self.counts.skipped += 1

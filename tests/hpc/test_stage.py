@@ -299,3 +299,18 @@ def test_members_of_a_group_take_nothing_that_a_returning_source_shows() -> None
     feed(stage, 0, 1, 3)
     assert stage.handle_again(obj(9), Return(), shared=True)
     assert list(stage.ledger.skipped) == [0, 9]
+
+
+def test_members_of_a_group_take_nothing_that_is_shown_before_their_first_object() -> None:
+    stage = make(skip=1)
+    stage.handle(obj(0))
+    assert stage.handle_again(obj(99), Return(), shared=True)
+    feed(stage, 101, 103)
+    assert list(stage.ledger.skipped) == [0, 99]
+    assert list(stage.ledger.processed) == [101, 103]
+
+
+def test_what_is_shown_to_one_stage_alone_before_its_first_object_is_new() -> None:
+    stage = make(skip=1)
+    stage.handle(obj(0))
+    assert not stage.handle_again(obj(99), Return())
