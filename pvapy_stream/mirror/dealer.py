@@ -111,8 +111,9 @@ class Dealing:
     def _make_process(self, incarnation: int) -> _Process:
         settings = self._settings
         queue = max(_QUEUE, settings.server_queue_size) * len(settings.ids)
+        # No pipeline: PVXS 1.5 keeps the last update of a burst back once its queue was full.
         request = monitor_request(
-            settings.field_request, id_field=settings.oid_field, queue_size=queue, pipeline=True
+            settings.field_request, id_field=settings.oid_field, queue_size=queue
         )
         left = settings.runtime - (time.monotonic() - self._began)
         return _Process(
