@@ -142,14 +142,20 @@ class Commands:
 
 
 class Ioc:
-    """A real IOC. Only one at a time: of two on one host, one gets the searches."""
+    """A real IOC. Only one at a time: of two on one host, one gets the searches.
 
-    def __init__(self, folder: Path, records: str) -> None:
+    Args:
+        folder: for its files.
+        records: its database.
+        program: ``softIoc``, or ``softIocPVA`` with groups over PVAccess.
+    """
+
+    def __init__(self, folder: Path, records: str, program: str = "softIoc") -> None:
         database = folder / "ioc.db"
         database.write_text(records)
         # A group of its own: what stands in the path may start the IOC as a child.
         self._process = subprocess.Popen(
-            [BIN / "softIoc", "-S", "-d", database],
+            [BIN / program, "-S", "-d", database],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -165,6 +171,30 @@ class Ioc:
     def close(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(10)
+
+
+class ImageIoc(Ioc):
+    """An IOC whose channel ``PREFIX:image`` is an image of 1 row, by QSRV 1.
+
+    A put to the record ``PREFIX:id`` publishes it with this id.
+    """
+
+    def __init__(self, folder: Path, prefix: str) -> None:
+        def group(*members: str) -> str:
+            return f'info(Q:group, {{"{prefix}image": {{{", ".join(members)}}}}})'
+
+        records = f"""
+            record(waveform, "{prefix}pixels") {{
+                field(FTVL, "USHORT") field(NELM, "64")
+                {
+            group('"+id": "epics:nt/NTNDArray:1.0"', '"value": {+type: "any", +channel: "VAL"}')
+        }
+            }}
+            record(longout, "{prefix}id") {{
+                {group('"uniqueId": {+type: "plain", +channel: "VAL", +trigger: "*"}')}
+            }}
+        """
+        super().__init__(folder, records, "softIocPVA")
 
 
 def pvget(channel: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pvaccess as pva
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
-from pvapy_stream.errors import ObjectError, PvapyStreamError
+from pvapy_stream.errors import ObjectError, PvapyStreamError, TransportError
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.inbox import Returned
@@ -46,7 +46,7 @@ class Consumer(StageRunner):
         ledger = Ledger(
             stage=self.kind,
             stage_id=stage_id,
-            input_channel=self.input_channel,
+            input_channel=settings.dealer if settings.dealt else self.input_channel,
             output_channel=self.output_channel,
             group=(settings.distributor_group or "default") if settings.distributed else "",
             client_set=settings.distributor_set or "",
@@ -91,7 +91,36 @@ class Consumer(StageRunner):
             self.stage.processor.getInputPvObjectType,
             distributor,
             self.id,
+            self._unshared,
         )
+
+    def _unshared(self, reason: str) -> None:
+        """The source's server gives no share."""
+        settings = self.settings
+        if settings.dealer:
+            self.unshared = reason
+            if not self.receiver.counts().received:
+                self.stage.ledger.input_channel = settings.dealer
+            return
+        group = settings.distributor_group or "default"
+        self.stage.note_error(
+            "distributor",
+            TransportError(
+                f"channel {self.input_channel} cannot be shared in group {group}: {reason}, and"
+                " nothing is received; run all consumers of the group with one command"
+                " (--n-consumers), which deals the objects out, or start"
+                f' pvapy-stream mirror -cm "(MIRROR,{self.input_channel},pva,100)" and give all of'
+                " them --input-channel MIRROR"
+            ),
+        )
+
+    def _goes_to_dealer(self, obj: Any) -> bool:
+        """Whether this object is the first of a dealer after some of the source itself."""
+        dealer = self.settings.dealer
+        if not self.unshared or self.stage.ledger.input_channel == dealer:
+            return False
+        self.stage.change_input(dealer, id_reader(self.settings.oid_field, obj)(obj))
+        return True
 
     def start_receiving(self) -> None:
         self.receiver.start(
@@ -106,6 +135,9 @@ class Consumer(StageRunner):
     def _take_returned(self, returned: Returned) -> None:
         try:
             obj = self.wanted(returned.obj)
+            if self._goes_to_dealer(obj):
+                self.stage.handle(obj)
+                return
         except ObjectError as error:
             self.stage.no_id(error)
             return
@@ -241,7 +273,7 @@ class Consumer(StageRunner):
         return int(self.receiver.counts().received > 0)
 
     def absent(self) -> list[str]:
-        if self.receiver.was_connected or self._hosts_input:
+        if self.unshared or self.receiver.was_connected or self._hosts_input:
             return []
         return [self.input_channel]
 

@@ -6,8 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -18,10 +17,11 @@ from pvapy_stream.files.disk import failed_to_close
 from pvapy_stream.hpc.reports import total_report
 from pvapy_stream.hpc.runner import STOP_GRACE
 from pvapy_stream.hpc.service import StageReport, StageService
-from pvapy_stream.launch.child import Child, SupervisedChild
+from pvapy_stream.launch.child import Child, SupervisedChild, words_of
 from pvapy_stream.launch.entry import HURRY, STOP, Orders, enter
 from pvapy_stream.launch.supervisor import RestartPolicy, Restarts, Supervisor
 from pvapy_stream.logs import configure_logging
+from pvapy_stream.mirror.dealer import Dealing
 from pvapy_stream.settings import ConsumerSettings, StageSettings
 from pvapy_stream.signals import (
     Stop,
@@ -196,11 +196,13 @@ class Consumers(Supervisor[_Consumer]):
     """Runs each consumer of the settings in a process of its own.
 
     A process that dies is started again, up to the limit; its last reported account is kept. No
-    process is left when `run` ends, however it ends.
+    process is left when `run` ends, however it ends. If the source's server cannot share its stream
+    out, a dealer does.
     """
 
     def __init__(self, settings: ConsumerSettings, stop: threading.Event, show: Show) -> None:
-        self._settings = settings
+        self._dealing = Dealing(settings)
+        self._settings = settings.replace(dealer=self._dealing.channel)
         self._stop = stop
         self._shown = Shown(show)
         policy = RestartPolicy(settings.max_restarts)
@@ -223,16 +225,28 @@ class Consumers(Supervisor[_Consumer]):
                     one.start()
             while not self.ended:
                 self._ask_to_stop()
-                if self.poll(_TICK):
+                if self.poll(_TICK) | self._deal():
                     self._show()
         finally:
             self.kill()
-            if self.deaths:
+            self._dealing.close()
+            if self.deaths or self._dealing.active:
                 self._show()
-        return "; ".join(filter(None, [*self.problems, self._shown.problem]))
+        problems = [*self.problems, self._dealing.problem, self._shown.problem]
+        return "; ".join(filter(None, problems))
+
+    def _deal(self) -> bool:
+        """Start a dealer when a consumer gets no share, look after it; whether there is news."""
+        dealing = self._dealing
+        for one in self.members:
+            if one.report is not None and one.report.unshared:
+                dealing.start(one.report.unshared)
+        if dealing.gave_up:
+            self._stop.set()
+        return dealing.poll(sum(not one.ended for one in self.members))
 
     def _make_process(self, consumer_id: int, incarnation: int) -> _Process:
-        settings = self._settings.again(incarnation)
+        settings = self._settings.again(incarnation).replace(dealt=self._dealing.active)
         if settings.runtime > 0:
             # A process that is started again ends with the others.
             left = settings.runtime - (time.monotonic() - self._started_at)
@@ -241,6 +255,8 @@ class Consumers(Supervisor[_Consumer]):
 
     def _ask_to_stop(self) -> None:
         word = HURRY if hurry_of(self._stop).is_set() else STOP if self._stop.is_set() else ""
+        if word and not self._dealing.end(word):
+            return
         if word != self._told:
             self._told = word
             drain = self._settings.drain_timeout + _END_GRACE
@@ -250,7 +266,7 @@ class Consumers(Supervisor[_Consumer]):
         reports = {one.consumer_id: one.report for one in self.members}
         self._shown(
             {number: report for number, report in reports.items() if report is not None},
-            [ledger for one in self.members for ledger in one.ledgers],
+            [ledger for one in self.members for ledger in one.ledgers] + self._dealing.ledgers,
         )
 
 
@@ -258,7 +274,7 @@ def _run_consumer(pipe: Connection, settings: StageSettings, consumer_id: int) -
     """Body of a consumer's process."""
     enter()
     configure_logging(settings)
-    Orders(settings.drain_timeout + _END_GRACE).follow(_words(pipe))
+    Orders(settings.drain_timeout + _END_GRACE).follow(words_of(pipe))
     # Ctrl-C reaches the whole process group; the parent alone decides.
     hangs = run_until_signal(
         lambda stop: _serve(settings, consumer_id, pipe, stop), [signal.SIGTERM], [signal.SIGINT]
@@ -267,13 +283,6 @@ def _run_consumer(pipe: Connection, settings: StageSettings, consumer_id: int) -
         leave_by_force()
     if failed_to_close():
         leave_by_force(0)
-
-
-def _words(pipe: Connection) -> Iterator[str]:
-    with suppress(EOFError, OSError):
-        while True:
-            (word,) = pipe.recv()
-            yield word
 
 
 def _serve(settings: StageSettings, consumer_id: int, pipe: Connection, stop: Stop) -> bool:

@@ -165,6 +165,13 @@ class StageFates:
         if self.own_epochs and self.account.begin_epoch() and self.output is not None:
             self.output.ledger = self.account.ledger
 
+    def change_input(self, channel: str, value: int) -> None:
+        """What comes from now on comes from another channel, with this id first."""
+        with self.lock:
+            self._begin_epoch(value)
+            self.tracker.last = None
+            self.account.ledger.input_channel = channel
+
     def _note_missed(self) -> None:
         """Note what is missed in this epoch in the ledger."""
         ledger = self._summary.ledger

@@ -22,7 +22,7 @@ from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.objects import LazyIds, opening_object
 from pvapy_stream.pva.request import Distributor
-from pvapy_stream.settings import StageSettings
+from pvapy_stream.settings import ConsumerSettings, StageSettings
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.absence import Awaited
 from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
@@ -36,6 +36,7 @@ def make_receiver(
     input_type: Callable[[], Any] = lambda: None,
     distributor: Distributor | None = None,
     number: int = 0,
+    unshared: Callable[[str], None] | None = None,
 ) -> Receiver:
     """The receiver that a stage's settings ask for.
 
@@ -46,10 +47,12 @@ def make_receiver(
         input_type: returns an object of the structure to host, or None for images.
         distributor: what is asked of the source's distributor.
         number: id of the stage, or of the producer it receives from.
+        unshared: gets why the source's server has no share for this stage.
 
     Raises:
         TransportError: its channel cannot be hosted.
     """
+    consumer = settings if isinstance(settings, ConsumerSettings) else None
     what = ReceiverOptions(
         channel,
         server,
@@ -61,6 +64,9 @@ def make_receiver(
         number=number,
         args=settings.input_args,
         library=settings.pva_library,
+        dealer=consumer.dealer if consumer else "",
+        dealt=consumer is not None and consumer.dealt,
+        unshared=unshared,
     )
     return registry.make_receiver(settings.input_mode, what)
 
@@ -118,6 +124,8 @@ class StageParts(ABC):
         # Says what is dropped on purpose, beside the output.
         self.filtered: FilteredChannel | None = None
         self._settling = Settling()
+        # Why the launcher has to deal objects out: the source's server does not; "" if need not be.
+        self.unshared = ""
         # The source's newest id when the stage was stopped, if it was known.
         self._newest_at_end: int | None = None
         self.paused = False

@@ -143,9 +143,9 @@ class StageRunner(StageParts):
         """How many of its channels have delivered an object."""
 
     @property
-    def standing(self) -> tuple[str, int]:
-        """What is told as soon as it changes: the phase, and how many channels have delivered."""
-        return self.phase, self.heard + self.metadata.heard
+    def standing(self) -> tuple[str, int, str]:
+        """What is told as soon as it changes: phase, channels that delivered, why no share."""
+        return self.phase, self.heard + self.metadata.heard, self.unshared
 
     @abstractmethod
     def absent(self) -> list[str]:

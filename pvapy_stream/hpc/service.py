@@ -48,12 +48,14 @@ class StageReport:
         ledgers: its accounts, as `Ledger.to_dict` gives them.
         problem: why the run is no success, or "".
         final: whether the stage has ended.
+        unshared: why the source has no share for it, so that its objects must be dealt out, or "".
     """
 
     snapshot: Snapshot
     ledgers: list[dict[str, Any]]
     problem: str = ""
     final: bool = False
+    unshared: str = ""
 
 
 def make_runner(settings: StageSettings, stage_id: int, server: pva.PvaServer) -> StageRunner:
@@ -255,7 +257,8 @@ class StageService:
                     self._status.publish(snapshot)
                 except Exception as error:
                     runner.stage.note_error("status channel", error)
-            report = StageReport(snapshot, runner.ledgers(final and not self.hangs), problem, final)
+            ledgers = runner.ledgers(final and not self.hangs)
+            report = StageReport(snapshot, ledgers, problem, final, runner.unshared)
             self._report(report)
             return report
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from pvapy_stream.launch.supervisor import Supervised
@@ -86,6 +88,14 @@ class Child:
     def kill(self) -> None:
         self.process.kill()
         self.process.join(_KILL_LIMIT)
+
+
+def words_of(pipe: Connection) -> Iterator[str]:
+    """What the parent tells, to a child at the other end of the pipe."""
+    with suppress(EOFError, OSError):
+        while True:
+            (word,) = pipe.recv()
+            yield word
 
 
 C = TypeVar("C", bound=Child)

@@ -60,6 +60,7 @@ class MirrorChannel:
             not accounted for; if consumers are waited for, updates with an id are passed on only
             after `let_through`.
         server: the binding's server for the mirror; the caller starts and stops it.
+        hosted: output mode.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class MirrorChannel:
         stage_id: int,
         settings: MirrorSettings,
         server: pva.PvaServer,
+        hosted: str = HOSTED,
     ) -> None:
         self.entry = entry
         self._waits = settings.wait_for_consumers > 0
@@ -86,7 +88,8 @@ class MirrorChannel:
         self.last_error = ""
         self._oid_field = settings.oid_field
         self._publisher = registry.make_publisher(
-            HOSTED, PublisherOptions(entry.mirror, server, settings=settings)
+            hosted,
+            PublisherOptions(entry.mirror, server, id_field=settings.oid_field, settings=settings),
         )
         self._hosted_kind: Structure | None = None
         source = ReceiverOptions(
@@ -95,6 +98,7 @@ class MirrorChannel:
             pv_request=entry.pv_request,
             distributor=_distributor(share),
             library=settings.pva_library,
+            unshared=self._unshared,
         )
         self._receivers = [
             registry.make_receiver(entry.provider, source) for _ in range(entry.n_monitors)
@@ -153,6 +157,16 @@ class MirrorChannel:
             deliver_current(obj) if how.shown else deliver(obj)
 
         receiver.start(deliver, deliver_again)
+
+    def _unshared(self, reason: str) -> None:
+        """The monitors cannot share the stream."""
+        self._note_error(
+            TransportError(
+                f"channel {self.entry.source} cannot be shared by monitors: {reason}; leave their"
+                " number and the distributor out of its entry in --channel-map"
+            ),
+            None,
+        )
 
     def let_through(self) -> None:
         """Pass on what comes from now on, and name what did not wait."""
@@ -315,6 +329,11 @@ class MirrorChannel:
         self._publisher.stop()
         self._publisher.publish(obj)
         self._hosted_kind = kind
+
+    @property
+    def subscribers(self) -> int:
+        """How many subscribers the mirror has, where they are known."""
+        return self._publisher.subscribers
 
     @property
     def knows_clients(self) -> bool:

@@ -33,25 +33,30 @@ class MirrorServer:
     Args:
         settings: what was asked for.
         report: takes the lines with the counters.
+        hosted: output mode of the channels.
 
     Raises:
         SettingsError: the channel map is wrong.
     """
 
     def __init__(
-        self, settings: MirrorSettings, report: Callable[[str], None] | None = None
+        self,
+        settings: MirrorSettings,
+        report: Callable[[str], None] | None = None,
+        hosted: str = HOSTED,
     ) -> None:
         self.settings = settings
         self.entries = parse_channel_map(settings.channel_map)
         self._report = report or (lambda _: None)
         self._too_few = ""
-        registry.output_mode(HOSTED).prepare(settings)
+        registry.output_mode(hosted).prepare(settings)
+        self._on_pva = registry.output_mode(hosted).hosts
         before = listening_ports()
         self._twin = ""
         self._server = new_server()
         self._ports = listening_ports() - before
         self.channels = [
-            MirrorChannel(entry, number, settings, self._server)
+            MirrorChannel(entry, number, settings, self._server, hosted)
             for number, entry in enumerate(self.entries, 1)
         ]
         for channel in self.channels:
@@ -72,10 +77,13 @@ class MirrorServer:
         if self.settings.wait_for_consumers:
             # Where clients of the mirrors are known, connections say nothing more.
             known = all(channel.knows_clients for channel in self.channels)
-            counter = ClientCounter(frozenset() if known else self._ports, host.clients)
+            others = host.clients if self._on_pva else self._subscribers
+            counter = ClientCounter(frozenset() if known else self._ports, others)
             wait = partial(self._wait_for_consumers, counter, stop)
             threading.Thread(target=wait, name="consumers", daemon=True).start()
-        twins = TwinWatch((entry.mirror for entry in self.entries), self._tell_of_twins)
+        mirrors = [entry.mirror for entry in self.entries] if self._on_pva else []
+        shown = self.settings.status_names("mirror", len(self.entries))
+        twins = TwinWatch(mirrors or shown, self._tell_of_twins)
         try:
             for channel in self.channels:
                 channel.start()
@@ -104,6 +112,9 @@ class MirrorServer:
             _log.error("%s", self._too_few)
         for channel in self.channels:
             channel.let_through()
+
+    def _subscribers(self) -> int:
+        return sum(channel.subscribers for channel in self.channels)
 
     def _tell_of_twins(self, told: str) -> None:
         self._twin = told

@@ -23,6 +23,8 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.plugins import load_processor_class
 from pvapy_stream.preflight.findings import Findings, queue_for
 from pvapy_stream.preflight.trial import CONNECT, DIFFERENT, Trial
+from pvapy_stream.pva.net.client import Client
+from pvapy_stream.pva.net.sharing import no_answer, why_unshared
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 from pvapy_stream.settings import ConsumerSettings, FileSettings, PreflightSettings
 from pvapy_stream.testing import ProcessorRun
@@ -36,6 +38,7 @@ _WARM_UP = 20
 _ENOUGH = 20  # frames that tell the rate of a source
 _SLOW_SOURCE = 2.0  # s; for a source that sends fewer in the time that was asked for
 _MAX_FRAMES = 1_000_000
+_SHARING = 5.0  # s; for each question about the distributor of a source
 
 Say = Callable[[str], None]
 
@@ -134,6 +137,11 @@ class Preflight:
             found.source_rate = (len(times) - 1) / (times[-1] - times[0])
         else:
             found.notes.append(f"{channel} sent no frames while it was looked at")
+        if why := _why_unshared(channel):
+            found.notes.append(
+                f"{channel}: {why}: a command with --n-consumers deals its objects out itself;"
+                " consumers that are started one by one need a pvapy-stream mirror before them"
+            )
         found.source_overruns = receiver.counts().overruns
         if found.source_overruns:
             found.notes.append(
@@ -261,6 +269,18 @@ class Preflight:
     ) -> Trial:
         with tempfile.TemporaryDirectory(prefix="preflight-") as folder:
             return Trial(Path(folder), found, consumer, rate, seconds).run(self._stop)
+
+
+def _why_unshared(channel: str) -> str:
+    """Why the server of a channel cannot share its objects out; "" if it can."""
+    client = Client()
+    try:
+        asked = client.channel(channel)
+        return why_unshared(asked, _SHARING) if asked.wait(_SHARING) else ""
+    except TransportError as error:
+        return no_answer(error)
+    finally:
+        client.stop()
 
 
 class _Nowhere(Publisher):

@@ -72,6 +72,10 @@ class ConsumerSettings(StageSettings):
         ),
     )
 
+    # No options: the command that starts several consumers sets them.
+    dealer: str = Field("", description="channel on which the command deals objects out")
+    dealt: bool = Field(False, description="whether it does")
+
     @model_validator(mode="after")
     def _queue_fits(self) -> ConsumerSettings:
         if self.accumulate_objects > 0 and self.receiver_queue_size < 0:
@@ -125,6 +129,19 @@ class ConsumerSettings(StageSettings):
                 self.distributor_trigger,
                 self.distributor_updates,
             )
+        )
+
+    @property
+    def can_deal(self) -> bool:
+        """Whether this command has all who share the stream, as far as its settings tell."""
+        alone = not self.distributor_set or self.n_distributor_sets == 1
+        return (
+            self.distributed
+            and len(self.ids) > 1
+            and alone
+            and self.input_mode in ("pva", "auto")
+            and "*" not in self.input_channel
+            and self.input_channel != "_"
         )
 
     @property

@@ -17,6 +17,7 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.streams.receiving import Receiving, Unusable
 from pvapy_stream.streams.stream_settings import SubscriptionSettings
+from pvapy_stream.transport.absence import Awaited
 
 _OPENS = 60.0  # s; a receiver has started within this
 _CLOSES = 30.0  # s; and has stopped within this
@@ -291,7 +292,8 @@ class Subscription:
 
     def _too_late(self, timeout: float) -> StreamTimeoutError:
         if not self._receiving.was_connected:
-            why = self._settings.receives.absent
+            absent = Awaited(_log, self._settings.receives.absent)
+            why = f"never came; {absent.to_check([self.channel])}"
         elif self._receiving.connected:
             why = "is connected, and its source publishes nothing"
         else:

@@ -59,6 +59,11 @@ class ReceiverOptions:
         number: id of the stage, or of the producer it receives from.
         args: ``--input-args``, checked by the settings that the mode declares.
         library: what receives by PVAccess, as `PvaLibrarySettings` has it.
+        dealer: channel in shared memory on which this command deals objects out if the source's
+            server has no distributor; "" for none.
+        dealt: whether it does so already.
+        unshared: gets why the source's server cannot give a share, in a thread of the transport;
+            None: that is an error of the receiver.
     """
 
     channel: str
@@ -72,6 +77,9 @@ class ReceiverOptions:
     number: int = 0
     args: Mapping[str, Any] = field(default_factory=dict[str, Any])
     library: Literal["auto", "own", "binding"] = "binding"
+    dealer: str = ""
+    dealt: bool = False
+    unshared: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

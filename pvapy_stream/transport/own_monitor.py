@@ -34,6 +34,7 @@ class OwnMonitorReceiver:
         probe: request with which `newest` asks; the fewer fields, the cheaper.
         fallback: makes the receiver for channels whose structure we cannot hold; None: that is an
             error.
+        unshared: gets why the server cannot share updates out, where the request asks for that.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class OwnMonitorReceiver:
         request: str = "field()",
         probe: str = "field()",
         fallback: Callable[[], Receiver] | None = None,
+        unshared: Callable[[str], None] | None = None,
     ) -> None:
         self.channel = channel
         self._was_connected = False
         self._request = request
         self._probe = probe
         self._fallback = fallback
+        self._tell_unshared = unshared
         self._instead: Receiver | None = None  # the fallback, once it is used
         self._unsupported = ""
         self._deliver: Deliver | None = None
@@ -133,6 +136,14 @@ class OwnMonitorReceiver:
             )
         self._refusal = reason
         self._connected = False
+
+    def unshared(self, reason: str) -> None:
+        """The server has no distributor."""
+        self._connected = False
+        if self._tell_unshared is not None:
+            self._tell_unshared(reason)
+            return
+        self.refused(reason)
 
     def lost(self, reason: str) -> None:
         """The channel is gone."""

@@ -37,12 +37,21 @@ def receiver(what: ReceiverOptions) -> Receiver:
     def by_binding() -> MonitorReceiver:
         return MonitorReceiver(what.channel, request(), probe=probe)
 
+    share = what.distributor is not None and bool(what.distributor.option())
+    if share and what.dealer:
+        from pvapy_stream.transport.dealt import DealtReceiver
+
+        return DealtReceiver(what, receiver)
+    if what.library == "binding" and share:
+        from pvapy_stream.transport.checked import CheckedReceiver
+
+        return CheckedReceiver(what.channel, by_binding(), what.unshared)
     if what.library == "binding":
         return by_binding()
     fallback = by_binding if what.library == "auto" else None
     # Who asks for a queue wants to lose nothing: servers that can wait for us do.
     paced = request(pipeline=what.queue_size > 0)
-    return OwnMonitorReceiver(what.channel, paced, probe, fallback)
+    return OwnMonitorReceiver(what.channel, paced, probe, fallback, what.unshared)
 
 
 def _publisher(what: PublisherOptions) -> Publisher:

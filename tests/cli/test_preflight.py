@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from pvapy_stream.preflight import queue_for
+from tests.integration.test_sharing import P4P
+from tests.pva.net.partner import Partner
 from tests.support import Commands, Source, write_processor
 
 SLOW = """
@@ -63,6 +65,16 @@ def test_a_rate_that_cannot_be_reached(source: Source, commands: Commands, tmp_p
     rates = dict(re.findall(r"^  (.*?)\s+([\d,]+) frames/s", "".join(program.out), re.MULTILINE))
     assert float(rates["one consumer, without loss"]) < float(rates["2 consumers, without loss"])
     assert "-nc 2 -dg share" in program.text
+
+
+def test_a_source_without_a_distributor_is_noted(prefix: str, commands: Commands) -> None:
+    server = Partner(P4P, f"{prefix}image")
+    try:
+        program = commands("preflight", "-ic", f"{prefix}image", "-fps", "1", "--seconds", "0.3")
+        program.wait()
+        assert f"Note: {prefix}image: its server (PVXS" in program.text
+    finally:
+        server.kill()
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.net.client_requests import Place
+from pvapy_stream.pva.net.distributor import asked_share
 from pvapy_stream.pva.net.server_link import ServerLink
 from pvapy_stream.pva.wire import operations, request, values
 from pvapy_stream.pva.wire.buffers import Buffer
@@ -47,6 +48,10 @@ class Follower(Protocol):
         """The server does not give this monitor; it is asked again later."""
         ...
 
+    def unshared(self, reason: str) -> None:
+        """The server cannot give a share of the updates, as asked; nothing is asked of it."""
+        ...
+
     def lost(self, reason: str) -> None:
         """The channel is gone; it is searched for."""
         ...
@@ -68,6 +73,10 @@ class Watched(Place, Protocol):
         """Find out `link.paces`, and call `step` again then."""
         ...
 
+    def find_sharing(self, link: ServerLink, then: Callable[[str, bool], None]) -> None:
+        """Find out whether the server shares updates out; why not, and whether it answered."""
+        ...
+
 
 _AGAIN = 2.0  # s; until a server that has refused a monitor is asked again
 _WINDOW = 4  # updates that are under way, for a request without a queue size
@@ -78,7 +87,8 @@ class Monitor:
     """A request for updates. Used by the client's thread alone.
 
     With the option ``pipeline``, updates are acknowledged when the follower has taken them, and the
-    server waits. Servers that do not do this right are asked without it.
+    server waits. Servers that do not do this right are asked without it. A server that does not
+    know the distributor is never asked for a share: it would refuse, or send everything.
 
     Args:
         place: the channel.
@@ -92,6 +102,9 @@ class Monitor:
         self._plain = request.without(asked, "pipeline")
         self._window = _window(asked)
         self._follower = follower
+        self._share = asked_share(asked) is not None
+        self._sharing: ServerLink | None = None  # who was asked whether it shares updates out
+        self._shares = False  # and answered that it does
         self._paced = False
         self._taken = 0  # and not acknowledged
         self._number = 0
@@ -105,6 +118,11 @@ class Monitor:
         if self._window and link.paces is None:
             self._place.find_out(link)
             return
+        if self._share and not self._shares:
+            if self._sharing is not link:
+                self._sharing = link
+                self._place.find_sharing(link, self._found_sharing)
+            return
         self._paced = bool(self._window and link.paces)
         self._taken = 0
         self._number = link.new_monitor(self.take)
@@ -115,6 +133,16 @@ class Monitor:
         if self._paced:
             writer.number("I", self._window)
         link.send(Command.MONITOR, writer)
+
+    def _found_sharing(self, why: str, answered: bool) -> None:
+        if not why:
+            self._shares = True
+            self.step()
+            return
+        self._follower.unshared(why)
+        if not answered:
+            self._sharing = None
+            self._place.retry(_AGAIN)
 
     def take(self, found: Message, known: Incoming) -> None:
         """A message of the server.
@@ -182,6 +210,7 @@ class Monitor:
 
     def lost(self, reason: str, sent: int) -> None:
         """The channel has gone."""
+        self._sharing, self._shares = None, False
         self._number, self._running = 0, False
         self._follower.lost(reason)
 

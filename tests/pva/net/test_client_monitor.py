@@ -53,6 +53,9 @@ class Seen:
     def refused(self, reason: str) -> None:
         self.events.append(f"refused: {reason}")
 
+    def unshared(self, reason: str) -> None:
+        self.events.append(f"unshared: {reason}")
+
     def lost(self, reason: str) -> None:
         self.events.append("lost")
 

@@ -1,0 +1,107 @@
+"""Receiver of a share, from the source or from a dealer: a program that deals its objects out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from pvapy_stream.transport import shm_mode
+from pvapy_stream.transport.mode import ReceiverOptions
+from pvapy_stream.transport.ports import Deliver, DeliverAgain, Receiver, ReceiverCounts, Return
+from pvapy_stream.transport.shm import has_publisher
+
+_log = logging.getLogger(__name__)
+
+
+class DealtReceiver:
+    """Takes its share from the source, and from the dealer as soon as the source gives none.
+
+    It then stays with the dealer, whatever server the source has later: the dealer takes the whole
+    stream from any. Who has not asked the source yet goes to the dealer when it is there, so that
+    no object comes both ways.
+
+    Args:
+        what: the receiver that is wanted.
+        make: makes the receiver of the source.
+    """
+
+    def __init__(self, what: ReceiverOptions, make: Callable[[ReceiverOptions], Receiver]) -> None:
+        self._what = what
+        self._direct = make(replace(what, dealer="", unshared=self._unshared))
+        self._now = self._direct
+        self._leaves = what.dealt  # the source, at the next look
+        self._dealt = False
+        self._deliver: Deliver | None = None
+        self._again: DeliverAgain | None = None
+        self._past = ReceiverCounts()
+
+    def start(self, deliver: Deliver, deliver_again: DeliverAgain | None = None) -> None:
+        self._deliver, self._again = deliver, deliver_again
+        if self._leaves:
+            self._go_over()
+        else:
+            self._direct.start(deliver, deliver_again)
+
+    def _unshared(self, reason: str) -> None:
+        if not self._leaves:
+            self._leaves = True
+            if self._what.unshared is not None:
+                self._what.unshared(reason)
+
+    def keep_up(self) -> None:
+        if not self._dealt and (self._leaves or has_publisher(self._what.dealer)):
+            self._unshared("its objects are dealt out already")
+            self._direct.stop()
+            self._go_over()
+        self._now.keep_up()
+
+    def _go_over(self) -> None:
+        deliver = self._deliver
+        if deliver is None:
+            return
+        self._past = self._direct.counts()
+        first, returns = True, self._direct.was_connected
+
+        def deliver_dealt(obj: Any) -> None:
+            nonlocal first
+            if first and returns and self._again is not None:
+                # It is another program that publishes now; whether its ids begin anew shows.
+                self._again(obj, Return(anew=None))
+            else:
+                deliver(obj)
+            first = False
+
+        receiver = shm_mode.receiver(replace(self._what, channel=self._what.dealer))
+        receiver.start(deliver_dealt, self._again)
+        self._now, self._dealt = receiver, True
+        _log.info("channel %s: its objects are dealt out by this command", self._what.channel)
+
+    def stop(self, patience: float = 0.0) -> list[Any]:
+        self._deliver = None
+        return self._now.stop(patience)
+
+    def counts(self) -> ReceiverCounts:
+        now, past = self._now.counts(), self._past
+        return replace(
+            now,
+            received=now.received + past.received,
+            overruns=now.overruns + past.overruns,
+            errors=now.errors + past.errors,
+        )
+
+    def reset_counts(self) -> None:
+        self._past = ReceiverCounts()
+        self._now.reset_counts()
+
+    @property
+    def connected(self) -> bool:
+        return self._now.connected
+
+    @property
+    def was_connected(self) -> bool:
+        return self._now.was_connected or self._direct.was_connected
+
+    def newest(self, timeout: float) -> Any | None:
+        return self._now.newest(timeout)

@@ -1,0 +1,356 @@
+"""Consumers that share a source whose server has no distributor: PVXS, as in p4p."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from pvapy_stream.accounting.ledger import Ledger, read_ledgers, union
+from pvapy_stream.frame import Frame
+from pvapy_stream.settings import ConsumerSettings
+from tests.pva.net.partner import Partner
+from tests.support import (
+    Commands,
+    ImageIoc,
+    Program,
+    Source,
+    pvput,
+    status,
+    wait_for_monitors,
+    wait_until,
+    write_processor,
+)
+
+N = 200
+M = 3000
+
+# Posts images with these ids, whose pixels carry them, and as large ones as it is told.
+P4P = """
+import sys, time
+import numpy as np
+from p4p.nt import NTNDArray
+from p4p.server import Server, StaticProvider
+from p4p.server.thread import SharedPV
+nt = NTNDArray()
+def image(number, side=8):
+    value = nt.wrap(np.full((side, side), number, "u2"))
+    value.uniqueId = number
+    return value
+pv = SharedPV(initial=image(0))
+provider = StaticProvider("x")
+provider.add(sys.argv[1], pv)
+server = Server(providers=[provider])
+print("up", flush=True)
+for line in sys.stdin:
+    first, last, period = line.split()
+    for number in range(int(first), int(last) + 1):
+        pv.post(image(number))
+        time.sleep(float(period))
+    print("posted", flush=True)
+"""
+
+# Fails for an image whose pixels are not those of its id.
+PROCESSOR = """
+from pvapy_stream import FrameProcessor
+class P(FrameProcessor):
+    def process_frame(self, frame):
+        if frame.image.min() != frame.id or frame.image.max() != frame.id:
+            raise ValueError(f"pixels {frame.image.flat[0]}, id {frame.id}")
+        return frame
+"""
+
+
+def frame(number: int) -> Frame:
+    """An image whose pixels carry its id."""
+    return Frame.of(number, np.full((8, 8), number, np.uint16))
+
+
+class Servers:
+    """Servers in processes of their own, one after the other."""
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+        self._made: list[Partner] = []
+
+    def start(self) -> Partner:
+        self._made.append(Partner(P4P, self.channel))
+        return self._made[-1]
+
+    def close(self) -> None:
+        for one in self._made:
+            one.kill()
+
+
+@pytest.fixture
+def pvxs(prefix: str) -> Iterator[Servers]:
+    made = Servers(f"{prefix}image")
+    yield made
+    made.close()
+
+
+def consumers(
+    commands: Commands, prefix: str, folder: Path, *options: object, n: int = 2
+) -> Program:
+    file = write_processor(folder, PROCESSOR)
+    return commands(
+        "consumer", "-ic", f"{prefix}image", "-nc", n, "-dg", "g", "-dt", "uniqueId", "-sqs", "200",
+        "-sc", f"{prefix}status:*", "-cc", f"{prefix}control:*", "-pf", file, "-pc", "P",
+        "--ledger", folder / "ledger.json", *options,
+    )  # fmt: skip
+
+
+def statuses(prefix: str) -> list[str]:
+    return [f"{prefix}status:1", f"{prefix}status:2"]
+
+
+def processed(prefix: str) -> list[int]:
+    return [status(one)["processorStats"]["nProcessed"] for one in statuses(prefix)]
+
+
+def wait_for_dealer(prefix: str) -> None:
+    """Wait until what the source posts is dealt out."""
+    wait_for_monitors(statuses(prefix))
+    wait_until(lambda: status(f"{prefix}image:dealer:g").get("state") == "running", 60)
+
+
+def end(program: Program, code: int = 0) -> None:
+    program.signal()
+    assert program.wait() == code, program.text
+
+
+def by_stage(folder: Path) -> dict[str, list[Ledger]]:
+    found: dict[str, list[Ledger]] = {}
+    for one in read_ledgers(folder / "ledger.json"):
+        found.setdefault(f"{one.stage} {one.stage_id}", []).append(one)
+    return found
+
+
+def processed_of(folder: Path) -> list[int]:
+    ledgers = by_stage(folder)
+    return sorted(i for k in (1, 2) for one in ledgers[f"consumer {k}"] for i in one.processed)
+
+
+def audit(commands: Commands, folder: Path) -> Program:
+    program = commands("audit", folder / "ledger.json")
+    program.wait()
+    return program
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["-fr", "value,dimension"], ["-im", "auto", "--pva-library", "binding"]]
+)
+def test_two_consumers_process_each_id_of_a_pvxs_source_once(
+    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path, options: list[str]
+) -> None:
+    server = pvxs.start()
+    program = consumers(commands, prefix, tmp_path, *options)
+    wait_for_dealer(prefix)
+    assert server.tell(f"1 {N} 0.002") == "posted"
+    wait_until(lambda: sum(processed(prefix)) == N, 60)
+    assert processed(prefix) == [N / 2, N / 2]
+    end(program)
+    assert processed_of(tmp_path) == [*range(1, N + 1)]
+    assert [list(one.received) for one in by_stage(tmp_path)["mirror 1"]] == [[*range(N + 1)]]
+    report = audit(commands, tmp_path)
+    assert report.process.returncode == 0, report.text
+    assert f"published {N}, processed {N}, missed 0, without a fate 0: OK" in report.out[-1]
+    assert "its server (PVXS" in program.text
+    assert program.text.count("deals it out to the 2 consumers") == 1
+
+
+def test_a_source_that_comes_late_and_begins_anew(
+    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
+) -> None:
+    program = consumers(commands, prefix, tmp_path)
+    wait_until(lambda: [status(one)["state"] for one in statuses(prefix)] == ["waiting"] * 2, 60)
+    server = pvxs.start()
+    wait_for_dealer(prefix)
+    assert server.tell(f"1 {N} 0.002") == "posted"
+    wait_until(lambda: sum(processed(prefix)) == N, 60)
+    server.kill()
+    wait_until(lambda: status(f"{prefix}image:dealer:g")["state"] == "disconnected", 60)
+    server = pvxs.start()
+    wait_for_dealer(prefix)
+    assert server.tell(f"1 {N} 0.002") == "posted"
+    # What a source shows when it comes back is new to a mirror: here the image with id 0.
+    wait_until(lambda: sum(processed(prefix)) == 2 * N + 1, 60)
+    end(program)
+    ledgers = by_stage(tmp_path)
+    for epoch in (0, 1):
+        shares = [list(ledgers[f"consumer {k}"][epoch].processed) for k in (1, 2)]
+        assert sorted(shares[0] + shares[1]) == [*range(1 - epoch, N + 1)]
+    report = audit(commands, tmp_path)
+    assert report.process.returncode == 0, report.text
+
+
+def test_a_source_that_comes_back_without_a_distributor(
+    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
+) -> None:
+    source = Source(f"{prefix}image")
+    try:
+        program = consumers(commands, prefix, tmp_path)
+        wait_for_monitors(statuses(prefix))
+        for number in range(1, N + 1):
+            source.put(source.builder.build(frame(number)))
+        wait_until(lambda: sum(processed(prefix)) == N, 60)
+        assert "deals it out" not in program.text
+    finally:
+        source.close()
+    server = pvxs.start()
+    wait_for_dealer(prefix)
+    assert server.tell(f"1 {N} 0.002") == "posted"
+    wait_until(lambda: sum(processed(prefix)) == 2 * N, 60)
+    end(program)
+    ledgers = by_stage(tmp_path)
+    for one in (ledgers["consumer 1"], ledgers["consumer 2"]):
+        assert one[0].input_channel == f"{prefix}image"
+        assert one[1].input_channel.startswith(f"{prefix}image:dealt:")
+    report = audit(commands, tmp_path)
+    assert report.process.returncode == 0, report.text
+
+
+def test_two_consumers_share_an_ioc(prefix: str, commands: Commands, tmp_path: Path) -> None:
+    with ImageIoc(tmp_path, prefix):
+        program = commands(
+            "consumer", "-ic", f"{prefix}image", "-nc", "2", "-dg", "g", "-dt", "uniqueId", "-sqs",
+            "100", "-sc", f"{prefix}status:*", "--ledger", tmp_path / "ledger.json",
+        )  # fmt: skip
+        wait_for_dealer(prefix)
+        for number in range(1, 21):
+            pvput(f"{prefix}id", value=str(number))
+        wait_until(lambda: sum(processed(prefix)) == 20, 60)
+        end(program)
+    assert processed_of(tmp_path) == [*range(1, 21)]
+    assert "its server (QSRV" in program.text
+
+
+def test_a_killed_dealer_comes_back_and_what_it_missed_is_named(
+    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
+) -> None:
+    server = pvxs.start()
+    program = consumers(commands, prefix, tmp_path)
+    wait_for_dealer(prefix)
+    posting = threading.Thread(target=server.tell, args=(f"1 {M} 0.003",))
+    posting.start()
+    wait_until(lambda: sum(processed(prefix)) > 100, 60)
+    # It was started last.
+    children = psutil.Process(program.process.pid).children()
+    max(children, key=lambda child: child.create_time()).kill()
+    before = sum(processed(prefix))
+    wait_until(lambda: sum(processed(prefix)) > before + 200, 60)
+    posting.join(60)
+    wait_until(lambda: status(f"{prefix}image:dealer:g")["objectId"] == M, 60)
+    end(program, 1)
+    assert "dealer of" in program.err[-1]
+    assert "died (signal SIGKILL) and was started again" in program.err[-1]
+    ledgers = by_stage(tmp_path)
+    first, second = ledgers["mirror 1"]
+    assert not first.closed
+    done = union(one.processed for k in (1, 2) for one in ledgers[f"consumer {k}"])
+    last, shown = max(i for i in done if i < second.received.first), second.received.first
+    named = [*range(last + 1, shown + 1), *second.rejected["before the consumers"]]
+    assert sorted([*done, *named]) == [*range(1, M + 1)]
+    report = audit(commands, tmp_path)
+    assert report.process.returncode == 1, report.text
+    assert f"{last + 1}-{shown - 1} unknown: nobody can tell whether they were sent" in report.text
+    assert "lost" not in report.out[-1]
+
+
+def test_a_stop_in_mid_stream_leaves_nothing_open(
+    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
+) -> None:
+    server = pvxs.start()
+    program = consumers(commands, prefix, tmp_path)
+    wait_for_dealer(prefix)
+    posting = threading.Thread(target=server.tell, args=(f"1 {M} 0.003",))
+    posting.start()
+    wait_until(lambda: sum(processed(prefix)) > 100, 60)
+    end(program)
+    server.kill()
+    posting.join(60)
+    done = processed_of(tmp_path)
+    assert 100 < len(done) < M
+    assert done == [*range(1, len(done) + 1)]
+    report = audit(commands, tmp_path)
+    assert report.process.returncode == 0, report.text
+
+
+def test_a_killed_consumer_goes_to_the_dealer_at_once(
+    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
+) -> None:
+    server = pvxs.start()
+    program = consumers(commands, prefix, tmp_path)
+    wait_for_dealer(prefix)
+    assert server.tell(f"1 {N} 0.002") == "posted"
+    wait_until(lambda: sum(processed(prefix)) == N, 60)
+    children = psutil.Process(program.process.pid).children()
+    sorted(children, key=lambda child: child.create_time())[-2].kill()
+    wait_until(lambda: status(f"{prefix}status:2").get("restarts") == 1, 60)
+    wait_for_monitors(statuses(prefix))
+    assert server.tell(f"{N + 1} {2 * N} 0.002") == "posted"
+    wait_until(lambda: sum(processed(prefix)) == N + N / 2, 60)
+    end(program, 1)
+    assert processed_of(tmp_path) == [*range(1, 2 * N + 1)]
+    report = audit(commands, tmp_path)
+    assert report.process.returncode == 0, report.text
+    assert "restarts 1" in report.out[-1]
+
+
+@pytest.mark.parametrize("options", [[], ["--pva-library", "binding"]])
+def test_a_consumer_alone_is_refused_and_told_what_to_do(
+    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path, options: list[str]
+) -> None:
+    pvxs.start()
+    program = consumers(commands, prefix, tmp_path, *options, n=1)
+    told = f"distributor: channel {prefix}image cannot be shared in group g: its server (PVXS"
+    wait_until(lambda: status(f"{prefix}status:1")["message"].startswith(told), 60)
+    assert status(f"{prefix}status:1")["receiverStats"]["nReceived"] == 0
+    assert f'pvapy-stream mirror -cm "(MIRROR,{prefix}image,pva,100)"' in program.text
+    end(program, 1)
+    assert f"1 errors, the last: {told}" in program.err[-1]
+
+
+def test_a_second_command_for_the_same_group_is_refused(
+    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
+) -> None:
+    pvxs.start()
+    first = consumers(commands, prefix, tmp_path)
+    wait_for_dealer(prefix)
+    second = commands("consumer", "-ic", f"{prefix}image", "-nc", "2", "-dg", "g")
+    assert second.wait() == 1, second.text
+    assert f"channel {prefix}image:dealer:g is already served by the program" in second.err[-1]
+    end(first)
+
+
+def test_monitors_of_a_mirror_cannot_share_it(
+    prefix: str, pvxs: Servers, commands: Commands
+) -> None:
+    pvxs.start()
+    entry = f"({prefix}mirror,{prefix}image,pva,100,2,_[pydistributor=group:m])"
+    program = commands("mirror", "-cm", entry)
+    wait_until(lambda: "cannot be shared by monitors: its server (PVXS" in program.text, 60)
+    end(program, 1)
+    assert "leave their number and the distributor out of its entry" in program.err[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "can"),
+    [
+        ({"n_consumers": 2, "distributor_group": "g"}, True),
+        ({"n_consumers": 2, "distributor_set": "A", "n_distributor_sets": 1}, True),
+        # The other sets are those of other commands.
+        ({"n_consumers": 2, "distributor_set": "A", "n_distributor_sets": 2}, False),
+        ({"n_consumers": 1, "distributor_group": "g"}, False),
+        ({"n_consumers": 2}, False),
+        ({"n_consumers": 2, "distributor_group": "g", "input_mode": "shm"}, False),
+        ({"n_consumers": 2, "distributor_group": "g", "input_channel": "x:*"}, False),
+    ],
+)
+def test_who_can_deal(options: dict[str, Any], can: bool) -> None:
+    assert ConsumerSettings.of(**{"input_channel": "x", **options}).can_deal == can
