@@ -10,8 +10,8 @@ from pvapy_stream.pva.net.environment import LOOPBACK
 
 _EPILOG = """\
 examples:
-  eval "$(pvapy-stream env)"              sh, bash, zsh
-  eval "`pvapy-stream env --shell csh`"   csh, tcsh
+  eval "$(pvapy-stream env)"              # sh, bash, zsh
+  eval "`pvapy-stream env --shell csh`"   # csh, tcsh
 Nothing is then sent to another machine, and no other machine is answered: to try things, and for
 machines without a network.
 """

@@ -31,8 +31,8 @@ _LONGEST_LINE = 127  # bytes that old kernels read of the first line
 
 _EPILOG = """\
 examples:
-  pvapy-stream link            ours: pvapy-hpc-consumer, pvapy-hpc-collector, …
-  pvapy-stream link --undo     pvapy's, or none where pvapy is not installed
+  pvapy-stream link            # ours: pvapy-hpc-consumer, pvapy-hpc-collector, …
+  pvapy-stream link --undo     # pvapy's, or none where pvapy is not installed
 pvapy installs the same names; which package has them after an installation is chance. Whatever
 they are, `pvapy-stream consumer`, `collector`, `mirror` and `sim` do the same.
 exit codes: 0 all well; 1 a name is of neither package, or the folder cannot be used;

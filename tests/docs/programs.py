@@ -29,7 +29,7 @@ SCRIPTS = {
     if name != cli.PROG
 }
 # Programs of others, which are not checked: a block with one of them is run, or says why not.
-FOREIGN = {"curl", "h5ls", "pvget", "pvput"}
+FOREIGN = {"curl", "eval", "h5ls", "pvget", "pvput"}
 
 _PLACEHOLDER = re.compile(r"[A-Z][A-Z_]{2,}…?")
 
