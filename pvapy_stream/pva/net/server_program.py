@@ -27,8 +27,9 @@ _log = logging.getLogger(__name__)
 class ServerPrograms:
     """Finds out which servers wait for clients that acknowledge updates (pipeline).
 
-    Our own servers do, and those of PVXS. pvDatabaseCPP, which serves pvapy's programs and most
-    IOCs, sends each update many times instead: it must never be asked.
+    Our own servers do. Others are not asked: pvDatabaseCPP, which serves pvapy's programs and most
+    IOCs, sends each update many times instead; PVXS 1.5 merges updates all the same once the queue
+    is full, and keeps the last one back until the next is posted.
 
     Args:
         call: calls a function in the client's thread.
@@ -83,5 +84,4 @@ class ServerPrograms:
 
 
 def _paces(info: dict[str, object]) -> bool:
-    program, version = str(info.get("program", "")), str(info.get("version", ""))
-    return program == IMPLEMENTATION or version.upper().startswith("PVXS")
+    return info.get("program") == IMPLEMENTATION

@@ -10,13 +10,16 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.transport.own_hosted import OwnHostedPublisher
+from pvapy_stream.transport.own_monitor import OwnMonitorReceiver
 from pvapy_stream.transport.pva_library import PvaSettings
 from tests.pva.interop.conftest import Pvmonitor
-from tests.support import PATIENCE
+from tests.support import PATIENCE, wait_until
 from tests.transport.own_hosted.channels import P4P, lazy
 
 COUNT = 10_000
@@ -88,3 +91,50 @@ def test_the_tools_of_epics_lose_nothing(publisher: OwnHostedPublisher, program:
         client.close()
     assert ids == list(range(1, COUNT + 1))
     assert publisher.counts().rejected == 0
+
+
+BURST = """
+import sys
+from p4p.nt import NTScalar
+from p4p.server import Server
+from p4p.server.thread import SharedPV
+pv = SharedPV(nt=NTScalar("i"), initial=0)
+with Server(providers=[{sys.argv[1]: pv}]):
+    print("up", flush=True)
+    sys.stdin.readline()
+    for number in range(1, COUNT + 1):
+        pv.post(number)
+    sys.stdin.readline()
+"""
+
+
+def test_the_end_of_a_burst_of_pvxs_comes(prefix: str) -> None:
+    """Its server keeps it back from clients that acknowledge, once their queue was full."""
+    script = BURST.replace("COUNT", str(COUNT))
+    seen: list[int] = []
+
+    def take(obj: Any) -> bool:
+        seen.append(pv_object(obj)["value"])
+        if len(seen) < 20:
+            time.sleep(PAUSE)
+        return True
+
+    server = subprocess.Popen(
+        [sys.executable, "-c", script, f"{prefix}x"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    receiver = OwnMonitorReceiver(f"{prefix}x", f"{ASKED}field(value)")
+    assert server.stdout is not None
+    assert server.stdin is not None
+    try:
+        assert server.stdout.readline() == "up\n"
+        receiver.start(take)
+        wait_until(lambda: seen == [0])
+        server.stdin.write("\n")
+        server.stdin.flush()
+        wait_until(lambda: seen[-1] == COUNT)
+        assert seen == sorted(set(seen))
+    finally:
+        receiver.stop()
+        server.kill()
+        server.communicate(timeout=PATIENCE)
