@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Tests that run side by side; most of their time is waiting.
-TESTS ?= 4
+TESTS ?= 5
 
 # EPICS on loopback only: nothing here ever sends to another address.
 export EPICS_PVA_ADDR_LIST := 127.0.0.1
@@ -21,10 +21,13 @@ export EPICS_CAS_AUTO_BEACON_ADDR_LIST := NO
 # The tests start hundreds of programs: each would compile all of its modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-failed test-published check bench soak chaos docs format clean
+.PHONY: demo test test-failed test-more test-published check bench soak chaos docs format clean
 
 demo: $(READY)
 	$(BIN)/pvapy-stream demo
+
+# A program that imports numpy starts the threads of its linear algebra: half of the time to start.
+test test-failed: export OPENBLAS_NUM_THREADS := 1
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses $(TESTS) --dist worksteal
@@ -32,6 +35,10 @@ test: $(READY)
 # What failed in the last run, once more and alone.
 test-failed: $(READY)
 	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+
+# Many more damaged messages, clients and servers than in each run of the tests.
+test-more: $(READY)
+	PVAPY_ROUNDS=20 $(BIN)/python -m pytest tests/pva
 
 # The published examples of PvaPy's streaming framework, with its programs and with ours; minutes.
 test-published: $(READY)
@@ -70,5 +77,6 @@ clean:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' \
+		--config-settings editable_mode=compat
 	touch $(READY)

@@ -27,6 +27,11 @@ _KEYS = re.compile(r'"(?:\\.|[^"\\])*"|([{,])\s*(\w+):')
 PATIENCE = 120.0  # s; nothing is waited for longer, and what is expected comes far sooner
 
 
+def rounds(count: int) -> int:
+    """How often a test is tried with other random numbers: `make test-more` tries more often."""
+    return count * int(os.environ.get("PVAPY_ROUNDS", "1"))
+
+
 def wait_until(condition: Callable[[], Any], timeout: float = PATIENCE, what: str = "") -> Any:
     """Wait for a condition; its value. What a channel does not show yet is not there yet."""
     deadline = time.monotonic() + timeout

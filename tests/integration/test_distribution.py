@@ -59,7 +59,7 @@ def test_one_consumer_gets_every_id(
     wait_for_monitors([f"{prefix}status:1"])
     source.publish(range(1, N + 1))
     wait_until(lambda: pvget(f"{prefix}status:1")["processorStats"]["nProcessed"] == N)
-    stats = pvget(f"{prefix}status:1")
+    stats = wait_until(lambda: pvget(f"{prefix}status:1"))
     assert stats["processorStats"]["firstObjectId"] == 1
     assert stats["processorStats"]["lastObjectId"] == N
     assert stats["processorStats"]["nMissed"] == 0

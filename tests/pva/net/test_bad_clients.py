@@ -25,7 +25,7 @@ from pvapy_stream.pva.wire.limits import Limits
 from pvapy_stream.pva.wire.operations import DESTROY, INIT, START, Reply, Request
 from pvapy_stream.pva.wire.stream import Assembler, Command, Message, message, segments
 from pvapy_stream.pva.wire.types import Array, Kind, Scalar, Structure
-from tests.support import pvget, wait_until
+from tests.support import pvget, rounds, wait_until
 
 KIND = Structure("", (("value", Scalar(Kind.INT)), ("pixels", Array(Kind.UBYTE))))
 VALUE: dict[str, object] = {"value": 3, "pixels": np.zeros(2**20, np.uint8)}
@@ -299,7 +299,7 @@ def test_mutated_conversations(served: Served) -> None:
     add(Command.DESTROY_REQUEST, operations.RequestId(1, 3).write)
     data = b"".join(parts)
     threads = psutil.Process().num_threads()
-    for _ in range(1500):
+    for _ in range(rounds(500)):
         bad = bytearray(data)
         for _ in range(chance.randint(0, 3)):
             at = chance.randrange(len(bad))

@@ -29,8 +29,9 @@ from pvapy_stream.pva.wire.types import (
     Union,
     Variant,
 )
+from tests.support import rounds
 
-N = 25_000  # for each of the seeds
+N = rounds(5000)  # for each of the seeds
 LIMITS = Limits(message=2**20, string=2**16, values=20_000)
 
 NAMED = Structure("attribute", (("name", Scalar(Kind.STRING)), ("value", Variant())))
