@@ -168,11 +168,8 @@ class StageRunner(StageParts):
 
     def troubled(self) -> dict[str, str]:
         """Why nothing comes from a channel that is there, such as a refusal; by channel."""
-        found = {
-            channel: one.problem if isinstance(one, Troubled) else ""
-            for channel, one in self.receivers().items()
-        }
-        return {channel: why for channel, why in found.items() if why}
+        able = {name: one for name, one in self.receivers().items() if isinstance(one, Troubled)}
+        return {name: one.problem for name, one in able.items() if one.problem}
 
     # -- life ------------------------------------------------------------------------------------
 

@@ -15,11 +15,10 @@ from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import DISORDER, IdStep, SequenceTracker
 from pvapy_stream.errors import ObjectError, TransportError
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
-from pvapy_stream.pva.convert import type_of
+from pvapy_stream.mirror.output import MirrorOutput
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.objects import IdReader, LazyIds, id_reader, is_marked, mark
 from pvapy_stream.pva.request import Distributor
-from pvapy_stream.pva.wire.types import Structure
 from pvapy_stream.settings import MirrorSettings
 from pvapy_stream.settings.channel_map import MirrorEntry
 from pvapy_stream.status.counted import Times, ledger_stats, rated
@@ -61,6 +60,9 @@ class MirrorChannel:
             after `let_through`.
         server: the binding's server for the mirror; the caller starts and stops it.
         hosted: output mode.
+
+    Attributes:
+        output: the channel that it shows.
     """
 
     def __init__(
@@ -87,11 +89,10 @@ class MirrorChannel:
         )
         self.last_error = ""
         self._oid_field = settings.oid_field
-        self._publisher = registry.make_publisher(
-            hosted,
-            PublisherOptions(entry.mirror, server, id_field=settings.oid_field, settings=settings),
+        publisher = PublisherOptions(
+            entry.mirror, server, id_field=settings.oid_field, settings=settings
         )
-        self._hosted_kind: Structure | None = None
+        self.output = MirrorOutput(entry, registry.make_publisher(hosted, publisher))
         source = ReceiverOptions(
             entry.source,
             queue_size=entry.queue,
@@ -117,7 +118,6 @@ class MirrorChannel:
         self._arrived: set[int] = set()
         self._published = 0
         self._errors = 0
-        self._structure_changes = 0
         self._times = Times()
         if share is None and entry.n_monitors > 1:
             _log.warning(
@@ -298,52 +298,15 @@ class MirrorChannel:
 
     def _publish(self, obj: Any, value: int | None) -> bool:
         try:
-            try:
-                self._publisher.publish(obj)
-            except TransportError:
-                kind = type_of(pv_object(obj))
-                if kind == self._hosted_kind:
-                    raise
-                self._open_anew(obj, kind)
+            self.output.publish(obj)
         except TransportError as error:
             self._note_error(error, value)
             return False
-        if self._hosted_kind is None:
-            self._hosted_kind = type_of(pv_object(obj))
         self._published += 1
         self._times.last = time.time()
         self._times.first = self._times.first or self._times.last
         self._last_published = value
         return True
-
-    def _open_anew(self, obj: Any, kind: Structure) -> None:
-        """Host the channel with another structure, which the source has now; clients reconnect."""
-        self._structure_changes += 1
-        if self._structure_changes == 1 or self._structure_changes % _LOG_EVERY == 0:
-            _log.warning(
-                "channel %s: structure of %s has changed; clients connect again (%d times so far)",
-                self.entry.mirror,
-                self.entry.source,
-                self._structure_changes,
-            )
-        self._publisher.stop()
-        self._publisher.publish(obj)
-        self._hosted_kind = kind
-
-    @property
-    def subscribers(self) -> int:
-        """How many subscribers the mirror has, where they are known."""
-        return self._publisher.subscribers
-
-    @property
-    def knows_clients(self) -> bool:
-        """Whether the clients of the mirror are known one by one."""
-        return self._publisher.knows_subscribers
-
-    def finish(self, patience: float) -> None:
-        """Give subscribers up to `patience` s to take what was published last."""
-        self._publisher.finish(patience)
-        self._publisher.stop()
 
     def _note_error(self, error: TransportError, value: int | None) -> None:
         self._errors += 1
@@ -387,7 +350,7 @@ class MirrorChannel:
                 PublisherStats(
                     self._published,
                     n_errors=self._errors,
-                    n_rejected=self._publisher.counts().rejected,
+                    n_rejected=self.output.rejected,
                 ),
                 seconds,
             ),

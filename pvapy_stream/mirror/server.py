@@ -76,7 +76,7 @@ class MirrorServer:
         self._server.start()
         if self.settings.wait_for_consumers:
             # Where clients of the mirrors are known, connections say nothing more.
-            known = all(channel.knows_clients for channel in self.channels)
+            known = all(channel.output.knows_clients for channel in self.channels)
             others = host.clients if self._on_pva else self._subscribers
             counter = ClientCounter(frozenset() if known else self._ports, others)
             wait = partial(self._wait_for_consumers, counter, stop)
@@ -95,7 +95,7 @@ class MirrorServer:
             # Clients may not have taken the last updates yet.
             time.sleep(_LAST_UPDATES)
             for channel in self.channels:
-                channel.finish(_LAST_UPDATES)
+                channel.output.finish(_LAST_UPDATES)
             self._show()
             self._server.stop()
             self._keeper.close()
@@ -114,7 +114,7 @@ class MirrorServer:
             channel.let_through()
 
     def _subscribers(self) -> int:
-        return sum(channel.subscribers for channel in self.channels)
+        return sum(channel.output.subscribers for channel in self.channels)
 
     def _tell_of_twins(self, told: str) -> None:
         self._twin = told

@@ -1,0 +1,81 @@
+"""The channel that a mirror shows: it changes its structure when that of the source changes."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.convert import type_of
+from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.pva.wire.types import Structure
+from pvapy_stream.settings.channel_map import MirrorEntry
+from pvapy_stream.transport.ports import Publisher
+
+_LOG_EVERY = 1000
+
+_log = logging.getLogger(__name__)
+
+
+class MirrorOutput:
+    """Publishes the objects of one source.
+
+    Args:
+        entry: what is mirrored.
+        publisher: publishes; nobody else uses it.
+    """
+
+    def __init__(self, entry: MirrorEntry, publisher: Publisher) -> None:
+        self._entry = entry
+        self._publisher = publisher
+        self._kind: Structure | None = None
+        self._changes = 0
+
+    def publish(self, obj: Any) -> None:
+        """Publish an object; if it has another structure, clients connect again.
+
+        Raises:
+            TransportError: it cannot be published.
+        """
+        try:
+            self._publisher.publish(obj)
+        except TransportError:
+            kind = type_of(pv_object(obj))
+            if kind == self._kind:
+                raise
+            self._open_anew(obj, kind)
+        if self._kind is None:
+            self._kind = type_of(pv_object(obj))
+
+    def _open_anew(self, obj: Any, kind: Structure) -> None:
+        self._changes += 1
+        if self._changes == 1 or self._changes % _LOG_EVERY == 0:
+            _log.warning(
+                "channel %s: structure of %s has changed; clients connect again (%d times so far)",
+                self._entry.mirror,
+                self._entry.source,
+                self._changes,
+            )
+        self._publisher.stop()
+        self._publisher.publish(obj)
+        self._kind = kind
+
+    @property
+    def subscribers(self) -> int:
+        """How many subscribers there are, where they are known."""
+        return self._publisher.subscribers
+
+    @property
+    def knows_clients(self) -> bool:
+        """Whether they are known one by one."""
+        return self._publisher.knows_subscribers
+
+    @property
+    def rejected(self) -> int:
+        """Deliveries to single subscribers that were given up."""
+        return self._publisher.counts().rejected
+
+    def finish(self, patience: float) -> None:
+        """Give subscribers up to `patience` s to take what was published last; end."""
+        self._publisher.finish(patience)
+        self._publisher.stop()
