@@ -216,7 +216,7 @@ class MirrorChannel:
             self._read_id = self._reader_for(obj)
             if is_marked(obj):
                 self.ledger.opened = True
-                self._publish(obj, None)
+                self._publish(obj, None, shown=True)
                 return
             first = not self.ledger.received and not self.ledger.anonymous
             returns = not self._arrived or number in self._arrived
@@ -235,7 +235,7 @@ class MirrorChannel:
                 self._pass_on(obj, None)
                 return
             if first:
-                self._publish(mark(obj.copy()) if value is not None else obj, None)
+                self._publish(mark(obj.copy()) if value is not None else obj, None, shown=True)
                 if value is not None and self._tracker:
                     self._tracker.observe(value)
 
@@ -296,9 +296,9 @@ class MirrorChannel:
             self.ledger.went_back += 1
             self.ledger.duplicate.add(value)
 
-    def _publish(self, obj: Any, value: int | None) -> bool:
+    def _publish(self, obj: Any, value: int | None, *, shown: bool = False) -> bool:
         try:
-            self.output.publish(obj)
+            self.output.show(obj) if shown else self.output.publish(obj)
         except TransportError as error:
             self._note_error(error, value)
             return False

@@ -31,6 +31,18 @@ class MirrorOutput:
         self._kind: Structure | None = None
         self._changes = 0
 
+    def show(self, obj: Any) -> None:
+        """Show what the source showed first: it opens the channel, and is no update.
+
+        Raises:
+            TransportError: it cannot be shown.
+        """
+        if self._kind is not None:
+            self.publish(obj)
+            return
+        self._publisher.open(obj)
+        self._kind = type_of(pv_object(obj))
+
     def publish(self, obj: Any) -> None:
         """Publish an object; if it has another structure, clients connect again.
 

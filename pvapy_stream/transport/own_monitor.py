@@ -105,8 +105,8 @@ class OwnMonitorReceiver:
         except ObjectError as error:
             self._note(error)
             return
-        self._received += 1
         self._delivering = True
+        self._received += 1
         try:
             if self._return is None:
                 deliver(obj)
@@ -204,7 +204,8 @@ class OwnMonitorReceiver:
             self._instead.reset_counts()
         reader = self._reader
         self._past_overruns = -reader.overruns if reader else 0
-        self._received = self._errors = 0
+        # The one that is being delivered will be counted by the stage.
+        self._received, self._errors = int(self._delivering), 0
 
     @property
     def connected(self) -> bool:

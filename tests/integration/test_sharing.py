@@ -113,6 +113,15 @@ def processed(prefix: str) -> list[int]:
     return [status(one)["processorStats"]["nProcessed"] for one in statuses(prefix)]
 
 
+def wait_for_processed(prefix: str, n: int) -> None:
+    """Wait until the consumers have processed so many objects together."""
+    try:
+        wait_until(lambda: sum(processed(prefix)) == n, 60)
+    except AssertionError:
+        shown = [status(one) for one in (*statuses(prefix), f"{prefix}image:dealer:g")]
+        raise AssertionError(f"not {n} objects: {shown}") from None
+
+
 def wait_for_dealer(prefix: str) -> None:
     """Wait until what the source posts is dealt out."""
     wait_for_monitors(statuses(prefix))
@@ -152,7 +161,7 @@ def test_two_consumers_process_each_id_of_a_pvxs_source_once(
     program = consumers(commands, prefix, tmp_path, *options)
     wait_for_dealer(prefix)
     assert server.tell(f"1 {N} 0.002") == "posted"
-    wait_until(lambda: sum(processed(prefix)) == N, 60)
+    wait_for_processed(prefix, N)
     assert processed(prefix) == [N / 2, N / 2]
     end(program)
     assert processed_of(tmp_path) == [*range(1, N + 1)]
@@ -172,14 +181,14 @@ def test_a_source_that_comes_late_and_begins_anew(
     server = pvxs.start()
     wait_for_dealer(prefix)
     assert server.tell(f"1 {N} 0.002") == "posted"
-    wait_until(lambda: sum(processed(prefix)) == N, 60)
+    wait_for_processed(prefix, N)
     server.kill()
     wait_until(lambda: status(f"{prefix}image:dealer:g")["state"] == "disconnected", 60)
     server = pvxs.start()
     wait_for_dealer(prefix)
     assert server.tell(f"1 {N} 0.002") == "posted"
     # What a source shows when it comes back is new to a mirror: here the image with id 0.
-    wait_until(lambda: sum(processed(prefix)) == 2 * N + 1, 60)
+    wait_for_processed(prefix, 2 * N + 1)
     end(program)
     ledgers = by_stage(tmp_path)
     for epoch in (0, 1):
@@ -198,14 +207,14 @@ def test_a_source_that_comes_back_without_a_distributor(
         wait_for_monitors(statuses(prefix))
         for number in range(1, N + 1):
             source.put(source.builder.build(frame(number)))
-        wait_until(lambda: sum(processed(prefix)) == N, 60)
+        wait_for_processed(prefix, N)
         assert "deals it out" not in program.text
     finally:
         source.close()
     server = pvxs.start()
     wait_for_dealer(prefix)
     assert server.tell(f"1 {N} 0.002") == "posted"
-    wait_until(lambda: sum(processed(prefix)) == 2 * N, 60)
+    wait_for_processed(prefix, 2 * N)
     end(program)
     ledgers = by_stage(tmp_path)
     for one in (ledgers["consumer 1"], ledgers["consumer 2"]):
@@ -224,7 +233,7 @@ def test_two_consumers_share_an_ioc(prefix: str, commands: Commands, tmp_path: P
         wait_for_dealer(prefix)
         for number in range(1, 21):
             pvput(f"{prefix}id", value=str(number))
-        wait_until(lambda: sum(processed(prefix)) == 20, 60)
+        wait_for_processed(prefix, 20)
         end(program)
     assert processed_of(tmp_path) == [*range(1, 21)]
     assert "its server (QSRV" in program.text
@@ -288,13 +297,13 @@ def test_a_killed_consumer_goes_to_the_dealer_at_once(
     program = consumers(commands, prefix, tmp_path)
     wait_for_dealer(prefix)
     assert server.tell(f"1 {N} 0.002") == "posted"
-    wait_until(lambda: sum(processed(prefix)) == N, 60)
+    wait_for_processed(prefix, N)
     children = psutil.Process(program.process.pid).children()
     sorted(children, key=lambda child: child.create_time())[-2].kill()
     wait_until(lambda: status(f"{prefix}status:2").get("restarts") == 1, 60)
     wait_for_monitors(statuses(prefix))
     assert server.tell(f"{N + 1} {2 * N} 0.002") == "posted"
-    wait_until(lambda: sum(processed(prefix)) == N + N / 2, 60)
+    wait_for_processed(prefix, N + N / 2)
     end(program, 1)
     assert processed_of(tmp_path) == [*range(1, 2 * N + 1)]
     report = audit(commands, tmp_path)
