@@ -9,7 +9,14 @@ from typing import Any
 
 from pvapy_stream.transport import shm_mode
 from pvapy_stream.transport.mode import ReceiverOptions
-from pvapy_stream.transport.ports import Deliver, DeliverAgain, Receiver, ReceiverCounts, Return
+from pvapy_stream.transport.ports import (
+    Deliver,
+    DeliverAgain,
+    Receiver,
+    ReceiverCounts,
+    Return,
+    Troubled,
+)
 from pvapy_stream.transport.shm import has_publisher
 
 _log = logging.getLogger(__name__)
@@ -102,6 +109,11 @@ class DealtReceiver:
     @property
     def was_connected(self) -> bool:
         return self._now.was_connected or self._direct.was_connected
+
+    @property
+    def problem(self) -> str:
+        """Why nothing comes; "" if nothing is known."""
+        return self._now.problem if isinstance(self._now, Troubled) else ""
 
     def newest(self, timeout: float) -> Any | None:
         return self._now.newest(timeout)

@@ -68,3 +68,20 @@ def test_a_monitor_that_was_refused_and_is_given_again_is_none(
     wait_until(lambda: status(shown)["message"] == "")
     program.signal(signal.SIGINT)
     assert program.wait() == 0, program.text
+
+
+def test_consumers_that_share_a_stream_tell_the_reason_too(
+    server: Server, prefix: str, commands: Commands
+) -> None:
+    name = f"{prefix}image"
+    server.add(Channel(name, OTHER, {"number": 1}))
+    program = commands(
+        "consumer", "-ic", name, "-fr", "value", "-sc", f"{prefix}status:*", "-nc", "2", "-dg", "g",
+        "-dt", "uniqueId",
+    )  # fmt: skip
+    for number in (1, 2):
+        shown = f"{prefix}status:{number}"
+        wait_until(lambda shown=shown: "refuses the monitor" in status(shown)["message"])
+    program.signal(signal.SIGINT)
+    assert program.wait() == 1, program.text
+    assert f"{name} never came" not in program.text
