@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pvapy_stream import bursts
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.transport.ports import Return
 
@@ -257,6 +258,7 @@ class QueueInbox:
                     return
                 obj = self._batch.popleft()
                 self._working = [obj]
+                bursts.begin() if self._waiting else bursts.end()
                 if type(obj) is Returned:
                     self._handle_returned(obj)
                 else:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pvapy_stream import bursts
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.inbox import PAUSED_FULL, QUEUE_FULL, DirectInbox, QueueInbox, Returned
 from pvapy_stream.transport.ports import Return
@@ -166,3 +167,24 @@ def test_the_size_can_be_changed_only_where_there_is_a_queue() -> None:
         queue.resize(-1)
     with pytest.raises(ValueError, match="receiver-queue-size"):
         DirectInbox(sink.handle, sink.reject).resize(5)
+
+
+def test_what_waits_is_handled_in_a_burst_that_ends_before_the_last() -> None:
+    sink, seen = Sink(), []
+
+    def handle(obj: Any) -> None:
+        sink.handle(obj)
+        seen.append(bursts.current() is not None)
+
+    inbox = QueueInbox(handle, sink.reject, size=0)
+    sink.go.clear()
+    inbox.start()
+    feed(inbox, range(4))
+    wait_until(lambda: inbox.counts().queued == 3)
+    sink.go.set()
+    wait_until(lambda: len(seen) == 4)
+    feed(inbox, range(4, 5))
+    wait_until(lambda: len(seen) == 5)
+    inbox.drain(Deadline(5))
+    # The first one did not know of others.
+    assert seen[1:] == [True, True, False, False]
