@@ -52,6 +52,8 @@ class Stage(StageFates):
         self._to_skip = skip
         self._skips = skip > 0
         self._initial: int | None = None
+        # Epoch and id of what a returning source showed beyond the last object: it has sent so far.
+        self._shown = -1, 0
         # Whether the time to drain is over; what comes then is left, and how much that was.
         self.leaving, self.n_left = False, 0
         # Whether user code did not return in time, see `abandon`.
@@ -240,6 +242,8 @@ class Stage(StageFates):
                 # Nobody takes what is shown.
                 self._went_back(value, IdStep.BACK, skipped=1)
                 self.tracker.last = None
+            elif value > last:
+                self._shown = self.tracker.n_restarts, value
             self._skipped(value)
             return True
 
@@ -321,6 +325,9 @@ class Stage(StageFates):
             self._close(newest)
 
     def _close(self, newest: int | None) -> None:
+        epoch, shown = self._shown
+        if epoch == self.tracker.n_restarts:
+            newest = shown if newest is None else max(newest, shown)
         if newest is not None:
             self.tracker.missed.update(self.tracker.overdue(newest))
         self._note_missed()

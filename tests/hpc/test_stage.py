@@ -314,3 +314,22 @@ def test_what_is_shown_to_one_stage_alone_before_its_first_object_is_new() -> No
     stage = make(skip=1)
     stage.handle(obj(0))
     assert not stage.handle_again(obj(99), Return())
+
+
+def test_what_a_source_showed_to_members_of_a_group_was_sent_though_nothing_follows() -> None:
+    odd, even = (make(skip=1, offset=2) for _ in range(2))
+    for stage, first in ((odd, 1), (even, 2)):
+        feed(stage, 0, *range(first, 11, 2))
+        assert stage.handle_again(obj(15), Return(), shared=True)
+        stage.finish()
+    assert str(odd.ledger.missed) == "11,13,15"
+    assert str(even.ledger.missed) == "12,14"
+
+
+def test_what_was_shown_before_ids_began_anew_is_not_due_after_it() -> None:
+    stage = make(skip=1, offset=2)
+    feed(stage, 0, 1, 3)
+    assert stage.handle_again(obj(15), Return(), shared=True)
+    feed(stage, 1, 3)
+    stage.finish()
+    assert not stage.ledger.missed
