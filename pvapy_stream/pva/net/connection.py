@@ -129,8 +129,7 @@ class Connection(Link):
         if self.closed:
             return
         self._gathers = True
-        self._out += parts
-        self.enqueued += size
+        self._keep(parts, size)
         if self.waiting >= _TOGETHER or len(self._out) >= AT_ONCE:
             self.flush()
 

@@ -121,11 +121,15 @@ class Link:
         """Send bytes, as soon as the peer takes them; they must not change until then."""
         if self.closed:
             return
+        self._keep(parts, sum(map(len, parts)))
+        self.watch()
+
+    def _keep(self, parts: list[Buffer], size: int) -> None:
+        """Have bytes sent after those that wait."""
         if not self._out:
             self.sent_at = time.monotonic()
         self._out += parts
-        self.enqueued += sum(map(len, parts))
-        self.watch()
+        self.enqueued += size
 
     def _read(self) -> None:
         for _ in range(_READS):
