@@ -24,7 +24,7 @@ from pvapy_stream.plugins import load_processor_class
 from pvapy_stream.preflight.findings import Findings, queue_for
 from pvapy_stream.preflight.trial import CONNECT, DIFFERENT, Trial
 from pvapy_stream.pva.net.client import Client
-from pvapy_stream.pva.net.sharing import no_answer, why_unshared
+from pvapy_stream.pva.net.sharing import ANSWERS, sharing_of
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 from pvapy_stream.settings import ConsumerSettings, FileSettings, PreflightSettings
 from pvapy_stream.testing import ProcessorRun
@@ -38,7 +38,6 @@ _WARM_UP = 20
 _ENOUGH = 20  # frames that tell the rate of a source
 _SLOW_SOURCE = 2.0  # s; for a source that sends fewer in the time that was asked for
 _MAX_FRAMES = 1_000_000
-_SHARING = 5.0  # s; for each question about the distributor of a source
 
 Say = Callable[[str], None]
 
@@ -276,9 +275,7 @@ def _why_unshared(channel: str) -> str:
     client = Client()
     try:
         asked = client.channel(channel)
-        return why_unshared(asked, _SHARING) if asked.wait(_SHARING) else ""
-    except TransportError as error:
-        return no_answer(error)
+        return sharing_of(asked, ANSWERS).why if asked.wait(ANSWERS) else ""
     finally:
         client.stop()
 

@@ -9,13 +9,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.net.client import Client
-from pvapy_stream.pva.net.sharing import no_answer, why_unshared
+from pvapy_stream.pva.net.sharing import ANSWERS, sharing_of
 from pvapy_stream.transport.ports import Deliver, DeliverAgain, Receiver, ReceiverCounts
 
 _CAME = 1.0  # s; how long a look waits for the channel
-_ANSWERS = 5.0  # s; for each of two questions
 _AGAIN = 2.0  # s; until a server that has no share is asked again
 
 _log = logging.getLogger(__name__)
@@ -68,9 +66,7 @@ class CheckedReceiver:
             channel = client.channel(self._channel)
             while self._deliver is not None and not channel.wait(_CAME):
                 pass
-            why = why_unshared(channel, _ANSWERS) if self._deliver is not None else ""
-        except TransportError as error:
-            why = no_answer(error)
+            why = sharing_of(channel, ANSWERS).why if self._deliver is not None else ""
         finally:
             client.stop()
         self._shares = not why
@@ -101,7 +97,7 @@ class CheckedReceiver:
     def stop(self, patience: float = 0.0) -> list[Any]:
         self._deliver = None
         if self._looking is not None:
-            self._looking.join(_CAME + 2 * _ANSWERS)
+            self._looking.join(_CAME + 2 * ANSWERS)
         return self._inner.stop(patience) if self._running else []
 
     def counts(self) -> ReceiverCounts:

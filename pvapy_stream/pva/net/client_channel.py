@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.net.client_errors import NotSentError
 from pvapy_stream.pva.net.client_monitor import Follower, Monitor
 from pvapy_stream.pva.net.client_requests import ClientRequest, FieldRequest
 from pvapy_stream.pva.net.client_search import FIRST, LONGEST, RETURNS
 from pvapy_stream.pva.net.server_link import ServerLink
-from pvapy_stream.pva.net.sharing import no_answer, why_unshared
+from pvapy_stream.pva.net.sharing import ANSWERS, Sharing, sharing_of
 from pvapy_stream.pva.wire import request, values
 from pvapy_stream.pva.wire.buffers import Reader, Writer
 from pvapy_stream.pva.wire.changes import read_changes, write_changes
@@ -23,7 +22,6 @@ from pvapy_stream.pva.wire.stream import Command
 from pvapy_stream.pva.wire.types import AnyValue, Structure, default
 
 TIMEOUT = 5.0  # s
-_SHARING = 5.0  # s; for each of two questions, whether the server has a distributor
 _CREATED = 5.0  # s; a server creates a channel within this
 
 
@@ -248,21 +246,17 @@ class ClientChannel:
         """Find out which program the server is, and go on then."""
         self._owner.ask(link, lambda: self._step() if self.link is link else None)
 
-    def find_sharing(self, link: ServerLink, then: Callable[[str, bool], None]) -> None:
+    def find_sharing(self, link: ServerLink, then: Callable[[Sharing], None]) -> None:
         """Find out whether the server shares updates out, and call the function then.
 
         Args:
             link: the connection; nothing is called if it is another one by then.
-            then: gets why it does not, or "", and whether it has answered.
+            then: gets what it has answered.
         """
 
         def find() -> None:
-            answered = True
-            try:
-                why = why_unshared(self, _SHARING)
-            except TransportError as error:
-                why, answered = no_answer(error), False
-            self.call(lambda: then(why, answered) if self.link is link else None)
+            found = sharing_of(self, ANSWERS)
+            self.call(lambda: then(found) if self.link is link else None)
 
         # The question waits for its answer; the client's thread must not.
         threading.Thread(target=find, name="pva-sharing", daemon=True).start()

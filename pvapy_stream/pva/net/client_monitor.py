@@ -10,6 +10,7 @@ from pvapy_stream.errors import WireError
 from pvapy_stream.pva.net.client_requests import Place
 from pvapy_stream.pva.net.distributor import asked_share
 from pvapy_stream.pva.net.server_link import ServerLink
+from pvapy_stream.pva.net.sharing import Sharing
 from pvapy_stream.pva.wire import operations, request, values
 from pvapy_stream.pva.wire.buffers import Buffer
 from pvapy_stream.pva.wire.descriptions import Incoming
@@ -73,8 +74,8 @@ class Watched(Place, Protocol):
         """Find out `link.paces`, and call `step` again then."""
         ...
 
-    def find_sharing(self, link: ServerLink, then: Callable[[str, bool], None]) -> None:
-        """Find out whether the server shares updates out; why not, and whether it answered."""
+    def find_sharing(self, link: ServerLink, then: Callable[[Sharing], None]) -> None:
+        """Find out whether the server shares updates out."""
         ...
 
 
@@ -134,13 +135,13 @@ class Monitor:
             writer.number("I", self._window)
         link.send(Command.MONITOR, writer)
 
-    def _found_sharing(self, why: str, answered: bool) -> None:
-        if not why:
+    def _found_sharing(self, found: Sharing) -> None:
+        if not found.why:
             self._shares = True
             self.step()
             return
-        self._follower.unshared(why)
-        if not answered:
+        self._follower.unshared(found.why)
+        if not found.answered:
             self._sharing = None
             self._place.retry(_AGAIN)
 

@@ -8,12 +8,13 @@ says about itself, and through gateways too.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.net.client_errors import RefusedError
 from pvapy_stream.pva.wire.request import WHOLE
 
+ANSWERS = 5.0  # s; for each of two questions
 _NOBODY_HAS_IT = "pvapyStreamNoSuchField"
 
 
@@ -25,12 +26,28 @@ class Selecting(Protocol):
         ...
 
 
-def why_unshared(channel: Selecting, timeout: float) -> str:
-    """Why the server of a channel cannot share its updates out; "" if it can.
+class Sharing(NamedTuple):
+    """What a server says of it.
 
-    Raises:
-        TransportError: it has not answered within `timeout` s for each of two questions.
+    Attributes:
+        why: why it cannot share updates out; "" if it can.
+        answered: whether it has said so.
     """
+
+    why: str
+    answered: bool = True
+
+
+def sharing_of(channel: Selecting, timeout: float) -> Sharing:
+    """Whether the server of a channel can share its updates out; it has `timeout` s twice."""
+    try:
+        return Sharing(_why_unshared(channel, timeout))
+    except TransportError as error:
+        told = f"its server does not tell whether it has a distributor plugin: {error}"
+        return Sharing(told, answered=False)
+
+
+def _why_unshared(channel: Selecting, timeout: float) -> str:
     try:
         channel.select(WHOLE, timeout)
     except RefusedError:
@@ -40,8 +57,3 @@ def why_unshared(channel: Selecting, timeout: float) -> str:
     except RefusedError:
         return ""
     return "its server (QSRV, as in softIocPVA) has no distributor plugin and ignores requests"
-
-
-def no_answer(error: TransportError) -> str:
-    """What is reported of a server that does not answer."""
-    return f"its server does not tell whether it has a distributor plugin: {error}"

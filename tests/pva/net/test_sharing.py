@@ -12,7 +12,7 @@ from pvapy_stream.pva.net.channel import Channel
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.environment import ClientSettings
 from pvapy_stream.pva.net.server import Server
-from pvapy_stream.pva.net.sharing import why_unshared
+from pvapy_stream.pva.net.sharing import sharing_of
 from pvapy_stream.pva.wire.types import Kind, Scalar, Structure
 from tests.pva.net.partner import Partner
 from tests.pva.net.test_bad_servers import BadServer
@@ -26,7 +26,9 @@ SHARE = "field(_[pydistributor=group:g;trigger:value])"
 def told(client: Client, name: str) -> str:
     channel = client.channel(name)
     assert channel.wait(30)
-    return why_unshared(channel, 30)
+    found = sharing_of(channel, 30)
+    assert found.answered
+    return found.why
 
 
 @pytest.mark.parametrize(("code", "why"), [(PVAPY, ""), (P4P, "its server (PVXS")])
@@ -68,7 +70,7 @@ def test_a_share_is_not_asked_of_a_server_that_has_none(
 def test_a_server_that_does_not_answer_is_unknown_within_a_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client_channel, "_SHARING", 0.2)
+    monkeypatch.setattr(client_channel, "ANSWERS", 0.2)
     server, seen = BadServer(lambda *_: b""), Seen()
     client = Client(ClientSettings((), (("127.0.0.1", server.port),)))
     try:
