@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import importlib
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 _ALL = re.compile(r"^__all__ = \[([^]]*)\]", re.MULTILINE)
 
 
-def _find() -> dict[str, str]:
+@cache
+def _file_of() -> dict[str, str]:
+    """File of each processor; it is looked for when one is asked for by its name here."""
     found: dict[str, str] = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         names = _ALL.search(path.read_text(encoding="utf-8"))
@@ -23,19 +26,16 @@ def _find() -> dict[str, str]:
     return found
 
 
-_FILE_OF = _find()
-
-__all__ = sorted(_FILE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
-
-
 def __getattr__(name: str) -> Any:
-    file = _FILE_OF.get(name)
+    if name == "__all__":
+        return sorted(_file_of())
+    file = _file_of().get(name)
     if file is None:
         raise AttributeError(
-            f"{__name__} has no processor {name!r}; it has {', '.join(sorted(_FILE_OF))}"
+            f"{__name__} has no processor {name!r}; it has {', '.join(sorted(_file_of()))}"
         )
     return getattr(importlib.import_module(f"{__name__}.{file}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FILE_OF})
+    return sorted({*globals(), *_file_of()})
