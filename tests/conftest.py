@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,7 @@ os.environ.update(
     }
 )
 
+from tests.pva.net.partner import Partner
 from tests.support import Commands, Source
 
 
@@ -70,3 +71,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"cannot mount a small file system: {done.stderr.decode()}")
     yield folder
     subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def partner() -> Iterator[Callable[..., Partner]]:
+    """Starts code in processes of its own, mostly of another make."""
+    made: list[Partner] = []
+
+    def start(code: str, *args: str) -> Partner:
+        made.append(Partner(code, *args))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.kill()

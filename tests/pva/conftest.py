@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.server import Server
-from tests.pva.net.partner import Partner
 
 
 @pytest.fixture
@@ -24,16 +23,3 @@ def server() -> Iterator[Server]:
     made.start()
     yield made
     made.stop()
-
-
-@pytest.fixture
-def partner() -> Iterator[Callable[..., Partner]]:
-    made: list[Partner] = []
-
-    def start(code: str, *args: str) -> Partner:
-        made.append(Partner(code, *args))
-        return made[-1]
-
-    yield start
-    for one in made:
-        one.kill()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from pvapy_stream.pva.net import client
-from tests.pva.net.partner import Partner
 from tests.streams.support import Left
 from tests.support import wait_until
 
@@ -20,17 +19,3 @@ def left() -> Iterator[Left]:
     made = Left()
     yield made
     wait_until(made.nothing, what=f"end of {made.threads()} and of all sockets")
-
-
-@pytest.fixture
-def program() -> Iterator[Callable[..., Partner]]:
-    """Starts code in a process of its own."""
-    made: list[Partner] = []
-
-    def start(code: str, *args: str) -> Partner:
-        made.append(Partner(code, *args))
-        return made[-1]
-
-    yield start
-    for one in made:
-        one.kill()

@@ -77,16 +77,16 @@ def test_the_same_with_asyncio(prefix: str, modes: str) -> None:
 
 
 @pytest.mark.parametrize("modes", ["pva-pvas", "shm-shm"])
-def test_both_directions_between_processes(prefix: str, program: Start, modes: str) -> None:
+def test_both_directions_between_processes(prefix: str, partner: Start, modes: str) -> None:
     receives, sends = modes.split("-")
     with pvapy_stream.publish(f"{prefix}there", sends, timeout=PATIENCE) as out:
-        sink = program(SINK, f"{prefix}there", receives)
+        sink = partner(SINK, f"{prefix}there", receives)
         out.wait_for_subscribers()
         send(out, *range(1, 21))
         assert [sink.line() for _ in range(20)] == [f"{n} {n}" for n in range(1, 21)]
         assert sink.line() == "20 0 0"
     with pvapy_stream.subscribe(f"{prefix}back", receives) as frames:
-        program(SOURCE, f"{prefix}back", sends, "100")
+        partner(SOURCE, f"{prefix}back", sends, "100")
         assert [next(frames).id for _ in range(20)] == list(range(100, 120))
 
 
@@ -145,12 +145,12 @@ def test_frames_may_be_kept_and_sent_on(prefix: str, modes: str) -> None:
 
 
 @pytest.mark.parametrize("modes", ["pva-pvas", "shm-shm"])
-def test_a_source_that_is_killed_and_comes_back(prefix: str, program: Start, modes: str) -> None:
+def test_a_source_that_is_killed_and_comes_back(prefix: str, partner: Start, modes: str) -> None:
     """Its ids begin anew; nothing of what it shows is taken for a frame twice."""
     receives, sends = modes.split("-")
     with pvapy_stream.subscribe(f"{prefix}image", receives) as frames:
         for first in (1, 1, 1000):
-            source = program(SOURCE, f"{prefix}image", sends, str(first))
+            source = partner(SOURCE, f"{prefix}image", sends, str(first))
             ids = [frame.id for frame, _ in zip(frames, range(5), strict=False)]
             assert ids[0] >= first
             assert ids == list(range(ids[0], ids[0] + 5))
