@@ -14,8 +14,11 @@ from tests.support import wait_until
 @pytest.fixture
 def left() -> Iterator[Left]:
     """What the test has left so far; nothing, at its end."""
-    # That of puts and calls is there for as long as the process.
-    client.channel("warm-up").close()
+    # That of puts and calls is there for as long as the process, and so is what it searches by.
+    first = client.channel("warm-up")
+    searcher = client._shared._client._searcher  # pyright: ignore
+    wait_until(lambda: searcher._socket, what="the first search")  # pyright: ignore
+    first.close()
     made = Left()
     yield made
     wait_until(made.nothing, what=f"end of {made.threads()} and of all sockets")
