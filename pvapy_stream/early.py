@@ -24,11 +24,17 @@ def is_program() -> bool:
     words = getattr(sys, "argv", None) or [""]
     if words[0] == "-m":
         # A module that does not run yet: this package is imported first.
-        return any(word.startswith("pvapy_stream.cli.") for word in sys.orig_argv)
+        return any(map(_is_ours, sys.orig_argv))
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is not None:
-        return spec.name.startswith("pvapy_stream.cli.")
+        return _is_ours(spec.name)
     return os.path.basename(words[0]).startswith(("pvapy-", "sf_bsread_"))
+
+
+def _is_ours(module: str) -> bool:
+    return module in ("pvapy_stream", "pvapy_stream.__main__") or module.startswith(
+        "pvapy_stream.cli."
+    )
 
 
 _interrupt_quietly()

@@ -35,6 +35,14 @@ def test_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"pvapy-stream {__version__}\n"
 
 
+def test_the_package_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pvapy_stream", "consummer"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "did you mean 'consumer'?" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
