@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.text import Text
-
-from pvapy_stream.cli.console import FittedTable
-from pvapy_stream.cli.live import LiveDisplay
 from pvapy_stream.hpc.service import StageReport
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.status.counted import rate
@@ -20,19 +16,6 @@ from pvapy_stream.status.snapshot import Snapshot
 Reports = Mapping[int, StageReport]
 
 _GROUPS = ("receiver", "publisher", "queue", "metadata", "processor", "user")
-_LOSSES = ("missed", "rejected", "errors")
-_COLUMNS = (
-    "id", "state", "received", "processed", "frames/s", "filtered", "published",
-    "queued", *_LOSSES, "last id",
-)  # fmt: skip
-_STATE_STYLES = {
-    "running": "green",
-    "stopped": "cyan",
-    "failed": "bold red",
-    "disconnected": "yellow",
-    "waiting": "yellow",
-    "paused": "magenta",
-}
 
 
 class StageDisplay(Protocol):
@@ -43,49 +26,20 @@ class StageDisplay(Protocol):
     def close(self) -> None: ...
 
 
-def make_display(settings: StageSettings, console: Console) -> StageDisplay:
+def make_display(settings: StageSettings) -> StageDisplay:
     """A live table on a terminal; elsewhere plain lines, when a report period was asked for."""
-    if console.is_terminal and not settings.disable_curses:
-        return LiveTable(console)
-    return PlainLines(console, settings.report_period, settings.report_stats)
+    if sys.stdout.isatty() and not settings.disable_curses:
+        # Most stages have no terminal, and start sooner without what draws on one.
+        from pvapy_stream.cli.live_table import LiveTable
 
-
-class StageRates:
-    """Rates between one report and the next, in 1/s, by stage."""
-
-    def __init__(self) -> None:
-        self._last: dict[tuple[int, str], tuple[float, int, float]] = {}
-
-    def of(self, stage_id: int, name: str, count: int) -> float:
-        now = time.monotonic()
-        then, before, rate = self._last.get((stage_id, name), (now, count, 0.0))
-        if now - then >= 0.5:
-            rate = max(0, count - before) / (now - then)
-            self._last[stage_id, name] = now, count, rate
-        elif (stage_id, name) not in self._last:
-            self._last[stage_id, name] = now, count, 0.0
-        return rate
-
-
-class LiveTable:
-    """A table that stays in place: a line for each consumer and one for all."""
-
-    def __init__(self, console: Console) -> None:
-        self._rates = StageRates()
-        self._live = LiveDisplay(console)
-
-    def show(self, reports: Reports) -> None:
-        self._live.update(status_table(reports, self._rates))
-
-    def close(self) -> None:
-        self._live.close()
+        return LiveTable()
+    return PlainLines(settings.report_period, settings.report_stats)
 
 
 class PlainLines:
     """One line a stage, every report period."""
 
-    def __init__(self, console: Console, period: float, kinds: Sequence[str]) -> None:
-        self._console = console
+    def __init__(self, period: float, kinds: Sequence[str]) -> None:
         self._period = period
         self._kinds = kinds
         self._next = time.monotonic() + period
@@ -95,32 +49,10 @@ class PlainLines:
         if self._period <= 0 or now < self._next:
             return
         self._next = now + self._period
-        for line in stats_lines(reports, self._kinds):
-            self._console.print(line, soft_wrap=True)
+        show_lines(stats_lines(reports, self._kinds))
 
     def close(self) -> None:
         pass
-
-
-def status_table(reports: Reports, rates: StageRates) -> FittedTable:
-    """Counts, rates, queue depth and losses of each stage."""
-    table = FittedTable(_COLUMNS, left=("state",))
-    total: dict[str, float] = dict.fromkeys(
-        ("received", "processed", "rate", "filtered", "published", "queued", *_LOSSES),
-        0.0,
-    )
-    for stage_id, report in sorted(reports.items()):
-        snapshot = report.snapshot
-        row = snapshot.counts()
-        row["rate"] = rates.of(stage_id, "processed", snapshot.processor_stats.n_processed)
-        for name in total:
-            total[name] += row[name]
-        state = Text(snapshot.state, _STATE_STYLES.get(snapshot.state, ""))
-        last = str(snapshot.processor_stats.last_object_id)
-        table.add_row(str(stage_id), state, *_cells(row), last)
-    if len(reports) > 1:
-        table.set_total("all", "", *_cells(total), "")
-    return table
 
 
 def _groups(kind: str, snapshot: Snapshot) -> dict[str, Mapping[str, Any]]:
@@ -134,18 +66,6 @@ def _groups(kind: str, snapshot: Snapshot) -> dict[str, Mapping[str, Any]]:
         elif separator and name.startswith(kind):
             found[f"{kind} {number}"] = group
     return {name: group for name, group in found.items() if group}
-
-
-def _cells(row: Mapping[str, Any]) -> list[str | Text]:
-    cells: list[str | Text] = [
-        f"{row['received']:.0f}",
-        f"{row['processed']:.0f}",
-        f"{row['rate']:.1f}",
-        f"{row['filtered']:.0f}",
-        f"{row['published']:.0f}",
-        f"{row['queued']:.0f}",
-    ]
-    return cells + [Text(f"{row[name]:.0f}", "bold red" if row[name] else "") for name in _LOSSES]
 
 
 def stats_lines(reports: Reports, kinds: Sequence[str]) -> list[str]:
@@ -166,6 +86,12 @@ def stats_lines(reports: Reports, kinds: Sequence[str]) -> list[str]:
             "all: " + "  ".join(f"{name} {value}" for name, value in combined(reports).items())
         )
     return lines
+
+
+def show_lines(lines: Sequence[str]) -> None:
+    """Write lines to standard output."""
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    sys.stdout.flush()
 
 
 def combined(reports: Reports) -> dict[str, str]:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from rich.console import Console
-
 from pvapy_stream.accounting.keeper import LedgerKeeper
-from pvapy_stream.cli.console import make_console
-from pvapy_stream.cli.display import Reports, make_display, stats_lines
+from pvapy_stream.cli.display import Reports, make_display, show_lines, stats_lines
 from pvapy_stream.hpc.consumers import run_stages
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import StageSettings
@@ -27,15 +24,13 @@ def run(settings: StageSettings) -> int:
         PvapyStreamError: they cannot be started.
     """
     configure_logging(settings)
-    console = make_console()
-    board = Board(settings, console)
+    board = Board(settings)
     try:
         with served(settings, board.snapshots):
             problem = run_until_signal(lambda stop: run_stages(settings, stop, board.show))
     finally:
         unwritten = board.close()
-    for line in stats_lines(board.reports, settings.report_stats):
-        console.print(line, soft_wrap=True)
+    show_lines(stats_lines(board.reports, settings.report_stats))
     problems = list(filter(None, [problem, unwritten]))
     for one in problems:
         sys.stderr.write(f"error: {one}\n")
@@ -45,13 +40,13 @@ def run(settings: StageSettings) -> int:
 class Board:
     """Gets the reports of all stages: shows them, and writes the ledger file."""
 
-    def __init__(self, settings: StageSettings, console: Console) -> None:
+    def __init__(self, settings: StageSettings) -> None:
         self.reports: Reports = {}
         self._ledgers: list[dict[str, Any]] = []
         self._keeper = LedgerKeeper(
             settings.ledger, lambda: self._ledgers, min(_LEDGER_PERIOD, settings.status_period)
         )
-        self._display = make_display(settings, console)
+        self._display = make_display(settings)
 
     def show(self, reports: Reports, ledgers: list[dict[str, Any]]) -> None:
         """Take the newest reports, and the accounts of all processes there have been."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from pvapy_stream.status.counted import Times
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 _MIN_PERIOD = 0.2
 
@@ -66,16 +66,7 @@ class Reporter:
         self._period = period
         self.next_frame: float = period if period > 0 else float("inf")
         self._next_time = 0.0
-        self._live = (
-            Live(
-                console=Console(),
-                auto_refresh=False,
-                transient=True,
-                redirect_stderr=sys.stderr.isatty(),
-            )
-            if live and sys.stdout.isatty()
-            else None
-        )
+        self._live = _live_line() if live and sys.stdout.isatty() else None
 
     def start(self) -> None:
         """Begin the live line."""
@@ -113,7 +104,20 @@ class Reporter:
 
     def _show(self, text: str) -> None:
         if self._live is not None:
-            self._live.update(Text(text), refresh=True)
+            self._live.update(text, refresh=True)
         else:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
+
+
+def _live_line() -> Live:
+    # Without a terminal, programs start sooner without what draws on one.
+    from rich.console import Console
+    from rich.live import Live
+
+    return Live(
+        console=Console(markup=False, emoji=False, highlight=False),
+        auto_refresh=False,
+        transient=True,
+        redirect_stderr=sys.stderr.isatty(),
+    )

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from pvapy_stream.cli.console import make_console
-from pvapy_stream.cli.display import StageRates, stats_lines, status_table
+from pvapy_stream.cli.display import stats_lines
+from pvapy_stream.cli.live_table import StageRates, status_table
 from pvapy_stream.hpc.service import StageReport
 from pvapy_stream.status.fields import read
 from tests.support import Commands, Source, wait_for_monitors, wait_until, write_processor

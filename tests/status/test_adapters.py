@@ -13,7 +13,8 @@ import pvaccess as pva
 import pytest
 
 from pvapy_stream.cli.console import make_console
-from pvapy_stream.cli.display import StageRates, stats_lines, status_table
+from pvapy_stream.cli.display import stats_lines
+from pvapy_stream.cli.live_table import StageRates, status_table
 from pvapy_stream.cli.top import stage_table
 from pvapy_stream.daq.buffer_status import BufferStatus
 from pvapy_stream.daq.progress import Progress
