@@ -21,4 +21,7 @@ def left() -> Iterator[Left]:
     first.close()
     made = Left()
     yield made
-    wait_until(made.nothing, what=f"end of {made.threads()} and of all sockets")
+    try:
+        wait_until(made.nothing)
+    except AssertionError:
+        raise AssertionError(f"left behind: {made}") from None

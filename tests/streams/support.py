@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import psutil
 
 import pvapy_stream
 from pvapy_stream import AsyncPublication, Frame, Publication, Subscription
@@ -103,14 +104,25 @@ class Left:
         return [one.name for one in threading.enumerate() if one not in self._threads]
 
     def nothing(self) -> bool:
-        return not self.threads() and _sockets() <= self._sockets
+        return not self.threads() and _sockets().keys() <= self._sockets.keys()
+
+    def __str__(self) -> str:
+        new = [kind for inode, kind in _sockets().items() if inode not in self._sockets]
+        return f"threads {self.threads()}, sockets {new}"
 
 
-def _sockets() -> set[str]:
-    found: set[str] = set()
+def _sockets() -> dict[int, str]:
+    """What the sockets of this process are, by inode."""
+    kinds = {
+        one.fd: f"{one.type.name} {one.laddr} {one.raddr} {one.status}"
+        for one in psutil.Process().net_connections("all")
+    }
+    found: dict[int, str] = {}
     for name in os.listdir("/proc/self/fd"):
         try:
-            found.add(os.readlink(f"/proc/self/fd/{name}"))
+            kind, _, inode = os.readlink(f"/proc/self/fd/{name}").partition(":")
         except OSError:
             continue
-    return {name for name in found if name.startswith("socket:")}
+        if kind == "socket":
+            found[int(inode.strip("[]"))] = kinds.get(int(name), "not connected")
+    return found
