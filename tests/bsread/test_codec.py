@@ -28,6 +28,7 @@ from pvapy_stream.bsread.codec import (
 )
 from pvapy_stream.bsread.header import COMPRESSIONS, ELEMENT_TYPES
 from pvapy_stream.errors import BsreadError
+from tests.support import rounds
 
 TIME = 1_700_000_000_123_456_789
 
@@ -69,7 +70,7 @@ def values_of(header: ChannelHeader) -> st.SearchStrategy[Any]:
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=rounds(50), deadline=None)
 def test_there_and_back(data: st.DataObject) -> None:
     channels = data.draw(st.lists(headers, max_size=5, unique_by=lambda header: header.name))
     values = {c.name: data.draw(values_of(c)) for c in channels if data.draw(st.booleans())}

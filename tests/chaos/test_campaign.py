@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(("seed", "kind"), [(2, "calm"), (1, "pause"), (1, "filter"), (5, "kill")])
+@pytest.mark.parametrize(("seed", "kind"), [(1, "filter"), (5, "kill")])
 def test_runs_without_a_violation(seed: int, kind: str) -> None:
     done = subprocess.run(
         [

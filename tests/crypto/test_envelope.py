@@ -15,6 +15,7 @@ from pvapy_stream.crypto.envelope import Opener, Sealer, read_header
 from pvapy_stream.crypto.keys import make_key, public_key
 from pvapy_stream.errors import CryptoError
 from tests.crypto.keyring import key, opener, sealer
+from tests.support import rounds
 
 FIXED = 87  # bytes of the header before stream and wrapped key
 WRAPPED = 256
@@ -89,7 +90,7 @@ def test_truncated_and_extended_objects_are_refused() -> None:
     opened.open(sealed)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=rounds(100), deadline=None)
 @given(st.binary(max_size=600), st.booleans())
 def test_bytes_that_are_no_object_are_refused(data: bytes, begins_well: bool) -> None:
     with pytest.raises(CryptoError):

@@ -20,7 +20,7 @@ from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.transport.pvas import PutReceiver
 from tests.support import get, wait_until
 
-N_FAST, N_SLOW = 5000, 1000
+N_FAST, N_SLOW = 2000, 500
 
 # Puts as fast as it goes, and tells which were acknowledged; the pixels carry the id.
 CLIENT = """

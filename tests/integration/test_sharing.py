@@ -16,6 +16,7 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.settings import ConsumerSettings
 from tests.pva.net.partner import Partner
 from tests.support import (
+    PATIENCE,
     Commands,
     ImageIoc,
     Program,
@@ -28,7 +29,6 @@ from tests.support import (
 )
 
 N = 200
-M = 3000
 
 # Posts images with these ids, whose pixels carry them, and as large ones as it is told.
 P4P = """
@@ -69,6 +69,28 @@ class P(FrameProcessor):
 def frame(number: int) -> Frame:
     """An image whose pixels carry its id."""
     return Frame.of(number, np.full((8, 8), number, np.uint16))
+
+
+class Posting:
+    """Has a server post images in a row, from id 1 on, until it is ended."""
+
+    def __init__(self, server: Partner) -> None:
+        self._server = server
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.last = 0
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ending.is_set():
+            assert self._server.tell(f"{self.last + 1} {self.last + 50} 0.003") == "posted"
+            self.last += 50
+
+    def end(self) -> int:
+        """The id of the last image."""
+        self._ending.set()
+        self._thread.join(PATIENCE)
+        return self.last
 
 
 class Servers:
@@ -116,7 +138,7 @@ def processed(prefix: str) -> list[int]:
 def wait_for_processed(prefix: str, n: int) -> None:
     """Wait until the consumers have processed so many objects together."""
     try:
-        wait_until(lambda: sum(processed(prefix)) == n, 60)
+        wait_until(lambda: sum(processed(prefix)) == n)
     except AssertionError:
         shown = [status(one) for one in (*statuses(prefix), f"{prefix}image:dealer:g")]
         raise AssertionError(f"not {n} objects: {shown}") from None
@@ -125,7 +147,7 @@ def wait_for_processed(prefix: str, n: int) -> None:
 def wait_for_dealer(prefix: str) -> None:
     """Wait until what the source posts is dealt out."""
     wait_for_monitors(statuses(prefix))
-    wait_until(lambda: status(f"{prefix}image:dealer:g").get("state") == "running", 60)
+    wait_until(lambda: status(f"{prefix}image:dealer:g").get("state") == "running")
 
 
 def end(program: Program, code: int = 0) -> None:
@@ -152,7 +174,7 @@ def audit(commands: Commands, folder: Path) -> Program:
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["-fr", "value,dimension"], ["-im", "auto", "--pva-library", "binding"]]
+    "options", [["-fr", "value,dimension"], ["-im", "auto", "--pva-library", "binding"]]
 )
 def test_two_consumers_process_each_id_of_a_pvxs_source_once(
     prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path, options: list[str]
@@ -177,13 +199,13 @@ def test_a_source_that_comes_late_and_begins_anew(
     prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
 ) -> None:
     program = consumers(commands, prefix, tmp_path)
-    wait_until(lambda: [status(one)["state"] for one in statuses(prefix)] == ["waiting"] * 2, 60)
+    wait_until(lambda: [status(one)["state"] for one in statuses(prefix)] == ["waiting"] * 2)
     server = pvxs.start()
     wait_for_dealer(prefix)
     assert server.tell(f"1 {N} 0.002") == "posted"
     wait_for_processed(prefix, N)
     server.kill()
-    wait_until(lambda: status(f"{prefix}image:dealer:g")["state"] == "disconnected", 60)
+    wait_until(lambda: status(f"{prefix}image:dealer:g")["state"] == "disconnected")
     server = pvxs.start()
     wait_for_dealer(prefix)
     assert server.tell(f"1 {N} 0.002") == "posted"
@@ -245,16 +267,15 @@ def test_a_killed_dealer_comes_back_and_what_it_missed_is_named(
     server = pvxs.start()
     program = consumers(commands, prefix, tmp_path)
     wait_for_dealer(prefix)
-    posting = threading.Thread(target=server.tell, args=(f"1 {M} 0.003",))
-    posting.start()
-    wait_until(lambda: sum(processed(prefix)) > 100, 60)
+    posting = Posting(server)
+    wait_until(lambda: sum(processed(prefix)) > 100)
     # It was started last.
     children = psutil.Process(program.process.pid).children()
     max(children, key=lambda child: child.create_time()).kill()
     before = sum(processed(prefix))
-    wait_until(lambda: sum(processed(prefix)) > before + 200, 60)
-    posting.join(60)
-    wait_until(lambda: status(f"{prefix}image:dealer:g")["objectId"] == M, 60)
+    wait_until(lambda: sum(processed(prefix)) > before + 200)
+    sent = posting.end()
+    wait_until(lambda: status(f"{prefix}image:dealer:g")["objectId"] == sent)
     end(program, 1)
     assert "dealer of" in program.err[-1]
     assert "died (signal SIGKILL) and was started again" in program.err[-1]
@@ -264,7 +285,7 @@ def test_a_killed_dealer_comes_back_and_what_it_missed_is_named(
     done = union(one.processed for k in (1, 2) for one in ledgers[f"consumer {k}"])
     last, shown = max(i for i in done if i < second.received.first), second.received.first
     named = [*range(last + 1, shown + 1), *second.rejected["before the consumers"]]
-    assert sorted([*done, *named]) == [*range(1, M + 1)]
+    assert sorted([*done, *named]) == [*range(1, sent + 1)]
     report = audit(commands, tmp_path)
     assert report.process.returncode == 1, report.text
     assert f"{last + 1}-{shown - 1} unknown: nobody can tell whether they were sent" in report.text
@@ -277,14 +298,12 @@ def test_a_stop_in_mid_stream_leaves_nothing_open(
     server = pvxs.start()
     program = consumers(commands, prefix, tmp_path)
     wait_for_dealer(prefix)
-    posting = threading.Thread(target=server.tell, args=(f"1 {M} 0.003",))
-    posting.start()
-    wait_until(lambda: sum(processed(prefix)) > 100, 60)
+    posting = Posting(server)
+    wait_until(lambda: sum(processed(prefix)) > 100)
     end(program)
-    server.kill()
-    posting.join(60)
+    sent = posting.end()
     done = processed_of(tmp_path)
-    assert 100 < len(done) < M
+    assert 100 < len(done) < sent
     assert done == [*range(1, len(done) + 1)]
     report = audit(commands, tmp_path)
     assert report.process.returncode == 0, report.text
@@ -300,7 +319,7 @@ def test_a_killed_consumer_goes_to_the_dealer_at_once(
     wait_for_processed(prefix, N)
     children = psutil.Process(program.process.pid).children()
     sorted(children, key=lambda child: child.create_time())[-2].kill()
-    wait_until(lambda: status(f"{prefix}status:2").get("restarts") == 1, 60)
+    wait_until(lambda: status(f"{prefix}status:2").get("restarts") == 1)
     wait_for_monitors(statuses(prefix))
     assert server.tell(f"{N + 1} {2 * N} 0.002") == "posted"
     wait_for_processed(prefix, N + N / 2)
@@ -318,7 +337,7 @@ def test_a_consumer_alone_is_refused_and_told_what_to_do(
     pvxs.start()
     program = consumers(commands, prefix, tmp_path, *options, n=1)
     told = f"distributor: channel {prefix}image cannot be shared in group g: its server (PVXS"
-    wait_until(lambda: status(f"{prefix}status:1")["message"].startswith(told), 60)
+    wait_until(lambda: status(f"{prefix}status:1")["message"].startswith(told))
     assert status(f"{prefix}status:1")["receiverStats"]["nReceived"] == 0
     assert f'pvapy-stream mirror -cm "(MIRROR,{prefix}image,pva,100)"' in program.text
     end(program, 1)
@@ -343,7 +362,7 @@ def test_monitors_of_a_mirror_cannot_share_it(
     pvxs.start()
     entry = f"({prefix}mirror,{prefix}image,pva,100,2,_[pydistributor=group:m])"
     program = commands("mirror", "-cm", entry)
-    wait_until(lambda: "cannot be shared by monitors: its server (PVXS" in program.text, 60)
+    wait_until(lambda: "cannot be shared by monitors: its server (PVXS" in program.text)
     end(program, 1)
     assert "leave their number and the distributor out of its entry" in program.err[-1]
 

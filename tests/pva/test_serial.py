@@ -15,6 +15,7 @@ from pvapy_stream.pva import serial
 from pvapy_stream.pva.serial import ObjectWriter, blank, dumps, loads
 from pvapy_stream.pva.structure import MAX_DEPTH, MAX_FIELDS, kind_of, plain_kind, type_ids
 from pvapy_stream.testing import image_object
+from tests.support import rounds
 
 NUMBERS = {
     pva.UBYTE: np.uint8, pva.SHORT: np.int16, pva.USHORT: np.uint16, pva.INT: np.int32,
@@ -114,7 +115,7 @@ def assert_same(one: Any, other: Any) -> None:
     assert type_ids(one) == type_ids(other)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=rounds(60), deadline=None)
 @given(objects)
 def test_any_object_comes_back_equal(obj: Any) -> None:
     data = dumps(obj)

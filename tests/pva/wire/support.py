@@ -26,9 +26,11 @@ from pvapy_stream.pva.wire.types import (
     Variant,
 )
 from pvapy_stream.pva.wire.values import read_any, write_any
+from tests.support import rounds
 
 # A machine that does much else is slow at times.
 patient = settings(
+    max_examples=rounds(40),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
