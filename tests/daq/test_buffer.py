@@ -176,15 +176,15 @@ def test_systemd_is_told_and_every_pulse_has_a_fate(
 def test_memory_stays_at_the_limit(commands: Commands) -> None:
     """Resident memory, of a stream of small messages: nothing but bytes would be cheating."""
     sim = commands(
-        "bsread-sim", "-a", "tcp://127.0.0.1:0", "-ns", 10, "-fps", 0, "-n", 40_000,
+        "bsread-sim", "-a", "tcp://127.0.0.1:0", "-ns", 10, "-fps", 0, "-n", 20_000,
         "--send-timeout", 20,
     )  # fmt: skip
     address = wait_until(lambda: sim.out and sim.out[0].split()[-1])
-    limit = 20
+    limit = 10
     buffer = BufferProgram(commands, address, "--memory", limit)
     before = _resident(buffer.program.process.pid)
     assert sim.wait() == 0
-    wait_until(lambda: buffer.status()["received"] == 40_000)
+    wait_until(lambda: buffer.status()["received"] == 20_000)
     status, grown = buffer.status(), _resident(buffer.program.process.pid) - before
     assert status["dropped"] > 0
     assert 0.95 * limit * 2**20 < status["memory"] <= limit * 2**20
