@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from pvapy_stream.hpc.service import StageReport
-from pvapy_stream.settings import StageSettings
 from pvapy_stream.status.counted import rate
 from pvapy_stream.status.fields import values
 from pvapy_stream.status.snapshot import Snapshot
@@ -24,16 +23,6 @@ class StageDisplay(Protocol):
     def show(self, reports: Reports) -> None: ...
 
     def close(self) -> None: ...
-
-
-def make_display(settings: StageSettings) -> StageDisplay:
-    """A live table on a terminal; elsewhere plain lines, when a report period was asked for."""
-    if sys.stdout.isatty() and not settings.disable_curses:
-        # Most stages have no terminal, and start sooner without what draws on one.
-        from pvapy_stream.cli.live_table import LiveTable
-
-        return LiveTable()
-    return PlainLines(settings.report_period, settings.report_stats)
 
 
 class PlainLines:

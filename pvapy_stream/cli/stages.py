@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from pvapy_stream.accounting.keeper import LedgerKeeper
-from pvapy_stream.cli.display import Reports, make_display, show_lines, stats_lines
+from pvapy_stream.cli.display import PlainLines, Reports, StageDisplay, show_lines, stats_lines
 from pvapy_stream.hpc.consumers import run_stages
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import StageSettings
@@ -37,6 +37,16 @@ def run(settings: StageSettings) -> int:
     return 1 if problems else 0
 
 
+def _make_display(settings: StageSettings) -> StageDisplay:
+    """A live table on a terminal; elsewhere plain lines, when a report period was asked for."""
+    if sys.stdout.isatty() and not settings.disable_curses:
+        # Most stages have no terminal, and start sooner without what draws on one.
+        from pvapy_stream.cli.live_table import LiveTable
+
+        return LiveTable()
+    return PlainLines(settings.report_period, settings.report_stats)
+
+
 class Board:
     """Gets the reports of all stages: shows them, and writes the ledger file."""
 
@@ -46,7 +56,7 @@ class Board:
         self._keeper = LedgerKeeper(
             settings.ledger, lambda: self._ledgers, min(_LEDGER_PERIOD, settings.status_period)
         )
-        self._display = make_display(settings)
+        self._display = _make_display(settings)
 
     def show(self, reports: Reports, ledgers: list[dict[str, Any]]) -> None:
         """Take the newest reports, and the accounts of all processes there have been."""
