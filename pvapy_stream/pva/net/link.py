@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import selectors
 import socket
+import sys
+import termios
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pvapy_stream import bursts
 from pvapy_stream.errors import WireError
@@ -18,6 +21,8 @@ from pvapy_stream.pva.wire.stream import Assembler, Message
 MUCH = 2**20  # bytes that wait to be sent
 AT_ONCE = 64  # buffers
 _READS = 8  # in a row, before others have their turn
+_DISCARDED = 2**16  # bytes
+_LOOK = 0.002  # s; between two looks whether all has arrived
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +58,7 @@ class Link:
         self.closed = False
         self._watch_socket = watch
         self._out: deque[Buffer] = deque()
+        self._takes = True
 
     # -- what derived classes say ----------------------------------------------------------------
 
@@ -76,6 +82,10 @@ class Link:
     def fill(self) -> None:
         """There is room: enqueue more."""
 
+    def not_taken(self, reason: str) -> None:
+        """The peer takes nothing more."""
+        self.close(reason)
+
     # -- bytes -----------------------------------------------------------------------------------
 
     @property
@@ -87,6 +97,16 @@ class Link:
     def waiting(self) -> int:
         """Bytes that were enqueued and not sent."""
         return self.enqueued - self.sent
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the peer's host has all that was given to the kernel."""
+        return self.closed or not _under_way(self.link)
+
+    def only_read(self) -> None:
+        """Send nothing more, and read what the peer had sent before it went."""
+        self._takes = False
+        self._out.clear()
 
     def close(self, reason: str) -> None:
         """End the connection."""
@@ -126,10 +146,12 @@ class Link:
 
     def _keep(self, parts: list[Buffer], size: int) -> None:
         """Have bytes sent after those that wait."""
+        self.enqueued += size
+        if not self._takes:
+            return
         if not self._out:
             self.sent_at = time.monotonic()
         self._out += parts
-        self.enqueued += size
 
     def _read(self) -> None:
         for _ in range(_READS):
@@ -175,6 +197,9 @@ class Link:
                 sent = self.link.sendmsg(first)
             except BlockingIOError:
                 break
+            except OSError as error:
+                self.not_taken(str(error))
+                break
             self.sent_at = time.monotonic()
             self.sent += sent
             while sent:
@@ -214,3 +239,38 @@ def keep_alive(link: socket.socket) -> None:
     for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
         link.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def let_arrive(links: Iterable[socket.socket], seconds: float) -> None:
+    """Wait, before connections are closed, until the hosts of the peers have what was sent.
+
+    Of a connection that is closed, the kernel throws away what has not arrived as soon as the peer
+    sends something, such as an acknowledgement of what came before.
+
+    Args:
+        links: do not block; nobody reads from them any more.
+        seconds: longest wait.
+    """
+    deadline = time.monotonic() + seconds
+    left = [one for one in links if not _needs_nothing(one)]
+    while left and time.monotonic() < deadline:
+        time.sleep(_LOOK)
+        left = [one for one in left if not _needs_nothing(one)]
+
+
+def _needs_nothing(link: socket.socket) -> bool:
+    try:
+        while link.recv(_DISCARDED):
+            pass
+    except BlockingIOError:
+        return not _under_way(link)
+    except OSError:
+        # It is broken.
+        return True
+    return True
+
+
+def _under_way(link: socket.socket) -> int:
+    """Bytes that the kernel has, and the peer's kernel has not."""
+    count = fcntl.ioctl(link, termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(count, sys.byteorder)

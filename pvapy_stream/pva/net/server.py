@@ -15,7 +15,7 @@ from pvapy_stream.pva.net.channel import Channel, Value
 from pvapy_stream.pva.net.connection import Connection
 from pvapy_stream.pva.net.datagrams import Datagrams
 from pvapy_stream.pva.net.environment import Address, ServerSettings
-from pvapy_stream.pva.net.link import Link, keep_alive
+from pvapy_stream.pva.net.link import Link, keep_alive, let_arrive
 from pvapy_stream.pva.net.loop import Loop
 from pvapy_stream.pva.net.service import NAME, server_channel
 from pvapy_stream.pva.wire.buffers import Writer
@@ -24,6 +24,7 @@ from pvapy_stream.pva.wire.searching import ANY, REPLY_REQUIRED, Search, SearchR
 
 _CONNECTIONS = 500
 _TICK = 0.5  # s; between looks for clients that are too slow
+_LAST = 1.0  # s; for what is under way to clients at the end
 
 _log = logging.getLogger(__name__)
 
@@ -233,8 +234,11 @@ class Server:
             connection.drop(channel)
 
     def _close(self) -> None:
-        for connection in list(self._connections):
+        connections = list(self._connections)
+        for connection in connections:
             connection.handle(selectors.EVENT_WRITE)
+        let_arrive([one.link for one in connections if not one.closed], _LAST)
+        for connection in connections:
             connection.close("the server ends")
         if self._datagrams is not None:
             self._datagrams.close()
