@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pvapy_stream.errors import ObjectError, TransportError
+from pvapy_stream.errors import ObjectError, TransportError, WireError
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.newest import Newest
@@ -102,7 +102,10 @@ class OwnMonitorReceiver:
             return
         try:
             obj = reader.read(payload, big)
-        except ObjectError as error:
+        except WireError:
+            # What follows cannot be read either: the connection ends.
+            raise
+        except Exception as error:
             self._note(error)
             return
         self._delivering = True
