@@ -116,16 +116,22 @@ class Collector(StageRunner):
                 source.taken += 1
                 self.stage.counts.skipped += 1
                 return
-            value = self._read_id(arrival.obj) if self._read_id and returned.how.shown else None
             newest = source.newest
-            if value is not None and newest is not None and value <= newest:
-                source.taken += 1
-                if value < newest:
-                    self._go_back(source, value, skipped=1)
-                    source.newest = None
-                self._skip(source, value)
-                return
+            if newest is not None and returned.how.shown:
+                self.stage.account_to(source.account)
+                value = self._id_of(arrival.obj)
+                if value is None or value <= newest:
+                    source.taken += 1
+                    if value is not None:
+                        self._skip_shown(source, value, newest)
+                    return
         self._take(arrival)
+
+    def _skip_shown(self, source: Producer, value: int, newest: int) -> None:
+        if value < newest:
+            self._go_back(source, value, skipped=1)
+            source.newest = None
+        self._skip(source, value)
 
     def _skip(self, source: Producer, value: int) -> None:
         self.stage.counts.skipped += 1

@@ -107,7 +107,7 @@ class StageFates:
         self.counts.skipped += 1
         self.account.ledger.skip(value)
 
-    def _failed(self, kind: str, value: int, error: Exception) -> None:
+    def _failed(self, kind: str, value: int, error: BaseException) -> None:
         self.account.ledger.fail(kind, value)
         self.counts.errors += 1
         self.troubles.note(kind, f"{kind}: {error}", error, f"object {value} failed")

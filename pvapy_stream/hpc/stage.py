@@ -119,7 +119,8 @@ class Stage(StageFates):
                 self.processor.process(obj)
             except TransportError as error:
                 self._failed(PUBLISHING, value, error)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
+                # An exit would end this thread alone, without a word.
                 self._failed(f"process: {type(error).__name__}", value, error)
             else:
                 if self.abandoned:
@@ -227,7 +228,11 @@ class Stage(StageFates):
                 return False
             if last is None and not shared:
                 return False
-            value = self._read_id(obj)
+            try:
+                value = self._read_id(obj)
+            except Exception as error:
+                self.no_id(error)
+                return True
             if last is None:
                 # It was published before this stage was there: another one has it.
                 self._skipped(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pvaccess as pva
@@ -19,6 +20,7 @@ from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.settings import CollectorSettings, ConsumerSettings, SimulatorSettings
 from pvapy_stream.sim.server import SimServer
 from pvapy_stream.transport.memory_mode import MemoryPublisher, MemoryReceiver
+from pvapy_stream.transport.ports import Return
 from tests.support import image
 
 BUILDER = ObjectBuilder()
@@ -126,3 +128,31 @@ def test_a_chain_from_the_simulator_to_a_collector(bench: Bench) -> None:
     bench.stop()
     assert [len(account.ledger.received) for account in collector.accounts] == [20, 20]
     assert list(collector.whole_account().processed) == [*range(1, 21)]
+
+
+@pytest.mark.parametrize("queue", [-1, 10], ids=["direct", "queued"])
+@pytest.mark.parametrize("kind", ["consumer", "collector"])
+def test_a_source_that_comes_back_with_objects_without_ids_ends_no_stage(
+    bench: Bench, kind: str, queue: int
+) -> None:
+    shared = {"skip_initial_updates": 1, "receiver_queue_size": queue}
+    if kind == "consumer":
+        stage = bench.consumer(**shared)
+        again = stage._put_again
+    else:
+        stage = bench.collector(producer_id_list="1", input_channel="in", **shared)
+        again = partial(stage._put_again, 1)
+    source = bench.publisher("in")
+    for number in range(3):
+        source.publish(frame(number))
+    odd = pva.PvObject({"value": pva.INT}, {"value": 1})
+    # The queue's thread raises what the other way raises here.
+    again(odd, Return())
+    source.publish(odd)
+    for number in range(3, 6):
+        source.publish(frame(number))
+    bench.stop()
+    (ledger,) = [one for account in stage.accounts for one in account.ledgers]
+    assert list(ledger.processed) == [1, 2, 3, 4, 5]
+    assert ledger.anonymous == 2
+    assert not ledger.left

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 from typing import Any
 
 import pvaccess as pva
@@ -333,3 +335,23 @@ def test_what_was_shown_before_ids_began_anew_is_not_due_after_it() -> None:
     feed(stage, 1, 3)
     stage.finish()
     assert not stage.ledger.missed
+
+
+class Leaving(UserDataProcessor):
+    """Wants to end the program at an id."""
+
+    def process(self, pvObject: Any) -> Any:
+        if pvObject["id"] == 2:
+            sys.exit("the file system is gone")
+        return super().process(pvObject)
+
+
+def test_a_processor_that_exits_fails_an_object_and_not_the_thread_of_the_stage() -> None:
+    stage = make(Leaving())
+    # In a thread, an exit ends the thread without a word, and nothing would be processed any more.
+    thread = threading.Thread(target=feed, args=(stage, 1, 2, 3))
+    thread.start()
+    thread.join()
+    assert list(stage.ledger.processed) == [1, 3]
+    assert stage.ledger.failed == {"process: SystemExit": IdSet.of_range(2, 2)}
+    assert "the file system is gone" in stage.last_error
