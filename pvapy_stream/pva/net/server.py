@@ -69,6 +69,7 @@ class Server:
         self._listener: socket.socket | None = None
         self._datagrams: Datagrams | None = None
         self._next_look = 0.0
+        self._cannot_accept = ""  # why nobody is accepted until the next look
         self.loop = Loop("pva-server", self._look, self._close)
         self.call = self.loop.call
         self.watch = self.loop.watch
@@ -194,6 +195,8 @@ class Server:
             self._next_look = now + _TICK
             for connection in list(self._connections):
                 connection.check(now)
+            if self._cannot_accept and self._listener is not None:
+                self.watch(self._listener, selectors.EVENT_READ, self._accept)
         if self._datagrams is not None:
             self._datagrams.beacon(now, self.identity, self._changes, self._where)
         return _TICK
@@ -211,14 +214,24 @@ class Server:
         try:
             link, peer = self._listener.accept()
         except OSError as error:
-            _log.warning("a client cannot be accepted: %s", error)
+            # It would wait there all the time, and take all of ours.
+            self.watch(self._listener, 0, self._accept)
+            if str(error) != self._cannot_accept:
+                self._cannot_accept = str(error)
+                _log.warning("a client cannot be accepted: %s", error)
             return
+        self._cannot_accept = ""
         if len(self._connections) >= self._most:
             _log.warning("client %s is refused: there are %d", peer[0], self._most)
             link.close()
             return
-        link.setblocking(False)
-        keep_alive(link)
+        try:
+            link.setblocking(False)
+            keep_alive(link)
+        except OSError:
+            # It has gone already.
+            link.close()
+            return
         connection = Connection(self, link, f"{peer[0]}:{peer[1]}")
         self._connections.add(connection)
         connection.begin()
