@@ -81,6 +81,9 @@ class OwnMonitorReceiver:
             self._cannot_hold(error)
             return
         other = self._identity not in (b"", identity)
+        if self._return is not None and self._return.anew is None:
+            # No object has come since another one came.
+            other = True
         self._return = Return(anew=None if other else False) if self._was_connected else None
         self._identity, self._refusal = identity, ""
         self._connected = self._was_connected = True
