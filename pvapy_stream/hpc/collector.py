@@ -95,9 +95,9 @@ class Collector(StageRunner):
             )
             source.receiver.start(put, partial(self._put_again, number))
 
-    def _put(self, producer: int, obj: Any) -> None:
+    def _put(self, producer: int, obj: Any) -> bool:
         self.sources[producer].arrived += 1
-        self.inbox.put(Arrival(producer, obj))
+        return self.inbox.put(Arrival(producer, obj))
 
     def _put_again(self, producer: int, obj: Any, how: Return) -> None:
         # In its turn: what the producer sent before may still wait.

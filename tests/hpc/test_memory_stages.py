@@ -156,3 +156,27 @@ def test_a_source_that_comes_back_with_objects_without_ids_ends_no_stage(
     assert list(ledger.processed) == [1, 2, 3, 4, 5]
     assert ledger.anonymous == 2
     assert not ledger.left
+
+
+@pytest.mark.parametrize("fields", ["", "uniqueId,value,dimension"])
+@pytest.mark.parametrize("kind", ["consumer", "collector"])
+def test_who_brings_an_object_is_told_that_it_was_rejected(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str, fields: str
+) -> None:
+    """Else a put is acknowledged that nobody has, and is not made again."""
+    taken: list[Any] = []
+    monkeypatch.setattr(MemoryReceiver, "start", lambda self, deliver, again: taken.append(deliver))
+    shared = {"pause_queue_size": 1, "field_request": fields}
+    if kind == "consumer":
+        stage = bench.consumer(**shared)
+    else:
+        stage = bench.collector(producer_id_list="1", input_channel="in", **shared)
+    (deliver,) = taken
+    stage.pause()
+    assert deliver(frame(1)) is not False
+    assert deliver(frame(2)) is False
+    stage.resume()
+    assert deliver(frame(3)) is not False
+    bench.stop()
+    (ledger,) = [one for account in stage.accounts for one in account.ledgers]
+    assert list(ledger.processed) == [1, 3]
