@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import selectors
@@ -41,6 +42,7 @@ class Link:
     Attributes:
         enqueued: bytes that were enqueued since the beginning.
         sent: bytes of these that were given to the kernel.
+        taken: bytes that were read since the beginning.
         read_at: when something came, or reading began again, s of `time.monotonic`.
         sent_at: when something was sent, or began to wait.
         events: that are watched.
@@ -51,7 +53,7 @@ class Link:
     ) -> None:
         self.link = link
         self.peer = peer
-        self.enqueued = self.sent = 0
+        self.enqueued = self.sent = self.taken = 0
         self.read_at = self.sent_at = time.monotonic()
         self.events = 0
         self.assembler = Assembler(limits)
@@ -102,6 +104,14 @@ class Link:
     def arrived(self) -> bool:
         """Whether the peer's host has all that was given to the kernel."""
         return self.closed or not _under_way(self.link)
+
+    @property
+    def came(self) -> int:
+        """Bytes that have come so far, those too that were not read; for any thread."""
+        with contextlib.suppress(OSError, ValueError):
+            return self.taken + _count(self.link, termios.FIONREAD)
+        # It is closed.
+        return self.taken
 
     def only_read(self) -> None:
         """Send nothing more, and read what the peer had sent before it went."""
@@ -163,6 +173,7 @@ class Link:
             if not count:
                 self.close("the peer has closed it")
                 return
+            self.taken += count
             self.read_at = time.monotonic()
             self._take_all(self.assembler.received(count))
             if self.closed:
@@ -272,5 +283,8 @@ def _needs_nothing(link: socket.socket) -> bool:
 
 def _under_way(link: socket.socket) -> int:
     """Bytes that the kernel has, and the peer's kernel has not."""
-    count = fcntl.ioctl(link, termios.TIOCOUTQ, bytes(4))
-    return int.from_bytes(count, sys.byteorder)
+    return _count(link, termios.TIOCOUTQ)
+
+
+def _count(link: socket.socket, what: int) -> int:
+    return int.from_bytes(fcntl.ioctl(link, what, bytes(4)), sys.byteorder)

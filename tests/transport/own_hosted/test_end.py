@@ -87,3 +87,35 @@ def test_what_a_killed_source_had_sent_is_read_though_nothing_can_be_sent_to_it(
     wait_until(lambda: 44 in ids)
     receiver.stop()
     assert ids[:45] == list(range(45))
+
+
+@pytest.mark.parametrize("patience", [0.0, PATIENCE])
+def test_what_waits_in_the_kernel_when_a_receiver_stops(make: Make, patience: float) -> None:
+    """It is delivered, within the time that there is; what comes later is not."""
+    publisher = make()
+    publisher.open(lazy(0))
+    ids: list[int] = []
+    go = threading.Event()
+
+    def deliver(obj: Any) -> None:
+        ids.append(frame_of(obj).id)
+        go.wait(PATIENCE)
+
+    receiver = OwnMonitorReceiver(publisher.channel, "record[queueSize=100]field()")
+    receiver.start(deliver)
+    wait_until(lambda: ids)
+    for number in range(1, 21):
+        publisher.publish(lazy(number, 30))
+    publisher.finish(PATIENCE)
+    stopping = threading.Thread(target=receiver.stop, args=(patience,))
+    stopping.start()
+    time.sleep(0.1)
+    for number in range(21, 101):
+        publisher.publish(lazy(number, 200))
+    go.set()
+    stopping.join()
+    if patience:
+        assert ids[:21] == list(range(21))
+        assert len(ids) < 101
+    else:
+        assert ids == [0]
