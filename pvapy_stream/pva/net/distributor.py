@@ -3,9 +3,9 @@
 A client asks with an option of the whole structure (``_[pydistributor=group:G;set:S;…]``) or of one
 field. The sets of a group take turns, in the order in which they came: each gets a run of updates.
 In a set each update goes to all clients, or the run goes to one client, and the next run of the set
-to the next one. Where a trigger is asked for, or a field carries the option, an update counts as new
-when the value of that field differs from the one before; else each is new. (The plugin, which is
-not told of updates, then looks at the time stamp.) Trigger, length of the runs and mode of a set
+to the next one. Where a trigger is asked for, or a field carries the option, an update counts as
+new when the value of that field differs from the one before; else each is new. (The plugin, which
+is not told of updates, then looks at the time stamp.) Trigger, length of the runs and mode of a set
 are those of its first client.
 """
 
@@ -32,8 +32,8 @@ class Share:
     Attributes:
         group: clients of a group share the updates.
         client_set: its set in the group.
-        trigger: path of the field whose value tells updates apart; "": that of ``field``, or each is
-            another one.
+        trigger: path of the field whose value tells updates apart; "": ``field``, or none: each
+            update is another one.
         field: that carries the option; "" for the whole structure.
         updates: length of a run.
         all: whether all clients of the set get each update of a run.
