@@ -198,8 +198,8 @@ def _failures(stages: Sequence[StageAccount], channels: Sequence[ChannelAudit]) 
             yield f"{_ids(stage.without_fate)} received by {stage.name} and never heard of again"
         if n := stage.ledger.crowded:
             yield (
-                f"ids of {stage.name} started again {n} times more than its ledger has room for, with"
-                " losses or drops each time; what was lost since then is unknown"
+                f"ids of {stage.name} started again {n} times more than its ledger has room for,"
+                " with losses or drops each time; what was lost since then is unknown"
             )
 
 
