@@ -19,13 +19,15 @@ class Account:
     Attributes:
         ledger: of the present epoch.
         ledgers: of all epochs that are kept, in order.
+        left_out: how many ids were processed in those that are not.
     """
 
-    __slots__ = ("ledger", "ledgers")
+    __slots__ = ("ledger", "ledgers", "left_out")
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.ledgers = [ledger]
+        self.left_out = 0
 
     def begin_epoch(self) -> bool:
         """Begin a ledger for ids that start again; False when there is no room for it."""
@@ -40,6 +42,7 @@ class Account:
         """Leave out the oldest epoch of which there is nothing to tell; False if there is none."""
         for number, one in enumerate(self.ledgers):
             if one.clean:
+                self.left_out += len(one.processed)
                 del self.ledgers[number]
                 return True
         return False

@@ -101,6 +101,7 @@ def test_what_was_lost_in_one_of_many_acquisitions_is_named(lost_in: int) -> Non
     account = _acquisitions(MOST_EPOCHS + 30, [lost_in])
     assert len(account.ledgers) == MOST_EPOCHS
     assert account.ledger.epoch == MOST_EPOCHS + 30
+    assert account.left_out == 30 * 5
     result = audit(account.ledgers)
     assert not result.ok
     assert "id 3 lost" in result.verdict
