@@ -1,4 +1,4 @@
-"""Servers that end a channel, and answer afterwards what was asked before."""
+"""Servers that answer late, or not at all, what was asked of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pvapy_stream.pva.net import server_program
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.client_errors import NoAnswerError
 from pvapy_stream.pva.net.environment import ClientSettings
@@ -18,6 +19,7 @@ from pvapy_stream.pva.wire.operations import INIT, Reply, Request
 from pvapy_stream.pva.wire.stream import Command, Message, message
 from pvapy_stream.pva.wire.types import AnyValue, Kind, Scalar, Structure
 from tests.pva.net.test_bad_servers import BadServer, follow, good, ids
+from tests.pva.net.test_client_monitor import Seen
 from tests.support import wait_until
 
 __all__ = ["follow"]
@@ -83,3 +85,17 @@ def test_an_answer_after_the_end_of_the_channel_is_not_that_of_the_next_call() -
     assert channel.call_with(AnyValue()).value == {"n": 2}
     client.stop()
     server.close()
+
+
+def test_a_server_that_does_not_say_what_it_is_is_not_waited_for_and_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It will merge what the client is too slow for, though the client has asked for a queue."""
+    monkeypatch.setattr(server_program, "_ANSWERS", 0.1)
+    server, seen = BadServer(good), Seen()
+    client = Client(ClientSettings((), (("127.0.0.1", server.port),)))
+    client.channel("x").monitor("record[queueSize=9,pipeline=true]field()", seen)
+    wait_until(lambda: ids(seen) == [1])
+    client.stop()
+    server.close()
+    assert "merges what we are too slow for" in caplog.text
