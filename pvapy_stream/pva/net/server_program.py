@@ -74,8 +74,8 @@ class ServerPrograms:
             _log.debug("%s does not say what it is: %s", link.peer, error)
         except TransportError as error:
             _log.warning(
-                "%s does not say what it is (%s): it is not asked to wait for us, and merges what we"
-                " are too slow for",
+                "%s does not say what it is (%s): it is not asked to wait for us, and merges what"
+                " we are too slow for",
                 link.peer,
                 error,
             )

@@ -98,4 +98,4 @@ def test_a_server_that_does_not_say_what_it_is_is_not_waited_for_and_named(
     wait_until(lambda: ids(seen) == [1])
     client.stop()
     server.close()
-    assert "merges what we are too slow for" in caplog.text
+    assert "and merges what we are too slow for" in caplog.text
