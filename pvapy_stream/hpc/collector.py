@@ -243,6 +243,7 @@ class Collector(StageRunner):
             value,
         )
         self._handle(self.buffer.drain())
+        self.stage.end_epoch()
         self.buffer.restart()
 
     def _handle(self, released: list[Released], deadline: Deadline | None = None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pvaccess as pva
 import pytest
 
+from pvapy_stream.accounting.audit import audit
 from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.collector import Collector
 from pvapy_stream.hpc.consumer import Consumer
@@ -180,3 +181,41 @@ def test_who_brings_an_object_is_told_that_it_was_rejected(
     bench.stop()
     (ledger,) = [one for account in stage.accounts for one in account.ledgers]
     assert list(ledger.processed) == [1, 3]
+
+
+@pytest.mark.parametrize("producers", [1, 2])
+def test_what_a_collector_missed_before_ids_began_anew_is_lost_though_the_id_comes_then(
+    bench: Bench, producers: int
+) -> None:
+    """As in each acquisition of a detector that begins with the same id."""
+    names = [f"in{number}" for number in range(1, producers + 1)]
+    stage = bench.collector(
+        producer_id_list=",".join(str(number + 1) for number in range(producers)),
+        input_channel="in*",
+        producer_disorder=0,
+    )
+    publishers = [bench.publisher(name) for name in names]
+    for ids in ([1, 2, 3, 4, 6, 7, 8], range(1, 9), range(1, 9)):
+        for number in ids:
+            publishers[(number - 1) % producers].publish(frame(number))
+    bench.stop()
+    assert stage.missed == 1
+    result = audit([one for account in stage.accounts for one in account.ledgers])
+    assert "id 5 lost between a source without ledger and collector 1" in result.verdict
+    assert result.without_fate == 1
+
+
+def test_what_a_collector_missed_after_one_of_its_producers_has_gone_is_lost(bench: Bench) -> None:
+    """The ledger of the first producer is still that of the ids before."""
+    stage = bench.collector(
+        producer_id_list="1,2", input_channel="in*", producer_disorder=0, gap_timeout=0.1
+    )
+    first, second = bench.publisher("in1"), bench.publisher("in2")
+    for number in range(1, 9):
+        (first, second)[number % 2 == 0].publish(frame(number))
+    first.stop()
+    for number in (1, 2, 3, 4, 6, 7, 8):
+        second.publish(frame(number))
+    bench.stop()
+    result = audit([one for account in stage.accounts for one in account.ledgers])
+    assert "id 5 lost between a source without ledger and collector 1" in result.verdict
