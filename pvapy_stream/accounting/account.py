@@ -8,7 +8,8 @@ from typing import Any
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 
-# Ids that go back more often than this are no epochs: what follows stays in the last one.
+# Ids may go back more often: then those epochs are left out in which nothing was lost or dropped.
+# If there are no such epochs, what follows stays in the last one.
 MOST_EPOCHS = 256
 
 
@@ -17,22 +18,34 @@ class Account:
 
     Attributes:
         ledger: of the present epoch.
-        ledgers: of all epochs, in order.
+        ledgers: of all epochs that are kept, in order.
+        left_out: how many ids were processed in those that are not.
     """
 
-    __slots__ = ("ledger", "ledgers")
+    __slots__ = ("ledger", "ledgers", "left_out")
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.ledgers = [ledger]
+        self.left_out = 0
 
     def begin_epoch(self) -> bool:
-        """Begin a ledger for ids that start again; False when there are too many."""
-        if len(self.ledgers) >= MOST_EPOCHS:
+        """Begin a ledger for ids that start again; False when there is no room for it."""
+        if len(self.ledgers) >= MOST_EPOCHS and not self._leave_one_out():
+            self.ledger.crowded += 1
             return False
         self.ledger = self.ledger.next_epoch()
         self.ledgers.append(self.ledger)
         return True
+
+    def _leave_one_out(self) -> bool:
+        """Leave out the oldest epoch of which there is nothing to tell; False if there is none."""
+        for number, one in enumerate(self.ledgers):
+            if one.clean:
+                self.left_out += len(one.processed)
+                del self.ledgers[number]
+                return True
+        return False
 
     def note_late_start(self, value: int, first: int = 1) -> IdSet:
         """Ids start again: whether any were sent before `value` is unknown, if they may have been.

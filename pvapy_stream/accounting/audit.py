@@ -196,6 +196,11 @@ def _failures(stages: Sequence[StageAccount], channels: Sequence[ChannelAudit]) 
     for stage in stages:
         if stage.without_fate:
             yield f"{_ids(stage.without_fate)} received by {stage.name} and never heard of again"
+        if n := stage.ledger.crowded:
+            yield (
+                f"ids of {stage.name} started again {n} times more than its ledger has room for,"
+                " with losses or drops each time; what was lost since then is unknown"
+            )
 
 
 def _drops(stages: Sequence[StageAccount], channels: Sequence[ChannelAudit]) -> Iterable[str]:
@@ -224,7 +229,12 @@ def _notes(stages: Sequence[StageAccount]) -> Iterable[str]:
             yield f"{stage.name}: {_ids(stage.ledger.duplicate)} arrived more than once"
         epochs = sum(part.epoch > 1 for part in stage.parts)
         if epochs:
-            yield f"{stage.name}: ids started again {epochs} times"
+            yield f"{stage.name}: ids started again {epochs + stage.left_out} times"
+        if stage.left_out:
+            yield (
+                f"{stage.name}: {stage.left_out} of its epochs are left out of all numbers; nothing"
+                " was lost or dropped in them"
+            )
         if not stage.speaks_of_ids:
             yield f"{stage.name}: not audited, its {stage.ledger.anonymous} objects have no ids"
         elif not stage.ledger.received and not stage.ledger.published:

@@ -55,6 +55,16 @@ class StageAccount:
         """How often its process was started again."""
         return max(part.incarnation for part in self.parts) - 1 if self.parts else 0
 
+    @property
+    def left_out(self) -> int:
+        """How many epochs have no ledger: nothing was lost or dropped in them."""
+        newest: dict[tuple[int, float], int] = {}
+        for part in self.parts:
+            if part.incarnation:
+                newest[part.process] = max(part.epoch, newest.get(part.process, 0))
+        kept = len({(*part.process, part.epoch) for part in self.parts if part.incarnation})
+        return sum(newest.values()) - kept
+
     def count(self, name: str) -> int:
         """How many ids a set of its ledgers has, over all incarnations and epochs."""
         found: list[IdSet | dict[str, IdSet]] = [getattr(part, name) for part in self.parts]
@@ -231,6 +241,7 @@ def _audit_subscriber(
     group = members[0].ledger.group
     names = ", ".join(in_order(member.name for member in members))
     several = [stage for stage in members if len(stage.inputs) > 1]
+    told_all = publishers and not any(stage.left_out for stage in publishers)
     return SubscriberAudit(
         name=f"group {group} ({names})" if group else names,
         lost=lost,
@@ -238,8 +249,9 @@ def _audit_subscriber(
         lost_by=_lost_in_sets(union(sent), members),
         unprocessed=(skipped & told) - processed,
         unknown=unknown - union(sent),
-        # Who has several inputs in one ledger does not say which id came by which.
-        surplus=excess(results, sent) - repeated if publishers and not several else IdSet(),
+        # Who has several inputs in one ledger does not say which id came by which, and of epochs
+        # that were left out nobody says what was published.
+        surplus=excess(results, sent) - repeated if told_all and not several else IdSet(),
         doubts=doubts,
     )
 

@@ -69,6 +69,7 @@ class Ledger:
         excused: ids that the source says it dropped on purpose; kept by writers alone.
         file: how the files of a writer are named; they decide what is saved.
         run: names the run whose files they are.
+        crowded: how often ids began anew for which there was no room for another ledger.
     """
 
     stage: str
@@ -100,6 +101,7 @@ class Ledger:
     excused: IdSet = field(default_factory=IdSet)
     file: str = ""
     run: str = ""
+    crowded: int = 0
 
     def next_epoch(self) -> Ledger:
         """An empty ledger of the same stage, for ids that start again."""
@@ -176,6 +178,16 @@ class Ledger:
         """Ids that were received and of which nothing else is known."""
         return self.received - self.fates()
 
+    @property
+    def clean(self) -> bool:
+        """Whether all ids met the best of fates, so that there is nothing to tell of them."""
+        told = (
+            self.missed, self.unknown, self.left, self.skipped, self.duplicate, self.repeated,
+            self.excused, *self.rejected.values(), *self.failed.values(),
+        )  # fmt: skip
+        plain = not self.anonymous and self.asked is None
+        return plain and not any(told) and not self.without_fate()
+
     def to_dict(self) -> dict[str, Any]:
         """For files and pipes: plain values only."""
         return {name: _plain(getattr(self, name)) for name in self.__slots__}
@@ -237,6 +249,7 @@ def merged(ledgers: Sequence[Ledger]) -> Ledger:
         asked=wanted(ledgers),
         closed=all(one.closed for one in ledgers),
         opened=any(one.opened for one in ledgers),
+        crowded=sum(one.crowded for one in ledgers),
     )
     return total
 

@@ -12,6 +12,7 @@ JUMP = 1_000_000
 DISORDER = 64
 # Stands for the last id when the next one is known to begin a new epoch; larger than any id.
 _BEFORE_RESTART = 2**63
+_LARGEST = 2**62  # larger than any id, too
 
 
 class IdStep(Enum):
@@ -73,6 +74,12 @@ class SequenceTracker:
         self.last: int | None = None
         self.run_end = 0
 
+    def reset_counts(self) -> None:
+        """Begin to count anew; the sequence goes on."""
+        self.missed, self.unknown = IdSet(), IdSet()
+        self.n_restarts = self.jumps = 0
+        self.remark = ""
+
     def begin_epoch(self, value: int) -> None:
         """Begin a new epoch with this id, after ids went back. Earlier missed ids are discarded."""
         self.missed = IdSet()
@@ -114,7 +121,7 @@ class SequenceTracker:
         self.missed.remove(ids)
         self.unknown.remove(ids)
         last = self.last
-        newer = ids if last is None else ids - IdSet.of_range(-(2**62), last)
+        newer = ids if last is None else ids - IdSet.of_range(-_LARGEST, min(last, _LARGEST))
         if newer:
             self.excused.update(newer)
 

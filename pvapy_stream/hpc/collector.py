@@ -95,9 +95,9 @@ class Collector(StageRunner):
             )
             source.receiver.start(put, partial(self._put_again, number))
 
-    def _put(self, producer: int, obj: Any) -> None:
+    def _put(self, producer: int, obj: Any) -> bool:
         self.sources[producer].arrived += 1
-        self.inbox.put(Arrival(producer, obj))
+        return self.inbox.put(Arrival(producer, obj))
 
     def _put_again(self, producer: int, obj: Any, how: Return) -> None:
         # In its turn: what the producer sent before may still wait.
@@ -116,16 +116,22 @@ class Collector(StageRunner):
                 source.taken += 1
                 self.stage.counts.skipped += 1
                 return
-            value = self._read_id(arrival.obj) if self._read_id and returned.how.shown else None
             newest = source.newest
-            if value is not None and newest is not None and value <= newest:
-                source.taken += 1
-                if value < newest:
-                    self._go_back(source, value, skipped=1)
-                    source.newest = None
-                self._skip(source, value)
-                return
+            if newest is not None and returned.how.shown:
+                self.stage.account_to(source.account)
+                value = self._id_of(arrival.obj)
+                if value is None or value <= newest:
+                    source.taken += 1
+                    if value is not None:
+                        self._skip_shown(source, value, newest)
+                    return
         self._take(arrival)
+
+    def _skip_shown(self, source: Producer, value: int, newest: int) -> None:
+        if value < newest:
+            self._go_back(source, value, skipped=1)
+            source.newest = None
+        self._skip(source, value)
 
     def _skip(self, source: Producer, value: int) -> None:
         self.stage.counts.skipped += 1
@@ -237,6 +243,7 @@ class Collector(StageRunner):
             value,
         )
         self._handle(self.buffer.drain())
+        self.stage.end_epoch()
         self.buffer.restart()
 
     def _handle(self, released: list[Released], deadline: Deadline | None = None) -> None:

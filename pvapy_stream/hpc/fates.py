@@ -107,7 +107,7 @@ class StageFates:
         self.counts.skipped += 1
         self.account.ledger.skip(value)
 
-    def _failed(self, kind: str, value: int, error: Exception) -> None:
+    def _failed(self, kind: str, value: int, error: BaseException) -> None:
         self.account.ledger.fail(kind, value)
         self.counts.errors += 1
         self.troubles.note(kind, f"{kind}: {error}", error, f"object {value} failed")
@@ -165,6 +165,14 @@ class StageFates:
         if self.own_epochs and self.account.begin_epoch() and self.output is not None:
             self.output.ledger = self.account.ledger
 
+    def end_epoch(self) -> None:
+        """Ids begin anew: what was missed up to here belongs to the present ledgers."""
+        with self.lock:
+            tracker = self.tracker
+            self._note_missed()
+            self._missed_before += len(tracker.missed)
+            tracker.missed, tracker.unknown = IdSet(), IdSet()
+
     def change_input(self, channel: str, value: int) -> None:
         """What comes from now on comes from another channel, with this id first."""
         with self.lock:
@@ -175,6 +183,10 @@ class StageFates:
     def _note_missed(self) -> None:
         """Note what is missed in this epoch in the ledger."""
         ledger = self._summary.ledger
+        if not self.own_epochs and self.tracker.missed & (ledger.received - ledger.skipped):
+            # They came before ids began anew: the first source of several has not come since then.
+            self._summary.begin_epoch()
+            ledger = self._summary.ledger
         ledger.missed.update(self.tracker.missed)
         ledger.unknown.update(self.tracker.unknown)
 

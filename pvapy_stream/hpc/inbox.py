@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections import deque
@@ -41,6 +42,8 @@ PAUSED_FULL = "pause queue full"
 
 _TICK = 0.2  # s; how soon a waiting thread notices that it should end
 _FOR_EVER = 3600.0  # s
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,10 +262,14 @@ class QueueInbox:
                 obj = self._batch.popleft()
                 self._working = [obj]
                 bursts.begin() if self._waiting else bursts.end()
-                if type(obj) is Returned:
-                    self._handle_returned(obj)
-                else:
-                    self._handle(obj)
+                try:
+                    if type(obj) is Returned:
+                        self._handle_returned(obj)
+                    else:
+                        self._handle(obj)
+                except Exception:
+                    # The stage handles errors itself; without this thread it would get no more.
+                    _log.exception("an object has no fate")
                 self._working = []
                 if self._waits:
                     self._room.set()

@@ -31,7 +31,7 @@ def checking(
         return deliver
     checked = False
 
-    def check_first(obj: Any) -> None:
+    def check_first(obj: Any) -> bool | None:
         nonlocal checked
         if not checked:
             checked = True
@@ -45,7 +45,7 @@ def checking(
                         f" --field-request {settings.field_request} (pvinfo {channel} lists all)"
                     )
                 )
-        deliver(obj)
+        return deliver(obj)
 
     return check_first
 

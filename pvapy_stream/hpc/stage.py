@@ -119,7 +119,8 @@ class Stage(StageFates):
                 self.processor.process(obj)
             except TransportError as error:
                 self._failed(PUBLISHING, value, error)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
+                # An exit would end this thread alone, without a word.
                 self._failed(f"process: {type(error).__name__}", value, error)
             else:
                 if self.abandoned:
@@ -227,7 +228,11 @@ class Stage(StageFates):
                 return False
             if last is None and not shared:
                 return False
-            value = self._read_id(obj)
+            try:
+                value = self._read_id(obj)
+            except Exception as error:
+                self.no_id(error)
+                return True
             if last is None:
                 # It was published before this stage was there: another one has it.
                 self._skipped(value)
@@ -311,7 +316,10 @@ class Stage(StageFates):
         """Begin to count anew; the ledger goes on."""
         with self.lock:
             self._note_missed()
-            self.tracker.restart()
+            epoch, shown = self._shown
+            self._shown = 0 if epoch == self.tracker.n_restarts else -1, shown
+            # It must know ids that go back: else they would stand with those before in one ledger.
+            self.tracker.reset_counts()
             self._missed_before = 0
             self.counts = StageCounts()
             self.latency = Latency()
@@ -328,8 +336,11 @@ class Stage(StageFates):
         epoch, shown = self._shown
         if epoch == self.tracker.n_restarts:
             newest = shown if newest is None else max(newest, shown)
-        if newest is not None:
-            self.tracker.missed.update(self.tracker.overdue(newest))
+        # What was rejected after the last object was sent after what should have come by then.
+        rejected = self.tracker.excused.last
+        ends = [value for value in (newest, rejected) if value is not None]
+        if ends:
+            self.tracker.missed.update(self.tracker.overdue(max(ends)))
         self._note_missed()
         if self.output is not None and self.output.filtered is not None:
             self.output.filtered.flush()

@@ -30,7 +30,7 @@ class Troubles:
         self._places: set[tuple[str, str, str, int]] = set()
         self._log = logger
 
-    def note(self, kind: str, message: str, error: Exception, what: str) -> None:
+    def note(self, kind: str, message: str, error: BaseException, what: str) -> None:
         """Count an error.
 
         Args:
@@ -67,7 +67,7 @@ class Troubles:
         return self.last if time.monotonic() - self._at < _FORGET_AFTER else ""
 
 
-def _place(error: Exception) -> tuple[str, int]:
+def _place(error: BaseException) -> tuple[str, int]:
     """Where in the code an error was raised."""
     trace = error.__traceback__
     if trace is None:

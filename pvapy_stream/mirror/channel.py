@@ -328,7 +328,7 @@ class MirrorChannel:
         with self._lock:
             ledgers, tracker = self._account.ledgers, self._tracker
             processor = ledger_stats(
-                ledgers, self._times, overdue=len(tracker.missed) if tracker else 0
+                self._account, self._times, overdue=len(tracker.missed) if tracker else 0
             )
             rejected = sum(len(ids) for one in ledgers for ids in one.rejected.values())
         received = ReceiverStats(

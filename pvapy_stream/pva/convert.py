@@ -70,9 +70,16 @@ def wire_value(kind: Type, value: Any) -> object:
 
 
 def blank_object(kind: Structure) -> Any:
-    """A PvObject of a type, without values."""
+    """A PvObject of a type, without values.
+
+    Raises:
+        ObjectError: the binding cannot hold such a structure.
+    """
     ids = {n: _id(inner) for n, inner in kind.fields if _id(inner)}
-    return _PvObject(binding_kind(kind), kind.id, ids)
+    try:
+        return _PvObject(binding_kind(kind), kind.id, ids)
+    except (pva.PvaException, TypeError, ValueError) as error:
+        raise ObjectError(f"no PvObject can have such a structure: {error}") from error
 
 
 def fill(obj: Any, kind: Structure, value: Mapping[str, object]) -> Any:

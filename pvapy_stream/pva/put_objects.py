@@ -15,10 +15,29 @@ from pvapy_stream.pva.convert import Value, blank_object, fill, plain_array, typ
 from pvapy_stream.pva.lazy import LazyObject, pv_object
 from pvapy_stream.pva.ntndarray import DTYPE_OF_SCALAR, MARK, color_mode
 from pvapy_stream.pva.wire.buffers import legible
-from pvapy_stream.pva.wire.types import AnyValue, Selected, Structure, Union
+from pvapy_stream.pva.wire.types import (
+    AnyValue,
+    ArrayOf,
+    Kind,
+    Scalar,
+    Selected,
+    Structure,
+    Union,
+)
 
 _NANO = 1_000_000_000
-_IMAGE = {"value", "dimension", "uniqueId"}
+_NEEDED = ("value", "dimension", "uniqueId")
+_STAMP = {"secondsPastEpoch": Kind.LONG, "nanoseconds": Kind.INT, "userTag": Kind.INT}
+_LISTS = ("dimension", "attribute")
+# Types of what is read of an image without a look at its type.
+_TYPES = {
+    "uniqueId": Kind.INT,
+    "dimension.size": Kind.INT,
+    "codec.name": Kind.STRING,
+    "attribute.name": Kind.STRING,
+    **{f"{time}.{name}": kind for time in ("timeStamp", "dataTimeStamp")
+       for name, kind in _STAMP.items()},
+}  # fmt: skip
 
 
 class PutReader:
@@ -29,13 +48,15 @@ class PutReader:
 
     Attributes:
         is_image: whether they are images.
+
+    Raises:
+        ObjectError: the binding cannot hold such a structure.
     """
 
     def __init__(self, kind: Structure) -> None:
         self.kind = kind
         self._blank = blank_object(kind)
-        is_image = kind.fields and {name for name, _ in kind.fields} >= _IMAGE
-        self.is_image = bool(is_image) and isinstance(kind.get("value"), Union)
+        self.is_image = _is_image(kind)
 
     def read(self, value: Value) -> Any:
         """A `ValueObject` of an image, else a PvObject.
@@ -52,6 +73,25 @@ class PutReader:
             ObjectError: the binding cannot hold one of the values.
         """
         return fill(self._blank.copy(), self.kind, value)
+
+
+def _is_image(kind: Structure) -> bool:
+    """Whether a structure is an NTNDArray, or some fields of one."""
+    if not isinstance(kind.get("value"), Union) or not all(map(kind.get, _NEEDED)):
+        return False
+    for path, wanted in _TYPES.items():
+        name, _, inner = path.partition(".")
+        field = kind.get(name)
+        if field is None:
+            # It was not asked for.
+            continue
+        if name in _LISTS:
+            field = field.element if isinstance(field, ArrayOf) else None
+        if inner:
+            field = field.get(inner) if isinstance(field, Structure) else None
+        if not isinstance(field, Scalar) or field.kind is not wanted:
+            return False
+    return True
 
 
 class ValueObject(LazyObject):

@@ -263,7 +263,8 @@ def _image_layout(
         return None
     try:
         frame = frame_of_value(layout.value)
-    except ObjectError:
+    except (ObjectError, TypeError, ValueError):
+        # Of an attribute ColorMode that is an array, for instance.
         return None
     fields = None if big or layout.numbered else _fields(objects.kind, layout, payload)
     return _ImageLayout(objects, layout, big, known, frame, found, fields)

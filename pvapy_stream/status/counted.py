@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 import typing
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.accounting.account import Account
 from pvapy_stream.status.snapshot import (
     ProcessorStats,
     PublisherStats,
@@ -123,27 +122,29 @@ class Times:
         return rated(timed, self.seconds)
 
 
-def ledger_stats(ledgers: Sequence[Ledger], times: Times, overdue: int = 0) -> ProcessorStats:
-    """What the ledgers of a program without a processor say became of the ids.
+def ledger_stats(account: Account, times: Times, overdue: int = 0) -> ProcessorStats:
+    """What the account of a program without a processor says became of the ids.
 
     Args:
-        ledgers: of all epochs of the ids.
+        account: of the program.
         times: of the program.
         overdue: ids that are missed and not in the ledgers yet.
     """
+    ledgers = account.ledgers
 
     def total(name: str) -> int:
         return sum(len(getattr(one, name)) for one in ledgers)
 
+    processed = account.left_out + total("processed")
     return times.rated(
         ProcessorStats(
             first_object_id=ledgers[0].processed.first or 0,
             last_object_id=ledgers[-1].processed.last or 0,
-            n_processed=total("processed") + sum(one.anonymous for one in ledgers),
+            n_processed=processed + sum(one.anonymous for one in ledgers),
             n_missed=total("missed") + overdue,
             n_skipped=total("skipped"),
             n_duplicates=total("duplicate"),
             n_unknown=total("unknown"),
-            n_epochs=len(ledgers),
+            n_epochs=account.ledger.epoch,
         )
     )

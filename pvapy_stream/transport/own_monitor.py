@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pvapy_stream.errors import ObjectError, TransportError
+from pvapy_stream.errors import ObjectError, TransportError, WireError
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.net.client import Client
+from pvapy_stream.pva.net.client_channel import ClientChannel
 from pvapy_stream.pva.newest import Newest
 from pvapy_stream.pva.updates import UpdateReader
 from pvapy_stream.pva.wire.buffers import Buffer
@@ -17,6 +19,7 @@ from pvapy_stream.pva.wire.descriptions import Incoming
 from pvapy_stream.pva.wire.types import Structure
 from pvapy_stream.transport.ports import Deliver, DeliverAgain, Receiver, ReceiverCounts, Return
 
+_LOOK = 0.005  # s; between two looks whether all that has come is delivered
 _LAST_DELIVERY = 5.0  # s; how long `stop` waits for an object that is being delivered
 
 _log = logging.getLogger(__name__)
@@ -56,6 +59,7 @@ class OwnMonitorReceiver:
         self._deliver: Deliver | None = None
         self._deliver_again: DeliverAgain | None = None
         self._client: Client | None = None
+        self._followed: ClientChannel | None = None
         self._prober: Newest | None = None
         self._reader: UpdateReader | None = None
         self._identity = b""
@@ -68,7 +72,8 @@ class OwnMonitorReceiver:
     def start(self, deliver: Deliver, deliver_again: DeliverAgain | None = None) -> None:
         self._deliver, self._deliver_again = deliver, deliver_again
         self._client = Client()
-        self._client.channel(self.channel).monitor(self._request, self)
+        self._followed = self._client.channel(self.channel)
+        self._followed.monitor(self._request, self)
 
     # -- the client's thread ---------------------------------------------------------------------
 
@@ -81,6 +86,9 @@ class OwnMonitorReceiver:
             self._cannot_hold(error)
             return
         other = self._identity not in (b"", identity)
+        if self._return is not None and self._return.anew is None:
+            # No object has come since another one came.
+            other = True
         self._return = Return(anew=None if other else False) if self._was_connected else None
         self._identity, self._refusal = identity, ""
         self._connected = self._was_connected = True
@@ -102,7 +110,10 @@ class OwnMonitorReceiver:
             return
         try:
             obj = reader.read(payload, big)
-        except ObjectError as error:
+        except WireError:
+            # What follows cannot be read either: the connection ends.
+            raise
+        except Exception as error:
             self._note(error)
             return
         self._delivering = True
@@ -169,10 +180,24 @@ class OwnMonitorReceiver:
     def stop(self, patience: float = 0.0) -> list[Any]:
         if self._instead is not None:
             return self._instead.stop(patience)
+        self._deliver_rest(time.monotonic() + patience)
         self._deliver = None
         self._end()
         self._connected = False
         return []
+
+    def _deliver_rest(self, deadline: float) -> None:
+        """Wait until what has come by now is delivered; of what comes later, only a part is."""
+        client, link = self._client, self._followed and self._followed.link
+        if client is None or link is None:
+            return
+        came = link.came
+        while link.taken < came and not link.closed and time.monotonic() < deadline:
+            time.sleep(_LOOK)
+        delivered = threading.Event()
+        # After the objects that were read at once.
+        client.call(delivered.set)
+        delivered.wait(max(0.0, deadline - time.monotonic()))
 
     def _end(self) -> None:
         if self._prober is not None:

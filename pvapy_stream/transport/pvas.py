@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pvaccess as pva
 
-from pvapy_stream.errors import PvapyStreamError, TransportError
+from pvapy_stream.errors import ObjectError, TransportError
 from pvapy_stream.pva.convert import type_of, value_of
 from pvapy_stream.pva.net.channel import Channel, Put
 from pvapy_stream.pva.put_objects import PutReader
@@ -18,8 +17,6 @@ from pvapy_stream.transport.ports import ReceiverCounts
 from pvapy_stream.transport.serving import HostedReceiver
 
 __all__ = ["PutReceiver", "host"]
-
-_log = logging.getLogger(__name__)
 
 
 class PutReceiver(HostedReceiver):
@@ -45,25 +42,16 @@ class PutReceiver(HostedReceiver):
             kind = type_of(prototype)
             self._reader = PutReader(kind)
             value = value_of(prototype, kind)
-        except (pva.PvaException, TypeError, ValueError) as error:
+        except (pva.PvaException, ObjectError, TypeError, ValueError) as error:
             raise TransportError(f"cannot host input channel {channel}: {error}") from error
         self._served = Channel(channel, kind, value, self.comes, may_put)
         self._late_before = 0
         self._host(self._served)
 
     def _accept(self, put: Put) -> None:
-        put.finish(self._taken(put))
-
-    def _taken(self, put: Put) -> Status:
-        try:
-            obj = self._reader.read(put.value)
-        except PvapyStreamError as error:
-            self._errors += 1
-            _log.warning("channel %s: a put is refused: %s", self.channel, error)
-            return Status.error(str(error))
         # One that was taken and could not be used is not to be put again.
-        taken, problem = self._take(obj)
-        return OK if taken else Status.error(problem)
+        taken, problem = self._take(self._reader.read(put.value))
+        put.finish(OK if taken else Status.error(problem))
 
     def counts(self) -> ReceiverCounts:
         late = self._served.late - self._late_before

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
-from pvapy_stream.errors import PvapyStreamError, TransportError
+from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.net.channel import Call, Put, ServiceChannel
 from pvapy_stream.pva.put_objects import PutReader
 from pvapy_stream.pva.wire.status import Status
@@ -16,8 +15,6 @@ from pvapy_stream.transport.serving import STOPPED, HostedReceiver
 _DONE = AnyValue(Structure("", (("status", Scalar(Kind.INT)),)), {"status": 0})
 _FAILED = Structure("", (("status", Scalar(Kind.INT)), ("errorMessage", Scalar(Kind.STRING))))
 _MOST_KINDS = 16  # structures of arguments that are remembered
-
-_log = logging.getLogger(__name__)
 
 
 class RpcReceiver(HostedReceiver):
@@ -38,14 +35,7 @@ class RpcReceiver(HostedReceiver):
 
     def _accept(self, put: Put) -> None:
         assert isinstance(put, Call)  # noqa: S101 - a service gets nothing else
-        try:
-            obj = self._object(put.argument)
-        except PvapyStreamError as error:
-            self._errors += 1
-            _log.warning("channel %s: a call is refused: %s", self.channel, error)
-            put.finish(Status.error(str(error)))
-            return
-        _, problem = self._take(obj)
+        _, problem = self._take(self._object(put.argument))
         if problem == STOPPED:
             put.finish(Status.error(problem))
         elif problem:

@@ -7,7 +7,9 @@ import queue
 import threading
 from typing import Any
 
+from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.pva.net.channel import Channel, Put
+from pvapy_stream.pva.wire.status import Status
 from pvapy_stream.transport.own_server import host
 from pvapy_stream.transport.ports import Deliver, DeliverAgain, ReceiverCounts
 
@@ -122,12 +124,29 @@ class HostedReceiver(ServingReceiver):
 
     def _run(self) -> None:
         while (put := self._came.get()) is not None:
-            if put.claim():
+            if not put.claim():
+                continue
+            try:
                 self._accept(put)
+            except Exception as error:
+                # Nothing that a client brings may keep the others from coming.
+                self._refuse(put, error)
 
     def _accept(self, put: Put) -> None:
-        """Deliver what was claimed, and finish it. Raises nothing."""
+        """Deliver what was claimed, and finish it.
+
+        Raises:
+            Exception: it was not delivered; it is refused.
+        """
         raise NotImplementedError
+
+    def _refuse(self, put: Put, error: Exception) -> None:
+        self._errors += 1
+        _log.warning(
+            "channel %s: what a client has brought is refused: %s", self.channel, error,
+            exc_info=None if isinstance(error, PvapyStreamError) else error,
+        )  # fmt: skip
+        put.finish(Status.error(str(error)))
 
     def _close(self) -> None:
         if self._hosted:

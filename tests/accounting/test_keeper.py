@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
 from pvapy_stream.accounting.account import MOST_EPOCHS, Account
+from pvapy_stream.accounting.audit import audit
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
@@ -69,7 +71,63 @@ def test_late_news_go_to_the_oldest_epoch_that_waits() -> None:
 
 def test_epochs_are_bounded() -> None:
     account = Account(Ledger("consumer"))
+    account.ledger.missed.add(1)
     while account.begin_epoch():
-        pass
+        account.ledger.missed.add(1)
     assert len(account.ledgers) == MOST_EPOCHS
     assert account.ledger.epoch == MOST_EPOCHS
+
+
+def _acquisitions(n: int, lost_in: Collection[int] = (), wrong_in: Collection[int] = ()) -> Account:
+    """What a stage writes of acquisitions that begin with id 1 each."""
+    account = Account(Ledger("consumer", 1, "detector"))
+    for number in range(n):
+        if number:
+            account.begin_epoch()
+        for value in range(1, 6):
+            if number in lost_in and value == 3:
+                account.ledger.missed.add(value)
+                continue
+            account.ledger.received.add(value)
+            if number in wrong_in and value == 4:
+                account.ledger.fail("process", value)
+            else:
+                account.ledger.processed.add(value)
+    return account
+
+
+@pytest.mark.parametrize("lost_in", [5, MOST_EPOCHS + 5, MOST_EPOCHS + 29])
+def test_what_was_lost_in_one_of_many_acquisitions_is_named(lost_in: int) -> None:
+    account = _acquisitions(MOST_EPOCHS + 30, [lost_in])
+    assert len(account.ledgers) == MOST_EPOCHS
+    assert account.ledger.epoch == MOST_EPOCHS + 30
+    assert account.left_out == 30 * 5
+    result = audit(account.ledgers)
+    assert not result.ok
+    assert "id 3 lost" in result.verdict
+    assert result.without_fate == 1
+    assert any("30 of its epochs are left out" in note for note in result.notes)
+    assert audit(_acquisitions(MOST_EPOCHS + 30).ledgers).ok
+
+
+def test_more_acquisitions_with_drops_than_there_is_room_for_are_no_success() -> None:
+    n = MOST_EPOCHS + 30
+    account = _acquisitions(n, [n - 5], range(n))
+    assert len(account.ledgers) == MOST_EPOCHS
+    result = audit(account.ledgers)
+    assert not result.ok
+    assert "started again 30 times more than" in result.verdict
+
+
+def test_a_source_of_many_acquisitions_published_what_arrived() -> None:
+    n = MOST_EPOCHS + 30
+    source = Account(Ledger("sim", 1, "", "detector"))
+    for number in range(n):
+        if number:
+            source.begin_epoch()
+        for value in range(1, 6):
+            source.ledger.publish(value)
+    # What it left out is not what the consumer left out.
+    assert audit([*source.ledgers, *_acquisitions(n).ledgers]).ok
+    result = audit([*source.ledgers, *_acquisitions(n, [7]).ledgers])
+    assert "id 3 lost between sim 1 and consumer 1" in result.verdict

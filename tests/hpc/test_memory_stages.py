@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pvaccess as pva
 import pytest
 
+from pvapy_stream.accounting.audit import audit
 from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.collector import Collector
 from pvapy_stream.hpc.consumer import Consumer
@@ -19,6 +21,7 @@ from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.settings import CollectorSettings, ConsumerSettings, SimulatorSettings
 from pvapy_stream.sim.server import SimServer
 from pvapy_stream.transport.memory_mode import MemoryPublisher, MemoryReceiver
+from pvapy_stream.transport.ports import Return
 from tests.support import image
 
 BUILDER = ObjectBuilder()
@@ -126,3 +129,93 @@ def test_a_chain_from_the_simulator_to_a_collector(bench: Bench) -> None:
     bench.stop()
     assert [len(account.ledger.received) for account in collector.accounts] == [20, 20]
     assert list(collector.whole_account().processed) == [*range(1, 21)]
+
+
+@pytest.mark.parametrize("queue", [-1, 10], ids=["direct", "queued"])
+@pytest.mark.parametrize("kind", ["consumer", "collector"])
+def test_a_source_that_comes_back_with_objects_without_ids_ends_no_stage(
+    bench: Bench, kind: str, queue: int
+) -> None:
+    shared = {"skip_initial_updates": 1, "receiver_queue_size": queue}
+    if kind == "consumer":
+        stage = bench.consumer(**shared)
+        again = stage._put_again
+    else:
+        stage = bench.collector(producer_id_list="1", input_channel="in", **shared)
+        again = partial(stage._put_again, 1)
+    source = bench.publisher("in")
+    for number in range(3):
+        source.publish(frame(number))
+    odd = pva.PvObject({"value": pva.INT}, {"value": 1})
+    # The queue's thread raises what the other way raises here.
+    again(odd, Return())
+    source.publish(odd)
+    for number in range(3, 6):
+        source.publish(frame(number))
+    bench.stop()
+    (ledger,) = [one for account in stage.accounts for one in account.ledgers]
+    assert list(ledger.processed) == [1, 2, 3, 4, 5]
+    assert ledger.anonymous == 2
+    assert not ledger.left
+
+
+@pytest.mark.parametrize("fields", ["", "uniqueId,value,dimension"])
+@pytest.mark.parametrize("kind", ["consumer", "collector"])
+def test_who_brings_an_object_is_told_that_it_was_rejected(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str, fields: str
+) -> None:
+    """Else a put is acknowledged that nobody has, and is not made again."""
+    taken: list[Any] = []
+    monkeypatch.setattr(MemoryReceiver, "start", lambda self, deliver, again: taken.append(deliver))
+    shared = {"pause_queue_size": 1, "field_request": fields}
+    if kind == "consumer":
+        stage = bench.consumer(**shared)
+    else:
+        stage = bench.collector(producer_id_list="1", input_channel="in", **shared)
+    (deliver,) = taken
+    stage.pause()
+    assert deliver(frame(1)) is not False
+    assert deliver(frame(2)) is False
+    stage.resume()
+    assert deliver(frame(3)) is not False
+    bench.stop()
+    (ledger,) = [one for account in stage.accounts for one in account.ledgers]
+    assert list(ledger.processed) == [1, 3]
+
+
+@pytest.mark.parametrize("producers", [1, 2])
+def test_what_a_collector_missed_before_ids_began_anew_is_lost_though_the_id_comes_then(
+    bench: Bench, producers: int
+) -> None:
+    """As in each acquisition of a detector that begins with the same id."""
+    names = [f"in{number}" for number in range(1, producers + 1)]
+    stage = bench.collector(
+        producer_id_list=",".join(str(number + 1) for number in range(producers)),
+        input_channel="in*",
+        producer_disorder=0,
+    )
+    publishers = [bench.publisher(name) for name in names]
+    for ids in ([1, 2, 3, 4, 6, 7, 8], range(1, 9), range(1, 9)):
+        for number in ids:
+            publishers[(number - 1) % producers].publish(frame(number))
+    bench.stop()
+    assert stage.missed == 1
+    result = audit([one for account in stage.accounts for one in account.ledgers])
+    assert "id 5 lost between a source without ledger and collector 1" in result.verdict
+    assert result.without_fate == 1
+
+
+def test_what_a_collector_missed_after_one_of_its_producers_has_gone_is_lost(bench: Bench) -> None:
+    """The ledger of the first producer is still that of the ids before."""
+    stage = bench.collector(
+        producer_id_list="1,2", input_channel="in*", producer_disorder=0, gap_timeout=0.1
+    )
+    first, second = bench.publisher("in1"), bench.publisher("in2")
+    for number in range(1, 9):
+        (first, second)[number % 2 == 0].publish(frame(number))
+    first.stop()
+    for number in (1, 2, 3, 4, 6, 7, 8):
+        second.publish(frame(number))
+    bench.stop()
+    result = audit([one for account in stage.accounts for one in account.ledgers])
+    assert "id 5 lost between a source without ledger and collector 1" in result.verdict

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 from typing import Any
 
 import pvaccess as pva
 import pytest
 
+from pvapy_stream.accounting.audit import audit
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
@@ -333,3 +336,66 @@ def test_what_was_shown_before_ids_began_anew_is_not_due_after_it() -> None:
     feed(stage, 1, 3)
     stage.finish()
     assert not stage.ledger.missed
+
+
+class Leaving(UserDataProcessor):
+    """Wants to end the program at an id."""
+
+    def process(self, pvObject: Any) -> Any:
+        if pvObject["id"] == 2:
+            sys.exit("the file system is gone")
+        return super().process(pvObject)
+
+
+def test_a_processor_that_exits_fails_an_object_and_not_the_thread_of_the_stage() -> None:
+    stage = make(Leaving())
+    # In a thread, an exit ends the thread without a word, and nothing would be processed any more.
+    thread = threading.Thread(target=feed, args=(stage, 1, 2, 3))
+    thread.start()
+    thread.join()
+    assert list(stage.ledger.processed) == [1, 3]
+    assert stage.ledger.failed == {"process: SystemExit": IdSet.of_range(2, 2)}
+    assert "the file system is gone" in stage.last_error
+
+
+def test_what_was_missed_before_a_reset_is_lost_though_its_id_comes_after_it() -> None:
+    """Statistics are reset between acquisitions, which begin with the same id."""
+    stage = make()
+    stage.ledger.input_channel = "detector"
+    feed(stage, 1, 2, 4, 5)
+    stage.reset()
+    feed(stage, 1, 2, 3, 4, 5)
+    assert stage.counts.processed == 5
+    assert stage.count_missed() == 0
+    stage.finish()
+    result = audit(stage.account.ledgers)
+    assert "id 3 lost" in result.verdict
+    assert result.processed == 9
+
+
+def test_what_came_before_a_reset_and_after_it_is_one_stream() -> None:
+    stage = make()
+    feed(stage, 1, 2)
+    stage.reset()
+    feed(stage, 4)
+    assert list(stage.missed()) == [3]
+    assert stage.tracker.n_restarts == 0
+
+
+def test_objects_are_rejected_and_excused_while_a_source_is_to_begin_anew() -> None:
+    stage = make(skip=1)
+    feed(stage, 0, 1, 2)
+    assert stage.handle_again(mark(obj(0)), Return(anew=True))
+    stage.reject("receiver queue full", obj(1))
+    stage.excuse(IdSet([2]))
+    feed(stage, 3)
+    assert stage.ledger.epoch == 2
+
+
+def test_what_did_not_come_before_an_object_that_was_rejected_at_the_end_is_missed() -> None:
+    stage = make()
+    feed(stage, 1, 2)
+    stage.reject("receiver queue full", obj(4))
+    stage.reject("receiver queue full", obj(6))
+    stage.finish()
+    assert list(stage.ledger.missed) == [3, 5]

@@ -6,7 +6,7 @@ import gc
 import random
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pvaccess as pva
@@ -18,13 +18,14 @@ from pvapy_stream.pva.encoder import ObjectEncoder
 from pvapy_stream.pva.lazy import LazyObject, frame_of
 from pvapy_stream.pva.net.updates import Selection, Update
 from pvapy_stream.pva.ntndarray import ObjectBuilder
+from pvapy_stream.pva.objects import LazyIds
 from pvapy_stream.pva.put_objects import attributes_of_value, frame_of_value
 from pvapy_stream.pva.updates import START, UpdateObject, UpdateReader
 from pvapy_stream.pva.wire.buffers import Buffer, Writer
 from pvapy_stream.pva.wire.changes import read_bits, read_changes, write_bits, write_changes
 from pvapy_stream.pva.wire.descriptions import Incoming, Outgoing
 from pvapy_stream.pva.wire.stream import Assembler
-from pvapy_stream.pva.wire.types import AnyValue, Kind, Scalar, Structure, default
+from pvapy_stream.pva.wire.types import AnyValue, Array, Kind, Scalar, Structure, Type, default
 from tests.pva.net.test_bad_servers import KIND, payload_of
 from tests.support import image
 
@@ -181,3 +182,56 @@ def test_all_clients_see_what_a_chain_that_drops_and_changes_objects_passes_on(
         assert part.held["uniqueId"] == number
         assert attributes_of_value(part.held) == attributes
     assert passed > 10
+
+
+def _with_field(name: str, kind: Type) -> Structure:
+    """NTNDArray with a field of another type."""
+    return Structure(
+        KIND.id, tuple((other, kind if other == name else old) for other, old in KIND.fields)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "values"),
+    [
+        ("uniqueId", Scalar(Kind.ULONG), [2**31 + 5, 2**40, 7]),
+        ("uniqueId", Scalar(Kind.SHORT), [-3, 1, 2]),
+        ("uniqueId", Scalar(Kind.DOUBLE), [2.0, 3.0, 2.0**40]),
+    ],
+)
+def test_ids_of_other_types_than_images_have(name: str, kind: Scalar, values: list[Any]) -> None:
+    structure = _with_field(name, kind)
+    reader, read = UpdateReader(structure, Incoming()), LazyIds(name)
+    found = []
+    for value in values:
+        built = value_of(ObjectBuilder().build(Frame.of(1, image(1))), KIND)
+        found.append(read(reader.read([_payload(structure, {**built, name: value})], False)))
+    assert found == values
+
+
+def test_what_has_the_names_of_an_image_and_is_none() -> None:
+    structure = _with_field("dimension", Array(Kind.INT))
+    reader, read = UpdateReader(structure, Incoming()), LazyIds("uniqueId")
+    for number in range(3):
+        built = value_of(ObjectBuilder().build(Frame.of(number, image(1))), KIND)
+        payload = _payload(structure, {**built, "dimension": np.array([4, 6], np.int32)})
+        assert read(reader.read([payload], False)) == number
+
+
+def _payload(kind: Structure, value: dict[str, Any]) -> bytes:
+    """The payload of an update with all fields."""
+    writer = Writer()
+    writer.number("I", 1)
+    writer.byte(0)
+    write_changes(kind, 1, value, writer, Outgoing())
+    write_bits(0, writer)
+    return writer.joined()
+
+
+def test_an_image_whose_colour_mode_is_an_array_still_has_an_id() -> None:
+    built = value_of(ObjectBuilder().build(Frame.of(5, np.zeros((2, 3, 3), np.uint8))), KIND)
+    modes = AnyValue(Array(Kind.INT), np.array([2, 2], np.int32))
+    built["attribute"] = [{**one, "value": modes} for one in cast("Any", built["attribute"])]
+    reader = UpdateReader(KIND, Incoming())
+    for _ in range(2):
+        assert LazyIds("uniqueId")(reader.read([_payload(KIND, built)], False)) == 5

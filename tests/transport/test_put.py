@@ -9,10 +9,15 @@ import threading
 import time
 from typing import Any
 
+import pvaccess as pva
 import pytest
 
 from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.net.channel import Put
+from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.transport.put import PutPublisher
+from pvapy_stream.transport.pvas import PutReceiver
+from tests.support import PATIENCE, wait_until
 from tests.transport.pairs import make_object
 
 # A stage that takes its time for each object.
@@ -112,3 +117,32 @@ def test_a_publisher_that_is_stopped_waits_no_longer(prefix: str) -> None:
     thread.join(10)
     assert "whether it has the object" in outcome[0]
     stage.kill()
+
+
+def test_what_was_refused_is_not_kept_while_the_stage_hangs(prefix: str) -> None:
+    """Clients put again what was refused: what is kept of each grows for as long as it hangs."""
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def take(obj: Any) -> None:
+        hangs.set()
+        goes_on.wait(PATIENCE)
+
+    receiver = PutReceiver(pva.PvaServer(), f"{prefix}in", ObjectBuilder().prototype)
+    receiver.start(take)
+    served = receiver._served  # pyright: ignore
+    served.patience = 0.1
+    came: list[Put] = []
+    comes = served.on_put
+    assert comes is not None
+    served.on_put = lambda put: (came.append(put), comes(put))[1]
+    first, _ = in_thread(PutPublisher(f"{prefix}in", 20.0), make_object(1))
+    assert hangs.wait(PATIENCE)
+    second, outcome = in_thread(PutPublisher(f"{prefix}in", 0.2), make_object(2))
+    second.join(PATIENCE)
+    assert "nobody took" in outcome[0]
+    wait_until(lambda: len(came) >= 2)
+    wait_until(lambda: not any(put.value for put in came[1:]))
+    goes_on.set()
+    first.join(PATIENCE)
+    receiver.stop()
+    assert receiver.counts().received == 1

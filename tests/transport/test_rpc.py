@@ -16,9 +16,11 @@ import pytest
 from pvapy_stream.errors import TransportError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import frame_of
+from pvapy_stream.pva.net import client
+from pvapy_stream.pva.net.client_errors import RefusedError
 from pvapy_stream.pva.ntndarray import MARK
 from pvapy_stream.pva.put_objects import PutReader, PutWriter, ValueObject
-from pvapy_stream.pva.wire.types import Structure
+from pvapy_stream.pva.wire.types import AnyValue, Structure
 from pvapy_stream.transport.put import PutPublisher
 from pvapy_stream.transport.pvas import PutReceiver
 from pvapy_stream.transport.rpc import RpcPublisher, RpcReceiver
@@ -218,3 +220,23 @@ def test_objects_become_values_and_objects_again() -> None:
     lazy.mark()
     marked: Any = writer.write(lazy).value
     assert marked["timeStamp"]["userTag"] == MARK
+
+
+def test_an_argument_that_no_object_can_be_made_of_is_refused_and_the_next_is_taken(
+    prefix: str,
+) -> None:
+    got: list[int] = []
+    service = RpcReceiver(f"{prefix}service")
+    service.start(lambda obj: got.append(obj["uniqueId"]))
+    remote = client.channel(f"{prefix}service")
+    # The binding has no structure without fields in another.
+    odd = Structure("", (("inside", Structure()),))
+    with pytest.raises(RefusedError, match="no PvObject"):
+        remote.call_with(AnyValue(odd, {"inside": {}}))
+    remote.close()
+    caller = RpcPublisher(f"{prefix}service", 5.0)
+    caller.publish(make_object(1))
+    caller.stop()
+    service.stop()
+    assert got == [1]
+    assert service.counts().errors == 1

@@ -67,6 +67,10 @@ class Put:
             self.claimed = self._finished = True
         self._done(self, status)
 
+    def forget(self) -> None:
+        """It is finished: it may wait in a queue for long, but not with what was put."""
+        self.value = {}
+
 
 class Call(Put):
     """A call that a client waits for: as a put, and `answer` gives what it returns.
@@ -85,6 +89,9 @@ class Call(Put):
         """It was done; the client is told. Only the first call of this and `finish` counts."""
         self.returned = value
         self.finish()
+
+    def forget(self) -> None:
+        self.argument = AnyValue()
 
 
 class Channel:

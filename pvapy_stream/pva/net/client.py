@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from pvapy_stream.pva.net.client_channel import ClientChannel
@@ -13,6 +14,8 @@ from pvapy_stream.pva.net.server_program import ServerPrograms
 from pvapy_stream.pva.wire.searching import SearchReply
 
 _TICK = 0.5  # s; between looks for servers that do not answer
+
+_log = logging.getLogger(__name__)
 
 
 class Client:
@@ -68,18 +71,26 @@ class Client:
         self._searcher.remove(channel.number)
 
     def _found(self, number: int, reply: SearchReply) -> None:
-        self._searcher.remove(number)
         channel = self._channels.get(number)
         if channel is None:
+            self._searcher.remove(number)
             return
         address = reply.address, reply.port
         link = self._links.get(address)
         if link is None:
-            link = ServerLink(self._loop.watch, address, self._forget, lambda reply: None)
+            try:
+                link = ServerLink(self._loop.watch, address, self._forget, lambda reply: None)
+            except OSError as error:
+                # It is searched for as before.
+                channel.why = f"no connection can be made: {error}"
+                _log.warning("channel %s: %s", channel.name, channel.why)
+                return
+            self._searcher.remove(number)
             self._links[address] = link
             channel.open(link, reply.identity)
             link.begin()
         else:
+            self._searcher.remove(number)
             channel.open(link, reply.identity)
 
     def _forget(self, link: ServerLink, reason: str) -> None:

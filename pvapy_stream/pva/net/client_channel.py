@@ -272,7 +272,7 @@ class ClientChannel:
             if not self._closed:
                 self._there.clear()
             for one in (*self._requests.values(), *self._monitors):
-                one.lost(reason, link.sent)
+                one.lost(reason, link)
         self._again(reason)
 
     def _again(self, reason: str) -> None:

@@ -209,8 +209,9 @@ class Monitor:
             self._follower.refused(status.text or "the server gives no reason")
         self._place.retry(_AGAIN)
 
-    def lost(self, reason: str, sent: int) -> None:
-        """The channel has gone."""
+    def lost(self, reason: str, link: ServerLink) -> None:
+        """The channel is no more on this connection."""
+        link.end_request(self._number)
         self._sharing, self._shares = None, False
         self._number, self._running = 0, False
         self._follower.lost(reason)

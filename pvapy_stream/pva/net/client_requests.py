@@ -243,18 +243,19 @@ class ClientRequest:
                 raise WireError(f"channel {self._place.name} is no structure")
             self._kind = kind
 
-    def lost(self, reason: str, sent: int) -> None:
-        """The channel has gone.
+    def lost(self, reason: str, link: ServerLink) -> None:
+        """The channel is no more on this connection.
 
         Args:
             reason: why.
-            sent: bytes that the connection has sent.
+            link: the connection, on which answers may still come: they are those of nobody.
         """
+        link.end_request(self._number)
         self._state = _State.NONE
         exchange, self._current = self._current, None
         if exchange is None:
             return
-        if sent < exchange.end_at:
+        if link.sent < exchange.end_at:
             # A server does nothing with a part of a message.
             exchange.begun.clear()
             self._waiting.appendleft(exchange)

@@ -135,14 +135,16 @@ class Searcher:
                     _log.debug("%s:%d cannot be asked: %s", *address, error)
 
     def _open(self) -> socket.socket | None:
-        link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        link: socket.socket | None = None
         try:
+            link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             link.setblocking(False)
             link.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             link.bind(("", 0))
         except OSError as error:
             _log.warning("channels cannot be searched for by UDP: %s", error)
-            link.close()
+            if link is not None:
+                link.close()
             return None
         self._socket = link
         self._watch(link, selectors.EVENT_READ, self._read)
@@ -177,6 +179,7 @@ class Searcher:
             return
         if server.link is None:
             if now >= server.next_try:
+                server.next_try = now + _BACKOFF
                 server.link = ServerLink(self._watch, server.address, server.forget, self._take)
                 server.link.begin()
             return

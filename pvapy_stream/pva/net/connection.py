@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import selectors
 import socket
 import time
@@ -31,6 +32,8 @@ _REQUESTS = 4000  # of one client
 _TRIES = 4  # to send an update at once
 _TOGETHER = 2**17  # bytes that are gathered
 _PUTS = 16  # under way of one client; then it is not read from
+
+_log = logging.getLogger(__name__)
 
 
 class Connection(Link):
@@ -95,13 +98,18 @@ class Connection(Link):
         if not self._valid and now - self._began > _HANDSHAKE:
             self.close(f"the client did not say who it is within {_HANDSHAKE:g} s")
         elif self.waiting and now - self.sent_at > _STALLED:
-            self.close(f"the client took nothing for {_STALLED:g} s")
+            self._give_up(f"took nothing for {_STALLED:g} s")
         elif (
             not self.assembler.idle
             and self.events & selectors.EVENT_READ
             and now - self.read_at > _STALLED
         ):
-            self.close(f"the client stopped in a message for {_STALLED:g} s")
+            self._give_up(f"stopped in a message for {_STALLED:g} s")
+
+    def _give_up(self, why: str) -> None:
+        # Updates that wait for it are lost.
+        _log.warning("%s %s; its connection is closed", self.peer, why)
+        self.close(f"the client {why}")
 
     # -- what requests need ----------------------------------------------------------------------
 

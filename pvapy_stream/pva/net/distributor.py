@@ -3,8 +3,10 @@
 A client asks with an option of the whole structure (``_[pydistributor=group:G;set:S;…]``) or of one
 field. The sets of a group take turns, in the order in which they came: each gets a run of updates.
 In a set each update goes to all clients, or the run goes to one client, and the next run of the set
-to the next one. An update counts as new when the value of the trigger field differs from the one
-before. Trigger, length of the runs and mode of a set are those of its first client.
+to the next one. Where a trigger is asked for, or a field carries the option, an update counts as
+new when the value of that field differs from the one before; else each is new. (The plugin, which
+is not told of updates, then looks at the time stamp.) Trigger, length of the runs and mode of a set
+are those of its first client.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pvapy_stream.pva.net.monitor import MonitorRequest
 
 _PLUGINS = ("pydistributor", "distributor")
+_STAMP = "timeStamp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,8 @@ class Share:
     Attributes:
         group: clients of a group share the updates.
         client_set: its set in the group.
-        trigger: path of the field whose value tells updates apart; that of ``field`` if there is
-            none.
+        trigger: path of the field whose value tells updates apart; "": ``field``, or none: each
+            update is another one.
         field: that carries the option; "" for the whole structure.
         updates: length of a run.
         all: whether all clients of the set get each update of a run.
@@ -38,7 +41,7 @@ class Share:
 
     group: str = "default"
     client_set: str = "default"
-    trigger: str = "timeStamp"
+    trigger: str = ""
     field: str = ""
     updates: int = 1
     all: bool = False
@@ -56,7 +59,7 @@ def asked_share(request: AnyValue) -> Share | None:
 
 
 def _share(field: str, text: str) -> Share | None:
-    group, client_set, trigger, updates, mode = "default", "", "timeStamp", 1, ""
+    group, client_set, trigger, updates, mode = "default", "", "", 1, ""
     for item in text.split(";"):
         key, separator, value = item.partition(":")
         key = key.lower()
@@ -107,8 +110,10 @@ class _Set:
             found = _bytes_at(update, field)
             below = None
             if isinstance(update.kind.get(field), Structure):
-                below = _bytes_at(update, f"{field}.{self.share.trigger}")
+                below = _bytes_at(update, f"{field}.{self.share.trigger or _STAMP}")
             return found if below is None else below
+        if not self.share.trigger:
+            return update
         found = _bytes_at(update, self.share.trigger)
         return update if found is None else found
 

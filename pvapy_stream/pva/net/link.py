@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import selectors
 import socket
+import sys
+import termios
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pvapy_stream import bursts
 from pvapy_stream.errors import WireError
@@ -18,6 +22,8 @@ from pvapy_stream.pva.wire.stream import Assembler, Message
 MUCH = 2**20  # bytes that wait to be sent
 AT_ONCE = 64  # buffers
 _READS = 8  # in a row, before others have their turn
+_DISCARDED = 2**16  # bytes
+_LOOK = 0.002  # s; between two looks whether all has arrived
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +42,7 @@ class Link:
     Attributes:
         enqueued: bytes that were enqueued since the beginning.
         sent: bytes of these that were given to the kernel.
+        taken: bytes that were read since the beginning.
         read_at: when something came, or reading began again, s of `time.monotonic`.
         sent_at: when something was sent, or began to wait.
         events: that are watched.
@@ -46,13 +53,14 @@ class Link:
     ) -> None:
         self.link = link
         self.peer = peer
-        self.enqueued = self.sent = 0
+        self.enqueued = self.sent = self.taken = 0
         self.read_at = self.sent_at = time.monotonic()
         self.events = 0
         self.assembler = Assembler(limits)
         self.closed = False
         self._watch_socket = watch
         self._out: deque[Buffer] = deque()
+        self._takes = True
 
     # -- what derived classes say ----------------------------------------------------------------
 
@@ -76,6 +84,10 @@ class Link:
     def fill(self) -> None:
         """There is room: enqueue more."""
 
+    def not_taken(self, reason: str) -> None:
+        """The peer takes nothing more."""
+        self.close(reason)
+
     # -- bytes -----------------------------------------------------------------------------------
 
     @property
@@ -87,6 +99,24 @@ class Link:
     def waiting(self) -> int:
         """Bytes that were enqueued and not sent."""
         return self.enqueued - self.sent
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the peer's host has all that was given to the kernel."""
+        return self.closed or not _under_way(self.link)
+
+    @property
+    def came(self) -> int:
+        """Bytes that have come so far, those too that were not read; for any thread."""
+        with contextlib.suppress(OSError, ValueError):
+            return self.taken + _count(self.link, termios.FIONREAD)
+        # It is closed.
+        return self.taken
+
+    def only_read(self) -> None:
+        """Send nothing more, and read what the peer had sent before it went."""
+        self._takes = False
+        self._out.clear()
 
     def close(self, reason: str) -> None:
         """End the connection."""
@@ -126,10 +156,12 @@ class Link:
 
     def _keep(self, parts: list[Buffer], size: int) -> None:
         """Have bytes sent after those that wait."""
+        self.enqueued += size
+        if not self._takes:
+            return
         if not self._out:
             self.sent_at = time.monotonic()
         self._out += parts
-        self.enqueued += size
 
     def _read(self) -> None:
         for _ in range(_READS):
@@ -141,6 +173,7 @@ class Link:
             if not count:
                 self.close("the peer has closed it")
                 return
+            self.taken += count
             self.read_at = time.monotonic()
             self._take_all(self.assembler.received(count))
             if self.closed:
@@ -174,6 +207,9 @@ class Link:
             try:
                 sent = self.link.sendmsg(first)
             except BlockingIOError:
+                break
+            except OSError as error:
+                self.not_taken(str(error))
                 break
             self.sent_at = time.monotonic()
             self.sent += sent
@@ -214,3 +250,41 @@ def keep_alive(link: socket.socket) -> None:
     for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
         link.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def let_arrive(links: Iterable[socket.socket], seconds: float) -> None:
+    """Wait, before connections are closed, until the hosts of the peers have what was sent.
+
+    Of a connection that is closed, the kernel throws away what has not arrived as soon as the peer
+    sends something, such as an acknowledgement of what came before.
+
+    Args:
+        links: do not block; nobody reads from them any more.
+        seconds: longest wait.
+    """
+    deadline = time.monotonic() + seconds
+    left = [one for one in links if not _needs_nothing(one)]
+    while left and time.monotonic() < deadline:
+        time.sleep(_LOOK)
+        left = [one for one in left if not _needs_nothing(one)]
+
+
+def _needs_nothing(link: socket.socket) -> bool:
+    try:
+        while link.recv(_DISCARDED):
+            pass
+    except BlockingIOError:
+        return not _under_way(link)
+    except OSError:
+        # It is broken.
+        return True
+    return True
+
+
+def _under_way(link: socket.socket) -> int:
+    """Bytes that the kernel has, and the peer's kernel has not."""
+    return _count(link, termios.TIOCOUTQ)
+
+
+def _count(link: socket.socket, what: int) -> int:
+    return int.from_bytes(fcntl.ioctl(link, what, bytes(4)), sys.byteorder)

@@ -9,6 +9,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _TICK = 0.5  # s; longest time between two looks
 _STOPS = 5.0  # s; the thread ends within this
@@ -98,13 +101,19 @@ class Loop:
     def _round(self, ready: list[tuple[selectors.SelectorKey, int]]) -> float:
         """Handle what is ready and what was called; how long the next round may last."""
         for key, events in ready:
-            key.data(events)
+            self._attempt(key.data, events)
         while not self._calls.empty():
-            try:
-                self._calls.get_nowait()()
-            except Exception:
-                _log.exception("a call in the thread %s failed", self._thread.name)
-        return min(max(self._look(time.monotonic()), 0.0), _TICK)
+            self._attempt(self._calls.get_nowait())
+        pause = self._attempt(self._look, time.monotonic())
+        return min(max(_TICK if pause is None else pause, 0.0), _TICK)
+
+    def _attempt(self, function: Callable[..., T], *arguments: object) -> T | None:
+        """Call a function. What fails, as when there are no files left, must not end the thread."""
+        try:
+            return function(*arguments)
+        except Exception:
+            _log.exception("a call in the thread %s failed", self._thread.name)
+            return None
 
     def _wake(self, events: int) -> None:
         try:

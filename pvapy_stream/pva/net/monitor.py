@@ -42,6 +42,11 @@ class MonitorClient(Client, Protocol):
         """Whether something waits to be sent that is no monitor's."""
         ...
 
+    @property
+    def arrived(self) -> bool:
+        """Whether the client's host has all that was sent."""
+        ...
+
     def gather(self, parts: list[Buffer], size: int) -> None:
         """Send a message with those that follow; only if it is clear."""
         ...
@@ -147,8 +152,9 @@ class MonitorRequest(Request):
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits, here and in the connection."""
-        return not self._waiting and self.client.clear and not self.client.unsent
+        """Whether nothing waits, here and in the connection, and all has arrived."""
+        client = self.client
+        return not self._waiting and client.clear and not client.unsent and client.arrived
 
     def post(self, update: Update, gather: bool = False) -> None:
         """The channel has changed.

@@ -68,6 +68,7 @@ class PutRequest(Request):
 
     def _finish(self, put: Put, status: Status) -> None:
         self.channel.settle(put, status)
+        put.forget()
         self.client.put_ends()
         if self._put is put:
             self._put = None
@@ -133,6 +134,7 @@ class CallRequest(Request):
         self.client.from_any_thread(lambda: self._finish(call, status))
 
     def _finish(self, call: Put, status: Status) -> None:
+        call.forget()
         self.client.put_ends()
         if self._call is None or self._call is not call:
             return

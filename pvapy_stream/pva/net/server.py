@@ -15,7 +15,7 @@ from pvapy_stream.pva.net.channel import Channel, Value
 from pvapy_stream.pva.net.connection import Connection
 from pvapy_stream.pva.net.datagrams import Datagrams
 from pvapy_stream.pva.net.environment import Address, ServerSettings
-from pvapy_stream.pva.net.link import Link, keep_alive
+from pvapy_stream.pva.net.link import Link, keep_alive, let_arrive
 from pvapy_stream.pva.net.loop import Loop
 from pvapy_stream.pva.net.service import NAME, server_channel
 from pvapy_stream.pva.wire.buffers import Writer
@@ -24,6 +24,7 @@ from pvapy_stream.pva.wire.searching import ANY, REPLY_REQUIRED, Search, SearchR
 
 _CONNECTIONS = 500
 _TICK = 0.5  # s; between looks for clients that are too slow
+_LAST = 1.0  # s; for what is under way to clients at the end
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Server:
         self._listener: socket.socket | None = None
         self._datagrams: Datagrams | None = None
         self._next_look = 0.0
+        self._cannot_accept = ""  # why nobody is accepted until the next look
         self.loop = Loop("pva-server", self._look, self._close)
         self.call = self.loop.call
         self.watch = self.loop.watch
@@ -193,6 +195,8 @@ class Server:
             self._next_look = now + _TICK
             for connection in list(self._connections):
                 connection.check(now)
+            if self._cannot_accept and self._listener is not None:
+                self.watch(self._listener, selectors.EVENT_READ, self._accept)
         if self._datagrams is not None:
             self._datagrams.beacon(now, self.identity, self._changes, self._where)
         return _TICK
@@ -210,14 +214,24 @@ class Server:
         try:
             link, peer = self._listener.accept()
         except OSError as error:
-            _log.warning("a client cannot be accepted: %s", error)
+            # It would wait there all the time, and take all of ours.
+            self.watch(self._listener, 0, self._accept)
+            if str(error) != self._cannot_accept:
+                self._cannot_accept = str(error)
+                _log.warning("a client cannot be accepted: %s", error)
             return
+        self._cannot_accept = ""
         if len(self._connections) >= self._most:
             _log.warning("client %s is refused: there are %d", peer[0], self._most)
             link.close()
             return
-        link.setblocking(False)
-        keep_alive(link)
+        try:
+            link.setblocking(False)
+            keep_alive(link)
+        except OSError:
+            # It has gone already.
+            link.close()
+            return
         connection = Connection(self, link, f"{peer[0]}:{peer[1]}")
         self._connections.add(connection)
         connection.begin()
@@ -233,8 +247,11 @@ class Server:
             connection.drop(channel)
 
     def _close(self) -> None:
-        for connection in list(self._connections):
+        connections = list(self._connections)
+        for connection in connections:
             connection.handle(selectors.EVENT_WRITE)
+        let_arrive([one.link for one in connections if not one.closed], _LAST)
+        for connection in connections:
             connection.close("the server ends")
         if self._datagrams is not None:
             self._datagrams.close()

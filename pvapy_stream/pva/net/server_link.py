@@ -180,6 +180,11 @@ class ServerLink(Link):
             self._connected = bool(events & selectors.EVENT_WRITE)
         super().handle(events)
 
+    def not_taken(self, reason: str) -> None:
+        # A server that has ended takes no acknowledgement. What it had sent is still here.
+        _log.debug("%s takes nothing more: %s", self.peer, reason)
+        self.only_read()
+
     def ended(self, reason: str) -> None:
         self.valid = False
         channels, self._channels = self._channels, {}

@@ -9,6 +9,7 @@ from typing import cast
 
 from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.net.client_channel import ClientChannel
+from pvapy_stream.pva.net.client_errors import RefusedError
 from pvapy_stream.pva.net.server_link import ServerLink
 from pvapy_stream.pva.net.service import IMPLEMENTATION, NAME
 from pvapy_stream.pva.wire.types import AnyValue, Kind, Scalar, Structure
@@ -69,8 +70,15 @@ class ServerPrograms:
         try:
             found = channel.call_with(AnyValue(_QUESTION, _ASKED), _ANSWERS, _ANSWERS).value
             paces = _paces(cast("dict[str, object]", found) if isinstance(found, dict) else {})
-        except TransportError as error:
+        except RefusedError as error:
             _log.debug("%s does not say what it is: %s", link.peer, error)
+        except TransportError as error:
+            _log.warning(
+                "%s does not say what it is (%s): it is not asked to wait for us, and merges what"
+                " we are too slow for",
+                link.peer,
+                error,
+            )
 
         def tell() -> None:
             if link.to_tell:

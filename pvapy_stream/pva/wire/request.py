@@ -82,8 +82,11 @@ def without(request: AnyValue, option: str) -> AnyValue:
 
 def narrowed(kind: Structure, bits: int, part: Structure) -> int:
     """The bit set of a structure, as one of a part of it."""
-    if kind is part or bits & 1:
+    if kind is part:
         return bits
+    if bits & 1:
+        # Other bits say nothing more, and may be none of the part.
+        return 1
     made = 0
     for (name, inner), start in zip(part.fields, part.starts, strict=True):
         place, whole = _find(kind, name)

@@ -211,7 +211,7 @@ def test_slow_clients_are_closed(served: Served, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_client_that_never_reads_costs_little(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = served.client()
     channel = client.channel(served.name)
@@ -232,6 +232,7 @@ def test_a_client_that_never_reads_costs_little(
     assert psutil.Process().memory_info().rss - before < 100 * 2**20
     monkeypatch.setattr(connection, "_STALLED", 1.0)
     wait_until(lambda: not served.server._connections)
+    assert "took nothing for 1 s; its connection is closed" in caplog.text
 
 
 def test_there_are_not_more_connections_than_allowed(served: Served) -> None:

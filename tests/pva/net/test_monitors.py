@@ -391,3 +391,16 @@ def test_no_updates_each_means_no_distribution(served: Served, ask: Ask, options
     two = [ask(options) for _ in range(2)]
     fill(served, two[0], 3)
     assert [ids_of(one) for one in two] == [[1, 2, 3]] * 2
+
+
+def test_a_bit_set_of_all_and_more_is_one_of_all_for_a_selection(served: Served) -> None:
+    """Clients put so; a bit that a selection does not have would make the update malformed."""
+    part = served.monitor("field(id)").start()
+    part.next()
+    last = 1 << KIND.starts[-1]
+    served.post(1, 1 | last)
+    update = part.next()
+    assert (update.changed, update.value) == (1, {"id": 1})
+    # Merged with what waits.
+    served.post(2, ID)
+    assert part.next().value == {"id": 2}

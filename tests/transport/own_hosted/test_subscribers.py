@@ -244,6 +244,21 @@ def test_finish_lets_subscribers_take_what_waits(make: Make) -> None:
     assert waiting(publisher) == [0]
 
 
+@pytest.mark.parametrize("of_set", ["", "set:a;mode:one;"])
+def test_objects_of_one_time_are_shared_out_as_others(make: Make, of_set: str) -> None:
+    """Of detectors that stamp their images coarsely, or not at all."""
+    publisher = make()
+    publisher.open(lazy(0))
+    asked = f"record[queueSize=100]field(_[pydistributor=group:g;{of_set}])"
+    two = [follow(publisher.channel, asked) for _ in range(2)]
+    for one in two:
+        one.next()
+    for number in range(1, 7):
+        publisher.publish(LazyObject(frame(number).replace(time_ns=10**18), BUILDER.build))
+    got = [[one.next().value["uniqueId"] for _ in range(3)] for one in two]
+    assert got == [[1, 3, 5], [2, 4, 6]]
+
+
 def test_several_threads_publish_one_after_the_other(make: Make) -> None:
     publisher = make()
     publisher.open(lazy(0, 200))
