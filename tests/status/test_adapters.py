@@ -174,6 +174,7 @@ def test_all_forms_agree(kind: str) -> None:
             stem = {"duplicates": "duplicate", "errors": ""}.get(name, name)
             metric = f"{prefix}{stem}_objects" if stem else f"{prefix}errors"
             assert found[metric if name == "queued" else f"{metric}_total"] == counts[name], name
+        assert found[f"{prefix}restarts_total"] == snapshot.restarts
     own = on_channel(snapshot)
     for one in fields(snapshot.own) if snapshot.own is not None else ():
         if (metric := one.metadata.get("metric")) and one.metadata["channel"]:
