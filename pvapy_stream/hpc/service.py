@@ -259,7 +259,7 @@ class StageService:
                     self._status.publish(snapshot)
                 except Exception as error:
                     runner.stage.note_error("status channel", error)
-            ledgers = runner.ledgers(final and not self.hangs)
+            ledgers = runner.ledgers(final and not self.hangs, final)
             report = StageReport(snapshot, ledgers, problem, final, runner.unshared)
             self._report(report)
             return report
