@@ -148,10 +148,13 @@ def test_all_forms_agree(kind: str) -> None:
         assert getattr(seen, name) == getattr(snapshot, name), name
     assert seen.counts() == counts
     # JSON.
-    view = StageView("c", seen.state, seen.kind, seen.id, counts=seen.counts())
+    view = StageView(
+        "c", seen.state, seen.kind, seen.id, restarts=seen.restarts, counts=seen.counts()
+    )
     plain = json.loads(msgspec.json.encode(view.to_dict()))
     assert {name: plain["counts"][name] for name in COUNTS} == {n: counts[n] for n in COUNTS}
     assert (plain["state"], plain["kind"], plain["id"]) == (snapshot.state, kind, snapshot.id)
+    assert plain["restarts"] == snapshot.restarts
     # The terminal.
     cells = {str(cell) for column in stage_table([view]).columns for cell in column.cells}
     assert {f"{counts[name]:.0f}" for name in COUNTS if counts[name]} <= cells
