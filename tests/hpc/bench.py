@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pvaccess as pva
@@ -14,7 +15,7 @@ from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.settings import CollectorSettings, ConsumerSettings
 from pvapy_stream.transport.memory_mode import MemoryPublisher
-from tests.support import image
+from tests.support import image, wait_until
 
 BUILDER = ObjectBuilder()
 
@@ -64,3 +65,14 @@ class Bench:
 
 def frame(number: int) -> Any:
     return BUILDER.build(Frame.of(number, image(number)))
+
+
+def wait_for(condition: Callable[[], Any], *stages: StageRunner) -> None:
+    """Wait, while stages look after their connections."""
+
+    def met() -> Any:
+        for stage in stages:
+            stage.keep_up()
+        return condition()
+
+    wait_until(met)

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pvaccess as pva
 import pytest
 
 from pvapy_stream.frame import Frame
-from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.transport.ports import Return
-from tests.hpc.bench import BUILDER, Bench, frame
-from tests.support import Source, image, pvput, wait_until, write_processor
+from tests.hpc.bench import BUILDER, Bench, frame, wait_for
+from tests.support import Source, image
 
-HIT_FINDER = """
-from pvapy_stream import FrameProcessor
-
-class HitFinder(FrameProcessor):
-    def process_frame(self, frame):
-        return frame if self.processorId == 1 else None
-"""
 # How a stage publishes and the next one receives, and with which library for PVA.
 WAYS = [("pvas", "pva", "own"), ("pvas", "pva", "binding"), ("shm", "shm", "own")]
-
-
-def wait_for(condition: Callable[[], Any], *stages: StageRunner) -> None:
-    """Wait, while stages look after their connections."""
-
-    def met() -> Any:
-        for stage in stages:
-            stage.keep_up()
-        return condition()
-
-    wait_until(met)
 
 
 @pytest.mark.parametrize(("out", "into", "library"), WAYS)
@@ -81,15 +58,10 @@ def test_the_initial_value_of_a_source_is_no_frame_for_a_stage_that_was_killed_b
     assert (list(again.stage.ledger.skipped), list(again.stage.ledger.processed)) == ([0], [1, 2])
 
 
-def collector(bench: Bench, prefix: str, skip: int) -> Any:
-    return bench.collector(
-        input_channel=f"{prefix}mid:*", producer_id_list=(1, 2), skip_initial_updates=skip,
-        gap_timeout=1000, collector_cache_size=1000,
-    )  # fmt: skip
-
-
 def test_a_collector_takes_nothing_that_its_producers_show_twice(bench: Bench, prefix: str) -> None:
-    made = collector(bench, prefix, skip=1)
+    made = bench.collector(
+        input_channel=f"{prefix}mid:*", producer_id_list=(1, 2), skip_initial_updates=1
+    )
     for number in (0, 0):
         for producer in (1, 2):
             made._put(producer, frame(number))
@@ -107,28 +79,3 @@ def test_a_collector_takes_nothing_that_its_producers_show_twice(bench: Bench, p
     assert found == [("1,3,5", "0,3"), ("2,4,6", "0,4")]
     assert [str(account.ledger.duplicate) for account in made.accounts] == ["0", "0"]
     assert [len(account.ledgers) for account in made.accounts] == [1, 1]
-
-
-def test_a_collector_does_not_wait_for_what_a_producer_drops_on_purpose(
-    bench: Bench, prefix: str, tmp_path: Path
-) -> None:
-    made = collector(bench, prefix, skip=0)
-    file = write_processor(tmp_path, HIT_FINDER)
-    finders = [
-        bench.consumer(
-            consumer_id=number, input_channel=f"{prefix}in:{number}", processor_class="HitFinder",
-            output_channel=f"{prefix}mid:*", processor_file=str(file),
-        )
-        for number in (1, 2)
-    ]  # fmt: skip
-    sources = [bench.publisher(f"{prefix}in:{number}") for number in (1, 2)]
-    for number in range(1, 7):
-        sources[1 - number % 2].publish(frame(number))
-    # The second drops all of its own: without a word of it, the first's wait for them.
-    wait_for(lambda: made.stage.counts.processed == 3, made, *finders)
-    assert made.missed == 0
-    # Who could put here would hide losses.
-    assert "is not allowed" in pvput(f"{prefix}mid:2:filtered", count="9")
-    bench.stop()
-    assert str(made.whole_account().processed) == "1,3,5"
-    assert not made.whole_account().missed
