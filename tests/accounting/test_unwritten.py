@@ -6,10 +6,18 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from pvapy_stream.bsread.simulator import BsreadSimulator
+from pvapy_stream.daq.buffer import Buffer
+from pvapy_stream.errors import LedgerError
 from pvapy_stream.frame import Frame
 from pvapy_stream.mirror.server import MirrorServer
 from pvapy_stream.pva.ntndarray import ObjectBuilder
-from pvapy_stream.settings import MirrorSettings, SimulatorSettings
+from pvapy_stream.settings import (
+    BsreadSimSettings,
+    BufferSettings,
+    MirrorSettings,
+    SimulatorSettings,
+)
 from pvapy_stream.sim.server import SimServer
 from pvapy_stream.transport.memory_mode import MemoryPublisher, MemoryReceiver
 from tests.support import image, wait_until
@@ -59,3 +67,34 @@ def test_a_mirror_goes_on(tmp_path: Path, prefix: str) -> None:
         source.stop()
     assert codes == [1]
     assert "cannot write ledger" in mirror.problems()[0]
+
+
+def test_a_buffer_and_its_simulator_go_on(tmp_path: Path) -> None:
+    ledger = str(tmp_path / "gone" / "ledger.json")
+    source = BsreadSimulator(
+        BsreadSimSettings.of(
+            address="tcp://127.0.0.1:0", n_messages=N, rate=0, send_timeout=60, ledger=ledger
+        )
+    )
+    buffer = Buffer(BufferSettings.of(stream=source.address, output_port=0, ledger=ledger))
+    stop, problems = threading.Event(), list[str]()
+
+    def run(program: Any) -> None:
+        try:
+            program.run(stop)
+        except LedgerError as error:
+            problems.append(str(error))
+
+    threads = [threading.Thread(target=run, args=(one,)) for one in (source, buffer)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: buffer.status().received == N)
+        assert "cannot write ledger" in buffer.status().last_error
+        threads[0].join(60)
+    finally:
+        stop.set()
+        threads[1].join(60)
+        buffer.close()
+    assert source.sent == N
+    assert ["cannot write ledger" in one for one in problems] == [True, True]
