@@ -91,6 +91,6 @@ class Account:
 def _confirm(ledger: Ledger, ids: IdSet) -> IdSet:
     known = ids & ledger.received
     if known:
-        known = known - ledger.fates()
+        known = known - ledger.fates(near=known)
         ledger.processed.update(known)
     return known

@@ -8,7 +8,6 @@ ids is kept, so that `len` costs nothing, and an id that is far from the others 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -85,9 +84,10 @@ class IdSet(IdStore):
             self._rebuild(union(np.concatenate([self.ranges(), ranges])))
 
     def remove(self, other: IdSet) -> None:
-        """Take ids away."""
-        if self and other:
-            self._rebuild(difference(self.ranges(), other.ranges()))
+        """Take ids away; what it costs depends on what lies between the first and the last."""
+        first, last = other.first, other.last
+        if first is not None and last is not None and self._has_within(first, last):
+            self._remove_within(first, last, other.ranges())
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -105,18 +105,20 @@ class IdSet(IdStore):
         """The ids from first to last, both included."""
         if not self or first > last or first >= self._end:
             return IdSet()
-        low = max(0, bisect_right(self._firsts, first) - 1)
-        high = bisect_right(self._firsts, last)
+        low, high = self._blocks_within(first, last)
         parts = [
-            comb_ranges(cut(block, first, last)) if isinstance(block, Comb) else block.ranges()
+            comb_ranges(cut(block, first, last))
+            if isinstance(block, Comb)
+            else block.ranges(first, last)
             for block in self._blocks[low:high]
         ]
-        if self._starts and last >= self._starts[0]:
-            parts.append(self._closed_ranges())
+        low, high = self._closed_within(first, last)
+        if low < high:
+            parts.append(self._closed_ranges(low, high))
         parts += [comb_ranges(cut(comb, first, last)) for comb in self._open_combs()]
-        late = self._late[bisect_left(self._late, first) : bisect_right(self._late, last)]
-        if late:
-            ids = np.array(late, np.int64)
+        low, high = self._late_within(first, last)
+        if low < high:
+            ids = np.array(self._late[low:high], np.int64)
             parts.append(np.stack([ids, ids + 1], axis=1))
         ranges = union(np.concatenate(parts)) if parts else NONE
         ranges = np.minimum(np.maximum(ranges, first), last + 1)
@@ -147,12 +149,16 @@ class IdSet(IdStore):
         return IdSet.of_ranges(union(np.concatenate([self.ranges(), other.ranges()])))
 
     def __sub__(self, other: IdSet) -> IdSet:
-        if not self or not other:
-            return self.copy()
-        return IdSet.of_ranges(difference(self.ranges(), other.ranges()))
+        return IdSet.of_ranges(difference(self.ranges(), other.near(self).ranges()))
 
     def __and__(self, other: IdSet) -> IdSet:
-        return self - (self - other) if self and other else IdSet()
+        ranges = self.near(other).ranges()
+        return IdSet.of_ranges(difference(ranges, difference(ranges, other.near(self).ranges())))
+
+    def near(self, other: IdSet) -> IdSet:
+        """The ids from the first to the last of another set; few where that has few."""
+        first, last = other.first, other.last
+        return IdSet() if first is None or last is None else self.between(first, last)
 
     def copy(self) -> IdSet:
         """A set of its own with the same ids."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -20,7 +20,10 @@ from pvapy_stream.accounting.intervals import (
     Ranges,
     comb_ranges,
     compress,
+    cut,
+    difference,
     holds,
+    pattern,
     union,
 )
 
@@ -28,6 +31,32 @@ _PACK_AT = 2048  # intervals in one packed block
 _LATE_AT = 4096  # ids out of order that are kept apart before they are merged
 _PATTERN = 4  # equal runs in a row that are taken for a pattern
 _FLOOR = -(2**63)  # below all ids
+
+
+def _n_ids(ranges: Ranges) -> int:
+    return int((ranges[:, 1] - ranges[:, 0]).sum())
+
+
+def _size(block: Comb | PackedIntervals) -> int:
+    return block.n_ids if isinstance(block, Comb) else block.count
+
+
+def _without(
+    block: Comb | PackedIntervals, first: int, last: int, holes: Ranges
+) -> Iterator[Comb | PackedIntervals]:
+    """A block without ranges that lie from first to last; of a pattern, only that part is split."""
+    if isinstance(block, Comb):
+        inner = cut(block, first, last)
+        before = (inner.first - block.first) // block.period
+        yield from pattern(block, 0, before)
+        rest = difference(comb_ranges(inner), holes)
+        if len(rest):
+            yield PackedIntervals(rest)
+        yield from pattern(block, before + inner.times, block.times)
+        return
+    rest = difference(block.ranges(), holes)
+    if len(rest):
+        yield PackedIntervals(rest)
 
 
 class IdStore:
@@ -150,9 +179,33 @@ class IdStore:
         self._count += block.n_ids if isinstance(block, Comb) else block.count
         self._start = self._end = block.end
 
-    def _closed_ranges(self) -> Ranges:
-        pairs = [np.array(self._starts, np.int64), np.array(self._ends, np.int64)]
+    def _closed_ranges(self, low: int = 0, high: int | None = None) -> Ranges:
+        pairs = [np.array(self._starts[low:high], np.int64), np.array(self._ends[low:high])]
         return np.stack(pairs, axis=1)
+
+    def _closed_within(self, first: int, last: int) -> tuple[int, int]:
+        """Which closed intervals have ids from first to last: the first, and one behind."""
+        return bisect_right(self._ends, first), bisect_right(self._starts, last)
+
+    def _blocks_within(self, first: int, last: int) -> tuple[int, int]:
+        """Which blocks have ids from first to last: the first, and one behind."""
+        low = max(0, bisect_right(self._firsts, first) - 1)
+        if low < len(self._blocks) and self._blocks[low].end <= first:
+            low += 1
+        return low, bisect_right(self._firsts, last)
+
+    def _late_within(self, first: int, last: int) -> tuple[int, int]:
+        """Which ids out of order lie from first to last: the first, and one behind."""
+        return bisect_left(self._late, first), bisect_right(self._late, last)
+
+    def _has_within(self, first: int, last: int) -> bool:
+        """Whether there may be ids from first to last."""
+        if first >= self._end:
+            return False
+        parts = (self._closed_within, self._late_within, self._blocks_within)
+        return any(low < high for low, high in (part(first, last) for part in parts)) or any(
+            cut(comb, first, last).times for comb in self._open_combs()
+        )
 
     def _rebuild(self, ranges: Ranges) -> None:
         """Become the set of sorted, disjoint ranges."""
@@ -164,6 +217,34 @@ class IdStore:
                 for part in range(0, len(block), _PACK_AT):
                     self._append_block(PackedIntervals(block[part : part + _PACK_AT]))
         self._reopen()
+
+    def _remove_within(self, first: int, last: int, holes: Ranges) -> None:
+        """Take away sorted, disjoint ranges that lie from first to last; all else stays."""
+        self._close()
+        low, high = self._late_within(first, last)
+        if low < high:
+            late = np.array(self._late[low:high], np.int64)
+            at = np.searchsorted(holes[:, 0], late, side="right") - 1
+            self._late[low:high] = late[(at < 0) | (late >= holes[at, 1])].tolist()
+        low, high = self._closed_within(first, last)
+        if low < high:
+            pairs = self._closed_ranges(low, high)
+            rest = difference(pairs, holes)
+            self._count -= _n_ids(pairs) - _n_ids(rest)
+            self._starts[low:high] = array("q", rest[:, 0].tolist())
+            self._ends[low:high] = array("q", rest[:, 1].tolist())
+        low, high = self._blocks_within(first, last)
+        touched = self._blocks[low:high]
+        if touched:
+            rest = [part for block in touched for part in _without(block, first, last, holes)]
+            self._count += sum(map(_size, rest)) - sum(map(_size, touched))
+            self._blocks[low:high] = rest
+            self._firsts[low:high] = [block.first for block in rest]
+        if last >= self._end - 1:
+            # The largest may be gone.
+            tops = [*self._ends[-1:], *(b.end for b in self._blocks[-1:])]
+            tops += [value + 1 for value in self._late[-1:]]
+            self._start = self._end = max(tops, default=_FLOOR)
 
     def _reopen(self) -> None:
         """Take the last block apart again where it is short, so that what follows joins it."""

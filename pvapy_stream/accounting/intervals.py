@@ -49,9 +49,15 @@ class PackedIntervals:
         self.widths = widths.astype(kind)
         self.count = int(widths.sum())
 
-    def ranges(self) -> Ranges:
-        starts = self.offsets.astype(np.int64) + self.first
-        return np.stack([starts, starts + self.widths.astype(np.int64)], axis=1)
+    def ranges(self, first: int | None = None, last: int | None = None) -> Ranges:
+        """Its intervals, or those of them that have ids from first to last."""
+        low, high = 0, len(self.offsets)
+        if first is not None:
+            low = max(0, int(np.searchsorted(self.offsets, first - self.first, side="right")) - 1)
+        if last is not None:
+            high = int(np.searchsorted(self.offsets, last - self.first, side="right"))
+        starts = self.offsets[low:high].astype(np.int64) + self.first
+        return np.stack([starts, starts + self.widths[low:high].astype(np.int64)], axis=1)
 
     def __contains__(self, value: object) -> bool:
         if not isinstance(value, int):
@@ -72,6 +78,12 @@ def cut(comb: Comb, first: int, last: int) -> Comb:
     low = max(0, (first - comb.first - comb.width) // comb.period + 1)
     high = min(comb.times, max(0, (last - comb.first) // comb.period + 1))
     return Comb(comb.first + low * comb.period, comb.width, comb.period, max(0, high - low))
+
+
+def pattern(comb: Comb, low: int, high: int) -> Iterator[Comb]:
+    """The runs low to high (not included) of a comb, if there are any."""
+    if low < high:
+        yield Comb(comb.first + low * comb.period, comb.width, comb.period, high - low)
 
 
 def comb_ranges(comb: Comb) -> Ranges:

@@ -156,23 +156,27 @@ class Ledger:
 
         They are ids of this ledger: those of another epoch are left out.
         """
-        known = ids & (self.received - self.fates(but=("processed", "filtered")))
+        known = (ids & self.received) - self.fates(but=("processed", "filtered"), near=ids)
         if known:
             self.processed.remove(known)
             self.filtered.remove(known)
             self.failed.setdefault(error, IdSet()).update(known)
         return known
 
-    def fates(self, but: Collection[str] = ()) -> IdSet:
-        """Ids that met a fate, other than those of these names."""
+    def fates(self, but: Collection[str] = (), near: IdSet | None = None) -> IdSet:
+        """Ids that met a fate.
+
+        Args:
+            but: names of fates that are left out.
+            near: only ids from the first to the last of these are looked at; None: all.
+        """
         plain = ("processed", "filtered", "skipped", "left")
-        return union(
-            [
-                *(getattr(self, name) for name in plain if name not in but),
-                *self.rejected.values(),
-                *self.failed.values(),
-            ]
-        )
+        found = [
+            *(getattr(self, name) for name in plain if name not in but),
+            *self.rejected.values(),
+            *self.failed.values(),
+        ]
+        return union(found if near is None else [ids.near(near) for ids in found])
 
     def without_fate(self) -> IdSet:
         """Ids that were received and of which nothing else is known."""

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from pvapy_stream.signals import run_until_signal
 
 if TYPE_CHECKING:
     from pvapy_stream.daq.writer import Writer
+    from pvapy_stream.status.snapshot import Snapshot
 
 TOKEN_VARIABLE = "PVAPY_STREAM_TOKEN"  # noqa: S105 - the variable's name
 
@@ -96,9 +98,13 @@ def run(settings: WriterSettings) -> int:
         display.show(writer.acquisitions)
         display.close()
 
+    def snapshots() -> list[Snapshot]:
+        found = snapshot_of(writer)
+        return [replace(found, message=found.message or keeper.problem)]
+
     with ExitStack() as ends:
-        ends.enter_context(served(settings, lambda: [snapshot_of(writer)]))
-        ends.enter_context(_status_channel(writer))
+        ends.enter_context(served(settings, snapshots))
+        ends.enter_context(_status_channel(settings, snapshots))
         server.start()
         ends.callback(server.stop)
         # First of all, so that the last status is that of closed files.
@@ -110,15 +116,16 @@ def run(settings: WriterSettings) -> int:
     return _outcome(writer, keeper.close())
 
 
-def _status_channel(writer: Writer) -> AbstractContextManager[None]:
-    names = writer.settings.status_names("writer")
+def _status_channel(
+    settings: WriterSettings, snapshots: Callable[[], list[Snapshot]]
+) -> AbstractContextManager[None]:
+    names = settings.status_names("writer")
     if not names:
         return nullcontext()
     # Imported late: without it, bsread streams need no EPICS.
-    from pvapy_stream.daq.writer_status import snapshot_of
     from pvapy_stream.status.shown import shown_on
 
-    return shown_on(names, lambda: [snapshot_of(writer)], incarnation=writer.settings.incarnation)
+    return shown_on(names, snapshots, incarnation=settings.incarnation)
 
 
 def _follow(

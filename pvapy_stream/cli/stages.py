@@ -58,11 +58,16 @@ class Board:
         )
         self._display = _make_display(settings)
 
-    def show(self, reports: Reports, ledgers: list[dict[str, Any]]) -> None:
-        """Take the newest reports, and the accounts of all processes there have been."""
+    def show(self, reports: Reports, ledgers: list[dict[str, Any]]) -> str:
+        """Take the newest reports, and the accounts of all processes there have been.
+
+        Returns:
+            why the accounts cannot be written, or "".
+        """
         self.reports, self._ledgers = reports, ledgers
         self._display.show(reports)
         self._keeper.keep()
+        return self._keeper.problem
 
     def snapshots(self) -> list[Snapshot]:
         """The newest status of each stage."""

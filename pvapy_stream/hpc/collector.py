@@ -141,6 +141,7 @@ class Collector(StageRunner):
         """A producer dropped objects on purpose: they are not waited for, and not missed."""
         with self.stage.lock:
             self.stage.excuse(news.ids)
+            self.stage.pass_on(news.ids)
             source = self.sources[producer]
             # What it published before it said so may still be under way.
             arrived = news.published is None or (

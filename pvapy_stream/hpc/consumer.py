@@ -146,7 +146,8 @@ class Consumer(StageRunner):
             self.stage.handle(obj)
 
     def _excuse(self, news: Filtered) -> None:
-        """The source dropped objects on purpose: they are not missed."""
+        """The source dropped objects on purpose: they are not missed, here and behind."""
+        self.stage.pass_on(news.ids, news.handled, news.published)
         if self.settings.distributed:
             # Which of the rest were ours cannot be told from their ids.
             with self.stage.lock:

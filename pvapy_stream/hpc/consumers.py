@@ -18,7 +18,7 @@ from pvapy_stream.hpc.reports import total_report
 from pvapy_stream.hpc.runner import STOP_GRACE
 from pvapy_stream.hpc.service import StageReport, StageService
 from pvapy_stream.launch.child import Child, SupervisedChild, words_of
-from pvapy_stream.launch.entry import HURRY, STOP, Orders, enter
+from pvapy_stream.launch.entry import HURRY, REMARK, STOP, Orders, enter
 from pvapy_stream.launch.supervisor import RestartPolicy, Restarts, Supervisor
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.mirror.dealer import Dealing
@@ -40,7 +40,7 @@ _START_GRACE = 5.0  # s; for a stage that is asked to stop before it has started
 _LAST_GRACE = 5.0  # s; from the final report to the end of the process
 
 Ledgers = list[dict[str, Any]]
-Show = Callable[[Mapping[int, StageReport], Ledgers], None]
+Show = Callable[[Mapping[int, StageReport], Ledgers], str]
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +51,9 @@ def run_stages(settings: StageSettings, stop: threading.Event, show: Show) -> st
     Args:
         settings: what to run.
         stop: ends them in order when it is set.
-        show: gets the newest reports by id, and the accounts of all processes there have been; an
-            error of it is told once, and the stages go on.
+        show: gets the newest reports by id, and the accounts of all processes there have been;
+            returns what the stages' status is to say of it, or "". An error of it is told once, and
+            the stages go on.
 
     Returns:
         why the run is no success, or "".
@@ -68,7 +69,7 @@ def run_stages(settings: StageSettings, stop: threading.Event, show: Show) -> st
 
     def report(news: StageReport) -> None:
         begun.set()
-        shown({number: news}, news.ledgers)
+        service.remark = shown({number: news}, news.ledgers)
 
     service = StageService(settings, number, report, stop)
     problem = service.run().problem
@@ -100,7 +101,7 @@ def _end_if_stopped_at_start(stop: threading.Event) -> threading.Event:
 
 
 class Shown:
-    """Calls `show`; what it raises is kept and told once, and never ends the stages.
+    """Calls `show`, gives its remark; what it raises is kept and told once, and ends no stage.
 
     Attributes:
         problem: the last error, or "".
@@ -111,9 +112,9 @@ class Shown:
         self._count = 0
         self.problem = ""
 
-    def __call__(self, reports: Mapping[int, StageReport], ledgers: Ledgers) -> None:
+    def __call__(self, reports: Mapping[int, StageReport], ledgers: Ledgers) -> str:
         try:
-            self._show(reports, ledgers)
+            return self._show(reports, ledgers)
         except Exception as error:
             self._count += 1
             text = str(error) if isinstance(error, PvapyStreamError) else repr(error)
@@ -121,6 +122,7 @@ class Shown:
             if self._count == 1:
                 trace = None if isinstance(error, PvapyStreamError) else error
                 _log.error("%s; the stages go on", text, exc_info=trace)
+            return self.problem
 
 
 class _Process(Child):
@@ -128,6 +130,7 @@ class _Process(Child):
 
     def __init__(self, settings: ConsumerSettings, consumer_id: int) -> None:
         self.report: StageReport | None = None
+        self._remark = ""
         self._final_at: float | None = None
         super().__init__(f"consumer-{consumer_id}", _run_consumer, settings, consumer_id)
 
@@ -135,6 +138,12 @@ class _Process(Child):
         (self.report,) = message
         if message[0].final and self._final_at is None:
             self._final_at = time.monotonic()
+
+    def remark(self, text: str) -> None:
+        """Say what its status is to show, once."""
+        if text != self._remark:
+            self._remark = text
+            self.tell(f"{REMARK}{text}")
 
     def poll(self) -> int | None:
         if self._final_at is not None and time.monotonic() - self._final_at > _LAST_GRACE:
@@ -264,20 +273,26 @@ class Consumers(Supervisor[_Consumer]):
 
     def _show(self) -> None:
         reports = {one.consumer_id: one.report for one in self.members}
-        self._shown(
+        remark = self._shown(
             {number: report for number, report in reports.items() if report is not None},
             [ledger for one in self.members for ledger in one.ledgers] + self._dealing.ledgers,
         )
+        for one in self.members:
+            if one.process is not None:
+                one.process.remark(remark)
 
 
 def _run_consumer(pipe: Connection, settings: StageSettings, consumer_id: int) -> None:
     """Body of a consumer's process."""
     enter()
     configure_logging(settings)
-    Orders(settings.drain_timeout + _END_GRACE).follow(words_of(pipe))
+    orders = Orders(settings.drain_timeout + _END_GRACE)
+    orders.follow(words_of(pipe))
     # Ctrl-C reaches the whole process group; the parent alone decides.
     hangs = run_until_signal(
-        lambda stop: _serve(settings, consumer_id, pipe, stop), [signal.SIGTERM], [signal.SIGINT]
+        lambda stop: _serve(settings, consumer_id, pipe, stop, orders),
+        [signal.SIGTERM],
+        [signal.SIGINT],
     )
     if hangs:
         leave_by_force()
@@ -285,7 +300,9 @@ def _run_consumer(pipe: Connection, settings: StageSettings, consumer_id: int) -
         leave_by_force(0)
 
 
-def _serve(settings: StageSettings, consumer_id: int, pipe: Connection, stop: Stop) -> bool:
+def _serve(
+    settings: StageSettings, consumer_id: int, pipe: Connection, stop: Stop, orders: Orders
+) -> bool:
     """Run the stage; whether something in it hangs."""
     begun = _end_if_stopped_at_start(stop)
     lock = threading.Lock()
@@ -299,8 +316,12 @@ def _serve(settings: StageSettings, consumer_id: int, pipe: Connection, stop: St
                 # The parent is gone: nobody reads this, and `Orders` is stopping us.
                 stop.set()
 
+    def report_and_hear(news: StageReport) -> None:
+        report(news)
+        service.remark = orders.remark
+
     try:
-        service = StageService(settings, consumer_id, report, stop)
+        service = StageService(settings, consumer_id, report_and_hear, stop)
     except PvapyStreamError as error:
         problem = f"consumer {consumer_id}: {error}"
         failed = Snapshot("consumer", consumer_id, state="failed")

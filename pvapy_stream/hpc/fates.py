@@ -222,6 +222,24 @@ class StageFates:
                 # A writer records why they are not in its file.
                 self.account.ledger.excused.update(ids)
 
+    def pass_on(self, ids: IdSet, handled: int | None = None, published: int | None = None) -> None:
+        """Tell those who come after what a stage before this one filtered.
+
+        Args:
+            ids: the ids.
+            handled: the id it handled last, None if it is one of several stages.
+            published: the id it published last; None for none.
+        """
+        with self.lock:
+            output, last = self.output, self.tracker.last
+            if output is None or output.filtered is None:
+                return
+            later = self._later or self._gathers or output.later
+            if published is not None and last is not None and last >= published and not later:
+                # It has its fate here: what became of it is published.
+                published = output.last_id
+            output.filtered.pass_on(ids, handled, published)
+
     @property
     def last_error(self) -> str:
         """The last error of the run; "" for none."""

@@ -1,8 +1,8 @@
 """Tells those who come after a stage which ids it will not publish.
 
 A stage that drops objects on purpose says so on a channel beside its output, named as the output
-with ``:filtered`` behind it. Whoever receives from the output follows that channel too: what was
-dropped on purpose is not missed, and a collector does not wait for it.
+with ``:filtered`` behind it. Whoever receives from the output follows that channel too, and passes
+on what it is told: what was dropped on purpose is not missed, and a collector does not wait for it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ _KEPT = 2048
 _PERIOD = 0.05  # s
 # How long a source's channel is searched for: sources that never filter have none.
 _SEARCH = 5.0  # s
+
+# Before an id was handled; smaller than any.
+_NO_ID = -(2**62)
 
 # How long what a source has filtered may be under way: its own pace, and the network.
 _SETTLING = 0.5  # s
@@ -82,7 +85,7 @@ class FilteredChannel:
         self._ranges: deque[list[int]] = deque(maxlen=_KEPT)
         self._begun = 0
         self._count = 0
-        self._handled = self._published = 0
+        self._handled, self._published = _NO_ID, 0
         self._has_published = False
         self._changed = False
         self._due = 0.0
@@ -99,20 +102,42 @@ class FilteredChannel:
             now: s since 1970.
         """
         with self._lock:
-            ranges = self._ranges
-            if ranges and ranges[-1][1] == value - 1:
-                ranges[-1][1] = value
-            else:
-                ranges.append([value, value])
-                self._begun += 1
-            self._count += 1
-            self._handled = value
-            self._has_published = published is not None
-            self._published = published or 0
-            self._changed = True
+            self._add(value, value)
+            self._reached(value, published)
         if now >= self._due:
             self._due = now + _PERIOD
             self.flush()
+
+    def pass_on(self, ids: IdSet, handled: int | None = None, published: int | None = None) -> None:
+        """Ids were filtered by a stage before this one.
+
+        Args:
+            ids: the ids.
+            handled: no id up to this one will be published, once `published` is; None: not known.
+            published: an id that will be published, or a later one; None for none.
+        """
+        with self._lock:
+            for start, end in ids.ranges().tolist():
+                self._add(start, end - 1)
+            if handled is not None:
+                self._reached(handled, published)
+        self.flush()
+
+    def _add(self, first: int, last: int) -> None:
+        ranges = self._ranges
+        if ranges and ranges[-1][1] == first - 1:
+            ranges[-1][1] = last
+        else:
+            ranges.append([first, last])
+            self._begun += 1
+        self._count += last - first + 1
+        self._changed = True
+
+    def _reached(self, handled: int, published: int | None) -> None:
+        self._handled = handled
+        self._has_published = published is not None
+        self._published = published or 0
+        self._changed = True
 
     def flush(self) -> None:
         """Publish what was noted; a failure costs no frame, and is logged."""

@@ -129,6 +129,9 @@ class StageParts(ABC):
         # The source's newest id when the stage was stopped, if it was known.
         self._newest_at_end: int | None = None
         self.paused = False
+        # The account as it was last built, and when to build it anew.
+        self._ledgers: list[dict[str, Any]] = []
+        self._ledgers_due = 0.0
         # What waited when the counts began anew: it counts as received since then.
         self.carried = 0
         self._known: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
@@ -24,6 +25,8 @@ from pvapy_stream.transport.ports import PublisherCounts, Receiver, Troubled
 STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has
 PROCESS_GRACE = 1.0  # s; beyond the time to drain, for the object that is being processed
 _LAST_TAKEN = 0.5  # s; least time that subscribers get for what was published last
+# Building the account takes at most this share of the time, however large it is.
+_LEDGER_SHARE = 0.05
 _STATS_PATIENCE = 0.5  # s; a processor that takes longer keeps its last statistics in the status
 
 # Keys of a `configure` command that are ours, with their smallest value.
@@ -78,22 +81,30 @@ class StageRunner(StageParts):
         for account in self.accounts:
             account.ledger.file, account.ledger.run = file, run_id() if file else ""
 
-    def ledgers(self, closed: bool = False) -> list[dict[str, Any]]:
-        """The account as it is now, for files and pipes; nothing when nobody asked for one.
+    def ledgers(self, closed: bool = False, last: bool = False) -> list[dict[str, Any]]:
+        """The account for files and pipes; nothing when nobody asked for one.
+
+        It is that of now, or, where building it takes long, that of a while ago.
 
         Args:
-            closed: whether this is the end.
+            closed: whether this is the end, and in order.
+            last: whether this is the end.
         """
         if not self.settings.ledger:
             return []
+        if not (closed or last) and time.monotonic() < self._ledgers_due:
+            return self._ledgers
         # A processor that hangs in process() holds the lock: its account is told all the same.
         locked = self.stage.lock.acquire(timeout=_STATS_PATIENCE)
         try:
+            start = time.thread_time()
             plain = [one for account in self.accounts for one in account.plain(closed)]
-            return self._with_missed(plain)
+            self._ledgers = self._with_missed(plain)
         finally:
             if locked:
                 self.stage.lock.release()
+        self._ledgers_due = time.monotonic() + (time.thread_time() - start) / _LEDGER_SHARE
+        return self._ledgers
 
     def whole_account(self) -> Ledger:
         """All accounts as one ledger, with what is missed now."""

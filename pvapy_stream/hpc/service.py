@@ -82,6 +82,7 @@ class StageService:
 
     Attributes:
         hangs: whether the user's code has not come to an end: its thread cannot be waited for.
+        remark: what the status says beside what the stage says itself.
 
     Raises:
         ProcessorError: the processor cannot be loaded or made.
@@ -98,6 +99,7 @@ class StageService:
         # Set where the service knows better than the stage: starting, draining, stopped, failed.
         self._state = "starting"
         self.hangs = False
+        self.remark = ""
         self._publish_lock = threading.Lock()
         kind = "collector" if isinstance(settings, CollectorSettings) else "consumer"
         self._hosted = settings.hosted(kind, stage_id)
@@ -250,14 +252,14 @@ class StageService:
                 control_channel=self._control.name if self._control else "",
                 latency_stats=LatencyStats(**latency),
             )
-            if problem:
-                snapshot = replace(snapshot, message=problem)
+            told = problem or "; ".join(filter(None, (snapshot.message, self.remark)))
+            snapshot = replace(snapshot, message=told)
             if self._status:
                 try:
                     self._status.publish(snapshot)
                 except Exception as error:
                     runner.stage.note_error("status channel", error)
-            ledgers = runner.ledgers(final and not self.hangs)
+            ledgers = runner.ledgers(final and not self.hangs, final)
             report = StageReport(snapshot, ledgers, problem, final, runner.unshared)
             self._report(report)
             return report

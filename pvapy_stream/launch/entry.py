@@ -21,6 +21,8 @@ from pvapy_stream.signals import (
 # Words from the parent: a source may begin; it publishes no more, but stays; end in order; end
 # without draining.
 GO, FINISH, STOP, HURRY = "go", "finish", "stop", "hurry"
+# What begins with this is a remark of the parent, which the status shows.
+REMARK = "remark: "
 
 _HURRY_LIMIT = 10.0  # s; from the word hurry to our end
 _BEGIN_LIMIT = 5.0  # s; for a program to begin, so that it hears of a stop
@@ -62,12 +64,14 @@ class Orders:
     Attributes:
         go: a source may begin.
         finish: a source publishes no more.
+        remark: what the parent last said of what it does for this process, or "".
     """
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
         self.go = threading.Event()
         self.finish = threading.Event()
+        self.remark = ""
 
     def follow(self, words: Iterable[str]) -> None:
         """Obey in a thread, which may begin before the program runs until a signal."""
@@ -79,6 +83,8 @@ class Orders:
                 self.go.set()
             elif word == FINISH:
                 self.finish.set()
+            elif word.startswith(REMARK):
+                self.remark = word.removeprefix(REMARK)
             elif word in (STOP, HURRY):
                 # Who is there ends us by force first.
                 self._stop(word == HURRY, self._limit + _BEGIN_LIMIT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pvaccess as pva
@@ -14,7 +15,8 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import DISORDER, IdStep, SequenceTracker
 from pvapy_stream.errors import ObjectError, TransportError
-from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
+from pvapy_stream.hpc.filtering import Filtered
+from pvapy_stream.mirror.filtered import FilteredRelay
 from pvapy_stream.mirror.output import MirrorOutput
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.objects import IdReader, LazyIds, id_reader, is_marked, mark
@@ -60,6 +62,7 @@ class MirrorChannel:
             after `let_through`.
         server: the binding's server for the mirror; the caller starts and stops it.
         hosted: output mode.
+        announce: gets the name of another PVA channel of the mirror when it is there.
 
     Attributes:
         output: the channel that it shows.
@@ -72,6 +75,7 @@ class MirrorChannel:
         settings: MirrorSettings,
         server: pva.PvaServer,
         hosted: str = HOSTED,
+        announce: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.entry = entry
         self._waits = settings.wait_for_consumers > 0
@@ -108,7 +112,9 @@ class MirrorChannel:
         self._tracker = SequenceTracker() if share is None and entry.n_monitors == 1 else None
         # What shows that the source is a stage, and says which objects it drops on purpose.
         self._filters = (
-            FilteredReceiver(entry.source, self._excuse) if entry.provider == "pva" else None
+            FilteredRelay(entry.source, entry.mirror, server, self._excuse, announce)
+            if entry.provider != "ca"
+            else None
         )
         self._awaited = Awaited(_log, registry.input_mode(entry.provider).absent)
         self._lock = threading.Lock()

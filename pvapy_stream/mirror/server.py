@@ -56,7 +56,7 @@ class MirrorServer:
         self._server = new_server()
         self._ports = listening_ports() - before
         self.channels = [
-            MirrorChannel(entry, number, settings, self._server, hosted)
+            MirrorChannel(entry, number, settings, self._server, hosted, self._announce)
             for number, entry in enumerate(self.entries, 1)
         ]
         for channel in self.channels:
@@ -100,6 +100,9 @@ class MirrorServer:
             self._server.stop()
             self._keeper.close()
         return 1 if self.problems() else 0
+
+    def _announce(self, name: str) -> None:
+        host.point_to(self._ports, [name])
 
     def _wait_for_consumers(self, counter: ClientCounter, stop: threading.Event) -> None:
         wanted, timeout = self.settings.wait_for_consumers, self.settings.wait_timeout

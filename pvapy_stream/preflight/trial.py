@@ -76,9 +76,10 @@ class Trial:
         reports: dict[int, StageReport] = {}
         problems: list[str] = []
 
-        def show(newest: Mapping[int, StageReport], accounts: list[dict[str, Any]]) -> None:
+        def show(newest: Mapping[int, StageReport], accounts: list[dict[str, Any]]) -> str:
             reports.update(newest)
             ledgers[:] = accounts
+            return ""
 
         def consume() -> None:
             try:

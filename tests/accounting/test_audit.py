@@ -171,6 +171,12 @@ def test_initial_update_between_others_was_published_by_a_source_without_ledger(
     assert audit([stage(range(2, N + 1), skipped=[1, 2 * N])], strict=True).ok
 
 
+def test_what_arrived_more_than_once_is_named() -> None:
+    result = audit([sim(), stage(range(1, N + 1), duplicate=IdSet([7, 8]))])
+    assert "consumer 1: 2 ids: 7-8 arrived more than once" in result.notes
+    assert result.ok
+
+
 def test_ends_of_the_chain_and_sources_without_ledger() -> None:
     result = audit([stage(range(1, N + 1), out="b")])
     assert result.ok

@@ -52,11 +52,16 @@ def test_algebra(left: list[int], right: list[int]) -> None:
     assert set(a) == set(left) | set(right)
 
 
-@given(st.lists(st.one_of(one, combs, st.tuples(one, one))))
-def test_additions_of_all_kinds_mix(steps: list[int | Comb | tuple[int, int]]) -> None:
+@given(st.lists(st.one_of(one, combs, st.tuples(one, one), st.lists(one))))
+def test_changes_of_all_kinds_mix(steps: list[int | Comb | tuple[int, int] | list[int]]) -> None:
     held, plain = IdSet(), set()
     for step in steps:
-        if isinstance(step, Comb):
+        if isinstance(step, list):
+            held.remove(IdSet(step))
+            plain -= set(step)
+            assert held.last == max(plain, default=None)
+            assert len(held) == len(plain)
+        elif isinstance(step, Comb):
             held.add_comb(step)
             plain |= members(step)
         elif isinstance(step, tuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -30,6 +31,31 @@ def test_a_ledger_is_open_until_the_end(tmp_path: Path) -> None:
     assert keeper.close() == ""
     assert read_ledgers(file) == [ledger()]
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_is_whole_at_any_time_and_on_disk_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, on_disk = tmp_path / "ledger.json", []
+    fsync = os.fsync
+
+    def noted(handle: int) -> None:
+        on_disk.append(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    keeper = LedgerKeeper(file, lambda: [ledger()], period=0)
+    keeper.write(final=False)
+    assert on_disk == []
+    with file.open("rb") as before:
+        whole = file.read_bytes()
+        keeper.write(final=False)
+        # Who reads it meanwhile has the old one.
+        assert before.read() == whole
+        assert file.stat().st_ino != os.fstat(before.fileno()).st_ino
+    keeper.close()
+    assert [Path(one).parent for one in on_disk] == [tmp_path, tmp_path.parent]
+    assert on_disk[1] == str(tmp_path)
 
 
 def test_a_failure_is_logged_once_tried_again_and_shown(

@@ -159,6 +159,15 @@ def test_filtered_ids_are_no_losses() -> None:
     assert result.to_dict()["stages"][1]["filtered"] == [[1, 2], [4, 7], [9, 10]]
 
 
+def test_what_was_dropped_on_purpose_twice_or_never_sent_is_named() -> None:
+    first = stage(ids(), group="g", filtered=ids((1, 5)))
+    second = Ledger("consumer", 2, "a", group="g", filtered=ids((5, 10), (99, 99)))
+    for one in (first, second):
+        one.received = one.filtered | ids()
+    text = failures([source(ids((1, 10))), first, second])
+    assert "2 ids: 5,99 processed by group g (consumer 1, consumer 2) more often than sim 0" in text
+
+
 def test_what_a_source_without_ledger_sent_again_while_nobody_listened_is_unknown() -> None:
     before = stage(ids((1, 500)))
     after = stage(ids((38, 300)), epoch=2, unknown=ids((1, 37)))

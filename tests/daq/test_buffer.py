@@ -21,6 +21,7 @@ from pvapy_stream.bsread.analyzer import StreamAnalyzer
 from pvapy_stream.bsread.codec import ChannelHeader, Decoder, Encoder
 from pvapy_stream.bsread.sockets import BsreadInput, BsreadSender
 from pvapy_stream.bsread.stored import Packer
+from pvapy_stream.cli import buffer as buffer_command
 from pvapy_stream.daq.cursor import Gone
 from pvapy_stream.daq.ranges import read_range
 from pvapy_stream.errors import SettingsError, TransportError
@@ -378,6 +379,13 @@ def test_limits_that_hold_when_none_is_given() -> None:
         100, 0, 0, 7,
     )  # fmt: skip
     assert BufferSettings.of(stream="tcp://h:1").ports == (8082, 8083, 8084)
+
+
+def test_help_says_which_ports_it_binds(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        buffer_command.main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "It binds three ports: the output port, the one behind it" in shown
 
 
 def test_analyzer_finds_what_is_odd() -> None:

@@ -15,7 +15,7 @@ from pvapy_stream.settings import DashboardSettings, ReportSettings, StreamsSett
 from pvapy_stream.web.live import LiveBoard
 from pvapy_stream.web.report import ReportMonitor
 from tests.daq.sending import Pulses, Rest
-from tests.support import Commands, Program, pvget, wait_until
+from tests.support import Commands, Program, get, pvget, wait_until
 
 
 def rest_of(writer: Program) -> Rest:
@@ -113,6 +113,22 @@ def test_a_service_waits_between_acquisitions_and_counts_failures(
         assert "pulses 1 to 2 are gone" in status["message"]
     finally:
         source.close()
+
+
+def test_a_ledger_that_cannot_be_written_shows(
+    prefix: str, commands: Commands, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    program = commands(
+        "writer", "tcp://127.0.0.1:9", tmp_path / "run.h5", -1, 0, "-sc", f"{prefix}writer",
+        "--ledger", folder / "ledger.json",
+    )  # fmt: skip
+    wait_until(lambda: (folder / "ledger.json").exists())
+    folder.rename(tmp_path / "elsewhere")
+    wait_until(lambda: "cannot write ledger" in get(f"{prefix}writer", "message"))
+    program.signal()
+    assert program.wait() == 1, program.text
 
 
 def test_the_status_must_not_have_the_name_of_the_stream() -> None:

@@ -3,83 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pvaccess as pva
 import pytest
 
 from pvapy_stream.accounting.audit import audit
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.frame import Frame
-from pvapy_stream.hpc.collector import Collector
-from pvapy_stream.hpc.consumer import Consumer
-from pvapy_stream.hpc.deadline import Deadline
-from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.pva.lazy import frame_of
-from pvapy_stream.pva.ntndarray import ObjectBuilder
-from pvapy_stream.settings import CollectorSettings, ConsumerSettings, SimulatorSettings
+from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.sim.server import SimServer
-from pvapy_stream.transport.memory_mode import MemoryPublisher, MemoryReceiver
+from pvapy_stream.transport.memory_mode import MemoryReceiver
 from pvapy_stream.transport.ports import Return
+from tests.hpc.bench import Bench, frame
 from tests.support import image
 
-BUILDER = ObjectBuilder()
 TRANSPOSE = "pvapy_stream.processors.transpose.Transpose"
-
-
-class Bench:
-    """Stages of this process, and what the last of them publishes."""
-
-    def __init__(self) -> None:
-        self._stages: list[StageRunner] = []
-        # It serves from its beginning, and the channels of all servers of this process.
-        self._server = pva.PvaServer()
-        self._publishers: list[MemoryPublisher] = []
-
-    def consumer(self, **settings: Any) -> Consumer:
-        made = ConsumerSettings.of(
-            **{"input_channel": "in", "input_mode": "memory", "output_mode": "memory", **settings}
-        )
-        return self._started(Consumer(made, made.consumer_id, self._server))
-
-    def collector(self, **settings: Any) -> Collector:
-        made = CollectorSettings.of(input_mode="memory", output_mode="memory", **settings)
-        return self._started(Collector(made, made.collector_id, self._server))
-
-    def _started(self, stage: Any) -> Any:
-        self._stages.append(stage)
-        stage.start()
-        return stage
-
-    def publisher(self, channel: str) -> MemoryPublisher:
-        made = MemoryPublisher(channel)
-        self._publishers.append(made)
-        made.start()
-        return made
-
-    def stop(self) -> None:
-        """Stop the stages, the first of the chain first, and close their accounts."""
-        for stage in self._stages:
-            stage.stop(Deadline(5))
-        self._stages.clear()
-
-    def close(self) -> None:
-        self.stop()
-        for publisher in self._publishers:
-            publisher.stop()
-        self._server.stop()
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    made = Bench()
-    yield made
-    made.close()
-
-
-def frame(number: int) -> Any:
-    return BUILDER.build(Frame.of(number, image(number)))
 
 
 def test_a_consumer_processes_and_accounts_for_every_object(bench: Bench) -> None:
@@ -97,6 +39,26 @@ def test_a_consumer_processes_and_accounts_for_every_object(bench: Bench) -> Non
     assert list(ledger.processed) == list(ledger.published) == [1, 2, 3, 5, 6]
     assert list(ledger.missed) == [4]
     receiver.stop()
+
+
+def test_the_status_shows_an_error_while_it_happens_and_an_account_is_made_for_who_asked(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = bench.consumer(oid_field="frameNumber")
+    bench.publisher("in").publish(frame(1))
+    assert "no field 'frameNumber'" in consumer.snapshot().message
+    monkeypatch.setattr("pvapy_stream.hpc.troubles._FORGET_AFTER", 0.0)
+    assert consumer.snapshot().message == ""
+    monkeypatch.setattr(Ledger, "to_dict", lambda _: pytest.fail("nobody asked for it"))
+    assert consumer.ledgers() == []
+    monkeypatch.undo()
+    asked = bench.consumer(consumer_id=2, ledger=str(tmp_path / "ledger.json"))
+    (built,) = asked.ledgers()
+    assert built["stage_id"] == 2
+    # An account that takes long to build is not built each time, but at the end.
+    asked._ledgers_due = float("inf")
+    assert asked.ledgers()[0] is built
+    assert asked.ledgers(last=True)[0] is not built
 
 
 def test_a_consumer_whose_source_never_came_says_so(bench: Bench) -> None:

@@ -191,6 +191,14 @@ def test_ids_of_a_new_source_begin_an_epoch_though_they_go_on() -> None:
     assert list(stage.account.ledgers[2].unknown) == [*range(1, 12)]
 
 
+def test_what_is_shown_first_and_once_more_is_no_frame() -> None:
+    stage = make(skip=1)
+    feed(stage, 0, 0, 1, 2)
+    assert (list(stage.ledger.skipped), list(stage.ledger.processed)) == ([0], [1, 2])
+    assert list(stage.ledger.duplicate) == [0]
+    assert stage.counts.duplicates == 1
+
+
 def test_reset_counts_anew_but_the_ledger_goes_on() -> None:
     stage = make()
     feed(stage, 1, 3)
@@ -295,6 +303,20 @@ def test_errors_with_ids_in_them_are_one_kind_and_places_are_logged_once(
     assert list(stage.ledger.failed) == ["process: ValueError"]
     assert [bool(record.exc_info) for record in caplog.records] == [True, True]
     assert stage.troubles.recent == "process: ValueError: odd 499"
+
+
+def test_an_error_that_does_not_come_again_is_shown_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    processor = Choosy()
+    processor.bad = frozenset({1})
+    stage = make(processor)
+    feed(stage, 1, 2)
+    assert "no 1" in stage.troubles.recent
+    monkeypatch.setattr("pvapy_stream.hpc.troubles._FORGET_AFTER", 0.0)
+    assert stage.troubles.recent == ""
+    assert "no 1" in stage.last_error
+    assert not stage.ok
 
 
 def test_members_of_a_group_take_nothing_that_a_returning_source_shows() -> None:

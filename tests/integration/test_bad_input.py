@@ -263,6 +263,7 @@ def test_a_dead_consumer_is_started_again_and_the_account_of_the_dead_is_kept(
     wait_until(lambda: sum(len(entry.processed) for entry in read_ledgers(ledger)) == 10)
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: status(both[0]).get("userStats", {}).get("pid", pid) != pid)
+    assert [status(s)["restarts"] for s in both] == [1, 0]
     wait_for_monitors(both)
     source.publish(range(6, 11))
     wait_until(lambda: status(both[0])["processorStats"]["nProcessed"] == 5)

@@ -369,8 +369,10 @@ def test_a_ledger_that_cannot_be_written_ends_nothing(
     wait_until(
         lambda: all(status(s)["processorStats"]["nProcessed"] == 20 for s in all_of_them), 20
     )
+    wait_until(lambda: all("cannot write ledger" in status(s)["message"] for s in all_of_them))
     program.signal()
     assert program.wait() == 1, program.text
+    assert program.text.count("the stream continues") == 1
 
 
 def test_restarts_are_named_at_the_end_and_counts_are_of_all_incarnations(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pvaccess as pva
 import pytest
@@ -234,6 +235,34 @@ def test_a_buffer(prefix: str, commands: Commands) -> None:
         assert view.outputs[1].endswith(str(output))
     finally:
         watch.stop()
+
+
+def test_counts_of_a_stage_are_those_of_all_its_processes(prefix: str) -> None:
+    name = f"{prefix}s"
+    kind = {
+        "consumerId": pva.UINT, "restarts": pva.UINT, "processorStats": {"nProcessed": pva.ULONG},
+    }  # fmt: skip
+
+    def status(restarts: int, processed: int) -> Any:
+        values = {"restarts": restarts, "processorStats": {"nProcessed": processed}}
+        return pva.PvObject(kind, values)
+
+    server = pva.PvaServer(name, status(0, 5))
+    watch = StageWatch(finder(status_channels=name))
+    watch.start()
+
+    def counted() -> tuple[int, float]:
+        (view,) = watch.views()
+        return view.restarts, view.counts.get("processed", 0)
+
+    try:
+        wait_until(lambda: counted() == (0, 5))
+        for restarts, processed, total in ((1, 2, 7), (1, 3, 8), (2, 1, 9)):
+            server.update(name, status(restarts, processed))
+            wait_until(lambda r=restarts, t=total: counted() == (r, t))
+    finally:
+        watch.stop()
+        server.stop()
 
 
 def test_stages_that_start_later_are_found(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from pvapy_stream.files.verify import verify
 from pvapy_stream.files.witness import ids_in
 from pvapy_stream.processors.hdf5_writer import Hdf5Writer
 from pvapy_stream.testing import ProcessorRun, frame, image_object, run_processor
+from tests.files.support import write
 
 
 def objects(first: int, last: int) -> list[Any]:
@@ -115,6 +116,28 @@ def test_configure_goes_on_in_another_file(tmp_path: Path) -> None:
     assert found == ["000001.1.hdf", "b/000002.1.hdf", "b/000003.1.hdf"]
     with pytest.raises(PvapyStreamError, match="closed"):
         made.processor.process_frame(frame(id=6))
+
+
+def test_overwrite_is_for_the_name_of_the_start_and_not_for_those_of_requests(
+    tmp_path: Path,
+) -> None:
+    # Where a request gives the name, the second file has the number 2, and the third 3.
+    for name in ("a.h5", "kept.2.h5", "next.3.h5"):
+        write(tmp_path / name, [9])
+    made = run(tmp_path, overwrite=True, outputFileNameFormat="a.h5", nImagesPerFile=0)
+    made.feed(image_object(id=1))
+    with pytest.raises(FileError, match=r"kept\.2\.h5 exists"):
+        made.processor.configure({"outputFileNameFormat": "kept.h5"})
+    made.feed(image_object(id=2))
+    made.processor.configure({"outputFileNameFormat": "next.h5"})
+    made.feed(image_object(id=3))
+    with pytest.raises(FileError, match=r"next\.3\.h5 exists"):
+        made.processor.configure({"compression": "lz4"})
+    made.finish()
+    found = {path.name: str(ids_in(path)) for path in tmp_path.iterdir()}
+    assert found == {
+        "a.h5": "1", "kept.2.h5": "9", "kept.h5": "2", "next.2.h5": "3", "next.3.h5": "9",
+    }  # fmt: skip
 
 
 def test_an_id_counts_when_it_is_flushed_and_not_when_the_disk_is_full(small_disk: Path) -> None:

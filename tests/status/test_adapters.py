@@ -149,10 +149,13 @@ def test_all_forms_agree(kind: str) -> None:
         assert getattr(seen, name) == getattr(snapshot, name), name
     assert seen.counts() == counts
     # JSON.
-    view = StageView("c", seen.state, seen.kind, seen.id, counts=seen.counts())
+    view = StageView(
+        "c", seen.state, seen.kind, seen.id, restarts=seen.restarts, counts=seen.counts()
+    )
     plain = json.loads(msgspec.json.encode(view.to_dict()))
     assert {name: plain["counts"][name] for name in COUNTS} == {n: counts[n] for n in COUNTS}
     assert (plain["state"], plain["kind"], plain["id"]) == (snapshot.state, kind, snapshot.id)
+    assert plain["restarts"] == snapshot.restarts
     # The terminal.
     cells = {str(cell) for column in stage_table([view]).columns for cell in column.cells}
     assert {f"{counts[name]:.0f}" for name in COUNTS if counts[name]} <= cells
@@ -175,6 +178,7 @@ def test_all_forms_agree(kind: str) -> None:
             stem = {"duplicates": "duplicate", "errors": ""}.get(name, name)
             metric = f"{prefix}{stem}_objects" if stem else f"{prefix}errors"
             assert found[metric if name == "queued" else f"{metric}_total"] == counts[name], name
+        assert found[f"{prefix}restarts_total"] == snapshot.restarts
     own = on_channel(snapshot)
     for one in fields(snapshot.own) if snapshot.own is not None else ():
         if (metric := one.metadata.get("metric")) and one.metadata["channel"]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pvapy_stream.launch import agent
 from pvapy_stream.launch.programs import LocalProgram, ProgramSpec
 from tests.support import Commands, Source, wait_until
 from tests.workflow.test_streams import live, pid, run
@@ -203,6 +204,16 @@ def test_the_log_of_a_program_is_its_own(tmp_path: Path) -> None:
     wait_until(lambda: program.poll() is not None, 30)
     assert "no-such-command" in program.log_tail()
     assert "of another run" not in program.log_tail()
+
+
+def test_on_a_worker_programs_of_two_runs_have_logs_of_their_own(tmp_path: Path) -> None:
+    keys = [f"{tmp_path.name}-{number}-one" for number in (1, 2)]
+    for key, command in zip(keys, ("no-such-command", "another"), strict=True):
+        agent.start(key, ProgramSpec("one", command, argv=(), has_ledger=False), 1)
+    wait_until(lambda: all(one["code"] is not None for one in agent.look(keys).values()), 30)
+    logs = [agent.look(keys)[key]["log"] for key in keys]
+    assert ["no-such-command" in log for log in logs] == [True, False]
+    assert ["another" in log for log in logs] == [False, True]
 
 
 def test_resume_goes_on_with_the_writer_s_next_file(

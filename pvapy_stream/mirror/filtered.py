@@ -1,0 +1,67 @@
+"""What the source of a mirror drops on purpose: not missed here, and passed on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from pvapy_stream.hpc.filtering import Filtered, FilteredChannel, FilteredReceiver
+from pvapy_stream.transport.ports import Return
+
+
+class FilteredRelay:
+    """Follows what a source filters, and passes it on beside the mirror.
+
+    The mirror's own channel for it is there once the source turns out to be a stage.
+
+    Args:
+        source: the channel that is mirrored.
+        mirror: the channel that is shown.
+        server: the binding's server for the mirror.
+        take: gets what is new, in the binding's thread.
+        hosted: gets the name of the mirror's own channel when it is there.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        mirror: str,
+        server: Any,
+        take: Callable[[Filtered], None],
+        hosted: Callable[[str], None],
+    ) -> None:
+        self._mirror = mirror
+        self._server = server
+        self._take = take
+        self._hosted = hosted
+        self._receiver = FilteredReceiver(source, self._hear)
+        self._channel: FilteredChannel | None = None
+        self._untold: list[Filtered] = []
+        self._lock = threading.Lock()
+
+    def _hear(self, news: Filtered) -> None:
+        self._take(news)
+        with self._lock:
+            self._untold.append(news)
+
+    def keep_up(self, connected: bool) -> None:
+        """Search for the source's channel and pass on; called a few times a second."""
+        self._receiver.keep_up(connected)
+        if not self._receiver.found:
+            return
+        if self._channel is None:
+            self._channel = FilteredChannel(self._server, self._mirror)
+            self._hosted(self._channel.name)
+        with self._lock:
+            untold, self._untold = self._untold, []
+        for news in untold:
+            self._channel.pass_on(news.ids, news.handled, news.published)
+
+    def settled(self, how: Return) -> Return:
+        """How the source came back, see `FilteredReceiver.settled`."""
+        return self._receiver.settled(how)
+
+    def stop(self) -> None:
+        """Follow no longer."""
+        self._receiver.stop()
