@@ -40,7 +40,8 @@ test-failed: $(READY)
 test-more: $(READY)
 	PVAPY_ROUNDS=20 $(BIN)/python -m pytest tests/pva
 
-# The published examples of PvaPy's streaming framework, with its programs and with ours; minutes.
+# All published examples of PvaPy's streaming framework, with its programs and with ours; ten minutes.
+# `make test` runs those with ours that are soon done.
 test-published: $(READY)
 	PVAPY_PUBLISHED=1 $(BIN)/python -m pytest tests/incumbent
 

@@ -10,6 +10,9 @@ import socket
 _FIRST, _LAST = 12000, 32000
 _WORKERS = 16
 
+# What was given away may not be bound yet: of two servers at one port, one is found by nobody.
+_given: set[int] = set()
+
 
 def _range() -> range:
     """Those of this worker, of tests that run side by side."""
@@ -20,7 +23,9 @@ def _range() -> range:
 def free_port(*also: int) -> int:
     """A port that is free for TCP and UDP, as are those at these distances from it."""
     for port in random.SystemRandom().sample(_range(), 200):
-        if all(_is_free(port + more) for more in (0, *also)):
+        ports = {port + more for more in (0, *also)}
+        if not ports & _given and all(map(_is_free, ports)):
+            _given.update(ports)
             return port
     raise RuntimeError("no free port")
 

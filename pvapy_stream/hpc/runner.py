@@ -40,7 +40,13 @@ _SYSTEM_KEYS = {
 
 
 class StageRunner(StageParts):
-    """Receives objects, processes and publishes them, and accounts for it all."""
+    """Receives objects, processes and publishes them, and accounts for it all.
+
+    Attributes:
+        calls_stop: whether the processor's `stop` was called.
+    """
+
+    calls_stop = False
 
     # -- what each kind has of its own -----------------------------------------------------------
 
@@ -219,6 +225,7 @@ class StageRunner(StageParts):
             self._leave(deadline)
             self.stage.finish(self._newest_at_end)
             self.snapshot()
+            self.calls_stop = True
             self.stage.call("stop", self.stage.processor.stop)
             self.stage.settle(self.accounts)
         finally:

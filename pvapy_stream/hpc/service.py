@@ -177,11 +177,13 @@ class StageService:
         self.hangs = runner.stage.abandoned
         if not self.hangs:
             return ""
+        what, had = "the processor", "the object it has"
+        if runner.calls_stop:
+            what, had = "stop() of the processor", "what it has not finished"
         return (
-            f"{runner.kind} {self._id}: the processor has not returned within --drain-timeout"
+            f"{runner.kind} {self._id}: {what} has not returned within --drain-timeout"
             f" {settings.drain_timeout:g} s{' (cut short by a second signal)' * deadline.hurried}"
-            f" and is ended by force; the object it has and {runner.stage.n_left} in the queue are"
-            " left"
+            f" and is ended by force; {had} and {runner.stage.n_left} in the queue are left"
         )
 
     def _tell_of_twins(self, told: str) -> None:

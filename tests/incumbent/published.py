@@ -50,6 +50,7 @@ class Example:
         loses: whether it shows how images are lost.
         attributes: names of attributes of the images at the end.
         files: whether images are saved.
+        copies: how many consumers of its second stage get a part of each image.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Example:
     loses: bool = False
     attributes: tuple[str, ...] = ()
     files: bool = False
+    copies: int = 1
 
 
 def stage(name: str, source: str, more: str, program: str = "consumer") -> str:
@@ -252,6 +254,7 @@ EXAMPLES = (
         ),
         LARGE,
         ends="~collector:{}:output",
+        copies=4,
     ),
     Example(
         "metadata-collector-pva",

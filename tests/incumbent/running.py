@@ -13,8 +13,10 @@ import threading
 import time
 from contextlib import suppress
 from itertools import groupby
-from typing import IO
+from pathlib import Path
+from typing import IO, NoReturn
 
+from pvapy_stream.accounting.ledger import Ledger, read_ledgers
 from tests.incumbent.published import Example, Shape
 from tests.support import BIN, PATIENCE, get, wait_until
 
@@ -27,13 +29,22 @@ MODULES = {
 # Added to the published commands: small images, few a second, and no delays. The last one counts.
 RATE = 100
 REDUCED = {
-    "pvapy-ad-sim-server": f"-nx 16 -ny 8 -fps {RATE} -rp 0 -std 0 -shd 0 -dc",
-    "pvapy-mirror-server": "-rt 120",
-    "pvapy-hpc-consumer": "-rt 120 -rp 1 -dc",
-    # PvaPy's collector publishes nothing before its cache is full.
-    "pvapy-hpc-collector": "-rt 120 -rp 1 -dc -ccs 40",
+    "pvapy-ad-sim-server": f"-nx 16 -ny 8 -fps {RATE} -rp 0 -rt 300 -std 0 -shd 0 -dc",
+    "pvapy-mirror-server": "-rt 300",
+    "pvapy-hpc-consumer": "-rt 300 -rp 1 -dc",
+    "pvapy-hpc-collector": "-rt 300 -rp 1 -dc",
 }
+# PvaPy's collector publishes nothing before its cache is full. Ours publishes what is complete; its
+# cache bounds how long a producer that is slow, on a loaded machine, is waited for.
+CACHES = "-ccs 40", "-ccs 4000"
 _IDS = re.compile(r"^(\S+) \{.*?: ?(\d+)\}")
+_IMAGES = 60  # s; until enough images have come
+_ENDS = 30  # s; until a program of PvaPy that was interrupted has ended
+_MOVES = 5  # s; until a channel that is published on has another object
+
+
+class PvapyError(Exception):
+    """PvaPy's programs did not do what the example promises, and ours have no part in it."""
 
 
 class Run:
@@ -43,15 +54,18 @@ class Run:
         theirs: how many of its commands, counted along the stream, are of PvaPy. When all are ours
             they are started in the published order, which PvaPy's take minutes to connect in.
         words: what stands for words of the commands.
+
+    Its methods raise `PvapyError` for what PvaPy's programs alone can have done.
     """
 
     def __init__(self, example: Example, theirs: int, words: dict[str, str]) -> None:
         self.example, self.theirs, self.words = example, theirs, words
         self.run = 2 if example.shape.run is None else example.shape.run
         self.ids: dict[str, list[int]] = {}
-        self._log = tempfile.TemporaryFile("w+")
+        self._log = tempfile.TemporaryFile()
         self.programs: list[subprocess.Popen[str]] = []
         self._order: dict[int, subprocess.Popen[str]] = {}
+        self._commands = [example.source, example.mirror, *example.stages]
         self._monitor: tuple[subprocess.Popen[str], threading.Thread] | None = None
         self._since = 0.0
         self.ends = [self.text(example.ends.format(i + 1)) for i in range(example.n)]
@@ -91,9 +105,13 @@ class Run:
         if program.startswith("pvapy-hpc") and "--server-queue-size" not in options:
             # Without a queue, whether an image is lost is up to the scheduler.
             options += [] if self.example.loses else ["--server-queue-size", "100"]
-        place = [self.example.source, self.example.mirror, *self.example.stages].index(command)
+        place = self._commands.index(command)
         theirs, ours = MODULES[program]
         module = [theirs] if place < self.theirs else ["pvapy_stream.cli.main", ours]
+        if program == "pvapy-hpc-collector":
+            options += CACHES[place >= self.theirs].split()
+        if place >= self.theirs and place:
+            options += ["--ledger", str(self._ledger(place))]
         self._order[place] = self._launch([sys.executable, "-m", *module, *options], env)
 
     def _launch(self, words: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
@@ -110,6 +128,14 @@ class Run:
         self.programs.append(program)
         return program
 
+    def _ledger(self, place: int) -> Path:
+        return Path(f"{self.words['@FOLDER']}.{place}.json")
+
+    def accounts(self) -> list[Ledger]:
+        """Those of the first stage that is ours."""
+        places = [place for place in self._order if place > 1 and place >= self.theirs]
+        return read_ledgers(self._ledger(min(places)))
+
     def outputs(self, command: str) -> list[str]:
         """The output channels of a stage, or the channel of a source or mirror."""
         words = shlex.split(self.text(command))
@@ -125,11 +151,38 @@ class Run:
         if self.remote:
             return
         for channel in (one for command in commands for one in self.outputs(command)):
-            wait_until(lambda channel=channel: self.alive() and get(channel), what=channel)
+            try:
+                wait_until(lambda channel=channel: self.alive() and get(channel), timeout=_IMAGES)
+            except AssertionError:
+                self.fail(f"{channel} does not come")
 
     def alive(self) -> bool:
-        ended = [one.args for one in self.programs if one.poll() is not None]
-        assert not ended, f"ended: {ended}\n{self.log}"
+        for place, one in self._order.items():
+            if one.poll() is not None:
+                fault = PvapyError if place < self.theirs else AssertionError
+                raise fault(f"{one.args} has ended with {one.returncode}\n{self.log}")
+        return True
+
+    def fail(self, why: str) -> NoReturn:
+        """Fail.
+
+        Raises:
+            PvapyError: ours are not started, or get nothing from PvaPy's.
+            AssertionError: ours may have done it.
+        """
+        ours = max(self._order) >= self.theirs
+        fault = AssertionError if ours and (not self.theirs or self._supplied()) else PvapyError
+        raise fault(f"{why}\n{self.log[-20_000:]}")
+
+    def _supplied(self) -> bool:
+        """Whether PvaPy's last program publishes on all its channels."""
+        channels = self.outputs(self._commands[self.theirs - 1])
+        before = [get(one) for one in channels]
+        try:
+            for channel, value in zip(channels, before, strict=True):
+                wait_until(lambda c=channel, v=value: get(c) not in (None, v), timeout=_MOVES)
+        except AssertionError:
+            return False
         return True
 
     def watch(self) -> None:
@@ -183,43 +236,60 @@ class Run:
         needed = max(20, 3 * len(self.ends) * self.run)
 
         def seen() -> bool:
-            if not all(self.ids.values()) and time.monotonic() > self._since + 3:
+            if not all(self.ids.values()) and time.monotonic() > self._since + 10:
                 # Who has searched in vain for some seconds searches seldom; a new one does not.
                 self.unwatch()
                 self.watch()
             return self.alive() and len(self.window()) >= needed
 
         try:
-            wait_until(seen, timeout=30)
-        except AssertionError as error:
-            raise AssertionError(f"not {needed} images at the ends: {self.ids}") from error
+            wait_until(seen, timeout=_IMAGES)
+        except AssertionError:
+            self.fail(f"not {needed} images at the ends: {self.ids}")
 
     def shape(self) -> Shape:
         """How the images of the window are spread over the channels."""
         ids = {channel: set(one) for channel, one in self.ids.items()}
         owners = [tuple(c for c, one in ids.items() if number in one) for number in self.window()]
         missing = [number for number, who in zip(self.window(), owners, strict=True) if not who]
-        assert not missing, f"not published: {missing}\n{self.ids}"
-        (copies,) = {len(who) for who in owners}
+        if missing:
+            self._fail_for(missing)
+        copies = len(owners[0]) if owners else 0
+        if any(len(who) != copies for who in owners):
+            self._fail_as_distributed(f"images in one and in several channels: {self.ids}")
         if self.example.shape.run is None:
             return Shape(copies, None)
         runs = [len(list(group)) for _, group in groupby(owners)]
         inner = set(runs[1:-1])
-        assert len(inner) <= 1, f"runs of several lengths: {runs}\n{self.ids}"
+        if len(inner) > 1:
+            self._fail_as_distributed(f"runs of several lengths: {runs}\n{self.ids}")
         return Shape(copies, inner.pop() if inner else 0)
 
-    def interrupt(self, *, wait: bool) -> None:
-        """Interrupt the programs from the source on; wait for each before the next, or not."""
-        for _, program in sorted(self._order.items()):
+    def _fail_as_distributed(self, why: str) -> NoReturn:
+        # It is a part of PvaPy's, if there is one, that shares images out.
+        raise (PvapyError if self.theirs else AssertionError)(why)
+
+    def _fail_for(self, missing: list[int]) -> NoReturn:
+        ours = max(self._order) >= self.theirs
+        if ours and self.theirs:
+            # As many of ours have to get an image to have all of it.
+            accounts, copies = self.accounts(), self.example.copies
+            ours = any(sum(n in one.received for one in accounts) >= copies for n in missing)
+        why = f"not published: {missing}\n{self.ids}"
+        raise (AssertionError if ours else PvapyError)(why)
+
+    def stop(self) -> None:
+        """Interrupt the programs, from the source on, and wait until they have ended."""
+        for place, program in sorted(self._order.items()):
             if program.poll() is None:
                 os.killpg(program.pid, signal.SIGINT)
-                if wait:
+                if place >= self.theirs:
                     program.wait(PATIENCE)
-
-    def wait(self) -> None:
-        """Wait until all programs have ended."""
-        for program in self.programs:
-            program.wait(PATIENCE)
+        for place, program in self._order.items():
+            if place < self.theirs:
+                # They take seconds to end; some never do.
+                with suppress(subprocess.TimeoutExpired):
+                    program.wait(_ENDS)
 
     def codes(self) -> set[int]:
         """The exit codes of our programs."""
@@ -227,8 +297,9 @@ class Run:
 
     @property
     def log(self) -> str:
-        self._log.seek(0)
-        return self._log.read()
+        # Not by a read, which moves the place where the programs write.
+        number = self._log.fileno()
+        return os.pread(number, os.fstat(number).st_size, 0).decode(errors="replace")
 
     def reported(self, name: str) -> int:
         """A count in the last report; of several consumers, of all together."""

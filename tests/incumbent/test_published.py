@@ -1,29 +1,32 @@
-"""The published examples of PvaPy's streaming framework, with its programs and with ours.
-
-An image goes through both at the same time; what comes out at their ends is compared.
-"""
+"""The published examples of PvaPy's streaming framework, with its programs and with ours."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from itertools import zip_longest
 from pathlib import Path
 
 import pvaccess as pva
 import pytest
 
+from pvapy_stream.accounting.idset import IdSet
 from tests.incumbent.published import EXAMPLES, Example
-from tests.incumbent.running import Run
+from tests.incumbent.running import PvapyError, Run
 from tests.ports import free_port
 from tests.support import PATIENCE, get, pvget, pvput, wait_until
 
-# They start some two hundred programs, of which PvaPy's lose images on a loaded machine.
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("PVAPY_PUBLISHED"),
-    reason="takes minutes of a quiet machine: make test-published",
+on_request = pytest.mark.skipif(
+    not os.environ.get("PVAPY_PUBLISHED"), reason="takes minutes: make test-published"
 )
+# Those that are soon done. Firewall, encryption, sets and long chains are run for each change by
+# tests/integration, with other options.
+QUICK = {
+    "single", "multiple", "distribution", "protection-none", "protection-server-queue",
+    "protection-overwhelmed", "protection-2-consumers", "metadata-collector-pva",
+    "metadata-collector-ca", "throughput-single", "throughput-metadata-single",
+}  # fmt: skip
 
 SIZES = {"1920": "8", "1080": "4", "3840": "16", "2160": "8"}
 PROCESSORS = Path(__file__).with_name("processors.py")
@@ -39,75 +42,96 @@ def words(prefix: str, folder: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
+_log = logging.getLogger(__name__)
+
 ALL = 99  # all commands of an example
+ATTEMPTS = 3  # with programs of PvaPy
 
 
 @pytest.fixture
-def runs(example: Example, prefix: str, tmp_path: Path) -> Iterator[Callable[..., list[Run]]]:
-    """Makes runs of the example, by how many of its commands are PvaPy's."""
+def runs(example: Example, prefix: str, tmp_path: Path) -> Iterator[Callable[[int], Run]]:
+    """Makes runs of the example, by how many of its commands are PvaPy's; one after the other."""
     if example.name == "encryption":
         rsa = pytest.importorskip("rsa", reason="part of pvapy-stream[dev]")
         (tmp_path / "key.pem").write_bytes(rsa.newkeys(1024)[1].save_pkcs1())
     made: list[Run] = []
 
-    def make(*theirs: int) -> list[Run]:
-        made.extend(Run(example, n, words(f"{prefix}{n}", tmp_path / str(n))) for n in theirs)
-        return made
+    def make(theirs: int) -> Run:
+        for run in made:
+            run.close()
+        number = len(made)
+        made.append(Run(example, theirs, words(f"{prefix}{number}", tmp_path / str(number))))
+        return made[-1]
 
     yield make
     for run in made:
         run.close()
 
 
-def start(runs: list[Run]) -> None:
-    """Start all programs; those of one run while those of another get ready."""
-    for steps in zip_longest(*(run.steps() for run in runs), fillvalue=()):
-        for run, step in zip(runs, steps, strict=True):
-            for command in step:
-                run.start(command)
-        for run, step in zip(runs, steps, strict=True):
-            run.wait_for(step)
-    for run in runs:
-        run.watch()
-    for run in runs:
-        run.wait_for_images()
+def go(run: Run) -> None:
+    """Start all programs, let images go through, and end them."""
+    for step in run.steps():
+        for command in step:
+            run.start(command)
+        run.wait_for(step)
+    run.watch()
+    run.wait_for_images()
+    wanted = {run.text(name) for name in run.example.attributes}
+    for end in run.ends if wanted else ():
+        wait_until(lambda end=end: wanted <= attributes(end), what=f"{wanted}")
+    if run.example.name == "single":
+        interact(run)
+    run.stop()
+
+
+def with_pvapy(make: Callable[[], Run], check: Callable[[Run], None]) -> None:
+    """Run the example until PvaPy's programs do their part."""
+    faults: list[str] = []
+    while len(faults) < ATTEMPTS:
+        run = make()
+        try:
+            go(run)
+            check(run)
+        except PvapyError as fault:
+            faults.append(str(fault))
+            _log.warning("attempt %d: %s", len(faults), fault)
+            continue
+        return
+    pytest.fail("\n\n".join(faults))
 
 
 def check(run: Run) -> None:
     """What comes out at the end, and what is reported, is what the example promises."""
     example = run.example
     if example.loses:
-        first, last = run.reported("firstObjectId"), run.reported("lastObjectId")
-        assert run.reported("nProcessed") + run.reported("nMissed") == last - first + 1
+        check_losses(run)
         return
     assert run.shape() == example.shape
     assert run.reported("nProcessed") >= len(run.window()) // example.n
-    if example.n == 1:
+    if example.n == 1 and run.reported("nMissed"):
         # Of several, those that come last may have been missed by the first: the pattern changes.
-        assert run.reported("nMissed") == 0
+        raise (PvapyError if run.theirs else AssertionError)(f"some missed\n{run.log}")
     saved = [path.name for path in Path(run.words["@FOLDER"]).iterdir()]
     assert all(re.fullmatch(r"bdp_\d{6}\.[1-4]\.tiff", name) for name in saved)
     assert len(saved) >= len(run.window()) * example.files
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
-def test_published(example: Example, runs: Callable[..., list[Run]]) -> None:
-    both = runs(ALL, 0)
-    start(both)
-    for run in both:
-        for end in run.ends if example.attributes else ():
-            wanted = {run.text(name) for name in example.attributes}
-            wait_until(lambda end=end, wanted=wanted: wanted <= attributes(end), what=f"{wanted}")
-        if example.name == "single":
-            interact(run)
-    theirs, ours = both
-    # PvaPy's take seconds to end; what they still process does not matter.
-    theirs.interrupt(wait=False)
-    ours.interrupt(wait=True)
-    for run in both:
-        run.wait()
-        check(run)
-    assert ours.codes() == {0}, ours.log
+def check_losses(run: Run) -> None:
+    """No image is lost without being counted."""
+    if run.theirs:
+        first, last = run.reported("firstObjectId"), run.reported("lastObjectId")
+        counted = run.reported("nProcessed") + run.reported("nMissed")
+        # PvaPy's counts an object that it has not processed yet as its last.
+        assert last - first + 1 - counted in (0, 1), run.log
+        return
+    (account,) = run.accounts()
+    assert not account.without_fate()
+    known = account.received | account.missed
+    assert known.first is not None
+    assert known.last is not None
+    assert known == IdSet.of_range(known.first, known.last)
+    told = run.reported("nProcessed"), run.reported("nMissed")
+    assert told == (len(account.processed), len(account.missed))
 
 
 def attributes(channel: str) -> set[str]:
@@ -128,16 +152,42 @@ def interact(run: Run) -> None:
     run.programs[-1 if run.theirs else 0].wait(PATIENCE)
 
 
+def name_of(example: Example) -> str:
+    return example.name
+
+
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(one, marks=[on_request] * (one.name not in QUICK)) for one in EXAMPLES],
+    ids=name_of,
+)
+def test_with_our_programs(example: Example, runs: Callable[[int], Run]) -> None:
+    run = runs(0)
+    go(run)
+    check(run)
+    assert run.codes() == {0}, run.log
+
+
+@on_request
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
+def test_with_programs_of_pvapy(example: Example, runs: Callable[[int], Run]) -> None:
+    """What is expected of ours is what PvaPy's do."""
+    with_pvapy(lambda: runs(ALL), check)
+
+
+@on_request
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "example", [one for one in EXAMPLES if one.name in ("chain", "stitch", "encryption")],
-    ids=lambda example: example.name,
+    ids=name_of,
 )  # fmt: skip
 def test_the_first_half_by_pvapy_and_the_second_by_ours(
-    example: Example, runs: Callable[..., list[Run]]
+    example: Example, runs: Callable[[int], Run]
 ) -> None:
+    def check_ours(run: Run) -> None:
+        assert run.shape() == example.shape
+        assert run.codes() == {0}, run.log
+
     # The simulator, the mirror server and the first consumers are PvaPy's.
-    (run,) = runs(3)
-    start([run])
-    run.interrupt(wait=True)
-    assert run.shape() == example.shape
-    assert run.codes() == {0}, run.log
+    with_pvapy(lambda: runs(3), check_ours)

@@ -229,7 +229,8 @@ def test_a_port_in_use_is_no_obstacle(
     prefix: str, source: Source, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        monkeypatch.setenv("EPICS_PVA_SERVER_PORT", str(taken.getsockname()[1]))
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("EPICS_PVA_SERVER_PORT", str(port))
         program = commands(
             "consumer", "-ic", source.channel, "-oc", f"{prefix}out", "-sc", f"{prefix}status"
         )
@@ -238,6 +239,9 @@ def test_a_port_in_use_is_no_obstacle(
         wait_until(lambda: get(f"{prefix}out", "uniqueId") == 1)
         program.signal()
         assert program.wait() == 0, program.text
+    # Behind a firewall nobody finds its channels, and nothing else says why.
+    told = f"port {port} of EPICS_PVAS_SERVER_PORT cannot be used: Address already in use; channels"
+    assert sum(told in line for line in program.err) == 1, program.text
 
 
 def test_a_dead_consumer_is_started_again_and_the_account_of_the_dead_is_kept(

@@ -39,6 +39,9 @@ SLOW = PID + "    def process(self, pvObject):\n        time.sleep(0.02)\n"
 SLOW_START = PID + (
     "    def start(self):\n        os.write(1, b'starting\\n')\n        time.sleep(600)\n"
 )
+STOP_HANGS = PID + (
+    "    def process(self, pvObject):\n        pass\n    def stop(self):\n        time.sleep(600)\n"
+)
 # No signal handler runs while this waits.
 DEAF_START = SLOW_START.replace(
     "time.sleep(600)",
@@ -278,6 +281,35 @@ def test_writers_and_worker_pools_that_hang_call_nothing_processed_that_is_not(
     audit.wait()
     (stage,) = json.loads("".join(audit.out))["stages"]
     assert stage["processed"] == [[1, 2]]
+
+
+@pytest.mark.parametrize(("kind", "n"), [("consumer", 1), ("consumer", 2), ("collector", 1)])
+def test_a_processor_whose_stop_hangs_is_ended_after_the_time_to_drain(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path, kind: str, n: int
+) -> None:
+    ledger = tmp_path / "ledger.json"
+    program = commands(
+        kind, "-ic", source.channel, "-sc", f"{prefix}status:*", "-sqs", "100", "-pf",
+        write_processor(tmp_path, STOP_HANGS), "-pc", "P", "--drain-timeout", "1", "--ledger",
+        ledger, *(("-nc", n) if kind == "consumer" else ("-pid", "1")),
+    )  # fmt: skip
+    channels = [f"{prefix}status:{k + 1}" for k in range(n)]
+    received = "receiverStats" if kind == "consumer" else "producerStats_1"
+
+    def has_received(channel: str) -> bool:
+        stats = status(channel)[received]
+        return bool(stats.get("receiverStats", stats)["nReceived"])
+
+    wait_until(lambda: all(map(has_received, channels)))
+    source.publish(range(1, 6))
+    wait_until(lambda: all(status(one)["processorStats"]["lastObjectId"] == 5 for one in channels))
+    there = children_of(program)
+    program.signal()
+    assert program.wait(40) == 1, program.text
+    all_gone(there, 5)
+    # What was processed before stays so.
+    assert [str(one.processed) for one in read_ledgers(ledger)] == ["1-5"] * n
+    assert "stop() of the processor has not returned within --drain-timeout 1 s" in program.text
 
 
 @pytest.mark.parametrize(("n", "body"), [(1, SLOW_START), (2, SLOW_START), (1, DEAF_START)])

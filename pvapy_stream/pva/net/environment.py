@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ BROADCAST_PORT = 5076
 _BEACON_PERIOD = 15.0  # s
 
 Address = tuple[str, int]
+
+_log = logging.getLogger(__name__)
 
 # Nothing is sent to another host, and nobody there is answered.
 LOOPBACK = {
@@ -100,13 +103,14 @@ class ClientSettings:
 
     @classmethod
     def of(cls) -> ClientSettings:
-        """What the environment says; hosts that are unknown are left out."""
+        """What the environment says; hosts that are unknown are left out, with a warning."""
         shared = {broadcast for _, broadcast in interfaces_of_host()}
-        found = _resolved(searched_addresses())
-        servers = listed_addresses(os.environ.get("EPICS_PVA_NAME_SERVERS", ""), SERVER_PORT)
+        found = _resolved(searched_addresses(), "EPICS_PVA_ADDR_LIST")
+        names = "EPICS_PVA_NAME_SERVERS"
+        servers = listed_addresses(os.environ.get(names, ""), SERVER_PORT)
         return cls(
             tuple((one, one[0] not in shared and not _is_group(one[0])) for one in found),
-            tuple(dict.fromkeys(_resolved(servers))),
+            tuple(dict.fromkeys(_resolved(servers, names))),
         )
 
 
@@ -150,14 +154,20 @@ def _is_group(address: str) -> bool:
     return 224 <= int(address.partition(".")[0]) < 240 or address == "255.255.255.255"
 
 
-def _resolved(listed: list[Address]) -> list[Address]:
+def _resolved(listed: list[Address], variable: str = "") -> list[Address]:
+    """Those whose hosts are known; of others it is told that they stand in this variable."""
     found: list[Address] = []
     for host, own in listed:
         try:
             found.append((socket.gethostbyname(host), own))
-        except OSError:
+        except OSError as error:
             # A host that is unknown now keeps nobody from the others.
-            continue
+            if variable:
+                _log.warning(
+                    "host %s of %s is not asked for channels: %s; correct it, or start again when"
+                    " it is known",
+                    host, variable, error,
+                )  # fmt: skip
     return found
 
 

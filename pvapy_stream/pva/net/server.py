@@ -14,7 +14,7 @@ from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.net.channel import Channel, Value
 from pvapy_stream.pva.net.connection import Connection
 from pvapy_stream.pva.net.datagrams import Datagrams
-from pvapy_stream.pva.net.environment import Address, ServerSettings
+from pvapy_stream.pva.net.environment import SERVER_PORT, Address, ServerSettings
 from pvapy_stream.pva.net.link import Link, keep_alive, let_arrive
 from pvapy_stream.pva.net.loop import Loop
 from pvapy_stream.pva.net.service import NAME, server_channel
@@ -171,7 +171,7 @@ class Server:
         return (interfaces[0] if len(interfaces) == 1 else ANY), self.port
 
     def _listen(self) -> socket.socket:
-        host = self._where[0]
+        host, why = self._where[0], ""
         for port in (self._settings.port, 0):
             link = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
             try:
@@ -181,14 +181,28 @@ class Server:
             except OSError as error:
                 link.close()
                 if port and error.errno in (errno.EADDRINUSE, errno.EACCES):
+                    why = error.strerror
                     continue
                 raise TransportError(
                     f"cannot serve PVA channels at {host}:{port}: {error}; check"
                     " EPICS_PVAS_INTF_ADDR_LIST"
                 ) from error
             link.setblocking(False)
+            if why:
+                self._tell_of_other_port(why, link.getsockname()[1])
             return link
         raise TransportError(f"cannot serve PVA channels at {host}: no port is free")
+
+    def _tell_of_other_port(self, why: str, port: int) -> None:
+        # Of several programs of a host, all but one are at other ports than the usual one.
+        chosen = self._settings.port != SERVER_PORT
+        _log.log(
+            logging.WARNING if chosen else logging.INFO,
+            "port %d of EPICS_PVAS_SERVER_PORT cannot be used: %s; channels are served at port %d"
+            " instead, where clients that have only name servers (EPICS_PVA_NAME_SERVERS) do not"
+            " look for them",
+            self._settings.port, why, port,
+        )  # fmt: skip
 
     def _look(self, now: float) -> float:
         if now >= self._next_look:

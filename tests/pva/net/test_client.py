@@ -184,6 +184,22 @@ def test_name_servers_are_asked_over_tcp(prefix: str) -> None:
         client.stop()
 
 
+def test_hosts_that_are_unknown_are_named_and_the_others_asked(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("EPICS_PVA_ADDR_LIST", "no-such-host.invalid 127.0.0.1:7")
+    monkeypatch.setenv("EPICS_PVA_NAME_SERVERS", "no-other-host.invalid:6 127.0.0.1:8")
+    settings = ClientSettings.of()
+    assert settings.name_servers == (("127.0.0.1", 8),)
+    assert [address for address, _ in settings.searched] == [("127.0.0.1", 7)]
+    for host, variable in (
+        ("no-such-host.invalid", "EPICS_PVA_ADDR_LIST"),
+        ("no-other-host.invalid", "EPICS_PVA_NAME_SERVERS"),
+    ):
+        (told,) = [one for one in caplog.messages if host in one]
+        assert told.startswith(f"host {host} of {variable} is not asked for channels: ")
+
+
 def test_what_was_sent_and_not_answered_is_told_apart(
     client: Client, server: Server, prefix: str
 ) -> None:
