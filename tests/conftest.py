@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.ports import free_port
 
@@ -33,6 +35,14 @@ os.environ.update(
 
 from tests.pva.net.partner import Partner
 from tests.support import Commands, Source
+
+# No test depends on speed.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So a shell starts what runs in its background, and programs under test would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -99,30 +99,44 @@ class Left:
     def __init__(self) -> None:
         self._threads = set(threading.enumerate())
         self._sockets = _sockets()
+        self._ports = {
+            one.laddr.port
+            for one in psutil.Process().net_connections("tcp")
+            if one.status == psutil.CONN_LISTEN
+        }
 
     def threads(self) -> list[str]:
         return [one.name for one in threading.enumerate() if one not in self._threads]
 
     def nothing(self) -> bool:
-        return not self.threads() and _sockets().keys() <= self._sockets.keys()
+        return not self.threads() and not self._new()
 
     def __str__(self) -> str:
-        new = [kind for inode, kind in _sockets().items() if inode not in self._sockets]
-        return f"threads {self.threads()}, sockets {new}"
+        return f"threads {self.threads()}, sockets {self._new()}"
+
+    def _new(self) -> list[str]:
+        # A connection to a server of this process that was there before stays as long as the two.
+        return [
+            f"{one.type.name} {one.laddr} {one.raddr} {one.status}" if one else "not connected"
+            for inode, one in _sockets().items()
+            if inode not in self._sockets
+            and not (one and _ports(one.laddr, one.raddr) & self._ports)
+        ]
 
 
-def _sockets() -> dict[int, str]:
-    """What the sockets of this process are, by inode."""
-    kinds = {
-        one.fd: f"{one.type.name} {one.laddr} {one.raddr} {one.status}"
-        for one in psutil.Process().net_connections("all")
-    }
-    found: dict[int, str] = {}
+def _ports(*addresses: Any) -> set[int]:
+    return {one.port for one in addresses if hasattr(one, "port")}
+
+
+def _sockets() -> dict[int, Any]:
+    """What the sockets of this process are, by inode; None: not connected."""
+    kinds = {one.fd: one for one in psutil.Process().net_connections("all")}
+    found: dict[int, Any] = {}
     for name in os.listdir("/proc/self/fd"):
         try:
             kind, _, inode = os.readlink(f"/proc/self/fd/{name}").partition(":")
         except OSError:
             continue
         if kind == "socket":
-            found[int(inode.strip("[]"))] = kinds.get(int(name), "not connected")
+            found[int(inode.strip("[]"))] = kinds.get(int(name))
     return found
