@@ -186,7 +186,8 @@ class _Hosted:
     def _send_gathered(self) -> None:
         with self._loop.lock:
             self._gathered = False
-            for one in self.channel.monitors:
+            # A connection that turns out to be broken ends its monitors.
+            for one in tuple(self.channel.monitors):
                 one.client.flush()
 
     def _wait_for(self, one: MonitorRequest) -> None:

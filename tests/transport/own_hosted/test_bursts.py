@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from pvapy_stream import bursts
 from pvapy_stream.pva.net.connection import Connection
 from pvapy_stream.pva.ntndarray import to_frame
+from pvapy_stream.transport.own_server import host
 from pvapy_stream.transport.ports import Publisher
 from tests.support import image, wait_until
 from tests.transport.own_hosted.channels import Make, follow, lazy
@@ -90,3 +92,35 @@ def test_a_client_that_is_gone_or_full_ends_no_burst(make: Make, client: Any) ->
     assert got.ids == list(range(102))
     while slow.next().value["uniqueId"] != 101:
         pass
+
+
+def test_a_connection_that_breaks_at_the_end_of_a_burst_ends_nothing_else(
+    make: Make, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pvapy_stream.transport.own_hosted._FAST", 60.0)
+    monkeypatch.setattr("pvapy_stream.transport.own_hosted._LATEST", 60.0)
+    publisher = make()
+    publisher.open(lazy(0))
+    gone = [follow(publisher.channel, "field()") for _ in range(3)]
+    got = client(publisher.channel)
+    for one in gone:
+        one.next()
+    publisher.publish(lazy(1))
+    server = host._server
+    assert server is not None
+    # The server's thread does not notice it first.
+    with server.loop.lock:
+        bursts.begin()
+        publish(publisher, 2, 3)
+        for one in gone:
+            reset(one.client.link)
+        bursts.end()
+    publisher.publish(lazy(4))
+    wait_until(lambda: got.ids == list(range(5)))
+    wait_until(lambda: publisher.subscribers == 1)
+
+
+def reset(link: socket.socket) -> None:
+    """Break a connection: what is sent to it from now on is an error."""
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    link.close()
