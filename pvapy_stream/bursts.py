@@ -7,12 +7,14 @@ the function that sends what it has gathered.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
 Send = Callable[[], None]
 
 _of_thread = threading.local()
+_log = logging.getLogger(__name__)
 
 
 def begin() -> None:
@@ -25,7 +27,11 @@ def end() -> None:
     """Send what was gathered since `begin`."""
     sends, _of_thread.sends = current(), None
     for send in sends or ():
-        send()
+        try:
+            send()
+        except Exception:
+            # The thread of a stage must not end with it.
+            _log.exception("what was gathered is not sent at once")
 
 
 def current() -> list[Send] | None:
