@@ -98,6 +98,7 @@ class Served:
     def __init__(self, name: str) -> None:
         self.name = name
         self.puts: list[Put] = []
+        self.values: list[Any] = []
         self.takes = True
         self._clients: list[Client] = []
         self.server = Server(ServerSettings.of(), Limits(message=2**22), connections=20)
@@ -107,6 +108,7 @@ class Served:
 
     def _take(self, put: Put) -> None:
         self.puts.append(put)
+        self.values.append(put.value)
         if self.takes and put.claim():
             put.finish()
 
@@ -162,7 +164,7 @@ def test_an_object_may_come_in_segments(served: Served) -> None:
     for part in segments(Command.PUT, [data[:20], data[20:100_000], data[100_000:]]):
         client.link.sendall(part)
     assert Reply.read(client.next(Command.PUT)).status.done
-    pixels = served.puts[0].value["pixels"]
+    pixels = served.values[0]["pixels"]
     assert isinstance(pixels, np.ndarray)
     assert pixels.tobytes() == bytes(range(256)) * 1000
     client.send(Command.PUT, Request(channel, 1, 0).write, put_of())
