@@ -25,6 +25,7 @@ from pvapy_stream.status.counted import drop_stats, queue_stats, receiver_stats
 from pvapy_stream.transport.ports import Receiver, Return
 
 _PROBE_TIMEOUT = 0.5  # s; the source is on a network whose round trips are milliseconds
+_LAST_PROBE = 2.0  # s; the same at the end, where what is lost is not known otherwise
 _PROBE_AGAIN_AFTER = 5.0  # s
 _IDLE = 1.0  # s without an object, after which some may be overdue
 _BLIND = "the source filters: what its share lacks, the audit of all ledgers shows"
@@ -182,15 +183,15 @@ class Consumer(StageRunner):
         inbox = self.inbox.counts()
         return inbox.queued > 0 or inbox.busy
 
-    def _newest_id(self) -> int | None:
-        obj = self.receiver.newest(_PROBE_TIMEOUT)
+    def _newest_id(self, timeout: float = _PROBE_TIMEOUT) -> int | None:
+        obj = self.receiver.newest(timeout)
         try:
             return None if obj is None else id_reader(self.settings.oid_field, obj)(obj)
         except PvapyStreamError:
             return None
 
     def stop_receiving(self, deadline: Deadline) -> None:
-        newest = self._newest_at_end = self._newest_id()
+        newest = self._newest_at_end = self._newest_id(min(_LAST_PROBE, deadline.left))
         if newest is not None:
             self._await_arrivals(newest, deadline)
         self._left = self.receiver.stop(deadline.left)

@@ -219,9 +219,8 @@ def test_what_can_be_asked(prefix: str, source: Source, dashboard: Dashboard) ->
     assert dashboard.ask(f"api/image?channel={source.channel}")[1].startswith(b"\x89PNG")
     assert dashboard.ask(f"api/image?channel={source.channel}&colormap=pink")[0] == 400
     assert dashboard.ask("api/image?channel=other")[0] == 404
-    source.vanish()
+    source.close()
     gone = f"api/image?channel={source.channel}&log=true"
-    # Its server may answer once more.
     wait_until(lambda: dashboard.ask(gone)[0] == 503)
     assert "does not answer" in dashboard.ask(gone)[1]
     for path in ("static/../app.py", "static/%2e%2e/app.py", "openapi.json", "docs"):

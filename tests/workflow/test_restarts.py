@@ -189,9 +189,9 @@ def test_a_source_of_others_that_is_there_makes_the_stage_ready(
     )
     folder = tmp_path / "run"
     program = run(commands, file, folder)
-    wait_until(lambda: "are ready" in program.text, 40)
+    wait_until(lambda: "are ready" in program.text)
     source.publish(range(1, 11))
-    wait_until(lambda: live(folder)["work"]["processed"] == 10, 20)
+    wait_until(lambda: live(folder)["work"]["processed"] == 10)
     program.signal()
     assert program.wait(40) == 0, program.text
 
