@@ -16,6 +16,7 @@ from pvapy_stream.daq.protocol import ALIVE, DATA, More, Open, encode
 from pvapy_stream.daq.ranges import RangeReader, read_range
 from pvapy_stream.errors import SettingsError, TransportError
 from tests.daq.support import Messages, running, time_of, values_of
+from tests.ports import free_port
 from tests.support import wait_until
 
 
@@ -254,13 +255,15 @@ def test_too_many_readers() -> None:
 
 
 def test_reader_of_a_buffer_that_is_started_again_gets_the_rest() -> None:
-    with running() as buffer:
+    # Any other one can be given to a connection of somebody else meanwhile.
+    port = free_port()
+    with running(range_port=port) as buffer:
         buffer.fill(range(1, 4))
         reader = buffer.read(1, 10)
         assert [reader.read(5).pulse_id for _ in range(3)] == [1, 2, 3]
-        address, stream = buffer.buffer.server.address, buffer.source.address
+        stream = buffer.source.address
         buffer.stop_buffer()
-        buffer.start_buffer(stream=stream, output_port=0, range_port=address.rpartition(":")[2])
+        buffer.start_buffer(stream=stream, output_port=0, range_port=port)
         # What is sent before the source knows is lost with the connection of the old one.
         buffer.wait_for(lambda: buffer.send([6]) or buffer.buffer.intake.received)
         buffer.fill(range(7, 20))
