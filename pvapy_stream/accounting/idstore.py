@@ -37,10 +37,6 @@ def _n_ids(ranges: Ranges) -> int:
     return int((ranges[:, 1] - ranges[:, 0]).sum())
 
 
-def _size(block: Comb | PackedIntervals) -> int:
-    return block.n_ids if isinstance(block, Comb) else block.count
-
-
 def _without(
     block: Comb | PackedIntervals, first: int, last: int, holes: Ranges
 ) -> Iterator[Comb | PackedIntervals]:
@@ -49,14 +45,15 @@ def _without(
         inner = cut(block, first, last)
         before = (inner.first - block.first) // block.period
         yield from pattern(block, 0, before)
-        rest = difference(comb_ranges(inner), holes)
-        if len(rest):
-            yield PackedIntervals(rest)
+        yield from _packed(difference(comb_ranges(inner), holes))
         yield from pattern(block, before + inner.times, block.times)
-        return
-    rest = difference(block.ranges(), holes)
-    if len(rest):
-        yield PackedIntervals(rest)
+    else:
+        yield from _packed(difference(block.ranges(), holes))
+
+
+def _packed(ranges: Ranges) -> Iterator[PackedIntervals]:
+    if len(ranges):
+        yield PackedIntervals(ranges)
 
 
 class IdStore:
@@ -176,7 +173,7 @@ class IdStore:
     def _append_block(self, block: Comb | PackedIntervals) -> None:
         self._blocks.append(block)
         self._firsts.append(block.first)
-        self._count += block.n_ids if isinstance(block, Comb) else block.count
+        self._count += block.n_ids
         self._start = self._end = block.end
 
     def _closed_ranges(self, low: int = 0, high: int | None = None) -> Ranges:
@@ -237,7 +234,7 @@ class IdStore:
         touched = self._blocks[low:high]
         if touched:
             rest = [part for block in touched for part in _without(block, first, last, holes)]
-            self._count += sum(map(_size, rest)) - sum(map(_size, touched))
+            self._count += sum(one.n_ids for one in rest) - sum(one.n_ids for one in touched)
             self._blocks[low:high] = rest
             self._firsts[low:high] = [block.first for block in rest]
         if last >= self._end - 1:
@@ -260,7 +257,7 @@ class IdStore:
             self._start = last.end - last.width
             self._end, self._next = last.end, self._start + last.period
             return
-        self._count -= last.count
+        self._count -= last.n_ids
         ranges = last.ranges()
         for start, end in ranges[:-1].tolist():
             self._put_run(start, end)

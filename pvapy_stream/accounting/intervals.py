@@ -39,7 +39,7 @@ class Comb(NamedTuple):
 class PackedIntervals:
     """Sorted, disjoint intervals, 8 bytes each where their span allows it."""
 
-    __slots__ = ("count", "end", "first", "offsets", "widths")
+    __slots__ = ("end", "first", "n_ids", "offsets", "widths")
 
     def __init__(self, ranges: Ranges) -> None:
         starts, widths = ranges[:, 0], ranges[:, 1] - ranges[:, 0]
@@ -47,7 +47,7 @@ class PackedIntervals:
         kind = np.uint32 if self.end - self.first < 2**32 else np.int64
         self.offsets = (starts - self.first).astype(kind)
         self.widths = widths.astype(kind)
-        self.count = int(widths.sum())
+        self.n_ids = int(widths.sum())
 
     def ranges(self, first: int | None = None, last: int | None = None) -> Ranges:
         """Its intervals, or those of them that have ids from first to last."""

@@ -12,7 +12,6 @@ JUMP = 1_000_000
 DISORDER = 64
 # Stands for the last id when the next one is known to begin a new epoch; larger than any id.
 _BEFORE_RESTART = 2**63
-_LARGEST = 2**62  # larger than any id, too
 
 
 class IdStep(Enum):
@@ -120,8 +119,8 @@ class SequenceTracker:
         """Never count ids as missed: they arrived in another way, or were dropped on purpose."""
         self.missed.remove(ids)
         self.unknown.remove(ids)
-        last = self.last
-        newer = ids if last is None else ids - IdSet.of_range(-_LARGEST, min(last, _LARGEST))
+        last, top = self.last, ids.last
+        newer = ids if last is None or top is None else ids.between(last + 1, top)
         if newer:
             self.excused.update(newer)
 
