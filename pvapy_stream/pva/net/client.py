@@ -76,22 +76,19 @@ class Client:
             self._searcher.remove(number)
             return
         address = reply.address, reply.port
-        link = self._links.get(address)
-        if link is None:
-            try:
-                link = ServerLink(self._loop.watch, address, self._forget, lambda reply: None)
-            except OSError as error:
-                # It is searched for as before.
-                channel.why = f"no connection can be made: {error}"
-                _log.warning("channel %s: %s", channel.name, channel.why)
-                return
-            self._searcher.remove(number)
-            self._links[address] = link
-            channel.open(link, reply.identity)
+        known = self._links.get(address)
+        try:
+            link = known or ServerLink(self._loop.watch, address, self._forget, lambda reply: None)
+        except OSError as error:
+            # It is searched for as before.
+            channel.why = f"no connection can be made: {error}"
+            _log.warning("channel %s: %s", channel.name, channel.why)
+            return
+        self._searcher.remove(number)
+        self._links[address] = link
+        channel.open(link, reply.identity)
+        if known is None:
             link.begin()
-        else:
-            self._searcher.remove(number)
-            channel.open(link, reply.identity)
 
     def _forget(self, link: ServerLink, reason: str) -> None:
         if self._links.get(link.address) is link:
