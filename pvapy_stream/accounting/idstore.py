@@ -118,7 +118,12 @@ class IdStore:
 
     def _begin_run(self, start: int, end: int) -> None:
         """Begin a run that the fast ways cannot take; it may begin a pattern."""
-        self._close()
+        if self._times or len(self._starts) >= _PACK_AT:
+            self._close()
+        elif (before := self._end - self._start) > 0:
+            self._starts.append(self._start)
+            self._ends.append(self._end)
+            self._count += before
         starts, ends = self._starts, self._ends
         self._start, self._end = start, end
         if len(starts) < _PATTERN or start + starts[-2] != 2 * starts[-1]:

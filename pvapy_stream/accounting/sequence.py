@@ -157,10 +157,11 @@ class SequenceTracker:
                 self.run_end = value + self.run - 1
             return
         whole = (value - first) // period
-        self._miss(Comb(first, self.run, period, whole))
-        first += whole * period
-        width = min(value - first, self.run)
-        self._miss(Comb(first, width, max(width, 1), 1))
+        if whole:
+            self._miss(Comb(first, self.run, period, whole))
+            first += whole * period
+        if width := min(value - first, self.run):
+            self._miss(Comb(first, width, width, 1))
         # An id between two runs starts a run of its own.
         self.run_end = (first if value < first + self.run else value) + self.run - 1
         if self.excused and (self.excused.last or 0) < value:
