@@ -1,4 +1,8 @@
-"""Distributed, real-time streaming of detector data over EPICS PVAccess."""
+"""Distributed, real-time streaming of detector data over EPICS PVAccess.
+
+Public are the names of this module and those of its modules in `PUBLIC_MODULES`. All else may
+change.
+"""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -24,38 +28,117 @@ except ModuleNotFoundError as error:
         raise
 
 if TYPE_CHECKING:
+    from pvapy_stream.accounting.audit import AuditResult, audit
+    from pvapy_stream.accounting.ledger import Ledger, read_ledgers
+    from pvapy_stream.cli.from_python import run
+    from pvapy_stream.daq.ranges import RangeReader, read_range
+    from pvapy_stream.files.nexus import FrameWriter
+    from pvapy_stream.files.witness import witness
+    from pvapy_stream.hpc.workers import UserMpDataProcessor, UserMpWorkerPool
+    from pvapy_stream.settings import (
+        BsreadSimSettings,
+        BufferSettings,
+        CollectorSettings,
+        ConsumerSettings,
+        FileSettings,
+        MirrorSettings,
+        SimulatorSettings,
+        WriterSettings,
+        WriteSettings,
+    )
     from pvapy_stream.streams.publication import AsyncPublication, Publication, publish
     from pvapy_stream.streams.subscription import Subscription, subscribe
 
 __all__ = [
     "AsyncPublication",
+    "AuditResult",
+    "BsreadSimSettings",
+    "BufferSettings",
+    "CollectorSettings",
     "ColorMode",
+    "ConsumerSettings",
+    "FileSettings",
     "Frame",
     "FrameProcessor",
+    "FrameWriter",
+    "Ledger",
+    "MirrorSettings",
     "Publication",
     "PvapyStreamError",
+    "RangeReader",
+    "SimulatorSettings",
     "Subscription",
     "UserDataProcessor",
+    "UserMpDataProcessor",
+    "UserMpWorkerPool",
+    "WriteSettings",
+    "WriterSettings",
     "__version__",
+    "audit",
     "publish",
+    "read_ledgers",
+    "read_range",
+    "run",
     "subscribe",
+    "witness",
 ]
 
+PUBLIC_MODULES = ("errors", "monitor", "processors", "settings", "testing", "workflow")
+
 # What takes long to import, and most programs do without.
-_LATER = {
-    "AsyncPublication": "pvapy_stream.streams.publication",
-    "Publication": "pvapy_stream.streams.publication",
-    "Subscription": "pvapy_stream.streams.subscription",
-    "publish": "pvapy_stream.streams.publication",
-    "subscribe": "pvapy_stream.streams.subscription",
+_HOMES = {
+    "pvapy_stream.accounting.audit": (
+        "AuditResult",
+        "audit",
+    ),
+    "pvapy_stream.accounting.ledger": (
+        "Ledger",
+        "read_ledgers",
+    ),
+    "pvapy_stream.cli.from_python": ("run",),
+    "pvapy_stream.daq.ranges": (
+        "RangeReader",
+        "read_range",
+    ),
+    "pvapy_stream.files.nexus": ("FrameWriter",),
+    "pvapy_stream.files.witness": ("witness",),
+    "pvapy_stream.hpc.workers": (
+        "UserMpDataProcessor",
+        "UserMpWorkerPool",
+    ),
+    "pvapy_stream.settings": (
+        "BsreadSimSettings",
+        "BufferSettings",
+        "CollectorSettings",
+        "ConsumerSettings",
+        "FileSettings",
+        "MirrorSettings",
+        "SimulatorSettings",
+        "WriteSettings",
+        "WriterSettings",
+    ),
+    "pvapy_stream.streams.publication": (
+        "AsyncPublication",
+        "Publication",
+        "publish",
+    ),
+    "pvapy_stream.streams.subscription": (
+        "Subscription",
+        "subscribe",
+    ),
 }
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     """What is imported when it is first used."""
-    if name not in _LATER:
+    if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    found = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+    found = globals()[name] = getattr(importlib.import_module(_HOME_OF[name]), name)
     return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

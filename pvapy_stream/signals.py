@@ -68,6 +68,11 @@ def request_stop(hurry: bool = False) -> None:
         hurry: without draining.
     """
     _asked.set()
+    stop_running(hurry)
+
+
+def stop_running(hurry: bool = False) -> None:
+    """Ask what runs in this process now to end in order; what is run later is not asked."""
     for stop in _running:
         stop.set()
         if hurry:

@@ -16,8 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pvapy_stream.monitor import Alarm, Monitor, Notifier, parse_rule
-from pvapy_stream.monitor.notifiers import EmailNotifier
+from pvapy_stream.monitor import Alarm, EmailNotifier, Monitor, Notifier, parse_rule
 
 GB = 2**30
 TABLE = "space.txt"

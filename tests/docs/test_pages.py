@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import configparser
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+import pvapy_stream
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.workflow.model.workflow_file import read_workflow
 from tests.docs.blocks import PAGES, ROOT, Block, blocks_of, commands_of, spans_of
 from tests.docs.programs import check, check_span, tomllib
 
 _TIME = 60  # s; of one block
+_EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 
 
 def name(page: Path) -> str:
@@ -122,3 +125,43 @@ def test_commands_within_lines(page: Path) -> None:
         except AssertionError as error:
             wrong.append(f"`{text}`: {error}")
     assert not wrong, "\n".join(wrong)
+
+
+def python_texts() -> list[tuple[str, str]]:
+    """The Python that pages and examples show: where, and the text."""
+    shown = [(name(path), path.read_text()) for path in _EXAMPLES]
+    for page in PAGES:
+        shown += [
+            (block.where, block.text)
+            for block in blocks_of(page.read_text(), name(page))
+            if block.language == "python"
+        ]
+    return shown
+
+
+def test_pages_and_examples_import_what_is_public() -> None:
+    public = {"pvapy_stream", *(f"pvapy_stream.{one}" for one in pvapy_stream.PUBLIC_MODULES)}
+    seen = 0
+    for where, text in python_texts():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom):
+                modules = {node.module or ""}
+            elif isinstance(node, ast.Import):
+                modules = {alias.name for alias in node.names}
+            else:
+                continue
+            ours = {one for one in modules if one.split(".")[0] == "pvapy_stream"}
+            seen += len(ours)
+            assert ours <= public, f"{where} imports {min(ours - public)}, which is not public"
+    assert seen > 10
+
+
+def test_the_page_of_the_api_has_all_names() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    described = set(re.findall(r"^\.\. auto(?:class|function):: (\w+)", page, re.M))
+    modules = set(re.findall(r"^\.\. automodule:: pvapy_stream\.(\w+)", page, re.M))
+    names = {one for one in pvapy_stream.__all__ if one != "__version__"}
+    # Processors have a page of their own, settings are in the list.
+    assert names - described == {"PvapyStreamError"}, "errors are there as a module"
+    assert described <= names
+    assert modules == {*pvapy_stream.PUBLIC_MODULES} - {"processors", "settings"}
