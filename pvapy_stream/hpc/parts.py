@@ -132,8 +132,6 @@ class StageParts(ABC):
         # The account as it was last built, and when to build it anew.
         self._ledgers: list[dict[str, Any]] = []
         self._ledgers_due = 0.0
-        # What waited when the counts began anew: it counts as received since then.
-        self.carried = 0
         self._known: Any = None
         self._lazy = False
         self._user_stats: dict[str, Any] = {}
@@ -159,7 +157,7 @@ class StageParts(ABC):
         try:
             wanted = self.wanted(obj)
         except ObjectError as error:
-            self.stage.no_id(error)
+            self.stage.refuse(error)
             return
         self.stage.handle(wanted)
 

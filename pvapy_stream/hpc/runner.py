@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +15,14 @@ from pvapy_stream.accounting.ledger import Ledger, merged
 from pvapy_stream.errors import ProcessorError
 from pvapy_stream.files.run import run_id
 from pvapy_stream.hpc.control import configured
+from pvapy_stream.hpc.counts import Baseline
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import FilteredReceiver
 from pvapy_stream.hpc.parts import StageParts
 from pvapy_stream.signals import in_main_thread
 from pvapy_stream.status.counted import processor_stats, publisher_stats
-from pvapy_stream.status.snapshot import Snapshot
-from pvapy_stream.transport.ports import PublisherCounts, Receiver, Troubled
+from pvapy_stream.status.snapshot import LatencyStats, Snapshot
+from pvapy_stream.transport.ports import PublisherCounts, Receiver, ReceiverCounts, Troubled
 
 STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has
 PROCESS_GRACE = 1.0  # s; beyond the time to drain, for the object that is being processed
@@ -28,6 +30,8 @@ _LAST_TAKEN = 0.5  # s; least time that subscribers get for what was published l
 # Building the account takes at most this share of the time, however large it is.
 _LEDGER_SHARE = 0.05
 _STATS_PATIENCE = 0.5  # s; a processor that takes longer keeps its last statistics in the status
+# s; who gives a command waits for a reply as long as `pvput` does by itself: 5 s.
+_COMMAND_PATIENCE = 4.0
 
 # Keys of a `configure` command that are ours, with their smallest value.
 _SYSTEM_KEYS = {
@@ -141,8 +145,26 @@ class StageRunner(StageParts):
         return None
 
     @abstractmethod
-    def own_stats(self, seconds: float) -> dict[str, Any]:
-        """Those groups of a snapshot that the kind has of its own; rates over `seconds`."""
+    def baseline(self, came: Mapping[str, ReceiverCounts]) -> Baseline:
+        """What is counted by now, of objects that have their fate; needs the stage's lock.
+
+        Args:
+            came: counts of the receivers, by channel.
+        """
+
+    def published(self) -> PublisherCounts:
+        """What the output has counted since the start."""
+        output = self.stage.output
+        return output.counts() if output else PublisherCounts()
+
+    @abstractmethod
+    def own_stats(self, seconds: float, base: Baseline) -> dict[str, Any]:
+        """Those groups of a snapshot that the kind has of its own.
+
+        Args:
+            seconds: what rates are over.
+            base: what was counted before, and does not count.
+        """
 
     @property
     @abstractmethod
@@ -290,32 +312,59 @@ class StageRunner(StageParts):
 
     # -- commands --------------------------------------------------------------------------------
 
+    @contextmanager
+    def _between_objects(self, otherwise: str) -> Iterator[None]:
+        """Hold the stage between two objects, for a command.
+
+        Args:
+            otherwise: what is said of the command when that cannot be.
+
+        Raises:
+            ProcessorError: process() does not return.
+        """
+        if not self.stage.lock.acquire(timeout=_COMMAND_PATIENCE):
+            raise ProcessorError(
+                f"{otherwise}: process() has not returned for {_COMMAND_PATIENCE:g} s; give the"
+                " command again when it has"
+            )
+        try:
+            yield
+        finally:
+            self.stage.lock.release()
+
     def configure(self, values: Any) -> str:
         """A `configure` command: our own keys, then the processor's `configure` with all."""
         own: dict[str, int] = {}
         if isinstance(values, dict):
             own = {k: _whole(k, values[k], low) for k, low in _SYSTEM_KEYS.items() if k in values}
-            self.configure_own(own)
         ours = own.keys() if self.kind == "collector" else own.keys() - {"collectorCacheSize"}
-        with self.stage.lock:
+        with self._between_objects("nothing is configured"):
+            self.configure_own(own)
             return configured(self.stage.processor, values, ours)
 
     def configure_own(self, own: dict[str, int]) -> None:
-        """Take our own keys of a `configure` command."""
+        """Take our own keys of a `configure` command, between two objects."""
         if "receiverQueueSize" in own:
             self.inbox.resize(own["receiverQueueSize"])
         tracker = self.stage.tracker
-        with self.stage.lock:
-            if "skipInitialUpdates" in own:
-                self.stage.skip_next(own["skipInitialUpdates"])
-            tracker.offset = own.get("objectIdOffset", tracker.offset)
-            tracker.run = own.get("nSequentialUpdates", tracker.run)
+        if "skipInitialUpdates" in own:
+            self.stage.skip_next(own["skipInitialUpdates"])
+        tracker.offset = own.get("objectIdOffset", tracker.offset)
+        tracker.run = own.get("nSequentialUpdates", tracker.run)
 
     def reset_stats(self, _: Any = None) -> str:
-        """Begin to count anew."""
-        self.carried = self.inbox.reset_counts()
-        self.metadata.reset_counts()
-        self.stage.reset()
+        """Begin to count anew; see `hpc.counts`.
+
+        Raises:
+            ProcessorError: process() does not return; all counts go on.
+        """
+        # Not under the lock of the stage: a receiver may hold a lock of its own while it delivers.
+        came = {channel: one.counts() for channel, one in self.receivers().items()}
+        with self._between_objects("statistics are not reset"):
+            # What is done by now was done before.
+            self.stage.settle(self.accounts)
+            self.stage.reset(self.baseline(came))
+            self.metadata.reset_counts()
         return "Stats reset successful"
 
     def pause(self, _: Any = None) -> str:
@@ -343,12 +392,17 @@ class StageRunner(StageParts):
                 "the new processor does not start, the old one goes on:"
                 f" {type(error).__name__}: {error}"
             ) from error
-        with self.stage.lock:
-            old = self.stage.processor
-            self.stage.use(new)
-        self._user_stats = {}
-        self.stage.call("stop of the old processor", old.stop)
-        self.stage.settle(self.accounts, old)
+        try:
+            with self._between_objects("the old processor goes on"):
+                old = self.stage.processor
+                self.stage.use(new)
+                self._user_stats = {}
+                self.stage.call("stop of the old processor", old.stop)
+                self.stage.settle(self.accounts, old)
+        except ProcessorError:
+            with suppress(Exception):
+                new.stop()
+            raise
         return "Reload successful"
 
     # -- statistics ------------------------------------------------------------------------------
@@ -363,7 +417,7 @@ class StageRunner(StageParts):
             self.id,
             metadata_stats=self.metadata.stats(0.0, 0, {}),
             user_types=types or {},
-            **self.own_stats(0.0),
+            **self.own_stats(0.0, self.stage.counts.base),
         )
 
     def snapshot(self, patience: float = _STATS_PATIENCE) -> Snapshot:
@@ -379,15 +433,19 @@ class StageRunner(StageParts):
                 told = stage.processor.metadata_coverage
                 self._coverage = stage.call("metadata_coverage", told, fallback={}) or {}
                 message = stage.troubles.recent or stage.tracker.remark or self.remark
-            counts, missed, tracker = replace(stage.counts), self.missed, stage.tracker
+            # Read once: without the lock, statistics may be reset meanwhile.
+            counts = replace(stage.counts)
+            latency: Any = counts.latency.stats()
+            missed, tracker = self.missed, stage.tracker
+            seconds = counts.receiving_time
+            metadata = self.metadata.stats(seconds, counts.processed, self._coverage)
             unknown, epochs = len(tracker.unknown), 1 + tracker.n_restarts
         finally:
             if locked:
                 stage.lock.release()
         # Against the stream, from here on: what came later may not seem to be more.
-        seconds = counts.receiving_time
-        published = stage.output.counts() if stage.output else PublisherCounts()
-        own = self.own_stats(seconds)
+        published = self.published().since(counts.base.published)
+        own = self.own_stats(seconds, counts.base)
         return Snapshot(
             self.kind,
             self.id,
@@ -396,8 +454,9 @@ class StageRunner(StageParts):
             object_id=counts.last_id or 0,
             output_channel=self.output_channel,
             publisher_stats=publisher_stats(published, seconds),
-            metadata_stats=self.metadata.stats(seconds, counts.processed, self._coverage),
+            metadata_stats=metadata,
             processor_stats=processor_stats(counts, missed, unknown, epochs),
+            latency_stats=LatencyStats(**latency),
             user_stats=self._user_stats,
             **own,
         )

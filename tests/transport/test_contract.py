@@ -68,9 +68,6 @@ def test_every_object_arrives_once_in_order_and_whole(make: Make, mode: str) -> 
     assert receiver.counts().received == len(got.ids)
     assert receiver.counts().errors == 0
     assert sender.counts().published >= 50
-    receiver.reset_counts()
-    sender.reset_counts()
-    assert receiver.counts().received == sender.counts().published == 0
 
 
 @pytest.mark.parametrize("mode", [*MODES, "memory"])
