@@ -193,7 +193,11 @@ class Consumer(StageRunner):
             return None
 
     def stop_receiving(self, deadline: Deadline) -> None:
-        newest = self._newest_at_end = self._newest_id(min(_LAST_PROBE, deadline.left))
+        newest = self._newest_id(min(_LAST_PROBE, deadline.left))
+        if newest is None:
+            # It does not answer now; what it had sent when it did is known.
+            newest = self._newest
+        self._newest_at_end = newest
         if newest is not None:
             self._await_arrivals(newest, deadline)
         self._left = self.receiver.stop(deadline.left)
