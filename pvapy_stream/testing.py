@@ -246,9 +246,6 @@ class _SameStructure(Publisher):
     def counts(self) -> PublisherCounts:
         return self._publisher.counts()
 
-    def reset_counts(self) -> None:
-        self._publisher.reset_counts()
-
 
 def _fields(obj: Any) -> list[tuple[str, Any]]:
     """Names and types in their order."""

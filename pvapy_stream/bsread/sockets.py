@@ -128,9 +128,6 @@ class BsreadSender:
     def counts(self) -> PublisherCounts:
         return PublisherCounts(self._published, self._errors)
 
-    def reset_counts(self) -> None:
-        self._published = self._errors = 0
-
 
 def _socket(mode: str, context: Any = None) -> Any:
     socket = (context or zmq.Context.instance()).socket(_KINDS[mode])

@@ -121,9 +121,6 @@ class LastObject(Publisher):
     def counts(self) -> PublisherCounts:
         return PublisherCounts(self._published)
 
-    def reset_counts(self) -> None:
-        self._published = 0
-
 
 def _class_of(name: str) -> type:
     """The class that was named.

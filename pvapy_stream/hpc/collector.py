@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError
+from pvapy_stream.hpc.counts import Baseline, InboxCounts, SourceBaseline
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.inbox import QUEUE_FULL, Returned
@@ -25,9 +27,9 @@ from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
 from pvapy_stream.settings import CollectorSettings
-from pvapy_stream.status.counted import queue_stats, rated, receiver_stats
-from pvapy_stream.status.snapshot import CollectorStats, ProducerStats
-from pvapy_stream.transport.ports import Receiver, Return
+from pvapy_stream.status.counted import queue_stats, rated
+from pvapy_stream.status.snapshot import CollectorStats
+from pvapy_stream.transport.ports import Receiver, ReceiverCounts, Return
 
 _CACHE_BYTES = 256 * 2**20
 _CACHE_MOST = 2000  # objects
@@ -314,12 +316,6 @@ class Collector(StageRunner):
             self.buffer.size = self.settings.replace(collector_cache_size=size).cache_size
         super().configure_own(own)
 
-    def reset_stats(self, _: Any = None) -> str:
-        for source in self.sources.values():
-            source.reset_counts()
-        self._collected = 0
-        return super().reset_stats()
-
     # -- accounts and statistics -----------------------------------------------------------------
 
     @property
@@ -331,23 +327,41 @@ class Collector(StageRunner):
         """How many ids no producer brought."""
         return self.count_missed(source.filters for source in self.sources.values())
 
-    def own_stats(self, seconds: float) -> dict[str, Any]:
+    def baseline(self, came: Mapping[str, ReceiverCounts]) -> Baseline:
+        held = self.buffer.held() + Counter(one.producer for one in self._released)
+        sources: dict[str, SourceBaseline] = {}
+        n_later = 0
+        for number, source in self.sources.items():
+            later = held[number] + self.stage.unsettled(source.account)
+            n_later += later
+            sources[source.channel] = SourceBaseline(
+                came[source.channel],
+                InboxCounts.settled(source.taken - later, source.refused),
+                source.rejected,
+            )
+        done = sum(one.inbox.delivered for one in sources.values())
+        return Baseline(
+            InboxCounts.settled(done, self.inbox.counts().rejected),
+            sources,
+            self.published(),
+            self._collected - n_later,
+        )
+
+    def own_stats(self, seconds: float, base: Baseline) -> dict[str, Any]:
         # Against the stream: what came later may not seem to be more.
-        collected, cached = self._collected, len(self.buffer)
-        rejected = sum(source.rejected for source in self.sources.values())
+        collected, cached = self._collected - base.collected, len(self.buffer)
+        rejected = sum(
+            source.rejected - base.source(source.channel).rejected
+            for source in self.sources.values()
+        )
         counted = CollectorStats(
             n_collected=collected, n_rejected=rejected, n_missed=self.missed, n_cached=cached
         )
         return {
             "collector_stats": rated(counted, seconds),
-            "queue_stats": queue_stats(self.inbox.counts()),
+            "queue_stats": queue_stats(self.inbox.counts().since(base.inbox)),
             "producer_stats": {
-                number: ProducerStats(
-                    number,
-                    source.channel,
-                    receiver_stats(source.receiver.counts(), source.rejected, seconds),
-                    queue_stats(source.queue_counts()),
-                )
+                number: source.stats(seconds, base.source(source.channel))
                 for number, source in self.sources.items()
             },
         }

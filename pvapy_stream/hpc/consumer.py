@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError, PvapyStreamError, TransportError
+from pvapy_stream.hpc.counts import Baseline, InboxCounts, SourceBaseline
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.inbox import Returned
@@ -22,7 +24,7 @@ from pvapy_stream.pva.objects import id_reader
 from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import ConsumerSettings
 from pvapy_stream.status.counted import drop_stats, queue_stats, receiver_stats
-from pvapy_stream.transport.ports import Receiver, Return
+from pvapy_stream.transport.ports import Receiver, ReceiverCounts, Return
 
 _PROBE_TIMEOUT = 0.5  # s; the source is on a network whose round trips are milliseconds
 _LAST_PROBE = 2.0  # s; the same at the end, where what is lost is not known otherwise
@@ -140,7 +142,7 @@ class Consumer(StageRunner):
                 self.stage.handle(obj)
                 return
         except ObjectError as error:
-            self.stage.no_id(error)
+            self.stage.refuse(error)
             return
         how = self._source_filters.settled(returned.how)
         if not self.stage.handle_again(obj, how, shared=self.settings.distributed):
@@ -191,7 +193,11 @@ class Consumer(StageRunner):
             return None
 
     def stop_receiving(self, deadline: Deadline) -> None:
-        newest = self._newest_at_end = self._newest_id(min(_LAST_PROBE, deadline.left))
+        newest = self._newest_id(min(_LAST_PROBE, deadline.left))
+        if newest is None:
+            # It does not answer now; what it had sent when it did is known.
+            newest = self._newest
+        self._newest_at_end = newest
         if newest is not None:
             self._await_arrivals(newest, deadline)
         self._left = self.receiver.stop(deadline.left)
@@ -230,9 +236,9 @@ class Consumer(StageRunner):
         return [(self.stage.account, obj) for obj in (*self.inbox.left(), *left)]
 
     def reset_stats(self, _: Any = None) -> str:
-        self.receiver.reset_counts()
+        reply = super().reset_stats()
         self._newest = None
-        return super().reset_stats()
+        return reply
 
     @property
     def accounts(self) -> list[Account]:
@@ -242,10 +248,18 @@ class Consumer(StageRunner):
     def newest(self) -> int | None:
         return self._newest
 
-    def own_stats(self, seconds: float) -> dict[str, Any]:
-        inbox = self.inbox.counts()
-        counts = self.receiver.counts()
-        counts = replace(counts, received=counts.received + self.carried)
+    def baseline(self, came: Mapping[str, ReceiverCounts]) -> Baseline:
+        done = self.stage.taken - self.stage.unsettled(self.stage.account)
+        return Baseline(
+            InboxCounts.settled(done, self.inbox.counts().rejected),
+            {self.input_channel: SourceBaseline(came[self.input_channel])},
+            self.published(),
+        )
+
+    def own_stats(self, seconds: float, base: Baseline) -> dict[str, Any]:
+        inbox = self.inbox.counts().since(base.inbox)
+        counts = self.receiver.counts().since(base.source(self.input_channel).receiver)
+        counts = replace(counts, received=inbox.received)
         return {
             "receiver_stats": receiver_stats(counts, inbox.rejected, seconds),
             "queue_stats": queue_stats(inbox),

@@ -16,6 +16,15 @@ from pvapy_stream.pva.serving import ANYBODY, PutRights, host_writable
 # Gets the decoded args; returns the reply; an exception makes it an error reply.
 Command = Callable[[Any], str]
 
+# Keys of a `configure` command that are ours, with their smallest value.
+_SYSTEM_KEYS = {
+    "receiverQueueSize": -1,
+    "skipInitialUpdates": 0,
+    "objectIdOffset": 1,
+    "nSequentialUpdates": 1,
+    "collectorCacheSize": -1,
+}
+
 _log = logging.getLogger(__name__)
 
 
@@ -169,3 +178,23 @@ def configured(processor: Any, values: Any, ours: Iterable[str]) -> str:
         return reply
     taken = [key for key in values if key in known] or ["none"]
     return f"{reply}; taken: {', '.join(taken)}; nobody knows: {', '.join(unknown)}"
+
+
+def own_keys(values: Any) -> dict[str, int]:
+    """Those of the arguments of a `configure` command that are ours.
+
+    Raises:
+        ValueError: one is no number, or too small.
+    """
+    if not isinstance(values, dict):
+        return {}
+    given = cast("dict[str, Any]", values)
+    return {key: _whole(key, given[key], low) for key, low in _SYSTEM_KEYS.items() if key in given}
+
+
+def _whole(key: str, value: Any, lowest: int) -> int:
+    if not isinstance(value, bool) and isinstance(value, (int, str)):
+        text = str(value)
+        if text.lstrip("-").isdigit() and int(text) >= lowest:
+            return int(text)
+    raise ValueError(f"{key} must be a whole number from {lowest} on, not {value!r}")

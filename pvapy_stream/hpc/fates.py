@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from dataclasses import dataclass, field
 from typing import Any
 
 from pvapy_stream.accounting.account import Account
@@ -13,33 +11,11 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import IdStep, SequenceTracker
 from pvapy_stream.errors import PvapyStreamError
-from pvapy_stream.hpc.latency import Latency
+from pvapy_stream.hpc.counts import StageCounts
 from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.troubles import LOG_EVERY, Troubles
 
 NO_ID = "object without an id"
-
-
-@dataclass(slots=True)
-class StageCounts:
-    """What a stage counted since its start or last reset. Times: s since 1970, 0 for none yet."""
-
-    start_time: float = field(default_factory=time.time)
-    end_time: float = 0.0
-    first_time: float = 0.0
-    last_time: float = 0.0
-    first_id: int | None = None
-    last_id: int | None = None
-    processed: int = 0
-    filtered: int = 0
-    skipped: int = 0
-    duplicates: int = 0
-    errors: int = 0
-
-    @property
-    def receiving_time(self) -> float:
-        """Time from the first to the last object, s."""
-        return self.last_time - self.first_time
 
 
 class StageFates:
@@ -50,6 +26,7 @@ class StageFates:
         tracker: tells which ids were missed.
 
     Attributes:
+        counts: since the start, or since statistics were reset: then it is another object.
         own_epochs: whether ids that go back begin a ledger; a collector does that itself, for each
             source.
     """
@@ -64,7 +41,8 @@ class StageFates:
         # source, whose epochs are those of the stage.
         self._summary = self.account
         self.counts = StageCounts()
-        self.latency = Latency()
+        # Objects that came to it; who holds the lock knows that none of them is on its way.
+        self.taken = 0
         self.output: Output | None = None
         self._missed_before = 0
         self.lock = threading.RLock()
@@ -88,8 +66,8 @@ class StageFates:
         if not self._confirms:
             counts.processed += 1
             self.account.ledger.processed.add(value)
-        if counts.last_time >= self.latency.due:
-            self.latency.note(obj)
+        if counts.last_time >= counts.latency.due:
+            counts.latency.note(obj)
 
     def _filtered(self, value: int, output: Output) -> None:
         """The processor returned without publishing: it dropped the object, or gathers several."""
@@ -111,6 +89,12 @@ class StageFates:
         self.account.ledger.fail(kind, value)
         self.counts.errors += 1
         self.troubles.note(kind, f"{kind}: {error}", error, f"object {value} failed")
+
+    def refuse(self, error: Exception) -> None:
+        """Take an object that cannot be read."""
+        with self.lock:
+            self.taken += 1
+            self.no_id(error)
 
     def no_id(self, error: Exception) -> None:
         """Count an object whose id cannot be read."""
@@ -239,6 +223,12 @@ class StageFates:
                 # It has its fate here: what became of it is published.
                 published = output.last_id
             output.filtered.pass_on(ids, handled, published)
+
+    def unsettled(self, account: Account) -> int:
+        """How many objects of an account will count as processed later; needs the lock."""
+        if not self._confirms:
+            return 0
+        return sum(len(ledger.without_fate()) for ledger in account.ledgers)
 
     @property
     def last_error(self) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pvapy_stream import bursts
+from pvapy_stream.hpc.counts import InboxCounts
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.transport.ports import Return
 
@@ -46,28 +47,6 @@ _FOR_EVER = 3600.0  # s
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class InboxCounts:
-    """Objects since the start or the last reset; the sum of the others is what was received.
-
-    Attributes:
-        delivered: handed to the stage, the one that is processed now included.
-        queued: what waits now.
-        busy: whether an object from the queue is processed now.
-    """
-
-    received: int = 0
-    rejected: int = 0
-    delivered: int = 0
-    queued: int = 0
-    busy: bool = False
-
-
-def _counts_of(queued: int, rejected: int, received: int, busy: bool = False) -> InboxCounts:
-    """Counts that fit together; to be read in the order of the arguments, as objects arrive."""
-    return InboxCounts(received, rejected, max(0, received - rejected - queued), queued, busy)
-
-
 class DirectInbox:
     """No queue: the receiving thread runs the stage. While paused, a bounded number waits."""
 
@@ -86,7 +65,7 @@ class DirectInbox:
         self._holding = False
         self._paused = False
         self._lock = threading.Lock()
-        self._received = self._rejected = 0
+        self._entered = self._delivered = self._rejected = 0
 
     def put(self, obj: Any) -> bool:
         """Take an object of the transport, which may be reused when this returns.
@@ -94,28 +73,29 @@ class DirectInbox:
         Returns:
             whether it was taken; else it was rejected.
         """
-        self._received += 1
-        if not self._holding:
-            self._handle(obj)
-            return True
-        with self._lock:
-            if self._holding:
-                if len(self._held) >= self._pause_size:
-                    self._rejected += 1
-                    self._reject(PAUSED_FULL, obj)
-                    return False
-                self._held.append(obj.copy())
-                return True
+        if self._holding:
+            with self._lock:
+                if self._holding:
+                    if len(self._held) >= self._pause_size:
+                        self._rejected += 1
+                        self._reject(PAUSED_FULL, obj)
+                        return False
+                    self._held.append(obj.copy())
+                    self._entered += 1
+                    return True
+        self._entered += 1
+        self._delivered += 1
         self._handle(obj)
         return True
 
     def put_returned(self, returned: Returned) -> None:
         """Take the first object after the other side came back; it is never rejected."""
-        self._received += 1
         with self._lock:
+            self._entered += 1
             if self._holding:
                 self._held.append(returned.copy())
                 return
+        self._delivered += 1
         self._handle_returned(returned)
 
     def start(self) -> None:
@@ -137,6 +117,7 @@ class DirectInbox:
                     self._holding = False
                     return
                 obj = self._held.popleft()
+            self._delivered += 1
             if type(obj) is Returned:
                 self._handle_returned(obj)
             else:
@@ -166,13 +147,7 @@ class DirectInbox:
         return left
 
     def counts(self) -> InboxCounts:
-        return _counts_of(len(self._held), self._rejected, self._received)
-
-    def reset_counts(self) -> int:
-        """Begin to count anew; returns how many waiting objects count as received."""
-        waiting = self._received = len(self._held)
-        self._rejected = 0
-        return waiting
+        return InboxCounts.of(self._delivered, self._entered, self._rejected)
 
 
 class QueueInbox:
@@ -215,7 +190,7 @@ class QueueInbox:
         self._finish = threading.Event()
         self._abandon = False
         self._thread = threading.Thread(target=self._run, name="stage", daemon=True)
-        self._received = self._rejected = 0
+        self._entered = self._delivered = self._rejected = 0
 
     def put(self, obj: Any) -> bool:
         """Take an object of the transport, which may be reused when this returns.
@@ -223,18 +198,21 @@ class QueueInbox:
         Returns:
             whether it was taken; else it was rejected.
         """
-        self._received += 1
         if self._full() and not (self._waits and self._has_room()):
             self._rejected += 1
             self._reject(QUEUE_FULL, obj)
             return False
-        self._queue.put(obj.copy())
+        copy = obj.copy()
+        # Before the queue has it: it may be delivered at once.
+        self._entered += 1
+        self._queue.put(copy)
         return True
 
     def put_returned(self, returned: Returned) -> None:
         """Take the first object after the other side came back; it is never rejected."""
-        self._received += 1
-        self._queue.put(returned.copy())
+        copy = returned.copy()
+        self._entered += 1
+        self._queue.put(copy)
 
     def _full(self) -> bool:
         return 0 < self._size <= self._waiting + len(self._working)
@@ -261,6 +239,7 @@ class QueueInbox:
                     return
                 obj = self._batch.popleft()
                 self._working = [obj]
+                self._delivered += 1
                 bursts.begin() if self._waiting else bursts.end()
                 try:
                     if type(obj) is Returned:
@@ -331,11 +310,4 @@ class QueueInbox:
 
     def counts(self) -> InboxCounts:
         busy = bool(self._working)
-        return _counts_of(self._waiting, self._rejected, self._received, busy)
-
-    def reset_counts(self) -> int:
-        """Begin to count anew; returns how many waiting objects count as received."""
-        # The one that is processed now may be counted as processed after this.
-        waiting = self._received = self._waiting + len(self._working)
-        self._rejected = 0
-        return waiting
+        return InboxCounts.of(self._delivered, self._entered, self._rejected, busy)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pvaccess as pva
 
-from pvapy_stream.hpc.inbox import InboxCounts
+from pvapy_stream.hpc.counts import InboxCounts
 from pvapy_stream.pva.request import monitor_request
 from pvapy_stream.settings import MetadataChannel
 from pvapy_stream.status.counted import queue_stats, rate, receiver_stats

@@ -81,8 +81,5 @@ class Output:
     def counts(self) -> PublisherCounts:
         return self._publisher.counts()
 
-    def reset_counts(self) -> None:
-        self._publisher.reset_counts()
-
     def stop(self) -> None:
         self._publisher.stop()

@@ -129,15 +129,8 @@ class StageParts(ABC):
         # The source's newest id when the stage was stopped, if it was known.
         self._newest_at_end: int | None = None
         self.paused = False
-        # The account as it was last built, and when to build it anew.
-        self._ledgers: list[dict[str, Any]] = []
-        self._ledgers_due = 0.0
-        # What waited when the counts began anew: it counts as received since then.
-        self.carried = 0
         self._known: Any = None
         self._lazy = False
-        self._user_stats: dict[str, Any] = {}
-        self._coverage: dict[str, tuple[int, int]] = {}
         self.log = logging.getLogger(f"pvapy_stream.{self.kind}-{stage_id}")
         self._awaited = Awaited(self.log, settings.receives.absent)
 
@@ -159,7 +152,7 @@ class StageParts(ABC):
         try:
             wanted = self.wanted(obj)
         except ObjectError as error:
-            self.stage.no_id(error)
+            self.stage.refuse(error)
             return
         self.stage.handle(wanted)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.hpc.counts import InboxCounts, SourceBaseline
 from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
-from pvapy_stream.hpc.inbox import InboxCounts
+from pvapy_stream.status.counted import queue_stats, receiver_stats
+from pvapy_stream.status.snapshot import ProducerStats
 from pvapy_stream.transport.ports import Receiver
 
 
@@ -48,11 +51,19 @@ class Producer:
         self.left: list[Any] = []
 
     def queue_counts(self) -> InboxCounts:
-        """What of the inbox is its own."""
-        arrived, refused, taken = self.arrived, self.refused, self.taken
-        return InboxCounts(arrived, refused, taken, max(0, arrived - refused - taken))
+        """What of the inbox is its own, since the start."""
+        # Against the stream: what comes meanwhile may not seem to be less.
+        taken, refused = self.taken, self.refused
+        return InboxCounts.of(taken, self.arrived - refused, refused)
 
-    def reset_counts(self) -> None:
-        self.receiver.reset_counts()
-        self.arrived = self.queue_counts().queued
-        self.rejected = self.refused = self.taken = 0
+    def stats(self, seconds: float, base: SourceBaseline) -> ProducerStats:
+        """What came from it since a baseline; rates over `seconds`."""
+        rejected = self.rejected - base.rejected
+        inbox = self.queue_counts().since(base.inbox)
+        counts = replace(self.receiver.counts().since(base.receiver), received=inbox.received)
+        return ProducerStats(
+            self.number,
+            self.channel,
+            receiver_stats(counts, rejected, seconds),
+            queue_stats(inbox),
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -58,6 +58,10 @@ class ReorderBuffer:
 
     def __len__(self) -> int:
         return len(self._heap)
+
+    def held(self) -> Counter[Hashable]:
+        """How many objects of each producer wait."""
+        return Counter(item[3] for item in self._heap)
 
     def add(self, producer: Hashable, value: int, obj: Any, now: float) -> str | None:
         """Add an object.

@@ -3,50 +3,45 @@
 from __future__ import annotations
 
 import threading
-import time
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
+import pvaccess as pva
+
 from pvapy_stream.accounting.account import Account
-from pvapy_stream.accounting.ledger import Ledger, merged
 from pvapy_stream.errors import ProcessorError
-from pvapy_stream.files.run import run_id
-from pvapy_stream.hpc.control import configured
+from pvapy_stream.hpc.accounts import STATS_PATIENCE, StageAccounts
+from pvapy_stream.hpc.control import configured, own_keys
+from pvapy_stream.hpc.counts import Baseline
 from pvapy_stream.hpc.deadline import Deadline
-from pvapy_stream.hpc.filtering import FilteredReceiver
-from pvapy_stream.hpc.parts import StageParts
+from pvapy_stream.settings import StageSettings
 from pvapy_stream.signals import in_main_thread
 from pvapy_stream.status.counted import processor_stats, publisher_stats
-from pvapy_stream.status.snapshot import Snapshot
-from pvapy_stream.transport.ports import PublisherCounts, Receiver, Troubled
+from pvapy_stream.status.snapshot import LatencyStats, Snapshot
+from pvapy_stream.transport.ports import PublisherCounts, Receiver, ReceiverCounts, Troubled
 
 STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has
 PROCESS_GRACE = 1.0  # s; beyond the time to drain, for the object that is being processed
 _LAST_TAKEN = 0.5  # s; least time that subscribers get for what was published last
-# Building the account takes at most this share of the time, however large it is.
-_LEDGER_SHARE = 0.05
-_STATS_PATIENCE = 0.5  # s; a processor that takes longer keeps its last statistics in the status
-
-# Keys of a `configure` command that are ours, with their smallest value.
-_SYSTEM_KEYS = {
-    "receiverQueueSize": -1,
-    "skipInitialUpdates": 0,
-    "objectIdOffset": 1,
-    "nSequentialUpdates": 1,
-    "collectorCacheSize": -1,
-}
+# s; who gives a command waits for a reply as long as `pvput` does by itself: 5 s.
+_COMMAND_PATIENCE = 4.0
 
 
-class StageRunner(StageParts):
+class StageRunner(StageAccounts):
     """Receives objects, processes and publishes them, and accounts for it all.
 
     Attributes:
         calls_stop: whether the processor's `stop` was called.
     """
 
-    calls_stop = False
+    def __init__(self, settings: StageSettings, stage_id: int, server: pva.PvaServer) -> None:
+        super().__init__(settings, stage_id, server)
+        self.calls_stop = False
+        self._user_stats: dict[str, Any] = {}
+        self._coverage: dict[str, tuple[int, int]] = {}
 
     # -- what each kind has of its own -----------------------------------------------------------
 
@@ -70,84 +65,27 @@ class StageRunner(StageParts):
     def waiting(self) -> list[tuple[Account, Any]]:
         """Take what still waits after `flush`, with the account it belongs to."""
 
-    @property
     @abstractmethod
-    def accounts(self) -> list[Account]:
-        """The accounts of the stage, one for each source."""
-
-    def begin(self, incarnation: int) -> None:
-        """Say which process of this stage it is: 1 for the first, one more for each restart."""
-        for account in self.accounts:
-            account.ledger.begin(incarnation)
-        self._name_files()
-
-    def _name_files(self) -> None:
-        """Say in the ledgers where a writer's files are."""
-        file = str(getattr(self.stage.processor, "output_files", ""))
-        for account in self.accounts:
-            account.ledger.file, account.ledger.run = file, run_id() if file else ""
-
-    def ledgers(self, closed: bool = False, last: bool = False) -> list[dict[str, Any]]:
-        """The account for files and pipes; nothing when nobody asked for one.
-
-        It is that of now, or, where building it takes long, that of a while ago.
+    def baseline(self, came: Mapping[str, ReceiverCounts]) -> Baseline:
+        """What is counted by now, of objects that have their fate; needs the stage's lock.
 
         Args:
-            closed: whether this is the end, and in order.
-            last: whether this is the end.
+            came: counts of the receivers, by channel.
         """
-        if not self.settings.ledger:
-            return []
-        if not (closed or last) and time.monotonic() < self._ledgers_due:
-            return self._ledgers
-        # A processor that hangs in process() holds the lock: its account is told all the same.
-        locked = self.stage.lock.acquire(timeout=_STATS_PATIENCE)
-        try:
-            start = time.thread_time()
-            plain = [one for account in self.accounts for one in account.plain(closed)]
-            self._ledgers = self._with_missed(plain)
-        finally:
-            if locked:
-                self.stage.lock.release()
-        self._ledgers_due = time.monotonic() + (time.thread_time() - start) / _LEDGER_SHARE
-        return self._ledgers
 
-    def whole_account(self) -> Ledger:
-        """All accounts as one ledger, with what is missed now."""
-        with self.stage.lock:
-            whole = merged([one for account in self.accounts for one in account.ledgers])
-            whole.missed.update(self.stage.missed(self.newest))
-            return whole
-
-    def _with_missed(self, plain: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The ledgers with what is missed now, in that of the first source's present epoch."""
-        account = self.accounts[0]
-        present = plain[len(account.ledgers) - 1]
-        ledger, tracker = account.ledger, self.stage.tracker
-        present["missed"] = (ledger.missed | self.stage.missed(self.newest)).to_list()
-        present["unknown"] = (ledger.unknown | tracker.unknown).to_list()
-        return plain
-
-    def count_missed(self, filters: Iterable[FilteredReceiver]) -> int:
-        """Objects that did not come, without those that a source may yet say it filtered."""
-        stage = self.stage
-        open_yet = not stage.counts.end_time and any(one.follows for one in filters)
-        after = self._settling.until if open_yet else None
-        return stage.count_missed(self.newest, -1 if open_yet and after is None else after)
-
-    @property
-    def newest(self) -> int | None:
-        """The source's newest id, where it is known."""
-        return None
+    def published(self) -> PublisherCounts:
+        """What the output has counted since the start."""
+        output = self.stage.output
+        return output.counts() if output else PublisherCounts()
 
     @abstractmethod
-    def own_stats(self, seconds: float) -> dict[str, Any]:
-        """Those groups of a snapshot that the kind has of its own; rates over `seconds`."""
+    def own_stats(self, seconds: float, base: Baseline) -> dict[str, Any]:
+        """Those groups of a snapshot that the kind has of its own.
 
-    @property
-    @abstractmethod
-    def missed(self) -> int:
-        """How many objects did not come."""
+        Args:
+            seconds: what rates are over.
+            base: what was counted before, and does not count.
+        """
 
     @property
     @abstractmethod
@@ -290,32 +228,57 @@ class StageRunner(StageParts):
 
     # -- commands --------------------------------------------------------------------------------
 
+    @contextmanager
+    def _between_objects(self, otherwise: str) -> Iterator[None]:
+        """Hold the stage between two objects, for a command.
+
+        Args:
+            otherwise: what is said of the command when that cannot be.
+
+        Raises:
+            ProcessorError: process() does not return.
+        """
+        if not self.stage.lock.acquire(timeout=_COMMAND_PATIENCE):
+            raise ProcessorError(
+                f"{otherwise}: process() has not returned for {_COMMAND_PATIENCE:g} s; give the"
+                " command again when it has"
+            )
+        try:
+            yield
+        finally:
+            self.stage.lock.release()
+
     def configure(self, values: Any) -> str:
         """A `configure` command: our own keys, then the processor's `configure` with all."""
-        own: dict[str, int] = {}
-        if isinstance(values, dict):
-            own = {k: _whole(k, values[k], low) for k, low in _SYSTEM_KEYS.items() if k in values}
-            self.configure_own(own)
+        own = own_keys(values)
         ours = own.keys() if self.kind == "collector" else own.keys() - {"collectorCacheSize"}
-        with self.stage.lock:
+        with self._between_objects("nothing is configured"):
+            self.configure_own(own)
             return configured(self.stage.processor, values, ours)
 
     def configure_own(self, own: dict[str, int]) -> None:
-        """Take our own keys of a `configure` command."""
+        """Take our own keys of a `configure` command, between two objects."""
         if "receiverQueueSize" in own:
             self.inbox.resize(own["receiverQueueSize"])
         tracker = self.stage.tracker
-        with self.stage.lock:
-            if "skipInitialUpdates" in own:
-                self.stage.skip_next(own["skipInitialUpdates"])
-            tracker.offset = own.get("objectIdOffset", tracker.offset)
-            tracker.run = own.get("nSequentialUpdates", tracker.run)
+        if "skipInitialUpdates" in own:
+            self.stage.skip_next(own["skipInitialUpdates"])
+        tracker.offset = own.get("objectIdOffset", tracker.offset)
+        tracker.run = own.get("nSequentialUpdates", tracker.run)
 
     def reset_stats(self, _: Any = None) -> str:
-        """Begin to count anew."""
-        self.carried = self.inbox.reset_counts()
-        self.metadata.reset_counts()
-        self.stage.reset()
+        """Begin to count anew; see `hpc.counts`.
+
+        Raises:
+            ProcessorError: process() does not return; all counts go on.
+        """
+        # Not under the lock of the stage: a receiver may hold a lock of its own while it delivers.
+        came = {channel: one.counts() for channel, one in self.receivers().items()}
+        with self._between_objects("statistics are not reset"):
+            # What is done by now was done before.
+            self.stage.settle(self.accounts)
+            self.stage.reset(self.baseline(came))
+            self.metadata.reset_counts()
         return "Stats reset successful"
 
     def pause(self, _: Any = None) -> str:
@@ -343,12 +306,17 @@ class StageRunner(StageParts):
                 "the new processor does not start, the old one goes on:"
                 f" {type(error).__name__}: {error}"
             ) from error
-        with self.stage.lock:
-            old = self.stage.processor
-            self.stage.use(new)
-        self._user_stats = {}
-        self.stage.call("stop of the old processor", old.stop)
-        self.stage.settle(self.accounts, old)
+        try:
+            with self._between_objects("the old processor goes on"):
+                old = self.stage.processor
+                self.stage.use(new)
+                self._user_stats = {}
+                self.stage.call("stop of the old processor", old.stop)
+                self.stage.settle(self.accounts, old)
+        except ProcessorError:
+            with suppress(Exception):
+                new.stop()
+            raise
         return "Reload successful"
 
     # -- statistics ------------------------------------------------------------------------------
@@ -363,10 +331,10 @@ class StageRunner(StageParts):
             self.id,
             metadata_stats=self.metadata.stats(0.0, 0, {}),
             user_types=types or {},
-            **self.own_stats(0.0),
+            **self.own_stats(0.0, self.stage.counts.base),
         )
 
-    def snapshot(self, patience: float = _STATS_PATIENCE) -> Snapshot:
+    def snapshot(self, patience: float = STATS_PATIENCE) -> Snapshot:
         """All statistics; the processor gets `patience` s for its own."""
         stage = self.stage
         locked = stage.lock.acquire(timeout=patience)
@@ -379,15 +347,19 @@ class StageRunner(StageParts):
                 told = stage.processor.metadata_coverage
                 self._coverage = stage.call("metadata_coverage", told, fallback={}) or {}
                 message = stage.troubles.recent or stage.tracker.remark or self.remark
-            counts, missed, tracker = replace(stage.counts), self.missed, stage.tracker
+            # Read once: without the lock, statistics may be reset meanwhile.
+            counts = replace(stage.counts)
+            latency: Any = counts.latency.stats()
+            missed, tracker = self.missed, stage.tracker
+            seconds = counts.receiving_time
+            metadata = self.metadata.stats(seconds, counts.processed, self._coverage)
             unknown, epochs = len(tracker.unknown), 1 + tracker.n_restarts
         finally:
             if locked:
                 stage.lock.release()
         # Against the stream, from here on: what came later may not seem to be more.
-        seconds = counts.receiving_time
-        published = stage.output.counts() if stage.output else PublisherCounts()
-        own = self.own_stats(seconds)
+        published = self.published().since(counts.base.published)
+        own = self.own_stats(seconds, counts.base)
         return Snapshot(
             self.kind,
             self.id,
@@ -396,8 +368,9 @@ class StageRunner(StageParts):
             object_id=counts.last_id or 0,
             output_channel=self.output_channel,
             publisher_stats=publisher_stats(published, seconds),
-            metadata_stats=self.metadata.stats(seconds, counts.processed, self._coverage),
+            metadata_stats=metadata,
             processor_stats=processor_stats(counts, missed, unknown, epochs),
+            latency_stats=LatencyStats(**latency),
             user_stats=self._user_stats,
             **own,
         )
@@ -406,11 +379,3 @@ class StageRunner(StageParts):
 def _has(lock: Any, deadline: Deadline) -> bool:
     """Get the lock of a stage, as soon as the object that is being processed is done."""
     return deadline.wait_for(lambda seconds: lock.acquire(timeout=seconds), PROCESS_GRACE)
-
-
-def _whole(key: str, value: Any, lowest: int) -> int:
-    if not isinstance(value, bool) and isinstance(value, (int, str)):
-        text = str(value)
-        if text.lstrip("-").isdigit() and int(text) >= lowest:
-            return int(text)
-    raise ValueError(f"{key} must be a whole number from {lowest} on, not {value!r}")

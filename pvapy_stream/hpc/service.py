@@ -25,7 +25,7 @@ from pvapy_stream.pva.serving import PutRights, make_server
 from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSettings
 from pvapy_stream.signals import hurry_of
 from pvapy_stream.status.channel import StatusChannel
-from pvapy_stream.status.snapshot import LatencyStats, Snapshot
+from pvapy_stream.status.snapshot import Snapshot
 from pvapy_stream.transport.own_server import host
 
 _HURRY_GRACE = 3.0  # s; beyond it, for all that closes, when the end was asked for twice
@@ -246,13 +246,11 @@ class StageService:
         with self._publish_lock:
             runner = self._runner
             state = self._state or runner.phase
-            latency: Any = runner.stage.latency.stats()
             snapshot = replace(
                 runner.snapshot(patience),
                 state=state,
                 restarts=self._settings.incarnation - 1,
                 control_channel=self._control.name if self._control else "",
-                latency_stats=LatencyStats(**latency),
             )
             told = problem or "; ".join(filter(None, (snapshot.message, self.remark)))
             snapshot = replace(snapshot, message=told)

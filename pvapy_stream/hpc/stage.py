@@ -13,8 +13,8 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import IdStep, SequenceTracker
 from pvapy_stream.errors import TransportError
-from pvapy_stream.hpc.fates import StageCounts, StageFates
-from pvapy_stream.hpc.latency import Latency
+from pvapy_stream.hpc.counts import Baseline, StageCounts
+from pvapy_stream.hpc.fates import StageFates
 from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
 from pvapy_stream.transport.ports import Return
@@ -68,6 +68,7 @@ class Stage(StageFates):
     def handle(self, obj: Any) -> None:
         """Take an object to its fate. Raises nothing: errors are counted, logged and shown."""
         with self.lock:
+            self.taken += 1
             if self.leaving:
                 self.leave([(self.account, obj)])
                 return
@@ -220,37 +221,42 @@ class Stage(StageFates):
         with self.lock:
             if how.anew:
                 self.tracker.expect_restart()
-            if is_marked(obj):
-                self.counts.skipped += 1
-                return True
-            last = self.tracker.last
-            if not self._skips or not how.shown or self._read_id is None:
-                return False
-            if last is None and not shared:
-                return False
-            try:
-                value = self._read_id(obj)
-            except Exception as error:
-                self.no_id(error)
-                return True
-            if last is None:
-                # It was published before this stage was there: another one has it.
-                self._skipped(value)
-                return True
-            if value == 0 < last and not obj.hasField("timeStamp"):
-                # What cannot be marked is known by its id alone.
-                self.counts.skipped += 1
-                return True
-            if value > last and not shared:
-                return False
-            if value < last:
-                # Nobody takes what is shown.
-                self._went_back(value, IdStep.BACK, skipped=1)
-                self.tracker.last = None
-            elif value > last:
-                self._shown = self.tracker.n_restarts, value
+            known = self._take_known(obj, how, shared)
+            self.taken += known
+            return known
+
+    def _take_known(self, obj: Any, how: Return, shared: bool) -> bool:
+        if is_marked(obj):
+            self.counts.skipped += 1
+            return True
+        last = self.tracker.last
+        if not self._skips or not how.shown or self._read_id is None:
+            return False
+        if last is None and not shared:
+            return False
+        try:
+            value = self._read_id(obj)
+        except Exception as error:
+            self.no_id(error)
+            return True
+        if last is None:
+            # It was published before this stage was there: another one has it.
             self._skipped(value)
             return True
+        if value == 0 < last and not obj.hasField("timeStamp"):
+            # What cannot be marked is known by its id alone.
+            self.counts.skipped += 1
+            return True
+        if value > last and not shared:
+            return False
+        if value < last:
+            # Nobody takes what is shown.
+            self._went_back(value, IdStep.BACK, skipped=1)
+            self.tracker.last = None
+        elif value > last:
+            self._shown = self.tracker.n_restarts, value
+        self._skipped(value)
+        return True
 
     def leave(self, waiting: Iterable[tuple[Account, Any]]) -> None:
         """Write down objects that still waited when the time to drain was over."""
@@ -312,8 +318,12 @@ class Stage(StageFates):
                 self.counts.processed = max(0, self.counts.processed - n)
             self.troubles.note_late(kind, late.last, len(ids))
 
-    def reset(self) -> None:
-        """Begin to count anew; the ledger goes on."""
+    def reset(self, base: Baseline | None = None) -> None:
+        """Begin to count anew; the ledger goes on.
+
+        Args:
+            base: what others have counted, of which `counts.base` is to remind who shows it.
+        """
         with self.lock:
             self._note_missed()
             epoch, shown = self._shown
@@ -321,10 +331,7 @@ class Stage(StageFates):
             # It must know ids that go back: else they would stand with those before in one ledger.
             self.tracker.reset_counts()
             self._missed_before = 0
-            self.counts = StageCounts()
-            self.latency = Latency()
-            if self.output is not None:
-                self.output.reset_counts()
+            self.counts = StageCounts(base or Baseline())
             self.call("resetStats", self.processor.resetStats)
 
     def finish(self, newest: int | None = None) -> None:

@@ -292,9 +292,6 @@ class _Nowhere(Publisher):
     def counts(self) -> PublisherCounts:
         return PublisherCounts(self._published)
 
-    def reset_counts(self) -> None:
-        self._published = 0
-
 
 def _images(found: Findings) -> list[np.ndarray]:
     rng = np.random.default_rng(1)

@@ -16,8 +16,7 @@ from pvapy_stream.status.snapshot import (
 )
 
 if TYPE_CHECKING:
-    from pvapy_stream.hpc.fates import StageCounts
-    from pvapy_stream.hpc.inbox import InboxCounts
+    from pvapy_stream.hpc.counts import InboxCounts, StageCounts
     from pvapy_stream.transport.ports import PublisherCounts, ReceiverCounts
 
 Group = TypeVar("Group")

@@ -102,10 +102,6 @@ class AutoReceiver:
     def counts(self) -> ReceiverCounts:
         return self._chosen.counts() if self._chosen else ReceiverCounts()
 
-    def reset_counts(self) -> None:
-        if self._chosen:
-            self._chosen.reset_counts()
-
     @property
     def connected(self) -> bool:
         return self._chosen is not None and self._chosen.connected

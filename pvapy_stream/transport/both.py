@@ -60,7 +60,3 @@ class BothPublisher(Publisher):
         return PublisherCounts(
             counts[0].published, sum(c.errors for c in counts), sum(c.rejected for c in counts)
         )
-
-    def reset_counts(self) -> None:
-        for way in self._ways:
-            way.reset_counts()

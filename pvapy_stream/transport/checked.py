@@ -104,10 +104,6 @@ class CheckedReceiver:
         counts = self._inner.counts()
         return replace(counts, errors=counts.errors + self._errors)
 
-    def reset_counts(self) -> None:
-        self._errors = 0
-        self._inner.reset_counts()
-
     @property
     def connected(self) -> bool:
         return self._running and self._inner.connected

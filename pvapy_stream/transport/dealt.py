@@ -42,7 +42,6 @@ class DealtReceiver:
         self._dealt = False
         self._deliver: Deliver | None = None
         self._again: DeliverAgain | None = None
-        self._past = ReceiverCounts()
 
     def start(self, deliver: Deliver, deliver_again: DeliverAgain | None = None) -> None:
         self._deliver, self._again = deliver, deliver_again
@@ -68,7 +67,6 @@ class DealtReceiver:
         deliver = self._deliver
         if deliver is None:
             return
-        self._past = self._direct.counts()
         first, returns = True, self._direct.was_connected
 
         def deliver_dealt(obj: Any) -> None:
@@ -90,17 +88,8 @@ class DealtReceiver:
         return self._now.stop(patience)
 
     def counts(self) -> ReceiverCounts:
-        now, past = self._now.counts(), self._past
-        return replace(
-            now,
-            received=now.received + past.received,
-            overruns=now.overruns + past.overruns,
-            errors=now.errors + past.errors,
-        )
-
-    def reset_counts(self) -> None:
-        self._past = ReceiverCounts()
-        self._now.reset_counts()
+        now, direct = self._now, self._direct.counts()
+        return direct if now is self._direct else direct.plus(now.counts())
 
     @property
     def connected(self) -> bool:

@@ -29,7 +29,6 @@ from pvapy_stream.transport.ejfat_mode import EjfatInputSettings, EjfatOutputSet
 from pvapy_stream.transport.ejfat_wire import (
     HEADERS,
     LONGEST,
-    Drops,
     Limits,
     Reassembler,
     datagrams,
@@ -172,7 +171,6 @@ class EjfatReceiver(ServingReceiver):
         self._ending = threading.Event()
         self._deadline = float("inf")
         self._threads: list[threading.Thread] = []
-        self._before = Drops()
         self._told: set[str] = set()
 
     def _open(self) -> None:
@@ -299,22 +297,11 @@ class EjfatReceiver(ServingReceiver):
                     policy,
                 )
 
-    def _drops(self) -> dict[str, int]:
-        before = asdict(self._before)
-        return {
-            policy: count - before[policy]
-            for policy, count in asdict(self._reassembler.drops).items()
-        }
-
     def counts(self) -> ReceiverCounts:
-        drops = self._drops()
+        drops = asdict(self._reassembler.drops)
         objects = ("unfinished", "evicted", "overlapping", "queue_full", "refused")
         rejected = sum(drops[policy] for policy in objects)
         return replace(super().counts(), rejected=rejected, drops=drops)
-
-    def reset_counts(self) -> None:
-        super().reset_counts()
-        self._before = replace(self._reassembler.drops)
 
 
 class _Unpickler(pickle.Unpickler):

@@ -63,6 +63,3 @@ class HostedPublisher(Publisher):
 
     def counts(self) -> PublisherCounts:
         return PublisherCounts(self._published, self._errors)
-
-    def reset_counts(self) -> None:
-        self._published = self._errors = 0

@@ -122,9 +122,6 @@ class MemoryReceiver:
     def counts(self) -> ReceiverCounts:
         return ReceiverCounts(received=self._received)
 
-    def reset_counts(self) -> None:
-        self._received = 0
-
     @property
     def connected(self) -> bool:
         if self._deliver is None:
@@ -173,9 +170,6 @@ class MemoryPublisher(Publisher):
 
     def counts(self) -> PublisherCounts:
         return PublisherCounts(published=self._published)
-
-    def reset_counts(self) -> None:
-        self._published = 0
 
 
 def _receiver(what: ReceiverOptions) -> MemoryReceiver:

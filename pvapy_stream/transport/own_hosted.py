@@ -55,7 +55,8 @@ class OwnHostedPublisher(Publisher):
         # Of several threads that publish, one after the other.
         self._lock = threading.Lock()
         self._hosted: _Hosted | None = None
-        self._published = self._errors = self._dropped_before = 0
+        self._published = self._errors = 0
+        self._counted: list[Channel] = []
 
     def open(self, prototype: Any) -> None:
         """Add the channel with an object of the structure that will be published.
@@ -73,7 +74,8 @@ class OwnHostedPublisher(Publisher):
             hosted = _Hosted(self.channel, self._settings, pv_object(prototype).copy())
         except _WRONG_OBJECTS as error:
             raise TransportError(f"cannot host channel {self.channel}: {error}") from error
-        self._hosted, self._dropped_before = hosted, 0
+        self._counted.append(hosted.channel)
+        self._hosted = hosted
         return hosted
 
     def publish(self, obj: Any) -> None:
@@ -117,13 +119,8 @@ class OwnHostedPublisher(Publisher):
                 host.remove(self.channel)
 
     def counts(self) -> PublisherCounts:
-        hosted = self._hosted
-        dropped = 0 if hosted is None else hosted.channel.dropped - self._dropped_before
+        dropped = sum(one.dropped for one in list(self._counted))
         return PublisherCounts(self._published, self._errors, dropped)
-
-    def reset_counts(self) -> None:
-        self._published = self._errors = 0
-        self._dropped_before = 0 if self._hosted is None else self._hosted.channel.dropped
 
 
 class _Hosted:

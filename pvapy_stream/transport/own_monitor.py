@@ -218,19 +218,12 @@ class OwnMonitorReceiver:
             )
 
     def counts(self) -> ReceiverCounts:
-        if self._instead is not None:
-            return self._instead.counts()
-        reader = self._reader
-        overruns = self._past_overruns + (reader.overruns if reader else 0)
-        return ReceiverCounts(self._received, overruns, self._errors)
-
-    def reset_counts(self) -> None:
-        if self._instead is not None:
-            self._instead.reset_counts()
-        reader = self._reader
-        self._past_overruns = -reader.overruns if reader else 0
-        # The one that is being delivered will be counted by the stage.
-        self._received, self._errors = int(self._delivering), 0
+        # In this order: while a reader is replaced, too few may show, but none twice.
+        overruns, reader = self._past_overruns, self._reader
+        if reader is not None:
+            overruns += reader.overruns
+        counts = ReceiverCounts(self._received, overruns, self._errors)
+        return counts if self._instead is None else counts.plus(self._instead.counts())
 
     @property
     def connected(self) -> bool:

@@ -33,7 +33,7 @@ DeliverAgain = Callable[[Any, Return], bool | None]
 
 @dataclass(frozen=True, slots=True)
 class ReceiverCounts:
-    """What a receiver counted since its start or its last reset.
+    """What a receiver counted since its start, or since a baseline.
 
     Attributes:
         received: objects delivered.
@@ -49,10 +49,34 @@ class ReceiverCounts:
     rejected: int = 0
     drops: Mapping[str, int] = field(default_factory=dict[str, int])
 
+    def plus(self, other: ReceiverCounts) -> ReceiverCounts:
+        """What two receivers counted."""
+        drops = {
+            policy: self.drops.get(policy, 0) + other.drops.get(policy, 0)
+            for policy in {**self.drops, **other.drops}
+        }
+        return ReceiverCounts(
+            self.received + other.received,
+            self.overruns + other.overruns,
+            self.errors + other.errors,
+            self.rejected + other.rejected,
+            drops,
+        )
+
+    def since(self, base: ReceiverCounts) -> ReceiverCounts:
+        """What was counted after a baseline; never less than 0, whatever a transport counts."""
+        return ReceiverCounts(
+            max(0, self.received - base.received),
+            max(0, self.overruns - base.overruns),
+            max(0, self.errors - base.errors),
+            max(0, self.rejected - base.rejected),
+            {policy: max(0, n - base.drops.get(policy, 0)) for policy, n in self.drops.items()},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PublisherCounts:
-    """What a publisher counted since its start or its last reset.
+    """What a publisher counted since its start, or since a baseline.
 
     Attributes:
         published: objects sent.
@@ -63,6 +87,14 @@ class PublisherCounts:
     published: int = 0
     errors: int = 0
     rejected: int = 0
+
+    def since(self, base: PublisherCounts) -> PublisherCounts:
+        """What was counted after a baseline; never less than 0, whatever a transport counts."""
+        return PublisherCounts(
+            max(0, self.published - base.published),
+            max(0, self.errors - base.errors),
+            max(0, self.rejected - base.rejected),
+        )
 
 
 class Receiver(Protocol):
@@ -85,9 +117,12 @@ class Receiver(Protocol):
         """
         ...
 
-    def counts(self) -> ReceiverCounts: ...
+    def counts(self) -> ReceiverCounts:
+        """What was counted since the start; no count ever becomes smaller.
 
-    def reset_counts(self) -> None: ...
+        An object counts as received before it is delivered.
+        """
+        ...
 
     @property
     def connected(self) -> bool:
@@ -163,6 +198,6 @@ class Publisher(Protocol):
     def stop(self) -> None:
         """Take the channel away."""
 
-    def counts(self) -> PublisherCounts: ...
-
-    def reset_counts(self) -> None: ...
+    def counts(self) -> PublisherCounts:
+        """What was counted since the start; no count ever becomes smaller."""
+        ...

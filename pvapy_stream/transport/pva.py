@@ -215,11 +215,12 @@ class MonitorReceiver:
             self._absent_at = self._received
 
     def _close(self) -> None:
-        pv, self._pv = self._pv, None
+        pv = self._pv
         self._prober = None
         if pv is None:
             return
-        self._past_overruns += pv.getMonitorCounters().get("nOverruns", 0)
+        overruns = pv.getMonitorCounters().get("nOverruns", 0)
+        self._pv, self._past_overruns = None, self._past_overruns + overruns
         pv.stopMonitor()
         self._retired.append((time.monotonic(), pv))
 
@@ -245,13 +246,11 @@ class MonitorReceiver:
         return []
 
     def counts(self) -> ReceiverCounts:
-        overruns = self._pv.getMonitorCounters().get("nOverruns", 0) if self._pv else 0
-        return ReceiverCounts(self._received, self._past_overruns + overruns, self._errors)
-
-    def reset_counts(self) -> None:
-        self._received = self._past_overruns = self._errors = 0
-        if self._pv:
-            self._pv.resetMonitorCounters()
+        # In this order: while a monitor is replaced, too few may show, but none twice.
+        overruns, pv = self._past_overruns, self._pv
+        if pv is not None:
+            overruns += pv.getMonitorCounters().get("nOverruns", 0)
+        return ReceiverCounts(self._received, overruns, self._errors)
 
     @property
     def connected(self) -> bool:

@@ -45,7 +45,6 @@ class PutReceiver(HostedReceiver):
         except (pva.PvaException, ObjectError, TypeError, ValueError) as error:
             raise TransportError(f"cannot host input channel {channel}: {error}") from error
         self._served = Channel(channel, kind, value, self.comes, may_put)
-        self._late_before = 0
         self._host(self._served)
 
     def _accept(self, put: Put) -> None:
@@ -54,9 +53,4 @@ class PutReceiver(HostedReceiver):
         put.finish(OK if taken else Status.error(problem))
 
     def counts(self) -> ReceiverCounts:
-        late = self._served.late - self._late_before
-        return ReceiverCounts(self._received, late, self._errors)
-
-    def reset_counts(self) -> None:
-        super().reset_counts()
-        self._late_before = self._served.late
+        return ReceiverCounts(self._received, self._served.late, self._errors)

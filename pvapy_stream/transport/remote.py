@@ -54,9 +54,6 @@ class RemotePublisher(Publisher):
     def counts(self) -> PublisherCounts:
         return PublisherCounts(self._published, self._attempts.errors)
 
-    def reset_counts(self) -> None:
-        self._published = self._attempts.errors = 0
-
 
 class ChannelPublisher(RemotePublisher):
     """Sends to a channel of another PVA server, which is searched for from the start on."""

@@ -79,9 +79,6 @@ class ServingReceiver:
     def counts(self) -> ReceiverCounts:
         return ReceiverCounts(received=self._received, errors=self._errors)
 
-    def reset_counts(self) -> None:
-        self._received = self._errors = 0
-
     @property
     def connected(self) -> bool:
         """Whether anybody has come; callers do not stay, or nobody tells."""

@@ -18,7 +18,7 @@ from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.sim.server import SimServer
 from pvapy_stream.transport.memory_mode import MemoryReceiver
 from pvapy_stream.transport.ports import Return
-from tests.hpc.bench import Bench, frame
+from tests.hpc.bench import Bench, frame, wait_for
 from tests.support import image
 
 TRANSPOSE = "pvapy_stream.processors.transpose.Transpose"
@@ -67,6 +67,21 @@ def test_a_consumer_whose_source_never_came_says_so(bench: Bench) -> None:
     assert consumer.problem() == (
         "consumer 1: channel nobody never came; what publishes it must run in the same process"
     )
+
+
+def test_what_a_source_had_sent_is_missed_though_it_answers_no_more_at_the_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = bench.consumer()
+    publisher = bench.publisher("in")
+    for number in (1, 2, 3):
+        publisher.publish(frame(number))
+    sent = frame(5)
+    monkeypatch.setattr(consumer.receiver, "newest", lambda _: sent)
+    wait_for(lambda: consumer.missed == 2, consumer)
+    sent = None
+    bench.stop()
+    assert list(consumer.whole_account().missed) == [4, 5]
 
 
 def test_a_chain_from_the_simulator_to_a_collector(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,21 @@ class Slow(UserDataProcessor):
     def process(self, pvObject):
         self.updateOutputChannel(pvObject)
         time.sleep(0.002)
+    def getStats(self):
+        # Time for a reset to come in between.
+        time.sleep(0.05)
+"""
+HANGING = """
+import os, time
+from pvapy_stream import UserDataProcessor
+
+class Hanging(UserDataProcessor):
+    def __init__(self, configDict):
+        super().__init__(configDict)
+        self.flag = configDict["while"]
+    def process(self, pvObject):
+        while os.path.exists(self.flag):
+            time.sleep(0.02)
 """
 
 
@@ -80,9 +96,12 @@ def test_a_status_in_mid_run_is_consistent(
     watch = pva.Channel(channel)
     watch.monitor(look, "field()")
     try:
-        source.publish(range(1, 1001), period=0.001)
-        # What waits in the queue was received before the counts began anew.
-        command(f"{prefix}control", "reset_stats")
+        sending = threading.Thread(target=source.publish, args=(range(1, 1001), 0.003))
+        sending.start()
+        for _ in range(5):
+            # What waits in the queue was received before the counts began anew.
+            assert command(f"{prefix}control", "reset_stats") == "Stats reset successful"
+        sending.join(60)
         source.publish(range(1001, 1101), period=0.001)
         assert every.wait(60)
         wait_until(lambda: status(channel)["objectId"] > 1050)
@@ -111,3 +130,37 @@ def test_messages_are_bounded_and_stay_text(
     assert message.endswith("éé…")
     program.signal()
     assert program.wait() == 1
+
+
+def test_a_reset_while_process_hangs_is_refused_in_time_and_the_status_goes_on(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    file = write_processor(tmp_path, HANGING)
+    flag = tmp_path / "hangs"
+    flag.touch()
+    channel, control = f"{prefix}status", f"{prefix}control"
+    program = commands(
+        "consumer", "-ic", source.channel, "-sc", channel, "-pf", file, "-pc", "Hanging",
+        "-pa", json.dumps({"while": str(flag)}), "-cc", control, "-rqs", "100",
+        "--status-period", "0.1",
+    )  # fmt: skip
+    wait_for_monitors([channel])
+    source.publish(range(1, 6))
+    wait_until(lambda: "process() has not returned" in status(channel)["message"])
+    for name, kept in (("reset_stats", "statistics are not reset"), ("configure", "nothing is")):
+        reply = command(control, name, "{}" if name == "configure" else "")
+        assert reply.startswith(f"Error: {kept}")
+        assert "process() has not returned for 4 s; give the command again" in reply
+    # Commands that need nothing of the processor are taken, and the status goes on.
+    assert command(control, "pause") == "Paused"
+    wait_until(lambda: status(channel)["state"] == "paused")
+    assert status(channel)["queueStats"]["nQueued"] == 4
+    flag.unlink()
+    assert command(control, "resume") == "Resumed"
+    wait_until(lambda: status(channel)["processorStats"]["nProcessed"] == 5)
+    # Nothing was set back: the object that the channel was opened with is among them.
+    assert status(channel)["receiverStats"]["nReceived"] == 6
+    assert command(control, "reset_stats") == "Stats reset successful"
+    assert status(channel)["receiverStats"]["nReceived"] == 0
+    program.signal()
+    assert program.wait() == 0, program.text

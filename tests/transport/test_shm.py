@@ -585,7 +585,7 @@ def test_an_object_goes_through_a_stage_without_a_pvobject(ends: Ends, prefix: s
     wait_until(lambda: len(seen) == 30)
     # The first only opened the channel.
     assert list(ledger.published) == list(range(1, 30))
-    assert stage.latency.stats()["n"] > 3
+    assert stage.counts.latency.stats()["n"] > 3
     # The opening object and the first frame told of their structure.
     assert [obj for obj in seen[2:] if obj._object is not None] == []
     out.stop()

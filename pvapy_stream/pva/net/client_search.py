@@ -10,8 +10,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pvapy_stream.errors import WireError
-from pvapy_stream.pva.net.environment import Address, ClientSettings
+from pvapy_stream.pva.net.environment import (
+    NAME_SERVERS,
+    Address,
+    ClientSettings,
+    UnknownHost,
+    asked_by_udp,
+)
 from pvapy_stream.pva.net.link import Watch
+from pvapy_stream.pva.net.lookup import Lookup
 from pvapy_stream.pva.net.server_link import ServerLink
 from pvapy_stream.pva.wire.searching import (
     UNICAST,
@@ -73,7 +80,8 @@ class Searcher:
         found: Callable[[int, SearchReply], None],
     ) -> None:
         self._watch = watch
-        self._settings = settings
+        self._asked = list(settings.searched)
+        self._lookup = Lookup(settings.unknown)
         self._found = found
         self._sought: dict[int, _Sought] = {}
         self._socket: socket.socket | None = None
@@ -99,6 +107,9 @@ class Searcher:
         """Ask for what is due; how long nothing is due, s."""
         if not self._sought and not self._servers:
             return _NOTHING
+        if self._sought:
+            for host, address in self._lookup.poll(now):
+                self._ask_also(host, address)
         due = {number: one for number, one in self._sought.items() if one.next_at <= now}
         for one in due.values():
             one.next_at = now + one.pause
@@ -109,6 +120,12 @@ class Searcher:
         for server in self._servers:
             self._ask(server, names, now)
         return min((one.next_at for one in self._sought.values()), default=now + _NOTHING) - now
+
+    def _ask_also(self, host: UnknownHost, address: Address) -> None:
+        if host.variable == NAME_SERVERS:
+            self._servers.append(_NameServer(address))
+        else:
+            self._asked += asked_by_udp([address])
 
     def close(self) -> None:
         """Search no more."""
@@ -127,7 +144,7 @@ class Searcher:
             return
         port = link.getsockname()[1]
         for part in _parts(names):
-            for address, alone in self._settings.searched:
+            for address, alone in self._asked:
                 try:
                     # To one of several servers on a host; it passes it on to the others.
                     link.sendto(search_message(part, port, UNICAST if alone else 0), address)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import psutil
 
 from pvapy_stream.pva.wire.searching import ANY
 
+ADDRESSES, NAME_SERVERS = "EPICS_PVA_ADDR_LIST", "EPICS_PVA_NAME_SERVERS"
 SERVER_PORT = 5075
 BROADCAST_PORT = 5076
 _BEACON_PERIOD = 15.0  # s
@@ -90,28 +91,54 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class UnknownHost:
+    """A host without an address.
+
+    Attributes:
+        name: of the host.
+        port: that it is to be asked at.
+        variable: of the environment, in which it stands.
+    """
+
+    name: str
+    port: int
+    variable: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClientSettings:
     """Where a client searches for channels.
 
     Attributes:
         searched: where searches are sent by UDP, and whether one host alone gets them there.
         name_servers: that are asked over TCP.
+        unknown: hosts that are to be asked as soon as they are known.
     """
 
     searched: tuple[tuple[Address, bool], ...] = ()
     name_servers: tuple[Address, ...] = ()
+    unknown: tuple[UnknownHost, ...] = ()
 
     @classmethod
     def of(cls) -> ClientSettings:
-        """What the environment says; hosts that are unknown are left out, with a warning."""
-        shared = {broadcast for _, broadcast in interfaces_of_host()}
-        found = _resolved(searched_addresses(), "EPICS_PVA_ADDR_LIST")
-        names = "EPICS_PVA_NAME_SERVERS"
-        servers = listed_addresses(os.environ.get(names, ""), SERVER_PORT)
-        return cls(
-            tuple((one, one[0] not in shared and not _is_group(one[0])) for one in found),
-            tuple(dict.fromkeys(_resolved(servers, names))),
-        )
+        """What the environment says; of hosts that are unknown it is told."""
+        unknown: list[UnknownHost] = []
+        found = _resolved(searched_addresses(), ADDRESSES, unknown)
+        listed = listed_addresses(os.environ.get(NAME_SERVERS, ""), SERVER_PORT)
+        servers = _resolved(listed, NAME_SERVERS, unknown)
+        for host in unknown:
+            _log.warning(
+                "host %s of %s is unknown, and not asked for channels until it is known; check its"
+                " name",
+                host.name, host.variable,
+            )  # fmt: skip
+        return cls(asked_by_udp(found), tuple(dict.fromkeys(servers)), tuple(unknown))
+
+
+def asked_by_udp(addresses: Iterable[Address]) -> tuple[tuple[Address, bool], ...]:
+    """Addresses to search at, and whether one host alone gets what is sent there."""
+    shared = {broadcast for _, broadcast in interfaces_of_host()}
+    return tuple((one, one[0] not in shared and not _is_group(one[0])) for one in addresses)
 
 
 def interfaces_of_host() -> list[tuple[str, str]]:
@@ -154,20 +181,18 @@ def _is_group(address: str) -> bool:
     return 224 <= int(address.partition(".")[0]) < 240 or address == "255.255.255.255"
 
 
-def _resolved(listed: list[Address], variable: str = "") -> list[Address]:
-    """Those whose hosts are known; of others it is told that they stand in this variable."""
+def _resolved(
+    listed: list[Address], variable: str = "", unknown: list[UnknownHost] | None = None
+) -> list[Address]:
+    """Those whose hosts are known; others, which stand in this variable, are added to `unknown`."""
     found: list[Address] = []
     for host, own in listed:
         try:
             found.append((socket.gethostbyname(host), own))
-        except OSError as error:
+        except OSError:
             # A host that is unknown now keeps nobody from the others.
-            if variable:
-                _log.warning(
-                    "host %s of %s is not asked for channels: %s; correct it, or start again when"
-                    " it is known",
-                    host, variable, error,
-                )  # fmt: skip
+            if unknown is not None:
+                unknown.append(UnknownHost(host, own, variable))
     return found
 
 

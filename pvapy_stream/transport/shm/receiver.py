@@ -349,9 +349,6 @@ class ShmReceiver:
     def counts(self) -> ReceiverCounts:
         return ReceiverCounts(self._received, self._overruns, self._errors)
 
-    def reset_counts(self) -> None:
-        self._received = self._overruns = self._errors = 0
-
     @property
     def connected(self) -> bool:
         return self._connected

@@ -283,6 +283,3 @@ class ShmPublisher(Publisher):
 
     def counts(self) -> PublisherCounts:
         return PublisherCounts(self._published, self._errors, self._rejected + self._table.rejected)
-
-    def reset_counts(self) -> None:
-        self._published = self._errors = self._rejected = self._table.rejected = 0

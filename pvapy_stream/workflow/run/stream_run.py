@@ -179,7 +179,9 @@ class StreamRun:
     def _ready(self, stage: RunningStage) -> bool:
         if stage.is_source:
             return all(one.state() for one in stage.members)
-        streamed = self._root(stage).is_source and not stage.waits_for_messages
+        root = self._root(stage)
+        # What a source shows goes through all stages, also what one shows that is there already.
+        streamed = (root.is_source or root.outside) and not stage.waits_for_messages
         if streamed or stage.outside:
             return all(has_received(one) for one in stage.members)
         # What begins with messages, or with who comes to us, may begin later.

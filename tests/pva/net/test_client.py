@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -197,7 +198,48 @@ def test_hosts_that_are_unknown_are_named_and_the_others_asked(
         ("no-other-host.invalid", "EPICS_PVA_NAME_SERVERS"),
     ):
         (told,) = [one for one in caplog.messages if host in one]
-        assert told.startswith(f"host {host} of {variable} is not asked for channels: ")
+        assert told.startswith(f"host {host} of {variable} is unknown, and not asked for channels")
+
+
+@pytest.mark.parametrize("variable", ["EPICS_PVA_ADDR_LIST", "EPICS_PVA_NAME_SERVERS"])
+def test_a_host_that_becomes_known_is_asked_from_then_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, prefix: str, variable: str
+) -> None:
+    """As when the name server of a beamline starts after its programs."""
+    known = socket.gethostbyname
+    looked: list[str] = []
+    there = threading.Event()
+
+    def look_up(host: str) -> str:
+        if host != "late.invalid":
+            return known(host)
+        looked.append(host)
+        if not there.is_set():
+            raise socket.gaierror("not known yet")
+        return "127.0.0.1"
+
+    monkeypatch.setattr(socket, "gethostbyname", look_up)
+    monkeypatch.setattr("pvapy_stream.pva.net.lookup.FIRST", 0.1)
+    tcp, udp = free_port(), free_port()
+    server = Server(ServerSettings(("127.0.0.1",), tcp, udp))
+    server.add(Channel(f"{prefix}n", N, {"value": 1, "more": ""}))
+    server.start()
+    monkeypatch.setenv("EPICS_PVA_ADDR_LIST", "")
+    monkeypatch.setenv("EPICS_PVA_AUTO_ADDR_LIST", "NO")
+    port = tcp if variable == "EPICS_PVA_NAME_SERVERS" else udp
+    monkeypatch.setenv(variable, f"late.invalid:{port}")
+    client = Client()
+    channel = client.channel(f"{prefix}n")
+    try:
+        # It was looked up again, and is still unknown.
+        wait_until(lambda: len(looked) > 2)
+        assert not channel.connected
+        there.set()
+        assert channel.get("value", *LIMITS).value == {"value": 1}
+    finally:
+        client.stop()
+        server.stop()
+    assert len([one for one in caplog.messages if "is unknown, and not asked" in one]) == 1
 
 
 def test_what_was_sent_and_not_answered_is_told_apart(

@@ -19,6 +19,18 @@ from tests.transport.own_hosted.channels import Make, lazy
 _N, _SIDE = 40, 400  # 12.8 MB: more than the kernel keeps for a connection
 
 
+class Stage:
+    """Takes an object when it may, and notes all that it is given."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.go = threading.Event()
+
+    def take(self, obj: Any) -> None:
+        self.ids.append(frame_of(obj).id)
+        self.go.wait(PATIENCE)
+
+
 def test_what_is_under_way_at_the_end_arrives_though_the_receiver_acknowledges_it(
     make: Make,
 ) -> None:
@@ -56,17 +68,12 @@ def test_what_a_killed_source_had_sent_is_read_though_nothing_can_be_sent_to_it(
     monkeypatch.setattr(link, "_READS", 1)
     publisher = make()
     publisher.open(lazy(0))
-    ids: list[int] = []
-    go = threading.Event()
+    stage = Stage()
+    ids, go = stage.ids, stage.go
     go.set()
-
-    def deliver(obj: Any) -> None:
-        ids.append(frame_of(obj).id)
-        go.wait(PATIENCE)
-
     # It acknowledges every second object.
     receiver = OwnMonitorReceiver(publisher.channel, "record[queueSize=4,pipeline=true]field()")
-    receiver.start(deliver)
+    receiver.start(stage.take)
     wait_until(lambda: ids)
     # The kernel gets room for more with what is read.
     for number in range(1, 41):
@@ -94,15 +101,10 @@ def test_what_waits_in_the_kernel_when_a_receiver_stops(make: Make, patience: fl
     """It is delivered, within the time that there is; what comes later is not."""
     publisher = make()
     publisher.open(lazy(0))
-    ids: list[int] = []
-    go = threading.Event()
-
-    def deliver(obj: Any) -> None:
-        ids.append(frame_of(obj).id)
-        go.wait(PATIENCE)
-
+    stage = Stage()
+    ids, go = stage.ids, stage.go
     receiver = OwnMonitorReceiver(publisher.channel, "record[queueSize=100]field()")
-    receiver.start(deliver)
+    receiver.start(stage.take)
     wait_until(lambda: ids)
     for number in range(1, 21):
         publisher.publish(lazy(number, 30))

@@ -104,9 +104,6 @@ class PushPublisher(Publisher):
     def counts(self) -> PublisherCounts:
         return PublisherCounts(self._published)
 
-    def reset_counts(self) -> None:
-        self._published = 0
-
 
 def _receiver(what: ReceiverOptions) -> PushReceiver:
     return PushReceiver(what.channel, PushSettings.of(**what.args).limit)

@@ -1,0 +1,131 @@
+"""What a stage counts, and how it begins to count anew.
+
+No count is ever set back: receivers, inboxes, publishers and producers count from their start on.
+When statistics are reset, what had been counted is noted in a `Baseline`, and what is shown since
+then is a difference. So a status that is made while statistics are reset needs no lock in common
+with those who count, and still shows no more processed than received:
+
+1. Each object is counted on its way in this order: entered (inbox), delivered (inbox), published
+   (output), processed (stage). Who reads these counts in the opposite order reads counts of which
+   none is larger than that of a step before, whatever is counted meanwhile.
+2. A baseline is made under the lock of the stage. `done` objects have their fate then, and all
+   others get theirs later. The counts of the stage begin at 0, and those of the inbox are shown
+   without `done`: who is counted as processed from then on was not done, so it is among those that
+   are shown as entered and delivered. What was on its way counts as received since the reset.
+3. The counts of the stage and the baseline are one object. Who has it once may read the rest at any
+   time, also when statistics are reset meanwhile: that takes away nothing from what is read.
+
+Objects that a processor publishes outside of `process` are published when they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pvapy_stream.hpc.latency import Latency
+from pvapy_stream.transport.ports import PublisherCounts, ReceiverCounts
+
+
+@dataclass(frozen=True, slots=True)
+class InboxCounts:
+    """Objects since the start, or since a baseline.
+
+    Attributes:
+        received: those that entered, and those that were rejected instead.
+        delivered: handed to the stage, the one that is processed now included.
+        queued: what waits now.
+        busy: whether an object from the queue is processed now.
+    """
+
+    received: int = 0
+    rejected: int = 0
+    delivered: int = 0
+    queued: int = 0
+    busy: bool = False
+
+    @classmethod
+    def of(cls, delivered: int, entered: int, rejected: int, busy: bool = False) -> InboxCounts:
+        """Counts that fit together; to be read in the order of the arguments, as objects arrive."""
+        return cls(entered + rejected, rejected, delivered, entered - delivered, busy)
+
+    @classmethod
+    def settled(cls, done: int, rejected: int) -> InboxCounts:
+        """The baseline of an inbox: what had its fate."""
+        return cls(done + rejected, rejected, done)
+
+    def since(self, base: InboxCounts) -> InboxCounts:
+        """What was counted after a baseline; what waits and is busy is as it is."""
+        return InboxCounts(
+            self.received - base.received,
+            self.rejected - base.rejected,
+            self.delivered - base.delivered,
+            self.queued,
+            self.busy,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceBaseline:
+    """What had come from one source.
+
+    Attributes:
+        receiver: counts of its receiver.
+        inbox: of its part of the inbox, see `InboxCounts.settled`.
+        rejected: objects that the stage rejected.
+    """
+
+    receiver: ReceiverCounts = field(default_factory=ReceiverCounts)
+    inbox: InboxCounts = InboxCounts()
+    rejected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What had been counted when statistics were reset; nothing at the start.
+
+    Attributes:
+        inbox: of the whole inbox.
+        sources: by their channels.
+        published: counts of the output.
+        collected: objects that a collector had collected, and that had their fate.
+    """
+
+    inbox: InboxCounts = InboxCounts()
+    sources: Mapping[str, SourceBaseline] = field(default_factory=dict[str, SourceBaseline])
+    published: PublisherCounts = field(default_factory=PublisherCounts)
+    collected: int = 0
+
+    def source(self, channel: str) -> SourceBaseline:
+        """What had come from a source."""
+        return self.sources.get(channel) or SourceBaseline()
+
+
+@dataclass(slots=True)
+class StageCounts:
+    """What a stage counted since its start or last reset. Times: s since 1970, 0 for none yet.
+
+    Attributes:
+        base: what others had counted by then.
+        latency: of the objects.
+    """
+
+    base: Baseline = field(default_factory=Baseline)
+    latency: Latency = field(default_factory=Latency)
+    start_time: float = field(default_factory=time.time)
+    end_time: float = 0.0
+    first_time: float = 0.0
+    last_time: float = 0.0
+    first_id: int | None = None
+    last_id: int | None = None
+    processed: int = 0
+    filtered: int = 0
+    skipped: int = 0
+    duplicates: int = 0
+    errors: int = 0
+
+    @property
+    def receiving_time(self) -> float:
+        """Time from the first to the last object, s."""
+        return self.last_time - self.first_time
