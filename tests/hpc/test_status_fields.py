@@ -130,8 +130,9 @@ def test_fields_of_a_collector(
             found = status(f"{prefix}ours")[name]["queueStats"]
             assert found["nReceived"] == found["nDelivered"]
             assert (found["nQueued"], found["nRejected"]) == (0, 0)
+        # A server that is asked for a channel just as that is taken away refuses it.
+        program.signal()
+        assert program.wait() == 0, program.text
     finally:
         for producer in producers.values():
             producer.close()
-    program.signal()
-    assert program.wait() == 0, program.text
