@@ -72,6 +72,11 @@ class Choices(Protocol):
         ...
 
 
+def is_plain(field: FieldInfo) -> bool:
+    """Whether the description and the choices of a setting do not depend on what is installed."""
+    return not any(isinstance(item, (Completed, Choices)) for item in field.metadata)
+
+
 def description_of(field: FieldInfo) -> str:
     """The description of a setting, completed."""
     text = field.description or ""

@@ -48,6 +48,8 @@ def command_tree() -> argparse.ArgumentParser:
 def _tell_values(parser: argparse.ArgumentParser) -> None:
     """Say what values options take: files, folders, or one of a few words."""
     for one in parsers_of(parser):
+        if isinstance(one, Parser):
+            one.complete()
         for action in one._actions:  # noqa: SLF001 - there is no other way to ask
             metavar = str(action.metavar or "")
             if metavar in ("FILE", "LEDGER", "FILE:CLASS"):

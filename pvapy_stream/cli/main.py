@@ -6,7 +6,6 @@ has a ``COMMAND``. Only the file of the chosen command is imported, so the list 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 import sys
@@ -108,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _unknown(name: str) -> str:
+    import difflib  # here, as few command lines are wrong
+
     nearest = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"{PROG} -h lists the commands"
     what = "option" if name.startswith("-") else "command"

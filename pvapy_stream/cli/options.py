@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from pvapy_stream.base_settings import choices_of, description_of
+from pvapy_stream.base_settings import choices_of, description_of, is_plain
+from pvapy_stream.cli.parser import Parser
 from pvapy_stream.cli.paths import check_paths
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.settings import Opt, Settings, option_of
@@ -34,18 +35,36 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None
             group = groups[option.group] = parser.add_argument_group(option.group)
         argument = _argument(field, option)
         if option.flags[0].startswith("-"):
-            group.add_argument(*option.flags, dest=name, **argument)
+            action = group.add_argument(*option.flags, dest=name, **argument)
         else:
-            _add_positional(group, name, argument, option)
+            action = _add_positional(group, name, argument, option)
+        if not is_plain(field):
+            _complete_later(parser, action, field, option)
 
 
 def _add_positional(
     group: argparse._ArgumentGroup, name: str, argument: dict[str, Any], option: Opt
-) -> None:
+) -> argparse.Action:
     """A setting that is given by its place; it may be left out when it has a default."""
     required = argument.pop("required")
     argument["metavar"] = option.flags[0]
-    group.add_argument(name, nargs=None if required else "?", **argument)
+    return group.add_argument(name, nargs=None if required else "?", **argument)
+
+
+def _complete_later(
+    parser: argparse.ArgumentParser, action: argparse.Action, field: FieldInfo, option: Opt
+) -> None:
+    """Ask what is installed when the help is shown; it takes longer than all else here."""
+
+    def complete() -> None:
+        action.help = _help(field, option)
+        if (choices := choices_of(field)) and action.option_strings and not option.metavar:
+            action.metavar = "|".join(choices)
+
+    if isinstance(parser, Parser):
+        parser.complete_later(complete)
+    else:
+        complete()
 
 
 def parse(model: type[S], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> S:
@@ -100,15 +119,15 @@ def settings_of(model: type[S], given: dict[str, Any]) -> S:
 
 def _argument(field: FieldInfo, option: Opt) -> dict[str, Any]:
     # Absent options stay absent: the model alone knows the defaults.
-    argument: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(field, option)}
+    argument: dict[str, Any] = {"default": argparse.SUPPRESS}
+    if is_plain(field):
+        argument["help"] = _help(field, option)
     kind = _plain(field.annotation)
     if option.many:
         argument |= {"nargs": "+", "action": "extend"}
     if kind is bool:
         return {**argument, "action": "store_true"}
-    if choices := choices_of(field):
-        argument["metavar"] = "|".join(choices)
-    elif get_origin(kind) is Literal:
+    if get_origin(kind) is Literal:
         argument["metavar"] = "|".join(str(choice) for choice in get_args(kind))
         argument["type"] = type(get_args(kind)[0])
     elif kind in (int, float):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from rich_argparse import RawDescriptionRichHelpFormatter
@@ -46,6 +45,7 @@ class Parser(argparse.ArgumentParser):
         others = {"formatter_class": HelpFormatter, "allow_abbrev": False, **others}
         super().__init__(prog=prog, description=description, epilog=epilog, **others)
         self._words: Sequence[str] = ()
+        self._later: list[Callable[[], None]] = []
         if version:
             self.add_argument(
                 "-v", "--version", action="version", version=f"%(prog)s {__version__}"
@@ -57,7 +57,17 @@ class Parser(argparse.ArgumentParser):
         self._words = list(sys.argv[1:] if args is None else args)
         return super().parse_known_args(self._words, namespace)
 
+    def complete_later(self, complete: Callable[[], None]) -> None:
+        """Have something of the help completed before it is shown."""
+        self._later.append(complete)
+
+    def complete(self) -> None:
+        """Complete the help of all options."""
+        while self._later:
+            self._later.pop()()
+
     def format_help(self) -> str:
+        self.complete()
         for group in self._action_groups:
             group._group_actions.sort(key=_place)  # noqa: SLF001 - argparse has no order of its own
         # Groups with required options first, and the general options last.
@@ -123,5 +133,7 @@ def parsers_of(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPar
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint at the nearest of the known words; "" when none is near."""
+    import difflib  # here, as few command lines are wrong
+
     nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {nearest[0]!r}?" if nearest else ""

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from pvapy_stream.early import is_program
+from pvapy_stream.early import collect_garbage, is_program
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.files.disk import failed_to_close
 from pvapy_stream.signals import leave_by_force
@@ -19,6 +19,7 @@ def exit_code(run: Callable[[], int]) -> int:
 
     Ctrl-C where nobody else takes it ends the command without a word.
     """
+    collect_garbage()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         # Until here it ended the program at once; now there may be something to clean up.
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, merged, union
 from pvapy_stream.files.names import written_since
 from pvapy_stream.files.record import MISSED, LossRecord
-from pvapy_stream.files.witness import Witness, witness
+
+if TYPE_CHECKING:
+    from pvapy_stream.files.witness import Witness
 
 NOT_IN_FILE = "not in the file"
 
@@ -90,6 +93,9 @@ def decided_by_files(ledgers: Sequence[Ledger]) -> tuple[list[Ledger], list[str]
     changed, notes = list(ledgers), list[str]()
     killed = {(one.file, one.run) for one in ledgers if one.file and not one.closed}
     for name_format, run in sorted(killed):
+        # Late, as HDF5 takes long to import, and many runs write no file.
+        from pvapy_stream.files.witness import Witness, witness
+
         seen = [witness(path) for path in written_since(name_format, 0, unclosed=True)]
         files = [one for one in seen if one.run == run or one.problem]
         names = ", ".join(str(one.path) for one in files) or "none is there"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from types import MethodType
@@ -216,6 +215,8 @@ def unused_methods(kind: type) -> str:
         or any(getattr(kind, n) is not getattr(ours, n) for n in (*called, "updateOutputChannel"))
     ):
         return ""
+    import difflib  # here, as few processors are wrong
+
     own = {name.lower().replace("_", ""): name for name in vars(kind) if not hasattr(ours, name)}
     near = [
         f"{own[found[0]]} for {name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -37,6 +38,8 @@ def enter(orphan_limit: float | None = None) -> None:
     Args:
         orphan_limit: s from the parent's end to ours, by force; None where `Orders` sees to that.
     """
+    # What was imported is never garbage; to look through it takes a tenth of the CPU of a start.
+    gc.freeze()
     end_with_parent()
     threading.Thread(target=_follow, args=(orphan_limit,), name="parent", daemon=True).start()
 

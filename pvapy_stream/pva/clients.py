@@ -15,8 +15,6 @@ import threading
 import time
 from collections.abc import Callable
 
-import psutil
-
 _POLL = 0.05
 _QUIET = 0.25
 # Where the byte counters cannot be read, clients get this long after the last of them connected.
@@ -31,6 +29,8 @@ Endpoint = tuple[str, int]
 
 def listening_ports() -> frozenset[int]:
     """TCP ports this process listens on."""
+    import psutil  # here, as few programs need it, and all start sooner without it
+
     return frozenset(
         c.laddr.port
         for c in psutil.Process().net_connections(kind="tcp")
@@ -59,6 +59,8 @@ class ClientCounter:
 
     def connections(self) -> dict[Endpoint, tuple[int, int] | None]:
         """Clients by their end of the connection, with the bytes taken and sent, if known."""
+        import psutil
+
         found: dict[Endpoint, tuple[int, int] | None] = {}
         for connection in psutil.Process().net_connections(kind="tcp"):
             if (

@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import psutil
-
 from pvapy_stream.errors import SourceError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.ntndarray import ObjectBuilder
@@ -71,6 +69,8 @@ class ObjectFeed:
         Raises:
             SourceError: a frame cannot be read, or the cache does not fit in memory.
         """
+        import psutil  # here, as few programs need it, and all start sooner without it
+
         limit = int(psutil.virtual_memory().available * _MEMORY_SHARE)
         for frame in self._frames:
             if stop.is_set():

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from pvapy_stream.errors import SettingsError, SourceError
 from pvapy_stream.frame import ColorMode, Frame
 from pvapy_stream.settings import SimulatorSettings
-from pvapy_stream.sim.hdf import HdfSource, is_hdf5
 from pvapy_stream.sim.images import open_image
 from pvapy_stream.sim.raw import RawLayout, RawSource, read_layout
 from pvapy_stream.sim.source import FrameSource, check_pixels, frame_of, stack_length, unreadable
@@ -268,6 +267,9 @@ def _opener(
     def opened() -> FrameSource:
         if file.suffix.lower() in _NUMPY_SUFFIXES:
             return NumpySource(file, settings.mmap_mode)
+        # Here, as HDF5 takes long to import, and frames are often random.
+        from pvapy_stream.sim.hdf import HdfSource, is_hdf5
+
         if is_hdf5(file):
             return HdfSource(file, settings.hdf_dataset, settings.hdf_compression_mode)
         return RawSource(file, layout) if layout is not None else open_image(file)

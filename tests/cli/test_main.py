@@ -9,11 +9,12 @@ import pytest
 from pvapy_stream import __version__
 from pvapy_stream.cli import main as cli
 from pvapy_stream.cli.completion import command_tree
+from tests.support import PATIENCE
 
 
 def python(code: str) -> str:
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True
     ).stdout
 
 
@@ -68,6 +69,31 @@ def test_listing_commands_imports_none_of_them() -> None:
         "print(ours, 'rich' in sys.modules)"
     )
     assert shown.splitlines()[-1] == "['pvapy_stream.cli.main'] False"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["consumer", "-ic", "{prefix}none", "-oc", "{prefix}out", "-rt", "0.01"],
+        ["collector", "-pid", "1,2", "-ic", "{prefix}*", "-rt", "0.01"],
+        ["mirror", "--channel-map", "({prefix}m,{prefix}none)", "-rt", "0.01"],
+        ["project", "list"],
+        ["audit", "none.json"],
+        ["sim", "-cn", "{prefix}sim", "-nx", "4", "-rt", "0.1", "-std", "0", "-shd", "0"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_program_imports_only_what_it_uses(words: list[str], prefix: str) -> None:
+    late = ("asyncio", "difflib", "h5py", "hdf5plugin", "http", "matplotlib", "numpy.ma")
+    late += ("iceoryx2", "numpy.testing", "ssl", "zmq")
+    # What draws on terminals, and what reads workflows.
+    late += {"audit": ("yaml",), "project": ()}.get(words[0], ("rich.console", "yaml"))
+    argv = [word.format(prefix=prefix) for word in words]
+    shown = python(
+        f"import sys; from pvapy_stream.cli.main import main; main({argv});"
+        f"print([name for name in {late} if name in sys.modules])"
+    )
+    assert shown.splitlines()[-1] == "[]"
 
 
 def test_the_module_of_every_command_is_there() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from pvapy_stream.cli import main as cli
 from pvapy_stream.cli.command import SettingsCommand
-from pvapy_stream.cli.parser import parsers_of
+from pvapy_stream.cli.parser import Parser, parsers_of
 from pvapy_stream.settings import option_of
 
 # Numbers without a unit: ids, ports, parts of one, pixels, and counts of what the help names.
@@ -45,7 +45,11 @@ def text(default: Any) -> str:
 def parsers() -> dict[str, argparse.ArgumentParser]:
     """The parsers of all commands and of their actions, by name."""
     made = [cli.load(name).COMMAND.parser() for name in cli.COMMANDS]
-    return {one.prog: one for top in made for one in parsers_of(top)}
+    found = {one.prog: one for top in made for one in parsers_of(top)}
+    for parser in found.values():
+        assert isinstance(parser, Parser)
+        parser.complete()
+    return found
 
 
 def shown_options(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
@@ -72,7 +76,9 @@ def test_every_setting_shows_its_default_and_unit() -> None:
         command = cli.load(name).COMMAND
         if not isinstance(command, SettingsCommand):
             continue
-        helps = {action.dest: action.help or "" for action in command.parser()._actions}
+        parser = command.parser()
+        parser.complete()
+        helps = {action.dest: action.help or "" for action in parser._actions}
         for setting, field in command.model.model_fields.items():
             option = option_of(command.model, setting)
             if option is None:

@@ -8,8 +8,6 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import psutil
-
 from pvapy_stream.pva.wire.searching import ANY
 
 ADDRESSES, NAME_SERVERS = "EPICS_PVA_ADDR_LIST", "EPICS_PVA_NAME_SERVERS"
@@ -143,6 +141,8 @@ def asked_by_udp(addresses: Iterable[Address]) -> tuple[tuple[Address, bool], ..
 
 def interfaces_of_host() -> list[tuple[str, str]]:
     """IPv4 addresses of the host, and the broadcast address of each, or ""."""
+    import psutil  # here, as few programs need it, and all start sooner without it
+
     return [
         # One without a broadcast address is listed with its own.
         (one.address, one.broadcast if one.broadcast and one.broadcast != one.address else "")

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pvapy_stream.daq.states import Phase
-from pvapy_stream.daq.writer import Writer
 from pvapy_stream.errors import WorkflowError
-from pvapy_stream.files.verify import verify
 from pvapy_stream.settings import WriterSettings
 from pvapy_stream.workflow.model.parameters import Float, Form, Int, String
 from pvapy_stream.workflow.model.registry import register
@@ -44,6 +42,9 @@ class BsreadAcquisition(Protocol):
 
     def acquire(self, path: str) -> str:
         """Write the pulses."""
+        # Late, as HDF5 takes long to import, and most workflows have no such step.
+        from pvapy_stream.daq.writer import Writer
+
         settings = WriterSettings.of(
             stream=self.stream, output_file=path, user_id=-1, rest_port=0, start_limit=self.limit
         )
@@ -66,6 +67,8 @@ class BsreadAcquisition(Protocol):
 
     def check(self, path: str) -> None:
         """Verify the file."""
+        from pvapy_stream.files.verify import verify
+
         report = verify(Path(path))
         if not report.ok:
             raise WorkflowError(f"{path}: {'; '.join(report.problems) or 'pulses are lost'}")
