@@ -10,6 +10,7 @@ from typing import Any
 from pvapy_stream.transport.ports import (
     Deliver,
     DeliverAgain,
+    Identified,
     Receiver,
     ReceiverCounts,
     Return,
@@ -105,6 +106,16 @@ class AutoReceiver:
     def reset_counts(self) -> None:
         if self._chosen:
             self._chosen.reset_counts()
+
+    @property
+    def source(self) -> str:
+        """Names the program that sends, see `Identified`."""
+        return self._chosen.source if isinstance(self._chosen, Identified) else ""
+
+    @property
+    def first_source(self) -> str:
+        """Names the program that was there first."""
+        return self._chosen.first_source if isinstance(self._chosen, Identified) else ""
 
     @property
     def connected(self) -> bool:
