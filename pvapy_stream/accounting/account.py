@@ -47,12 +47,13 @@ class Account:
                 return True
         return False
 
-    def note_late_start(self, value: int, first: int = 1) -> IdSet:
+    def note_late_start(self, value: int, first: int = 1, but: IdSet | None = None) -> IdSet:
         """Ids start again: whether any were sent before `value` is unknown, if they may have been.
 
         Args:
             value: the first id that came in this epoch, or could still come.
             first: the first that may have been sent; smaller ones that came earlier may be, too.
+            but: ids that are known: they came in another way, or were dropped on purpose.
 
         Returns:
             the ids that are unknown.
@@ -61,6 +62,8 @@ class Account:
         unknown = IdSet()
         if value > (low := min([first, *(one for one in firsts if one is not None)])):
             unknown.add_range(low, value - 1)
+            if but:
+                unknown = unknown - but
             self.ledger.unknown.update(unknown)
         return unknown
 

@@ -15,6 +15,7 @@ from itertools import groupby
 from pvapy_stream.accounting.bags import excess, layers
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, merged, union, wanted
+from pvapy_stream.accounting.passes import arrived_in, holes, not_found
 from pvapy_stream.accounting.witness import inputs, witnessed
 
 
@@ -221,11 +222,11 @@ def _audit_subscriber(
     sent = [part.published for stage in publishers for part in stage.parts]
     if asked is not None:
         sent = [ids & asked for ids in sent]
-    arrived = bag(members, _arrived)
+    arrived = bag(members, arrived_in)
     results = bag(members, lambda part: part.processed | part.filtered)
     skipped = union(part.skipped for part in parts)
     processed = union([*results])
-    missed = _not_found(parts, "missed")
+    missed = not_found(parts, "missed")
     lost = excess(sent, arrived) - (skipped - union(arrived))
     unknown = IdSet()
     doubts: tuple[str, ...] = ()
@@ -283,27 +284,6 @@ def _is_open_source(stage: StageAccount) -> bool:
     return not stage.inputs and any(not part.closed for part in stage.parts)
 
 
-def _not_found(parts: Sequence[Ledger], name: str) -> IdSet:
-    """Ids of a set of ledgers that none of them has received, in the same pass of the source."""
-    return union(
-        ids - union(_arrived(other) for other in parts if _may_be_same_pass(other, part))
-        for part in parts
-        if (ids := getattr(part, name))
-    )
-
-
-def _arrived(part: Ledger) -> IdSet:
-    """What arrived, without initial updates that nobody took."""
-    return part.received - (part.skipped - part.processed)
-
-
-def _may_be_same_pass(one: Ledger, other: Ledger) -> bool:
-    """Whether epochs of two ledgers may be the same; a process that was killed began with 1."""
-    if one.process == other.process and one.stage_id == other.stage_id:
-        return one.epoch == other.epoch
-    return one.epoch == other.epoch or one.incarnation != 1 or other.incarnation != 1
-
-
 def _doubts_of_source(stage: StageAccount) -> Iterable[str]:
     """What a killed source leaves open.
 
@@ -349,8 +329,16 @@ def _unknown(members: Sequence[StageAccount]) -> tuple[IdSet, tuple[str, ...]]:
             elif not part.closed:
                 where = "before it received any id" if last is None else f"after id {last}"
                 doubts.append(f"{member.name} was killed {where}; what it received then is unknown")
-    own = _not_found([part for member in members for part in member.parts], "unknown")
-    return own | (union(between) - received), tuple(doubts)
+    own = not_found([part for member in members for part in member.parts], "unknown")
+    return own | (union(between) - received) | _holes(members), tuple(doubts)
+
+
+def _holes(members: Sequence[StageAccount]) -> IdSet:
+    """What none of a group has, see `holes`."""
+    if not members[0].ledger.group or any(member.left_out for member in members):
+        # Which ids came in an epoch that has been left out is not known any more.
+        return IdSet()
+    return holes([part for member in members for part in member.parts if part.incarnation])
 
 
 def _lost_in_sets(published: IdSet, members: Sequence[StageAccount]) -> dict[str, IdSet]:

@@ -70,6 +70,10 @@ class Ledger:
         file: how the files of a writer are named; they decide what is saved.
         run: names the run whose files they are.
         crowded: how often ids began anew for which there was no room for another ledger.
+        newest: the newest id that the source had sent when it was asked at the end, or showed; None
+            where it is not known.
+        sources: names of the programs that the ids of this epoch came from, where they are known.
+        lap: 1 for the first epoch of a program, one more each time its ids go back.
     """
 
     stage: str
@@ -102,6 +106,9 @@ class Ledger:
     file: str = ""
     run: str = ""
     crowded: int = 0
+    newest: int | None = None
+    sources: list[str] = field(default_factory=list[str])
+    lap: int = 1
 
     def next_epoch(self) -> Ledger:
         """An empty ledger of the same stage, for ids that start again."""
@@ -118,6 +125,8 @@ class Ledger:
             file=self.file,
             run=self.run,
             closed=self.closed,
+            sources=[*self.sources],
+            lap=self.lap + 1,
         )
 
     def begin(self, incarnation: int) -> None:
@@ -254,6 +263,7 @@ def merged(ledgers: Sequence[Ledger]) -> Ledger:
         closed=all(one.closed for one in ledgers),
         opened=any(one.opened for one in ledgers),
         crowded=sum(one.crowded for one in ledgers),
+        newest=max((one.newest for one in ledgers if one.newest is not None), default=None),
     )
     return total
 

@@ -88,6 +88,10 @@ class SequenceTracker:
         self.last = value
         self.run_end = value + self.run - 1
 
+    def stand_at(self, value: int) -> None:
+        """The sequence stands at an id that did not come: the one after it is the next."""
+        self.last = self.run_end = value
+
     def expect_restart(self) -> None:
         """Ids begin anew: the next one is `Step.BACK`, however large it is."""
         if self.last is not None:

@@ -119,6 +119,15 @@ class Collector(StageRunner):
                 self.stage.counts.skipped += 1
                 return
             newest = source.newest
+            if newest is None and source.initial is not None and returned.how.shown:
+                value = self._id_of(arrival.obj)
+                if value is None or value <= source.initial:
+                    # Nothing has come since it was shown something else: this is no newer.
+                    source.taken += 1
+                    if value is not None:
+                        self._skip(source, value)
+                        source.initial = value
+                    return
             if newest is not None and returned.how.shown:
                 self.stage.account_to(source.account)
                 value = self._id_of(arrival.obj)

@@ -24,7 +24,7 @@ from pvapy_stream.pva.objects import id_reader
 from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import ConsumerSettings
 from pvapy_stream.status.counted import drop_stats, queue_stats, receiver_stats
-from pvapy_stream.transport.ports import Receiver, ReceiverCounts, Return
+from pvapy_stream.transport.ports import Identified, Receiver, ReceiverCounts, Return
 
 _PROBE_TIMEOUT = 0.5  # s; the source is on a network whose round trips are milliseconds
 _LAST_PROBE = 2.0  # s; the same at the end, where what is lost is not known otherwise
@@ -66,6 +66,8 @@ class Consumer(StageRunner):
         self.receiver = self._make_receiver()
         self._source_filters = FilteredReceiver(self.input_channel, self._excuse)
         self._left: list[Any] = []
+        # Whether a source has come back, or another one.
+        self._has_returned = False
         self._newest: int | None = None
         self._probed_at = 0.0
         self._probed_received = -1
@@ -133,7 +135,17 @@ class Consumer(StageRunner):
 
     def _put_again(self, obj: Any, how: Return) -> None:
         # In its turn: what the source sent before may still wait.
-        self.inbox.put_returned(Returned(obj, how))
+        receiver = self.receiver
+        source = receiver.source if isinstance(receiver, Identified) else ""
+        self.inbox.put_returned(Returned(obj, how, source))
+
+    def _note_first_source(self) -> None:
+        """Say in the ledgers which program their objects are from, until another one comes."""
+        receiver = self.receiver
+        if not self._has_returned and isinstance(receiver, Identified) and receiver.first_source:
+            with self.stage.lock:
+                for ledger in self.stage.account.ledgers:
+                    ledger.sources = [receiver.first_source]
 
     def _take_returned(self, returned: Returned) -> None:
         try:
@@ -145,7 +157,10 @@ class Consumer(StageRunner):
             self.stage.refuse(error)
             return
         how = self._source_filters.settled(returned.how)
-        if not self.stage.handle_again(obj, how, shared=self.settings.distributed):
+        self._note_first_source()
+        self._has_returned = True
+        shared = self.settings.distributed
+        if not self.stage.handle_again(obj, how, shared=shared, source=returned.source):
             self.stage.handle(obj)
 
     def _excuse(self, news: Filtered) -> None:
@@ -154,6 +169,7 @@ class Consumer(StageRunner):
         if self.settings.distributed:
             # Which of the rest were ours cannot be told from their ids.
             with self.stage.lock:
+                self.stage.ledger.excused.update(news.ids)
                 if not self.stage.tracker.blind:
                     self.stage.tracker.go_blind(_BLIND)
         else:
@@ -161,6 +177,8 @@ class Consumer(StageRunner):
 
     def keep_up(self) -> None:
         self.receiver.keep_up()
+        if self.settings.ledger:
+            self._note_first_source()
         self._source_filters.keep_up(self.receiver.connected)
         self._settling.note(self.stage.tracker.last)
         if self.filtered is not None:
@@ -209,6 +227,7 @@ class Consumer(StageRunner):
                 self.settings.receives.sender or self.settings.input_mode,
             )
         self._source_filters.stop()
+        self._note_first_source()
         self._newest = None
 
     def _await_arrivals(self, newest: int, deadline: Deadline) -> None:

@@ -47,6 +47,15 @@ class StageFates:
         self._missed_before = 0
         self.lock = threading.RLock()
         self.own_epochs = True
+        # Where the sequence stands before an object of this epoch has come: at the id that the
+        # source showed, which nobody took; None: it has shown none.
+        self._place: int | None = None
+        # What was skipped at first, and may be shown once more.
+        self._initial: int | None = None
+        # The largest id that the source has shown in this epoch, beyond those that came.
+        self._newest_shown: int | None = None
+        # Whether the epoch is that of a new source of which no object has come.
+        self._fresh = False
         self._log = logging.getLogger(f"pvapy_stream.{ledger.stage}-{ledger.stage_id}")
         self.troubles = Troubles(self._log)
 
@@ -128,7 +137,9 @@ class StageFates:
 
     def _note_late_start(self, value: int) -> None:
         """Ids start again, and those before this one did not come: we may have been away."""
-        unknown = self.account.note_late_start(value) if self.own_epochs else IdSet()
+        unknown = IdSet()
+        if self.own_epochs:
+            unknown = self.account.note_late_start(value, but=self.tracker.excused)
         if unknown:
             self.tracker.unknown.update(unknown)
             self.tracker.remark = (
@@ -143,11 +154,59 @@ class StageFates:
             self._log.warning("id %d came again (%d such objects so far)", value, n)
 
     def _begin_epoch(self, value: int) -> None:
-        self._note_missed()
+        self._note_end()
         self._missed_before += len(self.tracker.missed)
         self.tracker.begin_epoch(value)
+        self._place = self._initial = self._newest_shown = None
+        self._fresh = False
         if self.own_epochs and self.account.begin_epoch() and self.output is not None:
             self.output.ledger = self.account.ledger
+
+    def _begin_anew(self) -> None:
+        """The source is another one: what comes, however large its ids are, has its own epoch."""
+        self.account.ledger.went_back += 1
+        self._begin_epoch(0)
+        self.tracker.last, self._fresh = None, True
+        self.account.ledger.sources, self.account.ledger.lap = [], 1
+        self._log.warning("the source is a new one: its ids have an account of their own")
+
+    def _begin_sequence(self, value: int) -> None:
+        """Note what did not come before the first object of an epoch, which has come."""
+        place, fresh = self._place, self._fresh
+        self._place, self._fresh = None, False
+        if fresh:
+            if not (place and self._shared):
+                self._note_late_start(value)
+        elif place and value > place and not self._shared:
+            # The source sends all that follows what it shows.
+            self.tracker.stand_at(place)
+
+    @property
+    def _shared(self) -> bool:
+        """Whether others get what this stage does not; the audit finds what came to nobody."""
+        return bool(self.account.ledger.group)
+
+    def _note_end(self, newest: int | None = None) -> None:
+        """Note what should have come before the epoch ends, which it does here.
+
+        Args:
+            newest: the source's newest id; None: it is not known.
+        """
+        tracker = self.tracker
+        place = 0 if self._place is None and self._fresh else self._place
+        sent = [value for value in (newest, self._newest_shown) if value is not None]
+        if sent:
+            last = max(sent)
+            if self.own_epochs:
+                self.account.ledger.newest = last
+            if tracker.last is None and place is not None and last > place and not self._shared:
+                # Nothing has come of what followed.
+                if place:
+                    tracker.stand_at(place)
+                else:
+                    tracker.unknown.add_range(1, last)
+            tracker.missed.update(tracker.overdue(last))
+        self._note_missed()
 
     def end_epoch(self) -> None:
         """Ids begin anew: what was missed up to here belongs to the present ledgers."""

@@ -25,10 +25,11 @@ class Returned:
 
     obj: Any
     how: Return
+    source: str = ""  # names the program that sends it, where that is known
 
     def copy(self) -> Returned:
         """One that may be kept."""
-        return Returned(self.obj.copy(), self.how)
+        return Returned(self.obj.copy(), self.how, self.source)
 
 
 HandleReturned = Callable[[Returned], None]

@@ -51,9 +51,6 @@ class Stage(StageFates):
         self.use(processor)
         self._to_skip = skip
         self._skips = skip > 0
-        self._initial: int | None = None
-        # Epoch and id of what a returning source showed beyond the last object: it has sent so far.
-        self._shown = -1, 0
         # Whether the time to drain is over; what comes then is left, and how much that was.
         self.leaving, self.n_left = False, 0
         # Whether user code did not return in time, see `abandon`.
@@ -80,7 +77,7 @@ class Stage(StageFates):
                 return
             tracker = self.tracker
             if tracker.last is None and is_marked(obj):
-                self._take_marked(obj)
+                self._take_marked(obj, value)
                 return
             ledger = self.account.ledger
             trouble = self._open_from(obj) if self._wants_output else None
@@ -93,6 +90,8 @@ class Stage(StageFates):
                 self._skipped(value)
                 self._repeated(value)
                 return
+            if tracker.last is None:
+                self._begin_sequence(value)
             step = tracker.observe(value)
             if step is not IdStep.NEXT:
                 if is_marked(obj):
@@ -137,7 +136,7 @@ class Stage(StageFates):
             if output is not None:
                 output.failure = None
 
-    def _take_marked(self, obj: Any) -> None:
+    def _take_marked(self, obj: Any, value: int) -> None:
         """Take the object that a channel was opened with: it shows a structure, and is no frame."""
         trouble = self._open_from(obj) if self._wants_output else None
         if trouble is not None:
@@ -145,11 +144,13 @@ class Stage(StageFates):
         self._to_skip = max(0, self._to_skip - 1)
         self.counts.skipped += 1
         self.account.ledger.opened = True
+        # A mirror shows an id that was sent before, and may wait before it passes any on.
+        self._place = 0 if value == 0 else None
 
     def _skip(self, value: int, trouble: Exception | None) -> None:
         self._to_skip -= 1
         self._skipped(value)
-        self._initial = value
+        self._initial = self._place = value
         if trouble is not None:
             self._log.warning("an initial update cannot open the output: %s", trouble)
 
@@ -209,7 +210,7 @@ class Stage(StageFates):
         """Skip the next objects."""
         self._to_skip = count
 
-    def handle_again(self, obj: Any, how: Return, shared: bool = False) -> bool:
+    def handle_again(self, obj: Any, how: Return, shared: bool = False, source: str = "") -> bool:
         """Note the first object after a source came back; True if it is no new one, and skipped.
 
         Args:
@@ -217,44 +218,63 @@ class Stage(StageFates):
             how: how the source came back.
             shared: whether the stage gets a share of a stream: each of those who share it is shown
                 the same object, so none of them may take it.
+            source: names the program that sends it, where that is known.
         """
         with self.lock:
             if how.anew:
-                self.tracker.expect_restart()
-            known = self._take_known(obj, how, shared)
+                # Whether an object follows or not: each who follows the source has this epoch.
+                self._begin_anew()
+            if source and source not in self.account.ledger.sources:
+                self.account.ledger.sources.append(source)
+            known = self._is_known(obj, how, shared)
             self.taken += known
             return known
 
-    def _take_known(self, obj: Any, how: Return, shared: bool) -> bool:
+    def _is_known(self, obj: Any, how: Return, shared: bool) -> bool:
+        """Whether the first object after a source came back is no new one; then it is noted."""
         if is_marked(obj):
             self.counts.skipped += 1
             return True
-        last = self.tracker.last
         if not self._skips or not how.shown or self._read_id is None:
             return False
-        if last is None and not shared:
+        last, place = self.tracker.last, self._place
+        if last is None and place is None and not (shared or how.anew):
+            # The source has shown nothing yet.
             return False
         try:
             value = self._read_id(obj)
         except Exception as error:
             self.no_id(error)
             return True
-        if last is None:
-            # It was published before this stage was there: another one has it.
+        at = place if last is None else last
+        if at is None:
+            # It was published before this stage was there: another one has it, or nobody.
+            if how.anew and value > 0:
+                self._note_late_start(value + 1)
             self._skipped(value)
+            self._place = value
             return True
-        if value == 0 < last and not obj.hasField("timeStamp"):
-            # What cannot be marked is known by its id alone.
-            self.counts.skipped += 1
+        return self._skip_shown(value, at, obj, shared)
+
+    def _skip_shown(self, value: int, at: int, obj: Any, shared: bool) -> bool:
+        """Skip what the source shows again, unless it is new; `at` is what it sent or showed."""
+        if value == 0 < at:
+            # What a channel holds at first. Its source goes on, or the next id tells that it does
+            # not: until then the place is kept.
+            if obj.hasField("timeStamp"):
+                self._skipped(value)
+            else:
+                # What cannot be marked is known by its id alone.
+                self.counts.skipped += 1
             return True
-        if value > last and not shared:
+        if value > at and not shared:
             return False
-        if value < last:
+        if value < at:
             # Nobody takes what is shown.
             self._went_back(value, IdStep.BACK, skipped=1)
-            self.tracker.last = None
-        elif value > last:
-            self._shown = self.tracker.n_restarts, value
+            self.tracker.last, self._place = None, value
+        elif value > at:
+            self._newest_shown = value
         self._skipped(value)
         return True
 
@@ -326,8 +346,6 @@ class Stage(StageFates):
         """
         with self.lock:
             self._note_missed()
-            epoch, shown = self._shown
-            self._shown = 0 if epoch == self.tracker.n_restarts else -1, shown
             # It must know ids that go back: else they would stand with those before in one ledger.
             self.tracker.reset_counts()
             self._missed_before = 0
@@ -340,15 +358,11 @@ class Stage(StageFates):
             self._close(newest)
 
     def _close(self, newest: int | None) -> None:
-        epoch, shown = self._shown
-        if epoch == self.tracker.n_restarts:
-            newest = shown if newest is None else max(newest, shown)
         # What was rejected after the last object was sent after what should have come by then.
         rejected = self.tracker.excused.last
-        ends = [value for value in (newest, rejected) if value is not None]
-        if ends:
-            self.tracker.missed.update(self.tracker.overdue(max(ends)))
-        self._note_missed()
+        if rejected is not None:
+            self.tracker.missed.update(self.tracker.overdue(rejected))
+        self._note_end(newest)
         if self.output is not None and self.output.filtered is not None:
             self.output.filtered.flush()
         self.counts.end_time = time.time()

@@ -119,7 +119,10 @@ class MirrorChannel:
         self._awaited = Awaited(_log, registry.input_mode(entry.provider).absent)
         self._lock = threading.Lock()
         self._read_id: IdReader | None = None
-        self._last_published: int | None = None
+        # The last id of the present epoch, of those that came and those that were shown.
+        self._last: int | None = None
+        # Whether the source is a new one of which no object has come.
+        self._fresh = False
         # Monitors that have shown the source's current value since it came, or came back.
         self._arrived: set[int] = set()
         self._published = 0
@@ -149,18 +152,21 @@ class MirrorChannel:
                 with self._lock:
                     self._pass_on(obj, self._id_of(obj))
 
-        def deliver_current(obj: Any) -> None:
+        def deliver_current(obj: Any, how: Return | None = None) -> None:
             nonlocal fresh
             fresh = False
-            self._take_current(number, pv_object(obj))
+            self._take_current(number, pv_object(obj), how)
 
         def deliver_again(obj: Any, how: Return) -> None:
             if self._filters is not None:
                 how = self._filters.settled(how)
-            if how.anew and self._tracker is not None:
+            if how.shown:
+                deliver_current(obj, how)
+                return
+            if how.anew:
                 with self._lock:
-                    self._tracker.expect_restart()
-            deliver_current(obj) if how.shown else deliver(obj)
+                    self._begin_anew()
+            deliver(obj)
 
         receiver.start(deliver, deliver_again)
 
@@ -209,41 +215,58 @@ class MirrorChannel:
             self._filters.stop()
         self._times.end = time.time()
 
-    def _take_current(self, number: int, obj: Any) -> None:
+    def _take_current(self, number: int, obj: Any, how: Return | None = None) -> None:
         """Take the value with which a source answers a monitor, which may be old.
 
         Clients of the mirror want to see the first one, but it is no update: in the ledger it is
         skipped, and it is marked, so that no stage takes it for a frame. What further monitors of
         a group are shown was published before they came, and so belongs to those that were there.
-        When a source comes back, what it shows to one monitor alone is new, unless it is the last
-        one that was published.
+        When a source comes back, what it shows to one monitor alone is new if its id is larger
+        than all before. What another source shows was published before anybody was there.
         """
         with self._lock:
             self._read_id = self._reader_for(obj)
-            if is_marked(obj):
-                self.ledger.opened = True
-                self._publish(obj, None, shown=True)
-                return
-            first = not self.ledger.received and not self.ledger.anonymous
             returns = not self._arrived or number in self._arrived
             self._arrived = {number} if returns else self._arrived | {number}
+            if how is not None and how.anew and returns:
+                self._begin_anew()
+            if is_marked(obj):
+                if self.output.lacks(obj):
+                    self.ledger.opened = True
+                    self._publish(obj, None, shown=True)
+                return
             value = self._id_of(obj)
-            alone = len(self._receivers) == 1 and not self.ledger.group
-            if returns and alone and not first and value != self._last_published:
+            if value is None:
+                if self.output.opened:
+                    self._pass_on(obj, None)
+                else:
+                    self._publish(obj, None, shown=True)
+            elif self._is_new(value, returns):
                 self._pass_on(obj, value)
-                return
-            if value is not None:
-                if self._last_published is not None and value < self._last_published:
-                    # Nobody takes what is shown.
-                    self._begin_epoch(value, skipped=1)
+            else:
                 self.ledger.skip(value)
-            elif not first:
-                self._pass_on(obj, None)
-                return
-            if first:
-                self._publish(mark(obj.copy()) if value is not None else obj, None, shown=True)
-                if value is not None and self._tracker:
-                    self._tracker.observe(value)
+                if self.output.lacks(obj):
+                    self._publish(mark(obj.copy()), None, shown=True)
+
+    def _is_new(self, value: int, returns: bool) -> bool:
+        """Whether an id that is shown is that of an object which nobody had; ids may begin anew."""
+        tracker = self._tracker
+        last = tracker.last if tracker is not None else self._last
+        if last is None:
+            if self._fresh:
+                self._account.note_late_start(value + 1 if value > 0 else value)
+            elif tracker is not None:
+                tracker.observe(value)
+            self._last = value
+            return False
+        # Several monitors take turns: one may be shown what another has not delivered yet.
+        near = 0 if returns else DISORDER
+        if value and last - value > near:
+            # Nobody takes what is shown.
+            self._begin_epoch(value, skipped=1)
+        # 0 is what a channel holds at first; the next id tells whether its source goes on.
+        alone = len(self._receivers) == 1 and not self.ledger.group
+        return value > last and alone
 
     def _reader_for(self, obj: Any) -> IdReader | None:
         try:
@@ -273,17 +296,30 @@ class MirrorChannel:
             tracker.begin_epoch(value)
         self._account.begin_epoch()
         self._account.note_late_start(value + skipped)
-        self._last_published = None
+        self._last, self._fresh = value, False
+
+    def _begin_anew(self) -> None:
+        """The source is another one: its ids have an account of their own, however large."""
+        self.ledger.went_back += 1
+        self._begin_epoch(0)
+        if self._tracker is not None:
+            self._tracker.last = None
+        self._last, self._fresh = None, True
 
     def _pass_on(self, obj: Any, value: int | None) -> None:
         """Publish an update and note its fate."""
         if value is None:
             self._publish(obj, None)
             return
+        if self._fresh:
+            self._fresh = False
+            self._account.note_late_start(value)
         if self._tracker is not None:
-            self._observe(value)
-        elif self._last_published is not None and self._last_published - value > DISORDER:
+            if not self._observe(value, obj):
+                return
+        elif self._last is not None and self._last - value > DISORDER:
             self._begin_epoch(value)
+        self._last = value
         ledger = self.ledger
         ledger.received.add(value)
         if self._waits:
@@ -293,14 +329,18 @@ class MirrorChannel:
             ledger.processed.add(value)
             ledger.publish(value)
 
-    def _observe(self, value: int) -> None:
+    def _observe(self, value: int, obj: Any) -> bool:
+        """Note where an id stands; False if its object only opens the channel once more."""
         step = self._tracker.observe(value) if self._tracker else IdStep.NEXT
+        if step is not IdStep.NEXT and is_marked(obj):
+            return False
         if step is IdStep.BACK:
             self.ledger.went_back += 1
             self._begin_epoch(value)
         elif step is IdStep.AGAIN:
             self.ledger.went_back += 1
             self.ledger.duplicate.add(value)
+        return True
 
     def _publish(self, obj: Any, value: int | None, *, shown: bool = False) -> bool:
         try:
@@ -311,7 +351,6 @@ class MirrorChannel:
         self._published += 1
         self._times.last = time.time()
         self._times.first = self._times.first or self._times.last
-        self._last_published = value
         return True
 
     def _note_error(self, error: TransportError, value: int | None) -> None:

@@ -32,16 +32,18 @@ class MirrorOutput:
         self._changes = 0
 
     def show(self, obj: Any) -> None:
-        """Show what the source showed first: it opens the channel, and is no update.
+        """Show an object that is no update: it opens the channel.
+
+        If the channel has another structure, clients connect again.
 
         Raises:
             TransportError: it cannot be shown.
         """
+        kind = type_of(pv_object(obj))
         if self._kind is not None:
-            self.publish(obj)
-            return
+            self._take_away()
         self._publisher.open(obj)
-        self._kind = type_of(pv_object(obj))
+        self._kind = kind
 
     def publish(self, obj: Any) -> None:
         """Publish an object; if it has another structure, clients connect again.
@@ -60,6 +62,11 @@ class MirrorOutput:
             self._kind = type_of(pv_object(obj))
 
     def _open_anew(self, obj: Any, kind: Structure) -> None:
+        self._take_away()
+        self._publisher.publish(obj)
+        self._kind = kind
+
+    def _take_away(self) -> None:
         self._changes += 1
         if self._changes == 1 or self._changes % _LOG_EVERY == 0:
             _log.warning(
@@ -69,8 +76,15 @@ class MirrorOutput:
                 self._changes,
             )
         self._publisher.stop()
-        self._publisher.publish(obj)
-        self._kind = kind
+
+    def lacks(self, obj: Any) -> bool:
+        """Whether the channel is not there yet, or has another structure than this object."""
+        return self._kind is None or type_of(pv_object(obj)) != self._kind
+
+    @property
+    def opened(self) -> bool:
+        """Whether the channel is there."""
+        return self._kind is not None
 
     @property
     def subscribers(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from pvapy_stream.transport.ports import (
     Deliver,
     DeliverAgain,
+    Identified,
     Receiver,
     ReceiverCounts,
     Return,
@@ -101,6 +102,16 @@ class AutoReceiver:
 
     def counts(self) -> ReceiverCounts:
         return self._chosen.counts() if self._chosen else ReceiverCounts()
+
+    @property
+    def source(self) -> str:
+        """Names the program that sends, see `Identified`."""
+        return self._chosen.source if isinstance(self._chosen, Identified) else ""
+
+    @property
+    def first_source(self) -> str:
+        """Names the program that was there first."""
+        return self._chosen.first_source if isinstance(self._chosen, Identified) else ""
 
     @property
     def connected(self) -> bool:

@@ -63,6 +63,7 @@ class OwnMonitorReceiver:
         self._prober: Newest | None = None
         self._reader: UpdateReader | None = None
         self._identity = b""
+        self.source = self.first_source = ""
         self._return: Return | None = None  # how it came back, until the first object
         self._connected = False
         self._refusal = ""
@@ -91,6 +92,8 @@ class OwnMonitorReceiver:
             other = True
         self._return = Return(anew=None if other else False) if self._was_connected else None
         self._identity, self._refusal = identity, ""
+        self.source = f"pva {identity.hex()}" if identity else ""
+        self.first_source = self.first_source or self.source
         self._connected = self._was_connected = True
         _log.info("channel %s is connected", self.channel)
 
@@ -174,6 +177,8 @@ class OwnMonitorReceiver:
             self._instead.keep_up()
         elif self._unsupported and self._fallback is not None and self._deliver is not None:
             self._end()
+            # The binding does not say which server it is connected to.
+            self.source = ""
             self._instead = self._fallback()
             self._instead.start(self._deliver, self._deliver_again)
 

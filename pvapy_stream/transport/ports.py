@@ -153,6 +153,19 @@ class Troubled(Protocol):
         ...
 
 
+@runtime_checkable
+class Identified(Protocol):
+    """A receiver that knows which program it receives from.
+
+    Attributes:
+        source: names the program whose objects are delivered now, and no other; "": not known.
+        first_source: names the one that was there first.
+    """
+
+    source: str
+    first_source: str
+
+
 class Publisher(Protocol):
     """A way out. Transports derive from it and leave out what they have no use for.
 

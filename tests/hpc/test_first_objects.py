@@ -58,6 +58,21 @@ def test_the_initial_value_of_a_source_is_no_frame_for_a_stage_that_was_killed_b
     assert (list(again.stage.ledger.skipped), list(again.stage.ledger.processed)) == ([0], [1, 2])
 
 
+def test_a_collector_takes_nothing_that_a_new_producer_shows_before_any_frame(
+    bench: Bench, prefix: str
+) -> None:
+    made = bench.collector(
+        input_channel=f"{prefix}mid:*", producer_id_list=(1,), skip_initial_updates=1
+    )
+    made._put(1, frame(28))
+    # It was killed before it sent any more; the next one has sent nothing yet.
+    made._put_again(1, frame(0), Return())
+    made._put(1, frame(1))
+    bench.stop()
+    (account,) = made.accounts
+    assert (str(account.ledger.skipped), str(account.ledger.processed)) == ("0,28", "1")
+
+
 def test_a_collector_takes_nothing_that_its_producers_show_twice(bench: Bench, prefix: str) -> None:
     made = bench.collector(
         input_channel=f"{prefix}mid:*", producer_id_list=(1, 2), skip_initial_updates=1

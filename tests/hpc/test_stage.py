@@ -360,6 +360,111 @@ def test_what_was_shown_before_ids_began_anew_is_not_due_after_it() -> None:
     assert not stage.ledger.missed
 
 
+def image_of(number: int) -> pva.PvObject:
+    """An object with a time stamp, which can be marked."""
+    kind = {"id": pva.LONG, "timeStamp": {"userTag": pva.INT}}
+    return pva.PvObject(kind, {"id": number})
+
+
+def test_a_source_of_which_a_stage_was_only_shown_an_object_has_an_epoch_of_its_own() -> None:
+    stage = make(skip=1)
+    stage.handle(obj(25))
+    # It was killed. The next one has sent 3 before anybody was there, and then goes on from 7.
+    assert stage.handle_again(obj(3), Return(anew=True))
+    feed(stage, 7)
+    first, second = stage.account.ledgers
+    assert (str(first.received), str(first.skipped)) == ("25", "25")
+    assert (str(second.skipped), str(second.processed)) == ("3", "7")
+    assert str(second.unknown) == "1-6"
+
+
+def test_members_of_a_group_agree_on_the_epochs_of_sources_that_were_killed() -> None:
+    """Of the second of three sources, one member was only shown an object."""
+    one, other = (make(skip=1, offset=2) for _ in range(2))
+    for number, stage in enumerate((one, other), 1):
+        stage.ledger.group, stage.ledger.stage_id, stage.ledger.input_channel = "g", number, "in"
+    anew = Return(anew=True)
+    for stage, ids in ((one, (0, 1, 3)), (other, (0, 2, 4))):
+        feed(stage, *ids)
+    assert one.handle_again(obj(23), anew, shared=True)
+    feed(one, 24, 26)
+    # 25 came to nobody.
+    assert other.handle_again(obj(27), anew, shared=True)
+    for stage, ids in ((one, (3, 5)), (other, (4, 6, 25))):
+        assert stage.handle_again(obj(2), anew, shared=True)
+        feed(stage, *ids)
+        stage.finish()
+    assert [len(stage.account.ledgers) for stage in (one, other)] == [3, 3]
+    (found,) = audit([*one.account.ledgers, *other.account.ledgers]).channels[0].subscribers
+    assert str(found.unknown - IdSet.of_range(1, 23)) == "25,27"
+
+
+def test_what_came_first_after_it_was_skipped_before_another_source_is_no_repeat() -> None:
+    stage = make(skip=1)
+    stage.handle(obj(4))
+    assert stage.handle_again(mark(image_of(0)), Return(anew=True))
+    feed(stage, 4)
+    assert list(stage.ledger.processed) == [4]
+    assert not stage.ledger.duplicate
+
+
+def test_a_source_that_goes_on_after_it_has_shown_its_initial_value_keeps_its_place() -> None:
+    stage = make(skip=1)
+    for number in (0, 1, 2, 3):
+        stage.handle(image_of(number))
+    assert stage.handle_again(image_of(0), Return())
+    for number in (6, 7):
+        stage.handle(image_of(number))
+    assert len(stage.account.ledgers) == 1
+    assert list(stage.ledger.processed) == [1, 2, 3, 6, 7]
+    assert list(stage.missed()) == [4, 5]
+    # One that does not go on: its ids say so.
+    assert stage.handle_again(image_of(0), Return())
+    stage.handle(image_of(1))
+    assert [str(one.processed) for one in stage.account.ledgers] == ["1-3,6-7", "1"]
+
+
+def test_what_does_not_follow_what_a_source_has_shown_is_missed() -> None:
+    stage = make(skip=1)
+    feed(stage, 5, 8)
+    assert list(stage.missed()) == [6, 7]
+    # Also one that began its ids again.
+    assert stage.handle_again(obj(2), Return())
+    feed(stage, 4)
+    assert list(stage.missed()) == [3]
+    assert list(stage.ledger.unknown) == [1, 2]
+    # And one that sent nothing that came after that.
+    stage = make(skip=1)
+    feed(stage, 5)
+    stage.finish(newest=7)
+    assert list(stage.ledger.missed) == [6, 7]
+
+
+def test_what_was_shown_before_ids_began_anew_was_due_before_that() -> None:
+    stage = make(skip=1, offset=2)
+    feed(stage, 0, 1, 3)
+    assert stage.handle_again(obj(7), Return(), shared=True)
+    feed(stage, 1, 3)
+    first, second = stage.account.ledgers
+    assert list(first.missed) == [5, 7]
+    assert not second.missed
+
+
+@pytest.mark.parametrize(("newest", "named"), [(None, "4"), (6, "4,6")])
+def test_the_last_loss_of_a_member_is_named_by_what_the_others_know(
+    newest: int | None, named: str
+) -> None:
+    one, other = (make(skip=1, offset=2) for _ in range(2))
+    for number, (stage, ids) in enumerate(((one, (0, 1, 3, 5)), (other, (0, 2))), 1):
+        stage.ledger.group, stage.ledger.stage_id, stage.ledger.input_channel = "g", number, "in"
+        feed(stage, *ids)
+    # The source of the one is still there; the other cannot ask any more.
+    one.finish(newest)
+    other.finish()
+    result = audit([one.ledger, other.ledger])
+    assert f"{named} unknown: nobody can tell whether they were sent" in result.verdict
+
+
 class Leaving(UserDataProcessor):
     """Wants to end the program at an id."""
 

@@ -192,6 +192,65 @@ def test_same_object_after_a_restart_is_published_once(
     assert str(after.published) == str(after.processed) == "4"
 
 
+@pytest.mark.parametrize("library", ["own", "binding"])
+@pytest.mark.parametrize("shown", [0, 2])
+def test_what_a_new_source_shows_is_not_passed_on(
+    prefix: str, commands: Commands, tmp_path: Path, library: str, shown: int
+) -> None:
+    image, mirrored, file = f"{prefix}image", f"{prefix}mirror", tmp_path / "mirror.json"
+    source = Source(image)
+    mirror = commands(
+        "mirror", "-cm", f"({mirrored},{image})", "--ledger", file, "--pva-library", library,
+        "-sc", f"{prefix}status",
+    )  # fmt: skip
+    with client_of(mirrored) as client:
+        client.wait_for(lambda c: c.ids == [0])
+        source.publish([1, 2, 3])
+        client.wait_for(lambda c: c.ids[-1] == 3)
+        builder = source.builder
+        source.close()
+        wait_until(lambda: status(f"{prefix}status")["state"] == "disconnected")
+        source = Source(image, builder.build(Frame.of(shown, picture(shown))))
+        try:
+            wait_until(lambda: status(f"{prefix}status")["receiverStats"]["nReceived"] == 5)
+            source.publish([shown + 1])
+            client.wait_for(lambda c: len(c.ids) >= 5)
+        finally:
+            source.close()
+        assert client.ids == [0, 1, 2, 3, shown + 1]
+    end(mirror)
+    before, after = read_ledgers(file)
+    assert str(before.published) == str(before.processed) == "1-3"
+    assert str(after.published) == str(after.processed) == str(shown + 1)
+    # Those before it were sent while nobody was there, or were not.
+    assert list(after.unknown) == [*range(1, shown + 1)]
+
+
+@pytest.mark.parametrize("mode", ["pva", "shm"])
+def test_what_opens_the_channel_of_a_source_is_passed_on_once(
+    prefix: str, commands: Commands, mode: str
+) -> None:
+    image, mirrored = f"{prefix}image", f"{prefix}mirror"
+
+    def simulate() -> Program:
+        return commands(
+            "sim", "-cn", image, "-om", mode, "-nx", "8", "-ny", "8", "-fps", "50", "-nf", "2",
+            "-dc", "--wait-for-clients", "1", "-std", "0", "-rt", "60", "-rp", "0",
+        )  # fmt: skip
+
+    mirror = commands("mirror", "-cm", f"({mirrored},{image},{mode},100)")
+    before = 0
+    with client_of(mirrored) as client:
+        for _ in range(2):
+            before = len(client.ids)
+            source = simulate()
+            client.wait_for(lambda c, before=before: len(c.ids) > before + 10)
+            source.process.kill()
+            source.process.wait(10)
+        assert 0 not in client.ids[before:]
+    end(mirror)
+
+
 def test_monitors_that_share_the_stream(
     prefix: str, source: Source, commands: Commands, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ class PublisherLink:
 
     Attributes:
         publisher: peer file of the publisher.
+        source: names the publisher.
         counters: counters of our peer file.
         port: subscriber of the iceoryx2 service; None until the publisher has created it.
         joined: whether the first object for us has arrived.
@@ -39,6 +40,7 @@ class PublisherLink:
     ) -> None:
         self.publisher = publisher
         self._info = info
+        self.source = f"shm {info.publisher}"
         self._file = directory.create(SUBSCRIBER, info)
         self.counters = self._file.counters
         self.port: iox.Subscriber | None = None

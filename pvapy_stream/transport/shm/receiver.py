@@ -87,6 +87,7 @@ class ShmReceiver:
         self._builder = ObjectBuilder()
         self._borrowed: list[None] = []
         self._received = self._overruns = self._errors = 0
+        self.source = self.first_source = ""
         self._refresh_due = self._waited_at = 0.0
         self._n_taken = 0
         self._undelivered: list[LazyObject] = []
@@ -203,6 +204,8 @@ class ShmReceiver:
         anew = link.first and link.anew
         returned = self.was_connected and (shown or anew)
         link.first, self.was_connected = False, True
+        self.source = link.source
+        self.first_source = self.first_source or link.source
         if returned and self._deliver_again is not None:
             self._deliver_again(obj, Return(shown, anew))
         elif self._deliver is not None:
