@@ -129,14 +129,18 @@ class ClientChannel:
         """
         self._request(Command.GET, fields).set_up(timeout)
 
-    def put_kind(self, begin: float = TIMEOUT) -> Structure:
+    def put_kind(self, begin: float = TIMEOUT, fields: str = "") -> Structure:
         """The type of what is put; it is asked for once for each connection.
+
+        Args:
+            begin: s.
+            fields: those that are put; all if empty.
 
         Raises:
             NotSentError: the channel is not there within `begin` s.
             RefusedError: the server takes no puts.
         """
-        return self._request(Command.PUT).set_up(begin)
+        return self._request(Command.PUT, fields).set_up(begin)
 
     def put(
         self,
@@ -144,6 +148,7 @@ class ClientChannel:
         value: dict[str, object],
         begin: float = TIMEOUT,
         answer: float = TIMEOUT,
+        fields: str = "",
     ) -> None:
         """Put a structure; errors as `call_with`.
 
@@ -152,6 +157,7 @@ class ClientChannel:
             value: the whole structure; its arrays must not change until this returns.
             begin: s.
             answer: s.
+            fields: those that are put, as for `put_kind`.
         """
 
         def write(present: Structure, writer: Writer, known: Outgoing) -> None:
@@ -159,7 +165,7 @@ class ClientChannel:
                 raise NotSentError("its structure has changed")
             write_changes(kind, 1, value, writer, known)
 
-        self._request(Command.PUT).ask(0, write, _no_answer, begin, answer)
+        self._request(Command.PUT, fields).ask(0, write, _no_answer, begin, answer)
 
     def call_with(
         self, argument: AnyValue, begin: float = TIMEOUT, answer: float = TIMEOUT
