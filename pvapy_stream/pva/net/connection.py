@@ -127,7 +127,7 @@ class Connection(Link):
     @property
     def clear(self) -> bool:
         """Whether nothing waits to be sent, but for what is gathered."""
-        return (self._gathers or not self.unsent) and not self._turns
+        return (self._gathers or not self._out) and not self._turns
 
     def gather(self, parts: list[Buffer], size: int) -> None:
         """Send a message with those that follow; only if it is clear.
@@ -138,7 +138,7 @@ class Connection(Link):
             return
         self._gathers = True
         self._keep(parts, size)
-        if self.waiting >= _TOGETHER or len(self._out) >= AT_ONCE:
+        if self.enqueued - self.sent >= _TOGETHER or len(self._out) >= AT_ONCE:
             self.flush()
 
     def send_now(self, parts: list[Buffer], size: int) -> None:

@@ -12,6 +12,7 @@ import termios
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from pvapy_stream import bursts
 from pvapy_stream.errors import WireError
@@ -203,7 +204,7 @@ class Link:
             self.fill()
             if not self._out:
                 break
-            first = [self._out[n] for n in range(min(len(self._out), AT_ONCE))]
+            first = list(islice(self._out, AT_ONCE))
             try:
                 sent = self.link.sendmsg(first)
             except BlockingIOError:
@@ -213,6 +214,9 @@ class Link:
                 break
             self.sent_at = time.monotonic()
             self.sent += sent
+            if self.sent == self.enqueued:
+                self._out.clear()
+                continue
             while sent:
                 part = self._out.popleft()
                 if sent < len(part):

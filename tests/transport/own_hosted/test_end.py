@@ -80,7 +80,7 @@ def test_what_a_killed_source_had_sent_is_read_though_nothing_can_be_sent_to_it(
     wait_until(lambda: client.arrived and len(ids) == 42)
     # As when a process is killed that had not read all: nothing more can be sent to it.
     client.link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    hosted._loop.call(lambda: client.close("it was killed"))
+    hosted.loop.call(lambda: client.close("it was killed"))
     wait_until(lambda: client.closed)
     go.set()
     # At the latest, it comes as the current object when the receiver has connected again.
