@@ -137,7 +137,7 @@ class Connection(Link):
         if self.closed:
             return
         self._gathers = True
-        self._keep(parts, size)
+        self.keep(parts, size)
         if self.enqueued - self.sent >= _TOGETHER or len(self._out) >= AT_ONCE:
             self.flush()
 

@@ -152,10 +152,10 @@ class Link:
         """Send bytes, as soon as the peer takes them; they must not change until then."""
         if self.closed:
             return
-        self._keep(parts, sum(map(len, parts)))
+        self.keep(parts, sum(map(len, parts)))
         self.watch()
 
-    def _keep(self, parts: list[Buffer], size: int) -> None:
+    def keep(self, parts: list[Buffer], size: int) -> None:
         """Have bytes sent after those that wait."""
         self.enqueued += size
         if not self._takes:

@@ -25,6 +25,7 @@ _KEPT = 64  # encodings of one update, and bit sets of one selection
 _WHOLE_TYPES = Outgoing(0)
 _START = 5  # bytes: number of the request, and flags
 _JOINED = 256  # bytes
+_MONITOR = int(Command.MONITOR)
 
 
 class Selection:
@@ -104,7 +105,7 @@ class Encoded(NamedTuple):
 
     def message(self, number: int) -> list[Buffer]:
         """The message for a request."""
-        start = begin(Command.MONITOR, self.first, self.segmented, number, 0)
+        start = begin(_MONITOR, self.first, self.segmented, number, 0)
         first, *rest = self.parts
         # One part costs less than two, and a large one is not copied.
         return [start + first, *rest] if len(first) < _JOINED else [start, first, *rest]
@@ -135,7 +136,16 @@ class Update:
         passed: the message, with the bit set `bits`.
     """
 
-    __slots__ = ("_chunks", "_encoded", "_nbytes", "_passed", "_value", "bits", "kind")
+    __slots__ = (
+        "_chunks",
+        "_encoded",
+        "_nbytes",
+        "_passed",
+        "_value",
+        "_whole",
+        "bits",
+        "kind",
+    )
 
     def __init__(
         self,
@@ -151,6 +161,7 @@ class Update:
         self._passed = passed
         self._chunks = chunks
         self._encoded: dict[tuple[Selection, int, int], Encoded] = {}
+        self._whole: Encoded | None = None
         self._nbytes = -1
 
     @property
@@ -197,6 +208,12 @@ class Update:
         Raises:
             WireError: a value does not fit its type.
         """
+        passed = self._passed
+        if passed is not None and bits == self.bits and not overrun and selection.whole:
+            # Almost all that is sent: a key for each would cost more than to compare.
+            if self._whole is None:
+                self._whole = Encoded(*lay_out(_MONITOR, passed.body, _START))
+            return self._whole
         key = (selection, bits, overrun)
         made = self._encoded.get(key)
         if made is None:
@@ -206,9 +223,6 @@ class Update:
         return made
 
     def _encode(self, selection: Selection, bits: int, overrun: int) -> Encoded:
-        passed = self._passed
-        if passed is not None and bits == self.bits and not overrun and selection.whole:
-            return Encoded(*lay_out(Command.MONITOR, passed.body, _START))
         named, numbers = selection.plan(bits)
         if numbers is None:
             writer = Writer()
@@ -219,7 +233,7 @@ class Update:
             for number in numbers:
                 parts += self.chunk(number)
         parts.append(selection.plan(overrun)[0])
-        return Encoded(*lay_out(Command.MONITOR, parts, _START))
+        return Encoded(*lay_out(_MONITOR, parts, _START))
 
 
 def chunk_of(kind: Type, value: object) -> Chunk:
