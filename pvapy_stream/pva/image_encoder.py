@@ -43,6 +43,7 @@ _pack_rest = struct.Struct("<qiqi4sqi4s").pack
 _RESTS = slice(0, 8), slice(8, 12), slice(12, 28), slice(28, 44)
 _TAG = slice(12, 16)  # of a time stamp as it is sent: its userTag
 _LAYOUTS = 64  # that are kept
+_BYTES = np.dtype(np.uint8)
 
 
 @lru_cache(maxsize=1)
@@ -210,7 +211,9 @@ class ImageEncoder:
                 # Compressed images have many sizes.
                 self._heads.clear()
             head = self._heads[key] = writer.joined()
-        return [head, payload.view(np.uint8).data] if payload.size else [head]
+        if not payload.size:
+            return [head]
+        return [head, (payload if payload.dtype == _BYTES else payload.view(np.uint8)).data]
 
 
 class EncodedImage:

@@ -163,11 +163,13 @@ class _Hosted:
             # Who comes while others are waited for begins with this update.
             channel.hold(update)
             takers = channel.takers(update)
+            if not takers:
+                return
             if self._blocks:
                 for one in takers:
                     if one.pipeline and one.full:
                         self._wait_for(one)
-            gather = bool(takers) and self._gathers()
+            gather = self._gathers()
             for one in takers:
                 if one.active:
                     one.post(update, gather)

@@ -30,7 +30,7 @@ _STALLED = 30.0  # s; a client that stops in a message, or takes nothing of what
 _CHANNELS = 2000  # of one client
 _REQUESTS = 4000  # of one client
 _TRIES = 4  # to send an update at once
-_TOGETHER = 2**17  # bytes that are gathered
+_TOGETHER = 2**19  # bytes that are gathered; a client receives as many at once
 _PUTS = 16  # under way of one client; then it is not read from
 
 _log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from pvapy_stream.pva.wire.limits import DEFAULT, Limits
 from pvapy_stream.pva.wire.stream import Assembler, Message
 
 MUCH = 2**20  # bytes that wait to be sent
-AT_ONCE = 64  # buffers
+AT_ONCE = 128  # buffers
 _READS = 8  # in a row, before others have their turn
 _DISCARDED = 2**16  # bytes
 _LOOK = 0.002  # s; between two looks whether all has arrived

@@ -160,7 +160,8 @@ class Update:
         self._value = value
         self._passed = passed
         self._chunks = chunks
-        self._encoded: dict[tuple[Selection, int, int], Encoded] = {}
+        # Of what is not sent as it is in `passed`.
+        self._encoded: dict[tuple[Selection, int, int], Encoded] | None = None
         self._whole: Encoded | None = None
         self._nbytes = -1
 
@@ -215,11 +216,14 @@ class Update:
                 self._whole = Encoded(*lay_out(_MONITOR, passed.body, _START))
             return self._whole
         key = (selection, bits, overrun)
-        made = self._encoded.get(key)
+        known = self._encoded
+        if known is None:
+            known = self._encoded = {}
+        made = known.get(key)
         if made is None:
-            if len(self._encoded) >= _KEPT:
-                self._encoded.clear()
-            made = self._encoded[key] = self._encode(selection, bits, overrun)
+            if len(known) >= _KEPT:
+                known.clear()
+            made = known[key] = self._encode(selection, bits, overrun)
         return made
 
     def _encode(self, selection: Selection, bits: int, overrun: int) -> Encoded:

@@ -348,9 +348,8 @@ def lay_out(
         size of the payload of the first segment, or of the message; whether there are segments;
         what is sent after the first header and what comes before; bytes of the whole message.
     """
-    if len(parts) <= _FEW and max(map(len, parts), default=0) < _OWN_SEGMENT:
+    if len(parts) <= _FEW and (size := before + sum(map(len, parts))) < _OWN_SEGMENT:
         # It is not worth while to join what is small.
-        size = before + sum(map(len, parts))
         return size, False, list(parts), HEADER + size
     made: list[Buffer] = []
     small: list[Buffer] = []  # to be joined
