@@ -142,7 +142,7 @@ class Ledger:
     def publish(self, value: int) -> None:
         """An id went out."""
         published = self.published
-        if published.last is not None and value <= published.last and value in published:
+        if value in published:
             self.repeated.add(value)
         else:
             published.add(value)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.pva.convert import type_of, wire_value
-from pvapy_stream.pva.image_encoder import ImageEncoder, image_kind, origin_of
+from pvapy_stream.pva.image_encoder import EncodedImage, ImageEncoder, image_kind, origin_of
 from pvapy_stream.pva.lazy import LazyObject, pv_object
 from pvapy_stream.pva.net.updates import Chunk, Update, changed, chunk_of
 from pvapy_stream.pva.put_objects import ValueObject
@@ -30,6 +30,12 @@ from pvapy_stream.pva.wire.types import (
 )
 
 
+class Passing(Protocol):
+    """What objects that are sent on as they came have in common."""
+
+    changed: int
+
+
 class ObjectEncoder:
     """Makes updates of the objects of one stream. Not locked.
 
@@ -47,8 +53,8 @@ class ObjectEncoder:
         self._images = (
             ImageEncoder(self.kind, self._fields_of) if self.kind == image_kind() else None
         )
-        self._before: list[Chunk | None] | UpdateObject | None = None
-        self._layout: object = None  # of the last object, if it was sent on as it came
+        self._before: list[Chunk | None] | UpdateObject | EncodedImage | None = None
+        self._layout: Passing | None = None  # of the last object, if it was sent on as it came
         # Number of the template of the images so far; 0 if the last object was another.
         self._same_images = 0
         # Type of values that have this structure, too.
@@ -71,7 +77,7 @@ class ObjectEncoder:
             return self._image(images, obj)
         return self._changed(self._derived(images, obj) or self._fields_of(obj))
 
-    def _pass_on(self, obj: UpdateObject, layout: object) -> Update:
+    def _pass_on(self, obj: UpdateObject, layout: Passing) -> Update:
         if layout is not self._layout:
             made = self._changed(self._fields_of(obj))
             self._layout = layout if self._has_form(obj.kind) else None
@@ -79,7 +85,7 @@ class ObjectEncoder:
         # Fields that are not in the message are those of the object before.
         self._before = obj
         self._same_images = 0
-        return Update(self.kind, obj.changed, passed=obj)
+        return Update(self.kind, layout.changed, None, None, obj)
 
     def _derived(self, images: ImageEncoder, obj: LazyObject) -> list[Chunk | None]:
         """Fields of a frame that was made from that of another object; [] if it says too little."""
@@ -115,18 +121,18 @@ class ObjectEncoder:
         return kind is self._known
 
     def _image(self, images: ImageEncoder, obj: LazyObject) -> Update:
-        chunks = images.chunks(obj)
+        image = images.image(obj)
         if self._same_images != images.templates:
-            made = self._changed(chunks)
+            made = self._changed(image.fields)
             self._same_images = images.templates
             return made
         # What else is in the template has not changed.
-        self._before = chunks
-        return Update(self.kind, images.changing, chunks)
+        self._before = image
+        return Update(self.kind, images.changing, None, None, image)
 
     def _changed(self, chunks: list[Chunk | None]) -> Update:
         before, self._before = self._before, chunks
-        if isinstance(before, UpdateObject):
+        if isinstance(before, (UpdateObject, EncodedImage)):
             before = before.fields
         self._same_images = 0
         return Update(self.kind, changed(self.kind, before, chunks), chunks)

@@ -19,7 +19,8 @@ from pvapy_stream.pva.net.updates import Chunk, chunk_of
 from pvapy_stream.pva.ntndarray import attribute_key, attribute_value, field_of, scalar_of
 from pvapy_stream.pva.put_objects import Origin
 from pvapy_stream.pva.steady import steady_payload
-from pvapy_stream.pva.wire.buffers import Writer
+from pvapy_stream.pva.wire.buffers import Buffer, Writer
+from pvapy_stream.pva.wire.changes import write_bits
 from pvapy_stream.pva.wire.types import (
     AnyValue,
     Array,
@@ -35,8 +36,14 @@ _NANO = 1_000_000_000
 _pack_time = struct.Struct("<qi").pack
 _pack_id = struct.Struct("<i").pack
 _pack_size = struct.Struct("<q").pack
+_unpack_size = struct.Struct("<q").unpack
+# What follows the pixels of an image of the same template: compressedSize, uniqueId, dataTimeStamp
+# and timeStamp; and where these fields are in it.
+_pack_rest = struct.Struct("<qiqi4sqi4s").pack
+_RESTS = slice(0, 8), slice(8, 12), slice(12, 28), slice(28, 44)
 _TAG = slice(12, 16)  # of a time stamp as it is sent: its userTag
 _LAYOUTS = 64  # that are kept
+_BYTES = np.dtype(np.uint8)
 
 
 @lru_cache(maxsize=1)
@@ -83,29 +90,42 @@ class ImageEncoder:
         self.templates = 0
         places = (self._value, self._size, self._id, *self._times)
         self.changing = sum(1 << kind.starts[place] for place in places)
+        self._bits, self._no_bits = _bit_set(self.changing), _bit_set(0)
         self._layout: tuple[Any, ...] | None = None
         self._key: tuple[Any, ...] = ()
         self._template: list[Chunk | None] = []
-        self._tags: list[bytes] = []
+        self._tags: tuple[bytes, bytes] = b"", b""
+        self._plain_size = 0  # `compressedSize` without a codec
         self._heads: dict[tuple[np.dtype[Any], int], bytes] = {}
 
-    def chunks(self, obj: LazyObject) -> list[Chunk | None]:
-        """The fields of an image.
+    def image(self, obj: LazyObject) -> EncodedImage:
+        """An image as it is sent.
 
         Raises:
             ObjectError: a pixel type or an id that NTNDArray does not have.
         """
         frame = obj.frame
         self._prepare(obj, frame)
-        made = self._template.copy()
-        payload = self._set_pixels(frame, made)
-        if frame.codec:
-            made[self._size] = [_pack_size(payload.nbytes)]
-        data = _pack_time(*divmod(frame.time_ns or time.time_ns(), _NANO))
+        payload = steady_payload(frame)
+        stamp = divmod(frame.time_ns or time.time_ns(), _NANO)
         stamp_ns = obj.stamp_ns
-        record = _pack_time(*divmod(stamp_ns, _NANO)) if stamp_ns else data
-        for place, packed, tag in zip(self._times, (data, record), self._tags, strict=True):
-            made[place] = [packed + tag]
+        record = divmod(stamp_ns, _NANO) if stamp_ns else stamp
+        data, stamped = self._tags
+        size = payload.nbytes if frame.codec else self._plain_size
+        try:
+            rest = _pack_rest(size, frame.id, *stamp, data, *record, stamped)
+        except struct.error as error:
+            raise _unfit_id(frame.id) from error
+        return EncodedImage(self, self._template, self._pixels(payload), rest)
+
+    def fields_of(
+        self, template: list[Chunk | None], pixels: Chunk, rest: bytes
+    ) -> list[Chunk | None]:
+        """The fields of an image."""
+        made = template.copy()
+        made[self._value] = pixels
+        for place, part in zip((self._size, self._id, *self._times), _RESTS, strict=True):
+            made[place] = [rest[part]]
         return made
 
     def derived(self, frame: Frame, fields: list[Chunk | None]) -> list[Chunk | None]:
@@ -131,7 +151,7 @@ class ImageEncoder:
         try:
             made[self._id] = [_pack_id(frame.id)]
         except struct.error as error:
-            raise ObjectError(f"id {frame.id} does not fit the 32 bits of uniqueId") from error
+            raise _unfit_id(frame.id) from error
         return payload
 
     def _set_layout(self, frame: Frame, nbytes: int, made: list[Chunk | None]) -> None:
@@ -159,7 +179,8 @@ class ImageEncoder:
         layout = (
             frame.stored_shape, frame.dtype, frame.payload.dtype, frame.codec, frame.color_mode,
         )  # fmt: skip
-        key = attribute_key(frame)
+        attributes = frame.attributes
+        key = attribute_key(frame) if attributes or type(attributes) is not dict else ()
         if layout == self._layout and key == self._key:
             return
         if layout == self._layout and not hasattr(frame.attributes, "apply_to"):
@@ -168,9 +189,16 @@ class ImageEncoder:
             self._template[self._attribute] = chunk_of(self._attributes, _attributes(values))
         else:
             self._template = self._whole(obj.pv_object())
-            self._tags = [b"".join(self._template[place] or ())[_TAG] for place in self._times]
+            data, stamped = (b"".join(self._template[n] or ())[_TAG] for n in self._times)
+            self._tags = data, stamped
+            (self._plain_size,) = _unpack_size(b"".join(self._template[self._size] or ()))
         self._layout, self._key = layout, key
         self.templates += 1
+
+    def body_of(self, pixels: Chunk, rest: bytes) -> list[Buffer]:
+        """The message of an image, from its bit set on."""
+        head, *data = pixels
+        return [self._bits + head, *data, rest + self._no_bits]
 
     def _pixels(self, payload: np.ndarray[Any, Any]) -> Chunk:
         key = payload.dtype, payload.size
@@ -183,7 +211,50 @@ class ImageEncoder:
                 # Compressed images have many sizes.
                 self._heads.clear()
             head = self._heads[key] = writer.joined()
-        return [head, payload.view(np.uint8).data] if payload.size else [head]
+        if not payload.size:
+            return [head]
+        return [head, (payload if payload.dtype == _BYTES else payload.view(np.uint8)).data]
+
+
+class EncodedImage:
+    """An image that differs from its template in what changes with each alone.
+
+    Args:
+        encoder: has made it.
+        template: the other fields.
+        pixels: the field with the pixels.
+        rest: the other fields that change, as they are sent.
+    """
+
+    __slots__ = ("_encoder", "_pixels", "_rest", "_template")
+
+    def __init__(
+        self, encoder: ImageEncoder, template: list[Chunk | None], pixels: Chunk, rest: bytes
+    ) -> None:
+        self._encoder = encoder
+        self._template = template
+        self._pixels = pixels
+        self._rest = rest
+
+    @property
+    def body(self) -> list[Buffer]:
+        """The message from its bit set on, that of the fields that change."""
+        return self._encoder.body_of(self._pixels, self._rest)
+
+    @property
+    def fields(self) -> list[Chunk | None]:
+        """The fields of the first level."""
+        return self._encoder.fields_of(self._template, self._pixels, self._rest)
+
+
+def _unfit_id(number: int) -> ObjectError:
+    return ObjectError(f"id {number} does not fit the 32 bits of uniqueId")
+
+
+def _bit_set(bits: int) -> bytes:
+    writer = Writer()
+    write_bits(bits, writer)
+    return writer.joined()
 
 
 def layout_fields(frame: Frame) -> dict[str, object]:

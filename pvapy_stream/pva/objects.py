@@ -70,12 +70,16 @@ class LazyIds:
 
     def __init__(self, field: str) -> None:
         self._field = field
+        self._is_id = field == "uniqueId"
         self._read: IdReader | None = None
 
     def __call__(self, obj: Any) -> int:
-        value = obj.id_of(self._field) if isinstance(obj, LazyObject) else None
-        if value is not None:
-            return value
+        if isinstance(obj, LazyObject):
+            value = obj.id if self._is_id else None
+            if value is None:
+                value = obj.id_of(self._field)
+            if value is not None:
+                return value
         real = pv_object(obj)
         if self._read is None:
             self._read = id_reader(self._field, real)

@@ -45,7 +45,6 @@ _CODECS = {
 # Messages in a row that had another layout, after which layouts are looked at now and then.
 _IN_VAIN = 8
 _AGAIN = 256  # messages
-_COPIED = 64  # bytes of a message
 _SMALL = 4096  # bytes; fewer are copied, and compared with those of the image before
 
 Payload = Sequence[Buffer]
@@ -92,10 +91,16 @@ class UpdateReader:
             ObjectError: the binding cannot hold one of the values.
         """
         image = self._image
-        if image is not None and image.fits(payload, big, self._known.version):
+        if (
+            image is not None
+            and big == image.big
+            and self._known.version == image.version
+            and image.fits(payload)
+        ):
             self._newest = payload
             self._in_vain = 0
-            return image.make(payload)
+            chunk, at = image.id_place
+            return UpdateObject(image, payload, image.unpack_id(payload[chunk], at)[0])
         if self._newest is not None and image is not None:
             self._held = image.value(self._newest)
         self._image = self._newest = None
@@ -132,6 +137,15 @@ class _ImageLayout:
         places: where numbers and pixels are, by their paths.
         fields: fields of the first level: where the bytes are, or the bytes of those that are not
             in the message; None if they cannot be sent on as they came.
+
+    Attributes:
+        big: as above.
+        version: of the types that the server had numbered.
+        fits: whether a message has this layout, but for the two before.
+        changed: bit set of the fields that are in the messages.
+        can_be_passed: whether messages can be sent on as they came.
+        id_place: where the id is.
+        unpack_id: reads it, from a chunk and a place.
     """
 
     def __init__(
@@ -147,7 +161,11 @@ class _ImageLayout:
         self.objects = objects
         self._fields = fields
         self._layout = layout
-        self._big = big
+        self.big = big
+        self.version = known.version
+        self.fits = layout.fits
+        self.changed = layout.changed
+        self.can_be_passed = fields is not None and layout.overrun is not None
         self._known = known
         self._shape, self._codec, self._dtype = frame.stored_shape, frame.codec, frame.dtype
         self._mode = frame.color_mode
@@ -155,25 +173,17 @@ class _ImageLayout:
         array = cast("Pixels", cast("Selected", layout.value["value"]).value)
         self._stored, self._size = array.dtype, array.size
         self._long, self._int = _CODECS[big]
-        self._id, self._tag = places[_ID], places.get(TAG)
+        self.id_place, self._tag = places[_ID], places.get(TAG)
+        self.unpack_id = self._int.unpack_from
         self._times = [
             (places[seconds], places[nanoseconds])
             for seconds, nanoseconds in _TIMES
             if seconds in places and nanoseconds in places
         ]
 
-    def fits(self, payload: Payload, big: bool, version: int) -> bool:
-        """Whether a message has this layout."""
-        return big == self._big and version == self._known.version and self._layout.fits(payload)
-
-    def make(self, payload: Payload) -> UpdateObject:
-        """The object of a message that fits."""
-        chunk, at = self._id
-        return UpdateObject(self, payload, self._int.unpack_from(payload[chunk], at)[0])
-
     def value(self, payload: Payload) -> Value:
         """The structure after a message that fits."""
-        reader = Reader(payload, self._big)
+        reader = Reader(payload, self.big)
         reader.take(START)
         return read_changes(self.objects.kind, reader, self._known, self._layout.value)[1]
 
@@ -195,16 +205,6 @@ class _ImageLayout:
             else:
                 made.append(constant)
         return made
-
-    @property
-    def changed(self) -> int:
-        """Bit set of the fields that are in the messages."""
-        return self._layout.changed
-
-    @property
-    def can_be_passed(self) -> bool:
-        """Whether messages can be sent on as they came."""
-        return self._fields is not None and self._layout.overrun is not None
 
     def marked(self, payload: Payload) -> bool:
         """Whether the object only opens its channel."""
@@ -312,7 +312,10 @@ class UpdateObject(ValueObject):
     __slots__ = ("_layout", "_payload")
 
     def __init__(self, layout: _ImageLayout, payload: Payload, number: int) -> None:
-        super().__init__(layout.objects, None)
+        # As the classes above do, in one step: this is made of each message.
+        self._frame = self._build = self._object = self._value = None
+        self._marked = False
+        self._reader = layout.objects
         self.id = number
         self._layout = layout
         self._payload = payload
@@ -337,24 +340,16 @@ class UpdateObject(ValueObject):
         return None if self._marked else self._layout.fields(self._payload)
 
     @property
-    def layout(self) -> object:
+    def layout(self) -> _ImageLayout | None:
         """The same for all messages with the same fields; None if they cannot be sent on."""
         layout = self._layout
         return layout if layout.can_be_passed and not self._marked else None
 
     @property
-    def changed(self) -> int:
-        """Bit set of the fields that are in the message."""
-        return self._layout.changed
-
-    @property
     def body(self) -> list[Buffer]:
         """The message from its bit set on."""
         first, *rest = self._payload
-        if len(first) < _SMALL:
-            return [bytes(first[START:]), *rest]
-        # What goes to the header, which is in front of it, is copied.
-        return [bytes(first[START:_COPIED]), memoryview(first)[_COPIED:], *rest]
+        return [first[START:], *rest]
 
     @property
     def kind(self) -> Structure:

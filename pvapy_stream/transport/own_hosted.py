@@ -90,7 +90,9 @@ class OwnHostedPublisher(Publisher):
                     " structure of its first object (see getOutputPvObjectType)"
                 ) from error
             self._published += 1
-        hosted.let_server_in()
+        if hosted.loop.wants_lock:
+            # It would hardly get it from a thread that publishes as fast as it can.
+            time.sleep(_LETS_IN)
 
     @property
     def subscribers(self) -> int:
@@ -131,6 +133,9 @@ class _Hosted:
         settings: as those of the publisher.
         opening: the first object.
 
+    Attributes:
+        loop: of the server.
+
     Raises:
         TransportError: the name is taken on the server.
     """
@@ -144,17 +149,19 @@ class _Hosted:
         self._timeout = settings.pva_timeout
         self._ends = self._gathered = False
         self._posted_at = self._gathered_at = 0.0
-        self._loop = host.add(self.channel)
-        self._room = threading.Condition(self._loop.lock)
+        self.loop = host.add(self.channel)
+        self._room = threading.Condition(self.loop.lock)
         self.channel.made_room = self._room.notify_all
 
     def post(self, update: Update) -> None:
         """Send an update to all subscribers whose turn it is."""
         channel = self.channel
-        with self._loop.lock:
+        with self.loop.lock:
             # Who comes while others are waited for begins with this update.
             channel.hold(update)
             takers = channel.takers(update)
+            if not takers:
+                return
             if self._blocks:
                 for one in takers:
                     if one.pipeline and one.full:
@@ -174,14 +181,18 @@ class _Hosted:
         if now - before > _FAST:
             # What follows may take as long.
             return False
-        if self._gathered:
-            return now - self._gathered_at < _LATEST
-        self._gathered, self._gathered_at = True, now
-        sends.append(self._send_gathered)
-        return True
+        if not self._gathered:
+            self._gathered, self._gathered_at = True, now
+            sends.append(self._send_gathered)
+            return True
+        if now - self._gathered_at < _LATEST:
+            return True
+        # This one is sent at once, with those before; what follows is gathered again.
+        self._gathered_at = now
+        return False
 
     def _send_gathered(self) -> None:
-        with self._loop.lock:
+        with self.loop.lock:
             self._gathered = False
             # A connection that turns out to be broken ends its monitors.
             for one in tuple(self.channel.monitors):
@@ -195,19 +206,13 @@ class _Hosted:
             if not self._room.wait(max(0.0, deadline - time.monotonic())):
                 one.give_up(self._timeout)
 
-    def let_server_in(self) -> None:
-        """Give the server's thread the lock, if it waits for it."""
-        if self._loop.wants_lock:
-            # It would hardly get it from a thread that publishes as fast as it can.
-            time.sleep(_LETS_IN)
-
     def all_sent(self) -> bool:
         """Whether nothing waits to be sent to those who take it."""
-        with self._loop.lock:
+        with self.loop.lock:
             return all(one.idle for one in self.channel.monitors)
 
     def wait_no_longer(self) -> None:
         """The channel ends soon."""
-        with self._loop.lock:
+        with self.loop.lock:
             self._ends = True
             self._room.notify_all()

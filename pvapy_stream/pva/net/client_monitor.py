@@ -102,12 +102,14 @@ class Monitor:
         self._asked = asked
         self._plain = request.without(asked, "pipeline")
         self._window = _window(asked)
+        # That are acknowledged together, if they are.
+        self._half = (self._window + 1) // 2 or _LARGEST_WINDOW
         self._follower = follower
         self._share = asked_share(asked) is not None
         self._sharing: ServerLink | None = None  # who was asked whether it shares updates out
         self._shares = False  # and answered that it does
         self._paced = False
-        self._taken = 0  # and not acknowledged
+        self._taken = 0  # since some were acknowledged
         self._number = 0
         self._running = False
 
@@ -159,7 +161,8 @@ class Monitor:
                     f"channel {self._place.name}: its monitor has updates and is not set up"
                 )
             self._follower.update(payload, found.big)
-            if self._paced:
+            self._taken += 1
+            if self._taken >= self._half:
                 self._acknowledge()
             return
         reader = found.reader()
@@ -187,15 +190,14 @@ class Monitor:
         link.send(Command.MONITOR, writer)
 
     def _acknowledge(self) -> None:
-        self._taken += 1
+        taken, self._taken = self._taken, 0
         link = self._place.link
-        if link is None or self._taken < (self._window + 1) // 2:
+        if link is None or not self._paced:
             return
         writer = link.writer()
         head = operations.Request(self._place.server_id, self._number, operations.PIPELINE)
         head.write(writer)
-        writer.number("I", self._taken)
-        self._taken = 0
+        writer.number("I", taken)
         link.send(Command.MONITOR, writer)
 
     def _refused(self, status: Status | None) -> None:

@@ -30,7 +30,7 @@ _STALLED = 30.0  # s; a client that stops in a message, or takes nothing of what
 _CHANNELS = 2000  # of one client
 _REQUESTS = 4000  # of one client
 _TRIES = 4  # to send an update at once
-_TOGETHER = 2**17  # bytes that are gathered
+_TOGETHER = 2**19  # bytes that are gathered; a client receives as many at once
 _PUTS = 16  # under way of one client; then it is not read from
 
 _log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class Connection(Link):
     @property
     def clear(self) -> bool:
         """Whether nothing waits to be sent, but for what is gathered."""
-        return (self._gathers or not self.unsent) and not self._turns
+        return (self._gathers or not self._out) and not self._turns
 
     def gather(self, parts: list[Buffer], size: int) -> None:
         """Send a message with those that follow; only if it is clear.
@@ -137,8 +137,8 @@ class Connection(Link):
         if self.closed:
             return
         self._gathers = True
-        self._keep(parts, size)
-        if self.waiting >= _TOGETHER or len(self._out) >= AT_ONCE:
+        self.keep(parts, size)
+        if self.enqueued - self.sent >= _TOGETHER or len(self._out) >= AT_ONCE:
             self.flush()
 
     def send_now(self, parts: list[Buffer], size: int) -> None:

@@ -12,6 +12,7 @@ import termios
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from pvapy_stream import bursts
 from pvapy_stream.errors import WireError
@@ -20,7 +21,7 @@ from pvapy_stream.pva.wire.limits import DEFAULT, Limits
 from pvapy_stream.pva.wire.stream import Assembler, Message
 
 MUCH = 2**20  # bytes that wait to be sent
-AT_ONCE = 64  # buffers
+AT_ONCE = 128  # buffers
 _READS = 8  # in a row, before others have their turn
 _DISCARDED = 2**16  # bytes
 _LOOK = 0.002  # s; between two looks whether all has arrived
@@ -151,10 +152,10 @@ class Link:
         """Send bytes, as soon as the peer takes them; they must not change until then."""
         if self.closed:
             return
-        self._keep(parts, sum(map(len, parts)))
+        self.keep(parts, sum(map(len, parts)))
         self.watch()
 
-    def _keep(self, parts: list[Buffer], size: int) -> None:
+    def keep(self, parts: list[Buffer], size: int) -> None:
         """Have bytes sent after those that wait."""
         self.enqueued += size
         if not self._takes:
@@ -203,7 +204,7 @@ class Link:
             self.fill()
             if not self._out:
                 break
-            first = [self._out[n] for n in range(min(len(self._out), AT_ONCE))]
+            first = list(islice(self._out, AT_ONCE))
             try:
                 sent = self.link.sendmsg(first)
             except BlockingIOError:
@@ -213,6 +214,9 @@ class Link:
                 break
             self.sent_at = time.monotonic()
             self.sent += sent
+            if self.sent == self.enqueued:
+                self._out.clear()
+                continue
             while sent:
                 part = self._out.popleft()
                 if sent < len(part):

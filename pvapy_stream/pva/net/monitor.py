@@ -19,6 +19,7 @@ _QUEUE = 4  # updates that wait for a client that does not say how many it wants
 _LONGEST_QUEUE = 2**16
 _LARGEST_QUEUE = 4 * 2**30  # bytes that wait for one client, if they are more than `_QUEUE` updates
 _LARGEST_WINDOW = 2**31
+_TURN = 2**17  # bytes that are sent in one turn, if an update is not larger
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +52,8 @@ class MonitorClient(Client, Protocol):
         """Send a message with those that follow; only if it is clear."""
         ...
 
-    def enqueue(self, parts: list[Buffer]) -> None:
-        """Send bytes as soon as the client takes them."""
+    def keep(self, parts: list[Buffer], size: int) -> None:
+        """Have a message sent after what waits; it is looked whether the client takes it, then."""
         ...
 
     def flush(self) -> None:
@@ -185,7 +186,8 @@ class MonitorRequest(Request):
                 self._overflow(update, bits, overrun)
                 return
         self._waiting.append((update, bits, overrun))
-        self._ask()
+        if len(self._waiting) == 1:
+            self._ask()
 
     def _overflow(self, update: Update, bits: int, overrun: int) -> None:
         waiting = self._waiting
@@ -214,15 +216,18 @@ class MonitorRequest(Request):
         return self.active and bool(self._waiting) and self._window > 0
 
     def take_turn(self) -> None:
-        """Send one update."""
-        if not self.ready:
-            return
-        update, bits, overrun = self._waiting.popleft()
-        if self.pipeline:
-            self._window -= 1
-        self.stuck = False
-        self.channel.made_room()
-        self.client.enqueue(update.encoded(self._selection, bits, overrun).message(self.number))
+        """Send some updates: those of other monitors of the client have their turns, too."""
+        size, waiting, client = 0, self._waiting, self.client
+        while size < _TURN and self.ready:
+            update, bits, overrun = waiting.popleft()
+            if self.pipeline:
+                self._window -= 1
+            encoded = update.encoded(self._selection, bits, overrun)
+            size += encoded.size
+            client.keep(encoded.message(self.number), encoded.size)
+        if size:
+            self.stuck = False
+            self.channel.made_room()
         self._ask()
 
     def give_up(self, seconds: float) -> None:

@@ -25,7 +25,10 @@ from pvapy_stream.pva.wire.stream import Command, Control, Message, control, mes
 _OPENS = 5.0  # s; for the connection, and until the server has accepted us
 _ECHO = 10.0  # s without a message, after which the server is asked whether it is there
 _SILENT = 40.0  # s without a message, after which the connection is closed
-_NUMBER = {False: struct.Struct("<I"), True: struct.Struct(">I")}
+_NUMBER = {False: struct.Struct("<I").unpack_from, True: struct.Struct(">I").unpack_from}
+_NUMBER_SIZE = 4
+# To look it up for each message would cost as much as to read the number.
+_MONITOR = int(Command.MONITOR)
 _REPLIES = {Command.GET, Command.PUT, Command.RPC, Command.GET_FIELD}
 
 _log = logging.getLogger(__name__)
@@ -195,8 +198,14 @@ class ServerLink(Link):
         self._forget(self, reason)
 
     def take(self, found: Message) -> None:
-        if found.command == Command.MONITOR and not found.control:
-            self._updated(found)
+        if found.command == _MONITOR and not found.control:
+            payload = found.payload
+            if not payload or len(payload[0]) < _NUMBER_SIZE:
+                raise WireError("a message of a monitor ends too early")
+            (number,) = _NUMBER[found.big](payload[0])
+            updated = self._monitors.get(number)
+            if updated is not None:
+                updated(found, self.incoming)
             return
         if found.control:
             if found.command == Control.SET_BYTE_ORDER:
@@ -225,15 +234,6 @@ class ServerLink(Link):
         elif command == Command.SEARCH_REPLY:
             for one in found_in([found], self.address[0]):
                 self._found(one)
-
-    def _updated(self, found: Message) -> None:
-        payload = found.payload
-        if not payload or len(payload[0]) < _NUMBER[found.big].size:
-            raise WireError("a message of a monitor ends too early")
-        (number,) = _NUMBER[found.big].unpack_from(payload[0])
-        updated = self._monitors.get(number)
-        if updated is not None:
-            updated(found, self.incoming)
 
     def _reply(self, reader: Reader) -> None:
         # The number of the request comes first, and is read again with the rest.

@@ -7,7 +7,6 @@ chunks of the fields that it asks for and that have changed.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
@@ -15,7 +14,7 @@ from pvapy_stream.pva.wire import request, values
 from pvapy_stream.pva.wire.buffers import Buffer, Reader, Writer
 from pvapy_stream.pva.wire.changes import write_bits, write_changes
 from pvapy_stream.pva.wire.descriptions import Incoming, Outgoing
-from pvapy_stream.pva.wire.stream import Command, head, lay_out
+from pvapy_stream.pva.wire.stream import Command, begin, lay_out
 from pvapy_stream.pva.wire.types import Structure, Type
 
 Chunk = Sequence[Buffer]
@@ -24,7 +23,9 @@ Value = dict[str, object]
 _KEPT = 64  # encodings of one update, and bit sets of one selection
 # Type descriptions inside (of variants) are sent whole: their numbers differ between clients.
 _WHOLE_TYPES = Outgoing(0)
-_START = struct.Struct("<IB")  # number of the request, and flags 0
+_START = 5  # bytes: number of the request, and flags
+_JOINED = 256  # bytes
+_MONITOR = int(Command.MONITOR)
 
 
 class Selection:
@@ -104,14 +105,14 @@ class Encoded(NamedTuple):
 
     def message(self, number: int) -> list[Buffer]:
         """The message for a request."""
-        start = head(Command.MONITOR, self.first, self.segmented) + _START.pack(number, 0)
-        parts = self.parts.copy()
-        parts[0] = start + parts[0]
-        return parts
+        start = begin(_MONITOR, self.first, self.segmented, number, 0)
+        first, *rest = self.parts
+        # One part costs less than two, and a large one is not copied.
+        return [start + first, *rest] if len(first) < _JOINED else [start, first, *rest]
 
 
 class Passed(Protocol):
-    """The message of another server, which is sent on as it came."""
+    """A message that is there as it is sent: one of another server, for instance."""
 
     @property
     def body(self) -> list[Buffer]:
@@ -132,10 +133,19 @@ class Update:
         bits: bit set of the fields that changed.
         chunks: each field of the first level, as it is sent; not changed from now on; or
         value: the structure; or
-        passed: the message in which it came, with the bit set `bits`.
+        passed: the message, with the bit set `bits`.
     """
 
-    __slots__ = ("_chunks", "_encoded", "_nbytes", "_passed", "_value", "bits", "kind")
+    __slots__ = (
+        "_chunks",
+        "_encoded",
+        "_nbytes",
+        "_passed",
+        "_value",
+        "_whole",
+        "bits",
+        "kind",
+    )
 
     def __init__(
         self,
@@ -150,7 +160,9 @@ class Update:
         self._value = value
         self._passed = passed
         self._chunks = chunks
-        self._encoded: dict[tuple[Selection, int, int], Encoded] = {}
+        # Of what is not sent as it is in `passed`.
+        self._encoded: dict[tuple[Selection, int, int], Encoded] | None = None
+        self._whole: Encoded | None = None
         self._nbytes = -1
 
     @property
@@ -197,18 +209,24 @@ class Update:
         Raises:
             WireError: a value does not fit its type.
         """
+        passed = self._passed
+        if passed is not None and bits == self.bits and not overrun and selection.whole:
+            # Almost all that is sent: a key for each would cost more than to compare.
+            if self._whole is None:
+                self._whole = Encoded(*lay_out(_MONITOR, passed.body, _START))
+            return self._whole
         key = (selection, bits, overrun)
-        made = self._encoded.get(key)
+        known = self._encoded
+        if known is None:
+            known = self._encoded = {}
+        made = known.get(key)
         if made is None:
-            if len(self._encoded) >= _KEPT:
-                self._encoded.clear()
-            made = self._encoded[key] = self._encode(selection, bits, overrun)
+            if len(known) >= _KEPT:
+                known.clear()
+            made = known[key] = self._encode(selection, bits, overrun)
         return made
 
     def _encode(self, selection: Selection, bits: int, overrun: int) -> Encoded:
-        passed = self._passed
-        if passed is not None and bits == self.bits and not overrun and selection.whole:
-            return Encoded(*lay_out(Command.MONITOR, passed.body, _START.size))
         named, numbers = selection.plan(bits)
         if numbers is None:
             writer = Writer()
@@ -219,7 +237,7 @@ class Update:
             for number in numbers:
                 parts += self.chunk(number)
         parts.append(selection.plan(overrun)[0])
-        return Encoded(*lay_out(Command.MONITOR, parts, _START.size))
+        return Encoded(*lay_out(_MONITOR, parts, _START))
 
 
 def chunk_of(kind: Type, value: object) -> Chunk:

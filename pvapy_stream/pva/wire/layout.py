@@ -121,7 +121,7 @@ class Layout:
             for first, end in reader.data
             if not any(low <= first and end <= high for low, high in kept)
         ]
-        self._lengths = [len(chunk) for chunk in payload]
+        self._lengths = tuple(map(len, payload))
         self._pieces = _pieces(payload, start, data)
 
     def fits(self, payload: Sequence[Buffer]) -> bool:
@@ -130,10 +130,11 @@ class Layout:
         Args:
             payload: of the message, in chunks.
         """
-        if [len(chunk) for chunk in payload] != self._lengths:
+        if tuple(map(len, payload)) != self._lengths:
             return False
+        from_bytes = int.from_bytes
         for number, first, end, mask, wanted in self._pieces:
-            if int.from_bytes(payload[number][first:end], "little") & mask != wanted:
+            if from_bytes(payload[number][first:end], "little") & mask != wanted:
                 return False
         return True
 

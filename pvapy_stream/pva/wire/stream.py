@@ -27,14 +27,18 @@ _CONTROL = 0x01
 _SEGMENT, _FIRST, _LAST = 0x30, 0x10, 0x20
 _FROM_SERVER = 0x40
 _BIG = 0x80
-_NOT_PLAIN = _CONTROL | _SEGMENT | _BIG
-_ROOM = 2**16  # bytes; messages that fit come in batches, larger ones are received in place
+_ROOM = 2**16  # bytes; less is no place to receive messages of unknown length in
 _LEAST, _MOST = 2 * _ROOM, 8 * _ROOM  # bytes that are received at once
 _SMALL = 4096  # bytes; segments of fewer are joined
+_FEW = 3  # parts
 _OWN_SEGMENT = 2**16  # bytes; arrays of so many are sent in a segment of their own
 _MIDDLE = _FROM_SERVER | _SEGMENT
 _pack_head = struct.Struct("<4BI").pack
+_pack_begin = struct.Struct("<4BIIB").pack
 _UNPACK_LITTLE = struct.Struct("<4BI").unpack_from
+_UNPACK_SIZE_BIG = struct.Struct(">I").unpack_from
+_SIZE_AT = 4
+_NOTHING = memoryview(b"")
 
 
 class Command(IntEnum):
@@ -101,19 +105,14 @@ class Message:
         return Reader(self.payload, self.big, limits)
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    flags: int
-    command: int
-    size: int
-
-
 class Assembler:
     """Cuts received bytes into messages, and joins segments.
 
     Bytes are put where `space` says, for instance by `socket.recv_into`, and `received` gives the
     messages that are complete. Payloads look into the memory that was given; it is used again when
-    nothing refers to it, so arrays in them may be kept. A payload of 64 KiB or more is received in
+    nothing refers to it, so arrays in them may be kept. That memory holds several messages, as many
+    as come at once, and its end is that of a message if all are as long as the one before: none is
+    copied from one piece of memory to the next. A payload of more than 512 KiB is received in
     memory of its own. After a `WireError` the stream cannot be read on.
 
     Args:
@@ -123,34 +122,49 @@ class Assembler:
     def __init__(self, limits: Limits = DEFAULT) -> None:
         self._limits = limits
         self._pool = Pool()
-        self._size = _LEAST  # of the next scratch
+        self._size = _LEAST  # that the next scratch is to have
         self._scratch = np.empty(self._size, np.uint8).data
+        self._shown = self._scratch.toreadonly()
         self._start = self._end = 0
-        self._header: _Header | None = None  # of the payload that is received in place
-        self._large = memoryview(b"")
+        self._needed = HEADER  # bytes from `_start` on, before more can be taken
+        self._period = 0  # bytes of the last message with all its segments; 0: it is not known
+        self._passed = 0  # bytes of the present one in segments that were taken
+        self._large: memoryview | None = None  # a payload that is received in place
+        self._large_head = (0, 0)  # flags and command of it
         self._filled = 0
-        self._first: _Header | None = None  # of a message of which segments are missing
+        self._first: int | None = None  # command of a message of which segments are missing
         self._segments: list[Buffer] = []
         self._gathered = 0
 
     @property
     def idle(self) -> bool:
         """Whether no message is incomplete."""
-        return self._header is None and self._first is None and self._start == self._end
+        return self._large is None and self._first is None and self._start == self._end
 
     def space(self) -> memoryview:
         """Where the next bytes are to be put; never empty."""
-        if self._header is not None:
+        if self._large is not None:
             return self._large[self._filled :]
-        if len(self._scratch) - self._end < _ROOM:
+        left = len(self._scratch) - self._end
+        if self._start + self._needed > len(self._scratch):
             self._new_scratch()
+        elif self._start == self._end and self._first is None and left < _ROOM:
+            if left < (self._period or _ROOM):
+                self._new_scratch()
         return self._scratch[self._end :]
 
     def _new_scratch(self) -> None:
-        # What is left is less than a message that fits.
-        rest = self._scratch[self._start : self._end]
-        self._scratch = self._pool.take(self._size)
-        self._scratch[: len(rest)] = rest
+        rest = self._shown[self._start : self._end]
+        period = self._period
+        size = max(round(self._size / period), 1) * period if 0 < period <= _MOST else self._size
+        # Segments that were taken are left behind.
+        size -= self._passed if self._passed < size else 0
+        if not rest:
+            # Nothing refers to it if what was in it is done with.
+            self._scratch = self._shown = _NOTHING
+        scratch = self._pool.take(max(size, self._needed))
+        scratch[: len(rest)] = rest
+        self._scratch, self._shown = scratch, scratch.toreadonly()
         self._start, self._end = 0, len(rest)
 
     def received(self, count: int) -> list[Message]:
@@ -160,41 +174,50 @@ class Assembler:
             WireError: what came is no message, or exceeds the limits.
         """
         made: list[Message] = []
-        if self._header is not None:
+        if self._large is not None:
             self._filled += count
-            if self._filled < len(self._large):
-                return made
-            header, self._header = self._header, None
-            self._finish(header, self._large.toreadonly(), made)
+            if self._filled == len(self._large):
+                large, self._large = self._large, None
+                self._take(*self._large_head, large.toreadonly(), made)
             return made
-        self._end += count
-        if self._end == len(self._scratch):
+        shown, start, end = self._shown, self._start, self._end + count
+        self._end = end
+        if end == len(shown):
             # There is more than fits.
             self._size = min(2 * self._size, _MOST)
-        while self._end - self._start >= HEADER and self._header is None:
-            if self._whole(made):
+        most = self._limits.message
+        self._needed = HEADER
+        while end - start >= HEADER:
+            magic, version, flags, command, size = _UNPACK_LITTLE(shown, start)
+            if flags & _BIG:
+                (size,) = _UNPACK_SIZE_BIG(shown, start + _SIZE_AT)
+            if magic != _MAGIC or not version:
+                raise WireError(_no_message(magic))
+            if flags & _CONTROL:
+                start += HEADER
+                made.append(
+                    Message(command, True, bool(flags & _BIG), bool(flags & _FROM_SERVER), size)
+                )
                 continue
-            header = self._head()
-            if not header.flags & _CONTROL and not self._payload(header, made):
-                break
-            if header.flags & _CONTROL:
-                self._start += HEADER
-                made.append(_message(header))
+            plain = not flags & _SEGMENT and self._first is None
+            if not plain or size > most:
+                # Before memory is taken for it.
+                self._check(flags, command, size)
+            stop = start + HEADER + size
+            if stop > end:
+                self._start = start
+                self._await(flags, command, size)
+                return made
+            payload = shown[start + HEADER : stop]
+            if plain:
+                self._period = stop - start
+                big, from_server = bool(flags & _BIG), bool(flags & _FROM_SERVER)
+                made.append(Message(command, False, big, from_server, 0, (payload,)))
+            else:
+                self._take(flags, command, payload, made)
+            start = stop
+        self._start = start
         return made
-
-    def _whole(self, made: list[Message]) -> bool:
-        """Take a message without segments that is here, as most are; False if it is no such."""
-        scratch, start = self._scratch, self._start
-        magic, version, flags, command, size = _UNPACK_LITTLE(scratch, start)
-        if magic != _MAGIC or not version or flags & _NOT_PLAIN or self._first is not None:
-            return False
-        end = start + HEADER + size
-        if end > self._end or size > self._limits.message:
-            return False
-        self._start = end
-        payload = scratch[start + HEADER : end].toreadonly()
-        made.append(Message(command, False, False, bool(flags & _FROM_SERVER), 0, (payload,)))
-        return True
 
     def feed(self, data: Buffer) -> list[Message]:
         """Messages that are complete with these bytes, which are copied."""
@@ -208,79 +231,61 @@ class Assembler:
             rest = rest[count:]
         return made
 
-    def _head(self) -> _Header:
-        magic, version, flags, command = self._scratch[self._start : self._start + 4]
-        if magic != _MAGIC:
-            raise WireError(f"a message begins with 0x{magic:02X}, not with 0x{_MAGIC:02X}")
-        if not version:
-            raise WireError("version 0 of the protocol is not spoken")
-        order = ">" if flags & _BIG else "<"
-        (size,) = struct.unpack_from(f"{order}I", self._scratch, self._start + 4)
-        if not flags & _CONTROL:
-            self._check(_Header(flags, command, size))
-        return _Header(flags, command, size)
-
-    def _check(self, header: _Header) -> None:
-        """Look at what is announced, before memory is taken for it."""
-        total = self._gathered + header.size
+    def _check(self, flags: int, command: int, size: int) -> None:
+        """Look at what is announced."""
+        total = self._gathered + size
         if total > self._limits.message:
             raise WireError(
                 f"a message of {total} bytes is announced, more than {self._limits.message}"
             )
-        first, segment = self._first, header.flags & _SEGMENT
+        first, segment = self._first, flags & _SEGMENT
         begins = segment in (0, _FIRST)
         if begins and first is not None:
             raise WireError("a message begins before the segments of another have ended")
-        if not begins and (first is None or first.command != header.command):
+        if not begins and first != command:
             raise WireError("a segment belongs to no message")
 
-    def _payload(self, header: _Header, made: list[Message]) -> bool:
-        """Take the payload; False if more bytes are needed in the scratch."""
+    def _await(self, flags: int, command: int, size: int) -> None:
+        """Prepare for the rest of a payload."""
+        self._needed = HEADER + size
+        if self._needed <= _MOST:
+            return
         at = self._start + HEADER
         here = self._end - at
-        if here >= header.size:
-            payload = self._scratch[at : at + header.size].toreadonly()
-            self._start = at + header.size
-            self._finish(header, payload, made)
-            return True
-        if header.size + HEADER <= _ROOM:
-            return False
         # Not touched before it is filled, so an announcement alone takes no memory.
-        self._large = self._pool.take(header.size)
-        self._large[:here] = self._scratch[at : self._end]
-        self._header, self._filled = header, here
-        self._start = self._end
-        return True
+        self._large = self._pool.take(size)
+        self._large[:here] = self._shown[at : self._end]
+        self._large_head, self._filled = (flags, command), here
+        self._start, self._needed = self._end, HEADER
 
-    def _finish(self, header: _Header, payload: Buffer, made: list[Message]) -> None:
-        segment = header.flags & _SEGMENT
-        if not segment:
-            made.append(_message(header, (payload,)))
-            return
+    def _take(self, flags: int, command: int, payload: Buffer, made: list[Message]) -> None:
+        """Take a payload that may be a segment."""
+        segment = flags & _SEGMENT
+        self._passed += HEADER + len(payload)
         if segment == _FIRST:
-            self._first = header
-        last = self._segments[-1] if self._segments else b""
-        if isinstance(last, bytearray) and len(payload) < _SMALL and len(last) < _ROOM:
-            last += payload
-        else:
-            self._segments.append(bytearray(payload) if len(payload) < _SMALL else payload)
-        self._gathered += len(payload)
-        if segment == _LAST:
-            made.append(_message(self._first or header, tuple(self._segments)))
-            self._first, self._segments, self._gathered = None, [], 0
+            self._first = command
+        if segment:
+            small = len(payload) < _SMALL
+            last = self._segments[-1] if self._segments else b""
+            if small and isinstance(last, bytearray) and len(last) < _ROOM:
+                last += payload
+            else:
+                self._segments.append(bytearray(payload) if small else payload)
+            self._gathered += len(payload)
+            if segment != _LAST:
+                return
+        parts = tuple(self._segments) if segment else (payload,)
+        made.append(
+            Message(command, False, bool(flags & _BIG), bool(flags & _FROM_SERVER), 0, parts)
+        )
+        self._period, self._passed = self._passed, 0
+        self._first, self._segments, self._gathered = None, [], 0
 
 
-def _message(header: _Header, payload: tuple[Buffer, ...] = ()) -> Message:
-    flags = header.flags
-    control = bool(flags & _CONTROL)
-    return Message(
-        header.command,
-        control,
-        bool(flags & _BIG),
-        bool(flags & _FROM_SERVER),
-        header.size if control else 0,
-        payload,
-    )
+def _no_message(magic: int) -> str:
+    if magic != _MAGIC:
+        return f"a message begins with 0x{magic:02X}, not with 0x{_MAGIC:02X}"
+    return "version 0 of the protocol is not spoken"
 
 
 def message(command: int, payload: Writer, server: bool = False) -> list[Buffer]:
@@ -313,15 +318,18 @@ def segments(
     return made
 
 
-def head(command: int, size: int, first: bool = False) -> bytes:
-    """Header of a little-endian message of a server.
+def begin(command: int, size: int, first: bool, request: int, flags: int) -> bytes:
+    """Begin of a little-endian message of a server that belongs to a request: header and number.
 
     Args:
         command: what it is.
         size: of the payload, or of that of the first segment.
         first: whether it is a first segment.
+        request: number of the request.
+        flags: that follow it.
     """
-    return _pack_head(_MAGIC, VERSION, _FROM_SERVER | (_FIRST if first else 0), command, size)
+    kind = _FROM_SERVER | (_FIRST if first else 0)
+    return _pack_begin(_MAGIC, VERSION, kind, command, size, request, flags)
 
 
 def lay_out(
@@ -340,6 +348,9 @@ def lay_out(
         size of the payload of the first segment, or of the message; whether there are segments;
         what is sent after the first header and what comes before; bytes of the whole message.
     """
+    if len(parts) <= _FEW and (size := before + sum(map(len, parts))) < _OWN_SEGMENT:
+        # It is not worth while to join what is small.
+        return size, False, list(parts), HEADER + size
     made: list[Buffer] = []
     small: list[Buffer] = []  # to be joined
     first = begins = 0  # the first segment; where in `made` the one that is open begins

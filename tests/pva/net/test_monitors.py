@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -266,6 +267,31 @@ def test_a_window_is_kept_to(served: Served) -> None:
     monitor.acknowledge(2**32 - 1)
     monitor.acknowledge(2**32 - 1)
     assert [monitor.next().value["id"] for _ in range(16)] == list(range(5, 21))
+
+
+def test_monitors_of_a_slow_client_take_turns(served: Served) -> None:
+    """None has to wait until all that waits for another one is sent."""
+    client = Client(served.server.port)
+    channel = client.channel(served.name)
+    setup = operations.MonitorSetup(request.parse("record[queueSize=1000]field(value)"), 0)
+    for number in (1, 2):
+        client.send(
+            Command.MONITOR,
+            Request(channel, number, INIT).write,
+            lambda w: setup.write(w, Outgoing()),
+        )
+        client.next(Command.MONITOR)
+    for number in (1, 2):
+        client.send(Command.MONITOR, Request(channel, number, START).write)
+        client.next(Command.MONITOR)
+    large, n = values.Selected("a", np.zeros(60_000, np.uint8)), 200
+    with served.server.loop.lock:
+        for number in range(1, n + 1):
+            served.channel.update({**value_of(number), "value": large}, 1 << 1)
+    came = [client.next(Command.MONITOR).number("I") for _ in range(2 * n)]
+    client.link.close()
+    assert came.count(1) == came.count(2) == n
+    assert max(len(list(run)) for _, run in groupby(came)) <= 4
 
 
 def test_a_monitor_that_is_started_again_begins_with_the_present_value(served: Served) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -77,6 +78,29 @@ def test_a_large_payload_is_received_where_it_stays() -> None:
     stays = np.frombuffer(middle, np.uint8)
     assert sum(np.shares_memory(stays, place) for place in places) >= 2
     assert np.array_equal(np.frombuffer(middle, np.uint8), pixels)
+
+
+@pytest.mark.parametrize("pixels", [16_384, 65_536, 262_144, 400_000])
+def test_messages_of_one_length_are_received_whole(pixels: int) -> None:
+    """However much comes at once, none has to be copied to be continued elsewhere."""
+    parts = [b"head", bytes(pixels), b"tail"]
+    one = b"".join(segments(Command.MONITOR, parts))
+    assembler = Assembler()
+    stream = b"".join(message(Command.ECHO, Writer())) + one * 100
+    ends: list[int] = []
+    at = messages = 0
+    while at < len(stream):
+        space = assembler.space()
+        count = min(len(space), len(stream) - at)
+        space[:count] = stream[at : at + count]
+        at += count
+        messages += len(assembler.received(count))
+        if assembler.idle:
+            ends.append(messages)
+    assert messages == 101
+    # The first fills what was there before its length was known.
+    assert len(ends) >= (100 - 2**19 // len(one)) // max(1, round(2**19 / len(one))) - 1
+    assert all(later - before <= 2**20 // len(one) for before, later in pairwise(ends))
 
 
 def header(flags: int, command: int, size: int, magic: int = 0xCA, version: int = 2) -> bytes:

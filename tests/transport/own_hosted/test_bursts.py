@@ -59,6 +59,34 @@ def test_a_burst_takes_few_calls_and_comes_in_its_order(
     assert len(calls) < 3 * N
 
 
+def test_a_long_burst_is_sent_in_groups(
+    make: Make, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the first has waited long enough, the next group begins."""
+    alone: list[int] = []
+    plain = Connection.send_now
+    monkeypatch.setattr(Connection, "send_now", lambda *args: (alone.append(1), plain(*args))[1])
+    for limit in ("_FAST", "_LATEST"):
+        monkeypatch.setattr(f"pvapy_stream.transport.own_hosted.{limit}", 60.0)
+    publisher = make()
+    publisher.open(lazy(0))
+    got = client(publisher.channel)
+    wait_until(lambda: got.ids == [0])
+    publish(publisher, 1, 1)
+    alone.clear()
+    hosted: Any = publisher._hosted  # pyright: ignore
+    bursts.begin()
+    for first in range(2, 42, 10):
+        publish(publisher, first, first)
+        # As if the first of the group had been there for long.
+        hosted._gathered_at -= 120.0
+        publish(publisher, first + 1, first + 9)
+    bursts.end()
+    wait_until(lambda: got.ids[-1] == 41)
+    assert got.ids == list(range(42))
+    assert len(alone) == 4
+
+
 def test_what_is_gathered_is_sent_though_the_burst_does_not_end(make: Make, client: Any) -> None:
     """As when the processor hangs at what follows."""
     publisher = make()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 import threading
@@ -22,13 +23,16 @@ _N, _SIDE = 40, 400  # 12.8 MB: more than the kernel keeps for a connection
 class Stage:
     """Takes an object when it may, and notes all that it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, slow_after: float = math.inf) -> None:
         self.ids: list[int] = []
         self.go = threading.Event()
+        self._slow_after = slow_after
 
     def take(self, obj: Any) -> None:
         self.ids.append(frame_of(obj).id)
         self.go.wait(PATIENCE)
+        if self.ids[-1] > self._slow_after:
+            time.sleep(0.01)
 
 
 def test_what_is_under_way_at_the_end_arrives_though_the_receiver_acknowledges_it(
@@ -87,7 +91,7 @@ def test_what_a_killed_source_had_sent_is_read_though_nothing_can_be_sent_to_it(
     wait_until(lambda: client.arrived and len(ids) == 42)
     # As when a process is killed that had not read all: nothing more can be sent to it.
     client.link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    hosted._loop.call(lambda: client.close("it was killed"))
+    hosted.loop.call(lambda: client.close("it was killed"))
     wait_until(lambda: client.closed)
     go.set()
     # At the latest, it comes as the current object when the receiver has connected again.
@@ -101,7 +105,8 @@ def test_what_waits_in_the_kernel_when_a_receiver_stops(make: Make, patience: fl
     """It is delivered, within the time that there is; what comes later is not."""
     publisher = make()
     publisher.open(lazy(0))
-    stage = Stage()
+    # It takes longer than `stop` to see that what had come is delivered.
+    stage = Stage(slow_after=20)
     ids, go = stage.ids, stage.go
     receiver = OwnMonitorReceiver(publisher.channel, "record[queueSize=100]field()")
     receiver.start(stage.take)
