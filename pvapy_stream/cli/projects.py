@@ -32,7 +32,7 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
     create = actions.add_parser(
         "create",
         help="make a project, with the protocols of a workflow file",
-        description="Make a project, with the protocols of a workflow file.",
+        description="Create a project with the protocols of a workflow file.",
         epilog="NAME WORKFLOW LOCATION COMMENT in this order, or name=… workflow=… location=…"
         " comment=…\n"
         "Without a location it goes to PVAPY_STREAM_PROJECTS (~/pvapy_stream/projects).\n"
@@ -44,16 +44,17 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
     schedule = actions.add_parser(
         "schedule",
         help="run the protocols of a project",
-        description="Run the protocols of a project, each when its inputs are there, until all"
-        " have ended.",
+        description=(
+            "Run the protocols of a project, each when its inputs are available, until all have"
+            " ended."
+        ),
         epilog="exit codes: 0 all finished; 1 one failed, or frames were lost; 2 no such project",
     )
     stop = actions.add_parser(
         "stop",
         help="end the run of a project in order",
         description="End the run of a project in order, wherever it was started on this machine.",
-        epilog="exit codes: 0 it has ended; 1 nobody runs it, or it does not end;"
-        " 2 no such project",
+        epilog="exit codes: 0 it has ended; 1 it does not run, or does not end; 2 no such project",
     )
     actions.add_parser("list", help="list all projects and their states")
     show = actions.add_parser("show", help="show the protocols of a project and their states")

@@ -70,7 +70,7 @@ _PARAMETERS_BODY = {
     }
 }
 
-_BEARER = HTTPBearer(auto_error=False, description="only when the writer was given a token")
+_BEARER = HTTPBearer(auto_error=False, description="only if the writer has a token")
 
 PulseId = Annotated[int, Path(description="a pulse id, from 0 to 2^63 - 1")]
 Number = Annotated[int, Path(description="number of an acquisition, 1 for the first")]
@@ -90,7 +90,7 @@ def build_app(writer: Writer, token: str = "") -> FastAPI:
     app = FastAPI(
         title="pvapy_stream writer",
         version=__version__,
-        description="Tells a writer of bsread streams which pulses to write to which file.",
+        description="Controls which pulses a writer of bsread streams writes, and to which file.",
         docs_url=None,
         redoc_url=None,
         responses=_ERRORS,

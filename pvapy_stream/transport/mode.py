@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pvapy_stream.transport.ports import Publisher, Receiver
 
 CHECK = (
-    "check that its program runs, its name, and that EPICS_PVA_ADDR_LIST leads to its host"
+    "check its name, that its program runs, and that EPICS_PVA_ADDR_LIST includes its host"
     " (pvapy-stream doctor --channel {channel})"
 )
 

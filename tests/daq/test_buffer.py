@@ -324,7 +324,7 @@ def _packed(pixels: np.ndarray, codec: str) -> np.ndarray:
 
 
 def test_wrong_settings_and_ports_that_are_taken(commands: Commands, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"STREAM: 'camera' is no stream; write tcp://"):
+    with pytest.raises(SettingsError, match=r"STREAM: 'camera' is not a stream; write tcp://"):
         BufferSettings.of(stream="camera")
     with running() as buffer:
         port = buffer.buffer.output.address.rpartition(":")[2]

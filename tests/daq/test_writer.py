@@ -554,7 +554,7 @@ def test_a_disk_that_does_not_answer_shows(
 
 @pytest.mark.parametrize("address", ["nonsense", "tcp://x", "udp://h:1", "tcp://:1", "tcp://h:x"])
 def test_addresses_that_are_none(make: Make, address: str) -> None:
-    with pytest.raises(SettingsError, match="is no stream"):
+    with pytest.raises(SettingsError, match="is not a stream"):
         make(stream=address)
 
 

@@ -409,7 +409,7 @@ def test_the_command_of_the_original() -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["nonsense", "a.h5", "-1", "0"], "is no stream"),
+        (["nonsense", "a.h5", "-1", "0"], "is not a stream"),
         (["tcp://127.0.0.1:1", "a.h5", "-2", "0"], "USER_ID"),
         (["tcp://127.0.0.1:1", "a.h5", "-1", "70000"], "REST_PORT"),
         (["tcp://127.0.0.1:1", "a.h5", "-1"], "rest_port"),
@@ -488,8 +488,8 @@ def test_an_acquisition_that_ends_after_a_time(pulses: Pulses, run: Run, tmp_pat
     ("options", "message"),
     [
         (("--seconds", 2), "--seconds needs --start"),
-        (("--start", "now", "--seconds", 2, "--stop-pulse-id", 2), "exclude each other"),
-        (("--start", 9, "--stop-pulse-id", 2), "--stop-pulse-id lies before --start"),
+        (("--start", "now", "--seconds", 2, "--stop-pulse-id", 2), "cannot be combined"),
+        (("--start", 9, "--stop-pulse-id", 2), "--stop-pulse-id is before --start"),
         (("--start", "first", "--service"), "--start is for one acquisition"),
         (("--start", "soon"), "--start: "),
     ],

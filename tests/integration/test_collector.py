@@ -177,9 +177,9 @@ def test_pause_cache_size_and_queue_can_be_changed_while_it_runs(
     ("options", "message"),
     [
         (["-ic", "x:*", "-pid", ""], "--producer-id-list is empty"),
-        (["-ic", "x:*", "-pid", "1,2,1"], "names an id twice"),
+        (["-ic", "x:*", "-pid", "1,2,1"], "has an id twice"),
         (["-ic", "x", "-pid", "1,2"], "has no * for the ids"),
-        (["-ic", "x:*", "-pid", "one"], "is no id list"),
+        (["-ic", "x:*", "-pid", "one"], "is not an id list"),
         (["-ic", "x:*", "--gap-timeout", "0"], "--gap-timeout"),
     ],
 )

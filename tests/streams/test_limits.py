@@ -113,7 +113,7 @@ def test_wrong_settings_are_refused_by_name() -> None:
         ({"queue_size": 0}, "queue_size: .*greater than or equal to 1"),
         ({"timeout": -1}, "timeout: .*greater than 0"),
         ({"overflow": "merge"}, "overflow: .*'block', 'drop-newest' or 'drop-oldest'"),
-        ({"mode": "ejfat", "args": {"useCP": 1}}, "args: mode ejfat works without a load"),
+        ({"mode": "ejfat", "args": {"useCP": 1}}, "args: mode ejfat works only without a load"),
     ]
     for options, message in wrong:
         with pytest.raises(SettingsError, match=message):
