@@ -183,7 +183,8 @@ class ProcessorRun:
         if unknown := set(stats) - set(types):
             # The status channel has no place for them.
             error = KeyError(
-                f"getStats gives {', '.join(sorted(unknown))}, which getStatsPvaTypes does not name"
+                f"getStats returns {', '.join(sorted(unknown))}, which getStatsPvaTypes does not"
+                " contain"
             )
             self.stage.note_error("getStatsPvaTypes", error)
         self.stage.call("stop", self.processor.stop)
@@ -237,9 +238,9 @@ class _SameStructure(Publisher):
                 f"{name} {kind}" for name, kind in fields if (name, kind) not in self._structure
             )
             raise TransportError(
-                "the object has another structure than what getOutputPvObjectType gave"
-                f" ({wrong or 'fields are missing or in another order'});"
-                " a channel keeps its structure"
+                "the structure of the object differs from that of getOutputPvObjectType"
+                f" ({wrong or 'fields are missing or in another order'}); a channel keeps its"
+                " structure"
             )
         self._publisher.publish(obj)
 

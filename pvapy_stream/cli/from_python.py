@@ -68,7 +68,7 @@ def run(
         )
     if threading.current_thread() is not threading.main_thread():
         raise SettingsError(
-            f"run({type(settings).__name__}) takes signals, so call it from the main thread and"
+            f"run({type(settings).__name__}) handles signals, so call it in the main thread and"
             f" below `if __name__ == '__main__':`; elsewhere start the command {name}"
         )
     if processor is not None:
@@ -88,7 +88,8 @@ def _with_processor(settings: Settings, processor: type) -> Settings:
         )
     if settings.processor_class:
         raise SettingsError(
-            f"both a processor and processor_class {settings.processor_class!r} are given; give one"
+            f"both a processor and processor_class {settings.processor_class!r} are given; give"
+            " only one"
         )
     name = processor.__qualname__
     if "." in name:

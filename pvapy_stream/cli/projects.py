@@ -31,7 +31,7 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
     actions = made.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = actions.add_parser(
         "create",
-        help="make a project, with the protocols of a workflow file",
+        help="create a project with the protocols of a workflow file",
         description="Create a project with the protocols of a workflow file.",
         epilog="NAME WORKFLOW LOCATION COMMENT in this order, or name=… workflow=… location=…"
         " comment=…\n"
@@ -62,7 +62,7 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
     for one in (schedule, stop, show, resume):
         one.add_argument("name", metavar="NAME", help="of the project, or its folder")
     schedule.add_argument(
-        "--ignore", nargs="+", default=(), metavar="LABEL", help="protocols that are left out"
+        "--ignore", nargs="+", default=(), metavar="LABEL", help="protocols to skip"
     )
     add_cluster_option(schedule)
 
@@ -124,7 +124,7 @@ def named_words(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:
             continue
         place = next((p for p in places if p not in found), None)
         if place is None:
-            raise SettingsError(f"{word!r} is one word too many; give {', '.join(names)}")
+            raise SettingsError(f"unexpected word {word!r}; give {', '.join(names)}")
         found[place] = word
     return found
 
@@ -194,7 +194,7 @@ def _state(project: Any) -> str:
         return f"run by process {pid}"
     if project.died:
         again = f"pvapy-stream project resume {project.name}"
-        return f"the process that ran it is gone; go on with: {again}"
+        return f"the process that ran it has ended; continue with: {again}"
     states = sorted({row.state.value for row in project.protocols()})
     return ", ".join(states)
 
@@ -253,7 +253,7 @@ def stop_scheduler(name: str) -> int:
     try:
         pid = project.scheduler_pid()
         if pid is None:
-            raise WorkflowError(f"nobody runs project {project.name}; there is nothing to stop")
+            raise WorkflowError(f"project {project.name} does not run; there is nothing to stop")
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + _STOP_LIMIT
         while project.scheduler_pid() == pid:
@@ -271,7 +271,7 @@ def stop_scheduler(name: str) -> int:
 
 COMMAND = Command(
     "pvapy-stream project",
-    "Look after projects.",
+    "Create, run and stop projects.",
     run,
     add_arguments=add_arguments,
 )

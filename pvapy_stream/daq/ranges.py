@@ -164,7 +164,7 @@ class RangeReader:
             elif now - self._heard > self._timeout:
                 self._end()
                 raise TransportError(
-                    f"the buffer at {self.address} was not heard for {self._timeout:g} s; check"
+                    f"the buffer at {self.address} sent nothing for {self._timeout:g} s; check"
                     " that it runs, and that this is its range port"
                 )
             if time.monotonic() >= deadline:
@@ -216,7 +216,7 @@ class RangeReader:
         except (msgspec.DecodeError, UnicodeError, IndexError) as error:
             self._end()
             raise TransportError(
-                f"{self.address} does not speak as a buffer's range port does: {error}"
+                f"{self.address} does not follow the protocol of a buffer's range port: {error}"
             ) from error
         return None
 
@@ -226,7 +226,7 @@ class RangeReader:
             raise TransportError(f"the buffer at {self.address}: {error.error}")
         if self._request is None:
             # It has started again: ask for what is left.
-            _log.warning("the buffer at %s has started again", self.address)
+            _log.warning("the buffer at %s has restarted", self.address)
             asked = self._asked
             newest = self._taken_ids.newest
             start = asked.start if newest is None else newest + 1

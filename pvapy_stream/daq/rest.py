@@ -120,13 +120,13 @@ class _Token:
         given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
     ) -> None:
         if from_another_site(request.headers):
-            raise HTTPException(403, "a page of another site may not speak to this writer")
+            raise HTTPException(403, "pages of other sites have no access to this writer")
         # As bytes: the comparison refuses texts with other letters than ASCII.
         shown = given.credentials.encode() if given else b""
         if self._token and not secrets.compare_digest(shown, self._token):
             raise HTTPException(
                 401,
-                "a bearer token is needed, and this is none or a wrong one",
+                "a bearer token is needed, and it is missing or wrong",
                 {"WWW-Authenticate": "Bearer"},
             )
 

@@ -258,7 +258,9 @@ class FrameWriter:
         elif before := (self.files[-1] if self.files else claim.follows):
             notes = {"continues": f"This file continues {before.name}."}
             if claim.follows is not None:
-                _log.warning("%s is of this run and stays; %s follows it", before, claim.path)
+                _log.warning(
+                    "%s belongs to this run and is kept; the next file is %s", before, claim.path
+                )
         return self._begin_file(claim, frame, shape, dtype, codec, notes)
 
     def _begin_file(

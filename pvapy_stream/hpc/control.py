@@ -168,4 +168,4 @@ def configured(processor: Any, values: Any, ours: Iterable[str]) -> str:
     if not unknown:
         return reply
     taken = [key for key in values if key in known] or ["none"]
-    return f"{reply}; taken: {', '.join(taken)}; nobody knows: {', '.join(unknown)}"
+    return f"{reply}; taken: {', '.join(taken)}; unknown: {', '.join(unknown)}"

@@ -224,7 +224,7 @@ def unused_methods(kind: type) -> str:
     ]
     return (
         f"class {kind.__name__} processes nothing: it does not define {' or '.join(called)}, so"
-        " each object is published as it came"
+        " each object is published unchanged"
         + (f"; did you write {near[0]}?" if near else f"; define {called[0]}")
     )
 

@@ -143,7 +143,7 @@ class UserMpWorkerPool(UserDataProcessor):
             values = cast("dict[str, Any]", configDict)
             own = [field.alias for field in WorkerPoolOptions.model_fields.values()]
             if fixed := [key for key in values if key in own]:
-                raise SettingsError(f"{', '.join(fixed)} cannot change while the workers run")
+                raise SettingsError(f"{', '.join(fixed)} cannot be changed while the workers run")
         if self._pool is not None:
             self._pool.configure(configDict)
 

@@ -151,7 +151,7 @@ class Monitor:
         self.last_failure = problem
         if seen == 1 or seen % _LOG_EVERY == 0:
             _log.error(
-                "%s: %s (%d times so far); it goes on",
+                "%s: %s (%d times so far); the monitor continues",
                 type(self).__name__,
                 problem,
                 seen,

@@ -93,8 +93,8 @@ class EmailNotifier:
     ) -> None:
         if user and tls == "none" and not plain_login:
             raise SettingsError(
-                f"mail server {server}: the password of {user} would go unencrypted; use starttls"
-                " or tls (--smtp-tls), or allow it (--smtp-plain-login)"
+                f"mail server {server}: the password of {user} would be sent unencrypted; use"
+                " starttls or tls (--smtp-tls), or allow it (--smtp-plain-login)"
             )
         self.to = [to] if isinstance(to, str) else list(to)
         self.sender = sender or self.to[0]
@@ -156,13 +156,13 @@ class AppriseNotifier:
             known = self._apprise.add(url)
         if not known:
             raise SettingsError(
-                f"--notify: {self._scheme}:… is no print, log, pv:CHANNEL or command:PROGRAM, and"
+                f"--notify: {self._scheme}:… is not print, log, pv:CHANNEL or command:PROGRAM, and"
                 " apprise cannot use it; see the list of services in apprise's documentation"
             )
 
     def notify(self, title: str, message: str) -> None:
         if not self._apprise.notify(title=title, body=message):
-            raise MonitorError(f"{self._scheme}: the service did not take the message")
+            raise MonitorError(f"{self._scheme}: the service did not accept the message")
 
 
 class PvNotifier:
@@ -195,7 +195,7 @@ class CommandNotifier:
         except ValueError as error:
             raise SettingsError(f"--notify command:{command}: {error}") from error
         if not self._words:
-            raise SettingsError("--notify command: names no program; write command:PROGRAM ARGS")
+            raise SettingsError("--notify command: has no program; write command:PROGRAM ARGS")
 
     def notify(self, title: str, message: str) -> None:
         done = subprocess.run(
@@ -250,8 +250,8 @@ def _make(target: str, plain_login: bool) -> Notifier:
     kind, separator, rest = target.partition(":")
     if kind.lower() == "mailto" and _has_password(target) and not plain_login:
         raise SettingsError(
-            "--notify mailto://…: the password would go unencrypted; write mailtos://…, or allow"
-            " it with --smtp-plain-login"
+            "--notify mailto://…: the password would be sent unencrypted; write mailtos://…, or"
+            " allow it with --smtp-plain-login"
         )
     if separator and kind == "pv":
         return PvNotifier(rest)

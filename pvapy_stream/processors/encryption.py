@@ -228,8 +228,8 @@ class DataDecryptor(_Configured):
             or not all(isinstance(file, str) and file.strip() for file in files)
         ):
             raise SettingsError(
-                f"{type(self).__name__} needs senderPublicKeys, the PEM files of those who may"
-                " send; give a list of paths in --processor-args"
+                f"{type(self).__name__} needs senderPublicKeys, the PEM files of accepted senders;"
+                " give a list of paths in --processor-args"
             )
         return [str(Path(file.strip())) for file in files]
 
@@ -258,7 +258,7 @@ class DataDecryptor(_Configured):
             data = np.ascontiguousarray(sealed, np.uint8).data
         except (pva.PvaException, TypeError, ValueError, OverflowError) as error:
             raise CryptoError(
-                f"the object is not one of an encryptor ({error}); is the input channel the output"
+                f"the object is not from an encryptor ({error}); is the input channel the output"
                 " of an encrypting consumer?",
                 "format",
             ) from error
@@ -268,15 +268,17 @@ class DataDecryptor(_Configured):
         stream = header.stream.decode("utf-8", "replace")
         if shown != (header.object_id, stream, header.recipient.hex(), header.sender.hex()):
             raise CryptoError(
-                f"the fields beside encrypted object {header.object_id} are not those that were"
-                " sealed",
+                f"the fields outside the envelope of object {header.object_id} differ from the"
+                " sealed ones",
                 "field",
             )
         number, payload = opened(data)
         try:
             return self._accepted(loads(payload))
         except ObjectError as error:
-            raise CryptoError(f"object {number} is sealed well, but {error}", "object") from error
+            raise CryptoError(
+                f"object {number} is correctly sealed, but {error}", "object"
+            ) from error
 
     def _accepted(self, obj: Any) -> Any:
         return obj
@@ -306,8 +308,8 @@ class AdImageDecryptor(DataDecryptor):
 def _only_smaller(name: str, value: float, before: float) -> None:
     if value > before:
         raise SettingsError(
-            f"{name} can only be made smaller while the stage runs; it is {before:g}. Start the"
-            " stage again to allow more"
+            f"{name} can only be decreased while the stage runs; it is {before:g}. Restart the"
+            " stage to allow more"
         )
 
 

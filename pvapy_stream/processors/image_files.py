@@ -116,7 +116,7 @@ def check_name_format(text: str) -> None:
         )
     path = PurePosixPath(one)
     if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{what} leads out of outputDirectory; name files within it")
+        raise ValueError(f"{what} is outside of outputDirectory; give names within it")
     if path.suffix.lower() not in _WRITERS:
         raise ValueError(f"{what} ends in none of {', '.join(_WRITERS)}")
 
@@ -318,6 +318,5 @@ def _run_began(directory: Path) -> int:
 
 def _is_there(path: Path) -> str:
     return (
-        f"{path} is there already; choose other names, or set overwrite for files that were there"
-        " before the run"
+        f"{path} exists; choose other names, or set overwrite for files that existed before the run"
     )

@@ -196,7 +196,7 @@ class _Stack(OptionProcessor[StackOptions]):
             # The end of a run rarely meets a multiple of nFrames: that is no error.
             self.counts["nLeft"] += len(self._frames)
             self.logger.warning(
-                "frames %d to %d are %d of the %d that make one, and are not published",
+                "frames %d to %d are %d of the %d frames of a sum, and are not published",
                 self._frames[0].id,
                 self._frames[-1].id,
                 len(self._frames),

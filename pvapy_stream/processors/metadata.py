@@ -159,7 +159,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
             time_ns = frame.time_ns
             if not time_ns:
                 self.counts["nWithoutTime"] += 1
-                self._tell("frames", "frame %d has no time; it gets the values of now", frame.id)
+                self._tell("frames", "frame %d has no time; it gets the current values", frame.id)
                 time_ns = time.time_ns()
             self._associator.put(frame, time_ns, time.monotonic())
             self._release(current=frame)

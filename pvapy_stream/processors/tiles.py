@@ -121,7 +121,7 @@ class TileSplitter(OptionProcessor[TileSplitterOptions]):
         if number >= count:
             raise SettingsError(
                 f"tile {number} (tile={tile!r}, processor id {self.processorId}) does not exist:"
-                f" the image makes tiles 0 to {count - 1}"
+                f" the image has tiles 0 to {count - 1}"
             )
         return [number]
 
@@ -168,7 +168,7 @@ class Puzzle:
         if place[2:] != self.place[2:]:
             raise ObjectError(f"the tile is of another division: {place}, earlier {self.place}")
         if (place.x, place.y) in self.tiles:
-            raise ObjectError(f"tile ({place.x}, {place.y}) came twice")
+            raise ObjectError(f"tile ({place.x}, {place.y}) is a duplicate")
         first = self.first.image
         if image.dtype != first.dtype or image.shape[2:] != first.shape[2:]:
             raise ObjectError(
@@ -181,7 +181,7 @@ class Puzzle:
             ):
                 raise ObjectError(
                     f"tile ({place.x}, {place.y}) of {image.shape[1]}x{image.shape[0]} pixels does"
-                    f" not fit to tile ({x}, {y}) of {other.shape[1]}x{other.shape[0]}"
+                    f" not fit tile ({x}, {y}) of {other.shape[1]}x{other.shape[0]}"
                 )
 
     def stitched(self) -> Pixels:
@@ -258,8 +258,8 @@ class TileStitcher(OptionProcessor[TileStitcherOptions]):
         if puzzle is None:
             if frame.id in self._closed:
                 raise ObjectError(
-                    f"tile ({place.x}, {place.y}) of id {frame.id} came when the id was already"
-                    " stitched or given up; is the collector's cache too small?"
+                    f"tile ({place.x}, {place.y}) of id {frame.id} arrived when the id was already"
+                    " stitched or dropped; is the collector's cache too small?"
                 )
             puzzle = self._pending[frame.id] = Puzzle(frame, place, {})
         puzzle.check(place, image)
@@ -315,6 +315,6 @@ def place_of(frame: Frame) -> TilePosition:
         ):
             return place
     raise ObjectError(
-        f"frame {frame.id} has tile attributes that make no place:"
+        f"frame {frame.id} has tile attributes that are not a position:"
         f" {dict(zip(TILE_ATTRIBUTES, values, strict=True))}"
     )

@@ -165,13 +165,14 @@ class Publication:
             raise TransportError(f"channel {self.channel} is not open; open() opens it")
         if not publisher.knows_subscribers:
             raise TransportError(
-                f"channel {self.channel}: mode {self._settings.mode} does not know its subscribers"
+                f"channel {self.channel}: the number of subscribers is not known in mode"
+                f" {self._settings.mode}"
             )
         if publisher.subscribers >= count:
             return True
         if time.monotonic() > deadline:
             raise StreamTimeoutError(
-                f"channel {self.channel}: {publisher.subscribers} of {count} subscribers came"
+                f"channel {self.channel}: {publisher.subscribers} of {count} subscribers connected"
                 f" within {timeout:g} s"
             )
         return False

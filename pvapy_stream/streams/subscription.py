@@ -250,7 +250,7 @@ class Subscription:
                 loop.call_soon_threadsafe(done)
             except RuntimeError:
                 # The loop has ended, and with it who waits.
-                _log.debug("nobody waits any more for channel %s", self.channel)
+                _log.debug("no program waits any longer for channel %s", self.channel)
 
         if not self._queue.add_waiter(wake):
             return
@@ -293,14 +293,14 @@ class Subscription:
     def _too_late(self, timeout: float) -> StreamTimeoutError:
         if not self._receiving.was_connected:
             absent = Awaited(_log, self._settings.receives.absent)
-            why = f"never came; {absent.to_check([self.channel])}"
+            why = f"was never found; {absent.to_check([self.channel])}"
         elif self._receiving.connected:
             why = "is connected, and its source publishes nothing"
         else:
-            why = "was there and is gone; it is searched for"
+            why = "has disconnected; it is searched for"
         return StreamTimeoutError(
-            f"channel {self.channel} {why}; no frame came within {timeout:g} s (timeout=None waits"
-            " for as long as it takes)"
+            f"channel {self.channel} {why}; no frame arrived within {timeout:g} s (timeout=None"
+            " waits without a limit)"
         )
 
     def _frame(self, item: Any) -> Frame:

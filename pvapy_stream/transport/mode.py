@@ -114,7 +114,7 @@ def server_of(what: ReceiverOptions | PublisherOptions) -> pva.PvaServer:
     if what.server is None:
         raise TransportError(
             f"cannot host channel {what.channel}: this program has no PVA server; choose a mode"
-            " that needs none, such as shm"
+            " that does not need one, such as shm"
         )
     return what.server
 

@@ -385,7 +385,7 @@ def test_help_says_which_ports_it_binds(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         buffer_command.main(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert "It binds three ports: the output port, the one behind it" in shown
+    assert "It binds three ports: the output port, the next one" in shown
 
 
 def test_analyzer_finds_what_is_odd() -> None:

@@ -217,7 +217,7 @@ def test_a_full_disk_is_told_and_earlier_rows_are_readable(
     assert list(account.failed["not written"]) == [len(found) + 1]
     assert account.closed
     last = program.err[-1]
-    assert "1 pulses came and are not in the file" in last
+    assert "1 pulses were received and are not in the file" in last
     assert f"({len(found)} rows in {small_disk / 'run.h5'})" in last
 
 
@@ -246,7 +246,7 @@ def test_pulses_that_were_in_memory_when_the_disk_was_full_are_not_processed(
     assert len(account.failed["not written"]) == len(account.received) - len(found) > 0
     assert not account.without_fate()
     assert "no space left on device" in program.text
-    assert "pulses came and are not in the file" in program.err[-1], program.text
+    assert "pulses were received and are not in the file" in program.err[-1], program.text
 
 
 def test_damaged_values_are_named_at_the_end(pulses: Pulses, run: Run, tmp_path: Path) -> None:

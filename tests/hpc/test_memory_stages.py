@@ -65,7 +65,7 @@ def test_a_consumer_whose_source_never_came_says_so(bench: Bench) -> None:
     consumer = bench.consumer(input_channel="nobody")
     bench.stop()
     assert consumer.problem() == (
-        "consumer 1: channel nobody never came; what publishes it must run in the same process"
+        "consumer 1: channel nobody was never found; what publishes it must run in the same process"
     )
 
 

@@ -124,7 +124,7 @@ def test_a_channel_that_never_comes_is_an_error(prefix: str, commands: Commands)
     program = commands("consumer", "-ic", f"{prefix}absent", "-sc", f"{prefix}status", "-rt", "2")
     wait_until(lambda: status(f"{prefix}status").get("state") == "waiting")
     assert program.wait() == 1
-    assert f"channel {prefix}absent never came" in program.text
+    assert f"channel {prefix}absent was never found" in program.text
 
 
 def run_faulty(

@@ -211,4 +211,4 @@ def test_a_producer_that_never_comes_is_an_error(
     wait_until(lambda: processed(prefix) == 3)
     program.signal()
     assert program.wait() == 1
-    assert f"channel {prefix}out:3 never came" in program.text
+    assert f"channel {prefix}out:3 was never found" in program.text

@@ -52,7 +52,7 @@ class Mirror(Stage):
     @classmethod
     def add_own_params(cls, form: Form) -> None:
         form.add("source", String("", help="channel of a server outside of the workflow"))
-        form.add("server_queue_size", Int(DEFAULT_QUEUE, help="objects the source keeps for us"))
+        form.add("server_queue_size", Int(DEFAULT_QUEUE, help="queue at the source's server"))
         form.add("monitors", Int(1, validators=(GE(1),), help="monitors that share the stream"))
 
     def wire(self, label: str, source: Stream | None, site: Site) -> Wired:
@@ -239,7 +239,9 @@ class Command(Stage):
         for name, value in places.items():
             words = [word.replace(name, value) for word in words]
         if not words:
-            raise SettingsError("command is missing; write it as after pvapy-stream")
+            raise SettingsError(
+                "command is missing; write it as on the command line, without pvapy-stream"
+            )
         spec = ProgramSpec(
             label, words[0], argv=tuple(words[1:]), has_ledger=False, place=self.value("place")
         )

@@ -75,7 +75,7 @@ class Workflow:
         """
         if node.label in self.nodes:
             raise SettingsError(
-                f"two protocols are called {node.label!r}; give each a label of its own"
+                f"two protocols have the label {node.label!r}; give them different labels"
             )
         form = _STAGE_LABEL if node.is_stage else _LABEL
         if not form.fullmatch(node.label):

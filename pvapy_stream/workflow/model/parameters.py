@@ -233,7 +233,7 @@ def _numbers(value: object) -> list[int | float]:
             one = int(number) if re.fullmatch(r"[+-]?\d+", number) else float(number)
             numbers += [one] * (int(times) if cross else 1)
         except ValueError as error:
-            raise ValueError(f"{part!r} is no number; write it like '3x5 7'") from error
+            raise ValueError(f"{part!r} is not a number; write it like '3x5 7'") from error
     return numbers
 
 
@@ -254,7 +254,7 @@ def _range(value: object) -> list[int]:
     for part in re.split(r"[\s,]+", str(value).strip()):
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
         if not found or int(found[2] or found[1]) < int(found[1]):
-            raise ValueError(f"{part!r} is no range; write it like '1,5-8'")
+            raise ValueError(f"{part!r} is not a range; write it like '1,5-8'")
         numbers += range(int(found[1]), int(found[2] or found[1]) + 1)
     return numbers
 

@@ -103,7 +103,7 @@ class Project:
             WorkflowError: the folder cannot be made.
         """
         if not re.fullmatch(r"[^/\s.][^/\n]*", name):
-            raise SettingsError(f"{name!r} is no name of a project")
+            raise SettingsError(f"{name!r} is not a valid name of a project")
         root = projects_root()
         link = root / name
         folder = (location or root) / name

@@ -112,7 +112,7 @@ class Scheduler:
         with self.project.scheduling():
             self._waiting = self._units()
             if not self._waiting:
-                self._say("everything has finished already; nothing to do")
+                self._say("everything has already finished; nothing to do")
             for unit in self._waiting:
                 for label in unit.labels:
                     self.project.set_state(label, State.SCHEDULED)
@@ -231,7 +231,7 @@ class Scheduler:
         for to in pointers:
             label = str(to).partition(".")[0]
             if label in self._ignored and self.project.state_of(label) is not State.FINISHED:
-                raise WorkflowError(f"its input {to} never comes: {label} is left out")
+                raise WorkflowError(f"its input {to} will never be available: {label} is skipped")
         return all(resolve(self.project, self.flow.nodes, node, to) is not None for to in pointers)
 
     def _look_after(self) -> None:

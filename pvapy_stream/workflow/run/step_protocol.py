@@ -112,12 +112,15 @@ class Protocol(BaseProtocol):
         for name in form.params:
             if hasattr(cls, name) or name in _OWN_PARAMS:
                 raise SettingsError(
-                    f"{cls.__name__}: parameter {name!r} has the name of something protocols"
-                    " have; choose another"
+                    f"{cls.__name__}: parameter {name!r} has the name of an attribute of"
+                    " protocols; choose another"
                 )
         form.section("Run")
         form.add("run_name", String("", help="name of the run"))
-        form.add("run_mode", Enum(RESUME, choices=(RESUME, RESTART), help="restart: from nothing"))
+        form.add(
+            "run_mode",
+            Enum(RESUME, choices=(RESUME, RESTART), help="restart: begin with an empty folder"),
+        )
         form.add("comment", Text(""))
         form.section("Parallel")
         if cls.threads:
@@ -228,7 +231,7 @@ class Protocol(BaseProtocol):
             if name not in self._sets:
                 if self.outputs.get(name) != "set":
                     raise WorkflowError(
-                        f"{type(self).__name__} has no output set {name!r}; name it in outputs"
+                        f"{type(self).__name__} has no output set {name!r}; add it to outputs"
                     )
                 path = self.folder / f"{name}.sqlite"
                 make = StreamSet.join if self._is_copy else StreamSet.create
@@ -244,7 +247,7 @@ class Protocol(BaseProtocol):
             WorkflowError: `outputs` does not name it.
         """
         if self.outputs.get(name) != "file" or self._store is None:
-            raise WorkflowError(f"{type(self).__name__} has no output file {name!r} to tell now")
+            raise WorkflowError(f"{type(self).__name__} has no output file {name!r} at this time")
         self._store.put_value(f"output {name}", str(path))
 
     def take(self, name: str, batch: int = 1) -> list[list[Item]]:
