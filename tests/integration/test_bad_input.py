@@ -221,7 +221,7 @@ def test_a_stream_without_the_id_field_says_which_fields_there_are(
     wait_until(lambda: "frameNumber" in status(f"{prefix}status").get("message", ""))
     program.signal()
     assert program.wait() == 1
-    assert "no field 'frameNumber'" in program.text
+    assert "no id field 'frameNumber'" in program.text
     assert "uniqueId" in program.text
 
 

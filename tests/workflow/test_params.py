@@ -41,8 +41,8 @@ def test_values_come_in_their_type(param: p.Param, given: object, value: object)
         (p.Int(), None, "missing"),
         (p.Boolean(), "perhaps", "boolean"),
         (p.Enum(choices=("fast", "slow")), "fats", "did you mean 'fast'"),
-        (p.NumericList(), "3x", "no number"),
-        (p.NumericRange(), "8-5", "no range"),
+        (p.NumericList(), "3x", "not a number"),
+        (p.NumericRange(), "8-5", "not a range"),
         (p.String(), {}, "must be text"),
     ],
 )

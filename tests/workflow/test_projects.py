@@ -138,7 +138,7 @@ def test_a_killed_scheduler_is_told_and_leaves_no_process(
     log = folder / "Runs" / "000001_count" / "logs" / "000001_count.log"
     wait_until(lambda: "steps left" in log.read_text())
     shown, stopped = commands("project", "show", "busy"), commands("stop-project", "busy")
-    assert "is gone" in ended(shown, 1)
+    assert "has ended; continue with" in ended(shown, 1)
     assert "does not run; there is nothing to stop" in ended(stopped, 1)
 
 
