@@ -39,7 +39,7 @@ class Frame:
     """One image of a stream.
 
     The image is decoded when it is first accessed, so a stage that only reads ids, or passes frames
-        on, does not decode it. A frame is immutable: make a changed copy with `replace`.
+    on, does not decode it. A frame is immutable: make a changed copy with `replace`.
 
     Attributes:
         id: number of the frame in its stream.

@@ -1,4 +1,4 @@
-"""The outcome of an audit: sums, sentences, and the form for JSON."""
+"""The result of an audit: sums, sentences, and its form in JSON."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _SETS = (
 
 @dataclass(frozen=True, slots=True)
 class AuditResult:
-    """The outcome.
+    """The result of an audit.
 
     Attributes:
         published: how many ids entered the run, at stages that receive from none of the others.
         processed: how many ids were processed at the ends of the chains.
-        filtered: how many ids were dropped on purpose.
-        missed: how many ids the stages noted as missed, of those that were sent.
-        without_fate: how many ids did not arrive, or vanished in a stage.
-        restarts: how many processes were started again.
+        filtered: how many ids were filtered.
+        missed: how many of the sent ids are missed in the ledgers.
+        without_fate: how many ids did not arrive, or have no fate in a stage.
+        restarts: how many processes were restarted.
         failures: where ids have no fate, and what cannot be known, a sentence each.
-        drops: where ids were not processed, a sentence each; failures only when it is strict.
-        notes: what could not be looked at, a sentence each.
+        drops: where ids were not processed, a sentence each; failures only if it is strict.
+        notes: what could not be audited, a sentence each.
     """
 
     stages: tuple[StageAccount, ...]
@@ -56,7 +56,7 @@ class AuditResult:
 
     @property
     def ok(self) -> bool:
-        """Whether every id has a fate; when strict, whether every id was processed."""
+        """Whether every id has a fate; if strict, whether every id was processed."""
         return not self.failures and not (self.strict and self.drops)
 
     @property
@@ -97,9 +97,9 @@ def audit(
     """Audit a run.
 
     Args:
-        ledgers: of all its stages.
-        strict: an id that was not processed is a failure too.
-        notes: what is to be said beside, a sentence each.
+        ledgers: ledgers of all stages of the run.
+        strict: whether an id that was not processed is a failure too.
+        notes: additional notes, a sentence each.
     """
     stages = accounts(ledgers)
     channels = channel_audits(stages)

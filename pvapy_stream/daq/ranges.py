@@ -43,19 +43,19 @@ def read_range(
     timeout: float = 10.0,
     limits: Limits | None = None,
 ) -> RangeReader:
-    """Ask a buffer for a range; returns at once, and the messages come as they are read.
+    """Request a range from a buffer; returns immediately, messages are received while reading.
 
     Args:
         address: the buffer's range port, ``tcp://host:port``.
-        start: first pulse id, or time in ns; None: the next message that comes.
+        start: first pulse id, or time in ns; None: the next message.
         stop: the last one, included; None: until `RangeReader.stop_at` or `close`.
         by: ``pulse_id`` or ``time``.
-        timeout: s without a word of the buffer after which reading fails.
-        limits: what values may unpack to.
+        timeout: s without a message of the buffer after which reading fails.
+        limits: maximum sizes of unpacked values.
 
     Raises:
         SettingsError: stop is before start, or `by` is unknown.
-        TransportError: the address is none.
+        TransportError: the address is invalid.
     """
     if by not in ("pulse_id", "time"):
         raise SettingsError(f"by is {by!r}; it must be 'pulse_id' or 'time'")
@@ -65,11 +65,11 @@ def read_range(
 
 
 class RangeReader:
-    """The messages of one range. One thread reads; `stop_at` and `close` may come from others.
+    """The messages of one range. One thread reads; others may call `stop_at` and `close`.
 
     Attributes:
-        gone: what was asked for and will not come.
-        finished: whether all was delivered, or is gone, or the reader is closed.
+        gone: requested pulses that will not arrive.
+        finished: whether every pulse was delivered or is in `gone`, or the reader is closed.
         newest: newest pulse id in the buffer; None before the first.
         delivered: messages delivered.
     """
@@ -111,7 +111,7 @@ class RangeReader:
 
     @property
     def silent(self) -> float:
-        """Seconds since the buffer's source was heard, as the buffer tells; may be infinite."""
+        """Seconds since the buffer last received a message from its source; may be infinite."""
         return time.monotonic() - self._source_heard
 
     def __enter__(self) -> RangeReader:
@@ -133,18 +133,18 @@ class RangeReader:
                 yield message
 
     def stop_at(self, stop: int) -> None:
-        """Give, or change, the last pulse id or time."""
+        """Set or change the last pulse id or time."""
         self._stop = stop
 
     def close(self) -> None:
-        """Ask for nothing more."""
+        """End the request."""
         self._closed.set()
 
     def read(self, timeout: float) -> Message | None:
-        """The next message; None when none came within `timeout` s, or the range has ended.
+        """The next message; None if none arrived within `timeout` s, or the range has ended.
 
         Raises:
-            TransportError: the buffer was not heard for too long, or refuses the range.
+            TransportError: the buffer sent nothing for too long, or refuses the range.
         """
         deadline = time.monotonic() + timeout
         while not self.finished:

@@ -1,4 +1,4 @@
-"""Who can be told: the terminal, the log, mail, a PV, a command, and what apprise speaks."""
+"""Notifiers: terminal, log, mail, a PV, a command, and services of apprise."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ class EmailNotifier:
         tls: none, starttls or tls.
         user: "" for no login.
         password: of the user.
-        ca_file: certificate of the server's authority; "": those the system trusts.
+        ca_file: certificate of the server's authority; "": those that the system trusts.
         plain_login: allow a login without TLS.
 
     Raises:
-        SettingsError: a password would go unencrypted.
+        SettingsError: a password would be sent unencrypted.
     """
 
     def __init__(
@@ -140,11 +140,11 @@ class EmailNotifier:
 
 
 class AppriseNotifier:
-    """Tells a service that apprise knows.
+    """Sends messages to a service of apprise.
 
     Raises:
         MissingExtraError: apprise is not installed.
-        SettingsError: it does not know the URL.
+        SettingsError: apprise does not support the URL.
     """
 
     def __init__(self, url: str) -> None:
@@ -166,7 +166,7 @@ class AppriseNotifier:
 
 
 class PvNotifier:
-    """Puts "title: message" to a PV that holds a string."""
+    """Puts "title: message" to a PV with a string."""
 
     def __init__(self, channel: str) -> None:
         self._channel = channel
@@ -211,7 +211,7 @@ class CommandNotifier:
 
 
 def make_notifiers(settings: NotifySettings) -> list[Notifier]:
-    """The notifiers that settings name, each behind an outbox of its own.
+    """The notifiers of settings, each with its own outbox.
 
     Raises:
         SettingsError: one is wrong.

@@ -6,21 +6,22 @@ Arguments of the encryptors (``--processor-args``, or a `configure` command):
 
 - stream: a name that both sides give; objects of another stream are refused.
 - recipientPublicKey: PEM file; only the holder of its private key can read the objects.
-- signingPrivateKey: PEM file; tells the recipient who sent them.
+- signingPrivateKey: PEM file; proves to the recipient who sent the objects.
 - passphraseFile or passphraseEnv: file or environment variable with the passphrase of the private
-  key, if it has one; else it is asked for at the terminal.
+  key, if it has one; else the terminal asks for it.
 
 Arguments of the decryptors:
 
 - stream, passphraseFile, passphraseEnv: as above.
 - decryptionPrivateKey: PEM file, the private half of the recipient's key.
-- senderPublicKeys: PEM files (a list, or with commas between) of those whose objects are accepted.
-- maxAge: s since encryption beyond which an object is refused (default 300; 0 for no limit).
-- reorderWindow: how many objects one may come late (default 0: in order; each comes once anyway).
+- senderPublicKeys: PEM files of accepted senders (a list, or separated by commas).
+- maxAge: age beyond which an object is refused, s (default 300; 0 for no limit).
+- reorderWindow: by how many objects an object may be late (default 0: in order); each object is
+  accepted only once.
 
-A `configure` command can make maxAge and reorderWindow smaller, not larger.
+A `configure` command can only decrease maxAge and reorderWindow.
 
-Every refused object counts as failed in the stage, and here by the check that it did not pass.
+Every refused object counts as failed in the stage; the statistics count it by the failed check.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ class AdImageEncryptor(DataEncryptor):
 
 
 class DataDecryptor(_Configured):
-    """Publishes the objects that an encryptor got, of whatever structure they are."""
+    """Publishes the original objects of an encryptor, of any structure."""
 
     _TEXTS = (
         "stream",
@@ -299,7 +300,7 @@ class DataDecryptor(_Configured):
 
 
 class AdImageDecryptor(DataDecryptor):
-    """Publishes the images (NTNDArray) that an `AdImageEncryptor` got."""
+    """Publishes the original images (NTNDArray) of an `AdImageEncryptor`."""
 
     def _accepted(self, obj: Any) -> Any:
         return _require_image(obj)

@@ -43,7 +43,7 @@ class Simulator(Stage):
 
 @register
 class Mirror(Stage):
-    """A server that shows its input under a name of its own."""
+    """A server that republishes its input under its own name."""
 
     label = "Mirror"
     settings = models.MirrorSettings
@@ -76,7 +76,7 @@ class Mirror(Stage):
 
 
 class _Processing(Stage):
-    """What consumers, collectors and writers have in common."""
+    """Common part of consumers, collectors and writers."""
 
     def channels(self, label: str, site: Site, *, output: bool = True) -> dict[str, Any]:
         """Their names, and queues."""
@@ -103,7 +103,7 @@ class _Processing(Stage):
 
 @register
 class Consumer(_Processing):
-    """One consumer, or several that share the stream or each get all of it."""
+    """One consumer, or several that share the stream or each get the whole stream."""
 
     label = "Consumers"
     settings = models.ConsumerSettings
@@ -141,7 +141,7 @@ class Consumer(_Processing):
     def _shares(
         self, label: str, n: int, source: Stream | None, values: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Settings that tell who gets what."""
+        """Settings of the distributor."""
         ids = source.ids if source is not None else ()
         if len(ids) > 1 and n != len(ids):
             raise SettingsError(
@@ -169,7 +169,7 @@ class Consumer(_Processing):
 
 @register
 class Collector(_Processing):
-    """Gathers several channels in the order of ids."""
+    """Merges several channels in the order of ids."""
 
     label = "Collector"
     settings = models.CollectorSettings

@@ -39,7 +39,7 @@ def read_workflow(path: Path | str) -> Workflow:
     """Read a workflow from YAML or JSON.
 
     Raises:
-        SettingsError: the file is missing or wrong; it says where.
+        SettingsError: the file is missing or wrong; the message has the place.
     """
     path = Path(path)
     try:
@@ -224,7 +224,7 @@ def _known(given: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
 
 
 def json_schema() -> dict[str, Any]:
-    """What editors check YAML files of workflows with."""
+    """JSON schema of workflow files, for editors."""
     definitions: dict[str, Any] = {}
     kinds = [_kind_schema(name, kind, definitions) for name, kind in sorted(registered().items())]
     own = {
