@@ -1,6 +1,6 @@
 """Distributed, real-time streaming of detector data over EPICS PVAccess.
 
-Public are the names of this module and those of its modules in `PUBLIC_MODULES`. All else may
+The names of this module and of the modules in `PUBLIC_MODULES` are public. Everything else may
 change.
 """
 
@@ -23,7 +23,7 @@ from pvapy_stream.frame import ColorMode, Frame
 try:
     from pvapy_stream.hpc.processor import FrameProcessor, UserDataProcessor
 except ModuleNotFoundError as error:
-    # Without pvapy `doctor` says what to do; others meet the error where they use it.
+    # Without pvapy `doctor` shows what to do; other commands fail where they use it.
     if error.name != "pvaccess":
         raise
 
@@ -85,7 +85,7 @@ __all__ = [
 
 PUBLIC_MODULES = ("errors", "monitor", "processors", "settings", "testing", "workflow")
 
-# What takes long to import, and most programs do without.
+# Names that take long to import and that most programs do not need.
 _HOMES = {
     "pvapy_stream.accounting.audit": (
         "AuditResult",
@@ -131,7 +131,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """What is imported when it is first used."""
+    """Import a name when it is first used."""
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

@@ -1,4 +1,4 @@
-"""What all settings share: options on the command line, texts of help, errors.
+"""The common part of all settings: options on the command line, texts of help, errors.
 
 Transports declare settings too, so this lies below them.
 """
@@ -28,13 +28,13 @@ def lower(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Opt:
-    """How a setting stands on the command line.
+    """The command-line form of a setting.
 
     Attributes:
         flags: its options.
         group: its group in the help.
         unit: unit of its value.
-        metavar: stands for its value in the help.
+        metavar: name of its value in the help.
         many: whether it takes several values, and may be given again.
     """
 
@@ -98,7 +98,7 @@ class Settings(BaseModel):
 
     @classmethod
     def of(cls: type[Self], **values: Any) -> Self:
-        """Make settings; like the constructor, with our error.
+        """Create settings; like the constructor, but with a `SettingsError`.
 
         Raises:
             SettingsError: naming each wrong option and what is wrong with it.

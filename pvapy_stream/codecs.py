@@ -109,7 +109,9 @@ def check_bslz4(payload: bytes | memoryview | Bytes, nbytes_expected: int, items
     header = _hdf5_header(view, nbytes_expected)
     start, block = (0, 0) if header is None else (_HDF5_HEADER.size, header)
     if block % itemsize or block // itemsize % _BITSHUFFLE_MULTIPLE:
-        raise CodecError(f"the header says blocks of {block} bytes, of elements of {itemsize}")
+        raise CodecError(
+            f"the header has blocks of {block} bytes, with elements of {itemsize} bytes"
+        )
     n_elements = block // itemsize
     whole, left = divmod(nbytes_expected // itemsize, n_elements or _default_block(itemsize))
     at, end = start, len(view)
@@ -138,7 +140,7 @@ def check_lz4(payload: bytes | memoryview | Bytes, nbytes_expected: int) -> None
     if block is None:
         return
     if not block:
-        raise CodecError("the header says blocks of 0 bytes")
+        raise CodecError("the header has blocks of 0 bytes")
     n_blocks = -(-nbytes_expected // block)
     if _HDF5_HEADER.size + n_blocks * _BLOCK_LENGTH.size > len(view):
         raise CodecError(f"{len(view)} bytes cannot hold {n_blocks} blocks")
@@ -170,13 +172,15 @@ def check_blosc(payload: bytes | memoryview | Bytes, nbytes_expected: int) -> No
     if plain != nbytes_expected:
         raise CodecError(f"the payload says it gives {plain} bytes, {nbytes_expected} expected")
     if packed != len(view):
-        raise CodecError(f"the header says {packed} bytes, the payload has {len(view)}")
+        raise CodecError(f"the header states {packed} bytes, the payload has {len(view)}")
     if flags & _BLOSC_COPIED:
         if packed != plain + _BLOSC_HEADER.size:
-            raise CodecError(f"{packed} bytes cannot hold {plain} that are not compressed")
+            raise CodecError(f"{packed} bytes cannot contain {plain} uncompressed bytes")
         return
     if not itemsize or not 0 < block <= max(plain, 1):
-        raise CodecError(f"the header says blocks of {block} bytes, elements of {itemsize}")
+        raise CodecError(
+            f"the header has blocks of {block} bytes, with elements of {itemsize} bytes"
+        )
     n_blocks = -(-plain // block)
     first = _BLOSC_HEADER.size + n_blocks * _BLOSC_START
     if first > packed:

@@ -1,23 +1,23 @@
-"""Every error this package raises on purpose.
+"""The exceptions of this package.
 
     PvapyStreamError                exit code 1
     ├── SettingsError               exit code 2: an option or key is wrong
-    ├── ProcessorError              the user's processor cannot be loaded or made
+    ├── ProcessorError              the user's processor cannot be loaded or created
     ├── MissingExtraError           an optional dependency is not installed
     ├── CodecError                  a compressed payload cannot be decoded
     ├── ObjectError                 an object lacks what a stage needs (id, image, dimensions)
     ├── TransportError              a channel cannot be reached, hosted or published to
-    │   └── StreamTimeoutError      what was waited for has not come in time; a TimeoutError too
+    │   └── StreamTimeoutError      a time limit was exceeded; a TimeoutError too
     ├── BsreadError                 a bsread message is malformed
-    ├── WireError                   a PVAccess message is malformed, or cannot be made
+    ├── WireError                   a PVAccess message is malformed, or cannot be created
     ├── SourceError                 frames cannot be read from a file or folder
     ├── FileError                   a data file cannot be written or read
-    ├── MonitorError                a monitor, its series, a report or a page cannot do its work
-    ├── AcquisitionError            an acquisition cannot be begun, changed or ended
-    │   ├── RangeError              what was asked for can never be
-    │   └── ConflictError           it cannot be now, or a file is in the way
+    ├── MonitorError                a monitor, its series, a report or a page fails
+    ├── AcquisitionError            an acquisition cannot be started, changed or ended
+    │   ├── RangeError              the request is impossible
+    │   └── ConflictError           it conflicts with the present state, or a file exists
     ├── LedgerError                 a ledger cannot be read or written
-    ├── WorkflowError               a workflow, a project or one of its runs cannot go on
+    ├── WorkflowError               a workflow, a project or one of its runs cannot continue
     └── CryptoError                 a key cannot be used, or an encrypted object is refused
 
 A message says what went wrong, where (channel, file, option), and what to do.
@@ -37,7 +37,7 @@ class SettingsError(PvapyStreamError):
 
 
 class ProcessorError(PvapyStreamError):
-    """The user's processor cannot be loaded, made or started."""
+    """The user's processor cannot be loaded, created or started."""
 
 
 class MissingExtraError(PvapyStreamError):
@@ -57,7 +57,7 @@ class TransportError(PvapyStreamError):
 
 
 class StreamTimeoutError(TransportError, TimeoutError):
-    """A frame, or a subscriber, has not come within the time limit."""
+    """No frame arrived, or no subscriber connected, within the time limit."""
 
 
 class BsreadError(PvapyStreamError):
@@ -65,7 +65,7 @@ class BsreadError(PvapyStreamError):
 
 
 class WireError(PvapyStreamError):
-    """A PVAccess message does not follow the protocol or exceeds a limit, or cannot be made."""
+    """A PVAccess message does not follow the protocol or exceeds a limit, or cannot be created."""
 
 
 class SourceError(PvapyStreamError):
@@ -77,15 +77,15 @@ class FileError(PvapyStreamError):
 
 
 class AcquisitionError(PvapyStreamError):
-    """An acquisition cannot be begun, changed or ended."""
+    """An acquisition cannot be started, changed or ended."""
 
 
 class RangeError(AcquisitionError):
-    """What was asked for can never be: a stop before the start, an impossible pulse id."""
+    """The request is impossible: a stop before the start, an invalid pulse id."""
 
 
 class ConflictError(AcquisitionError):
-    """It cannot be in this state: started twice, over already, a file in the way."""
+    """It conflicts with the present state: already started or ended, or a file exists."""
 
 
 class LedgerError(PvapyStreamError):
@@ -93,18 +93,18 @@ class LedgerError(PvapyStreamError):
 
 
 class MonitorError(PvapyStreamError):
-    """A monitor, its series, a report or a page cannot do its work."""
+    """A monitor, its series, a report or a page fails."""
 
 
 class WorkflowError(PvapyStreamError):
-    """A workflow, a project or one of its runs cannot go on."""
+    """A workflow, a project or one of its runs cannot continue."""
 
 
 class CryptoError(PvapyStreamError):
     """A key cannot be used, or an encrypted object is refused.
 
     Attributes:
-        check: the check an object did not pass, such as ``signature``; "" for keys.
+        check: the check that an object failed, such as ``signature``; "" for keys.
     """
 
     def __init__(self, message: str = "", check: str = "") -> None:

@@ -38,21 +38,22 @@ _TO_STORED = {ColorMode.RGB1: (0, 1, 2), ColorMode.RGB2: (0, 2, 1), ColorMode.RG
 class Frame:
     """One image of a stream.
 
-    The image is decoded when it is first asked for, so a stage that only looks at ids, or that
-    passes frames on, pays nothing for it. A frame is a value: make a changed one with `replace`.
+    The image is decoded when it is first accessed, so a stage that only reads ids, or passes frames
+    on, does not decode it. A frame is immutable: make a changed copy with `replace`.
 
     Attributes:
         id: number of the frame in its stream.
-        time_ns: time of the image, nanoseconds since 1970-01-01 UTC; 0 when unknown.
+        time_ns: time of the image, nanoseconds since 1970-01-01 UTC; 0 if unknown.
         codec: ``""`` for raw pixels, else ``blosc``, ``lz4``, ``bslz4``.
         color_mode: how `payload` orders the pixels.
         dtype: type of one pixel.
-        payload: 1-d array as stored: pixels, or compressed bytes when there is a codec.
+        payload: 1-d array as stored: pixels, or compressed bytes if there is a codec.
         stored_shape: dimensions of the uncompressed payload, slowest first; () for no image.
-        origin: the transport's own object this frame came from, if any.
-        attributes_changed: whether the attributes, ColorMode too, are no longer those of `origin`.
-        layout_changed: whether shape, pixel type, codec or size are no longer those of `origin`.
-        time_changed: whether the time is no longer that of `origin`.
+        origin: the transport's object from which the frame was made, if any.
+        attributes_changed: whether the attributes, including ColorMode, differ from those of
+            `origin`.
+        layout_changed: whether shape, pixel type, codec or size differ from those of `origin`.
+        time_changed: whether the time differs from that of `origin`.
     """
 
     __slots__ = (
@@ -132,7 +133,7 @@ class Frame:
         """The pixels as a read-only array: (ny, nx), or (ny, nx, 3) for colour.
 
         Raises:
-            ObjectError: the frame has no image, or as many pixels as its dimensions do not say.
+            ObjectError: the frame has no image, or its payload does not fit its dimensions.
             CodecError: the payload cannot be decompressed.
         """
         if self._image is None:
@@ -164,7 +165,7 @@ class Frame:
         time_ns: int | None = None,
         attributes: Mapping[str, AttributeValue] | None = None,
     ) -> Frame:
-        """A new frame with some parts changed; what is not given stays. A new image has no codec.
+        """A copy with some parts changed; other parts are kept. A new image has no codec.
 
         Raises:
             ObjectError: an image that is neither (ny, nx) nor (ny, nx, 3).

@@ -64,11 +64,11 @@ def load_entry(
         loaded = entry.load()
     except Exception as error:
         raise SettingsError(
-            f"{where} cannot be loaded: {type(error).__name__}: {error}; mend or uninstall it"
+            f"{where} cannot be loaded: {type(error).__name__}: {error}; correct or uninstall it"
         ) from error
     found = check(loaded)
     if found is None:
-        raise SettingsError(f"{where}: {entry.value} is no {wanted}; mend or uninstall it")
+        raise SettingsError(f"{where}: {entry.value} is not a {wanted}; correct or uninstall it")
     return found
 
 

@@ -191,7 +191,9 @@ def run_until_signal(
                 call = stop.calls.get(timeout=_TICK)
                 thread.join() if call is None else call()
             if len(came) > 1 and time.monotonic() - came[1][1] > _HURRY_LIMIT:
-                _say(f"no end within {_HURRY_LIMIT:g} s of the second signal; ending by force")
+                _say(
+                    f"not ended within {_HURRY_LIMIT:g} s after the second signal; ending by force"
+                )
                 _end_by_signal(came[1][0])
     _running.remove(stop)
     if errors:

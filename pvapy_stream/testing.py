@@ -1,4 +1,4 @@
-"""For authors of processors: frames, objects and a stage without a network.
+"""For tests of processors: frames, objects and a stage without a network.
 
 ::
 
@@ -50,10 +50,10 @@ def frame(
     """A frame.
 
     Args:
-        image: (ny, nx) or (ny, nx, 3); when not given, 4 rows of 6 uint16 that begin with the id.
+        image: (ny, nx) or (ny, nx, 3); default: 4 rows of 6 uint16 that begin with the id.
         id: number of the frame.
         time: s since 1970; 0 for unknown.
-        color_mode: how colour is stored; RGB1 when not given.
+        color_mode: how colour is stored; default: RGB1 for colour images.
         attributes: values by attribute name.
     """
     pixels = (
@@ -72,7 +72,7 @@ def image_object(image: ArrayLike | None = None, id: int = 1, **others: Any) -> 
 
 
 def metadata_object(value: Any, time: float = 0.0) -> Any:
-    """A `pvaccess.PvObject` as metadata channels give it: value and timeStamp (s since 1970)."""
+    """A `pvaccess.PvObject` of a metadata channel: value and timeStamp (s since 1970)."""
     kind = {str: pva.STRING, bool: pva.BOOLEAN, int: pva.LONG}.get(type(value), pva.DOUBLE)
     return pva.PvObject(
         {"value": kind, "timeStamp": pva.PvTimeStamp()},
@@ -81,7 +81,7 @@ def metadata_object(value: Any, time: float = 0.0) -> Any:
 
 
 def metadata_queue(objects: Iterable[Any]) -> Any:
-    """A `pvaccess.PvObjectQueue` with these objects, as `metadataQueueMap` has it."""
+    """A `pvaccess.PvObjectQueue` with these objects, as in `metadataQueueMap`."""
     queue = pva.PvObjectQueue(0)
     for obj in objects:
         queue.put(obj)
@@ -90,13 +90,13 @@ def metadata_queue(objects: Iterable[Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         published: objects on the output channel.
         errors: number of errors by kind, such as ``process: ValueError``.
         last_error: message of the last one, "" for none.
-        stats: what `getStats` said at the end.
+        stats: result of `getStats` at the end.
         ledger: the fate of every id.
         processor: the processor, stopped.
         seconds: time spent in the stage, s.
@@ -120,21 +120,21 @@ class Result:
         """The published objects as frames.
 
         Raises:
-            ObjectError: they are no images.
+            ObjectError: they are not images.
         """
         return [to_frame(obj) for obj in self.published]
 
 
 class ProcessorRun:
-    """A processor in a stage, fed object by object; `run_processor` for those who have them all.
+    """A processor in a stage, fed object by object; see `run_processor` to run it over a list.
 
     Args:
         processor: a processor class or a processor.
-        args: what the constructor of a class gets, as with ``--processor-args``.
-        configure: sent to `configure` after the start, as a `configure` command is.
+        args: arguments of the constructor of a class, as with ``--processor-args``.
+        configure: passed to `configure` after the start, as by a `configure` command.
         metadata: objects by name of their metadata channel.
         id_field: field with the object id.
-        publisher: where objects go; kept in memory when not given.
+        publisher: publisher of the output; default: objects are kept in memory.
     """
 
     def __init__(
@@ -168,13 +168,13 @@ class ProcessorRun:
             self.processor.configure(configure)
 
     def feed(self, obj: Any) -> None:
-        """Let the stage take one object."""
+        """Process one object in the stage."""
         start = time.perf_counter()
         self.stage.handle(obj)
         self._seconds += time.perf_counter() - start
 
     def finish(self) -> Result:
-        """Stop the processor and see what came of it."""
+        """Stop the processor and return the result."""
         self.stage.finish()
         stats = self.stage.call("getStats", self.processor.getStats, fallback={}) or {}
         types = (
@@ -183,7 +183,8 @@ class ProcessorRun:
         if unknown := set(stats) - set(types):
             # The status channel has no place for them.
             error = KeyError(
-                f"getStats gives {', '.join(sorted(unknown))}, which getStatsPvaTypes does not name"
+                f"getStats returns {', '.join(sorted(unknown))}, which getStatsPvaTypes does not"
+                " contain"
             )
             self.stage.note_error("getStatsPvaTypes", error)
         self.stage.call("stop", self.processor.stop)
@@ -209,7 +210,7 @@ class ProcessorRun:
 def run_processor(processor: Any, objects: Iterable[Any], **options: Any) -> Result:
     """Run a processor over objects as a consumer does, without a network.
 
-    An error of the processor does not end the run: as in a stream, it is counted.
+    An error of the processor does not end the run; it is counted, as in a stream.
 
     Args:
         processor: a processor class or a processor.
@@ -237,9 +238,9 @@ class _SameStructure(Publisher):
                 f"{name} {kind}" for name, kind in fields if (name, kind) not in self._structure
             )
             raise TransportError(
-                "the object has another structure than what getOutputPvObjectType gave"
-                f" ({wrong or 'fields are missing or in another order'});"
-                " a channel keeps its structure"
+                "the structure of the object differs from that of getOutputPvObjectType"
+                f" ({wrong or 'fields are missing or in another order'}); a channel keeps its"
+                " structure"
             )
         self._publisher.publish(obj)
 

@@ -88,11 +88,11 @@ def refusal(method: str, headers: Mapping[str, str], names: Collection[str]) -> 
     host = headers.get("host", "")
     if not host_is_ours(host, names):
         return (
-            f"this server is not called {host!r}; use its address, or allow the name with"
-            " --allow-host"
+            f"this server does not accept the host name {host!r}; use its address, or allow the"
+            " name with --allow-host"
         )
     if method not in SAFE_METHODS and from_another_site(headers):
-        return "a page of another origin may not do this"
+        return "requests from pages of another origin are refused"
     return ""
 
 

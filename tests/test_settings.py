@@ -128,12 +128,12 @@ def test_an_unknown_scheme_is_part_of_a_ca_name(caplog: pytest.LogCaptureFixture
     assert consumer(metadata_channels="http://x").metadata_channels == (
         MetadataChannel("http://x", "ca"),
     )
-    assert "http://x: it is taken for the name of a CA channel" in caplog.text
+    assert "http://x: used as the name of a CA channel" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["pva://", "ca://"])
 def test_wrong_metadata_channels(text: str) -> None:
-    with pytest.raises(SettingsError, match="is no metadata channel"):
+    with pytest.raises(SettingsError, match="is not a metadata channel"):
         consumer(metadata_channels=text)
 
 
@@ -156,9 +156,9 @@ def test_names_get_the_id(name: str, expected: str) -> None:
         ({"id_format_spec": "zz"}, "--id-format-spec: 'zz' cannot format an integer"),
         ({"accumulate_objects": 5, "receiver_queue_size": 3}, "never fits"),
         ({"log_level": "loud"}, "--log-level"),
-        ({"field_request": "field("}, "--field-request: is no field request"),
-        ({"field_request": "a b)"}, "--field-request: is no field request"),
-        ({"field_request": "uniqueId,va lue(x"}, "'value\\(x' is no field"),
+        ({"field_request": "field("}, "--field-request: is not a field request"),
+        ({"field_request": "a b)"}, "--field-request: is not a field request"),
+        ({"field_request": "uniqueId,va lue(x"}, "'value\\(x' is not a field"),
         ({"output_channel": "in"}, "--input-channel and --output-channel are both in"),
         ({"output_channel": "in", "output_mode": "pva"}, "are both in"),
         ({"output_channel": "in", "input_mode": "auto"}, "are both in"),

@@ -110,13 +110,13 @@ def test_what_a_channel_would_refuse_is_refused() -> None:
     result = run_processor(WrongStructure, [image_object()])
     (kind,) = result.errors
     assert kind == "publishing"
-    assert "another structure" in result.last_error
+    assert "structure of the object differs" in result.last_error
     assert result.published == []
 
 
 def test_statistics_that_the_status_channel_has_no_place_for_are_an_error() -> None:
     result = run_processor(UntypedStats, [image_object()])
-    assert "nPeaks, which getStatsPvaTypes does not name" in result.last_error
+    assert "nPeaks, which getStatsPvaTypes does not contain" in result.last_error
 
 
 def test_structures_that_are_no_images() -> None:

@@ -1,4 +1,4 @@
-"""The outcome of an audit: sums, sentences, and the form for JSON."""
+"""The result of an audit: sums, sentences, and its form in JSON."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _SETS = (
 
 @dataclass(frozen=True, slots=True)
 class AuditResult:
-    """The outcome.
+    """The result of an audit.
 
     Attributes:
         published: how many ids entered the run, at stages that receive from none of the others.
         processed: how many ids were processed at the ends of the chains.
-        filtered: how many ids were dropped on purpose.
-        missed: how many ids the stages noted as missed, of those that were sent.
-        without_fate: how many ids did not arrive, or vanished in a stage.
-        restarts: how many processes were started again.
+        filtered: how many ids were filtered.
+        missed: how many of the sent ids are missed in the ledgers.
+        without_fate: how many ids did not arrive, or have no fate in a stage.
+        restarts: how many processes were restarted.
         failures: where ids have no fate, and what cannot be known, a sentence each.
-        drops: where ids were not processed, a sentence each; failures only when it is strict.
-        notes: what could not be looked at, a sentence each.
+        drops: where ids were not processed, a sentence each; failures only if it is strict.
+        notes: what could not be audited, a sentence each.
     """
 
     stages: tuple[StageAccount, ...]
@@ -56,7 +56,7 @@ class AuditResult:
 
     @property
     def ok(self) -> bool:
-        """Whether every id has a fate; when strict, whether every id was processed."""
+        """Whether every id has a fate; if strict, whether every id was processed."""
         return not self.failures and not (self.strict and self.drops)
 
     @property
@@ -97,9 +97,9 @@ def audit(
     """Audit a run.
 
     Args:
-        ledgers: of all its stages.
-        strict: an id that was not processed is a failure too.
-        notes: what is to be said beside, a sentence each.
+        ledgers: ledgers of all stages of the run.
+        strict: whether an id that was not processed is a failure too.
+        notes: additional notes, a sentence each.
     """
     stages = accounts(ledgers)
     channels = channel_audits(stages)
@@ -186,7 +186,10 @@ def _failures(stages: Sequence[StageAccount], channels: Sequence[ChannelAudit]) 
             for member, ids in one.lost_by.items():
                 yield f"{_ids(ids)} lost between {source} and {member} {where}"
             if one.unknown:
-                yield f"{_ids(one.unknown)} unknown: nobody can tell whether they were sent {where}"
+                yield (
+                    f"{_ids(one.unknown)} unknown: it cannot be known whether they were sent"
+                    f" {where}"
+                )
             if one.surplus:
                 yield (
                     f"{_ids(one.surplus)} processed by {one.name} more often than {source}"
@@ -195,10 +198,10 @@ def _failures(stages: Sequence[StageAccount], channels: Sequence[ChannelAudit]) 
             yield from (f"{doubt} {where}" for doubt in one.doubts)
     for stage in stages:
         if stage.without_fate:
-            yield f"{_ids(stage.without_fate)} received by {stage.name} and never heard of again"
+            yield f"{_ids(stage.without_fate)} received by {stage.name} without a fate"
         if n := stage.ledger.crowded:
             yield (
-                f"ids of {stage.name} started again {n} times more than its ledger has room for,"
+                f"ids of {stage.name} started again {n} times more than its ledger can record,"
                 " with losses or drops each time; what was lost since then is unknown"
             )
 
@@ -219,8 +222,9 @@ def _notes(stages: Sequence[StageAccount]) -> Iterable[str]:
     for channel in in_order(name for stage in stages for name in stage.inputs):
         if channel not in outputs:
             yield (
-                f"source without ledger: {channel}; what it published is known from its receivers:"
-                " losses before the first id that arrived and after the last cannot be known"
+                f"source without ledger: {channel}; what it published is known only from its"
+                " receivers: losses before the first id that arrived and after the last cannot be"
+                " known"
             )
     for stage in stages:
         if stage.restarts:
@@ -232,13 +236,13 @@ def _notes(stages: Sequence[StageAccount]) -> Iterable[str]:
             yield f"{stage.name}: ids started again {epochs + stage.left_out} times"
         if stage.left_out:
             yield (
-                f"{stage.name}: {stage.left_out} of its epochs are left out of all numbers; nothing"
-                " was lost or dropped in them"
+                f"{stage.name}: {stage.left_out} of its epochs are not included in any number;"
+                " nothing was lost or dropped in them"
             )
         if not stage.speaks_of_ids:
             yield f"{stage.name}: not audited, its {stage.ledger.anonymous} objects have no ids"
         elif not stage.ledger.received and not stage.ledger.published:
-            yield f"{stage.name}: there is no id in its ledger"
+            yield f"{stage.name}: its ledger has no ids"
 
 
 def _ids(ids: IdSet) -> str:

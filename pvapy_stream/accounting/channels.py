@@ -297,7 +297,7 @@ def _doubts_of_source(stage: StageAccount) -> Iterable[str]:
             when = "before it published any id" if last is None else f"after id {last}"
             yield (
                 f"{stage.name} was killed {when}, according to its ledger, or still runs; what it"
-                " published then is known from its receivers alone"
+                " published then is known only from its receivers"
             )
 
 

@@ -71,10 +71,10 @@ class LedgerKeeper:
             self.problem = str(error)
             if not self._logged:
                 self._logged = True
-                _log.error("%s; it is tried again, and the stream continues", error)
+                _log.error("%s; the write is retried, and the stream continues", error)
         else:
             if self.problem:
-                _log.warning("ledger %s is written again", self.path)
+                _log.warning("ledger %s can be written again", self.path)
             self.problem, self._logged = "", False
         now = time.monotonic()
         self._due = now + max(self._period, (now - start) / _SHARE)

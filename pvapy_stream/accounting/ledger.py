@@ -1,7 +1,7 @@
-"""The account of a stage: every id has a fate.
+"""The ledger of a stage: every id has a fate.
 
-A stage notes which ids it received, and for each of them whether it was processed, filtered
-(dropped on purpose), skipped (an initial update), rejected (and by what), failed (and by which
+A stage records which ids it received, and whether each was processed, filtered (dropped
+intentionally), skipped (an initial update), rejected (and by which policy), failed (and by which
 error) or left in a queue at stop; which ids never arrived; and which it published. `audit` compares
 the ledgers of a run.
 """
@@ -33,46 +33,46 @@ _BY_REASON = ("rejected", "failed")
 class Ledger:
     """What one stage did with each id, in one epoch of the ids.
 
-    An epoch ends where ids go back: a source that starts again sends the same ids once more, and
-    each time counts. A stage has a ledger for every epoch, and those of every process it had.
+    An epoch ends when ids decrease: a restarted source sends the same ids again, and each time
+    counts. A stage has a ledger for every epoch of each of its processes.
 
     Attributes:
         stage: kind of the stage: sim, mirror, consumer, collector.
         stage_id: its id.
         input_channel: channel it receives from; "" for a source.
         output_channel: channel it publishes on; "" for none.
-        group: distributor group, or "" when it gets the whole stream.
+        group: distributor group, or "" if it gets the whole stream.
         client_set: distributor set; all clients of a set get the same ids.
         received: ids that arrived, and for each of these one of the next seven.
-        processed: ids the processor took without error; of a writer, those that are in the file.
-        filtered: ids the processor dropped on purpose: it returned without publishing.
-        skipped: initial updates that were not to be processed.
-        duplicate: ids that arrived once more in the same epoch.
+        processed: ids that the processor handled without error; for a writer, those in the file.
+        filtered: ids that the processor dropped intentionally: it returned without publishing.
+        skipped: initial updates that were not processed.
+        duplicate: ids that arrived again in the same epoch.
         rejected: ids by the queue or policy that rejected them.
-        failed: ids by the error they met.
+        failed: ids by the error that they caused.
         left: ids that still waited when the time to drain was over.
         missed: ids that should have arrived and did not.
-        unknown: ids of which the stage cannot tell whether they were sent.
-        published: ids that went out.
-        repeated: those of them that went out more than once.
-        went_back: how often an id was not larger than the one before: a repeat, or a source that
-            started again.
-        asked: ids it wanted, when it takes only a range of what its source has; None for all.
-        anonymous: how many objects came whose structure has no id; none of the sets has them.
-        incarnation: 1 for the first process of the stage, one more for each restart; 0 for what
-            others witness of a killed one.
-        started: when that process began, s since 1970; 0 where nobody said.
+        unknown: ids of which the stage cannot know whether they were sent.
+        published: ids that were published.
+        repeated: those of them that were published more than once.
+        went_back: how often an id was not larger than the one before: a repeat, or a restarted
+            source.
+        asked: ids it requested, if it takes only a range of its source; None for all.
+        anonymous: how many objects without an id field arrived; they are in none of the sets.
+        incarnation: 1 for the first process of the stage, one more for each restart; 0 for ids of a
+            killed process that others confirm.
+        started: when that process began, s since 1970; 0 if unknown.
         epoch: 1 for the first epoch of ids in this process.
-        closed: whether the stage wrote this at its end; else it was killed, or still runs.
-            A `LedgerKeeper` sets it.
-        opened: whether an object has come that only opens its channel.
-        excused: ids that the source says it dropped on purpose; kept by writers alone.
-        file: how the files of a writer are named; they decide what is saved.
-        run: names the run whose files they are.
-        crowded: how often ids began anew for which there was no room for another ledger.
+        closed: whether the stage wrote this at its end; otherwise it was killed or still runs. A
+            `LedgerKeeper` sets it.
+        opened: whether an opening object has arrived.
+        excused: ids that the source reported as filtered; only writers keep them.
+        file: name pattern of a writer's files; they decide what is saved.
+        run: name of the run that wrote these files.
+        crowded: how often ids started again when no further ledger could be begun.
         newest: the newest id that the source had sent when it was asked at the end, or showed; None
-            where it is not known.
-        sources: names of the programs that the ids of this epoch came from, where they are known.
+            if unknown.
+        sources: names of the programs that the ids of this epoch came from, if known.
         lap: 1 for the first epoch of a program, one more each time its ids go back.
     """
 
@@ -130,17 +130,17 @@ class Ledger:
         )
 
     def begin(self, incarnation: int) -> None:
-        """Say which process of the stage writes it, and that it begins now."""
+        """Record which process of the stage writes it, and its start time."""
         self.incarnation = incarnation
         self.started = time.time()
 
     @property
     def process(self) -> tuple[int, float]:
-        """What tells the processes of a stage apart, in their order."""
+        """Identity of the process, which orders the processes of a stage."""
         return self.incarnation, self.started
 
     def publish(self, value: int) -> None:
-        """An id went out."""
+        """An id was published."""
         published = self.published
         if value in published:
             self.repeated.add(value)
@@ -148,22 +148,22 @@ class Ledger:
             published.add(value)
 
     def skip(self, value: int) -> None:
-        """An initial update arrived, which is not to be processed."""
+        """An initial update arrived, which is not processed."""
         self.received.add(value)
         self.skipped.add(value)
 
     def reject(self, policy: str, value: int) -> None:
-        """An id was dropped under a named policy."""
+        """An id was dropped by a named policy."""
         self.rejected.setdefault(policy, IdSet()).add(value)
 
     def fail(self, error: str, value: int) -> None:
-        """An id met an error."""
+        """Processing an id caused an error."""
         self.failed.setdefault(error, IdSet()).add(value)
 
     def fail_late(self, error: str, ids: IdSet) -> IdSet:
-        """Ids that were taken for processed, or await it, met an error afterwards; which they are.
+        """Record a later error of ids that count as processed, or wait; returns these ids.
 
-        They are ids of this ledger: those of another epoch are left out.
+        Only ids of this ledger are returned, not those of another epoch.
         """
         known = (ids & self.received) - self.fates(but=("processed", "filtered"), near=ids)
         if known:
@@ -173,11 +173,11 @@ class Ledger:
         return known
 
     def fates(self, but: Collection[str] = (), near: IdSet | None = None) -> IdSet:
-        """Ids that met a fate.
+        """Ids that have a fate.
 
         Args:
-            but: names of fates that are left out.
-            near: only ids from the first to the last of these are looked at; None: all.
+            but: names of fates to exclude.
+            near: only ids from the first to the last of these are considered; None: all.
         """
         plain = ("processed", "filtered", "skipped", "left")
         found = [
@@ -188,12 +188,12 @@ class Ledger:
         return union(found if near is None else [ids.near(near) for ids in found])
 
     def without_fate(self) -> IdSet:
-        """Ids that were received and of which nothing else is known."""
+        """Ids that were received and have no fate."""
         return self.received - self.fates()
 
     @property
     def clean(self) -> bool:
-        """Whether all ids met the best of fates, so that there is nothing to tell of them."""
+        """Whether nothing was lost or dropped."""
         told = (
             self.missed, self.unknown, self.left, self.skipped, self.duplicate, self.repeated,
             self.excused, *self.rejected.values(), *self.failed.values(),
@@ -207,7 +207,7 @@ class Ledger:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Ledger:
-        """What `to_dict` wrote.
+        """The ledger that `to_dict` wrote.
 
         Raises:
             LedgerError: unknown or malformed entries.

@@ -59,8 +59,8 @@ class Channel:
     def _new_column(self, header: Header) -> Column:
         if len(self.columns) >= _MOST_KINDS:
             raise ObjectError(
-                f"channel {self.name!r} has had values of {_MOST_KINDS} types and shapes; values of"
-                " more are not written"
+                f"channel {self.name!r} has had values of {_MOST_KINDS} types and shapes; values"
+                " of further ones are not written"
             )
         return column_for(header)
 

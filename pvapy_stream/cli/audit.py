@@ -36,7 +36,7 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     made.add_argument("ledgers", nargs="+", metavar="LEDGER", help="file written with --ledger")
     made.add_argument(
-        "--strict", action="store_true", help="fail also when an id was not processed"
+        "--strict", action="store_true", help="exit code 1 also if an id was not processed"
     )
     made.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -98,7 +98,7 @@ def _channel_table(result: AuditResult) -> Table:
     for channel in result.channels:
         published = str(len(channel.published))
         if not channel.subscribers:
-            table.add_row(channel.channel, published, "nobody in these ledgers", "")
+            table.add_row(channel.channel, published, "no stage in these ledgers", "")
         for one in channel.subscribers:
             lost = [str(one.lost)] if one.lost else []
             lost += [f"{ids} by {member}" for member, ids in one.lost_by.items()]
@@ -109,7 +109,7 @@ def _channel_table(result: AuditResult) -> Table:
 
 COMMAND = Command(
     "pvapy-stream audit",
-    "Put the ledgers of a run together and tell whether every frame has a fate.",
+    "Compare the ledgers of a run and report whether every frame has a fate.",
     run,
     _EPILOG,
     add_arguments=add_arguments,

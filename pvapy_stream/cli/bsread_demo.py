@@ -96,7 +96,7 @@ class WriterDemo:
         client = WriterClient(url, timeout=self._n_pulses / 100 + _END_TIMEOUT)
         client.ask("POST", "parameters", _GENERAL)
         first, last = newest - _PAST + 1, newest - _PAST + self._n_pulses
-        self._say(f"The source is at pulse {newest}; asked for are pulses {first} to {last}.")
+        self._say(f"The source is at pulse {newest}; requesting pulses {first} to {last}.")
         client.start(first, stop_pulse_id=last)
         self._follow(client, stop)
         return self._report(file, first, last)
@@ -138,7 +138,11 @@ class WriterDemo:
         self._say(f"{file}: {report.n_images} rows, pulses {report.ids}")
         for line in (*report.problems, *(f"{what}: {ids}" for what, ids in report.lost.items())):
             self._say(f"  {line}")
-        self._say("All is there." if whole else "NOT all is there.")
+        self._say(
+            "All requested pulses are in the file."
+            if whole
+            else "NOT all requested pulses are in the file."
+        )
         self._say(_NEXT)
         return 0 if whole else 1
 

@@ -42,7 +42,7 @@ examples:
   pvapy-stream bsread-writer buffer://127.0.0.1:8083 run_1.h5 -1 0 --start 100 --stop-pulse-id 200
   pvapy-stream bsread-writer pva://SIM:Image run.h5 -1 8888 --layout nexus --keep-seconds 60
   pvapy-stream bsread-writer buffer://127.0.0.1:8083 /data/run -1 8888 --service --parallel 4
-The file is called OUTPUT_FILE.part until it is closed; what a killed writer leaves is completed by
+The file is named OUTPUT_FILE.part until it is closed; the file of a killed writer is completed by
 pvapy-stream verify --repair. The interface is listed at /docs, a live page is at /.
 exit codes: 0 all written; 1 something failed, or pulses of the range are lost; 2 wrong options
 """
@@ -75,7 +75,7 @@ def run(settings: WriterSettings) -> int:
     configure_logging(settings)
     if not token and not is_loopback(settings.rest_host):
         _log.warning(
-            "--rest-host %s: whoever reaches it may start and stop; give a --token-file",
+            "--rest-host %s: anyone who reaches it can start and stop; give a --token-file",
             settings.rest_host,
         )
     writer = Writer(settings)
@@ -173,7 +173,7 @@ def _outcome(writer: Writer, ledger_problem: str) -> int:
             f"{count} {name}"
             for count, name in (
                 (found.n_lost, f"pulses are lost: {_ranges(found.lost)}"),
-                (len(unsaved), f"pulses came and are not in the file: {unsaved}"),
+                (len(unsaved), f"pulses were received and are not in the file: {unsaved}"),
                 (sum(found.damaged.values()), f"values were damaged: {_channels(found.damaged)}"),
             )
             if count > 0

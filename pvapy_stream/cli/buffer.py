@@ -20,8 +20,8 @@ examples:
   sf_bsread_buffer tcp://camera-server:9999
   sf_bsread_buffer tcp://camera-server:9999 -o 8082 --memory 4000 --seconds 60
   sf_bsread_buffer pva://13SIM1:Pva1:Image --memory 4000 --spill-folder /nvme --spill-size 200
-It binds three ports: the output port, the one behind it for ranges, and the next for status and
-metrics over HTTP, all on this host only; the first line it prints names the three addresses. See
+It binds three ports: the output port, the next one for ranges, and the one after that for status
+and metrics over HTTP, all on this host only; the first printed line has the three addresses. See
 --range-port, --rest-port, --no-rest and --interface.
 exit codes: 0 all well; 1 a port cannot be bound; 2 wrong options
 """
@@ -103,7 +103,7 @@ def _say_the_end(buffer: Buffer) -> None:
     status = buffer.status()
     lines = [
         f"received {status.received}, malformed {status.malformed}; pushed {status.output_sent},"
-        f" let go before they were pulled {status.output_lost}; given to readers"
+        f" dropped before they were pulled {status.output_lost}; sent to readers"
         f" {status.reader_sent}"
     ]
     if buffer.analyzer is not None:

@@ -16,7 +16,7 @@ _EPILOG = """\
 examples:
   pvapy-stream dashboard -sc 'det:status:*' --ids 1,2,3,4 -ic det:image
   pvapy-stream dashboard -sc 'det:*status*' --address 0.0.0.0 --token-file ~/.dashboard-token
-Who may reach the port may look; who has the token may give commands to the stages.
+Anyone who can reach the port can view the page; commands to stages need the token.
 exit codes: 0 all well; 1 the page cannot be served; 2 wrong options
 """
 

@@ -33,8 +33,8 @@ _WIDE = 160
 _REFRESH = 0.5  # s
 
 _LOOK = """\
-To look inside while it runs, in another terminal:
-  . {folder}/epics.sh      # EPICS stays on this machine
+To inspect it while it runs, in another terminal:
+  . {folder}/epics.sh      # limits EPICS to this machine
   {bin}pvapy-stream dashboard --workflow {folder}/demo.yaml -ic {p}gather
   {pv}pvget {p}workers:status:1
   {pv}pvput {p}workers:control:1 '{{"command": "get_stats"}}'
@@ -42,8 +42,8 @@ To look inside while it runs, in another terminal:
   {pv}pvmonitor {p}gather"""
 
 _NEXT = """\
-To look inside, run it with --keep-running, which says how.
-Then write a processor of your own:  pvapy-stream new-processor my_processor
+To inspect it, run it with --keep-running, which prints the commands.
+Then write your own processor:  pvapy-stream new-processor my_processor
 Or change the workflow, and run it:
   . {folder}/epics.sh
   pvapy-stream workflow run {folder}/demo.yaml
@@ -70,7 +70,7 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
         default=300,
         help="how many are written, at 100 a second [default 300 pulses]",
     )
-    made.add_argument("--folder", help="where the file and the logs go; a new one when not given")
+    made.add_argument("--folder", help="folder for the file and the logs; default: a new one")
     made.add_argument("--keep-running", action="store_true", help="publish until interrupted")
 
 
@@ -238,7 +238,7 @@ class Demo:
             verify.show([report])
             whole = report.ok
         for problem in outcome.problems:
-            self._say(f"Not all went well: {problem}")
+            self._say(f"The demonstration failed: {problem}")
         self._say(f"File, report, ledgers and logs are in {self._folder}")
         self._say(_NEXT.format(folder=self._folder))
         return 0 if outcome.ok and whole else 1

@@ -71,7 +71,7 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--channel",
         metavar="NAME",
-        help="tell whether this channel can be reached, and what it holds",
+        help="check whether this channel can be reached, and show its content",
     )
     made.add_argument(
         "--provider", choices=("pva", "ca"), default="pva", help="how to reach it [default pva]"
@@ -248,7 +248,7 @@ def command(name: str, instead: str, expected: bool = True) -> Finding:
     return Finding(
         "problem",
         name,
-        f"{path} is of neither pvapy_stream nor pvapy",
+        f"{path} belongs to neither pvapy_stream nor pvapy",
         f"look into that file; {instead or PACKAGE} is ours",
     )
 
@@ -288,7 +288,7 @@ def access_rights() -> Iterator[Finding]:
     yield Finding(
         "note",
         "control channels",
-        "any client that reaches a stage may put commands",
+        "any client that can reach a stage can put commands",
         "limit them with --control-from HOST,USER@HOST or --access-security FILE",
     )
 

@@ -12,8 +12,8 @@ _EPILOG = """\
 examples:
   eval "$(pvapy-stream env)"              # sh, bash, zsh
   eval "`pvapy-stream env --shell csh`"   # csh, tcsh
-Nothing is then sent to another machine, and no other machine is answered: to try things, and for
-machines without a network.
+EPICS then neither sends to other machines nor answers them: for tests, and for machines without a
+network.
 """
 
 
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "pvapy-stream env",
-    "Print EPICS variables that keep all on this machine, for a shell to take.",
+    "Print EPICS variables that limit channels to this machine, for a shell to evaluate.",
     run,
     _EPILOG,
     add_arguments=add_arguments,

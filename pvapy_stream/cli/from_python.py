@@ -1,4 +1,4 @@
-"""`run`: what a command does, from Python."""
+"""`run`: a command as a function."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def run(
     """Run the program of these settings until it ends, with its messages and its display.
 
     It ends as the command does: by its settings (``runtime``, ``n_publish``), by Ctrl-C or SIGTERM,
-    or by `stop`. Call it from the main thread, which takes the signals; their handlers are put back
-    at the end. Scripts are imported again by the stages that load a class from them, and by each of
-    several consumers: call `run` below ``if __name__ == "__main__":``.
+    or by `stop`. Call it in the main thread, which handles signals; their handlers are restored
+    at the end. Stages that load a class from a script import the script again, and so does each
+    of several consumers: call `run` below ``if __name__ == "__main__":``.
 
     Args:
         settings: what to run, such as `ConsumerSettings` or `SimulatorSettings`.
@@ -68,7 +68,7 @@ def run(
         )
     if threading.current_thread() is not threading.main_thread():
         raise SettingsError(
-            f"run({type(settings).__name__}) takes signals, so call it from the main thread and"
+            f"run({type(settings).__name__}) handles signals, so call it in the main thread and"
             f" below `if __name__ == '__main__':`; elsewhere start the command {name}"
         )
     if processor is not None:
@@ -88,7 +88,8 @@ def _with_processor(settings: Settings, processor: type) -> Settings:
         )
     if settings.processor_class:
         raise SettingsError(
-            f"both a processor and processor_class {settings.processor_class!r} are given; give one"
+            f"both a processor and processor_class {settings.processor_class!r} are given; give"
+            " only one"
         )
     name = processor.__qualname__
     if "." in name:

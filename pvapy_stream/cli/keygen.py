@@ -14,7 +14,7 @@ KINDS = ("encryption", "signing")
 
 _EPILOG = """\
 The recipient makes a pair for encryption and gives NAME.pub.pem to the sender; the sender makes a
-pair for signing and gives its NAME.pub.pem to the recipient. NAME.pem stays with who made it.
+pair for signing and gives its NAME.pub.pem to the recipient. NAME.pem stays with its owner.
 
 examples:
   pvapy-stream keygen beamline --kind signing
@@ -37,18 +37,21 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
     )
     source = made.add_mutually_exclusive_group()
     source.add_argument(
-        "--passphrase-file", default="", metavar="FILE", help="its first line protects NAME.pem"
+        "--passphrase-file",
+        default="",
+        metavar="FILE",
+        help="file whose first line is the passphrase of NAME.pem",
     )
     source.add_argument(
         "--passphrase-env",
         default="",
         metavar="NAME",
-        help="environment variable with what protects NAME.pem [asked for when not given]",
+        help="environment variable with the passphrase of NAME.pem [default: ask at the terminal]",
     )
     source.add_argument(
         "--no-passphrase",
         action="store_true",
-        help="leave NAME.pem unprotected: who can read the file can use the key",
+        help="leave NAME.pem unencrypted: anyone who can read the file can use the key",
     )
 
 

@@ -33,16 +33,16 @@ _EPILOG = """\
 examples:
   pvapy-stream link            # ours: pvapy-hpc-consumer, pvapy-hpc-collector, …
   pvapy-stream link --undo     # pvapy's, or none where pvapy is not installed
-pvapy installs the same names; which package has them after an installation is chance. Whatever
+pvapy installs the same names; which package has them depends on the order of installation. Whatever
 they are, `pvapy-stream consumer`, `collector`, `mirror` and `sim` do the same.
-exit codes: 0 all well; 1 a name is of neither package, or the folder cannot be used;
+exit codes: 0 success; 1 a name belongs to neither package, or the folder cannot be used;
             2 wrong options
 """
 
 
 def add_arguments(made: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    made.add_argument("--undo", action="store_true", help="give the names back to pvapy")
+    made.add_argument("--undo", action="store_true", help="make the names run pvapy again")
     made.add_argument(
         "--folder",
         type=Path,
@@ -160,7 +160,7 @@ def owner_of(script: Path) -> str:
 
 COMMAND = Command(
     "pvapy-stream link",
-    "Put our commands under the names that pvapy has too, or give them back.",
+    "Make the command names that pvapy also installs run this package, or pvapy again.",
     run,
     _EPILOG,
     add_arguments=add_arguments,

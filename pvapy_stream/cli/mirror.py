@@ -15,7 +15,7 @@ _EPILOG = """\
 examples:
   pvapy-stream mirror -cm "(my:image,13SIM1:Pva1:Image),(my:motor,13IDA:m1,ca)"
   pvapy-stream mirror -cm "(my:image,cam:image,pva,100,2,_[pydistributor=group:m;trigger:uniqueId])"
-exit codes: 0 all well; 1 a source or consumers never came, or updates could not be published;
+exit codes: 0 all well; 1 a source or consumers were never found, or updates could not be published;
 2 wrong options
 """
 
@@ -31,7 +31,7 @@ def run(settings: MirrorSettings) -> int:
     shown = settings.status_names("mirror", len(mirrored))
     if same := set(shown) & set(mirrored):
         raise SettingsError(
-            f"--channel-map and --status-channel both have {min(same)}; give each channel its name"
+            f"--channel-map and --status-channel both have {min(same)}; give them different names"
         )
     names = NameCheck(mirrored)
     # Imported late: --help and wrong options need no EPICS.
@@ -58,7 +58,7 @@ def _say(line: str) -> None:
 
 COMMAND = SettingsCommand(
     "pvapy-mirror-server",
-    "Show channels of other servers under names of your own.",
+    "Republish channels of other servers under new names.",
     MirrorSettings,
     run,
     _EPILOG,

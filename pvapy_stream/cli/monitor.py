@@ -109,7 +109,8 @@ def run_all(settings: Sequence[MonitorSettings], logging: LoggingSettings) -> in
 
 COMMAND = Command(
     "pvapy-stream monitor",
-    "Watch something: store what is seen, and send alarms when it enters or leaves a bad state.",
+    "Watch stages, disks or machines: store samples, and send alarms when a bad state begins or"
+    " ends.",
     run,
     _EPILOG,
     add_arguments=add_arguments,

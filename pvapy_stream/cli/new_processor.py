@@ -43,27 +43,27 @@ class CLASS(FrameProcessor):
         self.configure(configDict or {})
 
     def configure(self, configDict: dict[str, Any]) -> None:
-        """Take new arguments; other keys than yours may be there too."""
+        """Set new arguments; configDict may contain other keys too."""
         self.threshold = configDict.get("threshold", self.threshold)
 
     def process_frame(self, frame: Frame) -> Frame | None:
         """Called with each frame.
 
         frame.image is a read-only array (ny, nx), or (ny, nx, 3) for colour. frame.id,
-        frame.time_ns and frame.attributes come with it. What is returned is published, None
-        publishes nothing. An exception counts the frame as failed; the stream goes on.
+        frame.time_ns and frame.attributes belong to it. The returned frame is published; with None
+        nothing is published. After an exception the frame counts as failed; the stream continues.
         """
         image = frame.image.copy()
         below = image < self.threshold
         image[below] = 0
         self.n_frames += 1
         self.n_zeroed += int(below.sum())
-        # Id, time and attributes stay. One more attribute:
+        # Id, time and attributes are kept. To add an attribute:
         # replace(image, attributes={**frame.attributes, "name": value})
         return frame.replace(image)
 
     def resetStats(self) -> None:
-        """Begin to count anew."""
+        """Reset the counts."""
         self.n_frames = 0
         self.n_zeroed = 0
 
@@ -116,7 +116,7 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where to write the two files [default .]",
     )
-    made.add_argument("--force", action="store_true", help="overwrite files that are there")
+    made.add_argument("--force", action="store_true", help="overwrite existing files")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -19,10 +19,10 @@ _EPILOG = """\
 examples:
   pvapy-stream preflight -nx 512 -ny 512 -fps 2000 -pf flip.py -pc Flip
   pvapy-stream preflight -ic det:image -pf flip.py -pc Flip -od /data
-It streams through real processes on this host, the source among them; a source on another host
-leaves more for the consumers, and its network may be slower than this host's own: run it with
---input-channel there too.
-exit codes: 0 the rate that is needed was reached without loss; 1 it was not; 2 wrong options
+It streams through real processes on this host, including the source. A source on another host
+leaves more CPU time for the consumers, but its network may be slower: then run it with
+--input-channel too.
+exit codes: 0 the needed rate was reached without loss; 1 it was not; 2 wrong options
 """
 
 
@@ -72,7 +72,7 @@ def report(found: Findings, settings: PreflightSettings) -> list[str]:
     else:
         lines += ["Options:", f"  {shlex.join(_options(found, settings))}"]
         lines.append(
-            f"  the queue bridges {found.server_queue * found.n_consumers / found.total_rate:.2f} s"
+            f"  the queue covers {found.server_queue * found.n_consumers / found.total_rate:.2f} s"
             f" and takes {found.server_queue * found.frame_bytes / 1e6:,.0f} MB at the source for"
             " each consumer"
         )
@@ -97,7 +97,7 @@ def _say(line: str) -> None:
 
 COMMAND = SettingsCommand(
     "pvapy-stream preflight",
-    "Measure link, processor and disk; tell the highest rate without loss, and the options.",
+    "Measure link, processor and disk; print the highest rate without loss, and the options.",
     PreflightSettings,
     run,
     _EPILOG,

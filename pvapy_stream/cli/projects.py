@@ -31,8 +31,8 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
     actions = made.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = actions.add_parser(
         "create",
-        help="make a project, with the protocols of a workflow file",
-        description="Make a project, with the protocols of a workflow file.",
+        help="create a project with the protocols of a workflow file",
+        description="Create a project with the protocols of a workflow file.",
         epilog="NAME WORKFLOW LOCATION COMMENT in this order, or name=… workflow=… location=…"
         " comment=…\n"
         "Without a location it goes to PVAPY_STREAM_PROJECTS (~/pvapy_stream/projects).\n"
@@ -44,16 +44,17 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
     schedule = actions.add_parser(
         "schedule",
         help="run the protocols of a project",
-        description="Run the protocols of a project, each when its inputs are there, until all"
-        " have ended.",
+        description=(
+            "Run the protocols of a project, each when its inputs are available, until all have"
+            " ended."
+        ),
         epilog="exit codes: 0 all finished; 1 one failed, or frames were lost; 2 no such project",
     )
     stop = actions.add_parser(
         "stop",
         help="end the run of a project in order",
         description="End the run of a project in order, wherever it was started on this machine.",
-        epilog="exit codes: 0 it has ended; 1 nobody runs it, or it does not end;"
-        " 2 no such project",
+        epilog="exit codes: 0 it has ended; 1 it does not run, or does not end; 2 no such project",
     )
     actions.add_parser("list", help="list all projects and their states")
     show = actions.add_parser("show", help="show the protocols of a project and their states")
@@ -61,7 +62,7 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
     for one in (schedule, stop, show, resume):
         one.add_argument("name", metavar="NAME", help="of the project, or its folder")
     schedule.add_argument(
-        "--ignore", nargs="+", default=(), metavar="LABEL", help="protocols that are left out"
+        "--ignore", nargs="+", default=(), metavar="LABEL", help="protocols to skip"
     )
     add_cluster_option(schedule)
 
@@ -123,7 +124,7 @@ def named_words(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:
             continue
         place = next((p for p in places if p not in found), None)
         if place is None:
-            raise SettingsError(f"{word!r} is one word too many; give {', '.join(names)}")
+            raise SettingsError(f"unexpected word {word!r}; give {', '.join(names)}")
         found[place] = word
     return found
 
@@ -193,7 +194,7 @@ def _state(project: Any) -> str:
         return f"run by process {pid}"
     if project.died:
         again = f"pvapy-stream project resume {project.name}"
-        return f"the process that ran it is gone; go on with: {again}"
+        return f"the process that ran it has ended; continue with: {again}"
     states = sorted({row.state.value for row in project.protocols()})
     return ", ".join(states)
 
@@ -252,7 +253,7 @@ def stop_scheduler(name: str) -> int:
     try:
         pid = project.scheduler_pid()
         if pid is None:
-            raise WorkflowError(f"nobody runs project {project.name}; there is nothing to stop")
+            raise WorkflowError(f"project {project.name} does not run; there is nothing to stop")
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + _STOP_LIMIT
         while project.scheduler_pid() == pid:
@@ -270,7 +271,7 @@ def stop_scheduler(name: str) -> int:
 
 COMMAND = Command(
     "pvapy-stream project",
-    "Look after projects.",
+    "Create, run and stop projects.",
     run,
     add_arguments=add_arguments,
 )

@@ -42,7 +42,7 @@ def run(settings: ReportSettings) -> int:
 
 COMMAND = SettingsCommand(
     "pvapy-stream report",
-    "Write a page about stages, series and alarms, and write it anew until they end.",
+    "Write an HTML report about stages, series and alarms, and update it until they end.",
     ReportSettings,
     run,
     _EPILOG,

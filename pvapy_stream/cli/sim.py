@@ -17,7 +17,7 @@ _EPILOG = """\
 examples:
   pvapy-stream sim -cn pvapy:image -nx 128 -ny 128 -fps 1000 -rt 60
   pvapy-stream sim -cn pvapy:image -if scan.h5 -hcm --wait-for-clients 4 --n-publish 10000
-A client is a process that is connected, whatever it does with the channel.
+Every connected process counts as a client.
 exit codes: 0 all well; 1 frames could not be read or published, or clients were too few;
             2 wrong options
 """
@@ -51,7 +51,7 @@ def run(settings: SimulatorSettings, gate: Gate | None = None) -> int:
 
 COMMAND = SettingsCommand(
     "pvapy-ad-sim-server",
-    "Publish images as an area detector does: random ones, or from files.",
+    "Simulate an area detector: publish images that are random or from files.",
     SimulatorSettings,
     run,
     _EPILOG,

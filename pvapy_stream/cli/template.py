@@ -34,10 +34,12 @@ in the browser. exit codes: 0 all well; 1 a protocol failed, or frames were lost
 
 def add_arguments(made: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    made.add_argument("file", nargs="?", help="*.json.template, or the name of a ready one")
+    made.add_argument("file", nargs="?", help="*.json.template, or the name of a built-in one")
     made.add_argument("values", nargs="*", metavar="ALIAS=VALUE", help="of a field")
-    made.add_argument("--list", action="store_true", help="name the templates that are ready")
-    made.add_argument("--defaults", action="store_true", help="take defaults where none is given")
+    made.add_argument("--list", action="store_true", help="list the built-in templates")
+    made.add_argument(
+        "--defaults", action="store_true", help="use the defaults of fields that are not given"
+    )
     made.add_argument("--project", metavar="NAME", help="name of the project [default NAME-TIME]")
     made.add_argument("--location", metavar="DIR", type=Path, help="folder to make it in")
     made.add_argument(
@@ -51,7 +53,7 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="further name by which the form may be called, such as that of a proxy",
+        help="further host name that requests may use, such as that of a proxy",
     )
     made.add_argument("--no-browser", action="store_true", help="only print the form's address")
     add_cluster_option(made)
@@ -75,13 +77,13 @@ def run(options: argparse.Namespace) -> int:
             sys.stdout.write(f"{name:<28}{Template.read(ready()[name]).description}\n")
         return 0
     if not options.file:
-        raise SettingsError("name a template; --list prints those that are ready")
+        raise SettingsError("give a template; --list prints the built-in ones")
     template = Template.read(ready().get(options.file, Path(options.file)))
     given: dict[str, str] = {}
     for word in options.values:
         alias, equals, value = word.partition("=")
         if not equals:
-            raise SettingsError(f"{word!r} is no value of a field; write it as alias=value")
+            raise SettingsError(f"{word!r} is not a value of a field; write it as alias=value")
         given[alias] = value
     name = options.project or f"{template.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     values, problems = template.parse_values(given, defaults=True)

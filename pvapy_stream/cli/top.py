@@ -121,7 +121,7 @@ def _duration(value: float | None) -> str:
 
 COMMAND = SettingsCommand(
     "pvapy-stream top",
-    "Show all stages on the terminal, live.",
+    "Show all stages in a live table on the terminal.",
     TopSettings,
     run,
     _EPILOG,

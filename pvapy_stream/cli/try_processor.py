@@ -37,13 +37,13 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
         "--input",
         "--input-file",
         metavar="FILE",
-        help="npy, npz, HDF5, TIFF or what fabio reads; 512x512 random frames when not given",
+        help="npy, npz, HDF5, TIFF or a format of fabio; default: 512x512 random frames",
     )
     made.add_argument(
         "--dataset",
         "--hdf-dataset",
         metavar="PATH",
-        help="dataset in the HDF5 file; the only image dataset when not given",
+        help="dataset in the HDF5 file; default: the only image dataset",
     )
     made.add_argument(
         "--config-file", metavar="FILE", help="describes raw data, as for the simulator"
@@ -133,7 +133,9 @@ def _class_of(name: str) -> type:
     if not file and "." in name and not name.endswith(".py"):
         file, _, class_name = name.rpartition(".")
     if not (file and class_name):
-        raise SettingsError(f"{name!r} names no class; give FILE.py:CLASS or package.module:CLASS")
+        raise SettingsError(
+            f"{name!r} does not name a class; give FILE.py:CLASS or package.module:CLASS"
+        )
     if file.endswith(".py"):
         found = load_processor_class(class_name, file)
     else:
@@ -147,7 +149,7 @@ def _hint(result: Result) -> str:
     if result.errors or isinstance(result.processor, FrameProcessor):
         return ""
     return (
-        "; process publishes with self.updateOutputChannel(pvObject), what it returns is not used"
+        "; process publishes with self.updateOutputChannel(pvObject); its return value is not used"
     )
 
 

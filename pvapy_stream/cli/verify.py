@@ -24,7 +24,7 @@ examples:
   pvapy-stream verify --deep scan.h5
   pvapy-stream verify --repair scan.h5.part
   pvapy-stream verify scan_*.h5 --master scan.h5
-exit codes: 0 all is there; 1 something is lost or damaged; 2 wrong options
+exit codes: 0 nothing is lost or damaged; 1 something is; 2 wrong options
 """
 
 
@@ -34,15 +34,20 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--repair",
         action="store_true",
-        help="first complete files whose writer was killed, and take .part off their names",
+        help="first complete files whose writer was killed, and remove .part from their names",
     )
     made.add_argument(
         "--deep",
         action="store_true",
-        help="decode every image, too; checksums only tell that bytes are those that were written",
+        help=(
+            "also decode every image; checksums only prove that the bytes are those that were"
+            " written"
+        ),
     )
     made.add_argument(
-        "--master", metavar="FILE", help="then write this file, which shows the images of all"
+        "--master",
+        metavar="FILE",
+        help="then write this master file, which shows the images of all files",
     )
     made.add_argument("--overwrite", action="store_true", help="replace the master if it exists")
 
@@ -91,7 +96,7 @@ def show(reports: Sequence[FileReport]) -> None:
             console.print(f"{one.path}: {line}", soft_wrap=True)
         notes = [*one.notes]
         if one.filtered:
-            notes.append(f"filtered out before the writer, on purpose: {one.filtered}")
+            notes.append(f"filtered before the writer: {one.filtered}")
         for line in notes:
             console.print(f"{one.path}: note: {line}", soft_wrap=True)
     bad = sum(not one.ok for one in reports)

@@ -30,18 +30,21 @@ exit codes: 0 all well, every frame has a fate; 1 a protocol failed or frames we
 def add_arguments(made: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     actions = made.add_subparsers(dest="action", required=True, metavar="ACTION")
-    check = actions.add_parser("check", help="tell what is wrong with a file; nothing is started")
+    check = actions.add_parser("check", help="report errors in a file; nothing is started")
     run = actions.add_parser("run", help="run a file to the end")
     graph = actions.add_parser("graph", help="draw a file as SVG, on standard output")
     export = actions.add_parser("export", help="write a file as workflow.json or as YAML")
     for one in (check, run, graph, export):
         one.add_argument("file", help="YAML, or workflow.json")
     export.add_argument(
-        "--to", choices=("json", "yaml"), default="json", help="form of the output [default json]"
+        "--to",
+        choices=("json", "yaml"),
+        default="json",
+        help="format of the output [default json]",
     )
     run.add_argument("--folder", metavar="DIR", help="new folder of the run [default NAME-TIME]")
     add_cluster_option(run)
-    status = actions.add_parser("status", help="how a run does")
+    status = actions.add_parser("status", help="show the state of a run")
     stop = actions.add_parser("stop", help="end a run in order")
     for one in (status, stop):
         one.add_argument("folder", metavar="DIR", help="folder of the run, or name of a project")
@@ -98,7 +101,7 @@ def export(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
-    """Show how a run does."""
+    """Show the state of a run."""
     return show_status(options.folder)
 
 
@@ -138,8 +141,8 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "pvapy-stream workflow",
-    "Run a whole chain from one file: stages and protocols of steps, started in any order,"
-    " supervised, ended in order and audited.",
+    "Run a whole chain from one file: stages and protocols of steps are started, supervised,"
+    " ended in order and audited.",
     run,
     _EPILOG,
     add_arguments=add_arguments,

@@ -29,11 +29,11 @@ examples:
   pvapy-stream save -ic pvapy:image -o 'data/scan_{fileId:04d}.h5' -nif 1000
   pvapy-stream save -ic pvapy:image -o 'scan_{processorId}.h5' -nc 2 -dg g -dt uniqueId \\
     --master scan.h5
-The file is called FILE.part until it is closed. The first update is skipped: it is the value that
-was there before (-siu 0 to write it). Check the result: pvapy-stream verify scan*.h5
-The last line says how many ids are in the files, and which are not. A file whose writer was killed
-stays FILE.part, and is named with the command that completes it.
-exit codes: 0 all is in the files; 1 something is not; 2 wrong options
+The file is named FILE.part until it is closed. The first update, the current object at the start,
+is skipped (-siu 0 writes it). Check the result: pvapy-stream verify scan*.h5
+The last line reports how many ids are in the files, and which are not. A file whose writer was
+killed stays FILE.part; the last lines show the command that completes it.
+exit codes: 0 all ids are in the files; 1 some are not; 2 wrong options
 """
 
 
@@ -89,7 +89,7 @@ def _sum_up(settings: WriteSettings, started: float, ledger: Path) -> Unsaved | 
     try:
         ledgers = read_ledgers(ledger)
     except LedgerError as error:
-        sys.stderr.write(f"error: what is not in the files is unknown: {error}\n")
+        sys.stderr.write(f"error: it is not known which ids are missing in the files: {error}\n")
         return None
     result = unsaved(ledgers, files)
     lines = lines_of(result, len(files))

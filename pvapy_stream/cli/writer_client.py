@@ -41,15 +41,21 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "-s", "--stop-pulse-id", type=int, metavar="N", help="with start: the last pulse"
     )
-    made.add_argument("-f", "--file", help="with start: another file than the writer's own")
+    made.add_argument(
+        "-f", "--file", help="with start: write this file instead of the writer's own"
+    )
     made.add_argument("--force", action="store_true", help="with start: replace the file")
     made.add_argument(
-        "-a", "--acquisition", type=int, metavar="N", help="not the newest, with stop and status"
+        "-a",
+        "--acquisition",
+        type=int,
+        metavar="N",
+        help="with stop and status: this acquisition instead of the newest",
     )
-    made.add_argument("--end", action="store_true", help="with stop: end the writer, too")
+    made.add_argument("--end", action="store_true", help="with stop: also end the writer")
     made.add_argument("--wait", action="store_true", help="wait until the acquisition is over")
     made.add_argument("--follow", action="store_true", help="with status: a line every second")
-    made.add_argument("--json", action="store_true", help="print the reply as it is")
+    made.add_argument("--json", action="store_true", help="print the reply unchanged")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -120,7 +126,7 @@ class WriterClient:
         while self._answers():
             if time.monotonic() > deadline:
                 raise AcquisitionError(
-                    f"the writer at {self._url} has closed its files, but still runs after"
+                    f"the writer at {self._url} has closed its files, but is still running after"
                     f" {self._timeout:g} s; wait longer with --timeout"
                 )
             time.sleep(_TICK)
@@ -173,7 +179,7 @@ class WriterClient:
             raise AcquisitionError(f"the writer refuses: {_reason(error)}") from error
         except (OSError, ValueError) as error:
             raise TransportError(
-                f"no writer answers at {self._url}: {error}; check --url and that it runs"
+                f"no writer answers at {self._url}: {error}; check --url, and that the writer runs"
             ) from error
 
 

@@ -234,7 +234,7 @@ class Opener:
         verifier = self._verifiers.get(header.sender)
         if verifier is None:
             raise CryptoError(
-                f"the sender's key {header.sender.hex()} is none of those that may send"
+                f"the sender's key {header.sender.hex()} is not one of the accepted senders"
                 f" ({', '.join(known.hex() for known in self._verifiers) or 'none'})",
                 "sender",
             )
@@ -249,7 +249,7 @@ class Opener:
         except ValueError as error:
             raise CryptoError(
                 f"the signature of object {header.object_id} is wrong: the object was changed, or"
-                " is not from who it says",
+                " is not from the stated sender",
                 "signature",
             ) from error
         if header.stream != self._stream:
@@ -260,7 +260,7 @@ class Opener:
             )
         if header.recipient != self.recipient_id:
             raise CryptoError(
-                f"the object is encrypted for key {header.recipient.hex()}, and ours is"
+                f"the object is encrypted for key {header.recipient.hex()}, but this key is"
                 f" {self.recipient_id.hex()}",
                 "recipient",
             )
@@ -270,8 +270,8 @@ class Opener:
         age = (time.time_ns() - header.sealed_ns) / 1e9
         if self._max_age and abs(age) > self._max_age:
             raise CryptoError(
-                f"object {header.object_id} was sealed {age:.0f} s ago (maxAge"
-                f" {self._max_age:.0f} s): it is a replay, waited too long, or a clock is wrong",
+                f"object {header.object_id} was sealed {age:.0f} s ago (maxAge {self._max_age:.0f}"
+                " s): it is a replay, was delayed too long, or a clock is wrong",
                 "age",
             )
 
@@ -330,10 +330,11 @@ def read_header(data: memoryview) -> Header:
     length = n_header + n_payload + _TAG + n_signature
     if n_stream > _MAX_STREAM or n_payload > MAX_PAYLOAD or length != len(data):
         raise CryptoError(
-            f"the encrypted object has {len(data)} bytes, not the {length} it says", "format"
+            f"the encrypted object has {len(data)} bytes, not {length} as its header states",
+            "format",
         )
     if nonce[4:] != sequence.to_bytes(8, "big"):
-        raise CryptoError("nonce and sequence number do not belong together", "format")
+        raise CryptoError("nonce and sequence number do not match", "format")
     at_wrapped = _FIXED.size + n_stream
     return Header(
         sender,

@@ -62,8 +62,8 @@ class ReplayGuard:
         if behind < 0 or (0 < behind <= self._window and not late >> behind & 1):
             return
         raise CryptoError(
-            f"the object is number {sequence} of its session and number {largest} came before: it"
-            " is a replay, or out of order",
+            f"the object is number {sequence} of its session and number {largest} was received"
+            " before: it is a replay, or out of order",
             "replay",
         )
 

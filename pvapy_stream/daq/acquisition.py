@@ -207,12 +207,12 @@ class Acquisition(AcquisitionState):
         armed = self._range.phase is Phase.ARMED and now - self._started_at
         if self._limits.silence and quiet > self._limits.silence:
             self._fail(
-                f"nothing came from {self.stream} for {quiet:.0f} s; see whether its sender runs"
+                f"no message from {self.stream} for {quiet:.0f} s; check that its sender runs"
             )
         elif self._limits.armed and armed > self._limits.armed:
             self._fail(
-                f"pulse {self.start_pulse_id} did not come within {armed:.0f} s; the stream is at"
-                f" {feed.newest if feed else None}"
+                f"pulse {self.start_pulse_id} did not arrive within {armed:.0f} s; the stream is"
+                f" at {feed.newest if feed else None}"
             )
 
     def fail(self, problem: str) -> None:
@@ -234,8 +234,8 @@ class Acquisition(AcquisitionState):
             first = self.start_pulse_id
             asked = "up to" if first is None else f"{first} to"
             self._range.failed(
-                f"pulses {asked} {self.stop_pulse_id} are gone: none of the range that was asked"
-                " for has come"
+                f"pulses {asked} {self.stop_pulse_id} are no longer available: no pulse of the"
+                " requested range has arrived"
             )
         else:
             self._range.succeeded()
@@ -260,7 +260,7 @@ class Acquisition(AcquisitionState):
             return ""
         lost = self._pulses.lost(self.stop_pulse_id)
         lost += [(first, end - 1) for first, end in self._refused.ranges().tolist()]
-        about: dict[str, str | int] = {"ended": problem or "as asked for"}
+        about: dict[str, str | int] = {"ended": problem or "as requested"}
         if self.stop_pulse_id is not None:
             about["stop_pulse_id"] = self.stop_pulse_id
         try:

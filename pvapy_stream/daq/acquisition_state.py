@@ -149,7 +149,7 @@ class AcquisitionState:
             self._steps, self._moved_at = steps, now
         still = now - self._moved_at
         if still < _DISK_LIMIT:
-            return replace(self._known, problem="the file is being worked on; that takes long")
+            return replace(self._known, problem="an operation on the file takes long")
         problem = f"the disk has not answered for {still:.0f} s"
         return replace(self._known, problem=problem, status=Phase.ERROR.value)
 

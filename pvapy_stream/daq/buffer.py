@@ -56,7 +56,7 @@ def on_port(serve: Callable[[int], T], port: int, asked_for: bool) -> T:
     except TransportError as error:
         if asked_for:
             raise
-        _log.warning("%s; it is one of the three that the buffer binds; taking another", error)
+        _log.warning("%s; it is one of the three ports of the buffer; another one is used", error)
         return serve(0)
 
 
@@ -201,7 +201,8 @@ class Buffer:
         self._byte_rate = (intake.nbytes - self._counted_bytes) / seconds
         self._counted, self._counted_bytes, self._rate_since = intake.received, intake.nbytes, now
         systemd.notify(
-            f"WATCHDOG=1\nSTATUS={len(self.ring)} messages kept, {self._rate:.1f} come in a second"
+            f"WATCHDOG=1\nSTATUS={len(self.ring)} messages kept, {self._rate:.1f} received per"
+            " second"
         )
 
     def status(self) -> BufferStatus:

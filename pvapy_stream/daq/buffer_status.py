@@ -35,10 +35,10 @@ class BufferStatus:
         messages: messages kept; of these `in_memory`.
         memory: bytes of memory they take.
         on_disk: bytes of disk they take.
-        fill: part of the limits that is used, 0 to 1.
+        fill: used fraction of the limits, 0 to 1.
         seconds: between the oldest and the newest.
         oldest, newest: pulse ids; None when there is none.
-        dropped: messages let go because the limits were reached.
+        dropped: messages dropped because the limits were reached.
         output_sent, output_lost: pushed on; let go before anybody pulled them.
         output_pending: waiting to be pulled.
         readers: readers of ranges; `reader_sent` messages were given to them.
@@ -54,26 +54,26 @@ class BufferStatus:
     received: int = own("received", text="messages taken")
     malformed: int = own("malformed", text="messages that could not be read")
     commands: int = own()
-    source_lost: int = own("source_lost", text="images that did not come through from the source")
+    source_lost: int = own("source_lost", text="images of the source that did not arrive")
     channels: int = own()
     messages: int = own("messages", "gauge", "messages kept")
     in_memory: int = own()
-    memory: int = own("memory", "gauge", "bytes of memory that kept messages take")
-    on_disk: int = own("on_disk", "gauge", "bytes of disk that kept messages take")
-    dropped: int = own("dropped", text="messages let go because the limits were reached")
-    output_sent: int = own("output_sent", text="messages pushed on")
-    output_lost: int = own("output_lost", text="messages let go before anybody pulled them")
+    memory: int = own("memory", "gauge", "bytes of memory for kept messages")
+    on_disk: int = own("on_disk", "gauge", "bytes of disk for kept messages")
+    dropped: int = own("dropped", text="messages dropped because the limits were reached")
+    output_sent: int = own("output_sent", text="messages pushed")
+    output_lost: int = own("output_lost", text="messages dropped before they were pulled")
     output_pending: int = own()
     readers: int = own("readers", "gauge", "readers of ranges")
-    reader_sent: int = own("reader_sent", text="messages given to readers of ranges")
+    reader_sent: int = own("reader_sent", text="messages sent to readers of ranges")
     reader_errors: int = own(
-        "reader_errors", text="requests refused, messages that could not be read"
+        "reader_errors", text="refused requests, and messages that could not be read"
     )
     received_rate: float = own("received_rate", "gauge", "messages per second")
     byte_rate: float = own("byte_rate", "gauge", "bytes per second")
-    fill: float = own("fill", "gauge", "part of the limits that is used")
+    fill: float = own("fill", "gauge", "used fraction of the limits")
     seconds: float = own("seconds", "gauge", "seconds between the oldest and the newest message")
-    silent: float | None = own("silent", "gauge", "seconds since the source was heard")
+    silent: float | None = own("silent", "gauge", "seconds since the last message of the source")
     oldest: int | None = own("oldest", "gauge", "oldest pulse id kept")
     newest: int | None = own("newest", "gauge", "newest pulse id")
     last_error: str = own(channel=False)

@@ -47,12 +47,12 @@ class Destination:
             folder = self._folder
             if folder is None:
                 raise FileError(
-                    f"{requested} lies outside {self._own}, which is all that this writer writes"
+                    f"{requested} is not {self._own}, the only file that this writer writes"
                 )
             path = _resolved(requested, folder)
         if folder is not None and not path.is_relative_to(folder):
             raise FileError(
-                f"{path} lies outside {folder}, the folder of the command line; give a name below"
+                f"{path} is outside of {folder}, the folder of the command line; give a name below"
                 " it"
             )
         return path

@@ -134,6 +134,6 @@ def check_stream(address: str) -> None:
         return
     if image_stream(address) is None:
         raise SettingsError(
-            f"{address!r} is no stream; write tcp://host:port for a bsread stream,"
+            f"{address!r} is not a stream; write tcp://host:port for a bsread stream,"
             f" buffer://host:port for the range port of a buffer, or {image_forms()}"
         )

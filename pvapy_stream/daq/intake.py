@@ -131,7 +131,11 @@ class Intake:
         # A sender that stops may start again, and nobody is sent elsewhere by a message.
         self.commands += 1
         if self.commands == 1 or self.commands % _LOG_EVERY == 0:
-            _log.warning("the source says %s %s; the buffer stays", command.kind, command.address)
+            _log.warning(
+                "the source sent the command %s %s; the buffer ignores it",
+                command.kind,
+                command.address,
+            )
 
     def _note_malformed(self, error: Exception) -> None:
         self.malformed += 1

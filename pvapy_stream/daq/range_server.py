@@ -124,7 +124,7 @@ class RangeServer:
         elif reader is None:
             if isinstance(request, (protocol.More, protocol.Stop)):
                 # It was forgotten, or the buffer has started again since.
-                text = "there is no range to go on with; ask for one"
+                text = "there is no open range; request one"
                 error = protocol.Error(text, forgotten=True)
                 self._send(identity, protocol.ERROR, protocol.encode(error))
         elif isinstance(request, protocol.Close):
@@ -145,7 +145,7 @@ class RangeServer:
         if start is not None and stop is not None and stop < start:
             raise ValueError(f"stop {stop} is before start {start}")
         if identity not in self._readers and len(self._readers) >= self._most_readers:
-            raise ValueError(f"there are {self._most_readers} readers already")
+            raise ValueError(f"there are already {self._most_readers} readers")
         cursor = RangeCursor(self._ring, request.by, start, stop)
         self._readers[identity] = _Reader(identity, cursor, request.messages, request.nbytes, now)
 
@@ -159,7 +159,7 @@ class RangeServer:
         more = False
         for reader in list(self._readers.values()):
             if now - reader.heard > _FORGET_AFTER:
-                _log.warning("a reader was not heard for %.0f s and is let go", _FORGET_AFTER)
+                _log.warning("a reader sent nothing for %.0f s and is removed", _FORGET_AFTER)
                 self._forget(reader)
                 continue
             if now - reader.told > protocol.ALIVE_PERIOD:

@@ -43,19 +43,19 @@ def read_range(
     timeout: float = 10.0,
     limits: Limits | None = None,
 ) -> RangeReader:
-    """Ask a buffer for a range; returns at once, and the messages come as they are read.
+    """Request a range from a buffer; returns immediately, messages are received while reading.
 
     Args:
         address: the buffer's range port, ``tcp://host:port``.
-        start: first pulse id, or time in ns; None: the next message that comes.
+        start: first pulse id, or time in ns; None: the next message.
         stop: the last one, included; None: until `RangeReader.stop_at` or `close`.
         by: ``pulse_id`` or ``time``.
-        timeout: s without a word of the buffer after which reading fails.
-        limits: what values may unpack to.
+        timeout: s without a message of the buffer after which reading fails.
+        limits: maximum sizes of unpacked values.
 
     Raises:
         SettingsError: stop is before start, or `by` is unknown.
-        TransportError: the address is none.
+        TransportError: the address is invalid.
     """
     if by not in ("pulse_id", "time"):
         raise SettingsError(f"by is {by!r}; it must be 'pulse_id' or 'time'")
@@ -65,11 +65,11 @@ def read_range(
 
 
 class RangeReader:
-    """The messages of one range. One thread reads; `stop_at` and `close` may come from others.
+    """The messages of one range. One thread reads; others may call `stop_at` and `close`.
 
     Attributes:
-        gone: what was asked for and will not come.
-        finished: whether all was delivered, or is gone, or the reader is closed.
+        gone: requested pulses that will not arrive.
+        finished: whether every pulse was delivered or is in `gone`, or the reader is closed.
         newest: newest pulse id in the buffer; None before the first.
         delivered: messages delivered.
     """
@@ -111,7 +111,7 @@ class RangeReader:
 
     @property
     def silent(self) -> float:
-        """Seconds since the buffer's source was heard, as the buffer tells; may be infinite."""
+        """Seconds since the buffer last received a message from its source; may be infinite."""
         return time.monotonic() - self._source_heard
 
     def __enter__(self) -> RangeReader:
@@ -133,18 +133,18 @@ class RangeReader:
                 yield message
 
     def stop_at(self, stop: int) -> None:
-        """Give, or change, the last pulse id or time."""
+        """Set or change the last pulse id or time."""
         self._stop = stop
 
     def close(self) -> None:
-        """Ask for nothing more."""
+        """End the request."""
         self._closed.set()
 
     def read(self, timeout: float) -> Message | None:
-        """The next message; None when none came within `timeout` s, or the range has ended.
+        """The next message; None if none arrived within `timeout` s, or the range has ended.
 
         Raises:
-            TransportError: the buffer was not heard for too long, or refuses the range.
+            TransportError: the buffer sent nothing for too long, or refuses the range.
         """
         deadline = time.monotonic() + timeout
         while not self.finished:
@@ -164,7 +164,7 @@ class RangeReader:
             elif now - self._heard > self._timeout:
                 self._end()
                 raise TransportError(
-                    f"the buffer at {self.address} was not heard for {self._timeout:g} s; check"
+                    f"the buffer at {self.address} sent nothing for {self._timeout:g} s; check"
                     " that it runs, and that this is its range port"
                 )
             if time.monotonic() >= deadline:
@@ -216,7 +216,7 @@ class RangeReader:
         except (msgspec.DecodeError, UnicodeError, IndexError) as error:
             self._end()
             raise TransportError(
-                f"{self.address} does not speak as a buffer's range port does: {error}"
+                f"{self.address} does not follow the protocol of a buffer's range port: {error}"
             ) from error
         return None
 
@@ -226,7 +226,7 @@ class RangeReader:
             raise TransportError(f"the buffer at {self.address}: {error.error}")
         if self._request is None:
             # It has started again: ask for what is left.
-            _log.warning("the buffer at %s has started again", self.address)
+            _log.warning("the buffer at %s has restarted", self.address)
             asked = self._asked
             newest = self._taken_ids.newest
             start = asked.start if newest is None else newest + 1

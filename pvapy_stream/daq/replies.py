@@ -15,12 +15,10 @@ class StartRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     output_file: str | None = Field(
-        None, description="another file than that of the command line, below its folder"
+        None, description="file to write instead of that of the command line, below its folder"
     )
     stop_pulse_id: int | None = Field(None, description="last pulse of the range, if it is known")
-    force: bool = Field(
-        False, description="replace the file if it exists; only where --force was given"
-    )
+    force: bool = Field(False, description="replace the file if it exists; only with --force")
 
 
 class Reply(BaseModel):
@@ -39,13 +37,13 @@ class StatusReply(Reply):
 
     acquisition: int = Field(description="number of the acquisition, 1 for the first")
     phase: str = Field(description="waiting, armed, writing, finishing, done or error")
-    problem: str = Field(description="why it is in error, or what is wrong just now")
-    source: str = Field(description="alive, silent, or unseen when nothing has ever come")
+    problem: str = Field(description="reason of the error, or the current problem")
+    source: str = Field(description="alive, silent, or unseen if no message has ever arrived")
     file: str
     start_pulse_id: int | None
     stop_pulse_id: int | None
     missing: list[tuple[int, int]] = Field(
-        description="ranges of pulse ids that were asked for and are lost, first and last"
+        description="ranges of requested pulse ids that are lost, first and last"
     )
 
 
@@ -54,9 +52,9 @@ class Statistics(BaseModel):
 
     start_pulse_id: int | None
     stop_pulse_id: int | None
-    start_timestamp: float | None = Field(description="when a start without pulse id came")
-    stop_timestamp: float | None = Field(description="when a stop without pulse id came")
-    last_pulse_id: int = Field(description="-1 before the first, as users know it")
+    start_timestamp: float | None = Field(description="time of a start without pulse id")
+    stop_timestamp: float | None = Field(description="time of a stop without pulse id")
+    last_pulse_id: int = Field(description="-1 before the first")
     last_timestamp: float | None
     first_pulse_id: int | None
     newest_pulse_id: int | None = Field(description="newest pulse of the source")

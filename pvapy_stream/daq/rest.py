@@ -70,7 +70,7 @@ _PARAMETERS_BODY = {
     }
 }
 
-_BEARER = HTTPBearer(auto_error=False, description="only when the writer was given a token")
+_BEARER = HTTPBearer(auto_error=False, description="only if the writer has a token")
 
 PulseId = Annotated[int, Path(description="a pulse id, from 0 to 2^63 - 1")]
 Number = Annotated[int, Path(description="number of an acquisition, 1 for the first")]
@@ -90,7 +90,7 @@ def build_app(writer: Writer, token: str = "") -> FastAPI:
     app = FastAPI(
         title="pvapy_stream writer",
         version=__version__,
-        description="Tells a writer of bsread streams which pulses to write to which file.",
+        description="Controls which pulses a writer of bsread streams writes, and to which file.",
         docs_url=None,
         redoc_url=None,
         responses=_ERRORS,
@@ -120,13 +120,13 @@ class _Token:
         given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
     ) -> None:
         if from_another_site(request.headers):
-            raise HTTPException(403, "a page of another site may not speak to this writer")
+            raise HTTPException(403, "pages of other sites have no access to this writer")
         # As bytes: the comparison refuses texts with other letters than ASCII.
         shown = given.credentials.encode() if given else b""
         if self._token and not secrets.compare_digest(shown, self._token):
             raise HTTPException(
                 401,
-                "a bearer token is needed, and this is none or a wrong one",
+                "a bearer token is needed, and it is missing or wrong",
                 {"WWW-Authenticate": "Bearer"},
             )
 

@@ -145,7 +145,7 @@ class Spill:
     def _fail(self, error: OSError) -> None:
         if not self.error:
             _log.error(
-                "cannot write to %s: %s; older messages are let go", self._folder, error.strerror
+                "cannot write to %s: %s; older messages are dropped", self._folder, error.strerror
             )
         self.error = f"cannot write to {self._folder}: {error.strerror}"
         self.close()

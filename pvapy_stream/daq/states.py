@@ -97,7 +97,9 @@ class Range:
             RangeError: the pulse lies after the stop.
         """
         if self.phase is not Phase.WAITING:
-            raise ConflictError(f"this acquisition is {self.phase.value}; it was started before")
+            raise ConflictError(
+                f"this acquisition is {self.phase.value}; it has already been started"
+            )
         _check_id("start", pulse_id)
         if pulse_id is not None and self.stop is not None:
             _check_order(pulse_id, self.stop.pulse_id)
@@ -117,7 +119,7 @@ class Range:
             )
         _check_id("stop", pulse_id)
         if pulse_id is None and self.phase is Phase.WAITING:
-            raise ConflictError("nothing was started that could be stopped now")
+            raise ConflictError("no acquisition was started, so there is none to stop")
         if pulse_id is not None and self.start is not None and self.start.pulse_id is not None:
             _check_order(self.start.pulse_id, pulse_id)
         self.stop = Bound(pulse_id, time_ns, now)
@@ -197,4 +199,4 @@ def _check_id(what: str, pulse_id: int | None) -> None:
 
 def _check_order(start: int, stop: int | None) -> None:
     if stop is not None and stop < start:
-        raise RangeError(f"stop pulse id {stop} lies before start pulse id {start}; swap them")
+        raise RangeError(f"stop pulse id {stop} is before start pulse id {start}; swap them")

@@ -67,4 +67,4 @@ class SourceWatch:
     @property
     def trouble(self) -> str:
         """What is wrong just now."""
-        return f"nothing has come from {self._stream} for {self.quiet:.1f} s"
+        return f"no message from {self._stream} for {self.quiet:.1f} s"

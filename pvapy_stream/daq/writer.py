@@ -159,13 +159,13 @@ class Writer:
         running = [one for one in self._acquisitions.values() if not one.phase.over]
         if not self.settings.service:
             raise ConflictError(
-                f"the acquisition is {self.current.phase.value}; this writer takes one only:"
-                " start another, or this one with --service"
+                f"the acquisition is {self.current.phase.value}; this writer runs only one: start"
+                " another, or this one with --service"
             )
         if len(running) >= self.settings.parallel:
             raise ConflictError(
-                f"{len(running)} acquisitions are running, and no more than"
-                f" {self.settings.parallel} may; stop one, or raise --parallel"
+                f"{len(running)} acquisitions are running, the maximum is"
+                f" {self.settings.parallel}; stop one, or raise --parallel"
             )
         if any(one.path == path for one in running):
             raise ConflictError(f"{path} is being written; give another name")

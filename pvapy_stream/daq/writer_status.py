@@ -52,16 +52,16 @@ class WriterStatus:
 
     all_rows: int = own("written_messages", text="Messages written.", channel=False)
     all_bytes: int = own("written_bytes", text="Bytes of messages written.", channel=False)
-    all_lost: int = own(
-        "lost_pulses", text="Pulses of the ranges asked for that did not come.", channel=False
+    all_lost: int = own("lost_pulses", text="Requested pulses that did not arrive.", channel=False)
+    all_late: int = own(
+        "late_pulses", text="Pulses that arrived after a higher one.", channel=False
     )
-    all_late: int = own("late_pulses", text="Pulses that came after a higher one.", channel=False)
-    all_duplicates: int = own("duplicate_pulses", text="Pulses that came again.", channel=False)
+    all_duplicates: int = own("duplicate_pulses", text="Pulses that arrived again.", channel=False)
     all_malformed: int = own(
         "malformed_messages", text="Messages that could not be read.", channel=False
     )
     failed: int = own("failed_acquisitions", "gauge", "Acquisitions in error.", channel=False)
-    busy: int = own("acquisitions", "gauge", "Acquisitions under way.", channel=False)
+    busy: int = own("acquisitions", "gauge", "Running acquisitions.", channel=False)
     newest_lag: float | None = own(
         "lag_seconds", "gauge", "Time from a message's time stamp until it is taken.",
         channel=False,

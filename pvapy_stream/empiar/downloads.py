@@ -127,8 +127,8 @@ class _Part:
         if self._limit and size > self._limit:
             self.forget()
             raise WorkflowError(
-                f"{self._target.name} has more than {self._limit / _GB:g} GB, the largest size that"
-                " is allowed; raise the limit if it is the right file"
+                f"{self._target.name} has more than {self._limit / _GB:g} GB, the limit for one"
+                " file; raise it if this is the right file"
             )
 
     def finish(self) -> Path:
@@ -142,7 +142,7 @@ class _Part:
         if size is not None and got != size:
             if got > size:
                 self.forget()
-            raise OSError(f"{got} of {size} bytes came")
+            raise OSError(f"{got} of {size} bytes were received")
         if not self._path.exists():
             self._path.touch()
         self._path.replace(self._target)
@@ -166,7 +166,7 @@ def _by_http(url: str, part: _Part) -> None:
                 part.begin(_Origin(url, _version(answer.headers), size))
             elif earlier is None or not _continues(earlier, answer.headers, have):
                 part.forget()
-                raise OSError("the server sends another part than the one asked for")
+                raise OSError("the server sent another part than the requested one")
             part.append_from(answer)
     except HttpError as error:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or earlier is None:
@@ -176,7 +176,7 @@ def _by_http(url: str, part: _Part) -> None:
         whole = found is not None and found[2] == str(have)
         if not whole or _is_other(earlier, error.headers) or earlier.size not in (None, have):
             part.forget()
-            raise OSError("the file on the server has changed; it is fetched anew") from error
+            raise OSError("the file on the server has changed; it is downloaded again") from error
 
 
 def _version(headers: Any) -> str:

@@ -107,8 +107,8 @@ class EmpiarImport(Protocol):
         names = fnmatch.filter(self._ask(folder, lambda: list_folder(folder)), self.pattern)
         if len(names) < max(1, self.amount):
             raise WorkflowError(
-                f"{folder} holds {len(names)} files like {self.pattern}, and {self.amount or 1} are"
-                " asked for; give another number or pattern"
+                f"{folder} holds {len(names)} files like {self.pattern}, and {self.amount or 1}"
+                " are requested; give another number or pattern"
             )
         wanted = names[: self.amount] if self.amount else names
         urls = [f"{folder}/{urllib.parse.quote(one)}" for one in wanted]

@@ -58,7 +58,7 @@ def file_error(what: str, path: Path, error: BaseException) -> FileError:
     elif "Disk quota" in text or "errno = 122" in text:
         cause = "the disk quota is used up; free some, or write to another disk"
     elif "errno = 27" in text or "File too large" in text:
-        cause = "the file would be larger than is allowed; write fewer images to a file"
+        cause = "the file would exceed the allowed size; write fewer images to a file"
     else:
         cause = getattr(error, "strerror", None) or text
     return FileError(f"cannot {what} {path}: {cause}")
@@ -139,7 +139,7 @@ def check_no_part(path: Path) -> None:
     """
     if os.path.lexists(part := part_of(path)):
         raise FileError(
-            f"{part} exists: another writer is at it, or was killed; if it was killed, complete it"
+            f"{part} exists: another writer uses it, or was killed; if it was killed, complete it"
             f" with: pvapy-stream verify --repair {shlex.quote(str(part))}; or give another name"
         )
 

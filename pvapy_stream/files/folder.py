@@ -29,7 +29,7 @@ def check_requested(name_format: str, folder: Path) -> None:
     if parts[: len(folder.parts)] == folder.parts:
         parts = parts[len(folder.parts) :]
     if ".." in parts:
-        raise SettingsError(f"{name_format}: a name that is chosen by a request has no '..' in it")
+        raise SettingsError(f"{name_format}: a name in a request must not contain '..'")
     try:
         check_below(fixed_folder(name_format) / "file", folder)
     except FileError as error:
@@ -46,6 +46,6 @@ def check_below(path: Path, folder: Path) -> None:
     found = path.parent.resolve()
     if found != root and root not in found.parents:
         raise FileError(
-            f"{path} is not below {folder}, the folder of the command line; choose a name below it"
-            " to which no links lead out of it"
+            f"{path} is not below {folder}, the folder of the command line; choose a name below"
+            " it, without links to outside of it"
         )

@@ -68,7 +68,7 @@ def make_master(
     """
     target = Path(target)
     if not files:
-        raise FileError(f"cannot make {target}: there are no files to show")
+        raise FileError(f"cannot make {target}: no files are given")
     check_new(target, overwrite)
     replaces = identity(target)
     if replaces is not None and run and run_of(target) == run:

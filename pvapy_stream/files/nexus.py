@@ -36,23 +36,23 @@ _log = logging.getLogger(__name__)
 
 
 class FrameWriter:
-    """Writes frames to files in the order of `write`, whichever thread is done with them first.
+    """Writes frames to files in the order of `write`, with several threads.
 
     Args:
         settings: what to write.
         processor_id: for ``{processorId}`` in names.
-        account: gives the ledger as it stands, for files that are closed while the stream goes on.
+        account: returns the present ledger, for files that are closed while the stream continues.
         first_file_id: number of the first file.
-        run: names the run; what the run has written is never replaced, its next file gets the next
-            number. "" when every file that exists was there before.
-        folder: no file may be outside of it, whatever links there are; None for no limit.
-        on_saved: gets ids once they are flushed; any thread may call it.
-        on_lost: gets ids that were taken and will not be in a file, the kind of the failure and
-            its message; any thread may call it.
+        run: name of the run; files of the run are never replaced, its next file gets the next
+            number. "" if every existing file is older.
+        folder: no file may be outside of it, also not through links; None for no limit.
+        on_saved: called with ids when they are flushed, from any thread.
+        on_lost: called with ids that were taken and will not be in a file, the kind of the failure
+            and its message, from any thread.
 
     Raises:
-        SettingsError: a name format that gives two files one name.
-        FileError: the folder cannot be made or written to, or the file exists.
+        SettingsError: the name format gives two files the same name.
+        FileError: the folder cannot be created or written to, or the file exists.
         MissingExtraError: the codec's library is not installed.
     """
 
@@ -119,12 +119,12 @@ class FrameWriter:
     def write(self, frame: Frame) -> None:
         """Take a frame; it is in the file, and readable, within about a second.
 
-        What becomes of it after that is told by `on_saved` and `on_lost`.
+        Its result is reported by `on_saved` and `on_lost`.
 
         Raises:
             ObjectError: it has no image, or one that cannot be written.
             CodecError: it cannot be decompressed.
-            FileError: it cannot be written; the writer is at its end.
+            FileError: it cannot be written; the writer has failed.
         """
         with self._lock:
             self._raise_failure()
@@ -149,7 +149,7 @@ class FrameWriter:
                 self._end_file(self._ledger(), {}, until=frame.id)
 
     def flush(self) -> None:
-        """Make all that was taken readable.
+        """Make all frames that were taken readable.
 
         Raises:
             FileError: that is not possible.
@@ -159,10 +159,10 @@ class FrameWriter:
             self._raise_failure()
 
     def close(self, ledger: Ledger | None = None) -> None:
-        """Write what waits and close the file; a second call does nothing.
+        """Write waiting frames and close the file; a second call has no effect.
 
         Args:
-            ledger: the stage's account; what `account` gives when it is None.
+            ledger: the stage's ledger; None: the result of `account`.
 
         Raises:
             FileError: frames could not be written, or the file could not be closed.
@@ -258,7 +258,9 @@ class FrameWriter:
         elif before := (self.files[-1] if self.files else claim.follows):
             notes = {"continues": f"This file continues {before.name}."}
             if claim.follows is not None:
-                _log.warning("%s is of this run and stays; %s follows it", before, claim.path)
+                _log.warning(
+                    "%s belongs to this run and is kept; the next file is %s", before, claim.path
+                )
         return self._begin_file(claim, frame, shape, dtype, codec, notes)
 
     def _begin_file(

@@ -140,7 +140,7 @@ def _copy_readable(path: Path, target: Path) -> int:
         _copy(source, rows, work)
     path.rename(kept)
     take_name(work, target)
-    _log.warning("%s: its end is missing; %s has what can be read of it", kept, target)
+    _log.warning("%s: its end is missing; %s has the readable part", kept, target)
     return len(rows)
 
 

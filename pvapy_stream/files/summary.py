@@ -78,7 +78,7 @@ def lines_of(result: Unsaved, n_files: int) -> list[str]:
     n_lost = len(union(result.lost.values()))
     saved = f"{result.n_expected - n_lost} of {result.n_expected} ids are in {n_files} files"
     if result.n_filtered:
-        saved += f" ({result.n_filtered} more were filtered out on purpose)"
+        saved += f" ({result.n_filtered} more were filtered)"
     if not n_lost:
         return [*lines, saved]
     kinds = "; ".join(f"{what}: {len(ids)} ({ids})" for what, ids in result.lost.items())
@@ -98,8 +98,8 @@ def decided_by_files(ledgers: Sequence[Ledger]) -> tuple[list[Ledger], list[str]
 
         seen = [witness(path) for path in written_since(name_format, 0, unclosed=True)]
         files = [one for one in seen if one.run == run or one.problem]
-        names = ", ".join(str(one.path) for one in files) or "none is there"
-        notes.append(f"a writer was killed; what is saved is read from its files: {names}")
+        names = ", ".join(str(one.path) for one in files) or "none exists"
+        notes.append(f"a writer was killed; the saved ids are read from its files: {names}")
         notes += lines_of(unsaved([], files), len(files))[:-1]
         own = [one for one in changed if (one.file, one.run) == (name_format, run)]
         own += _unlisted(own, files)

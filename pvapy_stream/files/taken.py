@@ -78,7 +78,7 @@ class Claims:
                 continue
             check_new(path, self._overwrite and path not in self.begun)
             return Claim(candidate, path, identity(path), follows)
-        raise AssertionError("names never end")
+        raise AssertionError("no free file name was found")
 
     def _is_of_this_run(self, path: Path) -> bool:
         # One that cannot be opened may be what a killed process of the run left.

@@ -89,7 +89,7 @@ def _hint(path: Path) -> str:
     """What to do with a file whose end is missing."""
     if path.suffix != PART or not path.is_file() or not is_cut(path):
         return ""
-    return f"; what can be read of it is saved by: verify --repair {path}"
+    return f"; save the readable part with: verify --repair {path}"
 
 
 def _look_at_file(report: FileReport, file: Any, deep: bool) -> None:
@@ -114,7 +114,7 @@ def _look_at_file(report: FileReport, file: Any, deep: bool) -> None:
     _look_at_record(report, record)
     if record.state == RECOVERED:
         report.notes.append(
-            "its writer was killed: what came in its last second, and after, is unknown"
+            "its writer was killed: what arrived in its last second, and later, is unknown"
         )
 
 
@@ -149,7 +149,7 @@ def _look_at_messages(report: FileReport, file: Any) -> None:
     report.n_checked = len(ids) if len(report.problems) == (report.state == _OPEN) else 0
     lost = file[LOST][()] if LOST in file else np.empty((0, 2), np.int64)
     if len(lost):
-        report.lost["did not come"] = IdSet.of_ranges(lost + np.array([0, 1]))
+        report.lost["did not arrive"] = IdSet.of_ranges(lost + np.array([0, 1]))
 
 
 def _look_at_columns(report: FileReport, file: Any) -> NDArray[np.int64]:
@@ -168,7 +168,7 @@ def _look_at_columns(report: FileReport, file: Any) -> NDArray[np.int64]:
     steps = np.diff(ids)
     if len(report.ids) < len(ids):
         values, counts = np.unique(ids, return_counts=True)
-        report.problems.append(f"ids are there more than once: {ids_of(values[counts > 1])}")
+        report.problems.append(f"ids occur more than once: {ids_of(values[counts > 1])}")
     if (steps < 0).any():
         row = int(np.flatnonzero(steps < 0)[0]) + 1
         report.problems.append(
@@ -183,7 +183,7 @@ def _look_at_record(report: FileReport, record: LossRecord) -> None:
     report.filtered = record.filtered - report.ids
     gaps = _gaps(report.ids) - record.filtered
     if not record.known and gaps:
-        report.lost["no ledger tells why"] = gaps
+        report.lost["no ledger has the reason"] = gaps
 
 
 def _gaps(ids: IdSet) -> IdSet:
@@ -213,7 +213,7 @@ def _look_at_master(report: FileReport, master: Any, deep: bool) -> None:
     theirs = np.sort(np.concatenate(found)) if found else np.empty(0, np.int64)
     if not np.array_equal(theirs, ids):
         report.problems.append(
-            f"it shows {len(ids)} images where its files have {len(theirs)}, or others; make it"
+            f"it shows {len(ids)} images, but its files have {len(theirs)}, or others; make it"
             " again"
         )
     record = LossRecord.read(master["entry"])

@@ -1,4 +1,4 @@
-"""What is really in files: after a kill the file decides, not the ledger of its writer."""
+"""The content of files: after a kill the file decides, not the ledger of its writer."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _TAIL = 64  # rows at the end of a file that was not closed whose checksums are 
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """What one file holds.
+    """The content of one file.
 
     Attributes:
-        path: the file, as it is called now.
+        path: the file, with its present name.
         ids: ids whose images are in it and can be read.
-        n_images: how many images that are; more than ids when ids are there twice.
+        n_images: number of these images; more than ids if ids occur twice.
         closed: whether its writer closed it, or it was recovered.
-        stage: kind and id of the stage that wrote, "" for none.
+        stage: kind and id of the stage that wrote the file, "" for none.
         input_channel: channel the stage received from, "" for none.
-        run: names the run that wrote, see `run_id`.
-        problem: why it cannot be read, "" when it can.
+        run: name of the run that wrote the file, see `run_id`.
+        problem: why it cannot be read, "" if it can.
     """
 
     path: Path
@@ -47,27 +47,27 @@ class Witness:
 
     @property
     def unfinished(self) -> bool:
-        """Whether it still has to be completed, or to get its name."""
+        """Whether it still has to be completed or renamed."""
         return not self.closed or self.path.name.endswith(PART)
 
     @property
     def repair_command(self) -> str:
-        """The command that completes it; "" when there is nothing to do."""
+        """The command that completes it; "" if it is complete."""
         path = shlex.quote(str(self.path))
         return f"pvapy-stream verify --repair {path}" if self.unfinished else ""
 
 
 def witness(path: str | Path, *, deep: bool = False) -> Witness:
-    """Read which ids a file really holds; it may be closed, being written, or left by a kill.
+    """Read which ids a file contains; it may be closed, being written, or left by a killed writer.
 
     Args:
         path: the file, also a `.part`.
-        deep: compare the checksums of all images, which reads the whole file. Otherwise those of
-            the last images of a file that was not closed are compared, and of the others it is
-            seen that their bytes are there.
+        deep: compare the checksums of all images, which reads the whole file. Otherwise, for a file
+            that was not closed, the checksums of the last images are compared, and for other images
+            it is only checked that their bytes exist.
 
     Returns:
-        what was found; a file that cannot be read has a `problem` and no ids.
+        the content; a file that cannot be read has a `problem` and no ids.
     """
     path = Path(path)
     try:

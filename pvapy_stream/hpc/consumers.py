@@ -197,7 +197,7 @@ class _Consumer(SupervisedChild[_Process]):
         report = self.process.report
         queued = report.snapshot.queue_stats.n_queued if report else 0
         what = f"{queued} objects waited in its queue" if report else "it had reported nothing"
-        _log.error("%s does not end and is killed; when it last reported, %s", self.name, what)
+        _log.error("%s does not end and is killed; at its last report, %s", self.name, what)
         super().kill()
 
 

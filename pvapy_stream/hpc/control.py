@@ -177,7 +177,7 @@ def configured(processor: Any, values: Any, ours: Iterable[str]) -> str:
     if not unknown:
         return reply
     taken = [key for key in values if key in known] or ["none"]
-    return f"{reply}; taken: {', '.join(taken)}; nobody knows: {', '.join(unknown)}"
+    return f"{reply}; taken: {', '.join(taken)}; unknown: {', '.join(unknown)}"
 
 
 def own_keys(values: Any) -> dict[str, int]:

@@ -93,7 +93,7 @@ class MetadataReceiver:
     def _tell_gone(self) -> None:
         if self.was_connected and not self._told_gone:
             self._told_gone = True
-            _log.info("metadata channel %s is gone (said once)", self.channel.name)
+            _log.info("metadata channel %s has disconnected (logged once)", self.channel.name)
 
     @property
     def absence(self) -> str:
@@ -102,7 +102,7 @@ class MetadataReceiver:
         if self.was_connected:
             return f"metadata channel {name} is connected and has no value yet"
         return (
-            f"metadata channel {name} ({provider}) never came; check its name and"
+            f"metadata channel {name} ({provider}) was never found; check its name and"
             f" EPICS_{provider.upper()}_ADDR_LIST"
         )
 

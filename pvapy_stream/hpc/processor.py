@@ -1,4 +1,4 @@
-"""What users derive from: `UserDataProcessor` for any object, `FrameProcessor` for images."""
+"""Base classes of processors: `UserDataProcessor` for any object, `FrameProcessor` for images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DataPublisher(Protocol):
 
 
 class UserDataProcessor:
-    """A stage's user code. All methods are optional but `process`.
+    """The user's processor of a stage. All methods except `process` are optional.
 
     The runner calls them in one thread at a time: no `process` runs while `configure`,
     `getStats` or `resetStats` does. It sets these attributes before `start`:
@@ -34,18 +34,18 @@ class UserDataProcessor:
         inputChannel: name of the input channel.
         outputChannel: name of the output channel, "" for none.
         objectIdField: name of the field with the object id.
-        pvaServer: the stage's `pvaccess.PvaServer`, for channels of your own.
-        dataPublisher: what `updateOutputChannel` publishes with; None before the first object.
+        pvaServer: the stage's `pvaccess.PvaServer`, for further channels.
+        dataPublisher: publisher of `updateOutputChannel`; None before the first object.
         metadataQueueMap: `pvaccess.PvObjectQueue` by name of the metadata channel.
-        metadata_connected: tells whether a metadata channel is connected, by its name.
-        account: gives the stage's ledger as it stands: what was received, missed, rejected.
-        gathers: set it to True in a class that makes one result of several objects: what it takes
-            without publishing then counts as processed, not as filtered.
+        metadata_connected: returns whether the metadata channel of a name is connected.
+        account: returns the stage's present ledger: ids received, missed, rejected and so on.
+        gathers: set it to True in a class that makes one result of several objects: objects that it
+            takes without publishing then count as processed, not as filtered.
         publishes_later: set it to True in a class that publishes after `process` has returned.
         confirms: set it to True in a class that finishes objects later, as a writer does: they
-            count as processed when ``late_failures.done(ids)`` says so.
-        late_failures: where a processor notes objects that fail after `process` has returned;
-            they count as failed then.
+            count as processed when it calls ``late_failures.done(ids)``.
+        late_failures: records objects that fail after `process` has returned; they then count as
+            failed.
     """
 
     gathers = False
@@ -72,9 +72,9 @@ class UserDataProcessor:
         """Called with the decoded arguments of a `configure` command."""
 
     def process(self, pvObject: Any) -> Any:
-        """Called with each object, which is only yours until this returns: copy what you keep.
+        """Called with each object, which is only valid until this returns: copy what you keep.
 
-        An exception counts the object as failed; the stream goes on.
+        After an exception the object counts as failed; the stream continues.
         """
         self.updateOutputChannel(pvObject)
         return pvObject
@@ -94,9 +94,9 @@ class UserDataProcessor:
         return {}
 
     def metadata_coverage(self) -> dict[str, tuple[int, int]]:
-        """How many objects got a value of a metadata channel, and how many did not, by its name.
+        """Numbers of objects with and without a value, by name of the metadata channel.
 
-        For the status; a processor that does not know leaves a channel out.
+        For the status; omit a channel whose numbers are not known.
         """
         return {}
 
@@ -105,7 +105,7 @@ class UserDataProcessor:
         return None
 
     def getOutputPvObjectType(self, pvObject: Any) -> Any:
-        """The structure of the output, told from the first object received; None for no output."""
+        """The structure of the output, from the first received object; None for no output."""
         return pvObject
 
     def updateOutputChannel(self, pvObject: Any) -> None:
@@ -119,12 +119,12 @@ class UserDataProcessor:
 
 
 class FrameProcessor(UserDataProcessor):
-    """User code for images: `process_frame` gets a `Frame`, and what it returns is published.
+    """Processor of images: `process_frame` gets a `Frame`, and its return value is published.
 
     Attributes:
-        keeps_frames: set it to True in a class that keeps frames after `process_frame` returns,
-            to publish them later. They are then made from a copy of the object, which the binding
-            otherwise reuses for the next one. Images may be kept in any case.
+        keeps_frames: set it to True in a class that keeps frames after `process_frame` returns, to
+            publish them later. They are then made from a copy of the object, since the binding
+            reuses objects. Images alone may always be kept.
     """
 
     keeps_frames = False
@@ -138,7 +138,7 @@ class FrameProcessor(UserDataProcessor):
 
         An array is published as the frame's image.
 
-        To keep the frame itself, not its image alone, see `keeps_frames`.
+        To keep the frame itself, not only its image, see `keeps_frames`.
         """
         return frame
 
@@ -225,7 +225,7 @@ def unused_methods(kind: type) -> str:
     ]
     return (
         f"class {kind.__name__} processes nothing: it does not define {' or '.join(called)}, so"
-        " each object is published as it came"
+        " each object is published unchanged"
         + (f"; did you write {near[0]}?" if near else f"; define {called[0]}")
     )
 

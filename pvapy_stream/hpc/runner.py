@@ -217,7 +217,7 @@ class StageRunner(StageAccounts):
         problems = [f"channel {channel}: {why}" for channel, why in troubled.items()]
         if absent := [channel for channel in self.absent() if channel not in troubled]:
             told = self._awaited.to_check(absent)
-            problems.append(f"channel {', '.join(absent)} never came; {told}")
+            problems.append(f"channel {', '.join(absent)} was never found; {told}")
         if not self.settings.metadata_optional:
             problems += [f"{one}, or give --metadata-optional" for one in self.metadata.absences()]
         return f"{who}: {'; '.join(problems)}" if problems else ""

@@ -183,7 +183,7 @@ class StageService:
         return (
             f"{runner.kind} {self._id}: {what} has not returned within --drain-timeout"
             f" {settings.drain_timeout:g} s{' (cut short by a second signal)' * deadline.hurried}"
-            f" and is ended by force; {had} and {runner.stage.n_left} in the queue are left"
+            f" and is ended by force; {had} and {runner.stage.n_left} queued objects are left"
         )
 
     def _tell_of_twins(self, told: str) -> None:

@@ -162,8 +162,8 @@ def _anonymous_file(size: int) -> int:
             raise
     except OSError as error:
         raise ProcessorError(
-            f"no {size} bytes of shared memory for a worker: {error.strerror}; use fewer workers or"
-            " a smaller queueDepth"
+            f"cannot allocate {size} bytes of shared memory for a worker: {error.strerror}; use"
+            " fewer workers or a smaller queueDepth"
         ) from error
     return descriptor
 

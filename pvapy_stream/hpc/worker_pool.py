@@ -112,7 +112,10 @@ class WorkerPool:
         limit = self.settings.object_timeout + self.settings.start_timeout
         with self._cond:
             if not self._cond.wait_for(self._has_room, limit) and not self._broken:
-                raise ProcessorError(f"no worker had room for object {object_id} in {limit} s")
+                raise ProcessorError(
+                    f"the queues of all workers were full for {limit} s; object {object_id} is not"
+                    " processed"
+                )
             if self._broken or self._stopping:
                 raise ProcessorError(self._broken or "the workers are stopped")
             job = Job(next(self._sequence), object_id, item, context)
@@ -207,7 +210,7 @@ class WorkerPool:
         if not answered:
             raise ProcessorError(
                 f"only {len(replies)} of {asked} workers confirmed the configuration within"
-                f" {timeout} s; the others will take it after their present objects"
+                f" {timeout} s; the others will apply it after their queued objects"
             )
 
     def reset_stats(self) -> None:

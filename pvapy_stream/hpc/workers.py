@@ -1,4 +1,4 @@
-"""User multi-processing: a slow processor spread over processes inside one consumer.
+"""User multi-processing: a slow processor in several processes inside one consumer.
 
 ::
 
@@ -9,8 +9,8 @@
 
 Run it with ``--processor-class pvapy_stream.processors.UserMpWorkerPool --processor-args
 '{"workerFile": "peaks.py", "workerClass": "FindPeaks", "nWorkers": 4}'``, or derive from
-`UserMpWorkerPool` in the same file, with ``workerClass = FindPeaks``, to choose what workers get
-and what becomes of their results.
+`UserMpWorkerPool` in the same file, with ``workerClass = FindPeaks``, to define what workers get
+and how their results are published.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _LEFT = "left when the time to drain was over"
 
 
 class UserMpWorkerPool(UserDataProcessor):
-    """Has objects processed by a class of the user in several processes; publishes what comes back.
+    """Processes objects with a user's class in several processes, and publishes the results.
 
-    `process` returns when a worker has room, so its time is that of the slowest part of the pool,
-    and a queue before it fills when the workers are too slow. An object that fails later, in a
-    worker or because its worker died, is counted, logged and told at stop.
+    `process` returns when a worker's queue has space, so its time is that of the slowest part of
+    the pool, and the receiver queue fills when the workers are too slow. An object that fails
+    later, in a worker or because its worker died, is counted, logged and reported at stop.
 
     Keys: workerClass, workerFile (class and file of a `UserMpDataProcessor`), nWorkers (2),
     queueDepth (2 objects a worker), keepOrder (true), maxRestarts (5 dead workers replaced),
@@ -81,7 +81,7 @@ class UserMpWorkerPool(UserDataProcessor):
     # -- what a class that derives from this one may change --------------------------------------
 
     def toWorker(self, pvObject: Any) -> Any:  # noqa: N802 - a method of the interface
-        """What the worker's `process` gets: a `Frame` for an image, else a dictionary.
+        """The argument of the worker's `process`: a `Frame` for an image, else a dictionary.
 
         Anything that can be pickled may be returned; its numpy arrays go through shared memory.
         """
@@ -90,7 +90,7 @@ class UserMpWorkerPool(UserDataProcessor):
         return pvObject.toDict()
 
     def publishResult(self, result: Any, pvObject: Any) -> None:  # noqa: N802
-        """Called with what the worker's `process` returned; publishes a frame, several, or nothing.
+        """Called with the result of the worker's `process`; publishes a frame, several, or nothing.
 
         Runs in a thread of the pool, one result at a time. `pvObject` is the object that was
         received.
@@ -134,7 +134,7 @@ class UserMpWorkerPool(UserDataProcessor):
         return pvObject
 
     def configure(self, configDict: Any) -> None:
-        """Configure the workers; the pool's own options stay as they were at the start.
+        """Configure the workers; the pool's own options are fixed at the start.
 
         Raises:
             ProcessorError: a worker refuses it.
@@ -143,12 +143,12 @@ class UserMpWorkerPool(UserDataProcessor):
             values = cast("dict[str, Any]", configDict)
             own = [field.alias for field in WorkerPoolOptions.model_fields.values()]
             if fixed := [key for key in values if key in own]:
-                raise SettingsError(f"{', '.join(fixed)} cannot change while the workers run")
+                raise SettingsError(f"{', '.join(fixed)} cannot be changed while the workers run")
         if self._pool is not None:
             self._pool.configure(configDict)
 
     def stop(self) -> None:
-        """Finish what the workers have, within drainTimeout, and end them."""
+        """Finish the objects that the workers have, within drainTimeout, and end them."""
         if self._pool is not None:
             for job in self._pool.stop(self.options.drain_timeout):
                 self._pool.counts.failed += 1

@@ -153,7 +153,7 @@ class DaskPrograms:
                     return address
             known = ", ".join(str(info.get("name")) for info in workers.values())
             raise AbsentError(
-                f"{spec.name} is to run on {spec.place!r}, and there is no such worker; known:"
+                f"{spec.name} must run on {spec.place!r}, but there is no such worker; known:"
                 f" {known}"
             )
         if not workers:
@@ -186,7 +186,7 @@ class DaskPrograms:
             try:
                 self._look()
             except Exception as error:
-                _log.debug("the cluster cannot be looked at: %s", error)
+                _log.debug("the state of the cluster cannot be read: %s", error)
 
     def _look(self) -> None:
         """Ask all workers how their programs do; one that is gone is not waited for."""

@@ -91,7 +91,7 @@ class Orders:
             elif word in (STOP, HURRY):
                 # Who is there ends us by force first.
                 self._stop(word == HURRY, self._limit + _BEGIN_LIMIT)
-        _log.error("the parent process is gone; stopping")
+        _log.error("the parent process has ended; stopping")
         still_ending(self._limit + _BEGIN_LIMIT)
         self._stop(False, self._limit)
 
@@ -107,5 +107,5 @@ def _end_after(limit: float) -> None:
         # It knows no orderly end.
         os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(max(0.0, limit - _BEGIN_LIMIT))
-    _log.error("no end within %g s; ending by force", limit)
+    _log.error("not ended within %g s; ending by force", limit)
     leave_by_force()

@@ -288,7 +288,7 @@ class SupervisedProgram(Supervised[Program]):
 
     def cause(self, process: Program, code: int) -> str:
         if self._forced:
-            return "it did not end when it was asked to, and was killed"
+            return "it did not end when it was stopped, and was killed"
         return super().cause(process, code)
 
     def last_words(self, process: Program) -> str:

@@ -186,8 +186,8 @@ class MirrorChannel:
             self._waits = False
             if self._before:
                 _log.warning(
-                    "channel %s: %d objects of %s came before its consumers and were not passed on:"
-                    " ids %s",
+                    "channel %s: %d objects of %s arrived before its consumers and were not"
+                    " passed on: ids %s",
                     self.entry.mirror,
                     len(self._before),
                     self.entry.source,
@@ -273,7 +273,9 @@ class MirrorChannel:
             id_reader(self._oid_field, obj)
             return LazyIds(self._oid_field)
         except ObjectError as error:
-            _log.info("channel %s: not accounted for: %s", self.entry.mirror, error)
+            _log.info(
+                "channel %s: the ids cannot be recorded in the ledger: %s", self.entry.mirror, error
+            )
             return None
 
     def _id_of(self, obj: Any) -> int | None:
@@ -434,5 +436,5 @@ class MirrorChannel:
             return f"channel {entry.mirror}: {errors} errors, the last: {last}"
         if not self._came:
             told = self._awaited.to_check([entry.source])
-            return f"channel {entry.mirror}: source {entry.source} never came; {told}"
+            return f"channel {entry.mirror}: source {entry.source} was never found; {told}"
         return ""

@@ -86,8 +86,8 @@ class Dealing:
             return
         settings = self._settings
         _log.warning(
-            "channel %s: %s; a process of this command receives the stream once and deals it out to"
-            " the %d consumers (status on %s)",
+            "channel %s: %s; a process of this command receives the stream once and distributes"
+            " it to the %d consumers (status on %s)",
             settings.input_channel,
             reason,
             len(settings.ids),
@@ -210,7 +210,7 @@ def _run(pipe: Connection, settings: MirrorSettings, accounts: bool) -> None:
             lambda stop: _deal(settings, tell, stop), [signal.SIGTERM], [signal.SIGINT]
         )
     except PvapyStreamError as error:
-        ledgers, problem = [], f"nothing is dealt out: {error}"
+        ledgers, problem = [], f"the dealer does not distribute objects: {error}"
     tell(ledgers, problem, True)
 
 

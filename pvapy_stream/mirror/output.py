@@ -70,7 +70,7 @@ class MirrorOutput:
         self._changes += 1
         if self._changes == 1 or self._changes % _LOG_EVERY == 0:
             _log.warning(
-                "channel %s: structure of %s has changed; clients connect again (%d times so far)",
+                "channel %s: structure of %s has changed; clients must reconnect (%d times so far)",
                 self._entry.mirror,
                 self._entry.source,
                 self._changes,

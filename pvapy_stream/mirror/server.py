@@ -109,8 +109,9 @@ class MirrorServer:
         came = counter.wait(wanted, timeout, stop)
         if came < wanted and not stop.is_set():
             self._too_few = (
-                f"{came} of {wanted} consumers connected within {timeout:g} s, all is passed on"
-                " since then; start the others, or give more time with --wait-timeout"
+                f"{came} of {wanted} consumers connected within {timeout:g} s, and objects have"
+                " been passed on since then; start the others, or give more time with"
+                " --wait-timeout"
             )
             _log.error("%s", self._too_few)
         for channel in self.channels:

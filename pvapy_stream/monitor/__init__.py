@@ -1,4 +1,4 @@
-"""Monitors: what they see is stored as series; alarms are told to notifiers."""
+"""Monitors: samples are stored as series; alarms are sent to notifiers."""
 
 from pvapy_stream.monitor.alarms import Alarm, AlarmEvent
 from pvapy_stream.monitor.base import Clock, Monitor, Sample, SamplingMonitor

@@ -1,4 +1,4 @@
-"""When an alarm is given: on entering and on leaving a bad state, and again while it lasts."""
+"""Alarms: raised when a bad state begins and when it ends, and repeated while it lasts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Change = Literal["enter", "leave", "repeat"]
 
 @dataclass(frozen=True, slots=True)
 class AlarmEvent:
-    """What is to be told.
+    """One message of an alarm.
 
     Attributes:
         change: enter, leave or repeat.
         rule: the rule that was broken.
-        subject: what it is about, such as a path or a channel.
-        value: the value that made it.
+        subject: path, channel or host of the value.
+        value: the value that caused it.
         unit: of the value.
         lasted: s since the bad state began.
     """
@@ -67,7 +67,10 @@ class Alarm:
         self._told_at = 0.0
 
     def update(self, value: float, now: float) -> tuple[Change, float] | None:
-        """Take a value; what is to be told and how long it lasted (s). NaN changes nothing."""
+        """Evaluate a value; returns the change and how long the state lasted (s).
+
+        None without a change; NaN has no effect.
+        """
         if math.isnan(value):
             return None
         if not self.rule.is_bad(value, self.active):
@@ -91,7 +94,7 @@ class Alarm:
 
 
 class Alarms:
-    """All alarms of a monitor: a state for each rule and subject it concerns."""
+    """All alarms of a monitor: a state for each rule and each of its subjects."""
 
     def __init__(self, rules: Iterable[AlarmRule]) -> None:
         self._rules = tuple(rules)
@@ -100,7 +103,7 @@ class Alarms:
     def update(
         self, quantity: str, subject: str, value: float, now: float, unit: str = ""
     ) -> list[AlarmEvent]:
-        """Take a value; what is to be told of it."""
+        """Evaluate a value; returns the messages to send."""
         key = quantity, subject
         alarms = self._alarms.get(key)
         if alarms is None:
@@ -114,5 +117,5 @@ class Alarms:
         ]
 
     def active(self) -> list[Alarm]:
-        """The alarms that are given now."""
+        """The active alarms."""
         return [alarm for alarms in self._alarms.values() for alarm in alarms if alarm.active]

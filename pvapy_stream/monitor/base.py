@@ -1,4 +1,4 @@
-"""The loop of every monitor: sample, store, judge, tell."""
+"""The loop of every monitor: sample, store, evaluate rules, notify."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ _log = logging.getLogger(__name__)
 
 
 class Clock:
-    """Time as a monitor sees it; tests put a clock of their own in its place."""
+    """Time source of a monitor; tests can replace it."""
 
     def now(self) -> float:
-        """A steady clock, s: for intervals, which no change of the time of day may touch."""
+        """A monotonic clock, s: for intervals."""
         return time.monotonic()
 
     def wall(self) -> float:
-        """Time of day, s since 1970: for what is stored and shown."""
+        """System time, s since 1970: for stored and displayed values."""
         return time.time()
 
     def wait(self, stop: threading.Event, seconds: float) -> bool:
-        """Wait, but not longer than until `stop` is set; whether it is."""
+        """Wait until the time is over or `stop` is set; returns whether it is set."""
         return stop.wait(max(0.0, seconds))
 
 
 class Monitor:
-    """Calls `step` every interval, and tells its notifiers what there is to tell.
+    """Calls `step` every interval, and sends messages to its notifiers.
 
     Derive from it and override `step`. `workingDir`, `samplingInterval`, `monitorTime`, `initLoop`
-    and `addNotifier` are other names for the same.
+    and `addNotifier` are other names for the same methods and attributes.
 
     Args:
         email: a notifier.
         stdout: when true, messages are printed too.
         notifiers: more notifiers.
-        clock: where time comes from.
-        options: `working_dir`, made by `loop` (default: here); `sampling_interval`, s between two
-            steps (60); `monitor_time`, min until the end (0: when `step` or `stop` says so).
+        clock: the time source.
+        options: `working_dir`, created by `loop` (default: current folder); `sampling_interval`, s
+            between two steps (60); `monitor_time`, min until the end (0: no limit).
 
     Raises:
         MonitorError: an unknown option, or a value of the wrong type.
@@ -95,7 +95,7 @@ class Monitor:
         """Called once, before the first step."""
 
     def step(self) -> Any:
-        """Look once; true ends the loop. An exception is logged and counted, and it goes on."""
+        """Take one sample; a true value ends the loop. An exception is logged and counted."""
         raise NotImplementedError(f"{type(self).__name__} has no step()")
 
     def end_loop(self) -> None:
@@ -104,10 +104,10 @@ class Monitor:
     # -- life ------------------------------------------------------------------------------------
 
     def loop(self) -> None:
-        """Step until the time is over, `step` is true, or `stop` is set.
+        """Call `step` until the time is over, `step` returns true, or `stop` is set.
 
         Raises:
-            MonitorError: the working folder cannot be made.
+            MonitorError: the working folder cannot be created.
         """
         try:
             self.working_dir.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ class Monitor:
         return False
 
     def note_problem(self, problem: str, error: Exception | None = None) -> None:
-        """Count and log what went wrong; the same again only every thousandth time."""
+        """Count and log a problem; a repeated one is logged only every thousandth time."""
         self.n_failures += 1
         if len(self._problems) > _LOG_EVERY:
             self._problems.clear()
@@ -151,7 +151,7 @@ class Monitor:
         self.last_failure = problem
         if seen == 1 or seen % _LOG_EVERY == 0:
             _log.error(
-                "%s: %s (%d times so far); it goes on",
+                "%s: %s (%d times so far); the monitor continues",
                 type(self).__name__,
                 problem,
                 seen,
@@ -159,25 +159,25 @@ class Monitor:
             )
 
     def close(self) -> None:
-        """Send what waits to be sent, within a time limit."""
+        """Send waiting messages, within a time limit."""
         for outbox in self._outboxes:
             outbox.close()
 
     # -- telling ---------------------------------------------------------------------------------
 
     def add_notifier(self, notifier: Notifier) -> None:
-        """Tell this one too: an object with `notify(title, message)`."""
+        """Add a notifier: an object with `notify(title, message)`."""
         self._outboxes.append(
             notifier if isinstance(notifier, Outbox) else Outbox(notifier, patience=_PATIENCE)
         )
 
     def notify(self, title: str, message: str) -> None:
-        """Tell all notifiers; one that fails or hangs touches neither the others nor us."""
+        """Send a message to all notifiers; one that fails or hangs does not affect the others."""
         for outbox in self._outboxes:
             outbox.notify(title, message)
 
     def info(self, message: str) -> None:
-        """Tell all notifiers something that is no alarm."""
+        """Send information that is not an alarm to all notifiers."""
         self.notify("INFO", message)
 
     # -- Scipion's names -------------------------------------------------------------------------
@@ -217,14 +217,14 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
 
 
 class SamplingMonitor(Monitor):
-    """A monitor that samples, stores what it sees, and judges it by rules.
+    """A monitor that takes samples, stores them, and evaluates rules.
 
     Derive from it and override `sample`.
 
     Args:
-        settings: what was asked for.
-        store: where samples and alarms go; None for nowhere.
-        notifiers: who is told of alarms.
+        settings: settings of the monitor.
+        store: store of samples and alarms; None: they are not stored.
+        notifiers: targets of alarms.
         clock: where time comes from.
     """
 
@@ -249,11 +249,11 @@ class SamplingMonitor(Monitor):
         self.store = store
 
     def sample(self) -> Iterable[Sample]:
-        """Look once."""
+        """Take one sample."""
         raise NotImplementedError(f"{type(self).__name__} has no sample()")
 
     def finished(self) -> bool:
-        """Whether there is nothing more to look at."""
+        """Whether nothing is left to monitor."""
         return False
 
     def init_loop(self) -> None:
@@ -270,7 +270,7 @@ class SamplingMonitor(Monitor):
         return self.finished()
 
     def judge(self, samples: Iterable[Sample]) -> list[AlarmEvent]:
-        """What there is to tell about samples."""
+        """Evaluate the rules for samples; returns the messages to send."""
         now = self.clock.now()
         return [
             event

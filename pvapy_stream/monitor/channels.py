@@ -131,7 +131,7 @@ def list_channels(pvlist: str) -> list[str]:
         addresses = unique(_SERVER.findall(servers))
         return unique(_run(pvlist, *addresses).split()) if addresses else []
     except (OSError, subprocess.SubprocessError) as error:
-        raise MonitorError(f"{pvlist} does not list channels: {error}") from error
+        raise MonitorError(f"{pvlist} failed to list channels: {error}") from error
 
 
 def _run(*command: str) -> str:

@@ -101,7 +101,7 @@ class DiskMonitor(SamplingMonitor):
             rows.append(f"{stamp}\t{path}\t{total:.3f}\t{used:.3f}\t{free:.3f}\n")
         self._write(rows)
         if problems and not samples:
-            raise MonitorError(f"no disk can be looked at: {'; '.join(problems)}; see --path")
+            raise MonitorError(f"no disk can be monitored: {'; '.join(problems)}; see --path")
         for problem in problems:
             self.note_problem(problem)
         return samples

@@ -104,7 +104,7 @@ class ImageMonitor(SamplingMonitor):
             png = to_png(frame.image, log=True)
         except MissingExtraError as error:
             self._draws = False
-            _log.info("no pictures are kept: %s", error)
+            _log.info("images cannot be stored: %s", error)
             return
         size = "x".join(map(str, frame.image.shape))
         caption = f"id {frame.id}, {size} {frame.dtype}"
@@ -179,7 +179,7 @@ class _Every:
         if problem:
             self._monitor.note_problem(f"channel {self._name}: {problem}")
         elif not self._receiver.connected:
-            raise MonitorError(f"channel {self._name} is not there; it is waited for")
+            raise MonitorError(f"channel {self._name} is not connected; waiting for it")
         if picture is not None:
             self._monitor.draw(self._name, picture)
         return waiting

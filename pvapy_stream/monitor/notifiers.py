@@ -1,4 +1,4 @@
-"""Who can be told: the terminal, the log, mail, a PV, a command, and what apprise speaks."""
+"""Notifiers: terminal, log, mail, a PV, a command, and services of apprise."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ class EmailNotifier:
         tls: none, starttls or tls.
         user: "" for no login.
         password: of the user.
-        ca_file: certificate of the server's authority; "": those the system trusts.
+        ca_file: certificate of the server's authority; "": those that the system trusts.
         plain_login: allow a login without TLS.
 
     Raises:
-        SettingsError: a password would go unencrypted.
+        SettingsError: a password would be sent unencrypted.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class EmailNotifier:
     ) -> None:
         if user and tls == "none" and not plain_login:
             raise SettingsError(
-                f"mail server {server}: the password of {user} would go unencrypted; use starttls"
-                " or tls (--smtp-tls), or allow it (--smtp-plain-login)"
+                f"mail server {server}: the password of {user} would be sent unencrypted; use"
+                " starttls or tls (--smtp-tls), or allow it (--smtp-plain-login)"
             )
         self.to = [to] if isinstance(to, str) else list(to)
         self.sender = sender or self.to[0]
@@ -140,11 +140,11 @@ class EmailNotifier:
 
 
 class AppriseNotifier:
-    """Tells a service that apprise knows.
+    """Sends messages to a service of apprise.
 
     Raises:
         MissingExtraError: apprise is not installed.
-        SettingsError: it does not know the URL.
+        SettingsError: apprise does not support the URL.
     """
 
     def __init__(self, url: str) -> None:
@@ -156,17 +156,17 @@ class AppriseNotifier:
             known = self._apprise.add(url)
         if not known:
             raise SettingsError(
-                f"--notify: {self._scheme}:… is no print, log, pv:CHANNEL or command:PROGRAM, and"
+                f"--notify: {self._scheme}:… is not print, log, pv:CHANNEL or command:PROGRAM, and"
                 " apprise cannot use it; see the list of services in apprise's documentation"
             )
 
     def notify(self, title: str, message: str) -> None:
         if not self._apprise.notify(title=title, body=message):
-            raise MonitorError(f"{self._scheme}: the service did not take the message")
+            raise MonitorError(f"{self._scheme}: the service did not accept the message")
 
 
 class PvNotifier:
-    """Puts "title: message" to a PV that holds a string."""
+    """Puts "title: message" to a PV with a string."""
 
     def __init__(self, channel: str) -> None:
         self._channel = channel
@@ -195,7 +195,7 @@ class CommandNotifier:
         except ValueError as error:
             raise SettingsError(f"--notify command:{command}: {error}") from error
         if not self._words:
-            raise SettingsError("--notify command: names no program; write command:PROGRAM ARGS")
+            raise SettingsError("--notify command: has no program; write command:PROGRAM ARGS")
 
     def notify(self, title: str, message: str) -> None:
         done = subprocess.run(
@@ -211,7 +211,7 @@ class CommandNotifier:
 
 
 def make_notifiers(settings: NotifySettings) -> list[Notifier]:
-    """The notifiers that settings name, each behind an outbox of its own.
+    """The notifiers of settings, each with its own outbox.
 
     Raises:
         SettingsError: one is wrong.
@@ -250,8 +250,8 @@ def _make(target: str, plain_login: bool) -> Notifier:
     kind, separator, rest = target.partition(":")
     if kind.lower() == "mailto" and _has_password(target) and not plain_login:
         raise SettingsError(
-            "--notify mailto://…: the password would go unencrypted; write mailtos://…, or allow"
-            " it with --smtp-plain-login"
+            "--notify mailto://…: the password would be sent unencrypted; write mailtos://…, or"
+            " allow it with --smtp-plain-login"
         )
     if separator and kind == "pv":
         return PvNotifier(rest)

@@ -122,7 +122,7 @@ class Outbox:
             if not self._changed.wait_for(self._idle, timeout):
                 left = len(self._waiting) + self._n_more + self._sending
                 self.n_failed += left
-                _log.error("%s: %d messages are left unsent", _name(self._notifier), left)
+                _log.error("%s: %d messages were not sent", _name(self._notifier), left)
                 return
         self._thread.join(max(0.0, deadline - time.monotonic()))
 

@@ -131,7 +131,7 @@ def run_monitors(monitors: Sequence[SamplingMonitor], stop: threading.Event) -> 
     for monitor, thread in zip(monitors, threads, strict=True):
         thread.join(_END_TIMEOUT)
         if thread.is_alive():
-            problems.append(f"{monitor.name}: does not end within {_END_TIMEOUT:g} s")
+            problems.append(f"{monitor.name}: did not end within {_END_TIMEOUT:g} s")
         if monitor.n_failures:
             problems.append(
                 f"{monitor.name}: {monitor.n_failures} failures, the last: {monitor.last_failure}"

@@ -88,7 +88,7 @@ def connect(path: str | Path, *, read_only: bool = False) -> sqlite3.Connection:
         if version != FORMAT and (n_tables or read_only):
             connection.close()
             raise MonitorError(
-                f"{path} holds no series of format {FORMAT}; give another file with --series"
+                f"{path} has no series of format {FORMAT}; give another file with --series"
             )
         if not read_only:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -158,7 +158,7 @@ class SeriesStore:
         offset = now - steady
         if self._offset is not None and abs(offset - self._offset) > _JUMP:
             _log.warning(
-                "the time of day has jumped by %.0f s; nothing old is removed for a day",
+                "the system time has jumped by %.0f s; no old samples are removed for a day",
                 offset - self._offset,
             )
             self._prune_due = steady + _DAY

@@ -319,7 +319,7 @@ class StageWatch:
                 except PvapyStreamError as error:
                     if not told:
                         told = True
-                        _log.error("%s; it is tried again every %g s", error, _FIND_AGAIN)
+                        _log.error("%s; it is retried every %g s", error, _FIND_AGAIN)
                 self._looked.set()
                 n_looks += 1
                 # On a busy network not all answer the first time.

@@ -83,9 +83,9 @@ class _Gpus:
             self._handles = [nvml.nvmlDeviceGetHandleByIndex(n) for n in range(count)]
             self._nvml = nvml
         except MissingExtraError:
-            _log.info("nvidia-ml-py is not installed: GPUs are not looked at")
+            _log.info("nvidia-ml-py is not installed: GPUs are not monitored")
         except Exception as error:  # the library's own error, which has no name without it
-            _log.info("no GPU to look at: %s", error)
+            _log.info("GPUs cannot be monitored: %s", error)
 
     def sample(self, host: str) -> list[Sample]:
         nvml = self._nvml
@@ -107,5 +107,5 @@ class _Gpus:
         return samples
 
     def note(self, name: str, error: Exception) -> None:
-        _log.warning("%s cannot be looked at any more: %s", name, error)
+        _log.warning("%s can no longer be monitored: %s", name, error)
         self._handles = []

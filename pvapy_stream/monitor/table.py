@@ -61,7 +61,7 @@ class TableMonitor(SamplingMonitor):
         for n, row in enumerate(rows, 1):
             when = _number(row.get(time_column)) if time_column else start + n * step
             if math.isnan(when):
-                self.note_problem(f"{self._subject}: column {time_column!r} holds no time")
+                self.note_problem(f"{self._subject}: column {time_column!r} has no time")
                 continue
             samples += self._of_row(row, when)
         return samples

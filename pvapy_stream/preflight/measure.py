@@ -119,7 +119,7 @@ class Preflight:
             while not first:
                 if self._stop.wait(0.05) or time.monotonic() > deadline:
                     raise TransportError(
-                        f"channel {channel} did not come within {CONNECT:g} s; check its name and"
+                        f"channel {channel} was not found within {CONNECT:g} s; check its name and"
                         " EPICS_PVA_ADDR_LIST (pvapy-stream doctor)"
                     )
                 receiver.keep_up()
@@ -135,17 +135,17 @@ class Preflight:
         if len(times) > 1:
             found.source_rate = (len(times) - 1) / (times[-1] - times[0])
         else:
-            found.notes.append(f"{channel} sent no frames while it was looked at")
+            found.notes.append(f"{channel} sent no frames during the measurement")
         if why := _why_unshared(channel):
             found.notes.append(
-                f"{channel}: {why}: a command with --n-consumers deals its objects out itself;"
-                " consumers that are started one by one need a pvapy-stream mirror before them"
+                f"{channel}: {why}: a command with --n-consumers distributes its objects itself;"
+                " consumers that are started separately need a pvapy-stream mirror between"
             )
         found.source_overruns = receiver.counts().overruns
         if found.source_overruns:
             found.notes.append(
-                f"{channel} dropped {found.source_overruns} frames on the way here: the link or the"
-                " server is at its limit already"
+                f"{channel} dropped {found.source_overruns} frames: the link or the server is"
+                " already at its limit"
             )
         return found
 

@@ -94,7 +94,7 @@ class Trial:
             limit = time.monotonic() + CONNECT + self._seconds + _END
             while simulator.poll() is None and consumers.is_alive() and not stop.wait(0.05):
                 if time.monotonic() > limit:
-                    raise PvapyStreamError(f"the simulator has no end; {self._log()}")
+                    raise PvapyStreamError(f"the simulator does not end; {self._log()}")
         finally:
             ended.set()
             consumers.join(_END)

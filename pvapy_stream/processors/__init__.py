@@ -1,7 +1,7 @@
-"""Processors that come with the package: ``--processor-class pvapy_stream.processors.NAME``.
+"""Built-in processors: ``--processor-class pvapy_stream.processors.NAME``.
 
-A file names its processors in ``__all__``. It is imported when a class of it is first asked for, so
-that a consumer that bins images does not load what writes files or encrypts.
+A file lists its processors in ``__all__``. It is imported when one of its classes is first used, so
+that a consumer that bins images does not load the libraries for files or encryption.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ALL = re.compile(r"^__all__ = \[([^]]*)\]", re.MULTILINE)
 
 @cache
 def _file_of() -> dict[str, str]:
-    """File of each processor; it is looked for when one is asked for by its name here."""
+    """File of each processor; found when a processor is first requested by name."""
     found: dict[str, str] = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         names = _ALL.search(path.read_text(encoding="utf-8"))

@@ -6,21 +6,22 @@ Arguments of the encryptors (``--processor-args``, or a `configure` command):
 
 - stream: a name that both sides give; objects of another stream are refused.
 - recipientPublicKey: PEM file; only the holder of its private key can read the objects.
-- signingPrivateKey: PEM file; tells the recipient who sent them.
+- signingPrivateKey: PEM file; proves to the recipient who sent the objects.
 - passphraseFile or passphraseEnv: file or environment variable with the passphrase of the private
-  key, if it has one; else it is asked for at the terminal.
+  key, if it has one; else the terminal asks for it.
 
 Arguments of the decryptors:
 
 - stream, passphraseFile, passphraseEnv: as above.
 - decryptionPrivateKey: PEM file, the private half of the recipient's key.
-- senderPublicKeys: PEM files (a list, or with commas between) of those whose objects are accepted.
-- maxAge: s since encryption beyond which an object is refused (default 300; 0 for no limit).
-- reorderWindow: how many objects one may come late (default 0: in order; each comes once anyway).
+- senderPublicKeys: PEM files of accepted senders (a list, or separated by commas).
+- maxAge: age beyond which an object is refused, s (default 300; 0 for no limit).
+- reorderWindow: by how many objects an object may be late (default 0: in order); each object is
+  accepted only once.
 
-A `configure` command can make maxAge and reorderWindow smaller, not larger.
+A `configure` command can only decrease maxAge and reorderWindow.
 
-Every refused object counts as failed in the stage, and here by the check that it did not pass.
+Every refused object counts as failed in the stage; the statistics count it by the failed check.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ class AdImageEncryptor(DataEncryptor):
 
 
 class DataDecryptor(_Configured):
-    """Publishes the objects that an encryptor got, of whatever structure they are."""
+    """Publishes the original objects of an encryptor, of any structure."""
 
     _TEXTS = (
         "stream",
@@ -228,8 +229,8 @@ class DataDecryptor(_Configured):
             or not all(isinstance(file, str) and file.strip() for file in files)
         ):
             raise SettingsError(
-                f"{type(self).__name__} needs senderPublicKeys, the PEM files of those who may"
-                " send; give a list of paths in --processor-args"
+                f"{type(self).__name__} needs senderPublicKeys, the PEM files of accepted senders;"
+                " give a list of paths in --processor-args"
             )
         return [str(Path(file.strip())) for file in files]
 
@@ -258,7 +259,7 @@ class DataDecryptor(_Configured):
             data = np.ascontiguousarray(sealed, np.uint8).data
         except (pva.PvaException, TypeError, ValueError, OverflowError) as error:
             raise CryptoError(
-                f"the object is not one of an encryptor ({error}); is the input channel the output"
+                f"the object is not from an encryptor ({error}); is the input channel the output"
                 " of an encrypting consumer?",
                 "format",
             ) from error
@@ -268,15 +269,17 @@ class DataDecryptor(_Configured):
         stream = header.stream.decode("utf-8", "replace")
         if shown != (header.object_id, stream, header.recipient.hex(), header.sender.hex()):
             raise CryptoError(
-                f"the fields beside encrypted object {header.object_id} are not those that were"
-                " sealed",
+                f"the fields outside the envelope of object {header.object_id} differ from the"
+                " sealed ones",
                 "field",
             )
         number, payload = opened(data)
         try:
             return self._accepted(loads(payload))
         except ObjectError as error:
-            raise CryptoError(f"object {number} is sealed well, but {error}", "object") from error
+            raise CryptoError(
+                f"object {number} is correctly sealed, but {error}", "object"
+            ) from error
 
     def _accepted(self, obj: Any) -> Any:
         return obj
@@ -297,7 +300,7 @@ class DataDecryptor(_Configured):
 
 
 class AdImageDecryptor(DataDecryptor):
-    """Publishes the images (NTNDArray) that an `AdImageEncryptor` got."""
+    """Publishes the original images (NTNDArray) of an `AdImageEncryptor`."""
 
     def _accepted(self, obj: Any) -> Any:
         return _require_image(obj)
@@ -306,8 +309,8 @@ class AdImageDecryptor(DataDecryptor):
 def _only_smaller(name: str, value: float, before: float) -> None:
     if value > before:
         raise SettingsError(
-            f"{name} can only be made smaller while the stage runs; it is {before:g}. Start the"
-            " stage again to allow more"
+            f"{name} can only be decreased while the stage runs; it is {before:g}. Restart the"
+            " stage to allow more"
         )
 
 

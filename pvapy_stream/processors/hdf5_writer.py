@@ -42,14 +42,14 @@ class Hdf5Writer(FrameProcessor):
     `datasetName` [images; a link to /entry/data/data], `compression` [none; lz4, bslz4, zstd,
     blosc], `overwrite` [false], `nThreads` [2].
 
-    `overwrite` replaces plain files that were there before the run. What the run has written is
-    never replaced, also not after a restart or a reload: the next file gets the next number.
+    `overwrite` replaces plain files that existed before the run. Files of the run are never
+    replaced, also not after a restart or a reload: the next file gets the next number.
 
     A `configure` command may choose a name below the folder that was given at the start; it cannot
     replace files.
 
     Raises:
-        SettingsError: a wrong value, or a name format that gives two files one name.
+        SettingsError: a wrong value, or a name format that gives two files the same name.
     """
 
     # An id counts as processed when it has been flushed, see `late_failures.done`.
@@ -91,7 +91,7 @@ class Hdf5Writer(FrameProcessor):
         return settings
 
     def start(self) -> None:
-        """Look whether files can be written.
+        """Check whether files can be written.
 
         Raises:
             FileError: they cannot.
@@ -113,7 +113,7 @@ class Hdf5Writer(FrameProcessor):
 
     @property
     def output_files(self) -> str:
-        """How its files are named."""
+        """Name pattern of its files."""
         return self._settings.output
 
     def _saved(self, ids: IdSet) -> None:
@@ -133,7 +133,7 @@ class Hdf5Writer(FrameProcessor):
         return frame
 
     def configure(self, configDict: Any) -> None:
-        """Close the file and go on with other settings; keys that are not given stay.
+        """Close the file and continue with other settings; keys that are not given are unchanged.
 
         Raises:
             SettingsError: a wrong value, or a name that is not below the folder of the start.

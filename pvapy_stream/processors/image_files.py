@@ -1,4 +1,4 @@
-"""``ImageFileWriter``: one TIFF, PNG or npy file an image."""
+"""``ImageFileWriter``: one TIFF, PNG or npy file for each image."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class ImageFileWriterOptions(Options):
 
 
 def check_name_format(text: str) -> None:
-    """See whether a format gives each image a name of its own.
+    """Check whether a format gives each image a different name.
 
     Raises:
         ValueError: it does not, or it cannot be used.
@@ -116,7 +116,7 @@ def check_name_format(text: str) -> None:
         )
     path = PurePosixPath(one)
     if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{what} leads out of outputDirectory; name files within it")
+        raise ValueError(f"{what} is outside of outputDirectory; give names within it")
     if path.suffix.lower() not in _WRITERS:
         raise ValueError(f"{what} ends in none of {', '.join(_WRITERS)}")
 
@@ -135,18 +135,18 @@ def file_name(text: str, frame_id: int, processor_id: int, time_ns: int) -> str:
 
 
 class ImageFileWriter(OptionProcessor[ImageFileWriterOptions]):
-    """Writes each image to a file of its own, and passes it on.
+    """Writes each image to a separate file, and passes it on.
 
-    A file has the ending .part until it is whole. TIFF files have id, time (ns) and attributes as
-    JSON in their description.
+    A file has the extension .part until it is complete. TIFF files have id, time (ns) and
+    attributes as JSON in their description.
 
-    Keys: outputDirectory ("."; made when it is not there), outputFileNameFormat
-    ("{uniqueId:06d}.{processorId}.tiff"; the ending tells the format: .tiff, .tif, .png, .npy; the
-    fields are uniqueId, frameId, objectId, processorId, time, timeNs), overwrite (false).
+    Keys: outputDirectory ("."; created if necessary), outputFileNameFormat
+    ("{uniqueId:06d}.{processorId}.tiff"; the extension selects the format: .tiff, .tif, .png, .npy;
+    the fields are uniqueId, frameId, objectId, processorId, time, timeNs), overwrite (false).
 
-    overwrite replaces plain files that were there before the run, never one of the run. A hidden
-    file in outputDirectory tells when the run began. A `configure` command may choose a directory
-    below the one of the start; it cannot replace files.
+    overwrite replaces plain files that existed before the run, never one of the run. A hidden file
+    in outputDirectory records when the run began. A `configure` command may choose a directory
+    below that of the start; it cannot replace files.
     """
 
     options_type = ImageFileWriterOptions
@@ -160,7 +160,7 @@ class ImageFileWriter(OptionProcessor[ImageFileWriterOptions]):
         self._run_began_ns = 0
 
     def configure(self, configDict: Any) -> None:
-        """Take new values; what is not named stays.
+        """Set new values; keys that are not given keep theirs.
 
         Raises:
             SettingsError: a wrong value, or a directory that is not below that of the start.
@@ -190,11 +190,11 @@ class ImageFileWriter(OptionProcessor[ImageFileWriterOptions]):
             self.options = make_options(self.options_type, self._given)
 
     def start(self) -> None:
-        """Make the directory.
+        """Create the directory.
 
         Raises:
-            ProcessorError: it cannot be made or written to.
-            MissingExtraError: what writes the format is not installed.
+            ProcessorError: it cannot be created or written to.
+            MissingExtraError: the library of the format is not installed.
         """
         self._prepare()
         self._started = True
@@ -258,16 +258,16 @@ class ImageFileWriter(OptionProcessor[ImageFileWriterOptions]):
 
 
 def write_image(path: Path, frame: Frame, replace_before_ns: int = 0) -> int:
-    """Write one image; nobody sees a half-written file. Returns its size in bytes.
+    """Write one image to a file, which appears only when it is complete. Returns its size in bytes.
 
     Args:
-        path: where to.
+        path: the file.
         frame: with the image.
         replace_before_ns: a plain file of that name may be replaced if it was last changed before
             this time, ns since 1970; 0 to replace none.
 
     Raises:
-        ProcessorError: the file is there already, or cannot be written.
+        ProcessorError: the file exists, or cannot be written.
         ObjectError: the format does not have such pixels.
     """
     replaces = _replaceable(path, replace_before_ns)
@@ -318,6 +318,5 @@ def _run_began(directory: Path) -> int:
 
 def _is_there(path: Path) -> str:
     return (
-        f"{path} is there already; choose other names, or set overwrite for files that were there"
-        " before the run"
+        f"{path} exists; choose other names, or set overwrite for files that existed before the run"
     )

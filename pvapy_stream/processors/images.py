@@ -1,7 +1,7 @@
-"""Small work on images: cutting, binning, summing, averaging and counting of pixels.
+"""Simple operations on images: cropping, binning, summing, averaging and counting of pixels.
 
-Colour images, (ny, nx, 3), are cut, binned and summed per colour; `ThresholdCount` counts each of
-the three values of a pixel.
+Colour images, (ny, nx, 3), are cropped, binned and summed for each colour; `ThresholdCount` counts
+each of the three values of a pixel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["AverageFrames", "Binning", "Region", "SumFrames", "ThresholdCount"]
 def sum_dtype(dtype: np.dtype[Any], count: int) -> np.dtype[Any]:
     """The smallest integer type of the same kind that holds a sum of `count` pixels of any value.
 
-    float64 for floats, and where no integer type is large enough.
+    float64 for floats, and if no integer type is large enough.
     """
     if dtype.kind == "b":
         low, high, names = 0, 1, ("uint8", "uint16", "uint32", "uint64")
@@ -95,7 +95,7 @@ class Binning(OptionProcessor[BinningOptions]):
     """Publishes images whose pixels are sums or means of bx times by pixels.
 
     Sums have the smallest type of the same kind that cannot overflow; means are float32 up to 16
-    bits, else float64. Columns and rows that fill no whole bin are left out.
+    bits, else float64. Columns and rows that do not fill a bin are omitted.
 
     Keys: bx, by (2), mode: "sum" or "mean".
     """
@@ -196,7 +196,7 @@ class _Stack(OptionProcessor[StackOptions]):
             # The end of a run rarely meets a multiple of nFrames: that is no error.
             self.counts["nLeft"] += len(self._frames)
             self.logger.warning(
-                "frames %d to %d are %d of the %d that make one, and are not published",
+                "frames %d to %d are %d of the %d frames of a sum, and are not published",
                 self._frames[0].id,
                 self._frames[-1].id,
                 len(self._frames),
@@ -209,8 +209,8 @@ class SumFrames(_Stack):
     """Publishes the sum of each nFrames frames, of a type that cannot overflow.
 
     The sum has id, time and attributes of the last frame, and the attributes NFrames, FirstId and
-    LastId. Where the image changes its shape or type, what was summed so far is given up. What
-    fills no whole sum at stop is not published, and counted as nLeft.
+    LastId. If the image changes its shape or type, the incomplete sum is dropped. Frames of an
+    incomplete sum at stop are not published, and counted as nLeft.
 
     Keys: nFrames (2), idOf: "last" or "first".
     """
@@ -219,7 +219,7 @@ class SumFrames(_Stack):
 class AverageFrames(_Stack):
     """Publishes the mean of each nFrames frames, as float32 up to 16 bits, else float64.
 
-    All else, and the keys, are those of `SumFrames`.
+    Everything else, and the keys, are as for `SumFrames`.
     """
 
     def _result(self, total: Pixels, count: int, dtype: np.dtype[Any]) -> Pixels:
@@ -244,7 +244,7 @@ class ThresholdCount(OptionProcessor[ThresholdCountOptions]):
     """Counts pixels at or above, and below, a threshold; passes the image with the two numbers.
 
     Keys: threshold (0), above ("NAbove"), below ("NBelow"): names of the attributes. A pixel that
-    is no number (NaN) is in neither.
+    is not a number (NaN) counts as neither.
     """
 
     options_type = ThresholdCountOptions

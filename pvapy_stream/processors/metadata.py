@@ -1,4 +1,4 @@
-"""``MetadataAssociator``: values of metadata channels as attributes of the frames of their time."""
+"""``MetadataAssociator``: values of metadata channels as attributes of frames, matched by time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TICK = 0.02  # s; how late a frame may be whose time to wait is over
 
 
 class ChannelOptions(Options):
-    """What may differ for one channel."""
+    """Options of one channel."""
 
     mode: Mode | None = None
     tolerance: float | None = Field(None, ge=0)
@@ -55,7 +55,7 @@ class MetadataAssociatorOptions(Options):
         return self
 
     def rule(self, name: str) -> Rule:
-        """How values of a channel are found."""
+        """The rule by which values of a channel are selected."""
         own = self.channels.get(name) or ChannelOptions.of()
         tolerance = self.tolerance if own.tolerance is None else own.tolerance
         offset = self.offset if own.offset is None else own.offset
@@ -68,17 +68,17 @@ class MetadataAssociatorOptions(Options):
 
 
 class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
-    """Publishes each frame with the values that the metadata channels had at its time.
+    """Publishes each frame with the values of the metadata channels at its time.
 
-    The attribute NAME is the value, `NAME:residual_us` how much later the frame is than the value,
-    in us; between two interpolated values, than the nearer. A channel that has updated only once
-    is a constant: its value serves for all frames. Frames wait for values that may be under way,
-    in order, for holdTime at most; a channel that stays without a second value is not waited for
-    again. A frame without a value is published without the attribute, and counted.
+    The attribute NAME is the value, `NAME:residual_us` the time of the frame minus the time of the
+    value (for an interpolated value, of the nearer one), in us. A channel that has updated only
+    once is a constant: its value is used for all frames. Frames wait for values that may still
+    arrive, in order, for at most holdTime; they wait only once for a channel without a second
+    value. A frame without a value is published without the attribute, and counted.
 
-    Keys: mode: "nearest", "previous" or "linear" (numbers, and arrays of them of equal shapes; all
-    else has its previous value), tolerance (s; any when not given), offset (s, added to the times
-    of values), holdTime (0.2 s), holdFrames (100), maxSamples (10000 per channel), residuals
+    Keys: mode: "nearest", "previous" or "linear" (numbers, and arrays of numbers with equal shapes;
+    other types: previous value), tolerance (s; default: any), offset (s, added to the times of
+    values), holdTime (0.2 s), holdFrames (100), maxSamples (10000 per channel), residuals
     (true), and channels: for a channel by name mode, tolerance, offset, constant (true: the newest
     value at any time), attribute (its name in the frame).
     """
@@ -98,7 +98,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
     # -- life ------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Make ready for the metadata channels there are.
+        """Prepare the metadata channels.
 
         Raises:
             SettingsError: channels are configured that are not among them, or there are none.
@@ -141,7 +141,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
                 series.rule = self.options.rule(name)
 
     def stop(self) -> None:
-        """Publish what still waits."""
+        """Publish waiting frames."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(5)
@@ -159,7 +159,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
             time_ns = frame.time_ns
             if not time_ns:
                 self.counts["nWithoutTime"] += 1
-                self._tell("frames", "frame %d has no time; it gets the values of now", frame.id)
+                self._tell("frames", "frame %d has no time; it gets the current values", frame.id)
                 time_ns = time.time_ns()
             self._associator.put(frame, time_ns, time.monotonic())
             self._release(current=frame)
@@ -294,7 +294,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
 
 
 def sample(obj: Any) -> tuple[int, Any]:
-    """Time, ns since 1970, and value of a metadata object; without a time of its own, now.
+    """Time, ns since 1970, and value of a metadata object; the current time if it has none.
 
     Raises:
         ObjectError: it has no value.

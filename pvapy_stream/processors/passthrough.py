@@ -1,4 +1,4 @@
-"""``PassThrough``: publishes what it gets."""
+"""``PassThrough``: publishes objects unchanged."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ __all__ = ["PassThrough"]
 
 
 class PassThrough(UserDataProcessor):
-    """Publishes each object as it came: to split a stream, or to measure without user code."""
+    """Publishes each object unchanged: to distribute a stream, or to measure without user code."""

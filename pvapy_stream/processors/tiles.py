@@ -1,4 +1,4 @@
-"""``TileSplitter`` cuts images into tiles, ``TileStitcher`` puts them together again."""
+"""``TileSplitter`` cuts images into tiles, ``TileStitcher`` assembles them again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _XY = {
 
 
 def edges(size: int, count: int = 1, length: int = 0) -> list[int]:
-    """Where tiles begin along one axis, and where the last ends, in pixels.
+    """First pixels of the tiles along one axis, and the end of the last one.
 
     Args:
         size: pixels to divide.
@@ -42,7 +42,7 @@ def edges(size: int, count: int = 1, length: int = 0) -> list[int]:
 
 
 class TilePosition(NamedTuple):
-    """Where a tile belongs: column and row, numbers of columns and rows, pixels of the image."""
+    """Position of a tile: column and row, numbers of columns and rows, pixels of the image."""
 
     x: int
     y: int
@@ -71,12 +71,12 @@ class TileSplitterOptions(Options):
 class TileSplitter(OptionProcessor[TileSplitterOptions]):
     """Publishes tiles of each image, all with its id, time and attributes.
 
-    Tiles are numbered row by row from 0. The place of a tile is in the attributes TileX, TileY
-    (column and row), TilesX, TilesY (how many) and FullX, FullY (pixels of the image), and in
-    offset and fullSize of the dimensions.
+    Tiles are numbered row by row from 0. The position of a tile is in the attributes TileX, TileY
+    (column and row), TilesX, TilesY (number of tiles) and FullX, FullY (pixels of the image), and
+    in offset and fullSize of the dimensions.
 
     Keys: tilesX, tilesY (2), or tileWidth, tileHeight (pixels; the last tile may be smaller);
-    tile: "all" (each tile on the one channel), "processorId" (consumer 1 publishes tile 0 …), or a
+    tile: "all" (all tiles on one channel), "processorId" (consumer 1 publishes tile 0 …), or a
     number.
     """
 
@@ -121,7 +121,7 @@ class TileSplitter(OptionProcessor[TileSplitterOptions]):
         if number >= count:
             raise SettingsError(
                 f"tile {number} (tile={tile!r}, processor id {self.processorId}) does not exist:"
-                f" the image makes tiles 0 to {count - 1}"
+                f" the image has tiles 0 to {count - 1}"
             )
         return [number]
 
@@ -143,14 +143,14 @@ class TileSplitter(OptionProcessor[TileSplitterOptions]):
 
 @dataclass(slots=True)
 class Puzzle:
-    """The tiles of one id that have come."""
+    """The tiles of one id that have arrived."""
 
     first: Frame
     place: TilePosition
     tiles: dict[tuple[int, int], Pixels]
 
     def missing(self) -> str:
-        """Places without a tile, for messages: (column, row)."""
+        """Positions without a tile, for messages: (column, row)."""
         places = [
             str((x, y))
             for y in range(self.place.rows)
@@ -160,15 +160,15 @@ class Puzzle:
         return ", ".join(places[:8]) + (" …" if len(places) > 8 else "")
 
     def check(self, place: TilePosition, image: Pixels) -> None:
-        """See whether a tile belongs to the others.
+        """Check whether a tile fits the others.
 
         Raises:
-            ObjectError: it does not, and why.
+            ObjectError: it does not; the message has the reason.
         """
         if place[2:] != self.place[2:]:
             raise ObjectError(f"the tile is of another division: {place}, earlier {self.place}")
         if (place.x, place.y) in self.tiles:
-            raise ObjectError(f"tile ({place.x}, {place.y}) came twice")
+            raise ObjectError(f"tile ({place.x}, {place.y}) is a duplicate")
         first = self.first.image
         if image.dtype != first.dtype or image.shape[2:] != first.shape[2:]:
             raise ObjectError(
@@ -181,14 +181,14 @@ class Puzzle:
             ):
                 raise ObjectError(
                     f"tile ({place.x}, {place.y}) of {image.shape[1]}x{image.shape[0]} pixels does"
-                    f" not fit to tile ({x}, {y}) of {other.shape[1]}x{other.shape[0]}"
+                    f" not fit tile ({x}, {y}) of {other.shape[1]}x{other.shape[0]}"
                 )
 
     def stitched(self) -> Pixels:
-        """The whole image.
+        """The assembled image.
 
         Raises:
-            ObjectError: the tiles make an image of another size than FullX and FullY say.
+            ObjectError: the size of the image differs from FullX and FullY.
         """
         place, tiles = self.place, self.tiles
         xs = _sums([tiles[x, 0].shape[1] for x in range(place.columns)])
@@ -216,11 +216,12 @@ class TileStitcherOptions(Options):
 
 
 class TileStitcher(OptionProcessor[TileStitcherOptions]):
-    """Publishes an image when all its tiles have come, in any order, on one channel or several.
+    """Publishes an image when all its tiles have arrived, in any order, on one channel or several.
 
-    An id is given up when one that began later is complete, when more than maxPending ids are
-    incomplete, and at stop; it is counted, logged with its missing tiles, and told at stop. A tile
-    that does not fit its neighbours, came twice, or came after its id was given up, fails.
+    An incomplete id is dropped when one that began later is complete, when more than maxPending ids
+    are incomplete, and at stop; it is counted, logged with its missing tiles, and reported at stop.
+    A tile that does not fit its neighbours, is a duplicate, or arrives after its id was dropped,
+    fails.
 
     Keys: maxPending (16).
     """
@@ -258,8 +259,8 @@ class TileStitcher(OptionProcessor[TileStitcherOptions]):
         if puzzle is None:
             if frame.id in self._closed:
                 raise ObjectError(
-                    f"tile ({place.x}, {place.y}) of id {frame.id} came when the id was already"
-                    " stitched or given up; is the collector's cache too small?"
+                    f"tile ({place.x}, {place.y}) of id {frame.id} arrived when the id was already"
+                    " stitched or dropped; is the collector's cache too small?"
                 )
             puzzle = self._pending[frame.id] = Puzzle(frame, place, {})
         puzzle.check(place, image)
@@ -289,16 +290,16 @@ class TileStitcher(OptionProcessor[TileStitcherOptions]):
         )
 
     def stop(self) -> None:
-        """Give up what is incomplete."""
+        """Drop incomplete ids."""
         for object_id in list(self._pending):
             self._give_up(object_id)
 
 
 def place_of(frame: Frame) -> TilePosition:
-    """Where a tile belongs.
+    """Position of a tile.
 
     Raises:
-        ObjectError: it is no tile, or its attributes make no place.
+        ObjectError: it is not a tile, or its attributes are not a position.
     """
     attributes = frame.attributes
     if missing := [name for name in TILE_ATTRIBUTES if name not in attributes]:
@@ -315,6 +316,6 @@ def place_of(frame: Frame) -> TilePosition:
         ):
             return place
     raise ObjectError(
-        f"frame {frame.id} has tile attributes that make no place:"
+        f"frame {frame.id} has tile attributes that are not a position:"
         f" {dict(zip(TILE_ATTRIBUTES, values, strict=True))}"
     )

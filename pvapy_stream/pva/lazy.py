@@ -103,8 +103,8 @@ class LazyObject:
 
     def __setitem__(self, field: str, value: Any) -> None:
         raise ObjectError(
-            f"field {field} cannot be set: the object is shared with others; set it in a copy"
-            " made with pvapy_stream.pva.lazy.pv_object(obj).copy()"
+            f"field {field} cannot be set: the object is shared with other subscribers; set it in"
+            " a copy made with pvapy_stream.pva.lazy.pv_object(obj).copy()"
         )
 
 

@@ -41,14 +41,14 @@ def id_reader(field: str, example: Any) -> IdReader:
         return LazyIds(field)
     if not example.hasField(field):
         raise ObjectError(
-            f"the object has no field {field!r} to take its id from; its fields are"
-            f" {', '.join(example.keys())}; choose with --oid-field"
+            f"the object has no id field {field!r}; its fields are {', '.join(example.keys())};"
+            " choose with --oid-field"
         )
     kind = structure_at(example, field)
     getter = _GETTERS.get(kind) if isinstance(kind, pva.ScalarType) else None
     if getter is None:
         raise ObjectError(
-            f"field {field!r} cannot be an object id: it is no number; choose another with"
+            f"field {field!r} cannot be an object id: it is not a number; choose another with"
             " --oid-field"
         )
     get = getattr(type(example), getter, None) or getattr(pva.PvObject, getter)

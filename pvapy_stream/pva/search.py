@@ -155,8 +155,8 @@ def served_twice(names: Iterable[str]) -> str:
         if len(servers) > 1:
             where = ", ".join(sorted(servers.values()))
             return (
-                f"channel {name} is served by {len(servers)} programs ({where}): clients get either"
-                " by chance; stop one of them, or give it another name"
+                f"channel {name} is served by {len(servers)} programs ({where}): a client may get"
+                " either of them; stop one, or give it another name"
             )
     return ""
 

@@ -72,8 +72,8 @@ def new_server() -> pva.PvaServer:
             raise
         # Without the binding's pages of C++.
         raise TransportError(
-            "this machine has no network interface but loopback, which PVAccess does not use unless"
-            ' it is told to; give: eval "$(pvapy-stream env)"'
+            "this machine has only the loopback network interface, which PVAccess does not use by"
+            ' default; give: eval "$(pvapy-stream env)"'
         ) from None
 
 
@@ -174,14 +174,14 @@ class _Security:
             return
         if self._file:
             raise SettingsError(
-                f"--access-security: {path} cannot be used beside another file: there is one for"
-                " a process; use the same file for all its stages"
+                f"--access-security: {path} cannot be combined with another file: a process has"
+                " only one; use the same file for all its stages"
             )
         found = frozenset(_GROUP.findall(text))
         if not found & {_CONTROL, _DEFAULT}:
             raise SettingsError(
                 f"--access-security: {path} has neither ASG(CONTROL) nor ASG(DEFAULT); one of them"
-                " must say who may put to control channels"
+                " must define which clients may put to control channels"
             )
         groups = {_READ_ONLY: f"ASG({_READ_ONLY}) {{ RULE(1, READ) }}", **self._groups}
         try:
@@ -249,7 +249,7 @@ def _read(path: str) -> str:
         for host in re.split(r"[\s,]+", found[2].replace('"', " ").strip()):
             known = _addresses(host) if host else []
             if host and not known:
-                _log.warning("%s: host %s is unknown, and left out", path, host)
+                _log.warning("%s: host %s is unknown, and ignored", path, host)
             addresses += known
         return f"{found[1]} {', '.join(addresses)} }}"
 

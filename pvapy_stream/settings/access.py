@@ -16,28 +16,28 @@ _CLIENT = re.compile(r"(?:[A-Za-z0-9_.-]+@(?:\*|[A-Za-z0-9_.-]+)|[A-Za-z0-9_.-]+
 def _clients(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if not _CLIENT.fullmatch(name):
-            raise ValueError(f"{name!r} is no client; write HOST, USER@HOST or USER@*")
+            raise ValueError(f"{name!r} is not a client; write HOST, USER@HOST or USER@*")
     return names
 
 
 class AccessSettings(Settings):
-    """Who may put to control channels; outputs and status channels are read-only for all."""
+    """Access rights of control channels; outputs and status channels are always read-only."""
 
     control_from: Annotated[
         Names, AfterValidator(_clients), opt("--control-from", "Access rights", metavar="CLIENTS")
     ] = Field(
         (),
         description=(
-            "clients that may put to the control channel, with commas between: HOST, USER@HOST or"
-            " USER@*; any client when not given"
+            "clients that may put to the control channel, separated by commas: HOST, USER@HOST or"
+            " USER@*; default: any client"
         ),
     )
     access_security: Annotated[str, opt("--access-security", "Access rights", metavar="FILE")] = (
         Field(
             "",
             description=(
-                "EPICS access security file instead; its group CONTROL, or else DEFAULT, holds for"
-                " control channels"
+                "EPICS access security file, instead of --control-from; its group CONTROL, else"
+                " DEFAULT, applies to control channels"
             ),
         )
     )

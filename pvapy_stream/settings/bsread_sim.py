@@ -33,7 +33,7 @@ class SimChannel:
 def _channel(text: str) -> SimChannel:
     name, _, description = text.partition("=")
     if not name:
-        raise ValueError(f"{text!r} names no channel; write NAME or NAME=TYPE/SHAPE/…")
+        raise ValueError(f"{text!r} does not name a channel; write NAME or NAME=TYPE/SHAPE/…")
     given: dict[str, Any] = {}
     for word in filter(None, description.lower().split("/")):
         every = _EVERY.fullmatch(word)
@@ -49,7 +49,7 @@ def _channel(text: str) -> SimChannel:
             given["shape"] = tuple(map(int, word.split("x")))
         else:
             raise ValueError(
-                f"{word!r} in {text!r} is no type, shape (1280x1024), byte order (little, big),"
+                f"{word!r} in {text!r} is not a type, shape (1280x1024), byte order (little, big),"
                 f" compression ({', '.join(_COMPRESSIONS)}) or rate (every10, every10+3)"
             )
     return SimChannel(name, **given)
@@ -71,10 +71,10 @@ Part = Annotated[float, Field(ge=0, le=1)]
 
 
 class BsreadSimSettings(LoggingSettings, LedgerSettings):
-    """A program that sends bsread messages as a beamline's sources do."""
+    """A simulated source of bsread messages."""
 
     address: Annotated[str, opt("-a --address", "Stream", metavar="ADDRESS")] = Field(
-        "tcp://127.0.0.1:9999", min_length=1, description="where receivers connect to"
+        "tcp://127.0.0.1:9999", min_length=1, description="address to which receivers connect"
     )
     mode: Annotated[Literal["push", "pub"], opt("--mode", "Stream")] = Field(
         "push", description="push: each message to one receiver; pub: to all"
@@ -87,22 +87,23 @@ class BsreadSimSettings(LoggingSettings, LedgerSettings):
     )
     camera_compression: Annotated[
         Literal["none", "lz4", "bitshuffle_lz4"], opt("--camera-compression", "Channels")
-    ] = Field("none", description="how its images are sent")
+    ] = Field("none", description="compression of the camera's images")
     channels: Annotated[SimChannels, opt("-c --channels", "Channels", metavar="LIST")] = Field(
         (),
         description=(
-            "further channels, NAME=WORDS,NAME=WORDS: WORDS are type, shape (fastest first),"
-            " byte order, compression, rate, with / between, as in X=uint16/100x2/big/lz4/every10+3"
+            "further channels, NAME=WORDS,NAME=WORDS: WORDS are type, shape (fastest dimension"
+            " first), byte order, compression and rate, separated by /, as in"
+            " X=uint16/100x2/big/lz4/every10+3"
         ),
     )
     dh_compression: Annotated[
         Literal["none", "lz4", "bitshuffle_lz4"], opt("--dh-compression", "Channels")
-    ] = Field("none", description="how the list of channels is sent")
+    ] = Field("none", description="compression of the data header")
     rate: Annotated[float, opt("-fps --rate", "Run", "messages/s", metavar="R")] = Field(
         100, ge=0, description="rate; 0: as fast as possible"
     )
     n_messages: Annotated[int, opt("-n --n-messages", "Run", "messages", metavar="N")] = Field(
-        0, ge=0, description="stop after this many pulses; 0: no limit"
+        0, ge=0, description="stop after this number of pulses; 0: no limit"
     )
     runtime: Annotated[float, opt("-rt --runtime", "Run", "s", metavar="T")] = Field(
         0, ge=0, description="stop after this time; 0: run until stopped"
@@ -111,43 +112,46 @@ class BsreadSimSettings(LoggingSettings, LedgerSettings):
         1, ge=-(2**62), le=2**62, description="first pulse id"
     )
     pulse_step: Annotated[int, opt("--pulse-step", "Run", metavar="N")] = Field(
-        1, ge=1, description="from one pulse id to the next"
+        1, ge=1, description="step from one pulse id to the next"
     )
     send_timeout: Annotated[float, opt("--send-timeout", "Run", "s", metavar="T")] = Field(
-        0, ge=0, description="wait so long for a receiver to take a message; then it is let go"
+        0,
+        ge=0,
+        description="longest wait until a receiver takes a message; then the message is dropped",
     )
     drop: Annotated[Part, opt("--drop", "Trouble", metavar="P")] = Field(
-        0, description="part of the pulses that is left out"
+        0, description="fraction of pulses to omit"
     )
     reorder: Annotated[Part, opt("--reorder", "Trouble", metavar="P")] = Field(
-        0, description="part of the messages that change places with the next one"
+        0, description="fraction of messages to swap with the next one"
     )
     duplicate: Annotated[Part, opt("--duplicate", "Trouble", metavar="P")] = Field(
-        0, description="part of the messages that is sent twice"
+        0, description="fraction of messages to send twice"
     )
     missing: Annotated[Part, opt("--missing", "Trouble", metavar="P")] = Field(
-        0, description="part of the values that is missing"
+        0, description="fraction of values to omit"
     )
     malformed: Annotated[Part, opt("--malformed", "Trouble", metavar="P")] = Field(
-        0, description="part of the pulses after which a damaged message is sent as well"
+        0, description="fraction of pulses after which a damaged message is sent"
     )
     change_every: Annotated[int, opt("--change-every", "Trouble", "pulses", metavar="N")] = Field(
         0,
         ge=0,
         description=(
-            "change the channels after so many: another order, one fewer, one more, another type"
+            "change the channels after this number of pulses: another order, one fewer, one more,"
+            " another type"
         ),
     )
     stop_every: Annotated[int, opt("--stop-every", "Trouble", "pulses", metavar="N")] = Field(
-        0, ge=0, description="send a stop command after so many, and go on"
+        0, ge=0, description="send a stop command after this number of pulses, and continue"
     )
     seed: Annotated[int, opt("--seed", "Trouble", metavar="N")] = Field(
-        1, description="the same seed gives the same trouble"
+        1, description="seed of the random faults"
     )
 
     @property
     def all_channels(self) -> tuple[SimChannel, ...]:
-        """Scalars, the camera, and what else is asked for."""
+        """Scalars, the camera, and further channels."""
         made = [SimChannel(f"SIM:SCALAR-{n}") for n in range(self.n_scalars)]
         if self.camera:
             width, height = map(int, self.camera.split("x"))

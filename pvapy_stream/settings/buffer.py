@@ -30,13 +30,14 @@ class Ports(NamedTuple):
 
 
 class BufferSettings(LoggingSettings, LedgerSettings, HostSettings, StatusSettings):
-    """A program that keeps the newest pulses of a stream and gives them out."""
+    """A program that keeps the newest pulses of a stream and serves ranges of them."""
 
     stream: Annotated[str, StreamsHelp(), opt("STREAM", "Stream")] = Field(
-        min_length=1, description="tcp://host:port of a bsread sender; IMAGES of images"
+        min_length=1, description="tcp://host:port of a bsread sender, or IMAGES of images"
     )
     mode: Annotated[Literal["pull", "sub"], opt("--mode", "Stream")] = Field(
-        "pull", description="how a bsread sender is asked: sub for senders that publish"
+        "pull",
+        description="socket type for a bsread sender: sub if it publishes, pull if it pushes",
     )
     id_field: Annotated[str, opt("-of --oid-field", "Stream", metavar="FIELD")] = Field(
         "uniqueId", min_length=1, description="field of images that becomes the pulse id"
@@ -46,45 +47,47 @@ class BufferSettings(LoggingSettings, LedgerSettings, HostSettings, StatusSettin
     ] = Field(
         0,
         ge=0,
-        description="first updates of a channel that are not kept: a monitor starts with the value"
-        " already there",
+        description=(
+            "number of first updates of a channel to skip: a monitor begins with the current"
+            " object, which may be old"
+        ),
     )
     server_queue_size: Annotated[
         int, opt("-sqs --server-queue-size", "Stream", "objects", metavar="N")
-    ] = Field(
-        0, ge=0, description="queue the channel's server keeps for us; 0: the server's default"
-    )
+    ] = Field(0, ge=0, description="queue at the channel's server; 0: the server's default")
     max_value: Annotated[float, opt("--max-value", "Stream", "MB", metavar="N")] = Field(
-        1000, gt=0, le=4000, description="largest value that is taken"
+        1000, gt=0, le=4000, description="largest accepted value"
     )
     late_pulses: Annotated[int, opt("--late-pulses", "Stream", "pulses", metavar="N")] = Field(
         100,
         ge=0,
-        description="a pulse id that goes further back means that the source has started again",
+        description="if pulse ids decrease by more than this, the source has restarted",
     )
     buffer_length: Annotated[
         int | None, opt("-b --buffer_length --buffer-length", "Limits", "messages", metavar="N")
     ] = Field(
         None,
         ge=1,
-        description=f"keep this many; {_DEFAULT_MESSAGES} when no limit at all is given",
+        description=(
+            f"number of messages to keep; default: {_DEFAULT_MESSAGES} if no other limit is given"
+        ),
     )
     memory: Annotated[float, opt("--memory", "Limits", "MB", metavar="N")] = Field(
-        0, ge=0, description="keep what fits into this much memory; 0: no such limit"
+        0, ge=0, description="memory for kept messages; 0: no such limit"
     )
     seconds: Annotated[float, opt("--seconds", "Limits", "s", metavar="T")] = Field(
-        0, ge=0, description="keep what came in this time; 0: no such limit"
+        0, ge=0, description="keep messages received in this last time; 0: no such limit"
     )
     spill_folder: Annotated[str | None, opt("--spill-folder", "Limits", metavar="DIR")] = Field(
-        None, description="keep on disk, in this folder, what memory has no room for"
+        None, description="folder for messages that exceed the limits of memory"
     )
     spill_size: Annotated[float, opt("--spill-size", "Limits", "GB", metavar="N")] = Field(
-        10, gt=0, description="disk space for that"
+        10, gt=0, description="disk space in that folder"
     )
     interface: Annotated[str, opt("--interface", "Outputs", metavar="ADDRESS")] = Field(
         "127.0.0.1",
         min_length=1,
-        description="interface of all outputs; with 0.0.0.0 whoever reaches this host may read",
+        description="interface of all ports; 0.0.0.0: any host can read, without authentication",
     )
     output_port: Annotated[
         int, opt("-o --output_port --output-port", "Outputs", metavar="PORT")
@@ -92,29 +95,31 @@ class BufferSettings(LoggingSettings, LedgerSettings, HostSettings, StatusSettin
         8082,
         ge=0,
         le=_PORT,
-        description="push the stream on here; the two ports behind it are bound too, for ranges and"
-        " for status; 0: a free port",
+        description=(
+            "port on which the stream is pushed; the next two ports are used for ranges and"
+            " status; 0: any free port"
+        ),
     )
     range_port: Annotated[int | None, opt("--range-port", "Outputs", metavar="PORT")] = Field(
-        None, ge=0, le=_PORT, description="serve ranges here; the output port + 1 when not given"
+        None, ge=0, le=_PORT, description="port of ranges; default: the output port + 1"
     )
     rest_port: Annotated[int | None, opt("--rest-port", "Outputs", metavar="PORT")] = Field(
         None,
         ge=0,
         le=_PORT,
-        description="show status and metrics here; the output port + 2 when not given",
+        description="port of status and metrics (HTTP); default: the output port + 2",
     )
     no_rest: Annotated[bool, opt("--no-rest", "Outputs")] = Field(
-        False, description="no status over HTTP"
+        False, description="do not serve status over HTTP"
     )
     max_readers: Annotated[int, opt("--max-readers", "Outputs", metavar="N")] = Field(
-        100, ge=1, description="readers of ranges at a time"
+        100, ge=1, description="maximum number of simultaneous readers of ranges"
     )
     reader_memory: Annotated[float, opt("--reader-memory", "Outputs", "MB", metavar="N")] = Field(
-        64, ge=2, description="what may be on its way to one reader"
+        64, ge=2, description="memory for messages in transfer to one reader"
     )
     analyzer: Annotated[bool, opt("--analyzer", "Reporting")] = Field(
-        False, description="look for anomalies in the stream, and report them at the end"
+        False, description="check the stream for anomalies, and report them at the end"
     )
     log_level: Annotated[
         LogLevel, opt("-ll --log-level --log_level", "Reporting", metavar="LEVEL")
@@ -131,7 +136,7 @@ class BufferSettings(LoggingSettings, LedgerSettings, HostSettings, StatusSettin
         of_bsread = scheme in ("tcp", "ipc", "inproc") and separator and rest
         if not of_bsread and not registry.image_stream(self.stream):
             raise ValueError(
-                f"STREAM: {self.stream!r} is no stream; write tcp://host:port, {image_forms()}"
+                f"STREAM: {self.stream!r} is not a stream; write tcp://host:port, {image_forms()}"
             )
         if self.status_channel and self.stream == f"pva://{self.status_channel}":
             raise ValueError("--status-channel: the stream itself has this name")

@@ -1,4 +1,4 @@
-"""The mirror server's channel map: which channels, from where, by which request."""
+"""The mirror server's channel map: channels, their sources and requests."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class MirrorEntry:
     """One mirrored channel.
 
     Attributes:
-        mirror: name of the channel here.
-        source: name of the channel there.
+        mirror: name of the channel on the mirror.
+        source: name of the channel on the source's server.
         provider: ``pva``, ``ca``, or another mode that needs only the name of a channel.
         queue: objects the source's server keeps for each monitor; 0 for its default.
         n_monitors: monitors that share the stream, by the distributor named in the request.
@@ -59,12 +59,13 @@ def parse_channel_map(text: str) -> tuple[MirrorEntry, ...]:
     """
     entries = tuple(_parse_entry(part) for part in _split_entries(text))
     if not entries:
-        raise SettingsError(f"--channel-map: {text!r} holds no entry; {_form()}")
+        raise SettingsError(f"--channel-map: {text!r} has no entry; {_form()}")
     seen: set[str] = set()
     for entry in entries:
         if entry.mirror in seen:
             raise SettingsError(
-                f"--channel-map: two entries make channel {entry.mirror!r}; give each its own name"
+                f"--channel-map: two entries have the channel {entry.mirror!r}; give them"
+                " different names"
             )
         seen.add(entry.mirror)
     return entries
@@ -81,7 +82,7 @@ def _can_be_mirrored(provider: str) -> bool:
 
 
 def _split_entries(text: str) -> Iterator[str]:
-    """What stands in the outermost parentheses; requests have brackets of their own.
+    """The text in the outermost parentheses; requests may contain brackets.
 
     As with PvaPy, parentheses and commas around entries may be left out: ``mirror,source``.
     """
@@ -124,9 +125,9 @@ def _parse_entry(text: str) -> MirrorEntry:
     if not _can_be_mirrored(provider.lower()):
         raise wrong(f"has the unknown provider {provider!r}")
     if not queue.removeprefix("+").isdecimal():
-        raise wrong(f"has the queue {queue!r}, which is no whole number from 0 on")
+        raise wrong(f"has the queue {queue!r}, which is not a whole number from 0 on")
     if not monitors.isdecimal() or int(monitors) < 1:
-        raise wrong(f"has {monitors!r} monitors, which is no whole number from 1 on")
+        raise wrong(f"has {monitors!r} monitors, which is not a whole number from 1 on")
     if mirror == source:
         raise wrong("mirrors a channel under its own name")
     if int(queue) and request.startswith("record["):

@@ -38,21 +38,21 @@ class CollectorSettings(StageSettings):
         -1,
         ge=-1,
         description=(
-            "objects held while smaller ids may still come; when there are more, the smallest go"
-            " on; -1: 10 for each producer, and more of small images, up to 256 MB; at least one"
-            " for each"
+            "objects held while smaller ids may still arrive; when it is full, the object with"
+            " the smallest id is released; -1: 10 for each producer, more for small images, up to"
+            " 256 MB; at least one for each"
         ),
     )
     oid_offset: Annotated[int, opt("-oo --oid-offset", "Object ids", metavar="N")] = Field(
-        1, description="step from one id to the next of all producers together; 0 or less: 1"
+        1, description="step between successive ids of all producers together; 0 or less: 1"
     )
     gap_timeout: Annotated[float, opt("--gap-timeout", "Collector", "s", metavar="T")] = Field(
-        5.0, gt=0, description="longest time an object waits for a producer that is silent"
+        5.0, gt=0, description="longest time that an object waits for a silent producer"
     )
     producer_disorder: Annotated[
         int, opt("--producer-disorder", "Collector", "ids", metavar="N")
     ] = Field(
-        0, ge=0, description="by how much the ids of one producer may go back within its stream"
+        0, ge=0, description="by how much the ids of one producer may decrease within its stream"
     )
 
     @model_validator(mode="after")

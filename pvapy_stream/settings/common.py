@@ -20,34 +20,34 @@ _LINE_FORMATS = {
 
 
 class LoggingSettings(Settings):
-    """Where log messages go."""
+    """Level, file and format of log messages."""
 
     log_level: Annotated[LogLevel, opt("-ll --log-level", "Reporting", metavar="LEVEL")] = Field(
         None,
         description=(
-            "lowest level that is logged: debug, info, warning (or warn), error, critical; warnings"
-            " when not given"
+            "lowest level that is logged: debug, info, warning (or warn), error, critical;"
+            " default: warning"
         ),
     )
     log_file: Annotated[str | None, opt("-lf --log-file", "Reporting", metavar="FILE")] = Field(
-        None, description="log to this file too, beside standard error"
+        None, description="also log to this file, in addition to standard error"
     )
     log_format: Annotated[str, opt("--log-format", "Reporting", metavar="FORMAT")] = Field(
         "pvapy-stream",
         description=(
-            "form of a log line: pvapy-stream, pvapy (that of PvaPy's programs), or a format string"
-            " of Python's logging"
+            "format of log lines: pvapy-stream, pvapy (as in PvaPy's programs), or a format"
+            " string of Python's logging"
         ),
     )
 
     @property
     def level(self) -> int:
-        """The level as `logging` numbers it."""
+        """The numeric level of `logging`."""
         return getattr(logging, (self.log_level or "warning").upper())
 
     @property
     def line_format(self) -> str:
-        """The form of a line as `logging` writes it."""
+        """The format string for `logging`."""
         return _LINE_FORMATS.get(self.log_format, self.log_format)
 
     @field_validator("log_format")
@@ -58,21 +58,21 @@ class LoggingSettings(Settings):
             logging.Formatter(_LINE_FORMATS.get(value, value)).format(example)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"is no format of a log line ({error}); give {' or '.join(_LINE_FORMATS)}, or a"
+                f"is not a format of log lines ({error}); give {' or '.join(_LINE_FORMATS)}, or a"
                 " text with fields such as %(asctime)s, %(levelname)s, %(name)s and %(message)s"
             ) from error
         return value
 
 
 class LedgerSettings(Settings):
-    """Where the account of all ids is written."""
+    """Where the ledger is written."""
 
     ledger: Annotated[str | None, opt("--ledger", "Accounting", metavar="FILE")] = Field(
         None, description="write the fate of every id to this JSON file, for pvapy-stream audit"
     )
-    # No option: who starts a stage again says so.
+    # No option: set by the program that restarts a stage.
     incarnation: int = Field(
-        1, ge=1, description="how often the stage was started, this time included"
+        1, ge=1, description="how often the stage was started, including this time"
     )
 
     def again(self: Self, incarnation: int) -> Self:
@@ -81,14 +81,14 @@ class LedgerSettings(Settings):
 
 
 class StatusSettings(Settings):
-    """Where a program that runs no processor shows its status."""
+    """Status channel of a program without a processor."""
 
     status_channel: Annotated[
         str | None, opt("-sc --status-channel", "Reporting", metavar="NAME")
     ] = Field(
         None,
         description=(
-            "PVA channel that shows the status; _ means pvapy:KIND:ID:status; * becomes the id"
+            "PVA channel with the status; _ means pvapy:KIND:ID:status; * is replaced by the id"
         ),
     )
 
@@ -107,35 +107,35 @@ class StatusSettings(Settings):
             return []
         if n > 1 and "*" not in name:
             raise SettingsError(
-                f"--status-channel {name}: there is a channel for each of the {n} in the channel"
-                f" map; write it like {name}:*"
+                f"--status-channel {name}: each of the {n} channels of the channel map needs a"
+                f" status channel; write it like {name}:*"
             )
         return [name.replace("*", str(number)) for number in range(1, n + 1)]
 
 
 class HostSettings(Settings):
-    """By which names the HTTP servers of a program may be called."""
+    """Host names that the HTTP servers of a program accept."""
 
     allow_host: Annotated[Names, opt("--allow-host", "HTTP", metavar="NAME", many=True)] = Field(
         (),
         description=(
-            "further names by which HTTP clients may call this program, such as that of a proxy;"
-            " addresses, localhost and the name of this machine always work"
+            "further host names that HTTP requests may use, such as that of a proxy; IP"
+            " addresses, localhost and the name of this machine are always accepted"
         ),
     )
 
 
 class MetricsSettings(HostSettings):
-    """Where Prometheus finds the metrics of a program."""
+    """Port and address of the metrics for Prometheus."""
 
     metrics_port: Annotated[int | None, opt("--metrics-port", "Metrics", metavar="PORT")] = Field(
         None,
         ge=0,
         le=65535,
-        description="serve /metrics for Prometheus at this port (extra web); 0: any that is free",
+        description="port of /metrics for Prometheus (needs the extra web); 0: any free port",
     )
     metrics_address: Annotated[str, opt("--metrics-address", "Metrics", metavar="HOST")] = Field(
         "127.0.0.1",
         min_length=1,
-        description="address to serve them at; 0.0.0.0 lets other machines ask",
+        description="address of /metrics; 0.0.0.0: reachable from other machines",
     )

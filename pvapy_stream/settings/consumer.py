@@ -19,20 +19,23 @@ class ConsumerSettings(StageSettings):
         1, description="id of the first consumer"
     )
     n_consumers: Annotated[int, opt("-nc --n-consumers", "Consumers", metavar="N")] = Field(
-        1, ge=1, description="number of consumers, each a process"
+        1, ge=1, description="number of consumers, each in a separate process"
     )
     consumer_id_list: Annotated[
         IdList, opt("-cid --consumer-id-list", "Consumers", metavar="LIST")
-    ] = Field(None, description="ids instead of the two above: 1,2,5 or range(first,last+1[,step])")
+    ] = Field(
+        None,
+        description="ids, instead of the two options above: 1,2,5 or range(first,last+1[,step])",
+    )
     max_restarts: Annotated[int, opt("--max-restarts", "Consumers", metavar="N")] = Field(
-        3, ge=0, description="how often a consumer process that died is started again"
+        3, ge=0, description="how often a consumer process that died is restarted"
     )
     accumulate_objects: Annotated[
         int, opt("-ao --accumulate-objects", "Queues", "objects", metavar="N")
     ] = Field(
         -1,
         description=(
-            "objects to gather in the receiver queue before processing starts; 0 or less: none;"
+            "objects to collect in the receiver queue before processing starts; 0 or less: none;"
             " no effect without a receiver queue"
         ),
     )
@@ -40,25 +43,27 @@ class ConsumerSettings(StageSettings):
         float,
         at_least(0, "--accumulation-timeout", "objects are not gathered"),
         opt("-at --accumulation-timeout", "Queues", "s", metavar="T"),
-    ] = Field(1, ge=0, description="process what was gathered when nothing came for this time")
+    ] = Field(1, ge=0, description="process collected objects after this time without a new one")
     distributor_plugin_name: Annotated[
         str, opt("-dpn --distributor-plugin-name", "Distributor", metavar="NAME")
     ] = Field("pydistributor", description="name of the server's distributor plugin")
     distributor_group: Annotated[
         str | None, opt("-dg --distributor-group", "Distributor", metavar="NAME")
-    ] = Field(None, description="group this client shares the stream with")
+    ] = Field(None, description="group of clients that share the stream")
     distributor_set: Annotated[
         str | None, opt("-ds --distributor-set", "Distributor", metavar="NAME")
-    ] = Field(None, description="set within the group; all clients of a set get the same objects")
+    ] = Field(None, description="set in the group; all clients of a set get the same objects")
     distributor_trigger: Annotated[
         str | None, opt("-dt --distributor-trigger", "Distributor", metavar="FIELD")
-    ] = Field(None, description="field whose change tells a new object, such as uniqueId")
+    ] = Field(None, description="field whose change marks a new object, such as uniqueId")
     distributor_updates: Annotated[
         int | None,
         at_least(1, "--distributor-updates", "each object goes to the next client"),
         opt("-du --distributor-updates", "Distributor", metavar="N"),
     ] = Field(
-        None, ge=1, description="objects in a row before the next client (or set) has its turn"
+        None,
+        ge=1,
+        description="successive objects for one client (or set) before the next one has its turn",
     )
     n_distributor_sets: Annotated[
         int,
@@ -68,13 +73,13 @@ class ConsumerSettings(StageSettings):
         1,
         ge=1,
         description=(
-            "sets in the group, which tells the step of ids when sets run as separate commands"
+            "number of sets in the group, for the step of ids if sets run as separate commands"
         ),
     )
 
     # No options: the command that starts several consumers sets them.
-    dealer: str = Field("", description="channel on which the command deals objects out")
-    dealt: bool = Field(False, description="whether it does")
+    dealer: str = Field("", description="channel on which the command's dealer distributes objects")
+    dealt: bool = Field(False, description="whether the command has a dealer")
 
     @model_validator(mode="after")
     def _queue_fits(self) -> ConsumerSettings:
@@ -108,8 +113,8 @@ class ConsumerSettings(StageSettings):
     def _needs_star(self, option: str, channel: str) -> None:
         if channel and "*" not in channel and channel != "_":
             raise ValueError(
-                f"{option} {channel}: each of the {len(self.ids)} consumers hosts a channel of its"
-                f" own; write it like {channel}:*"
+                f"{option} {channel}: each of the {len(self.ids)} consumers needs its own channel;"
+                f" write it like {channel}:*"
             )
 
     @property
@@ -121,7 +126,7 @@ class ConsumerSettings(StageSettings):
 
     @property
     def distributed(self) -> bool:
-        """Whether the distributor plugin is asked for."""
+        """Whether the distributor plugin is requested."""
         return any(
             (
                 self.distributor_group,
@@ -133,7 +138,7 @@ class ConsumerSettings(StageSettings):
 
     @property
     def can_deal(self) -> bool:
-        """Whether this command has all who share the stream, as far as its settings tell."""
+        """Whether this command, as far as its settings show, has all consumers of the stream."""
         alone = not self.distributor_set or self.n_distributor_sets == 1
         return (
             self.distributed
@@ -146,7 +151,7 @@ class ConsumerSettings(StageSettings):
 
     @property
     def sequential_updates(self) -> int:
-        """Objects in a row that one consumer gets."""
+        """Successive objects that one consumer gets."""
         return (self.distributor_updates or 1) if self.distributed else 1
 
     @property

@@ -1,4 +1,4 @@
-"""Values that PvaPy's programs take although they make little sense, and what is used instead."""
+"""Unreasonable values that PvaPy's programs accept, and the values used instead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STAGE = """
 --oid-field --oid-offset --field-request --skip-initial-updates --metadata-channels --runtime
 --report-period --report-stats --log-level --log-file --disable-curses
 """
-# The long options of PvaPy's programs by the settings of ours, for those who abbreviate them.
+# The long options of PvaPy's programs by settings class, for abbreviations.
 OPTIONS: dict[str, tuple[str, ...]] = {
     name: tuple(f"--help --version {text}".split())
     for name, text in {
@@ -39,7 +39,7 @@ _warned: set[str] = set()
 
 
 def warn_once(message: str) -> None:
-    """Log a warning, once in the life of this process."""
+    """Log a warning, once in this process."""
     if message not in _warned:
         _warned.add(message)
         _log.warning("%s", message)

@@ -18,7 +18,7 @@ from pvapy_stream.transport.pva_library import PvaSettings
 
 
 class MirrorSettings(LoggingSettings, LedgerSettings, MetricsSettings, StatusSettings, PvaSettings):
-    """A server that shows channels of other servers under names of its own."""
+    """A server that republishes channels of other servers under its own names."""
 
     channel_map: Annotated[
         str, ProvidersHelp(), opt("-cm --channel-map", "Channels", metavar="MAP")
@@ -32,18 +32,20 @@ class MirrorSettings(LoggingSettings, LedgerSettings, MetricsSettings, StatusSet
         0,
         ge=0,
         description=(
-            "pass nothing on until this many clients are connected; what the source publishes"
-            " before is named and accounted for"
+            "pass objects on only when this number of clients are connected; earlier objects are"
+            " reported and in the ledger"
         ),
     )
     wait_timeout: Annotated[float, opt("--wait-timeout", "Run", "s", metavar="T")] = Field(
-        60, gt=0, description="longest wait for them; then all is passed on, and it is an error"
+        60,
+        gt=0,
+        description="longest wait for them; then objects are passed on, and the exit code is 1",
     )
     report_period: Annotated[float, opt("-rp --report-period", "Reporting", "s", metavar="T")] = (
-        Field(0, description="how often counters are shown; 0: only at the end")
+        Field(0, description="time between printed counters; 0: only at the end")
     )
     oid_field: Annotated[str, opt("-of --oid-field", "Accounting", metavar="FIELD")] = Field(
         "uniqueId",
         min_length=1,
-        description="field that holds the object id; without it the ledger stays empty",
+        description="field with the object id; without it the ledger stays empty",
     )

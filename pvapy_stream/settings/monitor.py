@@ -1,4 +1,4 @@
-"""Settings of monitors: what they look at, how often, and when they give an alarm."""
+"""Settings of monitors: what they watch, how often, and when they raise an alarm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pvapy_stream.settings.notify import NotifySettings
 from pvapy_stream.settings.rules import AlarmRules, check_units, parse_rule
 from pvapy_stream.settings.values import IdList, Names
 
-# When nothing else is asked for: whatever loses frames, and stages that are gone.
+# The default: every loss of frames, and stages that fail or have disconnected.
 STREAM_ALARMS = tuple(
     parse_rule(text)
     for text in (
@@ -26,13 +26,13 @@ STREAM_ALARMS = tuple(
 
 
 class MonitorSettings(NotifySettings):
-    """What all monitors share."""
+    """Settings of all monitors."""
 
-    # Quantities and their units; empty when they are not known beforehand.
+    # Quantities and their units; empty if they are not known in advance.
     QUANTITIES: ClassVar[Mapping[str, str]] = {}
 
     name: Annotated[str, opt("--name", "Monitor", metavar="NAME")] = Field(
-        "", description="name in messages and series; its kind when not given"
+        "", description="name in messages and series; default: the kind of monitor"
     )
     sampling_interval: Annotated[
         float, opt("-si --sampling-interval", "Monitor", "s", metavar="T")
@@ -43,16 +43,16 @@ class MonitorSettings(NotifySettings):
     alarms: Annotated[AlarmRules, opt("-a --alarm", "Monitor", metavar="RULE", many=True)] = Field(
         (),
         description=(
-            "when to give an alarm: 'QUANTITY[@SUBJECT] < VALUE [clear VALUE] [for TIME] [every"
+            "when to raise an alarm: 'QUANTITY[@SUBJECT] < VALUE [clear VALUE] [for TIME] [every"
             " TIME]'"
         ),
     )
     working_dir: Annotated[str, opt("-wd --working-dir", "Series", metavar="DIR")] = Field(
-        ".", description="folder for what the monitor writes; it is made if it is not there"
+        ".", description="folder for the monitor's files; it is created if necessary"
     )
     series: Annotated[str, opt("--series", "Series", metavar="FILE")] = Field(
         "monitors.sqlite",
-        description="SQLite file in that folder for all samples and alarms; '' for none",
+        description="SQLite file in that folder for all samples and alarms; '': none",
     )
     retention: Annotated[float, opt("--retention", "Series", "days", metavar="T")] = Field(
         30, gt=0, description="how long samples are kept"
@@ -77,13 +77,17 @@ class DiskSettings(MonitorSettings):
     }
 
     paths: Annotated[Names, opt("-p --path", "Disks", metavar="PATH", many=True)] = Field(
-        (".",), min_length=1, description="a path on each disk that is watched"
+        (".",), min_length=1, description="a path on each disk to watch"
     )
     min_free: Annotated[float | None, opt("--min-free", "Disks", "GB", metavar="N")] = Field(
-        None, ge=0, description="give an alarm when less is free; GB are 2^30 bytes, as in df -h"
+        None, ge=0, description="raise an alarm if less is free; GB are 2^30 bytes, as in df -h"
     )
     trend_time: Annotated[float, opt("--trend-time", "Disks", "min", metavar="T")] = Field(
-        30, gt=0, description="the time until the disk is full is told from this last time"
+        30,
+        gt=0,
+        description=(
+            "the time until the disk is full is estimated from the change in this last time"
+        ),
     )
 
 
@@ -98,30 +102,30 @@ class SystemSettings(MonitorSettings):
 
 
 class ChannelsSettings(Settings):
-    """Which stages are looked at."""
+    """Which stages are watched."""
 
     status_channels: Annotated[
         Names, opt("-sc --status-channel", "Stages", metavar="NAME", many=True)
     ] = Field(
         (),
         description=(
-            "status channels of stages; with * they need --ids, or the program pvlist to find them"
+            "status channels of stages; with *, give --ids, or the program pvlist finds them"
         ),
     )
     ids: Annotated[IdList, opt("--ids", "Stages", metavar="LIST")] = Field(
-        None, description="what * stands for: 1,2,5 or range(first,last+1[,step])"
+        None, description="ids that replace *: 1,2,5 or range(first,last+1[,step])"
     )
     id_format_spec: Annotated[str, opt("-ifs --id-format-spec", "Stages", metavar="SPEC")] = Field(
         "", description="Python format of the id in channel names, such as 02d"
     )
     workflow: Annotated[str, opt("--workflow", "Stages", metavar="FILE")] = Field(
-        "", description="workflow file with stages whose status channels are looked at too"
+        "", description="workflow file, whose stages are watched too"
     )
 
     @model_validator(mode="after")
     def _some_stage(self) -> ChannelsSettings:
         if self._needs_stages() and not self.status_channels and not self.workflow:
-            raise ValueError("give --status-channel or --workflow: there is nothing to look at")
+            raise ValueError("give --status-channel or --workflow: there is no stage to watch")
         try:
             format(1, self.id_format_spec)
         except ValueError as error:
@@ -150,8 +154,8 @@ class StreamsSettings(MonitorSettings, ChannelsSettings):
     alarms: Annotated[AlarmRules, opt("-a --alarm", "Monitor", metavar="RULE", many=True)] = Field(
         STREAM_ALARMS,
         description=(
-            "when to give an alarm: 'QUANTITY[@CHANNEL] < VALUE [clear VALUE] [for TIME] [every"
-            " TIME]'; '' for never"
+            "when to raise an alarm: 'QUANTITY[@CHANNEL] < VALUE [clear VALUE] [for TIME] [every"
+            " TIME]'; '': never"
         ),
     )  # fmt: skip
 
@@ -175,12 +179,12 @@ class ImageSettings(MonitorSettings):
         0,
         ge=0,
         description=(
-            "look at every Nth frame, at the cost of receiving all; 0: at the newest one, once a"
+            "analyse every Nth image, which requires receiving all; 0: the newest one, once a"
             " sampling interval"
         ),
     )
     saturation: Annotated[float | None, opt("--saturation", "Images", metavar="N")] = Field(
-        None, description="value from which a pixel is saturated; the type's largest if not given"
+        None, description="value from which a pixel is saturated; default: the largest of the type"
     )
     sampling_interval: Annotated[
         float, opt("-si --sampling-interval", "Monitor", "s", metavar="T")
@@ -191,23 +195,23 @@ class TableSettings(MonitorSettings):
     """Values that other programs write to a table."""
 
     file: Annotated[str, opt("-f --file", "Table", metavar="FILE")] = Field(
-        min_length=1, description="text, CSV or SQLite file; it may come later"
+        min_length=1, description="text, CSV or SQLite file; it may be created later"
     )
     format: Annotated[Literal["auto", "text", "csv", "sqlite"], opt("--format", "Table")] = Field(
         "auto",
-        description="text: columns between blanks; auto: by the name's end, text when unknown",
+        description="text: columns separated by spaces; auto: by the extension, else text",
     )
     table: Annotated[str, opt("--table", "Table", metavar="NAME")] = Field(
-        "", description="table of an SQLite file; its only one when not given"
+        "", description="table of an SQLite file; default: its only one"
     )
     columns: Annotated[Names, opt("-c --column", "Table", metavar="NAME", many=True)] = Field(
-        (), description="columns that are watched; all that hold numbers when not given"
+        (), description="columns to watch; default: all with numbers"
     )
     time_column: Annotated[str, opt("--time-column", "Table", metavar="NAME")] = Field(
-        "", description="column with the time, s since 1970; the time of reading if not given"
+        "", description="column with the time, s since 1970; default: the time of reading"
     )
     header: Annotated[Names, opt("--header", "Table", metavar="NAME", many=True)] = Field(
-        (), description="names of the columns of a file whose first line does not name them"
+        (), description="names of the columns, if the first line of the file does not contain them"
     )
     sampling_interval: Annotated[
         float, opt("-si --sampling-interval", "Monitor", "s", metavar="T")

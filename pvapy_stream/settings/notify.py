@@ -1,4 +1,4 @@
-"""Settings of notifications: who is told, and how."""
+"""Settings of notifications: targets and their transport."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pvapy_stream.settings.values import Names
 
 
 class NotifySettings(LoggingSettings):
-    """Who is told of alarms."""
+    """Targets of alarm messages."""
 
     notify: Annotated[Names, opt("-n --notify", "Notifications", metavar="TARGET", many=True)] = (
         Field(
             ("print",),
             description=(
-                "print, log, pv:CHANNEL, command:PROGRAM ARGS, or a URL that apprise knows, such as"
-                " slack://… (extra notify)"
+                "print, log, pv:CHANNEL, command:PROGRAM ARGS, or a URL of apprise, such as"
+                " slack://… (needs the extra notify)"
             ),
         )
     )
@@ -28,14 +28,13 @@ class NotifySettings(LoggingSettings):
     ] = Field(
         6,
         gt=0,
-        description="highest rate at which each target is sent messages; what is more is put"
-        " together into one",
+        description="highest rate of messages to each target; further ones are combined into one",
     )
     email_to: Annotated[Names, opt("--email-to", "Notifications", metavar="ADDRESS", many=True)] = (
         Field((), description="send mail to these addresses")
     )
     email_from: Annotated[str, opt("--email-from", "Notifications", metavar="ADDRESS")] = Field(
-        "", description="sender of the mail; the first recipient when not given"
+        "", description="sender of the mail; default: the first recipient"
     )
     smtp_server: Annotated[str, opt("--smtp-server", "Notifications", metavar="HOST")] = Field(
         "localhost", min_length=1, description="mail server"
@@ -44,7 +43,7 @@ class NotifySettings(LoggingSettings):
         0, ge=0, le=65535, description="its port; 0: 25, 587 with starttls, 465 with tls"
     )
     smtp_tls: Annotated[Literal["none", "starttls", "tls"], opt("--smtp-tls", "Notifications")] = (
-        Field("none", description="how the connection is encrypted")
+        Field("none", description="encryption of the connection")
     )
     smtp_ca_file: Annotated[str, opt("--smtp-ca-file", "Notifications", metavar="FILE")] = Field(
         "", description="certificate of the authority that signed the mail server's certificate"
@@ -56,12 +55,11 @@ class NotifySettings(LoggingSettings):
         str, opt("--smtp-password-file", "Notifications", metavar="FILE")
     ] = Field(
         "",
-        description="file with the password; when not given, the variable"
-        " PVAPY_STREAM_SMTP_PASSWORD",
+        description="file with the password; default: the variable PVAPY_STREAM_SMTP_PASSWORD",
     )
     smtp_plain_login: Annotated[bool, opt("--smtp-plain-login", "Notifications")] = Field(
         False,
-        description="log in without TLS, too: everybody on the way can then read the password",
+        description="also log in without TLS: the password can then be read in the network",
     )
 
     @model_validator(mode="after")
@@ -71,7 +69,7 @@ class NotifySettings(LoggingSettings):
                 raise ValueError(f"--{name.replace('_', '-')} needs --email-to")
         if self.smtp_user and self.smtp_tls == "none" and not self.smtp_plain_login:
             raise ValueError(
-                "--smtp-user: the password would go unencrypted; give --smtp-tls starttls or tls,"
-                " or allow it with --smtp-plain-login"
+                "--smtp-user: the password would be sent unencrypted; give --smtp-tls starttls or"
+                " tls, or allow it with --smtp-plain-login"
             )
         return self

@@ -25,7 +25,7 @@ from pvapy_stream.transport.shm_mode import ShmSettings
 class SimulatorSettings(
     LoggingSettings, LedgerSettings, MetricsSettings, StatusSettings, ShmSettings, PvaSettings
 ):
-    """A server that publishes images as an area detector does."""
+    """A simulated area detector, which publishes images."""
 
     input_directory: Annotated[
         str | None, opt("-id --input-directory", "Frames", metavar="DIR")
@@ -33,7 +33,7 @@ class SimulatorSettings(
     input_file: Annotated[str | None, opt("-if --input-file", "Frames", metavar="FILE")] = Field(
         None,
         description=(
-            "file to stream: npy, npz, HDF5, TIFF and what fabio reads; random frames when no input"
+            "file to stream: npy, npz, HDF5, TIFF or a format of fabio; random frames if no input"
             " is given"
         ),
     )
@@ -41,13 +41,13 @@ class SimulatorSettings(
         False, description="map npy files into memory instead of reading them"
     )
     hdf_dataset: Annotated[str | None, opt("-hds --hdf-dataset", "Frames", metavar="PATH")] = Field(
-        None, description="dataset in HDF5 files; the only image dataset when not given"
+        None, description="dataset in HDF5 files; default: the only image dataset"
     )
     hdf_compression_mode: Annotated[bool, opt("-hcm --hdf-compression-mode", "Frames")] = Field(
-        False, description="send chunks of HDF5 files as they are stored, with their codec"
+        False, description="send compressed chunks of HDF5 files unchanged, with their codec"
     )
     config_file: Annotated[str | None, opt("-cfg --config-file", "Frames", metavar="FILE")] = Field(
-        None, description="YAML that describes raw binary files"
+        None, description="YAML file that describes raw binary files"
     )
     n_x_pixels: Annotated[int, opt("-nx --n-x-pixels", "Frames", "pixels", metavar="N")] = Field(
         256, ge=1, description="columns of random frames"
@@ -62,10 +62,10 @@ class SimulatorSettings(
         "uint8", description="pixel type of random frames"
     )
     minimum: Annotated[float | None, opt("-mn --minimum", "Frames", metavar="X")] = Field(
-        None, description="smallest random value; the type's when not given"
+        None, description="smallest random value; default: that of the type"
     )
     maximum: Annotated[float | None, opt("-mx --maximum", "Frames", metavar="X")] = Field(
-        None, description="largest random value; the type's when not given"
+        None, description="largest random value; default: that of the type"
     )
     n_frames: Annotated[
         int,
@@ -74,7 +74,10 @@ class SimulatorSettings(
     ] = Field(
         0,
         ge=0,
-        description="different frames to use; 0: all in the files, or a cache full of random ones",
+        description=(
+            "number of different frames; 0: all of the files, or as many random ones as the cache"
+            " holds"
+        ),
     )
     cache_size: Annotated[
         int,
@@ -84,8 +87,8 @@ class SimulatorSettings(
         1000,
         ge=1,
         description=(
-            "frames kept in memory; when they all fit they are repeated, else the stream ends with"
-            " the last"
+            "frames kept in memory; if all fit they are repeated, else the stream ends with the"
+            " last one"
         ),
     )
     channel_name: Annotated[str, opt("-cn --channel-name", "Channels", metavar="NAME")] = Field(
@@ -93,19 +96,19 @@ class SimulatorSettings(
     )
     output_mode: Annotated[
         str, BeforeValidator(lower), ModeChoice("source"), opt("-om --output-mode", "Channels")
-    ] = Field("pva", description="how frames go out")
+    ] = Field("pva", description="how frames are published")
     notify_pv: Annotated[str | None, opt("-npv --notify-pv", "Channels", metavar="NAME")] = Field(
         None, description="CA channel to put to at start"
     )
     notify_pv_value: Annotated[str, opt("-nvl --notify-pv-value", "Channels", metavar="VALUE")] = (
-        Field("1", description="what is put there")
+        Field("1", description="value to put there")
     )
     metadata_pv: Annotated[
         MetadataChannels, opt("-mpv --metadata-pv", "Channels", metavar="LIST")
     ] = Field(
         (),
         description=(
-            "channels to publish with random values beside each frame: pva://NAME,ca://NAME; no"
+            "channels to publish with random values for each frame: pva://NAME,ca://NAME; no"
             " scheme means ca"
         ),
     )
@@ -118,48 +121,51 @@ class SimulatorSettings(
         300, description="stop after this time; 0: run until stopped"
     )
     n_publish: Annotated[int, opt("--n-publish", "Run", "frames", metavar="N")] = Field(
-        0, ge=0, description="stop after this many published frames; 0: no limit"
+        0, ge=0, description="stop after this number of published frames; 0: no limit"
     )
     wait_for_clients: Annotated[int, opt("--wait-for-clients", "Run", metavar="N")] = Field(
         0,
         ge=0,
         description=(
-            "start when this many clients monitor the channel, instead of after the start delay"
+            "start when this number of clients monitor the channel, instead of after the start"
+            " delay"
         ),
     )
     wait_for_stages: Annotated[Names, opt("--wait-for-stages", "Run", metavar="LIST")] = Field(
         (),
         description=(
             "start when the consumers and collectors with these status channels have received"
-            " their first object and metadata: a whole chain is then connected"
+            " their first object and metadata, so that the whole chain is connected"
         ),
     )
     wait_timeout: Annotated[float, opt("--wait-timeout", "Run", "s", metavar="T")] = Field(
-        60, gt=0, description="longest wait for those clients and stages; then it is an error"
+        60, gt=0, description="longest wait for these clients and stages; then the simulator fails"
     )
     start_delay: Annotated[
         float,
         at_least(0, "--start-delay", "no delay"),
         opt("-std --start-delay", "Run", "s", metavar="T"),
-    ] = Field(10, ge=0, description="wait before the first frame")
+    ] = Field(10, ge=0, description="time before the first frame")
     shutdown_delay: Annotated[
         float,
         at_least(0, "--shutdown-delay", "no delay"),
         opt("-shd --shutdown-delay", "Run", "s", metavar="T"),
-    ] = Field(10, ge=0, description="wait after the last frame, for clients to finish")
+    ] = Field(10, ge=0, description="time after the last frame, in which clients can finish")
     report_period: Annotated[
         int, opt("-rp --report-period", "Reporting", "frames", metavar="N")
-    ] = Field(1, description="frames between reports (at most 5 a second); 0: none")
+    ] = Field(
+        1, description="number of frames between reports (at most 5 reports a second); 0: none"
+    )
     disable_curses: Annotated[bool, opt("-dc --disable-curses", "Reporting")] = Field(
-        False, description="print plain lines, no live line"
+        False, description="print plain lines instead of a live line"
     )
 
     @model_validator(mode="after")
     def _names_differ(self) -> SimulatorSettings:
         if self.status_channel == self.channel_name:
             raise ValueError(
-                f"--channel-name and --status-channel are both {self.channel_name}; give each its"
-                " name"
+                f"--channel-name and --status-channel are both {self.channel_name}; give them"
+                " different names"
             )
         return self
 

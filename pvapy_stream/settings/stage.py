@@ -18,23 +18,26 @@ from pvapy_stream.settings.values import FieldRequest, JsonObject, MetadataChann
 class StageSettings(
     LoggingSettings, LedgerSettings, MetricsSettings, AccessSettings, TransportSettings
 ):
-    """What every stage that runs a processor has: consumers and collectors."""
+    """Settings of every stage that runs a processor: consumers and collectors."""
 
     input_channel: Annotated[str, opt("-ic --input-channel", "Channels", metavar="NAME")] = Field(
-        min_length=1, description="channel to receive from; * becomes the id"
+        min_length=1, description="channel to receive from; * is replaced by the id"
     )
     output_channel: Annotated[str, opt("-oc --output-channel", "Channels", metavar="NAME")] = Field(
-        "", description="channel to publish on; * becomes the id, _ means pvapy:KIND:ID:output"
+        "",
+        description=(
+            "channel to publish on; * is replaced by the id, _ means pvapy:KIND:ID:output"
+        ),
     )
     status_channel: Annotated[str, opt("-sc --status-channel", "Channels", metavar="NAME")] = Field(
-        "", description="channel with the statistics; * and _ as above"
+        "", description="channel with the status; * and _ as above"
     )
     control_channel: Annotated[str, opt("-cc --control-channel", "Channels", metavar="NAME")] = (
         Field(
             "",
             description=(
-                "channel that takes commands: configure, get_stats, reset_stats, pause, resume,"
-                " reload, stop; * and _ as above"
+                "channel for commands: configure, get_stats, reset_stats, pause, resume, reload,"
+                " stop; * and _ as above"
             ),
         )
     )
@@ -46,7 +49,7 @@ class StageSettings(
     ] = Field(
         "",
         description=(
-            "fields to receive, such as uniqueId,value; all when not given; the id field is added"
+            "fields to receive, such as uniqueId,value; default: all; the id field is always added"
         ),
     )
     metadata_channels: Annotated[
@@ -54,20 +57,21 @@ class StageSettings(
     ] = Field(
         (),
         description=(
-            "channels whose values accompany the stream: pva://NAME,ca://NAME; no scheme means ca"
+            "channels whose values the processor gets in addition to the stream:"
+            " pva://NAME,ca://NAME; no scheme means ca"
         ),
     )
     metadata_optional: Annotated[bool, opt("--metadata-optional", "Channels")] = Field(
-        False, description="metadata channels that never have a value do not make the run a failure"
+        False, description="a metadata channel that never has a value does not cause exit code 1"
     )
     oid_field: Annotated[str, opt("-of --oid-field", "Object ids", metavar="FIELD")] = Field(
-        "uniqueId", min_length=1, description="field that holds the object id"
+        "uniqueId", min_length=1, description="field with the object id"
     )
     oid_offset: Annotated[int, opt("-oo --oid-offset", "Object ids", metavar="N")] = Field(
         0,
         description=(
-            "step from the last id of a run to the first of the next; 0: computed from the"
-            " distributor options"
+            "expected step from the last id of a run to the first of the next; 0: computed from"
+            " the distributor options"
         ),
     )
     skip_initial_updates: Annotated[
@@ -78,7 +82,8 @@ class StageSettings(
         1,
         ge=0,
         description=(
-            "first updates that are not processed: a monitor starts with the value already there"
+            "number of first updates to skip: a monitor begins with the current object, which may"
+            " be old"
         ),
     )
     server_queue_size: Annotated[
@@ -88,7 +93,7 @@ class StageSettings(
     ] = Field(
         0,
         ge=0,
-        description="queue the source's server keeps for each of us; 0: the server's default",
+        description="queue at the source's server for each receiver; 0: the server's default",
     )
     receiver_queue_size: Annotated[
         int,
@@ -100,7 +105,7 @@ class StageSettings(
         -1,
         ge=-1,
         description=(
-            "queue on our side; -1: none, objects are processed as they arrive; 0: unlimited"
+            "queue in this process; -1: none, objects are processed as they arrive; 0: unlimited"
         ),
     )
     pause_queue_size: Annotated[
@@ -109,7 +114,7 @@ class StageSettings(
         100,
         ge=0,
         description=(
-            "objects kept while paused when there is no receiver queue; more are rejected and"
+            "queue while paused, if there is no receiver queue; further objects are rejected and"
             " counted"
         ),
     )
@@ -121,27 +126,25 @@ class StageSettings(
     ] = Field(
         None,
         description=(
-            "class in that file, or package.module.Class; without one, objects are passed through"
+            "class in that file, or package.module.Class; default: objects are passed on unchanged"
         ),
     )
     processor_args: Annotated[
         JsonObject, opt("-pa --processor-args", "Processor", metavar="JSON")
-    ] = Field(default_factory=dict, description="JSON object handed to the processor's constructor")
+    ] = Field(default_factory=dict, description="JSON object for the processor's constructor")
     runtime: Annotated[float, opt("-rt --runtime", "Run", "s", metavar="T")] = Field(
         0, description="stop after this time; 0: run until stopped"
     )
     drain_timeout: Annotated[float, opt("--drain-timeout", "Run", "s", metavar="T")] = Field(
         10,
         ge=0,
-        description=(
-            "longest time to process what waits in queues at stop; the rest is counted as left"
-        ),
+        description="longest time to process queued objects at stop; the rest is counted as left",
     )
     status_period: Annotated[float, opt("--status-period", "Reporting", "s", metavar="T")] = Field(
-        1, gt=0, description="how often the status channel is updated"
+        1, gt=0, description="time between updates of the status channel"
     )
     report_period: Annotated[float, opt("-rp --report-period", "Reporting", "s", metavar="T")] = (
-        Field(0, description="how often statistics are shown; 0: only at the end")
+        Field(0, description="time between printed statistics; 0: only at the end")
     )
     report_stats: Annotated[StatsKinds, opt("-rs --report-stats", "Reporting", metavar="LIST")] = (
         Field(
@@ -152,7 +155,7 @@ class StageSettings(
         )
     )
     disable_curses: Annotated[bool, opt("-dc --disable-curses", "Reporting")] = Field(
-        False, description="print plain lines, no live table"
+        False, description="print plain lines instead of a live table"
     )
 
     @model_validator(mode="after")
@@ -181,18 +184,18 @@ class StageSettings(
         return self
 
     def refuse_same_names(self, kind: str, inputs: Iterable[str]) -> None:
-        """Check that a stage is not its own input, and that each of its channels has its name.
+        """Check that a stage does not receive its own channels, and that their names differ.
 
         Args:
             kind: kind of stage.
-            inputs: what a stage with the first id receives from.
+            inputs: channels that a stage with the first id receives from.
 
         Raises:
             ValueError: naming both options.
         """
         first = self.ids[0]
         if min(self.ids) < 0 and (self.status_channel or self.control_channel):
-            raise ValueError(f"id {min(self.ids)}: status and control channels hold ids from 0 on")
+            raise ValueError(f"id {min(self.ids)}: status and control channels need ids from 0 on")
         ours = {
             f"--{role}-channel": self.named(getattr(self, f"{role}_channel"), kind, role, first)
             for role in ("output", "status", "control")
@@ -200,11 +203,13 @@ class StageSettings(
         for option, name in ours.items():
             others = [other for other, taken in ours.items() if taken == name and other != option]
             if name and others:
-                raise ValueError(f"{option} and {others[0]} are both {name}; give each its name")
+                raise ValueError(
+                    f"{option} and {others[0]} are both {name}; give them different names"
+                )
             if name in inputs and not (option == "--output-channel" and self._carries_over):
                 raise ValueError(
-                    f"--input-channel and {option} are both {name}: the stage would receive what it"
-                    " publishes itself; give them different names"
+                    f"--input-channel and {option} are both {name}: the stage would receive its"
+                    " own objects; give them different names"
                 )
 
     @property
@@ -220,7 +225,7 @@ class StageSettings(
 
     @property
     def initial_updates(self) -> int:
-        """First updates that are not processed; modes without a value to begin with have none."""
+        """Number of first updates to skip; 0 for modes that begin without a current object."""
         given = "skip_initial_updates" in self.model_fields_set
         return self.skip_initial_updates if given or self.receives.shows_value else 0
 

@@ -16,34 +16,38 @@ from pvapy_stream.transport.shm_mode import ShmSettings
 
 
 class TransportSettings(ShmSettings, PvaSettings):
-    """How objects come in, and how they go out."""
+    """How objects are received, and how they are published."""
 
     input_mode: Annotated[
         str,
         BeforeValidator(mode_name),
         ModeChoice("input"),
         opt("-im --input-mode", "Channels"),
-    ] = Field("pva", description="how objects come in")
+    ] = Field("pva", description="how objects are received")
     input_args: Annotated[
         JsonObject, ArgsHelp("input"), opt("-ia --input-args", "Channels", metavar="JSON")
-    ] = Field(default_factory=dict, description="JSON object for input MODES; the others need none")
+    ] = Field(
+        default_factory=dict,
+        description="JSON object with arguments of input MODES; other modes need none",
+    )
     output_mode: Annotated[
         str,
         BeforeValidator(mode_name),
         ModeChoice("output", "pvas"),
         opt("-om --output-mode", "Channels"),
-    ] = Field("pvas", description="how objects go out")
+    ] = Field("pvas", description="how objects are published")
     output_args: Annotated[
         JsonObject, ArgsHelp("output"), opt("-oa --output-args", "Channels", metavar="JSON")
     ] = Field(
-        default_factory=dict, description="JSON object for output MODES; the others need none"
+        default_factory=dict,
+        description="JSON object with arguments of output MODES; other modes need none",
     )
     remote_timeout: Annotated[float, opt("--remote-timeout", "Channels", "s", metavar="T")] = Field(
         5,
         gt=0,
         description=(
-            "longest time an object is tried again when the other side of output mode pva or rpc"
-            " fails"
+            "longest time for which an object is retried if the other side of output mode pva or"
+            " rpc fails"
         ),
     )
 
@@ -55,10 +59,10 @@ class TransportSettings(ShmSettings, PvaSettings):
 
     @property
     def receives(self) -> InputMode:
-        """What the input mode is."""
+        """The declaration of the input mode."""
         return registry.input_mode(self.input_mode)
 
     @property
     def publishes(self) -> OutputMode:
-        """What the output mode is."""
+        """The declaration of the output mode."""
         return registry.output_mode(self.output_mode)

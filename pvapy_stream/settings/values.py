@@ -42,10 +42,10 @@ def parse_id_list(value: Any) -> Any:
             ids = [_whole(part) for part in text.strip("[]()").split(",") if part.strip()]
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{value!r} is no id list; write 1,2,5 or range(first,last+1[,step])"
+            f"{value!r} is not an id list; write 1,2,5 or range(first,last+1[,step])"
         ) from error
     if not ids:
-        raise ValueError(f"{value!r} holds no id")
+        raise ValueError(f"{value!r} has no id")
     return ids
 
 
@@ -57,13 +57,13 @@ def _whole(text: str) -> int:
 def _unique(ids: Any) -> Any:
     ids = parse_id_list(ids)
     if ids is not None and len(set(ids)) != len(ids):
-        raise ValueError(f"{list(ids)} names an id twice")
+        raise ValueError(f"{list(ids)} has an id twice")
     return ids
 
 
 @dataclass(frozen=True, slots=True)
 class MetadataChannel:
-    """A channel whose values accompany the stream."""
+    """A channel whose values a processor gets in addition to the stream."""
 
     name: str
     provider: Literal["pva", "ca"] = "ca"
@@ -79,12 +79,12 @@ def _metadata_channels(value: Any) -> Any:
         provider, _, name = text.rpartition("://")
         if not name:
             raise ValueError(
-                f"{text!r} is no metadata channel; write pva://NAME, ca://NAME or NAME (then ca)"
+                f"{text!r} is not a metadata channel; write pva://NAME, ca://NAME or NAME (for ca)"
             )
         if provider not in ("", "pva", "ca") or text.startswith("://"):
             warn_once(
-                f"metadata channel {text}: it is taken for the name of a CA channel;"
-                " write pva://NAME, ca://NAME or NAME"
+                f"metadata channel {text}: used as the name of a CA channel; write pva://NAME,"
+                " ca://NAME or NAME"
             )
             provider, name = "ca", text
         channels.append(MetadataChannel(name, "pva" if provider == "pva" else "ca"))
@@ -120,7 +120,7 @@ def _stats_kinds(value: Any) -> Any:
     found = tuple(kind for kind in STATS_KINDS if kind in value)
     if unknown:
         warn_once(
-            f"--report-stats: {', '.join(unknown)} is none of {', '.join(STATS_KINDS)}; used is"
+            f"--report-stats: {', '.join(unknown)} is not one of {', '.join(STATS_KINDS)}; using"
             f" {', '.join(found) or 'none'}"
         )
     return found
@@ -134,8 +134,8 @@ def _field_request(value: Any) -> Any:
     wrong = [part for part in inner.split(",") if part and not _REQUESTED.fullmatch(part)]
     if wrong or text.count("(") != text.count(")"):
         raise ValueError(
-            f"is no field request{f': {wrong[0]!r} is no field' if wrong else ''}; write names with"
-            " commas between them, as uniqueId,value or field(uniqueId,value)"
+            f"is not a field request{f': {wrong[0]!r} is not a field' if wrong else ''}; write"
+            " names separated by commas, as uniqueId,value or field(uniqueId,value)"
         )
     return text
 

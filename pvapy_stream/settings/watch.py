@@ -1,4 +1,4 @@
-"""Settings of what people look at: report, dashboard and top."""
+"""Settings of report, dashboard and top."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class DashboardSettings(LoggingSettings, ChannelsSettings, HostSettings):
     ] = Field(
         (),
         description=(
-            "control channels, in the order of the status channels, of stages that do not tell"
-            " theirs; * as above"
+            "control channels, in the order of the status channels, of stages whose status does"
+            " not contain them; * as above"
         ),
     )
     image_channels: Annotated[
         Names, opt("-ic --image-channel", "Stages", metavar="NAME", many=True)
-    ] = Field((), description="channels whose latest image is shown; outputs of stages if none")
+    ] = Field((), description="channels whose latest image is shown; default: outputs of stages")
     alarms: Annotated[AlarmRules, opt("-a --alarm", "Page", metavar="RULE", many=True)] = Field(
         STREAM_ALARMS, description="when to show an alarm, as for pvapy-stream monitor streams"
     )
@@ -49,24 +49,27 @@ class DashboardSettings(LoggingSettings, ChannelsSettings, HostSettings):
         "Streams", min_length=1, description="title of the page"
     )
     address: Annotated[str, opt("--address", "Page", metavar="HOST")] = Field(
-        "127.0.0.1", min_length=1, description="address to serve at; 0.0.0.0 for all"
+        "127.0.0.1",
+        min_length=1,
+        description="address of the page; 0.0.0.0: reachable from other machines",
     )
     port: Annotated[int, opt("--port", "Page", metavar="PORT")] = Field(
-        8080, ge=0, le=65535, description="port to serve at; 0: any that is free"
+        8080, ge=0, le=65535, description="port of the page; 0: any free port"
     )
     refresh: Annotated[float, opt("--refresh", "Page", "s", metavar="T")] = Field(
         1, ge=0.2, description="time between updates"
     )
     history: Annotated[float, opt("--history", "Page", "min", metavar="T")] = Field(
-        10, gt=0, le=1440, description="what the charts show"
+        10, gt=0, le=1440, description="time range of the charts"
     )
     token_file: Annotated[str, opt("--token-file", "Control", metavar="FILE")] = Field(
         "",
-        description="file with the token that control commands need; one is made and shown when"
-        " not given",
+        description=(
+            "file with the token for control commands; default: a new token, shown at the start"
+        ),
     )
     read_only: Annotated[bool, opt("--read-only", "Control")] = Field(
-        False, description="take no control commands"
+        False, description="do not accept control commands"
     )
 
 
@@ -77,37 +80,42 @@ class ReportSettings(LoggingSettings, ChannelsSettings):
         min_length=1, description="HTML file to write"
     )
     once: Annotated[bool, opt("--once", "Report")] = Field(
-        False, description="write it once and end"
+        False, description="write the report once and end"
     )
     interval: Annotated[
         float, opt("-si --interval --sampling-interval", "Report", "s", metavar="T")
     ] = Field(30, gt=0, description="time between two versions")
     monitor_time: Annotated[float, opt("-mt --monitor-time", "Report", "min", metavar="T")] = Field(
-        0, ge=0, description="stop after this time; 0: when all stages have ended, or when stopped"
+        0,
+        ge=0,
+        description="stop after this time; 0: when all stages have ended, or until stopped",
     )
     series: Annotated[Names, opt("--series", "Report", metavar="FILE", many=True)] = Field(
         (), description="SQLite files of monitors, whose series and alarms are shown too"
     )
     audit: Annotated[str, opt("--audit", "Report", metavar="FILE")] = Field(
-        "", description="audit.json of a workflow's run, whose outcome is shown when it is there"
+        "",
+        description=(
+            "audit.json of a workflow's run; its result is shown as soon as the file exists"
+        ),
     )
     image_channels: Annotated[
         Names, opt("-ic --image-channel", "Report", metavar="NAME", many=True)
     ] = Field((), description="channels whose latest image is shown")
     span: Annotated[float, opt("--span", "Report", "h", metavar="T")] = Field(
-        24, gt=0, description="the last time that is shown"
+        24, gt=0, description="time range that is shown"
     )
     title: Annotated[str, opt("--title", "Report", metavar="TEXT")] = Field(
         "Stream report", min_length=1, description="title of the page"
     )
     template: Annotated[str, opt("--template", "Report", metavar="FILE")] = Field(
-        "", description="Jinja2 template instead of ours"
+        "", description="Jinja2 template that replaces the built-in one"
     )
     publish: Annotated[str, opt("--publish", "Report", metavar="COMMAND")] = Field(
         "",
         description=(
-            "command that is run after each version; %%(REPORT_FOLDER)s and %%(REPORT_PATH)s become"
-            " the folder and the file"
+            "command to run after each version; %%(REPORT_FOLDER)s and %%(REPORT_PATH)s are"
+            " replaced by folder and file"
         ),
     )
 

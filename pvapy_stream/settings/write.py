@@ -17,15 +17,17 @@ class FileSettings(Settings):
     output: Annotated[str, opt("-o --output", "Files", metavar="FILE")] = Field(
         min_length=1,
         description=(
-            "file to write; its name may hold {uniqueId} (id of the first image), {fileId} (1, 2,"
-            " …) and {processorId}, with formats as in {fileId:06d}"
+            "file to write; its name may contain {uniqueId} (id of the first image), {fileId} (1,"
+            " 2, …) and {processorId}, with formats as in {fileId:06d}"
         ),
     )
     images_per_file: Annotated[
         int, opt("-nif --images-per-file", "Files", "images", metavar="N")
-    ] = Field(0, ge=0, description="begin a new file after this many; 0: all in one file")
+    ] = Field(
+        0, ge=0, description="begin a new file after this number of images; 0: all in one file"
+    )
     dataset_name: Annotated[str, opt("-dn --dataset-name", "Files", metavar="NAME")] = Field(
-        "", description="another name for the images, a link to /entry/data/data"
+        "", description="another name for the images, as a link to /entry/data/data"
     )
     compression: Annotated[
         Literal["none", "lz4", "bslz4", "zstd", "blosc"],
@@ -33,20 +35,20 @@ class FileSettings(Settings):
         opt("-cmp --compression", "Files"),
     ] = Field(
         "none",
-        description="how images are compressed; those that arrive compressed stay as they are",
+        description="compression of images; those that arrive compressed are stored unchanged",
     )
     overwrite: Annotated[bool, opt("--overwrite", "Files")] = Field(
-        False, description="replace files that exist"
+        False, description="replace existing files"
     )
     n_threads: Annotated[int, opt("-nt --n-threads", "Files", metavar="N")] = Field(
-        2, ge=1, le=256, description="threads that compress and make checksums"
+        2, ge=1, le=256, description="threads for compression and checksums"
     )
 
 
 class WriteSettings(ConsumerSettings, FileSettings):
     """A consumer, or several that share a stream, whose processor writes files."""
 
-    # The processor is the writer: these are no options of the command.
+    # The processor is the writer, so these are not options of the command.
     processor_file: str | None = None
     processor_class: str | None = None
     processor_args: JsonObject = Field(default_factory=dict)
@@ -54,7 +56,8 @@ class WriteSettings(ConsumerSettings, FileSettings):
     master: Annotated[str | None, opt("--master", "Files", metavar="FILE")] = Field(
         None,
         description=(
-            "at the end, write this file, which shows the images of all files in the order of ids"
+            "at the end, write this master file, which shows the images of all files in the order"
+            " of ids"
         ),
     )
 

@@ -19,7 +19,7 @@ from pvapy_stream.transport.registry import image_stream
 
 
 class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings, StatusSettings):
-    """A writer that is told over REST which pulses to write."""
+    """A writer of pulses that are requested over REST."""
 
     stream: Annotated[str, StreamsHelp(), opt("STREAM", "Stream and file")] = Field(
         min_length=1,
@@ -30,18 +30,25 @@ class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings, StatusSet
     )
     output_file: Annotated[str, opt("OUTPUT_FILE", "Stream and file")] = Field(
         min_length=1,
-        description="file to write, /dev/null to throw all away; with --service, folder in which"
-        " all files must be",
+        description=(
+            "file to write, /dev/null to discard all data; with --service, the folder that must"
+            " contain all files"
+        ),
     )
     user_id: Annotated[int, opt("USER_ID", "Stream and file")] = Field(
-        ge=-1, le=2**31 - 1, description="user and group id to write as; -1: as is"
+        ge=-1,
+        le=2**31 - 1,
+        description="id of the user and group as which the writer runs; -1: unchanged",
     )
     rest_port: Annotated[int, opt("REST_PORT", "Stream and file")] = Field(
-        ge=0, le=65535, description="port of the REST interface; 0: a free one"
+        ge=0, le=65535, description="port of the REST interface; 0: any free port"
     )
     mode: Annotated[
         Literal["pull", "sub"], BeforeValidator(lower), opt("--mode", "Stream and file")
-    ] = Field("pull", description="sub for a stream that is published, not pushed")
+    ] = Field(
+        "pull",
+        description="socket type of the stream: sub if the sender publishes, pull if it pushes",
+    )
     id_field: Annotated[str, opt("-of --oid-field", "Stream and file", metavar="FIELD")] = Field(
         "uniqueId", min_length=1, description="field of images that becomes the pulse id"
     )
@@ -49,81 +56,90 @@ class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings, StatusSet
         Field(
             0,
             ge=0,
-            description="of images: keep so much of the newest in memory, from now on, so that an"
-            " acquisition may begin with one of them; 0: no limit, or none when --keep-seconds is 0"
-            " too",
+            description=(
+                "for images: memory for the newest ones, so that an acquisition may begin with a"
+                " past image; 0: no limit, or no images are kept if --keep-seconds is 0 too"
+            ),
         )
     )
     keep_seconds: Annotated[float, opt("--keep-seconds", "Stream and file", "s", metavar="T")] = (
-        Field(0, ge=0, description="of images: keep those of the last seconds, like --keep-memory")
+        Field(0, ge=0, description="for images: keep those of this last time, like --keep-memory")
     )
     layout: Annotated[
         Literal["swissfel", "nexus"], BeforeValidator(lower), opt("--layout", "Stream and file")
     ] = Field(
         "swissfel",
-        description="nexus: as pvapy-stream save; the first image, all else as its attributes",
+        description=(
+            "nexus: as pvapy-stream save, with the first image channel; all other values are its"
+            " attributes"
+        ),
     )
     start: Annotated[
         Literal["first", "now"] | Annotated[int, Field(ge=0, lt=2**63)] | None,
         opt("--start", "Acquisition", metavar="first|now|ID"),
     ] = Field(
         None,
-        description="begin without being told: with the oldest pulse there is, now, or with a pulse"
-        " id, which may have passed",
+        description=(
+            "begin without a REST call: with the oldest available pulse, now, or with a pulse id,"
+            " which may be past"
+        ),
     )
     stop_pulse_id: Annotated[int | None, opt("--stop-pulse-id", "Acquisition", metavar="ID")] = (
         Field(None, ge=0, lt=2**63, description="with --start: end with this pulse")
     )
     seconds: Annotated[float, opt("--seconds", "Acquisition", "s", metavar="T")] = Field(
-        0, ge=0, description="with --start: end so long after the first pulse; 0: when stopped"
+        0, ge=0, description="with --start: end this time after the first pulse; 0: when stopped"
     )
     service: Annotated[bool, opt("--service", "Run")] = Field(
-        False, description="take one acquisition after another, instead of ending after the first"
+        False, description="write one acquisition after another, instead of ending after the first"
     )
     parallel: Annotated[int, opt("--parallel", "Run", "acquisitions", metavar="N")] = Field(
-        1, ge=1, le=64, description="how many acquisitions may run at a time, with --service"
+        1, ge=1, le=64, description="maximum number of simultaneous acquisitions, with --service"
     )
     force: Annotated[bool, opt("--force", "Stream and file")] = Field(
         False,
-        description="replace OUTPUT_FILE if it is a plain file; requests may then ask to replace"
-        " files, too",
+        description=(
+            "replace OUTPUT_FILE if it is a plain file; requests may then also replace files"
+        ),
     )
     folder: Annotated[str, opt("--folder", "Stream and file", metavar="FOLDER")] = Field(
         "",
-        description="folder in which requests may choose a file; that of OUTPUT_FILE when not"
-        " given, with --service OUTPUT_FILE itself",
+        description=(
+            "folder in which requests may choose a file; default: that of OUTPUT_FILE, with"
+            " --service OUTPUT_FILE itself"
+        ),
     )
     silence_limit: Annotated[float, opt("--silence-limit", "Run", "s", metavar="T")] = Field(
-        300.0, ge=0, description="give up after so long without a message; 0: never"
+        300.0, ge=0, description="end in error after this time without a message; 0: never"
     )
     start_limit: Annotated[float, opt("--start-limit", "Run", "s", metavar="T")] = Field(
         3600.0,
         ge=0,
-        description="give up when the first pulse does not come for so long; 0: never",
+        description="end in error if the first pulse does not arrive within this time; 0: never",
     )
     linger: Annotated[float, opt("--linger", "Run", "s", metavar="T")] = Field(
-        1.0, ge=0, description="how long the REST interface still answers after the end"
+        1.0, ge=0, description="how long the REST interface answers after the end"
     )
     rest_host: Annotated[str, opt("--rest-host", "REST", metavar="ADDRESS")] = Field(
-        "127.0.0.1", description="interface of the REST interface; 0.0.0.0: all"
+        "127.0.0.1",
+        description="address of the REST interface; 0.0.0.0: reachable from other machines",
     )
     token_file: Annotated[str | None, opt("--token-file", "REST", metavar="FILE")] = Field(
         None,
         description=(
-            "file with the bearer token that requests must have; or PVAPY_STREAM_TOKEN in the"
-            " environment"
+            "file with the bearer token that requests must have; default: PVAPY_STREAM_TOKEN in"
+            " the environment"
         ),
     )
     report_period: Annotated[float, opt("-rp --report-period", "Reporting", "s", metavar="T")] = (
-        Field(10.0, ge=0, description="how often progress is shown where there is no terminal")
+        Field(10.0, ge=0, description="time between progress messages without a terminal")
     )
     log_level: Annotated[
         LogLevel, opt("-ll --log-level --log_level", "Reporting", metavar="LEVEL")
     ] = Field(
         None,
         description=(
-            "lowest level that is logged: debug, info, warning, error, critical; warnings when not"
-            " given"
+            "lowest level that is logged: debug, info, warning, error, critical; default: warning"
         ),
     )
 
@@ -148,23 +164,24 @@ class WriterSettings(LoggingSettings, LedgerSettings, MetricsSettings, StatusSet
         if self.start is None and any(stops):
             raise ValueError(f"{'--stop-pulse-id' if stops[0] else '--seconds'} needs --start")
         if all(stops):
-            raise ValueError("--stop-pulse-id and --seconds exclude each other; give one")
+            raise ValueError("--stop-pulse-id and --seconds cannot be combined; give one of them")
         if self.start is not None and self.service:
             raise ValueError("--start is for one acquisition; with --service, start over REST")
         if isinstance(self.start, int) and stops[0] and (self.stop_pulse_id or 0) < self.start:
-            raise ValueError("--stop-pulse-id lies before --start; swap them")
+            raise ValueError("--stop-pulse-id is before --start; swap them")
         return self
 
 
 class WriterClientSettings(Settings):
-    """Where a writer is, and how to speak to it."""
+    """Address of a writer, and how to access it."""
 
     url: Annotated[str, opt("-u --url", "Writer", metavar="URL")] = Field(
         "http://127.0.0.1:8888", description="address of the writer's REST interface"
     )
     token_file: Annotated[str | None, opt("--token-file", "Writer", metavar="FILE")] = Field(
-        None, description="file with the bearer token; or PVAPY_STREAM_TOKEN in the environment"
+        None,
+        description="file with the bearer token; default: PVAPY_STREAM_TOKEN in the environment",
     )
     timeout: Annotated[float, opt("-t --timeout", "Writer", "s", metavar="T")] = Field(
-        30.0, gt=0, description="how long to wait for an answer, and with --wait for the end"
+        30.0, gt=0, description="longest wait for an answer, and with --wait for the end"
     )

@@ -54,7 +54,7 @@ class CaRecords:
         self._end = weakref.finalize(self, _end, self._process)
         if self._answer(_START_LIMIT) != _READY:
             self._end()
-            raise TransportError("the IOC has ended; its messages stand above")
+            raise TransportError("the IOC has ended; see its messages above")
 
     def put(self, values: Sequence[float]) -> None:
         """Give all records new values; they are there when this returns.

@@ -77,8 +77,8 @@ class ObjectFeed:
                 return
             if self._total_bytes > limit:
                 raise SourceError(
-                    f"{self.n_built} frames take {self._total_bytes / 1e9:.1f} GB, near all the"
-                    " free memory; give a smaller --cache-size or --n-frames"
+                    f"{self.n_built} frames take {self._total_bytes / 1e9:.1f} GB, nearly all of"
+                    " the free memory; give a smaller --cache-size or --n-frames"
                 )
             obj = self._build(frame)
             if len(self._cache) < self._cache_size:

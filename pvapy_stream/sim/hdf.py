@@ -42,7 +42,7 @@ class HdfSource:
             self._file: Any = h5py.File(path, "r")
         except OSError as error:
             raise unreadable(
-                path, error, "check that it is a complete HDF5 file that nobody is writing"
+                path, error, "check that it is a complete HDF5 file, and that no program writes it"
             ) from error
         try:
             self._data = self._named(dataset) if dataset else self._only()
@@ -109,19 +109,20 @@ class HdfSource:
                 for entry in filters
             )
             raise SourceError(
-                f"{self._where} is stored with {names}; chunks can be sent as they are with exactly"
-                " one of blosc, lz4 and bslz4: leave out --hdf-compression-mode"
+                f"{self._where} is stored with {names}; chunks can only be sent unchanged with"
+                " exactly one of blosc, lz4 and bslz4: omit --hdf-compression-mode"
             )
         if data.chunks != (data.shape if data.ndim == 2 else (1, *data.shape[1:])):
             raise SourceError(
                 f"{self._where} has chunks of {data.chunks} where one frame is"
-                f" {data.shape[-2:] if data.ndim < 4 else data.shape[1:]}: they cannot be sent as"
-                " they are; leave out --hdf-compression-mode, or write it with one frame a chunk"
+                f" {data.shape[-2:] if data.ndim < 4 else data.shape[1:]}: they cannot be sent"
+                " unchanged; omit --hdf-compression-mode, or write the file with one frame for"
+                " each chunk"
             )
         if not data.dtype.isnative or data.dtype == np.bool_:
             raise SourceError(
-                f"{self._where} has pixels of type {data.dtype.str}, which receivers would misread;"
-                " leave out --hdf-compression-mode"
+                f"{self._where} has pixels of type {data.dtype.str}, which receivers would"
+                " misread; omit --hdf-compression-mode"
             )
         return CODEC_OF_FILTER[codes[0]]
 

@@ -75,7 +75,7 @@ def notify(channel: str, value: str, timeout: float) -> bool:
         target.put(value)
     except Exception as error:  # whatever happens there must not keep the frames back
         logger.warning(
-            "cannot put %s to notify channel %s: %s; frames are published all the same",
+            "cannot put %s to notify channel %s: %s; frames are still published",
             value,
             channel,
             error,

@@ -54,7 +54,7 @@ class SimulatorStatus:
     """What only a simulator has in its status."""
 
     frames: int = own("published_frames", text="Frames published.")
-    late: int = own("late_frames", text="Frames that went out after their time.")
+    late: int = own("late_frames", text="Frames that were published late.")
     failed: int = own("failed_frames", text="Frames that could not be published.")
 
 
@@ -305,6 +305,6 @@ class SimServer:
     def _note_failure(self, error: TransportError, frame_id: int) -> None:
         if not self.ledger.failed:
             self._problem = str(error)
-            logger.error("frame %d: %s; further failures are counted only", frame_id, error)
+            logger.error("frame %d: %s; further failures are only counted", frame_id, error)
         self.totals.failed += 1
         self.ledger.fail("publish", frame_id)

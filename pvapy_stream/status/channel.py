@@ -87,7 +87,7 @@ class StatusChannel:
                 # One user value of a wrong type must not hide all the others.
                 self._tell(
                     "userStats",
-                    f"statistics do not fit their types ({error}); userStats is left out",
+                    f"statistics do not fit their types ({error}); userStats is not published",
                 )
                 known.pop("userStats", None)
                 status.set(known)
@@ -100,7 +100,7 @@ class StatusChannel:
                 if path:
                     self._tell(
                         path + name,
-                        f"{path + name} has no type in getStatsPvaTypes(); it is left out",
+                        f"{path + name} has no type in getStatsPvaTypes(); it is not published",
                     )
             elif isinstance(value, dict) and isinstance(types[name], dict):
                 known[name] = self._known(value, types[name], f"{path}{name}.")

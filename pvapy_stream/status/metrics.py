@@ -56,15 +56,15 @@ _COUNTING = {"consumer": "stage", "collector": "stage", "mirror": "mirror"}
 _COUNTS = {
     "received": ("received_objects", "Objects that arrived."),
     "processed": ("processed_objects", "Objects that were processed."),
-    "filtered": ("filtered_objects", "Objects that the processor dropped on purpose."),
+    "filtered": ("filtered_objects", "Objects that the processor filtered."),
     "skipped": ("skipped_objects", "Initial updates and repeats, which are not processed."),
-    "duplicates": ("duplicate_objects", "Objects whose id had come before."),
-    "unknown": ("unknown_objects", "Ids in jumps, of which nothing is known."),
+    "duplicates": ("duplicate_objects", "Objects whose id had arrived before."),
+    "unknown": ("unknown_objects", "Ids in jumps, whose fate is unknown."),
     "published": ("published_objects", "Objects that were published."),
-    "missed": ("missed_objects", "Objects that should have come and did not."),
+    "missed": ("missed_objects", "Objects that should have arrived and did not."),
     "rejected": ("rejected_objects", "Objects that were dropped because a queue was full."),
     "errors": ("errors", "Errors of receiving, processing and publishing."),
-    "overruns": ("overrun_objects", "Objects the sender replaced before they were taken."),
+    "overruns": ("overrun_objects", "Objects that the sender replaced before they were received."),
 }
 _STATES = (
     "starting", "waiting", "running", "paused", "disconnected", "draining", "stopped", "failed",
@@ -94,9 +94,9 @@ def _shared(prefix: str, snapshot: Snapshot, labels: Mapping[str, str]) -> Itera
     counts = snapshot.counts()
     for name, (metric, text) in _COUNTS.items():
         yield Metric(f"{prefix}_{metric}", text, "counter", counts[name], labels)
-    again = "How often it was started again after it had died."
+    again = "Restarts of the process after it died."
     yield Metric(f"{prefix}_restarts", again, "counter", snapshot.restarts, labels)
-    queued = "Objects that wait to be processed."
+    queued = "Objects in the queue."
     yield Metric(f"{prefix}_queued_objects", queued, "gauge", counts["queued"], labels)
     last = "Id of the last object processed."
     yield Metric(f"{prefix}_last_object_id", last, "gauge", snapshot.object_id, labels)

@@ -81,7 +81,7 @@ class FrameQueue:
     def _give_up(self) -> None:
         self._stuck = True
         _log.warning(
-            "channel %s: nobody has taken a frame for %g s; frames are dropped until somebody does",
+            "channel %s: no frame was taken for %g s; frames are dropped until one is taken",
             self._channel,
             self._patience,
         )

@@ -60,21 +60,21 @@ class Publication:
 
     @property
     def dropped(self) -> int:
-        """Deliveries to single subscribers that were given up, by the overflow policy."""
+        """Deliveries to single subscribers that were dropped by the overflow policy."""
         return 0 if self._publisher is None else self._publisher.counts().rejected
 
     @property
     def errors(self) -> int:
-        """Failures of the transport, those too that a second attempt mended."""
+        """Failures of the transport, including those followed by a successful retry."""
         return 0 if self._publisher is None else self._publisher.counts().errors
 
     @property
     def subscribers(self) -> int:
-        """How many receive; 0 where the transport does not know."""
+        """Number of subscribers; 0 if the transport does not know it."""
         return 0 if self._publisher is None else self._publisher.subscribers
 
     def open(self) -> Publication:
-        """Show the channel, unless it is there.
+        """Open the channel, unless it is open.
 
         Raises:
             TransportError: the channel cannot be hosted, or the publication was closed.
@@ -116,9 +116,9 @@ class Publication:
         time_ns: int | None = None,
         attributes: Mapping[str, AttributeValue] | None = None,
     ) -> int:
-        """Send one frame; waits while a subscriber makes the transport wait.
+        """Send one frame; waits while the queue of a subscriber with back-pressure is full.
 
-        An array gets the id after the last one, and the time of now, unless they are given.
+        An array gets the id after the last one, and the current time, unless they are given.
 
         Args:
             frame: a frame, or an image: (ny, nx), or (ny, nx, 3) for colour.
@@ -148,10 +148,10 @@ class Publication:
             return frame.id
 
     def wait_for_subscribers(self, count: int = 1, timeout: float = 60.0) -> None:
-        """Wait until so many receive.
+        """Wait until this number of subscribers are connected.
 
         Raises:
-            StreamTimeoutError: they did not come within `timeout` s.
+            StreamTimeoutError: they did not connect within `timeout` s.
             TransportError: the transport does not know its subscribers.
         """
         deadline = time.monotonic() + timeout
@@ -165,19 +165,20 @@ class Publication:
             raise TransportError(f"channel {self.channel} is not open; open() opens it")
         if not publisher.knows_subscribers:
             raise TransportError(
-                f"channel {self.channel}: mode {self._settings.mode} does not know its subscribers"
+                f"channel {self.channel}: the number of subscribers is not known in mode"
+                f" {self._settings.mode}"
             )
         if publisher.subscribers >= count:
             return True
         if time.monotonic() > deadline:
             raise StreamTimeoutError(
-                f"channel {self.channel}: {publisher.subscribers} of {count} subscribers came"
+                f"channel {self.channel}: {publisher.subscribers} of {count} subscribers connected"
                 f" within {timeout:g} s"
             )
         return False
 
     def close(self) -> None:
-        """Let subscribers take what is under way, for `timeout` s at most; the channel is gone."""
+        """Let subscribers take queued frames, for at most `timeout` s; then close the channel."""
         with self._lock:
             publisher = self._publisher
             if publisher is not None and not self._closed:
@@ -217,12 +218,12 @@ class Publication:
 
 
 class AsyncPublication:
-    """Publishes frames from an event loop, which goes on while the transport waits.
+    """Publishes frames from an event loop, which is not blocked while the transport waits.
 
-    What waits runs in one thread, in the order of the calls.
+    Blocking calls run in one thread, in the order of the calls.
 
     Args:
-        publication: what is published on.
+        publication: the publication to use.
     """
 
     def __init__(self, publication: Publication) -> None:
@@ -323,7 +324,7 @@ def publish(
 
     Args:
         channel: name of the channel.
-        mode: how frames go out, as ``--output-mode``: ``pvas``, ``shm``, ``both``, ``pva`` …
+        mode: how frames are published, as ``--output-mode``: ``pvas``, ``shm``, ``both``, ``pva`` …
         first_id: id of the first array that is sent without one.
         relay: whether the ids are those of another source, whose frames are passed on. Else
             receivers in shared memory are told that the ids begin anew with this program.

@@ -31,10 +31,10 @@ class Subscription:
     """Frames of a channel; made by `subscribe`.
 
     It is an iterator and an asynchronous iterator, and a context manager of both kinds. Iteration
-    opens it if need be, ends when it is closed, and may go on after an error. One that was opened
-    by iteration is closed when its wait is cancelled or interrupted, and when nobody refers to it
-    any more. Several threads, tasks and event loops may take frames from
-    one subscription: each frame goes to one of them.
+    opens it if necessary, ends when it is closed, and may continue after an error. A
+    subscription that was opened by iteration is closed when the wait is cancelled or
+    interrupted, and when it is no longer referenced. Several threads, tasks and event loops may
+    take frames from one subscription: each frame goes to one of them.
     """
 
     def __init__(self, settings: SubscriptionSettings) -> None:
@@ -55,32 +55,32 @@ class Subscription:
 
     @property
     def received(self) -> int:
-        """Frames that came: those given out, those queued, and those dropped."""
+        """Frames that arrived: returned, queued, or dropped."""
         return self._receiving.received
 
     @property
     def missed(self) -> int:
-        """Frames that should have come, by their ids, and did not."""
+        """Frames that should have arrived according to the ids, but did not."""
         return self._receiving.arrivals.missed
 
     @property
     def dropped(self) -> int:
-        """Frames that were dropped here: by the overflow policy, or not taken before the end."""
+        """Frames that were dropped by the overflow policy, or not taken before the end."""
         return self._queue.dropped
 
     @property
     def queued(self) -> int:
-        """Frames that wait here to be taken."""
+        """Frames in the queue."""
         return len(self._queue)
 
     @property
     def connected(self) -> bool:
-        """Whether the source is there now."""
+        """Whether the source is connected."""
         return self._receiving.connected
 
     @property
     def closed(self) -> bool:
-        """Whether it has ended."""
+        """Whether the subscription is closed."""
         return self._queue.closed
 
     def __repr__(self) -> str:
@@ -93,10 +93,11 @@ class Subscription:
     # -- without asyncio -------------------------------------------------------------------------
 
     def open(self) -> Subscription:
-        """Begin to receive, unless it has begun; the source may come later.
+        """Begin to receive, unless it has begun; the source may start later.
 
         Raises:
-            TransportError: the transport cannot receive from this channel, or it was closed.
+            TransportError: the transport cannot receive from this channel, or the subscription was
+                closed.
         """
         self._has_owner = True
         return self._open()
@@ -113,7 +114,7 @@ class Subscription:
         return self
 
     def close(self) -> None:
-        """End: frames that were not taken are dropped, threads and connections are gone."""
+        """Drop frames that were not taken, and close threads and connections."""
         self._end()
         try:
             self._receiving.ended.result(_CLOSES)
@@ -140,9 +141,9 @@ class Subscription:
         """The next frame.
 
         Raises:
-            StreamTimeoutError: none came in time.
-            TransportError: the transport knows why none comes.
-            ObjectError: the next object is no image.
+            StreamTimeoutError: no frame arrived in time.
+            TransportError: the transport has failed.
+            ObjectError: the next object is not an image.
         """
         try:
             item = self._next()
@@ -156,7 +157,7 @@ class Subscription:
         return self._frame(item)
 
     def _next(self) -> Any | None:
-        """Wait for what comes next; None at the end."""
+        """Wait for the next object; None at the end."""
         if not self._is_open and not self._queue.closed:
             self._open()
         since = time.monotonic()
@@ -171,7 +172,7 @@ class Subscription:
     # -- with asyncio ----------------------------------------------------------------------------
 
     async def aopen(self) -> Subscription:
-        """As `open`, while the event loop goes on."""
+        """As `open`, without blocking the event loop."""
         self._has_owner = True
         return await self._aopen()
 
@@ -186,7 +187,7 @@ class Subscription:
         return self
 
     async def aclose(self) -> None:
-        """As `close`, while the event loop goes on."""
+        """As `close`, without blocking the event loop."""
         self._end()
         if not await _is_done(self._receiving.ended, _CLOSES):
             self._log_not_closed()
@@ -228,7 +229,7 @@ class Subscription:
             await self._aopen()
         since = time.monotonic()
         if since > self._turn_due:
-            # A stream that never lets us wait would keep all others from running.
+            # A stream without waits would keep other tasks from running.
             await asyncio.sleep(0)
             self._turn_due = time.monotonic() + _FAIR
         while (item := self._queue.take()) is None and not self._is_over():
@@ -249,8 +250,8 @@ class Subscription:
             try:
                 loop.call_soon_threadsafe(done)
             except RuntimeError:
-                # The loop has ended, and with it who waits.
-                _log.debug("nobody waits any more for channel %s", self.channel)
+                # The loop has ended, and with it the waiting task.
+                _log.debug("no program waits any longer for channel %s", self.channel)
 
         if not self._queue.add_waiter(wake):
             return
@@ -264,7 +265,7 @@ class Subscription:
     # -- both ------------------------------------------------------------------------------------
 
     def _interrupted(self) -> None:
-        """End if nobody else would: what is raised refers to us for as long as it is kept."""
+        """Close if it has no owner, since the exception keeps a reference to it."""
         if not self._has_owner:
             self._end()
 
@@ -273,7 +274,7 @@ class Subscription:
         self._queue.close()
 
     def _is_over(self) -> bool:
-        """Whether nothing more will come; raises what is known of why nothing comes."""
+        """Whether the stream has ended; raises the failure of the transport, if any."""
         if self._queue.closed and not self._receiving.failed:
             return True
         failure = self._receiving.failure
@@ -293,14 +294,14 @@ class Subscription:
     def _too_late(self, timeout: float) -> StreamTimeoutError:
         if not self._receiving.was_connected:
             absent = Awaited(_log, self._settings.receives.absent)
-            why = f"never came; {absent.to_check([self.channel])}"
+            why = f"was never found; {absent.to_check([self.channel])}"
         elif self._receiving.connected:
             why = "is connected, and its source publishes nothing"
         else:
-            why = "was there and is gone; it is searched for"
+            why = "has disconnected; it is searched for"
         return StreamTimeoutError(
-            f"channel {self.channel} {why}; no frame came within {timeout:g} s (timeout=None waits"
-            " for as long as it takes)"
+            f"channel {self.channel} {why}; no frame arrived within {timeout:g} s (timeout=None"
+            " waits without a limit)"
         )
 
     def _frame(self, item: Any) -> Frame:
@@ -322,7 +323,7 @@ class Subscription:
 
 
 async def _is_done(future: concurrent.futures.Future[None], seconds: float) -> bool:
-    """Wait for a future, which stays as it is when the waiting is cancelled."""
+    """Wait for a future, which is not cancelled with the wait."""
     if future.done():
         return True
     done, _ = await asyncio.wait([asyncio.wrap_future(future)], timeout=seconds)
@@ -345,22 +346,22 @@ def subscribe(
     opening: bool = False,
     args: Mapping[str, Any] | None = None,
 ) -> Subscription:
-    """Receive the frames of a channel, which may appear late, vanish and come back.
+    """Receive the frames of a channel; its source may start later, disconnect and reconnect.
 
     Args:
         channel: name of the channel.
-        mode: how frames come, as ``--input-mode``: ``pva``, ``pvas``, ``shm``, ``auto`` …
-        queue_size: frames that wait here at most. A monitor's server is asked to keep as many, and
-            to wait for us where it can.
-        server_queue_size: frames that the sender keeps for us, if they are to be another number.
-        overflow: what a full queue does: ``block`` makes the transport wait, which slows the source
-            down or lets the sender's queue fill; ``drop-newest`` and ``drop-oldest`` drop frames.
+        mode: how frames are received, as ``--input-mode``: ``pva``, ``pvas``, ``shm``, ``auto`` …
+        queue_size: maximum number of frames in the queue. A monitor requests a queue of the same
+            size from its server, with back-pressure if the server supports it.
+        server_queue_size: size of the sender's queue, if it differs from `queue_size`.
+        overflow: overflow policy: with ``block`` the transport waits, which slows the source down
+            or fills the sender's queue; ``drop-newest`` and ``drop-oldest`` drop frames.
         overflow_timeout: longest wait with ``block``, s; then frames are dropped until one is
             taken.
-        timeout: longest wait for a frame, s; None: as long as it takes.
-        initial: whether the current object that the channel has when we come is given out too; it
-            may be old.
-        opening: whether opening objects, which show the structure of a channel, are given out too.
+        timeout: longest wait for a frame, s; None: no limit.
+        initial: whether the current object at the time of the connection is returned too; it may be
+            old.
+        opening: whether opening objects, which show the structure of a channel, are returned too.
         args: arguments of the mode, as ``--input-args``.
 
     Raises:

@@ -42,8 +42,8 @@ class Awaited:
             self._after *= _LATER
             many = len(absent) > 1
             self.remark = (
-                f"channel{'s' * many} {', '.join(absent)} {'have' if many else 'has'} not come"
-                f" since {self._begun_at} ({waited:.0f} s); {self.to_check(absent)}"
+                f"channel{'s' * many} {', '.join(absent)} {'have' if many else 'has'} not been"
+                f" found since {self._begun_at} ({waited:.0f} s); {self.to_check(absent)}"
             )
             self._log.warning("%s", self.remark)
 

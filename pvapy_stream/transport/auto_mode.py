@@ -27,7 +27,7 @@ MODE = Mode(
     "auto",
     input=InputMode(
         _receiver,
-        "shm if the source is there, else pva",
+        "shm if the source is found there, else pva",
         lazy=True,
         shows_value=True,
         spaces=("pva", "shm"),

@@ -92,7 +92,7 @@ class Attempts:
         began = time.monotonic()
         if began < self._not_before:
             self.errors += 1
-            return NotSentError("it fails, the next attempt comes soon")
+            return NotSentError("it fails; it is retried soon")
         try:
             attempt(max(deadline - began, 0.0))
         except TransportError as error:

@@ -31,12 +31,14 @@ MODE = Mode(
     "ca",
     input=InputMode(
         _receiver,
-        "monitor of a channel",
+        "monitors a channel",
         shows_value=True,
         monitors=True,
         default_fields=_FIELDS,
-        absent="check that its program runs, its name, and that EPICS_CA_ADDR_LIST leads to"
-        " its host (pvapy-stream doctor --provider ca --channel {channel})",
+        absent=(
+            "check its name, that its program runs, and that EPICS_CA_ADDR_LIST includes its host"
+            " (pvapy-stream doctor --provider ca --channel {channel})"
+        ),
     ),
     rank=20,
 )

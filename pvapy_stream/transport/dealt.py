@@ -58,7 +58,7 @@ class DealtReceiver:
 
     def keep_up(self) -> None:
         if not self._dealt and (self._leaves or has_publisher(self._what.dealer)):
-            self._unshared("its objects are dealt out already")
+            self._unshared("another command already has a dealer for this group")
             self._direct.stop()
             self._go_over()
         self._now.keep_up()
@@ -81,7 +81,9 @@ class DealtReceiver:
         receiver = shm_mode.receiver(replace(self._what, channel=self._what.dealer))
         receiver.start(deliver_dealt, self._again)
         self._now, self._dealt = receiver, True
-        _log.info("channel %s: its objects are dealt out by this command", self._what.channel)
+        _log.info(
+            "channel %s: the dealer of this command distributes its objects", self._what.channel
+        )
 
     def stop(self, patience: float = 0.0) -> list[Any]:
         self._deliver = None

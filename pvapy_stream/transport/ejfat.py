@@ -246,7 +246,7 @@ class EjfatReceiver(ServingReceiver):
             if self._args.allow_pickled:
                 return _Unpickler(io.BytesIO(event)).load_object()
             problem = (
-                "an object is pickled, as PvaPy's are; to take them from senders that you trust,"
+                "an object is pickled, as PvaPy's are; to accept them from senders that you trust,"
                 ' give {"allowPickled": 1} in --input-args'
             )
         except ObjectError as error:
@@ -291,7 +291,8 @@ class EjfatReceiver(ServingReceiver):
             if count and policy not in self._told:
                 self._told.add(policy)
                 _log.warning(
-                    "%s: %d dropped (%s); dropStats of the status channel counts what follows",
+                    "%s: %d dropped (%s); further ones are counted in dropStats of the status"
+                    " channel",
                     self._where,
                     count,
                     policy,
@@ -337,7 +338,7 @@ class _Unpickler(pickle.Unpickler):
             # A pickle may raise whatever the functions it calls raise.
             raise ObjectError(f"it is pickled, and cannot be read ({error})") from error
         if not isinstance(obj, pva.PvObject):
-            raise ObjectError(f"it is pickled, and no PvObject but {type(obj).__name__}")
+            raise ObjectError(f"it is pickled, and is not a PvObject but {type(obj).__name__}")
         return obj
 
 
@@ -364,13 +365,13 @@ def _set_buffer(made: socket.socket, option: int, size: int) -> None:
     if got < size:
         name = "wmem_max" if option == socket.SO_SNDBUF else "rmem_max"
         _log.warning(
-            "a socket buffer has %d of the %d bytes asked for; raise net.core.%s", got, size, name
+            "a socket buffer has %d of the requested %d bytes; raise net.core.%s", got, size, name
         )
 
 
 def _why(error: OSError) -> str:
     if isinstance(error, ConnectionRefusedError):
-        return "nobody receives there; start the receiver, or check data= of the EJFAT URI"
+        return "no receiver listens there; start the receiver, or check data= of the EJFAT URI"
     return f"{error}; an mtu beyond that of the network is one cause"
 
 

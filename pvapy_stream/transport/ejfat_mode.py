@@ -36,12 +36,12 @@ _WITHOUT_EFFECT = frozenset(
 
 
 class EjfatSettings(Settings):
-    """What both ends have; names on the command line are PvaPy's."""
+    """Arguments of both ends; names on the command line are those of PvaPy."""
 
     # Unknown arguments are ignored, with a warning, as they are in PvaPy.
     model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
-    uri: str = Field("", description="used when the channel is no EJFAT URI")
+    uri: str = Field("", description="EJFAT URI, if the channel is not one")
     use_cp: bool = Field(True, alias="useCP", description="use the load balancer's control plane")
     add_processor_id_to_port: bool = Field(False, alias="addProcessorIdToPort")
 
@@ -49,14 +49,14 @@ class EjfatSettings(Settings):
     def _no_control_plane(self) -> EjfatSettings:
         if self.use_cp:
             raise ValueError(
-                "mode ejfat works without a load balancer and its control plane only; say so with"
-                ' the argument {"useCP": 0}'
+                "mode ejfat works only without a load balancer and its control plane; give the"
+                ' argument {"useCP": 0}'
             )
         return self
 
     @property
     def unknown(self) -> list[str]:
-        """Arguments that are not known, and have no effect."""
+        """Unknown arguments, which have no effect."""
         return sorted(set(self.model_extra or {}) - _WITHOUT_EFFECT)
 
     def data_address(self, channel: str) -> tuple[str, int]:
@@ -85,25 +85,32 @@ class EjfatSettings(Settings):
 
 
 class EjfatInputSettings(EjfatSettings):
-    """What ``--input-args`` may hold."""
+    """Arguments of ``--input-args``."""
 
-    ip_address: str = Field("", alias="ipAddress", description="to listen at; from the URI if none")
+    ip_address: str = Field(
+        "", alias="ipAddress", description="address to listen at; default: from the URI"
+    )
     port: int = Field(10000, ge=1, le=65535, description="UDP port to listen at")
     rcv_socket_buf_size: int = Field(3 * _MIB, ge=1, alias="rcvSocketBufSize", description="bytes")
     event_timeout_ms: int = Field(
-        500, gt=0, alias="eventTimeout_ms", description="limit for the assembly of an event, ms"
+        500,
+        gt=0,
+        alias="eventTimeout_ms",
+        description="time limit for the assembly of an event, ms",
     )
     buffer_cache_size: int = Field(
-        1000, alias="bufferCacheSize", description="events in assembly, and events that wait"
+        1000,
+        alias="bufferCacheSize",
+        description="maximum number of events in assembly, and of waiting ones",
     )
     max_event_size: int = Field(
         256 * _MIB, gt=0, lt=2**32, alias="maxEventSize", description="limit of one event, bytes"
     )
     max_memory: int = Field(
-        1024 * _MIB, gt=0, alias="maxMemory", description="limit of all events held, bytes"
+        1024 * _MIB, gt=0, alias="maxMemory", description="memory limit of all events, bytes"
     )
     allow_pickled: bool = Field(
-        False, alias="allowPickled", description="take the pickled objects that PvaPy sends"
+        False, alias="allowPickled", description="accept pickled objects, as PvaPy sends them"
     )
 
     @model_validator(mode="after")
@@ -117,7 +124,7 @@ class EjfatInputSettings(EjfatSettings):
 
 
 class EjfatOutputSettings(EjfatSettings):
-    """What ``--output-args`` may hold."""
+    """Arguments of ``--output-args``."""
 
     data_id: int = Field(0, ge=0, lt=2**16, alias="dataId", description="id of this source")
     mtu: int = Field(
@@ -125,7 +132,7 @@ class EjfatOutputSettings(EjfatSettings):
     )
     snd_socket_buf_size: int = Field(3 * _MIB, ge=1, alias="sndSocketBufSize", description="bytes")
     rate_gbps: float = Field(
-        -1, alias="rateGbps", description="limit of the rate of sending, Gbit/s; none if negative"
+        -1, alias="rateGbps", description="limit of the sending rate, Gbit/s; negative: no limit"
     )
 
 
@@ -145,7 +152,7 @@ def _publisher(what: PublisherOptions) -> Publisher:
 def _several(args: Mapping[str, Any]) -> str:
     if args.get("addProcessorIdToPort"):
         return ""
-    return '--input-args: each consumer needs a port of its own; add "addProcessorIdToPort": 1'
+    return '--input-args: each consumer needs its own port; add "addProcessorIdToPort": 1'
 
 
 _HELP = "UDP datagrams (experimental)"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pvapy_stream.transport.ports import Publisher, Receiver
 
 CHECK = (
-    "check that its program runs, its name, and that EPICS_PVA_ADDR_LIST leads to its host"
+    "check its name, that its program runs, and that EPICS_PVA_ADDR_LIST includes its host"
     " (pvapy-stream doctor --channel {channel})"
 )
 
@@ -114,7 +114,7 @@ def server_of(what: ReceiverOptions | PublisherOptions) -> pva.PvaServer:
     if what.server is None:
         raise TransportError(
             f"cannot host channel {what.channel}: this program has no PVA server; choose a mode"
-            " that needs none, such as shm"
+            " that does not need one, such as shm"
         )
     return what.server
 

@@ -44,5 +44,5 @@ class PutPublisher(ChannelPublisher):
             raise TransportError(
                 f"cannot put to channel {self.channel}: its structure differs in"
                 f" {', '.join(dict.fromkeys(wrong))}; the receiving processor's"
-                " getInputPvObjectType must give the structure that is sent"
+                " getInputPvObjectType must return the structure of the sent object"
             )

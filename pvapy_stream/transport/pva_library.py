@@ -19,14 +19,14 @@ class PvaLibrarySettings(Settings):
     ] = Field(
         "auto",
         description=(
-            "what sends and receives by PVAccess: own: this package itself; binding: pvapy; auto:"
-            " this package, and pvapy for what it cannot do"
+            "library for PVAccess: own: this package; binding: pvapy; auto: this package, and"
+            " pvapy for what it does not support"
         ),
     )
 
 
 class PvaSettings(PvaLibrarySettings):
-    """How channels are hosted."""
+    """Options of hosted channels."""
 
     pva_overflow: Annotated[
         Literal["block", "drop-newest", "drop-oldest"],
@@ -35,9 +35,9 @@ class PvaSettings(PvaLibrarySettings):
     ] = Field(
         "block",
         description=(
-            "what the full queue of a subscriber that acknowledges objects (pipeline) does to ours:"
-            " block waits for it, for a limited time; the others drop objects, which are counted;"
-            " for other subscribers the newest objects are merged"
+            "overflow policy if the queue of a pipeline subscriber is full: block waits for a"
+            " limited time; the others drop an object and count it; for plain monitors the newest"
+            " objects are merged"
         ),
     )
     pva_timeout: Annotated[float, opt("--pva-timeout", "PVAccess", "s", metavar="T")] = Field(
@@ -45,6 +45,6 @@ class PvaSettings(PvaLibrarySettings):
         gt=0,
         description=(
             "longest wait for a subscriber whose queue is full; then it counts as stuck, and its"
-            " objects as rejected until it takes some"
+            " objects are rejected until it takes one"
         ),
     )

@@ -49,7 +49,7 @@ def receiver(what: ReceiverOptions) -> Receiver:
     if what.library == "binding":
         return by_binding()
     fallback = by_binding if what.library == "auto" else None
-    # Who asks for a queue wants to lose nothing: servers that can wait for us do.
+    # A queue is requested to lose nothing: servers with back-pressure then wait for this client.
     paced = request(pipeline=what.queue_size > 0)
     return OwnMonitorReceiver(what.channel, paced, probe, fallback, what.unshared)
 
@@ -64,15 +64,15 @@ MODE = Mode(
     "pva",
     input=InputMode(
         receiver,
-        "monitor of a channel",
+        "monitors a channel",
         lazy=True,
         shows_value=True,
         monitors=True,
         images=True,
     ),
-    output=OutputMode(_publisher, "puts to another's channel", shared=True),
+    output=OutputMode(_publisher, "puts to a channel of another program", shared=True),
     source=OutputMode(
-        pvas_mode.publisher, "a hosted channel", hosts=True, prepare=pvas_mode.prepare
+        pvas_mode.publisher, "hosts a channel", hosts=True, prepare=pvas_mode.prepare
     ),
     rank=10,
 )

@@ -37,7 +37,9 @@ class PutReceiver(HostedReceiver):
     def __init__(self, server: pva.PvaServer | None, channel: str, prototype: Any) -> None:
         super().__init__(channel)
         if server is not None and server.hasRecord(channel):
-            raise TransportError(f"cannot host input channel {channel}: it is the name of another")
+            raise TransportError(
+                f"cannot host input channel {channel}: another channel has this name"
+            )
         try:
             kind = type_of(prototype)
             self._reader = PutReader(kind)

@@ -45,7 +45,7 @@ def hosts_itself(settings: Settings) -> bool:
 
 
 def _claim_port() -> None:
-    """Give us the server port of the environment, before the binding's server takes it."""
+    """Bind the server port of the environment before the binding's server does."""
     from pvapy_stream.transport.own_server import host
 
     host.claim_port()
@@ -61,7 +61,7 @@ MODE = Mode(
     "pvas",
     input=InputMode(
         _receiver,
-        "a channel on our PVA server that clients put to",
+        "hosts a channel that clients put to",
         lazy=True,
         waits=True,
         hosts=True,
@@ -69,8 +69,6 @@ MODE = Mode(
         sender="pva",
         prepare=_claim_port,
     ),
-    output=OutputMode(
-        publisher, "a channel on our PVA server", hosts=True, spaces=("pva",), prepare=prepare
-    ),
+    output=OutputMode(publisher, "hosts a channel", hosts=True, spaces=("pva",), prepare=prepare),
     rank=30,
 )

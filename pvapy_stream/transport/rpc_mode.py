@@ -30,7 +30,7 @@ def _publisher(what: PublisherOptions) -> Publisher:
 
 MODE = Mode(
     "rpc",
-    input=InputMode(_receiver, "calls", hosts=True),
-    output=OutputMode(_publisher, "calls", shared=True),
+    input=InputMode(_receiver, "hosts an RPC service", hosts=True),
+    output=OutputMode(_publisher, "calls an RPC service", shared=True),
     rank=40,
 )

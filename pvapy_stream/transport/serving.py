@@ -140,7 +140,7 @@ class HostedReceiver(ServingReceiver):
     def _refuse(self, put: Put, error: Exception) -> None:
         self._errors += 1
         _log.warning(
-            "channel %s: what a client has brought is refused: %s", self.channel, error,
+            "channel %s: an object of a client is refused: %s", self.channel, error,
             exc_info=None if isinstance(error, PvapyStreamError) else error,
         )  # fmt: skip
         put.finish(Status.error(str(error)))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ShmSettings(Settings):
-    """What is published in shared memory."""
+    """Options of outputs in shared memory."""
 
     shm_overflow: Annotated[
         Literal["block", "drop-newest", "drop-oldest"],
@@ -30,8 +30,8 @@ class ShmSettings(Settings):
     ] = Field(
         "block",
         description=(
-            "what a full queue of a subscriber does to our objects: block waits for it, for a"
-            " limited time; the others drop objects, which are counted"
+            "overflow policy if the queue of a subscriber is full: block waits for a limited"
+            " time; the others drop an object and count it"
         ),
     )
     shm_timeout: Annotated[float, opt("--shm-timeout", "Shared memory", "s", metavar="T")] = Field(
@@ -39,7 +39,7 @@ class ShmSettings(Settings):
         gt=0,
         description=(
             "longest wait for a subscriber whose queue is full; then it counts as stuck, and its"
-            " objects as rejected until it takes some"
+            " objects are rejected until it takes one"
         ),
     )
     shm_queue_size: Annotated[
@@ -49,8 +49,8 @@ class ShmSettings(Settings):
         ge=0,
         le=4096,
         description=(
-            "queue for each subscriber that does not ask for one with --server-queue-size; 0: by"
-            " the size of the objects, 4 to 256"
+            "queue of each subscriber that does not set --server-queue-size; 0: 4 to 256,"
+            " depending on the size of the objects"
         ),
     )
 

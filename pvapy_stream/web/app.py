@@ -94,7 +94,7 @@ def make_app(settings: DashboardSettings, board: LiveBoard, token: str) -> FastA
     @app.get("/api/image")
     async def image(channel: str, colormap: str = "viridis", log: bool = False) -> Response:
         if channel not in board.image_channels():
-            raise HTTPException(404, f"{channel} is no channel of this page")
+            raise HTTPException(404, f"{channel} is not a channel of this page")
         try:
             png = await run_in_threadpool(board.picture, channel, colormap, log)
         except SettingsError as error:
@@ -115,7 +115,7 @@ def make_app(settings: DashboardSettings, board: LiveBoard, token: str) -> FastA
         view = board.views.get(asked.channel)
         control = board.control_channel(view) if view else ""
         if not control:
-            raise HTTPException(404, f"{asked.channel} is no stage with a control channel")
+            raise HTTPException(404, f"{asked.channel} is not a stage with a control channel")
         try:
             reply = await run_in_threadpool(
                 send_command, control, asked.command, asked.args, _COMMAND_TIMEOUT

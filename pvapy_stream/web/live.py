@@ -93,7 +93,7 @@ class LiveBoard:
             try:
                 self._look()
             except Exception:
-                _log.exception("the stages could not be looked at")
+                _log.exception("the state of the stages could not be read")
 
     def _look(self) -> None:
         now = time.time()

@@ -185,7 +185,7 @@ def write_whole(file: Path, text: str) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise MonitorError(
-            f"cannot write the report {file}: {error.strerror}; the one before is as it was"
+            f"cannot write the report {file}: {error.strerror}; the previous version is unchanged"
         ) from error
 
 
@@ -203,8 +203,8 @@ class ReportPublisher:
             self._words = [word % names for word in shlex.split(command)]
         except (ValueError, KeyError, TypeError) as error:
             raise SettingsError(
-                f"--publish: {command!r} cannot be understood ({error}); %(REPORT_FOLDER)s and"
-                " %(REPORT_PATH)s are known, and a % is written %%"
+                f"--publish: {command!r} is invalid ({error}); use %(REPORT_FOLDER)s and"
+                " %(REPORT_PATH)s, and write %% for a %"
             ) from error
         self._thread: threading.Thread | None = None
         self._again = False

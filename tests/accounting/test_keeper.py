@@ -132,7 +132,7 @@ def test_what_was_lost_in_one_of_many_acquisitions_is_named(lost_in: int) -> Non
     assert not result.ok
     assert "id 3 lost" in result.verdict
     assert result.without_fate == 1
-    assert any("30 of its epochs are left out" in note for note in result.notes)
+    assert any("30 of its epochs are not included" in note for note in result.notes)
     assert audit(_acquisitions(MOST_EPOCHS + 30).ledgers).ok
 
 

@@ -326,7 +326,7 @@ def test_cut_lost_flags_and_notes_at_the_end(path: Path) -> None:
         assert h5["acquisition/flags"][()].tolist() == [0, 0, OUTSIDE, DUPLICATE]
         assert h5["acquisition"].attrs["ended"] == "asked for"
         assert h5["general/user"][()] == b"after"
-    assert verify(path).lost == {"did not come": verify(path).lost["did not come"]}
+    assert verify(path).lost == {"did not arrive": verify(path).lost["did not arrive"]}
     assert verify(path).n_lost == 2
 
 

@@ -102,10 +102,10 @@ def test_command_and_its_ledger(commands: Commands, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("channels", "expected"),
     [
-        ("X=int99", "'int99' in 'X=int99' is no type"),
-        ("=int8", "names no channel"),
+        ("X=int99", "'int99' in 'X=int99' is not a type"),
+        ("=int8", "does not name a channel"),
         ("X,X", "named twice"),
-        ("X=every0", "is no type"),
+        ("X=every0", "is not a type"),
     ],
 )
 def test_wrong_channels(channels: str, expected: str) -> None:

@@ -9,7 +9,7 @@ from tests.support import Commands
 def test_the_demonstration_writes_a_range_from_the_past(commands: Commands, tmp_path: Path) -> None:
     demo = commands("demo", "--bsread", "--pulses", 60, "--folder", tmp_path)
     assert demo.wait(60) == 0, demo.text
-    assert "All is there." in demo.text
+    assert "All requested pulses are in the file." in demo.text
     report = verify(tmp_path / "run.h5")
     assert (report.ok, report.n_images) == (True, 60)
     # It began before it was asked for.

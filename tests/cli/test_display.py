@@ -81,7 +81,7 @@ def test_a_table_of_any_width_cuts_nothing_in_two(columns: int) -> None:
 
 def test_names_of_users_are_neither_emoji_nor_markup() -> None:
     out = io.StringIO()
-    problem = "channel det:camera:image never came [red]"
+    problem = "channel det:camera:image was never found [red]"
     for line in stats_lines({1: report(message="x")}, ["all"]):
         make_console(file=out).print(line)
     make_console(file=out).print(problem)
@@ -172,4 +172,4 @@ def test_a_channel_that_looks_like_an_emoji_is_shown_as_it_is(
     channel = f"{prefix}:camera:image[red]"
     program = commands("consumer", "-ic", channel, "-rt", "0.5")
     assert program.wait() == 1
-    assert f"channel {channel} never came" in "".join(program.out)
+    assert f"channel {channel} was never found" in "".join(program.out)

@@ -55,7 +55,7 @@ def test_a_machine_with_loopback_alone(words: tuple[str, ...]) -> None:
     done = without_network(*words)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "error: this machine has no network interface but loopback, which PVAccess does not use"
-        ' unless it is told to; give: eval "$(pvapy-stream env)"'
+        "error: this machine has only the loopback network interface, which PVAccess does not use"
+        ' by default; give: eval "$(pvapy-stream env)"'
     ]
     assert "interface" not in without_network(*words, **LOOPBACK).stderr

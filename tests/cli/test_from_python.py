@@ -153,7 +153,7 @@ def test_what_cannot_be_run_is_refused() -> None:
     thread = threading.Thread(target=elsewhere)
     thread.start()
     thread.join(PATIENCE)
-    assert "from the main thread" in str(errors[0])
+    assert "in the main thread" in str(errors[0])
 
 
 def test_all_public_names_are_there() -> None:

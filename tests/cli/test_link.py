@@ -47,7 +47,7 @@ def test_a_program_of_someone_else_is_left_alone(
     for undo in ([], ["--undo"]):
         assert main(["link", "--folder", str(tmp_path), *undo]) == 1
         assert own.read_text().endswith("echo mine\n")
-        assert f"{own} is of neither pvapy_stream nor pvapy" in capsys.readouterr().err
+        assert f"{own} belongs to neither pvapy_stream nor pvapy" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

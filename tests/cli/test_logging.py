@@ -197,8 +197,8 @@ def test_why_a_run_is_no_success_is_said_once(
     log = tmp_path / "log.txt"
     program = commands("consumer", "-ic", f"{prefix}nobody", "-rt", "1", "-lf", log)
     assert program.wait() == 1
-    assert count(program.err, "never came") == 1, program.text
-    assert count(log.read_text().splitlines(), "never came") == 1
+    assert count(program.err, "was never found") == 1, program.text
+    assert count(log.read_text().splitlines(), "was never found") == 1
 
 
 @pytest.mark.parametrize("form", ["%(nothing)s", "no field", "%(message", "%(message)d"])

@@ -124,7 +124,7 @@ def test_help_shows_defaults_and_units(
     with pytest.raises(SystemExit):
         cli.main(["consumer", "-h"])
     shown = capsys.readouterr().out
-    assert "how often the status channel is updated [default 1 s]" in shown
+    assert "time between updates of the status channel [default 1 s]" in shown
     assert "[required]" in shown
 
 

@@ -58,7 +58,7 @@ def test_consumers_need_names_of_their_own(
 ) -> None:
     with pytest.raises(SystemExit):
         consumer.main(["-ic", "in", "-nc", "2", *argv])
-    assert "hosts a channel of its own" in capsys.readouterr().err
+    assert "needs its own channel" in capsys.readouterr().err
 
 
 def test_a_collector_is_none_of_its_producers(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,18 +110,18 @@ def test_a_channel_that_does_not_come_is_told_while_it_is_waited_for(
 ) -> None:
     argv = [word.replace("{}", prefix) for word in words]
     program = commands(*argv, "-sc", f"{prefix}s", "-rt", "60")
-    wait_until(lambda: "not come since" in program.text, what="that it has not come")
+    wait_until(lambda: "not been found since" in program.text, what="that it has not come")
     told = program.text
     assert f"channel{'s' * ('have' in channels[0])} {channels[0].replace('{}', prefix)} not" in told
     # Since when, and what is likely.
-    assert re.search(r"since \d\d:\d\d:\d\d \(5 s\); check that its program runs, its name,", told)
-    assert "that EPICS_PVA_ADDR_LIST (127.0.0.1) leads to its host" in told
+    assert re.search(r"since \d\d:\d\d:\d\d \(5 s\); check its name, that its program runs,", told)
+    assert "that EPICS_PVA_ADDR_LIST (127.0.0.1) includes its host" in told
     assert f"pvapy-stream doctor --channel {prefix}1" in told
     state = wait_until(lambda: status(f"{prefix}s")["message"], what="the status")
-    assert "not come since" in state
+    assert "not been found since" in state
     program.signal()
     assert program.wait() == 1
-    assert f"{prefix}1" in program.text.rpartition("never came")[0].rpartition("error:")[2]
+    assert f"{prefix}1" in program.text.rpartition("was never found")[0].rpartition("error:")[2]
 
 
 def test_a_wrong_folder_of_database_definitions(

@@ -317,7 +317,7 @@ def test_verify_tells_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "All is there." in capsys.readouterr().out
     assert verify_command.main([str(good), str(bad)]) == 1
     shown = capsys.readouterr().out
-    assert "no ledger tells why: 2-3" in shown
+    assert "no ledger has the reason: 2-3" in shown
     assert "1 of 2 files not ok" in shown
     assert verify_command.main([str(good), "--repair"]) == 1
     assert "nothing to recover" in capsys.readouterr().err

@@ -324,7 +324,7 @@ def _packed(pixels: np.ndarray, codec: str) -> np.ndarray:
 
 
 def test_wrong_settings_and_ports_that_are_taken(commands: Commands, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"STREAM: 'camera' is no stream; write tcp://"):
+    with pytest.raises(SettingsError, match=r"STREAM: 'camera' is not a stream; write tcp://"):
         BufferSettings.of(stream="camera")
     with running() as buffer:
         port = buffer.buffer.output.address.rpartition(":")[2]
@@ -385,7 +385,7 @@ def test_help_says_which_ports_it_binds(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         buffer_command.main(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert "It binds three ports: the output port, the one behind it" in shown
+    assert "It binds three ports: the output port, the next one" in shown
 
 
 def test_analyzer_finds_what_is_odd() -> None:

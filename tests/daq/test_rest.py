@@ -105,7 +105,7 @@ def test_a_second_start_is_refused_and_the_first_unharmed(
     for path in ("start_pulse_id/5", "start_now"):
         code, reply = rest("PUT", path)
         assert (code, reply["state"]) == (409, "error")
-        assert "takes one only" in reply["status"]
+        assert "runs only one" in reply["status"]
     rest.put("stop_pulse_id/60")
     done(rest)
     assert rows(tmp_path / "run.h5") == list(range(10, 61))
@@ -153,11 +153,11 @@ def test_a_start_that_is_gone_says_what_is_missing(pulses: Pulses, serve: Serve)
         ("PUT", "start_now", b"[]", 400, "JSON object"),
         ("PUT", "start_now", b"[" * 100_000, 400, "not JSON"),
         ("PUT", "start_now", b" " * 2_000_000, 413, "longer than"),
-        ("PUT", "start_now", {"output_file": "/proc/no/where.h5"}, 403, "lies outside"),
-        ("PUT", "start_now", {"output_file": "../x.h5", "force": True}, 403, "lies outside"),
-        ("PUT", "start_now", {"output_file": "/dev/null"}, 403, "lies outside"),
+        ("PUT", "start_now", {"output_file": "/proc/no/where.h5"}, 403, "is outside of"),
+        ("PUT", "start_now", {"output_file": "../x.h5", "force": True}, 403, "is outside of"),
+        ("PUT", "start_now", {"output_file": "/dev/null"}, 403, "is outside of"),
         ("PUT", "start_now", {"output_file": "\ud800"}, 400, "no name"),
-        ("PUT", "stop_now", None, 409, "nothing was started"),
+        ("PUT", "stop_now", None, 409, "no acquisition was started"),
         ("PUT", "stop_pulse_id/-5", None, 400, "out of range"),
         ("POST", "parameters", {"general/user": "me"}, 400, "general/created"),
         ("POST", "parameters", None, 400, "missing"),

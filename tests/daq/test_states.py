@@ -104,9 +104,9 @@ def test_impossible_pulse_ids_are_refused() -> None:
 
 
 def test_what_cannot_be_in_a_state_is_refused() -> None:
-    with pytest.raises(ConflictError, match="started before"):
+    with pytest.raises(ConflictError, match="already been started"):
         started().set_start(1, 0.0, 0)
-    with pytest.raises(ConflictError, match="nothing was started"):
+    with pytest.raises(ConflictError, match="no acquisition was started"):
         Range().set_stop(None, 0.0, 0)
     asked = started(1, 1)
     asked.judge(1, None, 0.0)

@@ -138,5 +138,5 @@ def test_a_buffer_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     one = writer.start(5)
     assert one.over.wait(5)
     assert one.phase is Phase.ERROR
-    assert "was not heard for 0.5 s" in one.progress().problem
+    assert "was sent nothing for 0.5 s" in one.progress().problem
     writer.close()

@@ -217,7 +217,7 @@ def test_a_full_disk_is_told_and_earlier_rows_are_readable(
     assert list(account.failed["not written"]) == [len(found) + 1]
     assert account.closed
     last = program.err[-1]
-    assert "1 pulses came and are not in the file" in last
+    assert "1 pulses were received and are not in the file" in last
     assert f"({len(found)} rows in {small_disk / 'run.h5'})" in last
 
 
@@ -246,7 +246,7 @@ def test_pulses_that_were_in_memory_when_the_disk_was_full_are_not_processed(
     assert len(account.failed["not written"]) == len(account.received) - len(found) > 0
     assert not account.without_fate()
     assert "no space left on device" in program.text
-    assert "pulses came and are not in the file" in program.err[-1], program.text
+    assert "pulses were received and are not in the file" in program.err[-1], program.text
 
 
 def test_damaged_values_are_named_at_the_end(pulses: Pulses, run: Run, tmp_path: Path) -> None:
@@ -409,7 +409,7 @@ def test_the_command_of_the_original() -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["nonsense", "a.h5", "-1", "0"], "is no stream"),
+        (["nonsense", "a.h5", "-1", "0"], "is not a stream"),
         (["tcp://127.0.0.1:1", "a.h5", "-2", "0"], "USER_ID"),
         (["tcp://127.0.0.1:1", "a.h5", "-1", "70000"], "REST_PORT"),
         (["tcp://127.0.0.1:1", "a.h5", "-1"], "rest_port"),
@@ -488,8 +488,8 @@ def test_an_acquisition_that_ends_after_a_time(pulses: Pulses, run: Run, tmp_pat
     ("options", "message"),
     [
         (("--seconds", 2), "--seconds needs --start"),
-        (("--start", "now", "--seconds", 2, "--stop-pulse-id", 2), "exclude each other"),
-        (("--start", 9, "--stop-pulse-id", 2), "--stop-pulse-id lies before --start"),
+        (("--start", "now", "--seconds", 2, "--stop-pulse-id", 2), "cannot be combined"),
+        (("--start", 9, "--stop-pulse-id", 2), "--stop-pulse-id is before --start"),
         (("--start", "first", "--service"), "--start is for one acquisition"),
         (("--start", "soon"), "--start: "),
     ],

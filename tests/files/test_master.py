@@ -93,7 +93,7 @@ def test_what_a_master_cannot_show(tmp_path: Path) -> None:
     target = tmp_path / "all.h5"
     with pytest.raises(FileError, match="make a master of each kind"):
         make_master([one, made.files[0]], target)
-    with pytest.raises(FileError, match="there are no files"):
+    with pytest.raises(FileError, match="no files are given"):
         make_master([], target)
     with pytest.raises(FileError, match="cannot read"):
         make_master([tmp_path / "no.h5"], target)

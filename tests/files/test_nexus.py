@@ -268,7 +268,7 @@ def test_nothing_is_overwritten_unless_told(tmp_path: Path) -> None:
 def test_a_file_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
     with writer(tmp_path / "a.h5") as made:
         made.write(frame(1))
-        with pytest.raises(FileError, match=r"another writer is at it.*--repair"):
+        with pytest.raises(FileError, match=r"another writer uses it.*--repair"):
             writer(tmp_path / "a.h5")
 
 

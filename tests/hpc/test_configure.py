@@ -42,18 +42,18 @@ DONE = "Configuration successful"
         (
             "Reads",
             {"treshold": 5, "rows": 2, "receiverQueueSize": 9},
-            f"{DONE}; taken: rows, receiverQueueSize; nobody knows: treshold",
+            f"{DONE}; taken: rows, receiverQueueSize; unknown: treshold",
         ),
         (
             "Reads",
             {"collectorCacheSize": 9},
-            f"{DONE}; taken: none; nobody knows: collectorCacheSize",
+            f"{DONE}; taken: none; unknown: collectorCacheSize",
         ),
         ("Keeps", {"any": 1}, DONE),
         (
             "Ignores",
             {"any": 1, "objectIdOffset": 1},
-            f"{DONE}; taken: objectIdOffset; nobody knows: any",
+            f"{DONE}; taken: objectIdOffset; unknown: any",
         ),
     ],
 )

@@ -46,7 +46,7 @@ def test_the_status_shows_an_error_while_it_happens_and_an_account_is_made_for_w
 ) -> None:
     consumer = bench.consumer(oid_field="frameNumber")
     bench.publisher("in").publish(frame(1))
-    assert "no field 'frameNumber'" in consumer.snapshot().message
+    assert "no id field 'frameNumber'" in consumer.snapshot().message
     monkeypatch.setattr("pvapy_stream.hpc.troubles._FORGET_AFTER", 0.0)
     assert consumer.snapshot().message == ""
     monkeypatch.setattr(Ledger, "to_dict", lambda _: pytest.fail("nobody asked for it"))
@@ -65,7 +65,7 @@ def test_a_consumer_whose_source_never_came_says_so(bench: Bench) -> None:
     consumer = bench.consumer(input_channel="nobody")
     bench.stop()
     assert consumer.problem() == (
-        "consumer 1: channel nobody never came; what publishes it must run in the same process"
+        "consumer 1: channel nobody was never found; what publishes it must run in the same process"
     )
 
 

@@ -23,7 +23,7 @@ def test_metadata_that_never_come(
     source.publish(range(1, 31))
     wait_until(lambda: status(stat)["processorStats"]["nProcessed"] == 30)
     told = wait_until(lambda: status(stat)["message"], what="the status to name the channel")
-    assert f"metadata channel {nobody} ({scheme}) never came" in told
+    assert f"metadata channel {nobody} ({scheme}) was never found" in told
     found = status(stat)["metadataStats_1"]
     assert (found["state"], found["nWithout"], found["coverage"]) == ("waiting", 30, 0)
     program.signal()
@@ -32,7 +32,7 @@ def test_metadata_that_never_come(
     (line,) = [line for line in program.out if line.startswith("  metadata")]
     assert f"channel {nobody}  " in line
     assert "coverage 0.0000" in line
-    error = f"metadata channel {nobody} ({scheme}) never came; check its name and EPICS_"
+    error = f"metadata channel {nobody} ({scheme}) was never found; check its name and EPICS_"
     assert (error in "".join(e for e in program.err if e.startswith("error: "))) == bool(code)
 
 

@@ -229,7 +229,7 @@ def test_configure_and_reset_reach_the_workers_behind_what_they_have() -> None:
     run.feed(image_object(None, 4))
     with pytest.raises(ProcessorError, match=r"workers refuse.*KeyError"):
         run.processor.configure({"other": 1})
-    with pytest.raises(SettingsError, match="nWorkers cannot change"):
+    with pytest.raises(SettingsError, match="nWorkers cannot be changed"):
         run.processor.configure({"nWorkers": 3})
     result = run.finish()
     assert [f.image[0, 0] for f in result.frames] == [0, 2, 4, 6, 20]

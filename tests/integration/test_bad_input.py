@@ -66,14 +66,14 @@ class Changing(UserDataProcessor):
         (["--bogus"], "unrecognized arguments: --bogus"),
         (["-pa", "{'a': 1}"], "--processor-args: is not JSON"),
         (["-pa", "[1]"], "must be a JSON object"),
-        (["-cid", "1,two"], "--consumer-id-list: '1,two' is no id list"),
-        (["-cid", "__import__('os').getcwd()"], "is no id list"),
-        (["-cid", "1,1"], "names an id twice"),
+        (["-cid", "1,two"], "--consumer-id-list: '1,two' is not an id list"),
+        (["-cid", "__import__('os').getcwd()"], "is not an id list"),
+        (["-cid", "1,1"], "has an id twice"),
         (["-nc", "0"], "--n-consumers"),
         (["-im", "smoke"], "--input-mode: Input should be"),
-        (["-mc", "pva://"], "is no metadata channel"),
+        (["-mc", "pva://"], "is not a metadata channel"),
         (["-ao", "5", "-rqs", "3"], "never fits"),
-        (["-fr", "field("], "--field-request: is no field request"),
+        (["-fr", "field("], "--field-request: is not a field request"),
         (["-ifs", "zz"], "cannot format an integer"),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_channel_that_never_comes_is_an_error(prefix: str, commands: Commands)
     program = commands("consumer", "-ic", f"{prefix}absent", "-sc", f"{prefix}status", "-rt", "2")
     wait_until(lambda: status(f"{prefix}status").get("state") == "waiting")
     assert program.wait() == 1
-    assert f"channel {prefix}absent never came" in program.text
+    assert f"channel {prefix}absent was never found" in program.text
 
 
 def run_faulty(
@@ -221,7 +221,7 @@ def test_a_stream_without_the_id_field_says_which_fields_there_are(
     wait_until(lambda: "frameNumber" in status(f"{prefix}status").get("message", ""))
     program.signal()
     assert program.wait() == 1
-    assert "no field 'frameNumber'" in program.text
+    assert "no id field 'frameNumber'" in program.text
     assert "uniqueId" in program.text
 
 

@@ -177,9 +177,9 @@ def test_pause_cache_size_and_queue_can_be_changed_while_it_runs(
     ("options", "message"),
     [
         (["-ic", "x:*", "-pid", ""], "--producer-id-list is empty"),
-        (["-ic", "x:*", "-pid", "1,2,1"], "names an id twice"),
+        (["-ic", "x:*", "-pid", "1,2,1"], "has an id twice"),
         (["-ic", "x", "-pid", "1,2"], "has no * for the ids"),
-        (["-ic", "x:*", "-pid", "one"], "is no id list"),
+        (["-ic", "x:*", "-pid", "one"], "is not an id list"),
         (["-ic", "x:*", "--gap-timeout", "0"], "--gap-timeout"),
     ],
 )
@@ -211,4 +211,4 @@ def test_a_producer_that_never_comes_is_an_error(
     wait_until(lambda: processed(prefix) == 3)
     program.signal()
     assert program.wait() == 1
-    assert f"channel {prefix}out:3 never came" in program.text
+    assert f"channel {prefix}out:3 was never found" in program.text

@@ -166,7 +166,7 @@ def test_a_forgotten_star_is_refused_with_the_fix(
         "consumer", "-ic", source.channel, "-nc", "2", f"--{option}-channel", f"{prefix}x"
     )
     assert program.wait() == 2, program.text
-    assert f"--{option}-channel {prefix}x: each of the 2 consumers hosts a channel" in program.text
+    assert f"--{option}-channel {prefix}x: each of the 2 consumers needs its own" in program.text
     assert f"write it like {prefix}x:*" in program.text
 
 

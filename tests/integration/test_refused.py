@@ -51,7 +51,7 @@ def test_a_refused_monitor_is_an_error(
     assert program.wait() == 1, program.text
     assert f"error: {stage} 1: channel {name}: the server refuses the monitor" in program.text
     assert REASON in program.text
-    assert f"{name} never came" not in program.text
+    assert f"{name} was never found" not in program.text
 
 
 def test_a_monitor_that_was_refused_and_is_given_again_is_none(
@@ -84,4 +84,4 @@ def test_consumers_that_share_a_stream_tell_the_reason_too(
         wait_until(lambda shown=shown: "refuses the monitor" in status(shown)["message"])
     program.signal(signal.SIGINT)
     assert program.wait() == 1, program.text
-    assert f"{name} never came" not in program.text
+    assert f"{name} was never found" not in program.text

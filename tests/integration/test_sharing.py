@@ -192,7 +192,7 @@ def test_two_consumers_process_each_id_of_a_pvxs_source_once(
     assert report.process.returncode == 0, report.text
     assert f"published {N}, processed {N}, missed 0, without a fate 0: OK" in report.out[-1]
     assert "its server (PVXS" in program.text
-    assert program.text.count("deals it out to the 2 consumers") == 1
+    assert program.text.count("distributes it to the 2 consumers") == 1
 
 
 def test_a_source_that_comes_late_and_begins_anew(
@@ -230,7 +230,7 @@ def test_a_source_that_comes_back_without_a_distributor(
         for number in range(1, N + 1):
             source.put(source.builder.build(frame(number)))
         wait_for_processed(prefix, N)
-        assert "deals it out" not in program.text
+        assert "distributes it" not in program.text
     finally:
         source.close()
     server = pvxs.start()
@@ -288,7 +288,9 @@ def test_a_killed_dealer_comes_back_and_what_it_missed_is_named(
     assert sorted([*done, *named]) == [*range(1, sent + 1)]
     report = audit(commands, tmp_path)
     assert report.process.returncode == 1, report.text
-    assert f"{last + 1}-{shown - 1} unknown: nobody can tell whether they were sent" in report.text
+    assert (
+        f"{last + 1}-{shown - 1} unknown: it cannot be known whether they were sent" in report.text
+    )
     assert "lost" not in report.out[-1]
 
 

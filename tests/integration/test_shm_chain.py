@@ -161,7 +161,7 @@ def test_a_killed_stage_is_told_and_the_stream_goes_on(
     assert command(f"{prefix}c1", "pause") == "Paused"
     doomed.signal(signal.SIGKILL)
     assert sim.wait() == 0, sim.text
-    assert "is gone, with" in sim.text
+    assert "has disconnected; it had not taken" in sim.text
     wait_until(lambda: status(f"{prefix}s2")["processorStats"]["nProcessed"] == 2000)
     stop(second)
     assert not ledger(file).missed

@@ -217,7 +217,7 @@ def test_a_second_signal_ends_all_children_soon_and_says_what_was_left(
     assert program.wait(40) == 1, program.text
     all_gone(there, 5)
     assert "cut short by a second signal" in program.text
-    assert "in the queue are left" in program.text
+    assert "queued objects are left" in program.text
 
 
 @pytest.mark.parametrize(("more", "n"), [(("-rqs", "0"), 1), (("-rqs", "0", "-nc", "2"), 2)])

@@ -329,12 +329,12 @@ def test_consumers_that_join_late_are_waited_for_and_what_went_by_is_named(
     source.publish(range(1, 21))
     wait_until(lambda: rejected() == 20, what="ids that go by")
     consumers = sharing(commands, mirrored, prefix, files[1])
-    wait_until(lambda: any("came before its consumers" in line for line in mirror.err))
+    wait_until(lambda: any("arrived before its consumers" in line for line in mirror.err))
     source.publish(range(21, 81), 0.005)
     wait_until(lambda: n_processed(prefix) == 60, what="all that came after")
     end(consumers)
     end(mirror)
-    assert f"20 objects of {source.channel} came before its consumers" in mirror.text
+    assert f"20 objects of {source.channel} arrived before its consumers" in mirror.text
     assert "ids 1-20" in mirror.text
     (ledger,) = read_ledgers(files[0])
     assert str(ledger.rejected["before the consumers"]) == "1-20"
@@ -386,7 +386,7 @@ def test_too_few_consumers(prefix: str, source: Source, commands: Commands) -> N
 def test_source_that_never_came(prefix: str, commands: Commands) -> None:
     mirror = commands("mirror", "-cm", f"({prefix}m,{prefix}none)", "-rt", "0.6", "-rp", "0.2")
     assert mirror.wait() == 1
-    assert f"source {prefix}none never came" in mirror.err[-1]
+    assert f"source {prefix}none was never found" in mirror.err[-1]
     assert len([line for line in mirror.out if line.startswith(f"Channel {prefix}m @ ")]) >= 3
 
 

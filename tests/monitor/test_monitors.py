@@ -342,4 +342,4 @@ def test_wrong_options_and_a_monitor_that_cannot_work(tmp_path: Path, commands: 
                        "-mt", "0.01")  # fmt: skip
     assert program.wait() == 1
     assert time.monotonic() - started < 60
-    assert "error: disk: 4 failures, the last: no disk can be looked at: /no/such" in program.text
+    assert "error: disk: 4 failures, the last: no disk can be monitored: /no/such" in program.text

@@ -285,8 +285,8 @@ def test_apprise_speaks_to_services() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"notify": ["carrier-pigeon"]}, "carrier-pigeon:… is no print, log, pv:CHANNEL"),
-        ({"notify": ["command:"]}, "names no program"),
+        ({"notify": ["carrier-pigeon"]}, "carrier-pigeon:… is not print, log, pv:CHANNEL"),
+        ({"notify": ["command:"]}, "has no program"),
         ({"notify": ["command:a 'b"]}, "quotation"),
         ({"email_from": "a@x"}, "--email-from needs --email-to"),
         (TLS_USER, "set PVAPY_STREAM_SMTP_PASSWORD"),

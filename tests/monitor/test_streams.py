@@ -61,7 +61,7 @@ def test_a_pattern_without_ids_and_without_pvlist(monkeypatch: pytest.MonkeyPatc
 def test_pvlist_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     found = finder(status_channels="a:*")
     monkeypatch.setattr(found, "_pvlist", "/no/such/pvlist")
-    with pytest.raises(MonitorError, match="does not list channels"):
+    with pytest.raises(MonitorError, match="failed to list channels"):
         found.find()
     monkeypatch.setattr(
         subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(subprocess.TimeoutExpired("x", 1))

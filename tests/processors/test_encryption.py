@@ -195,9 +195,9 @@ def test_configure_can_only_tighten_the_protection_against_replays(args: Any) ->
     decryptor = AdImageDecryptor({**args["decrypt"], "reorderWindow": 4, "maxAge": 100})
     assert run_processor(decryptor, sealed[:6]).stats["nDecrypted"] == 6
     for change, message in (
-        ({"reorderWindow": 5}, "reorderWindow can only be made smaller.* 4"),
-        ({"maxAge": 101}, "maxAge can only be made smaller.* 100"),
-        ({"maxAge": 0}, "maxAge can only be made smaller"),
+        ({"reorderWindow": 5}, "reorderWindow can only be decreased.* 4"),
+        ({"maxAge": 101}, "maxAge can only be decreased.* 100"),
+        ({"maxAge": 0}, "maxAge can only be decreased"),
     ):
         with pytest.raises(SettingsError, match=message):
             decryptor.configure(change)
@@ -207,7 +207,7 @@ def test_configure_can_only_tighten_the_protection_against_replays(args: Any) ->
         result = run_processor(decryptor, sealed[:6])
         assert result.stats["nRefusedReplay"] == 6 * count
         assert result.published == []
-    with pytest.raises(SettingsError, match="reorderWindow can only be made smaller"):
+    with pytest.raises(SettingsError, match="reorderWindow can only be decreased"):
         decryptor.configure({"reorderWindow": 4})
     result = run_processor(decryptor, [sealed[8], sealed[7], sealed[9]])
     assert [obj["uniqueId"] for obj in result.published] == [9, 10]

@@ -83,8 +83,8 @@ def test_names_with_folders_and_time(tmp_path: Path) -> None:
         ("{uniqueId:zz}.tiff", "cannot be used"),
         ("{uniqueId.__class__}.tiff", "unknown"),
         ("{uniqueId}.jpeg", ".tiff, .tif, .png, .npy"),
-        ("../{uniqueId}.tiff", "out of outputDirectory"),
-        ("/tmp/{uniqueId}.tiff", "out of outputDirectory"),
+        ("../{uniqueId}.tiff", "outside of outputDirectory"),
+        ("/tmp/{uniqueId}.tiff", "outside of outputDirectory"),
     ],
 )
 def test_names_that_cannot_be_are_refused(name: str, words: str) -> None:
@@ -97,7 +97,7 @@ def test_a_file_is_not_overwritten_unless_told(tmp_path: Path) -> None:
     assert write(tmp_path, GREY, "{uniqueId}.npy").ok
     again = write(tmp_path, GREY + 1, "{uniqueId}.npy")
     assert again.errors == {"process: ProcessorError": 1}
-    assert "42.npy is there already" in again.last_error
+    assert "42.npy exists" in again.last_error
     assert np.array_equal(np.load(tmp_path / "42.npy"), GREY)
     next_tick(tmp_path / "42.npy")
     assert write(tmp_path, GREY + 1, "{uniqueId}.npy", overwrite=True).ok

@@ -173,14 +173,14 @@ class NoStop(TileStitcher):
 def test_tiles_that_do_not_fit_are_refused() -> None:
     tiles = split(IMAGE)
     fails_with([*tiles[:3], split(np.ones((9, 12), np.uint16))[3]], "another division")
-    fails_with([tiles[0], tiles[0]], "came twice")
-    fails_with([*tiles, tiles[0]], "already stitched or given up")
+    fails_with([tiles[0], tiles[0]], "is a duplicate")
+    fails_with([*tiles, tiles[0]], "already stitched or dropped")
     fails_with([tiles[0], split(IMAGE.astype(np.uint8))[1]], "uint8")
     fails_with([image_object(IMAGE)], "lacks the attributes TileX")
     wrong = dict(zip(TILE_ATTRIBUTES, (2, 0, 2, 2, 10, 7), strict=True))
-    fails_with([image_object(IMAGE, **wrong)], "make no place")
+    fails_with([image_object(IMAGE, **wrong)], "are not a position")
     place = dict(zip(TILE_ATTRIBUTES, (1, 0, 2, 2, 10, 7), strict=True))
-    fails_with([tiles[0], image_object(IMAGE[:2, :5], **place)], "does not fit to tile (0, 0)")
+    fails_with([tiles[0], image_object(IMAGE[:2, :5], **place)], "does not fit tile (0, 0)")
     short = [
         image_object(IMAGE[:3, :4], **dict(zip(TILE_ATTRIBUTES, (x, 0, 2, 1, 10, 3), strict=True)))
         for x in range(2)

@@ -49,11 +49,11 @@ def test_ntndarray_objects_have_their_own_class() -> None:
     [
         (
             "uniqueId",
-            "no field 'uniqueId' to take its id from; its fields are a, s, f; choose",
+            "no id field 'uniqueId'; its fields are a, s, f; choose",
         ),
-        ("a", "it is no number"),
-        ("s", "it is no number"),
-        ("f", "it is no number"),
+        ("a", "it is not a number"),
+        ("s", "it is not a number"),
+        ("f", "it is not a number"),
     ],
 )
 def test_fields_that_are_no_id(field: str, message: str) -> None:

@@ -213,9 +213,9 @@ def test_hdf_chunk_whose_filter_was_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        (STACK, {"chunks": (2, 6, 8), "compression": hdf5plugin.LZ4()}, "one frame a chunk"),
-        (STACK, {"chunks": (1, 6, 4), "compression": hdf5plugin.LZ4()}, "one frame a chunk"),
-        (STACK, {"chunks": (1, 6, 8), "compression": "gzip"}, "leave out --hdf-compression-mode"),
+        (STACK, {"chunks": (2, 6, 8), "compression": hdf5plugin.LZ4()}, "one frame for each chunk"),
+        (STACK, {"chunks": (1, 6, 4), "compression": hdf5plugin.LZ4()}, "one frame for each chunk"),
+        (STACK, {"chunks": (1, 6, 8), "compression": "gzip"}, "omit --hdf-compression-mode"),
         (
             STACK,
             {"chunks": (1, 6, 8), "compression": hdf5plugin.LZ4(), "shuffle": True},

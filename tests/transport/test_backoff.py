@@ -96,7 +96,7 @@ def test_a_side_that_refuses_is_tried_again_and_then_left_alone_for_a_while() ->
     for _ in range(100):
         failing(attempts, refuse)
     assert len(made) < 50
-    with pytest.raises(TransportError, match="next attempt comes soon"):
+    with pytest.raises(TransportError, match="it is retried soon"):
         attempts.make(refuse)
 
 

@@ -91,7 +91,7 @@ def test_help_schema_and_errors_name_it(folder: Path, commands: Commands) -> Non
     text = " ".join(shown.text.split())
     assert "pva|ca|pvas|rpc|shm|auto|ejfat|push" in text
     assert "ejfat: UDP datagrams (experimental); push: a ZeroMQ socket" in text
-    assert "JSON object for input modes ejfat, push; the others need none" in text
+    assert "JSON object with arguments of input modes ejfat, push; other modes need none" in text
     assert text.count("cannot be loaded: ModuleNotFoundError") == 1
     schema = commands("workflow", "schema")
     assert schema.wait() == 0

@@ -170,7 +170,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
 
     output = tmp_path / "report.html"
     output.write_text("the one before")
-    with pytest.raises(MonitorError, match=r"report.html: No space left .* as it was"):
+    with pytest.raises(MonitorError, match=r"report.html: No space left .* is unchanged"):
         write_whole(Full(output), "new")
     assert output.read_text() == "the one before"
 
@@ -191,7 +191,7 @@ def test_publish_commands_that_fail(series: Path, tmp_path: Path, commands: Comm
     assert "the report could not be published" in report.text
     report = commands(*common, "ls %(FOLDER)s")
     assert report.wait() == 2
-    assert "%(REPORT_FOLDER)s and %(REPORT_PATH)s are known" in report.text
+    assert "use %(REPORT_FOLDER)s and %(REPORT_PATH)s" in report.text
 
 
 def test_series_that_are_no_series(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_arrows_give_ports_that_nobody_writes() -> None:
         (
             "{label: b, class: BsreadWriter, input: s.output, output_file: b.h5, seconds: 1,"
             " stop_pulse_id: 3}",
-            "--stop-pulse-id and --seconds exclude each other",
+            "--stop-pulse-id and --seconds cannot be combined",
         ),
         (
             "{label: d, class: Simulator}, {label: e, class: Consumer, input: d.output,"

@@ -101,7 +101,7 @@ def test_a_cluster_from_a_file_and_one_that_is_not_there(
     assert outcome.ok, outcome.problems
     assert outcome.audits[0].published == 5
     file.write_text("jobs: 1")
-    with pytest.raises(SettingsError, match="describes no cluster"):
+    with pytest.raises(SettingsError, match="does not describe a cluster"):
         make_launcher(str(file))
     with pytest.raises(SettingsError, match="is not known"):
         make_launcher("slurm")

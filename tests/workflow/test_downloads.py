@@ -38,7 +38,7 @@ def replace(folder: Path, data: bytes, changed: int) -> None:
 def broken(url: str, target: Path) -> None:
     """A download that breaks off."""
     target.unlink(missing_ok=True)
-    with pytest.raises(OSError, match=f"of {len(OLD)} bytes came"):
+    with pytest.raises(OSError, match=f"of {len(OLD)} bytes were received"):
         download(url, target)
     assert not target.exists()
 

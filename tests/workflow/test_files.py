@@ -130,14 +130,14 @@ COUNT = "label: count, class: tests.workflow.protocols:Count"
         ("protocols: [{label: m, class: Mirror, input: [3]}]", "write it like label.output"),
         ("protocols: [{label: m, class: Consumer}]", "m: needs an input, such as"),
         ("protocols: [{label: m, class: Mirror}]", "m: needs an input, a source, or"),
-        (f"protocols: [{{{COUNT}}}, {{{COUNT}}}]", "two protocols are called 'count'"),
+        (f"protocols: [{{{COUNT}}}, {{{COUNT}}}]", "two protocols have the label 'count'"),
         (f"protocols: [{{{COUNT}, after: cuont}}]", "waits for 'cuont', which does not exist"),
         ("protocols: [{label: a b, class: Simulator}]", "label 'a b' is not possible"),
-        ("protocols: []", "holds no protocols"),
+        ("protocols: []", "has no protocols"),
         ("protocol: []", "a workflow has no 'protocol'; did you mean 'protocols'?"),
         ("protocols: [{class: Simulator}]", "a protocol has no label"),
         ("a: [", "not YAML or JSON"),
-        ("just words", "holds no workflow"),
+        ("just words", "is not a workflow"),
         ('[{"object.className": "Simulator"}]', "a protocol has no object.id"),
         (
             "protocols: [{label: cam, class: Simulator},"

@@ -76,7 +76,7 @@ def test_movies_by_ftp_continue_where_they_were_broken(archive: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"amount": 4}, "holds 3 files like *.mrc*, and 4 are asked for"),
+        ({"amount": 4}, "holds 3 files like *.mrc*, and 4 are requested"),
         ({"entry_id": "99999"}, "404"),
         ({"image_set": 2}, "has 1 image sets, not 2"),
         ({"pattern": "*.tif"}, "holds 0 files like *.tif"),

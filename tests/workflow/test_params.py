@@ -41,8 +41,8 @@ def test_values_come_in_their_type(param: p.Param, given: object, value: object)
         (p.Int(), None, "missing"),
         (p.Boolean(), "perhaps", "boolean"),
         (p.Enum(choices=("fast", "slow")), "fats", "did you mean 'fast'"),
-        (p.NumericList(), "3x", "no number"),
-        (p.NumericRange(), "8-5", "no range"),
+        (p.NumericList(), "3x", "not a number"),
+        (p.NumericRange(), "8-5", "not a range"),
         (p.String(), {}, "must be text"),
     ],
 )
@@ -85,7 +85,7 @@ def test_conditions_are_read_and_not_executed() -> None:
     values = {"a": 3, "mode": "fast", "flag": False}
     assert holds("a > 2 and mode in ('fast', 'slow') and not flag and -1 < a <= 3", values)
     assert not holds("a == 2 or flag", values)
-    with pytest.raises(SettingsError, match="'b', which is no parameter"):
+    with pytest.raises(SettingsError, match="'b', which is not a parameter"):
         holds("b > 1", values)
     with pytest.raises(SettingsError, match="cannot be evaluated"):
         holds("__import__('os')", values)
@@ -129,7 +129,7 @@ def test_names_of_parameters_are_checked() -> None:
             form.add("state_", p.Int(1))
             form.add("take", p.Int(1))
 
-    with pytest.raises(SettingsError, match="'take' has the name of something"):
+    with pytest.raises(SettingsError, match="'take' has the name of an attribute"):
         Clash.form()
     form = p.Form().add("n_items", p.Int(1))
     assert form.check_names(["n_item"], "Count") == [

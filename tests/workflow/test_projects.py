@@ -68,7 +68,7 @@ def test_create_schedule_list_show(tmp_path: Path, commands: Commands) -> None:
     ended(commands("schedule-project", "night"))
     assert "exists already" in ended(again, 1)
     assert "cannot read workflow" in ended(missing, 1)
-    assert "one word too many" in ended(too_many, 1)
+    assert "unexpected word" in ended(too_many, 1)
     assert "there is no project 'nigth'" in ended(typo, 2)
     ended(elsewhere)
     assert (tmp_path / "projects" / "far").resolve() == (tmp_path / "disk" / "far").resolve()
@@ -123,7 +123,7 @@ def test_one_process_runs_a_project(tmp_path: Path, commands: Commands) -> None:
     ended(commands("project", "stop", "busy"))
     assert first.wait() == 1
     assert rows(folder)["count"].state is State.ABORTED
-    assert "steps left; resume goes on with them" in rows(folder)["count"].error
+    assert "steps left; resume continues with them" in rows(folder)["count"].error
 
 
 def test_a_killed_scheduler_is_told_and_leaves_no_process(
@@ -138,15 +138,15 @@ def test_a_killed_scheduler_is_told_and_leaves_no_process(
     log = folder / "Runs" / "000001_count" / "logs" / "000001_count.log"
     wait_until(lambda: "steps left" in log.read_text())
     shown, stopped = commands("project", "show", "busy"), commands("stop-project", "busy")
-    assert "is gone" in ended(shown, 1)
-    assert "nobody runs" in ended(stopped, 1)
+    assert "has ended; continue with" in ended(shown, 1)
+    assert "does not run; there is nothing to stop" in ended(stopped, 1)
 
 
 def test_left_out_and_unreachable_protocols(tmp_path: Path, commands: Commands) -> None:
     ended(commands("create-project", "some", chain(tmp_path)))
     wrong = commands("schedule-project", "some", "--ignore", "cuont")
     text = ended(commands("schedule-project", "some", "--ignore", "count"), 1)
-    assert "double: its input count.items never comes: count is left out" in text
+    assert "double: its input count.items will never be available: count is skipped" in text
     assert rows(tmp_path / "projects" / "some")["last"].state is State.FINISHED
     assert "there is no protocol 'cuont'" in ended(wrong, 2)
 

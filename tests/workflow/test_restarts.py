@@ -175,7 +175,7 @@ def test_a_source_that_never_comes_is_named_after_the_time_to_be_ready(
     )
     program = run(commands, file, tmp_path / "run")
     assert program.wait(60) == 1, program.text
-    assert f"stage copy was not ready within 4 s: nothing came from {prefix}none; " in program.text
+    assert f"stage copy was not ready within 4 s: no object from {prefix}none; " in program.text
 
 
 def test_a_source_of_others_that_is_there_makes_the_stage_ready(

@@ -79,7 +79,7 @@ def test_what_is_no_set_and_a_locked_database(tmp_path: Path, monkeypatch) -> No
         "pvapy_stream.workflow.run.stream_set.connect",
         lambda path, schema="": connect(path, schema, 0.1),
     )
-    with pytest.raises(WorkflowError, match="another process holds it"):
+    with pytest.raises(WorkflowError, match="another process has locked it"):
         StreamSet.create(tmp_path / "items.sqlite")
     holder.close()
 
@@ -92,7 +92,7 @@ def test_a_full_disk_is_told_and_nothing_is_half_written(tmp_path: Path) -> None
     written._db.execute(f"PRAGMA max_page_count = {pages}")
     for _ in range(5):
         written.append({"text": "x" * 10000})
-    with pytest.raises(WorkflowError, match="make room on the disk"):
+    with pytest.raises(WorkflowError, match="free space on the disk"):
         written.flush()
     written._db.execute("PRAGMA max_page_count = 100000")
     written.close()

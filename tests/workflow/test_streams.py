@@ -130,7 +130,7 @@ def test_a_stop_ends_in_order_and_loses_nothing(
     assert audit["published"] == audit["processed"] > 50
     again = commands("workflow", "stop", folder)
     assert again.wait() == 1
-    assert "nobody runs" in again.text
+    assert "does not run; there is nothing to stop" in again.text
 
 
 def test_stages_end_when_the_runner_is_killed(
@@ -144,7 +144,10 @@ def test_stages_end_when_the_runner_is_killed(
     wait_until(lambda: not any(Path(f"/proc/{p}").exists() for p in pids))
     shown = commands("workflow", "status", folder)
     assert shown.wait() == 1
-    assert "the process that ran it is gone; go on with: pvapy-stream project resume" in shown.text
+    assert (
+        "the process that ran it has ended; continue with: pvapy-stream project resume"
+        in shown.text
+    )
 
 
 def test_a_stage_that_never_becomes_ready_is_named_with_its_log(

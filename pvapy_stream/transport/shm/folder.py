@@ -152,7 +152,9 @@ def warn_once(path: Path, what: str) -> None:
             return
         _warned.add(str(path))
         if len(_warned) > _MAX_WARNINGS:
-            what = "and more that is not of pvapy_stream is skipped; no more of it is named"
+            what = (
+                "and further files that do not belong to pvapy_stream are skipped without a message"
+            )
     _log.warning("%s %s", path, what)
 
 

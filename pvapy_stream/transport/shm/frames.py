@@ -220,7 +220,7 @@ def read_header(memory: SampleBytes) -> Header:
     if header.magic != _MAGIC or header.version != VERSION:
         raise ObjectError(
             f"shared memory holds {header.magic!r} of version {header.version}, not {_MAGIC!r} of"
-            f" version {VERSION}; both sides must run versions of pvapy_stream that fit together"
+            f" version {VERSION}; both sides must run compatible versions of pvapy_stream"
         )
     return header
 

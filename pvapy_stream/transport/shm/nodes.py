@@ -227,7 +227,7 @@ def _remove(path: Path) -> None:
         else:
             why = why_foreign(found, stat.S_IFREG)
             if not why and not path.name.startswith(PREFIX):
-                why = "its name is not one of ours"
+                why = "its name is not one of pvapy_stream"
             if not why:
                 path.unlink()
         if why:

@@ -79,7 +79,7 @@ class NewestId(LazyObject):
         self.id = value
 
     def pv_object(self) -> pva.PvObject:
-        raise ObjectError("only the id of the newest object is known")
+        raise ObjectError("the fields of the newest object are not known, only its id")
 
 
 @lru_cache(maxsize=64)

@@ -155,7 +155,7 @@ def write_info(file: int, info: PublisherInfo | SubscriberInfo) -> None:
     encoded = msgspec.msgpack.encode(info)
     if len(encoded) > SIZE - _INFO_AT - _LENGTH.size:
         raise TransportError(
-            f"the names of group and set take {len(encoded)} bytes, which is too much; shorten"
+            f"the names of group and set have {len(encoded)} bytes, which is too long; shorten"
             " --distributor-group or --distributor-set"
         )
     os.posix_fallocate(file, 0, SIZE)
@@ -196,7 +196,7 @@ class PeerFile(Generic[Info, Counters]):
         except (struct.error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise TransportError(f"its description is not understood ({error})") from error
         if info.name != self.path.name:
-            raise TransportError(f"its description is that of {info.name}")
+            raise TransportError(f"its description belongs to {info.name}")
         return info
 
     def has_owner(self) -> bool:

@@ -309,7 +309,7 @@ class ShmReceiver:
         link.close()
         if self._node is not None:
             nodes.sweep(self._node)
-        _log.info("channel %s: a publisher is gone", self.channel)
+        _log.info("channel %s: a publisher has disconnected", self.channel)
 
     def _all_taken(self) -> bool:
         """Whether all publishers have released us, and all queues are empty."""
@@ -327,7 +327,7 @@ class ShmReceiver:
         self._wakeup.notify()
         thread.join(patience + 5)
         if thread.is_alive():
-            _log.error("channel %s: the processing of an object does not end", self.channel)
+            _log.error("channel %s: the processing of an object has not ended", self.channel)
             return []
         self._deliver = None
         self._connected = False

@@ -238,8 +238,8 @@ class ShmPublisher(Publisher):
             if now - start > self._settings.shm_timeout:
                 one.stuck_at = one.counters.taken
                 _log.warning(
-                    "channel %s: subscriber %d takes nothing for %g s; objects for it are rejected"
-                    " until it does",
+                    "channel %s: subscriber %d has taken no object for %g s; objects for it are"
+                    " rejected until it takes one",
                     self.channel,
                     one.info.pid,
                     self._settings.shm_timeout,

@@ -192,13 +192,13 @@ def free_memory() -> int:
 
 
 def _usage(size: int) -> str:
-    return f"an object takes {size / 1e6:.1f} MB, {SHM} has {free_memory() / 1e6:.1f} MB left"
+    return f"an object needs {size / 1e6:.1f} MB, {SHM} has {free_memory() / 1e6:.1f} MB left"
 
 
 def _check_memory(size: int, n_chunks: int) -> None:
     need = size * n_chunks
     if need > free_memory():
         raise TransportError(
-            f"there is too little shared memory for {n_chunks} objects ({need / 1e6:.0f} MB):"
+            f"there is not enough shared memory for {n_chunks} objects ({need / 1e6:.0f} MB):"
             f" {_usage(size)}; {_ADVICE}"
         )

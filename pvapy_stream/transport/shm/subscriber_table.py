@@ -114,8 +114,8 @@ class SubscriberTable:
             self._refused.add(name)
             file.close(remove=False)
             _log.error(
-                "channel %s: subscriber %s is not understood: %s; both sides must run versions of"
-                " pvapy_stream that fit together",
+                "channel %s: subscriber %s is not understood: %s; both sides must run compatible"
+                " versions of pvapy_stream",
                 self._directory.channel,
                 file.path,
                 error,
@@ -163,7 +163,7 @@ class SubscriberTable:
             lost = max(0, one.waiting)
             self.rejected += lost
             _log.warning(
-                "channel %s: subscriber %d is gone, with %d objects it had not taken",
+                "channel %s: subscriber %d has disconnected; it had not taken %d objects",
                 self._directory.channel,
                 one.info.pid,
                 lost,

@@ -33,7 +33,9 @@ class BsreadAcquisition(Protocol):
         form.add(
             "seconds", Float(10.0, validators=(GT(0),), help="s", condition="stop_pulse_id < 0")
         )
-        form.add("limit", Float(3600.0, validators=(GT(0),), help="s for all of it"))
+        form.add(
+            "limit", Float(3600.0, validators=(GT(0),), help="time limit of the acquisition, s")
+        )
 
     def insert_all_steps(self) -> None:
         path = str(self.extra(self.file_name))

@@ -39,10 +39,18 @@ class FolderImport(Protocol):
         form.add("with_subfolders", Boolean(False))
         form.add("stable", Float(0.5, help="s without a change of size", validators=(GT(0),)))
         form.add(
-            "idle", Float(0, help="s without a new file that end it; 0: stop", validators=(GE(0),))
+            "idle",
+            Float(
+                0,
+                help="s without a new file after which it ends; 0: until stopped",
+                validators=(GE(0),),
+            ),
         )
-        form.add("amount", Int(0, help="files that end it; 0: no limit", validators=(GE(0),)))
-        form.add("polling", Boolean(False, help="for network drives, which tell no changes"))
+        form.add(
+            "amount",
+            Int(0, help="number of files after which it ends; 0: no limit", validators=(GE(0),)),
+        )
+        form.add("polling", Boolean(False, help="for network drives, which do not report changes"))
 
     def insert_all_steps(self) -> None:
         self._watch = Watch(

@@ -43,7 +43,7 @@ class Simulator(Stage):
 
 @register
 class Mirror(Stage):
-    """A server that shows its input under a name of its own."""
+    """A server that republishes its input under its own name."""
 
     label = "Mirror"
     settings = models.MirrorSettings
@@ -52,7 +52,7 @@ class Mirror(Stage):
     @classmethod
     def add_own_params(cls, form: Form) -> None:
         form.add("source", String("", help="channel of a server outside of the workflow"))
-        form.add("server_queue_size", Int(DEFAULT_QUEUE, help="objects the source keeps for us"))
+        form.add("server_queue_size", Int(DEFAULT_QUEUE, help="queue at the source's server"))
         form.add("monitors", Int(1, validators=(GE(1),), help="monitors that share the stream"))
 
     def wire(self, label: str, source: Stream | None, site: Site) -> Wired:
@@ -76,7 +76,7 @@ class Mirror(Stage):
 
 
 class _Processing(Stage):
-    """What consumers, collectors and writers have in common."""
+    """Common part of consumers, collectors and writers."""
 
     def channels(self, label: str, site: Site, *, output: bool = True) -> dict[str, Any]:
         """Their names, and queues."""
@@ -103,7 +103,7 @@ class _Processing(Stage):
 
 @register
 class Consumer(_Processing):
-    """One consumer, or several that share the stream or each get all of it."""
+    """One consumer, or several that share the stream or each get the whole stream."""
 
     label = "Consumers"
     settings = models.ConsumerSettings
@@ -141,7 +141,7 @@ class Consumer(_Processing):
     def _shares(
         self, label: str, n: int, source: Stream | None, values: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Settings that tell who gets what."""
+        """Settings of the distributor."""
         ids = source.ids if source is not None else ()
         if len(ids) > 1 and n != len(ids):
             raise SettingsError(
@@ -169,7 +169,7 @@ class Consumer(_Processing):
 
 @register
 class Collector(_Processing):
-    """Gathers several channels in the order of ids."""
+    """Merges several channels in the order of ids."""
 
     label = "Collector"
     settings = models.CollectorSettings
@@ -239,7 +239,9 @@ class Command(Stage):
         for name, value in places.items():
             words = [word.replace(name, value) for word in words]
         if not words:
-            raise SettingsError("command is missing; write it as after pvapy-stream")
+            raise SettingsError(
+                "command is missing; write it as on the command line, without pvapy-stream"
+            )
         spec = ProgramSpec(
             label, words[0], argv=tuple(words[1:]), has_ledger=False, place=self.value("place")
         )

@@ -35,7 +35,7 @@ def holds(condition: str, values: Mapping[str, Any]) -> bool:
         return bool(_value(ast.parse(condition, mode="eval").body, values))
     except KeyError as error:
         raise SettingsError(
-            f"condition {condition!r} names {error}, which is no parameter"
+            f"condition {condition!r} contains {error}, which is not a parameter"
         ) from error
     except (SyntaxError, TypeError, ValueError) as error:
         raise SettingsError(f"condition {condition!r} cannot be evaluated: {error}") from error
@@ -59,7 +59,7 @@ def _value(node: ast.AST, values: Mapping[str, Any]) -> Any:
         return any_or_all(_value(item, values) for item in node.values)
     if isinstance(node, ast.Compare):
         return _compare(node, values)
-    raise ValueError("it may hold names, values, comparisons, and, or, not")
+    raise ValueError("it may contain names, values, comparisons, and, or, not")
 
 
 # What is missing is neither more nor less than anything.

@@ -1,4 +1,4 @@
-"""The graph of a workflow: protocols, and the arrows between them."""
+"""The graph of a workflow: protocols and their connections."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _STAGE_LABEL = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Workflow:
-    """Protocols and arrows; from a file or from Python.
+    """Protocols and their connections; from a file or from Python.
 
     Args:
         name: of the workflow.
         description: for people.
-        channels: what channel names begin with; "" for a name of each run's own.
-        sources: folder where files of classes and inputs are looked for.
+        channels: prefix of channel names; "": a different one for each run.
+        sources: folder to which relative names of classes and input files refer.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Workflow:
         """Add a protocol.
 
         Args:
-            protocol: with its parameters; those that point are given ``node["output"]``.
+            protocol: with its parameters; pointers are given as ``node["output"]``.
             label: unlike all others.
             after: protocols that must have ended before it starts.
             comment: for people.
@@ -75,7 +75,7 @@ class Workflow:
         """
         if node.label in self.nodes:
             raise SettingsError(
-                f"two protocols are called {node.label!r}; give each a label of its own"
+                f"two protocols have the label {node.label!r}; give them different labels"
             )
         form = _STAGE_LABEL if node.is_stage else _LABEL
         if not form.fullmatch(node.label):
@@ -86,7 +86,7 @@ class Workflow:
         return node
 
     def copy(self) -> Workflow:
-        """The same workflow, which later changes of this one do not reach."""
+        """A copy, which is independent of later changes."""
         made = Workflow(self.name, self.description, self.channels, self.sources)
         for node in self.nodes.values():
             made.add_node(replace(node, params=dict(node.params)))
@@ -97,20 +97,20 @@ class Workflow:
         return find_class(class_name, self.sources)
 
     def plan(self, site: Site) -> WorkflowPlan:
-        """The workflow checked and wired for a run; made once for each site."""
+        """The workflow, checked and connected for a run; made once for each site."""
         if self._plan is None or self._plan[0] != site:
             self._plan = site, WorkflowPlan(self.nodes, site)
         return self._plan[1]
 
     def problems(self) -> list[str]:
-        """All that is wrong, a sentence each; wherever it may run."""
+        """All errors that do not depend on the site, a sentence each."""
         return WorkflowPlan(self.nodes, Site("")).problems
 
     def check(self) -> None:
-        """Look whether it can run.
+        """Check whether it can run.
 
         Raises:
-            SettingsError: all that is wrong.
+            SettingsError: with all errors.
         """
         WorkflowPlan(self.nodes, Site("")).check()
 
@@ -118,7 +118,7 @@ class Workflow:
         """All protocols, each after those it needs.
 
         Raises:
-            SettingsError: they need each other in a circle.
+            SettingsError: they depend on each other in a cycle.
         """
         return in_order(self.nodes)
 

@@ -17,8 +17,8 @@ class Node:
     """One protocol of a workflow; ``node["output"]`` points to an output of it.
 
     Attributes:
-        label: its name, unlike all others.
-        class_name: as it stands in files.
+        label: its unique name.
+        class_name: name of the class in files.
         kind: the class.
         params: as they were given; a pointer is ``label.output``.
         after: labels of protocols that must have ended before it starts.
@@ -38,7 +38,7 @@ class Node:
 
     @property
     def is_stage(self) -> bool:
-        """Whether it is a program, and not a protocol of steps."""
+        """Whether it is a streaming stage, not a protocol of steps."""
         return issubclass(self.kind, Stage)
 
     @property
@@ -69,5 +69,5 @@ class Node:
         return list(dict.fromkeys(str(to).partition(".")[0] for _, _, to in self.pointers()))
 
     def needs(self) -> list[str]:
-        """Labels of all that comes before it."""
+        """Labels of all protocols before it."""
         return list(dict.fromkeys([*self.sources(), *self.after]))

@@ -31,11 +31,11 @@ NORMAL, ADVANCED, EXPERT = 0, 1, 2
 
 @dataclass(frozen=True)
 class Param:
-    """A field of a pydantic model, with what a form needs beside it; its subclasses are the types.
+    """A field of a pydantic model, with metadata for forms; its subclasses are the types.
 
     Attributes:
-        default: value when none is given.
-        label: name for people; made from the name when empty.
+        default: value if none is given.
+        label: name in forms; derived from the name if empty.
         condition: expression over other parameters; while it is false, nothing is validated.
         important: shown with emphasis.
         expert_level: 0 normal, 1 advanced, 2 expert.
@@ -87,7 +87,7 @@ class Param:
             raise ValueError(f"{words} (given {value!r})") from error
 
     def problems(self, value: Any) -> list[str]:
-        """What is wrong with a value of the right type."""
+        """Errors of a value of the right type."""
         if value is None:
             return []
         return [problem for validator in self.validators for problem in validator(value)]
@@ -233,7 +233,7 @@ def _numbers(value: object) -> list[int | float]:
             one = int(number) if re.fullmatch(r"[+-]?\d+", number) else float(number)
             numbers += [one] * (int(times) if cross else 1)
         except ValueError as error:
-            raise ValueError(f"{part!r} is no number; write it like '3x5 7'") from error
+            raise ValueError(f"{part!r} is not a number; write it like '3x5 7'") from error
     return numbers
 
 
@@ -254,7 +254,7 @@ def _range(value: object) -> list[int]:
     for part in re.split(r"[\s,]+", str(value).strip()):
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
         if not found or int(found[2] or found[1]) < int(found[1]):
-            raise ValueError(f"{part!r} is no range; write it like '1,5-8'")
+            raise ValueError(f"{part!r} is not a range; write it like '1,5-8'")
         numbers += range(int(found[1]), int(found[2] or found[1]) + 1)
     return numbers
 
@@ -309,12 +309,12 @@ class Form:
     _group: str = ""
 
     def section(self, name: str) -> Form:
-        """What is added from now on stands in this section."""
+        """Begin a section; parameters added from now on belong to it."""
         self._section, self._group = name, ""
         return self
 
     def group(self, name: str) -> Form:
-        """What is added from now on stands in this group of the section."""
+        """Begin a group of the section; parameters added from now on belong to it."""
         self._group = name
         return self
 
@@ -332,7 +332,7 @@ class Form:
         return self
 
     def label(self, name: str) -> str:
-        """What a parameter is called in messages and forms."""
+        """Label of a parameter in messages and forms."""
         return self.params[name].label or name.replace("_", " ").capitalize()
 
     def pointers(self) -> dict[str, Pointer]:
@@ -340,7 +340,7 @@ class Form:
         return {name: p for name, p in self.params.items() if isinstance(p, Pointer)}
 
     def check_names(self, given: Iterable[str], where: str) -> list[str]:
-        """Problems with names that are no parameters, each with the nearest known name."""
+        """Errors for names that are not parameters, each with the nearest known name."""
         problems: list[str] = []
         for name in given:
             if name not in self.params:
@@ -349,7 +349,7 @@ class Form:
         return problems
 
     def evaluate(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """All values in their types, and what is wrong with them, label first."""
+        """All values in their types, and their errors, which begin with the label."""
         values = {n: p.default for n, p in self.params.items()}
         problems: dict[str, str] = {}
         for name, param in self.params.items():
@@ -377,5 +377,5 @@ class Form:
             return create_model(name, __config__=config, **fields)
 
     def visible(self, values: Mapping[str, Any]) -> set[str]:
-        """Parameters whose conditions hold."""
+        """Parameters whose conditions are true."""
         return {n for n, p in self.params.items() if holds(p.condition, values)}

@@ -60,7 +60,7 @@ class WorkflowPlan:
         self.problems = [problem for label in nodes for problem in found[label]]
         self.problems += cycle or self._sharing()
         if not nodes:
-            self.problems = ["the workflow holds no protocol"]
+            self.problems = ["the workflow has no protocol"]
 
     def check(self) -> None:
         """Look whether it can run.
@@ -147,7 +147,7 @@ def in_order(nodes: Mapping[str, Node]) -> list[Node]:
         start = circle.index(min(circle))
         told = [*circle[start:], *circle[: start + 1]]
         raise SettingsError(
-            f"cycle: {' needs '.join(told)}; take one of these arrows away"
+            f"cycle: {' needs '.join(told)}; remove one of these connections"
         ) from error
     places = {label: place for place, label in enumerate(nodes)}
     ordered: list[Node] = []

@@ -91,7 +91,7 @@ def find_class(name: str, folder: Path | None = None) -> Kind:
         known = {*_registered, *_plugins()}
         hint = nearest(name, known, f"known: {', '.join(sorted(known))}")
         raise SettingsError(
-            f"unknown class {name!r}; {hint} A class of yours is written file.py:Class or"
+            f"unknown class {name!r}; {hint} Write your own class as file.py:Class or"
             " package.module:Class"
         )
     module = _file(where, folder) if where.endswith(".py") else _module(where, name)

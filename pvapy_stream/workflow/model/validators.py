@@ -65,7 +65,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class NonEmptyText:
-    """Anything but nothing; the ready one is `NonEmpty`."""
+    """A text that is not empty; use the instance `NonEmpty`."""
 
     message: str = "must not be empty"
 
@@ -76,7 +76,7 @@ class NonEmptyText:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """Text that a regular expression matches as a whole."""
+    """Text that a regular expression matches completely."""
 
     pattern: str
     message: str = ""

@@ -29,7 +29,7 @@ _JSON_NAMES = {
 # Parts of the schema: text, and what all protocols have.
 _TEXT = {"type": "string"}
 _COMMON = {
-    "label": {**_TEXT, "description": "name of the protocol, unlike all others"},
+    "label": {**_TEXT, "description": "unique name of the protocol"},
     "after": {"type": "array", "items": _TEXT},
     "comment": _TEXT,
 }
@@ -39,7 +39,7 @@ def read_workflow(path: Path | str) -> Workflow:
     """Read a workflow from YAML or JSON.
 
     Raises:
-        SettingsError: the file is missing or wrong; it says where.
+        SettingsError: the file is missing or wrong; the message has the place.
     """
     path = Path(path)
     try:
@@ -68,7 +68,7 @@ def parse_workflow(text: str, name: str = "", sources: Path | None = None) -> Wo
     elif isinstance(content, dict):
         _from_yaml(content, flow)
     else:
-        raise SettingsError("holds no workflow: a list of protocols, or a mapping with protocols")
+        raise SettingsError("is not a workflow: a list of protocols, or a mapping with protocols")
     return flow
 
 
@@ -209,7 +209,7 @@ def _find(flow: Workflow, label: str, class_name: str) -> Kind:
 
 def _mappings(entries: Any) -> list[dict[str, Any]]:
     if not isinstance(entries, list) or not entries:
-        raise SettingsError("holds no protocols; list them under protocols:")
+        raise SettingsError("has no protocols; list them under protocols:")
     for entry in entries:
         if not isinstance(entry, dict):
             raise SettingsError(f"a protocol is a mapping of names and values, not {entry!r}")
@@ -224,7 +224,7 @@ def _known(given: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
 
 
 def json_schema() -> dict[str, Any]:
-    """What editors check YAML files of workflows with."""
+    """JSON schema of workflow files, for editors."""
     definitions: dict[str, Any] = {}
     kinds = [_kind_schema(name, kind, definitions) for name, kind in sorted(registered().items())]
     own = {

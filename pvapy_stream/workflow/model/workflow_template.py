@@ -93,7 +93,7 @@ class Template:
             if field.alias in self.fields:
                 raise SettingsError(
                     f"two fields have the alias {field.alias!r}: {self.fields[field.alias].label}"
-                    f" and {field.label}; give each its own"
+                    f" and {field.label}; give them different ones"
                 )
             self.fields[field.alias] = field
         # What is wrong with the rest is better told now than after the form was filled in.
@@ -233,7 +233,7 @@ class Template:
 def _expand(found: re.Match[str]) -> str:
     value = os.environ.get(found[1])
     if value is None:
-        raise SettingsError(f"the environment has no {found[1]}, which the template asks for")
+        raise SettingsError(f"the environment has no {found[1]}, which the template needs")
     return json.dumps(value)[1:-1]
 
 

@@ -46,8 +46,8 @@ def _from_file(path: Path) -> DaskPrograms:
         jobs = int(options.pop("jobs"))
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise SettingsError(
-            f"{path} describes no cluster ({error}); it needs class: and jobs:, then the options of"
-            " the class"
+            f"{path} does not describe a cluster ({error}); it needs class: and jobs:, then the"
+            " options of the class"
         ) from error
     kind = getattr(require(module, "dask"), name, None)
     if kind is None:

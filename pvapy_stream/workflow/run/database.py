@@ -51,11 +51,11 @@ def explained(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         text = str(error)
         if "locked" in text or "busy" in text:
-            hint = f"another process holds it for more than {_PATIENCE:g} s; end that process"
+            hint = f"another process has locked it for more than {_PATIENCE:g} s; end that process"
         elif "full" in text:
-            hint = "make room on the disk, then resume"
+            hint = "free space on the disk, then resume"
         elif "not a database" in text:
-            hint = "it is another kind of file; name the right one"
+            hint = "it is another kind of file; give the right one"
         else:
             hint = "check the folder, its permissions and the disk"
         raise WorkflowError(f"database {path}: {text}; {hint}") from error

@@ -310,7 +310,7 @@ class StepLoop:
         if self._problem:
             return State.FAILED, self._problem
         if left:
-            return State.ABORTED, f"stopped with {len(left)} steps left; resume goes on with them"
+            return State.ABORTED, f"stopped with {len(left)} steps left; resume continues with them"
         return State.FINISHED, ""
 
 

@@ -52,15 +52,15 @@ class ProtocolRow:
 
 
 def projects_root() -> Path:
-    """Where projects are that were not given another place."""
+    """Default folder of projects."""
     return Path(os.environ.get(_ROOT_VARIABLE) or Path.home() / "pvapy_stream" / "projects")
 
 
 class Project:
-    """A project on disk; any number of processes may open it, one may run it.
+    """A project on disk; any number of processes may open it, only one may run it.
 
     Args:
-        folder: where it is.
+        folder: folder of the project.
 
     Raises:
         SettingsError: there is no project.
@@ -90,7 +90,7 @@ class Project:
         location: Path | None = None,
         comment: str = "",
     ) -> Project:
-        """Make a project.
+        """Create a project.
 
         Args:
             name: also of its folder.
@@ -103,7 +103,7 @@ class Project:
             WorkflowError: the folder cannot be made.
         """
         if not re.fullmatch(r"[^/\s.][^/\n]*", name):
-            raise SettingsError(f"{name!r} is no name of a project")
+            raise SettingsError(f"{name!r} is not a valid name of a project")
         root = projects_root()
         link = root / name
         folder = (location or root) / name
@@ -117,7 +117,7 @@ class Project:
 
     @classmethod
     def create_in(cls, folder: Path, flow: Workflow | None = None, comment: str = "") -> Project:
-        """Make a project in a folder that must not exist.
+        """Create a project in a folder that must not exist.
 
         Raises:
             SettingsError: the folder exists, or the workflow is wrong.
@@ -152,7 +152,7 @@ class Project:
         """A project by its name, or by its folder.
 
         Raises:
-            SettingsError: there is none; those that are there are named.
+            SettingsError: there is none; the message lists existing projects.
         """
         for folder in (projects_root() / name, Path(name)):
             if (folder / DATABASE).is_file():
@@ -168,7 +168,7 @@ class Project:
         """The graph of its protocols.
 
         Raises:
-            SettingsError: a class is not there any more.
+            SettingsError: a class no longer exists.
         """
         meta = self.meta()
         flow = Workflow(
@@ -193,12 +193,12 @@ class Project:
         return flow
 
     def next_run(self, ignored: Iterable[str] = ()) -> tuple[Workflow, Site]:
-        """The workflow and the site of a run, which has channel names and ports of its own.
+        """The workflow and the site of a run, which has unique channel names and ports.
 
-        A project that was made in this process was checked and wired then.
+        The plan of a project that was created in this process is reused.
 
         Args:
-            ignored: labels of protocols that are left out.
+            ignored: labels of protocols to skip.
         """
         planned, self._planned = self._planned, None
         without = frozenset(ignored)
@@ -225,7 +225,7 @@ class Project:
             return self._db.execute(query).fetchall()
 
     def meta(self) -> dict[str, Any]:
-        """What is known of the project as a whole."""
+        """Values that belong to the whole project."""
         with explained(self._path):
             rows = self._db.execute("SELECT name, value FROM meta").fetchall()
         return {name: msgspec.json.decode(value) for name, value in rows}
@@ -257,9 +257,9 @@ class Project:
 
     @contextmanager
     def scheduling(self) -> Iterator[None]:
-        """Be the one process that runs the project.
+        """Lock the project for this process, which runs it.
 
-        The lock goes with the process, however it ends.
+        The lock is released when the process ends, also by a kill.
 
         Raises:
             WorkflowError: another process runs it.
@@ -279,7 +279,7 @@ class Project:
             yield
 
     def scheduler_pid(self) -> int | None:
-        """Process that runs the project now; None when none does."""
+        """Process that runs the project; None if it does not run."""
         try:
             with (self.folder / _LOCK).open("r") as lock:
                 try:
@@ -292,7 +292,7 @@ class Project:
 
     @property
     def died(self) -> bool:
-        """Whether the process that ran it is gone without having ended it."""
+        """Whether the process that ran it has died before the run ended."""
         live = {State.SCHEDULED, State.LAUNCHED, State.RUNNING}
         return self.scheduler_pid() is None and any(r.state in live for r in self.protocols())
 

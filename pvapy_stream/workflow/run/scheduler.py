@@ -1,4 +1,4 @@
-"""Runs a project: starts each protocol when what it needs is there, and ends in order."""
+"""Runs a project: starts each protocol when its inputs are available, and ends in order."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ Unit = StreamUnit | StepUnit | CommandUnit
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a project's run went.
+    """The result of a project's run.
 
     Attributes:
-        problems: why it is no success, a sentence each.
+        problems: reasons of failure, a sentence each.
         audits: the fate of all ids, for each group of connected stages.
-        restarts: which programs died, how often and of what, a line each.
+        restarts: which programs died, how often and why, a line each.
     """
 
     problems: tuple[str, ...]
@@ -58,10 +58,10 @@ class Scheduler:
     """Runs the protocols of a project.
 
     Args:
-        project: what to run.
-        ignore: labels of protocols that are left out.
-        launcher: where programs are started; this machine when not given.
-        say: takes a line about what happens.
+        project: the project to run.
+        ignore: labels of protocols to skip.
+        launcher: starts the programs; default: on this machine.
+        say: called with a line about each event.
 
     Raises:
         SettingsError: the workflow is wrong.
@@ -103,7 +103,7 @@ class Scheduler:
         return self.flow.nodes[label]
 
     def run(self, stop: threading.Event) -> Outcome:
-        """Run until all has ended or `stop` is set; then everything is ended in order.
+        """Run until all protocols have ended or `stop` is set; then end everything in order.
 
         Raises:
             WorkflowError: another process runs the project, or its database fails.
@@ -112,7 +112,7 @@ class Scheduler:
         with self.project.scheduling():
             self._waiting = self._units()
             if not self._waiting:
-                self._say("everything has finished already; nothing to do")
+                self._say("everything has already finished; nothing to do")
             for unit in self._waiting:
                 for label in unit.labels:
                     self.project.set_state(label, State.SCHEDULED)
@@ -231,7 +231,7 @@ class Scheduler:
         for to in pointers:
             label = str(to).partition(".")[0]
             if label in self._ignored and self.project.state_of(label) is not State.FINISHED:
-                raise WorkflowError(f"its input {to} never comes: {label} is left out")
+                raise WorkflowError(f"its input {to} will never be available: {label} is skipped")
         return all(resolve(self.project, self.flow.nodes, node, to) is not None for to in pointers)
 
     def _look_after(self) -> None:
@@ -288,7 +288,7 @@ class Scheduler:
             time.sleep(_TICK)
 
     def _try(self, what: str, function: Callable[..., None], *args: Any) -> None:
-        """Do what may fail without an end to supervision; a failure is told once."""
+        """Run an action whose failure must not end supervision; a failure is reported once."""
         try:
             function(*args)
         except Exception as error:

@@ -43,12 +43,13 @@ class Protocol(BaseProtocol):
     runs it with others.
 
     Attributes:
-        outputs: what other protocols may point to, as name: kind (``set`` or ``file``).
-        threads: steps that run at the same time, in threads; 0 leaves the choice out: one.
-        workers: steps that run at the same time, in processes; 0 leaves the choice out: none.
+        outputs: outputs for other protocols, as name: kind (``set`` or ``file``).
+        threads: number of steps that run at the same time in threads; 0: no parameter, one thread.
+        workers: number of steps that run at the same time in processes; 0: no parameter, no
+            processes.
         check_interval: s between calls of `steps_check`.
         cluster: address of a Dask scheduler whose workers run the steps instead of processes.
-        folder: where the run keeps its files; ``extra`` and ``tmp`` are in it.
+        folder: folder of the run, with ``extra`` and ``tmp``.
         log: for the steps' messages.
     """
 
@@ -88,36 +89,39 @@ class Protocol(BaseProtocol):
         """Called every `check_interval` while the protocol runs, and once more at its end."""
 
     def more_to_come(self) -> bool:
-        """Whether the run goes on though no step is left: here, until all inputs are taken."""
+        """Whether the run continues without a step; default: until all inputs are taken."""
         return any(not self._exhausted(name) for name in self._taken_from)
 
     def finish(self) -> None:
-        """Called when the run has ended, however it did."""
+        """Called when the run has ended, also after a failure."""
 
     def validate(self) -> list[str]:
-        """What is wrong with the parameters together."""
+        """Errors of the combination of parameters."""
         return []
 
     def summary(self) -> list[str]:
-        """What the run gave, a sentence each."""
+        """Results of the run, a sentence each."""
         return []
 
     # -- parameters ------------------------------------------------------------------------------
 
     @classmethod
     def form(cls) -> Form:
-        """All parameters, those that every protocol has included."""
+        """All parameters, including those of every protocol."""
         form = Form()
         cls().define_params(form)
         for name in form.params:
             if hasattr(cls, name) or name in _OWN_PARAMS:
                 raise SettingsError(
-                    f"{cls.__name__}: parameter {name!r} has the name of something protocols"
-                    " have; choose another"
+                    f"{cls.__name__}: parameter {name!r} has the name of an attribute of"
+                    " protocols; choose another"
                 )
         form.section("Run")
         form.add("run_name", String("", help="name of the run"))
-        form.add("run_mode", Enum(RESUME, choices=(RESUME, RESTART), help="restart: from nothing"))
+        form.add(
+            "run_mode",
+            Enum(RESUME, choices=(RESUME, RESTART), help="restart: begin with an empty folder"),
+        )
         form.add("comment", Text(""))
         form.section("Parallel")
         if cls.threads:
@@ -131,7 +135,7 @@ class Protocol(BaseProtocol):
         return form
 
     def problems(self) -> list[str]:
-        """What is wrong with the parameters, label first; sets the attributes."""
+        """Errors of the parameters, which begin with the label; sets the attributes."""
         form = self.form()
         unknown = form.check_names(self.given, type(self).__name__)
         values, wrong = form.evaluate(self.given)
@@ -153,12 +157,13 @@ class Protocol(BaseProtocol):
         Args:
             function: method of the protocol, its name, or a function of a module. The paths it
                 returns must exist.
-            args: plain values: they are kept, and compared when a run is resumed.
+            args: plain values: they are stored, and compared when a run is resumed.
             prerequisites: steps that must have finished; None: the one before; []: none.
-            wait: it keeps the run alive and does not run until `release` of what is returned.
+            wait: the step does not run, and the run does not end, before `release` of the returned
+                step.
 
         Raises:
-            WorkflowError: the function has no name, or the arguments are no plain values.
+            WorkflowError: the function has no name, or the arguments are not plain values.
         """
         if self._graph is None:
             raise WorkflowError("steps can be inserted only while the protocol runs")
@@ -211,15 +216,15 @@ class Protocol(BaseProtocol):
         return self.folder.joinpath("extra", *parts)
 
     def tmp(self, *parts: str) -> Path:
-        """A path in the folder for what nobody needs afterwards."""
+        """A path in the folder of temporary files."""
         return self.folder.joinpath("tmp", *parts)
 
     def output(self, name: str, **properties: Any) -> StreamSet:
-        """An output set of this run: OPEN now, CLOSED at the end of the run, whatever happens.
+        """An output set of this run: OPEN now, always CLOSED at the end of the run.
 
         Args:
             name: as in `outputs`.
-            properties: what holds for all items.
+            properties: properties of all items.
 
         Raises:
             WorkflowError: `outputs` does not name it.
@@ -228,7 +233,7 @@ class Protocol(BaseProtocol):
             if name not in self._sets:
                 if self.outputs.get(name) != "set":
                     raise WorkflowError(
-                        f"{type(self).__name__} has no output set {name!r}; name it in outputs"
+                        f"{type(self).__name__} has no output set {name!r}; add it to outputs"
                     )
                 path = self.folder / f"{name}.sqlite"
                 make = StreamSet.join if self._is_copy else StreamSet.create
@@ -238,21 +243,21 @@ class Protocol(BaseProtocol):
         return self._sets[name]
 
     def output_file(self, name: str, path: Path | str) -> None:
-        """Tell the file that is an output of this run; others get it when the run has finished.
+        """Set the file that is an output of this run; others get it when the run has finished.
 
         Raises:
             WorkflowError: `outputs` does not name it.
         """
         if self.outputs.get(name) != "file" or self._store is None:
-            raise WorkflowError(f"{type(self).__name__} has no output file {name!r} to tell now")
+            raise WorkflowError(f"{type(self).__name__} has no output file {name!r} at this time")
         self._store.put_value(f"output {name}", str(path))
 
     def take(self, name: str, batch: int = 1) -> list[list[Item]]:
-        """New items of an input set, in batches; each item is handed over once in all runs.
+        """New items of an input set, in batches; each item is returned once over all runs.
 
-        A batch that is not full waits for more, and comes as it is when the set is CLOSED. For
-        `steps_check` and `insert_all_steps`: what is taken is kept together with the steps
-        inserted for it.
+        An incomplete batch waits for more items, and is returned when the set is CLOSED. Call it in
+        `steps_check` and `insert_all_steps`: taken items are stored together with the steps
+        inserted for them.
         """
         if self._store is None:
             raise WorkflowError("items can be taken only while the protocol runs")
@@ -280,10 +285,10 @@ class Protocol(BaseProtocol):
     # -- running ---------------------------------------------------------------------------------
 
     def run(self, folder: Path | str, stop: threading.Event | None = None) -> State:
-        """Run in a folder, to the end; go on where an earlier run of it ended.
+        """Run in a folder to the end; an earlier run in it is continued.
 
         Args:
-            folder: of this run alone.
+            folder: folder of this run only.
             stop: ends it in order when it is set.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Steps of a run: what was inserted, what it waits for, how it ended; kept in SQLite."""
+"""Steps of a run, with prerequisites and states; stored in SQLite."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COLUMNS = "id, name, args, prerequisites, state, dynamic, waits, results, error
 
 
 class State(str, Enum):
-    """State of a step or of a protocol; the last three are a protocol's only."""
+    """State of a step or of a protocol; only protocols have the last three."""
 
     NEW = "new"
     RUNNING = "running"
@@ -44,7 +44,7 @@ ENDED = frozenset({State.FINISHED, State.FAILED, State.ABORTED})
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """One step; it works as a prerequisite of others, and as the key to release it.
+    """One step; use it as a prerequisite of others, or to release it.
 
     Attributes:
         id: from 1 on, in the order of insertion.

@@ -163,7 +163,7 @@ class StreamRun:
             why = dead[0].problem if dead else f"was not ready within {stage.ready_timeout:g} s"
             if not dead and stage.outside and all(one.now() for one in stage.members):
                 why += (
-                    f": nothing came from {stage.outside}; check that it is served, its name and"
+                    f": no object from {stage.outside}; check its name, that it is served, and"
                     " EPICS_PVA_ADDR_LIST, or give a longer ready_timeout"
                 )
             upstream = self.stages.get(stage.upstream)
@@ -311,7 +311,7 @@ class StreamRun:
         left = [stage for stage in self.stages.values() if not stage.ended]
         if not left:
             return
-        self._say(f"asked again: {', '.join(stage.label for stage in left)} end without draining")
+        self._say(f"second stop: {', '.join(stage.label for stage in left)} end without draining")
         for stage in left:
             stage.stop(HURRY, _HURRY_LIMIT)
         deadline = time.monotonic() + _HURRY_LIMIT + _KILL_LIMIT

@@ -47,10 +47,10 @@ class StreamSet:
 
     Args:
         path: the SQLite file.
-        properties: what holds for all items, such as a sampling rate; given by its writer.
+        properties: properties of all items, such as a sampling rate; given by the writer.
 
     Raises:
-        WorkflowError: the file is missing, or is no set.
+        WorkflowError: the file is missing, or is not a set.
     """
 
     def __init__(self, path: Path | str, db: sqlite3.Connection) -> None:
@@ -66,7 +66,7 @@ class StreamSet:
 
     @classmethod
     def create(cls, path: Path | str, properties: Mapping[str, Any] | None = None) -> StreamSet:
-        """Make a set, or continue one that is there; it is OPEN."""
+        """Create a set, or continue an existing one; it is OPEN."""
         path = Path(path)
         made = cls(path, connect(path, _SCHEMA))
         made._write({"state": StreamState.OPEN.value})
@@ -76,7 +76,7 @@ class StreamSet:
 
     @classmethod
     def join(cls, path: Path | str) -> StreamSet:
-        """Open a set that another process made, to append to it; its state stays as it is."""
+        """Open a set that another process made, to append to it; its state is unchanged."""
         path = Path(path)
         return cls(path, connect(path, _SCHEMA))
 
@@ -104,11 +104,11 @@ class StreamSet:
 
     @property
     def properties(self) -> dict[str, Any]:
-        """What holds for all items."""
+        """Properties of all items."""
         return {k: v for k, v in self._meta().items() if k != "state"}
 
     def __len__(self) -> int:
-        """How many items readers see."""
+        """Number of items that readers see."""
         with self._lock, explained(self.path):
             (last,) = self._db.execute("SELECT max(id) FROM items").fetchone()
         # Ids have no gaps: nothing is ever deleted.
@@ -142,13 +142,13 @@ class StreamSet:
     # -- writing ---------------------------------------------------------------------------------
 
     def append(self, item: Mapping[str, Any], key: str | None = None) -> None:
-        """Append an item; its id is told when it is read.
+        """Append an item; its id is assigned when it is written.
 
         Args:
             item: plain values.
-            key: what tells the item from others; one whose key is there already is left out. In a
-                step, the default is the step and how many it appended: a step that is run again
-                registers nothing twice.
+            key: identifies the item; an item whose key exists is not added. In a step, the default
+                is made of the step and a number, so a step that is run again does not add items
+                twice.
 
         Raises:
             WorkflowError: items cannot be written.
@@ -170,11 +170,11 @@ class StreamSet:
                 self._committer.start()
 
     def set_properties(self, **properties: Any) -> None:
-        """Set what holds for all items."""
+        """Set the properties of all items."""
         self._write(properties)
 
     def flush(self) -> None:
-        """Write what is pending; readers see it now."""
+        """Write pending items, so that readers see them."""
         with self._lock:
             if not self._pending:
                 return
@@ -186,7 +186,7 @@ class StreamSet:
             self._pending.clear()
 
     def close(self) -> None:
-        """Write what is pending, and CLOSE the set: no more items come."""
+        """Write pending items, and CLOSE the set: no more items follow."""
         self._end_committer()
         try:
             self.flush()
@@ -195,7 +195,7 @@ class StreamSet:
             self.release()
 
     def release(self) -> None:
-        """Close the file; the state of the set stays as it is."""
+        """Close the file; the state of the set is unchanged."""
         self._end_committer()
         with self._lock:
             self._db.close()

@@ -245,7 +245,7 @@ def resolve(project: Project, nodes: Mapping[str, Node], node: Node, pointer: st
     elif state is State.FINISHED:
         return _file_of(project, source, output)
     if state in ENDED:
-        raise WorkflowError(f"its input {pointer} never came: {label} is {state.value}")
+        raise WorkflowError(f"its input {pointer} never became available: {label} is {state.value}")
     return None
 
 
@@ -255,5 +255,5 @@ def _file_of(project: Project, source: Node, output: str) -> str:
     with closing(StepStore(project.run_folder(source.label) / "run.sqlite")) as store:
         found = store.value(f"output {output}")
     if found is None:
-        raise WorkflowError(f"{source.label} has finished and told no file {output!r}")
+        raise WorkflowError(f"{source.label} has finished without a file {output!r}")
     return found

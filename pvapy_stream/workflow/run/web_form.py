@@ -125,7 +125,7 @@ class FormApp:
         if code is None:
             state = f"Project {self.project.name} runs"
         else:
-            how = "has finished" if code == 0 else "has ended, and not all went well"
+            how = "has finished" if code == 0 else "has ended with errors"
             state = f"Project {self.project.name} {how}; see {self.project.folder}"
         return {"state": state, "protocols": rows, "ended": code is not None}
 
