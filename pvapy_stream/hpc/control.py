@@ -156,7 +156,7 @@ class KeysRead(dict[str, Any]):
 
 
 def configured(processor: Any, values: Any, ours: Iterable[str]) -> str:
-    """Configure a processor; the reply, which names the keys that nobody knows.
+    """Configure a processor; the reply, which names the unknown keys.
 
     Args:
         processor: the processor.
