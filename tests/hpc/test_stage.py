@@ -462,7 +462,7 @@ def test_the_last_loss_of_a_member_is_named_by_what_the_others_know(
     one.finish(newest)
     other.finish()
     result = audit([one.ledger, other.ledger])
-    assert f"{named} unknown: nobody can tell whether they were sent" in result.verdict
+    assert f"{named} unknown: it cannot be known whether they were sent" in result.verdict
 
 
 class Leaving(UserDataProcessor):
