@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from pvapy_stream.transport.pva import MonitorReceiver
 SUFFIX = ":filtered"
 
 _STRUCTURE = {
+    "source": pva.STRING,
     "handled": pva.LONG,
     "published": pva.LONG,
     "hasPublished": pva.BOOLEAN,
@@ -82,6 +84,8 @@ class FilteredChannel:
     def __init__(self, server: Any, output: str) -> None:
         self.name = output + SUFFIX
         self._server = server
+        # Of this process and output: a receiver may not notice that another program has come.
+        self._source = uuid.uuid4().hex
         self._ranges: deque[list[int]] = deque(maxlen=_KEPT)
         self._begun = 0
         self._count = 0
@@ -146,6 +150,7 @@ class FilteredChannel:
                 return
             self._changed = False
             values = {
+                "source": self._source,
                 "handled": self._handled,
                 "published": self._published,
                 "hasPublished": self._has_published,
@@ -192,6 +197,8 @@ class FilteredReceiver:
         self._receiver: MonitorReceiver | None = None
         self._give_up_at = 0.0
         self._connected = False
+        # Of the ranges of the program `_source`.
+        self._source = ""
         self._next = 0
         self._last_end: int | None = None
         self._lock = threading.Lock()
@@ -235,14 +242,16 @@ class FilteredReceiver:
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.stop()
-        with self._lock:
-            # A source that comes back counts from the beginning.
-            self._next, self._last_end = 0, None
 
     def _on_update(self, obj: Any) -> None:
         if not obj.getULong("count"):
             return
+        # Earlier versions do not say which program they are.
+        source = obj.getString("source") if obj.hasField("source") else ""
         with self._lock:
+            if source != self._source:
+                # It counts its ranges from the beginning, and knows nothing of the ids between.
+                self._source, self._next, self._last_end = source, 0, None
             ranges = np.asarray(obj["ranges"], np.int64).reshape(-1, 2)
             first = obj.getULong("firstRange")
             # The last range that is known may have grown.

@@ -6,8 +6,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pvaccess as pva
 import pytest
 
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.hpc.filtering import FilteredChannel, FilteredReceiver
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.mirror.server import MirrorServer
 from pvapy_stream.settings import MirrorSettings
@@ -142,3 +145,34 @@ def test_a_mirror_does_not_miss_it(bench: Bench, prefix: str, tmp_path: Path, mo
     (ledger,) = channel.ledgers()
     assert not ledger.missed
     assert {*range(12, N + 1, 3)} <= {*ledger.processed}
+
+
+def test_a_source_that_is_started_again_says_nothing_of_what_was_lost_before(prefix: str) -> None:
+    """Also where its receiver does not notice that it has gone, as one that is called does."""
+    server = pva.PvaServer()
+    server.start()
+    taken = IdSet()
+    receiver = FilteredReceiver(f"{prefix}out", lambda news: taken.update(news.ids))
+
+    def told(*ids: int) -> bool:
+        receiver.keep_up(connected=True)
+        assert set(ids) >= set(taken)
+        return set(taken) == set(ids)
+
+    def filters(channel: FilteredChannel, *ids: int) -> None:
+        for number in ids:
+            channel.note(number, None, 0.0)
+        channel.flush()
+
+    first = FilteredChannel(server, f"{prefix}out")
+    filters(first, 1, 3, 5)
+    wait_until(lambda: told(1, 3, 5))
+    server.removeRecord(first.name)
+    second = FilteredChannel(server, f"{prefix}out")
+    # As many ranges as before, and then more.
+    filters(second, 21, 23)
+    wait_until(lambda: told(1, 3, 5, 21, 23))
+    filters(second, 25, 26, 28)
+    wait_until(lambda: told(1, 3, 5, 21, 23, 25, 26, 28))
+    receiver.stop()
+    server.stop()
