@@ -60,6 +60,32 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+# Tests of whole programs: some take as long as a hundred others.
+_LONG = ("chaos", "daq", "incumbent", "integration", "mirror", "workflow")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run side by side, each process begins with long ones.
+
+    At the end there are short ones only, and no process waits for one that has still a long way.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if processes == 1:
+        return
+    here = Path(__file__).parent
+    long = [item for item in items if item.path.relative_to(here).parts[0] in _LONG]
+    short = [item for item in items if item.path.relative_to(here).parts[0] not in _LONG]
+    ordered: list[pytest.Item] = []
+    for number in range(processes):
+        # xdist gives each process so many tests in a row at first.
+        size = (len(items) - len(ordered)) // (processes - number)
+        own = long[number::processes]
+        rest = max(0, size - len(own))
+        ordered += [*own, *short[:rest]]
+        del short[:rest]
+    items[:] = [*ordered, *short]
+
+
 @pytest.fixture
 def prefix() -> str:
     """Start of channel names that no other test uses."""

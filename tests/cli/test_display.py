@@ -128,7 +128,7 @@ def test_lines_scroll_above_the_table(
         text = "".join(program.lines).replace(" ", "")
         return all(said.replace(" ", "") in text for said in expected)
 
-    wait_until(all_is_said, 60)
+    wait_until(all_is_said)
     program.process.send_signal(signal.SIGTERM)
     assert program.wait() == 0, program.lines
     if columns < 80:

@@ -159,9 +159,11 @@ def test_stop_drains_the_queue_and_the_last_status_is_final(
         "0",
     )
     wait_for_monitors([f"{prefix}status"])
+    wait_until(lambda: seen, what="the monitor of the status")
     source.publish(range(1, 101))
     program.signal()
     assert program.wait() == 0, program.text
+    wait_until(lambda: seen[-1][0] == "stopped", what="the last status")
     monitor.stopMonitor()
     assert seen[-1] == ("stopped", 100)
     assert "draining" in [state for state, _ in seen]

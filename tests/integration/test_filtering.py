@@ -82,7 +82,7 @@ def test_dashboard_report_metrics_top_terminal_and_audit_agree_on_what_a_hit_fin
             status(find)["processorStats"]["nFiltered"] == DROPPED
         )
 
-    wait_until(done, 60, "the last frame")
+    wait_until(done, what="the last frame")
     expected = {"processed": HITS, "filtered": DROPPED, "missed": 0, "errors": 0}
     stages = wait_until(
         lambda: (s := dashboard_stages(board))[1]["counts"].get("processed") == HITS and s

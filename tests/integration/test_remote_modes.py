@@ -80,8 +80,11 @@ def test_chains_with_the_incumbent(
         wait_for_monitors([f"{prefix}s1"])
 
         def arrives() -> bool:
-            # What is put or called before the other side is there is lost.
+            # What is put or called before the other side is there is lost, after a time-out: one
+            # after the other, or they would fill the queue, and what follows would be dropped.
+            before = status(f"{prefix}s1")["receiverStats"]["nReceived"]
             source.publish([0])
+            wait_until(lambda: status(f"{prefix}s1")["receiverStats"]["nReceived"] > before)
             return status(f"{prefix}s2")["receiverStats"]["nReceived"] > 0
 
         wait_until(arrives, what="a first object at the second stage")

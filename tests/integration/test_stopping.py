@@ -209,7 +209,7 @@ def test_a_second_signal_ends_all_children_soon_and_says_what_was_left(
     both = [f"{prefix}status:{k}" for k in (1, 2)]
     wait_for_monitors(both)
     source.publish(range(1, 6))
-    wait_until(lambda: program.text.count("took 3") == 2, 20)
+    wait_until(lambda: program.text.count("took 3") == 2)
     there = children_of(program)
     program.signal(signal.SIGINT)
     wait_until(lambda: all(status(s)["state"] == "draining" for s in both))
@@ -273,7 +273,7 @@ def test_writers_and_worker_pools_that_hang_call_nothing_processed_that_is_not(
     wait_for_monitors([f"{prefix}status"])
     hangs_at = 3 if kind == "writer" else 1000
     source.publish([1, 2, hangs_at, *range(hangs_at + 1, hangs_at + 10)])
-    wait_until(lambda: f"took {hangs_at}" in program.text, 60)
+    wait_until(lambda: f"took {hangs_at}" in program.text)
     wait_until(lambda: status(f"{prefix}status")["receiverStats"]["nReceived"] == 13)
     program.signal()
     assert program.wait(60) == 1, program.text
@@ -323,7 +323,7 @@ def test_a_signal_during_a_start_that_hangs_ends_all(
 ) -> None:
     file = write_processor(tmp_path, body)
     program = commands("consumer", "-ic", source.channel, "-nc", n, "-pf", file, "-pc", "P")
-    wait_until(lambda: program.text.count("starting") == n, 30)
+    wait_until(lambda: program.text.count("starting") == n)
     there = children_of(program)
     program.signal(signal.SIGINT)
     assert program.wait(40) == 1, program.text
@@ -338,7 +338,7 @@ def test_children_end_when_the_parent_is_gone_though_their_processor_hangs(
     program = two(commands, source, prefix, file, "--drain-timeout", "1")
     wait_for_monitors([f"{prefix}status:{k}" for k in (1, 2)])
     source.publish(range(1, 6))
-    wait_until(lambda: program.text.count("took 3") == 2, 20)
+    wait_until(lambda: program.text.count("took 3") == 2)
     there = children_of(program)
     assert len(there) >= 2
     program.signal(signal.SIGKILL)
@@ -352,7 +352,7 @@ def test_children_in_c_code_that_lets_no_thread_run_end_when_the_parent_is_gone(
     program = two(commands, source, prefix, write_processor(tmp_path, HOLDS))
     wait_for_monitors([f"{prefix}status:{k}" for k in (1, 2)])
     source.publish([1])
-    wait_until(lambda: program.text.count("took 1") == 2, 20)
+    wait_until(lambda: program.text.count("took 1") == 2)
     there = children_of(program)
     program.signal(signal.SIGKILL)
     program.process.wait(10)
@@ -380,7 +380,7 @@ def test_ctrl_c_during_imports_prints_no_traceback(
     path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     monkeypatch.setenv("PYTHONPATH", path)
     program = commands("consumer", "-ic", "x")
-    wait_until(lambda: "importing" in program.text, 60)
+    wait_until(lambda: "importing" in program.text)
     program.signal(signal.SIGINT)
     assert program.wait(20) in (-signal.SIGINT, 128 + signal.SIGINT)
     assert program.text == "importing\n"
@@ -401,7 +401,7 @@ def test_a_ledger_that_cannot_be_written_ends_nothing(
     wait_until(lambda: (folder / "ledger.json").exists())
     (folder / "ledger.json").unlink()
     folder.rename(tmp_path / "elsewhere")
-    wait_until(lambda: "ledger" in program.text, 20)
+    wait_until(lambda: "ledger" in program.text)
     source.publish(range(1, 21))
     wait_until(
         lambda: all(status(s)["processorStats"]["nProcessed"] == 20 for s in all_of_them), 20
@@ -424,7 +424,7 @@ def test_restarts_are_named_at_the_end_and_counts_are_of_all_incarnations(
     time.sleep(0.5)
     pid = status(both[0])["userStats"]["pid"]
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: status(both[0])["userStats"]["pid"] != pid, 20)
+    wait_until(lambda: status(both[0])["userStats"]["pid"] != pid)
     wait_for_monitors(both)
     source.publish(range(11, 21))
     wait_until(lambda: status(both[0])["processorStats"]["nProcessed"] == 10)
@@ -447,7 +447,7 @@ def test_workers_leave_the_end_to_their_parent(
     )  # fmt: skip
     wait_for_monitors([f"{prefix}status"])
     source.publish(range(1, 101))
-    wait_until(lambda: "took 10" in program.text, 20)
+    wait_until(lambda: "took 10" in program.text)
     for one in children_of(program):
         one.send_signal(signal.SIGTERM)
     program.signal()
@@ -465,7 +465,7 @@ def test_a_worker_that_hangs_ends_when_its_parent_is_gone(
     )  # fmt: skip
     wait_for_monitors([f"{prefix}status"])
     source.publish([1000])
-    wait_until(lambda: "took 1000" in program.text, 20)
+    wait_until(lambda: "took 1000" in program.text)
     there = children_of(program)
     program.signal(signal.SIGKILL)
     program.process.wait(10)

@@ -178,7 +178,7 @@ def test_same_object_after_a_restart_is_published_once(
         source = Source(image, builder.build(Frame.of(3, picture(3))))
         try:
             wait_until(
-                lambda: any(3 in entry.skipped for entry in read_ledgers(file)), 10, "the old value"
+                lambda: any(3 in one.skipped for one in read_ledgers(file)), what="the old value"
             )
             source.publish([4])
             client.wait_for(lambda c: c.ids[-1] == 4)

@@ -53,11 +53,10 @@ def test_pace_has_no_drift_and_no_frame_before_its_time(rate: int) -> None:
             times.append(time.perf_counter())
         cpu = time.thread_time() - cpu
         ahead = (np.arange(len(times)) / rate + times[0]) - times
-        # The first time is taken after the clock started.
-        assert ahead.max() < 100e-6
         # Some are on time at the end as at the beginning.
         late = [-part.max() for part in np.array_split(ahead, 5)]
-        return max(late) < 1e-3 and cpu < 0.35
+        # None comes too early; the first time is taken after the clock started, if not much later.
+        return ahead.max() < 100e-6 and max(late) < 1e-3 and cpu < 0.35
 
     assert at_best(attempt)
 

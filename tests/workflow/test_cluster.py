@@ -131,13 +131,13 @@ def test_a_placed_stage_waits_for_its_worker_to_return(
         return live(project.folder)["work"]["programs"][0]
 
     try:
-        wait_until(lambda: live(project.folder)["work"]["processed"] > 20, 60)
+        wait_until(lambda: live(project.folder)["work"]["processed"] > 20)
         before = work()["host"]
         # Its nanny starts another of the same name, at another address.
         os.kill(launcher.call(before, os.getpid), signal.SIGKILL)
-        wait_until(lambda: work()["restarts"] == 1 and work()["pid"], 60)
+        wait_until(lambda: work()["restarts"] == 1 and work()["pid"])
         counted = live(project.folder)["work"]["processed"]
-        wait_until(lambda: live(project.folder)["work"]["processed"] > counted + 20, 60)
+        wait_until(lambda: live(project.folder)["work"]["processed"] > counted + 20)
         assert work()["host"] != before
         assert launcher.workers()[work()["host"]]["name"] == 1
     finally:

@@ -177,7 +177,7 @@ def test_the_form_checks_and_schedules(tmp_path: Path, commands: Commands) -> No
 
 def _address(program: Program) -> tuple[str, str]:
     """Address of the form, and its token."""
-    found = wait_until(lambda: re.search(r"(http://\S+/)#token=(\S+)", program.text), 20)
+    found = wait_until(lambda: re.search(r"(http://\S+/)#token=(\S+)", program.text))
     return found[1], found[2]
 
 
