@@ -146,11 +146,11 @@ class Assembler:
         if self._large is not None:
             return self._large[self._filled :]
         left = len(self._scratch) - self._end
-        if self._start + self._needed > len(self._scratch):
+        between = self._start == self._end and self._first is None
+        if self._start + self._needed > len(self._scratch) or (
+            between and left < min(self._period or _ROOM, _ROOM)
+        ):
             self._new_scratch()
-        elif self._start == self._end and self._first is None and left < _ROOM:
-            if left < (self._period or _ROOM):
-                self._new_scratch()
         return self._scratch[self._end :]
 
     def _new_scratch(self) -> None:
