@@ -1,4 +1,4 @@
-"""``link`` (set up): put our commands under the names that pvapy has too, or give them back."""
+"""``link`` (set up): make the names that pvapy also installs run this package, or pvapy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pvapy_stream.errors import SettingsError
 PACKAGE = "pvapy-stream"
 INCUMBENT = "pvapy"
 
-# Names that both packages install, and the command of ours that each is.
+# Names that both packages install, and the command of this package for each.
 SHARED = {
     "pvapy-hpc-consumer": "consumer",
     "pvapy-hpc-collector": "collector",
@@ -52,7 +52,7 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Put the names in place, or give them back; 1 if one of them is of neither package.
+    """Make the names run this package, or pvapy again; 1 if one belongs to neither package.
 
     Raises:
         SettingsError: the folder cannot be written to.
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _folder() -> Path:
-    """Where this program is, if it was called as a command."""
+    """Path of this program, if it was called as a command."""
     program = Path(sys.argv[0])
     if program.name == PACKAGE:
         return program.absolute().parent
