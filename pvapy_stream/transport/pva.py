@@ -1,4 +1,4 @@
-"""Way in: a monitor of a PVA or CA channel."""
+"""Receiver: a monitor of a PVA or CA channel."""
 
 from __future__ import annotations
 
