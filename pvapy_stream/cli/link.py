@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     """
     folder = options.folder or _folder()
     if not folder.is_dir():
-        raise LinkError(f"{folder} is no folder; give the folder of the commands with --folder")
+        raise LinkError(f"{folder} is not a folder; give the folder of the commands with --folder")
     theirs = _entry_points() if options.undo else {}
     foreign = 0
     for name, command in SHARED.items():

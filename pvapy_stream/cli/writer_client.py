@@ -170,7 +170,7 @@ class WriterClient:
         data = None if body is None else json.dumps(body).encode()
         where = f"{self._url}/{path}"
         if not where.startswith(("http://", "https://")):
-            raise TransportError(f"{self._url!r} is no address; write http://host:port")
+            raise TransportError(f"{self._url!r} is not an address; write http://host:port")
         request = urllib.request.Request(where, data, headers, method=method)  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=self._timeout) as answer:  # noqa: S310

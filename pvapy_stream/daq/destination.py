@@ -96,8 +96,8 @@ def check_free(path: Path, overwrite: bool) -> None:
 
 def _resolved(name: str, folder: Path | None = None) -> Path:
     if "\0" in name:
-        raise FileError(f"{name!r} is no name of a file")
+        raise FileError(f"{name!r} is not a name of a file")
     try:
         return Path(folder or "", name).resolve()
     except (OSError, ValueError, RuntimeError) as error:
-        raise FileError(f"{name!r} is no name of a file: {error}") from error
+        raise FileError(f"{name!r} is not a name of a file: {error}") from error

@@ -52,7 +52,7 @@ def test_a_program_of_someone_else_is_left_alone(
 
 def test_a_folder_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["link", "--folder", str(tmp_path / "none")]) == 1
-    assert "none is no folder" in capsys.readouterr().err
+    assert "none is not a folder" in capsys.readouterr().err
 
 
 @pytest.fixture

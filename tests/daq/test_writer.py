@@ -419,11 +419,11 @@ def test_files_that_exist(pulses: Pulses, make: Make, tmp_path: Path) -> None:
 def test_what_is_no_plain_file_is_never_replaced(make: Make, tmp_path: Path) -> None:
     folder = tmp_path / "run.h5"
     folder.mkdir()
-    with pytest.raises(ConflictError, match="no plain file"):
+    with pytest.raises(ConflictError, match="not a plain file"):
         make(force=True).start(1)
     folder.rmdir()
     os.mkfifo(folder)
-    with pytest.raises(ConflictError, match="no plain file"):
+    with pytest.raises(ConflictError, match="not a plain file"):
         make(force=True).start(1)
     assert stat.S_ISFIFO(folder.lstat().st_mode)
 
@@ -456,7 +456,7 @@ def test_what_a_writer_has_written_itself_stays(pulses: Pulses, make: Make, tmp_
     [
         ("/proc/nowhere/run.h5", "is outside of"),
         ("x" * 300, "name"),
-        ("a\0b", "no name"),
+        ("a\0b", "not a name"),
         ("run.h5/../../x.h5", "is outside of"),
     ],
 )
