@@ -68,8 +68,8 @@ def run(options: argparse.Namespace) -> int:
         if not owner:
             foreign += 1
             sys.stderr.write(
-                f"error: {path} is of neither pvapy_stream nor pvapy, and is left as it is; look"
-                f" into that file, {PACKAGE} {command} is ours\n"
+                f"error: {path} belongs to neither pvapy_stream nor pvapy, and is left unchanged;"
+                f" check that file; {PACKAGE} {command} runs this package\n"
             )
             continue
         with _told(path):
@@ -98,17 +98,17 @@ class LinkError(SettingsError):
 
 def _take(path: Path, command: str, owner: str) -> str:
     if owner == "pvapy_stream":
-        return "is ours already"
+        return "already runs this package"
     _write(path, f"pvapy_stream.cli.{command}:main")
-    return "is ours now"
+    return "now runs this package"
 
 
 def _give_back(path: Path, theirs: str, owner: str) -> str:
     if owner == INCUMBENT or (owner == "nobody" and not theirs):
-        return "is not ours"
+        return "does not run this package"
     if theirs:
         _write(path, theirs)
-        return "is pvapy's now"
+        return "now runs pvapy"
     path.unlink()
     return "is removed; pvapy is not installed"
 

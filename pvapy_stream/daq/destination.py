@@ -37,7 +37,7 @@ class Destination:
 
         Raises:
             RangeError: no name was given, though one is needed.
-            FileError: the name is none, or lies outside the folder.
+            FileError: the name is not one of a file, or is outside of the folder.
         """
         if not requested:
             if self._service:

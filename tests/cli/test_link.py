@@ -29,7 +29,7 @@ def test_names_are_put_in_place_and_given_back(
     for _ in range(2):
         assert main(link) == 0
         assert owners(tmp_path) == {"pvapy_stream"}
-    assert f"{tmp_path / SHARED[0]} is ours already" in capsys.readouterr().out
+    assert f"{tmp_path / SHARED[0]} already runs this package" in capsys.readouterr().out
     ours = subprocess.run([tmp_path / SHARED[0], "-v"], capture_output=True, text=True, timeout=60)
     assert "pvapy-hpc-consumer" in ours.stdout
     for _ in range(2):
