@@ -227,7 +227,7 @@ class ShmPublisher(Publisher):
         service.resize(parts)
 
     def _wait_for(self, one: Subscriber) -> None:
-        """Wait until a subscriber takes from its queue or disconnects, or the time limit is over."""
+        """Wait until a subscriber takes from its queue or disconnects, or until the time limit."""
         taken = one.counters.taken
         if one.stuck_at == taken:
             return
