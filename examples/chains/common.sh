@@ -2,8 +2,8 @@
 #
 #   N=100 INPUT=frames.npy WORK=results ./collector.sh
 #
-# N is how many frames, INPUT where they come from (random when not given), WORK the folder in which
-# ledgers and files stay.
+# N is the number of frames, INPUT their source (default: random frames), WORK the folder for
+# ledgers and files.
 
 set -euo pipefail
 

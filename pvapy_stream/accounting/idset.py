@@ -204,7 +204,7 @@ class IdSet(IdStore):
                 continue
             comb = Comb(*(int(number) for number in record))
             if comb.width < 1 or comb.times < 1 or comb.period < comb.width:
-                raise ValueError(f"{list(comb)} is no id pattern")
+                raise ValueError(f"{list(comb)} is not an id pattern")
             parts.append(comb_ranges(comb))
         return cls.of_ranges(np.concatenate(parts)) if parts else cls()
 

@@ -142,7 +142,7 @@ def check_bitshuffle(data: Buffer, itemsize: int, size: int) -> int:
         BsreadError: they do not, or the header says another size.
     """
     if len(data) < BITSHUFFLE_HEADER.size:
-        raise BsreadError(f"{len(data)} bytes are no bitshuffle_lz4 value")
+        raise BsreadError(f"{len(data)} bytes are not a bitshuffle_lz4 value")
     said, block_bytes = BITSHUFFLE_HEADER.unpack_from(data)
     if said != size:
         raise BsreadError(f"the bitshuffle_lz4 header says {said} bytes, {size} expected")
@@ -207,7 +207,7 @@ def lz4_chunk(data: Buffer, size: int) -> bytes:
 
 def _lz4_block(data: Buffer, size: int) -> memoryview:
     if len(data) < _SIZES[0].size:
-        raise BsreadError(f"{len(data)} bytes are no lz4 value")
+        raise BsreadError(f"{len(data)} bytes are not an lz4 value")
     said = [order.unpack_from(data)[0] for order in _SIZES]
     if size not in said:
         raise BsreadError(f"the lz4 value says {min(said)} bytes, {size} expected")
@@ -218,7 +218,7 @@ def _unlz4(data: Buffer, size: int | None, limit: int) -> bytes:
     if size is not None:
         return _unlz4_block(_lz4_block(data, size), size)
     if len(data) < _SIZES[0].size:
-        raise BsreadError(f"{len(data)} bytes are no lz4 value")
+        raise BsreadError(f"{len(data)} bytes are not an lz4 value")
     block = memoryview(data)[_SIZES[0].size :]
     last: BsreadError | None = None
     for said in sorted(order.unpack_from(data)[0] for order in _SIZES):
@@ -246,7 +246,7 @@ def _unlz4_block(block: memoryview, size: int) -> bytes:
 def _unshuffle(data: Buffer, itemsize: int, size: int | None, limit: int) -> NDArray[np.uint8]:
     if size is None:
         if len(data) < BITSHUFFLE_HEADER.size:
-            raise BsreadError(f"{len(data)} bytes are no bitshuffle_lz4 value")
+            raise BsreadError(f"{len(data)} bytes are not a bitshuffle_lz4 value")
         size = int(BITSHUFFLE_HEADER.unpack_from(data)[0])
         if not 0 <= size <= limit:
             raise BsreadError(f"a bitshuffle_lz4 value of {size} bytes; {limit} are allowed")

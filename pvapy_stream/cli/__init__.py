@@ -1,1 +1,1 @@
-"""Commands: parsers made from settings, and one thin file a command."""
+"""Commands: parsers generated from settings, and one small file for each command."""

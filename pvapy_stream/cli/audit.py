@@ -16,7 +16,7 @@ from pvapy_stream.cli.command import Command
 from pvapy_stream.cli.console import make_console
 from pvapy_stream.files.summary import decided_by_files
 
-# A table that is not read on a terminal is not to be folded.
+# Do not wrap a table that is not shown on a terminal.
 _WIDE = 250
 
 _EPILOG = """\

@@ -1,4 +1,4 @@
-"""``pvapy-stream demo --bsread``: a simulator, a buffer and a writer, and a range from the past."""
+"""``pvapy-stream demo --bsread``: simulator, buffer and writer, and a range with past pulses."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class WriterDemo:
     """The chain: simulator, buffer, writer.
 
     Args:
-        folder: where the file and the logs go.
+        folder: folder of the file and the logs.
         n_pulses: how many are written.
     """
 
@@ -102,7 +102,7 @@ class WriterDemo:
         return self._report(file, first, last)
 
     def _start(self, stop: threading.Event, pattern: str, *args: str) -> Any:
-        """Start a command and wait for what it says when it is ready."""
+        """Start a command and wait for its message that it is ready."""
         self._say(f"$ pvapy-stream {' '.join(args)}")
         path = self._folder / f"{args[0]}.log"
         with path.open("wb") as log:
@@ -151,7 +151,7 @@ class WriterDemo:
 
 
 def _newest(status: str) -> int | None:
-    """The buffer's newest pulse, when there are some before it."""
+    """The buffer's newest pulse, when it has enough pulses before it."""
     with urllib.request.urlopen(status, timeout=5) as answer:  # noqa: S310 - our own, http
         found = json.load(answer)
     newest = found["newest"]

@@ -1,4 +1,4 @@
-"""``bsread-sim`` (run): send bsread messages as the sources of a beamline do."""
+"""``bsread-sim`` (run): simulate a source of bsread messages, also with faults."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ exit codes: 0 all well; 1 the address cannot be bound; 2 wrong options
 
 
 def run(settings: BsreadSimSettings, gate: Gate | None = None) -> int:
-    """Send until the end, or until a signal comes.
+    """Send until the end, or until a signal.
 
     Args:
         settings: what to send.
-        gate: says when to begin, in a workflow.
+        gate: defines when to begin, in a workflow.
 
     Raises:
         PvapyStreamError: the address cannot be bound, channels that cannot be, or a ledger that
@@ -54,7 +54,7 @@ def _say(line: str) -> None:
 
 COMMAND = SettingsCommand(
     "pvapy-stream bsread-sim",
-    "Send bsread messages as a beamline's sources do, and trouble when told to.",
+    "Simulate a source of bsread messages, also with faults.",
     BsreadSimSettings,
     run,
     _EPILOG,

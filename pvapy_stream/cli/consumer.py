@@ -1,4 +1,4 @@
-"""``consumer`` (run): receive a stream, split it over processes, process and publish it."""
+"""``consumer`` (run): receive a stream, distribute it over processes, process and publish it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ exit codes: 0 all well; 1 a consumer failed or objects met errors; 2 wrong optio
 
 COMMAND = SettingsCommand(
     "pvapy-hpc-consumer",
-    "Receive a stream, split it over processes, process and publish it.",
+    "Receive a stream, distribute it over processes, process and publish it.",
     ConsumerSettings,
     run,
     _EPILOG,

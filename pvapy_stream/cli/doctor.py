@@ -236,20 +236,22 @@ def command(name: str, instead: str, expected: bool = True) -> Finding:
         return Finding("note", name, "not found by the shell", advice)
     owner = owner_of(Path(path))
     if owner == "pvapy_stream":
-        return Finding("ok", name, f"{path} (ours)")
+        return Finding("ok", name, f"{path} (this package)")
     if not expected:
         return Finding(
-            "note", name, f"{path} (of {owner or 'another package'}; we have none of that name)"
+            "note",
+            name,
+            f"{path} (of {owner or 'another package'}; this package has no command of this name)",
         )
     if owner == "pvapy":
         # Both packages install a script of this name, and the one installed last has it.
         advice = f"{PACKAGE} link  or call:  {instead}"
-        return Finding("problem", name, f"{path} is pvapy's, not ours", advice)
+        return Finding("problem", name, f"{path} runs pvapy, not this package", advice)
     return Finding(
         "problem",
         name,
         f"{path} belongs to neither pvapy_stream nor pvapy",
-        f"look into that file; {instead or PACKAGE} is ours",
+        f"check that file; {instead or PACKAGE} runs this package",
     )
 
 

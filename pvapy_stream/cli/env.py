@@ -1,4 +1,4 @@
-"""``env`` (set up): print EPICS variables that keep all on this machine, for a shell to take."""
+"""``env`` (set up): print EPICS variables that limit channels to this machine."""
 
 from __future__ import annotations
 

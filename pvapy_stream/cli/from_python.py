@@ -94,7 +94,8 @@ def _with_processor(settings: Settings, processor: type) -> Settings:
     name = processor.__qualname__
     if "." in name:
         raise SettingsError(
-            f"{name} is no class of a module's top level, so no stage can load it; move it there"
+            f"{name} is not a class at the top level of a module, so no stage can load it;"
+            " move it there"
         )
     if processor.__module__ != "__main__":
         return settings.replace(processor_class=f"{processor.__module__}.{name}")

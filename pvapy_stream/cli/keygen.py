@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     name, directory = options.name, Path(options.directory).expanduser()
     if not name or name.startswith(".") or Path(name).name != name:
         raise SettingsError(
-            f"{name!r} is no name for files; give one such as beamline, and the folder with"
+            f"{name!r} is not a name for files; give one such as beamline, and the folder with"
             " --directory"
         )
     # Before a passphrase is typed and seconds of work are done.

@@ -1,4 +1,4 @@
-"""``link`` (set up): put our commands under the names that pvapy has too, or give them back."""
+"""``link`` (set up): make the names that pvapy also installs run this package, or pvapy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pvapy_stream.errors import SettingsError
 PACKAGE = "pvapy-stream"
 INCUMBENT = "pvapy"
 
-# Names that both packages install, and the command of ours that each is.
+# Names that both packages install, and the command of this package for each.
 SHARED = {
     "pvapy-hpc-consumer": "consumer",
     "pvapy-hpc-collector": "collector",
@@ -52,14 +52,14 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Put the names in place, or give them back; 1 if one of them is of neither package.
+    """Make the names run this package, or pvapy again; 1 if one belongs to neither package.
 
     Raises:
         SettingsError: the folder cannot be written to.
     """
     folder = options.folder or _folder()
     if not folder.is_dir():
-        raise LinkError(f"{folder} is no folder; give the folder of the commands with --folder")
+        raise LinkError(f"{folder} is not a folder; give the folder of the commands with --folder")
     theirs = _entry_points() if options.undo else {}
     foreign = 0
     for name, command in SHARED.items():
@@ -68,8 +68,8 @@ def run(options: argparse.Namespace) -> int:
         if not owner:
             foreign += 1
             sys.stderr.write(
-                f"error: {path} is of neither pvapy_stream nor pvapy, and is left as it is; look"
-                f" into that file, {PACKAGE} {command} is ours\n"
+                f"error: {path} belongs to neither pvapy_stream nor pvapy, and is left unchanged;"
+                f" check that file; {PACKAGE} {command} runs this package\n"
             )
             continue
         with _told(path):
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _folder() -> Path:
-    """Where this program is, if it was called as a command."""
+    """Path of this program, if it was called as a command."""
     program = Path(sys.argv[0])
     if program.name == PACKAGE:
         return program.absolute().parent
@@ -98,17 +98,17 @@ class LinkError(SettingsError):
 
 def _take(path: Path, command: str, owner: str) -> str:
     if owner == "pvapy_stream":
-        return "is ours already"
+        return "already runs this package"
     _write(path, f"pvapy_stream.cli.{command}:main")
-    return "is ours now"
+    return "now runs this package"
 
 
 def _give_back(path: Path, theirs: str, owner: str) -> str:
     if owner == INCUMBENT or (owner == "nobody" and not theirs):
-        return "is not ours"
+        return "does not run this package"
     if theirs:
         _write(path, theirs)
-        return "is pvapy's now"
+        return "now runs pvapy"
     path.unlink()
     return "is removed; pvapy is not installed"
 

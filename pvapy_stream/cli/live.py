@@ -1,4 +1,4 @@
-"""A display that stays in place on a terminal, while all other output scrolls above it."""
+"""A live display on a terminal; all other output scrolls above it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PIPE_SIZE = 2**20  # code that holds Python's lock while it writes has to find 
 
 
 class LiveDisplay:
-    """Shows one thing in place; what this process and those it starts write comes above it.
+    """Shows one item in place; output of this process and its children scrolls above it.
 
     Args:
         console: on the terminal that standard output is.
@@ -48,19 +48,19 @@ class LiveDisplay:
         on_leaving(self.close)
 
     def _fit(self) -> None:
-        """Take the size of the terminal: standard output is none while this is open."""
+        """Read the size of the terminal, since standard output is redirected while this is open."""
         with suppress(OSError):
             size = os.get_terminal_size(self._terminal.fileno())
             if size.columns > 0:
                 self._console.size = size
 
     def update(self, shown: RenderableType) -> None:
-        """Show something else."""
+        """Replace the displayed item."""
         self._fit()
         self._live.update(shown)
 
     def close(self) -> None:
-        """Take the display away, and print what is left."""
+        """Remove the display, and print the remaining output."""
         if self._closed:
             return
         self._closed = True
@@ -71,7 +71,7 @@ class LiveDisplay:
 
 
 class _OutputAbove:
-    """Prints on a console what is written to file descriptors 1 and 2, where they are terminals.
+    """Prints output to file descriptors 1 and 2 on a console, if they are terminals.
 
     A file to which standard error was sent stays as it is. Replacing the descriptors, and not the
     streams of Python, also takes what C libraries and child processes write.
@@ -115,7 +115,7 @@ class _OutputAbove:
         return pieces
 
     def _print(self, lines: bytes) -> None:
-        # A terminal that is gone must not end this: those who write would wait for a reader.
+        # A closed terminal must not end this: writers would wait for a reader.
         with suppress(Exception):
             text = Text.from_ansi(lines.decode("utf-8", "replace"))
             self._console.print(text, soft_wrap=True)

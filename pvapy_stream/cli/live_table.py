@@ -1,4 +1,4 @@
-"""A table of stages that stays in place on a terminal."""
+"""A live table of stages on a terminal."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class StageRates:
 
 
 class LiveTable:
-    """A table that stays in place: a line for each consumer and one for all."""
+    """A live table: a line for each consumer and one for all."""
 
     def __init__(self) -> None:
         self._rates = StageRates()

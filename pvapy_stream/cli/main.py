@@ -1,7 +1,7 @@
 """``pvapy-stream COMMAND``: one program for all commands.
 
-A command is a file of this folder whose first line names it, its group and what it does, and that
-has a ``COMMAND``. Only the file of the chosen command is imported, so the list comes at once.
+A command is a file of this folder with a ``COMMAND``; its first line has the name, the group and a
+summary. Only the file of the chosen command is imported, so the list is shown at once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FIRST_LINE = re.compile(r'"""``([a-z-]+)`` \(([a-z ]+)\): (.*)\."""')
 
 
 class Entry(NamedTuple):
-    """The module of a command, its group, and what it does in one line."""
+    """The module of a command, its group, and its summary in one line."""
 
     module: str
     group: str
@@ -55,7 +55,7 @@ COMMANDS = _find()
 
 
 def usage() -> str:
-    """The commands, by what a user wants to do."""
+    """The commands by group."""
     width = max(map(len, COMMANDS))
     lines = [
         f"usage: {PROG} [-h] [-v] COMMAND …",
@@ -79,7 +79,7 @@ def load(name: str) -> ModuleType:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that the first argument names; returns its exit code, 2 if unknown."""
+    """Run the command in the first argument; returns its exit code, 2 if it is unknown."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else "-h"
     if name in ("-h", "--help", "help"):

@@ -1,4 +1,4 @@
-"""``mirror`` (run): publish channels of other servers under names of your own."""
+"""``mirror`` (run): republish channels of other servers under new names."""
 
 from __future__ import annotations
 

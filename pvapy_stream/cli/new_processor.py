@@ -162,7 +162,7 @@ def names(name: str) -> tuple[str, str]:
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+)*", name):
         raise SettingsError(
-            f"{name!r} is no name for a processor;"
+            f"{name!r} is not a name for a processor;"
             " write it with letters, digits and _, such as peak_finder"
         )
     snake = (

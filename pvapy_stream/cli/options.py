@@ -45,7 +45,7 @@ def add_settings(parser: argparse.ArgumentParser, model: type[Settings]) -> None
 def _add_positional(
     group: argparse._ArgumentGroup, name: str, argument: dict[str, Any], option: Opt
 ) -> argparse.Action:
-    """A setting that is given by its place; it may be left out when it has a default."""
+    """A positional setting; it may be omitted if it has a default."""
     required = argument.pop("required")
     argument["metavar"] = option.flags[0]
     return group.add_argument(name, nargs=None if required else "?", **argument)
@@ -68,7 +68,7 @@ def _complete_later(
 
 
 def parse(model: type[S], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> S:
-    """Settings from a command line; a wrong value is named and ends the program with code 2."""
+    """Settings from a command line; a wrong value ends the program with a message and code 2."""
     words = sys.argv[1:] if argv is None else argv
     given = vars(parser.parse_args(written_out(model, words)))
     try:
@@ -78,9 +78,10 @@ def parse(model: type[S], parser: argparse.ArgumentParser, argv: Sequence[str] |
 
 
 def written_out(model: type[Settings], argv: Sequence[str]) -> list[str]:
-    """A command line without abbreviated long options, where PvaPy's program takes them.
+    """A command line in which abbreviated long options of PvaPy's program are completed.
 
-    What is unique among its options keeps its meaning, whatever options there are here besides.
+    A prefix that is unique among its options is accepted, whatever further options this package
+    has.
     """
     known = OPTIONS.get(model.__name__)
     if known is None:
@@ -118,7 +119,7 @@ def settings_of(model: type[S], given: dict[str, Any]) -> S:
 
 
 def _argument(field: FieldInfo, option: Opt) -> dict[str, Any]:
-    # Absent options stay absent: the model alone knows the defaults.
+    # Absent options stay absent: only the model has the defaults.
     argument: dict[str, Any] = {"default": argparse.SUPPRESS}
     if is_plain(field):
         argument["help"] = _help(field, option)
@@ -139,7 +140,7 @@ def _argument(field: FieldInfo, option: Opt) -> dict[str, Any]:
 
 def _help(field: FieldInfo, option: Opt) -> str:
     default = field.get_default(call_default_factory=True)
-    # An absent value and a switch that is off are no news; the number 0 is.
+    # An absent value and a switch that is off are not shown as defaults; the number 0 is.
     empty = not default and (default is False or default != 0)
     notes = [] if field.is_required() or empty else [f"default {_shown(default)}"]
     if option.unit:

@@ -1,4 +1,4 @@
-"""The argument parser of all commands: its help, and what it says about wrong options."""
+"""The argument parser of all commands: its help, and its messages about wrong options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"-[\d.]")
 
 
 class HelpFormatter(RawDescriptionRichHelpFormatter):
-    """Help as it is written: square brackets are no markup."""
+    """Help as plain text: square brackets are not markup."""
 
     help_markup = False
     text_markup = False
@@ -108,7 +108,7 @@ def _place(action: argparse.Action) -> tuple[bool, bool]:
 
 
 def _unknown(word: str, flags: set[str]) -> str:
-    """The word, if it is an option that does not exist; short options may carry their value."""
+    """The word, if it is an option that does not exist; short options may include their value."""
     if word in flags or word == "-" or _NUMBER.match(word) or " " in word:
         return ""
     short = (flag for flag in flags if not flag.startswith("--"))
@@ -132,7 +132,7 @@ def parsers_of(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPar
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint at the nearest of the known words; "" when none is near."""
+    """A hint with the nearest known word; "" if none is near."""
     import difflib  # here, as few command lines are wrong
 
     nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.5)

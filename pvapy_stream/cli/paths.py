@@ -13,10 +13,10 @@ _READ = ("processor_file", "config_file", "access_security")
 
 
 def check_paths(settings: Settings) -> None:
-    """Check that files can be written, or are there to be read.
+    """Check that files can be written, or exist and can be read.
 
     Raises:
-        SettingsError: naming the option, and what is wrong with its path.
+        SettingsError: with the option, and the error of its path.
     """
     wrong = [
         f"{_flag(settings, name)}: {why}"

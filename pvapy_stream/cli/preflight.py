@@ -27,7 +27,7 @@ exit codes: 0 the needed rate was reached without loss; 1 it was not; 2 wrong op
 
 
 def run(settings: PreflightSettings) -> int:
-    """Measure and tell.
+    """Measure and print the results.
 
     Raises:
         PvapyStreamError: a part cannot be measured.
@@ -50,7 +50,7 @@ def run(settings: PreflightSettings) -> int:
 
 
 def report(found: Findings, settings: PreflightSettings) -> list[str]:
-    """Lines that tell what was found, and what to do."""
+    """Lines with the results and the options to use."""
     size = "x".join(map(str, found.shape))
 
     def row(what: str, rate: float) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_cluster_option(made: argparse.ArgumentParser) -> None:
-    """Where stages and steps run."""
+    """The launcher of stages and steps."""
     made.add_argument(
         "--cluster",
         default="local",

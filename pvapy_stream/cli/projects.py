@@ -99,7 +99,7 @@ def _create(words: Sequence[str]) -> int:
         location = Path(given["location"]) if given.get("location") else None
         project = Project.create(given["name"], flow, location, given.get("comment", ""))
     except PvapyStreamError as error:
-        # Always 1, as scripts know it.
+        # Always 1, as scripts expect.
         sys.stderr.write(f"error: {error}\n")
         return 1
     sys.stdout.write(f"{project.folder}: {len(project.protocols())} protocols\n")
@@ -108,7 +108,7 @@ def _create(words: Sequence[str]) -> int:
 
 
 def named_words(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """Words by name: ``name=…``, or by their place.
+    """Words by name: ``name=…``, or by position.
 
     Raises:
         SettingsError: there are too many, or a name comes twice.
@@ -176,7 +176,7 @@ def show_status(name: str) -> int:
 
 
 def status_table(project: Any) -> Table:
-    """How the protocols of a project do."""
+    """States of the protocols of a project."""
     live = {e["label"]: e for e in _live(project.folder).get("protocols", [])}
     table = _table("protocol", "class", "state", "what it did", "programs", "message")
     for row in project.protocols():
@@ -242,10 +242,10 @@ def _print(table: Table) -> None:
 
 
 def stop_scheduler(name: str) -> int:
-    """Ask the process that runs a project to end in order, and wait for it.
+    """Request the process that runs a project to end in order, and wait for it.
 
     Raises:
-        WorkflowError: nobody runs it, or it does not end.
+        WorkflowError: it does not run, or does not end.
     """
     from pvapy_stream.workflow.run.project import Project
 

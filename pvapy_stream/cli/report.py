@@ -1,4 +1,4 @@
-"""``report`` (watch): write a page about stages, series and alarms."""
+"""``report`` (watch): write an HTML report about stages, series and alarms."""
 
 from __future__ import annotations
 

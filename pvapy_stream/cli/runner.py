@@ -15,9 +15,9 @@ _INTERRUPTED = 128 + signal.SIGINT  # as shells have it
 
 
 def exit_code(run: Callable[[], int]) -> int:
-    """Run a command; our errors become one line on standard error and their exit code.
+    """Run a command; errors of this package become one line on standard error and an exit code.
 
-    Ctrl-C where nobody else takes it ends the command without a word.
+    Ctrl-C that is not handled elsewhere ends the command without a message.
     """
     collect_garbage()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:

@@ -1,4 +1,4 @@
-"""``sim`` (run): publish images as an area detector does."""
+"""``sim`` (run): simulate an area detector: publish images."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A stage of a workflow as a program: it is told what to do on its standard input.
+"""A stage of a workflow as a program, controlled through its standard input.
 
-The first line is JSON: the command, its settings, and a file for its state. Later lines are words
-of `launch.entry`. The end of the input means that the workflow is gone: the stage then stops in
-order, as at SIGTERM.
+The first line is JSON: the command, its settings, and a file for its state. Later lines are
+commands of `launch.entry`. The end of the input means that the workflow has ended: the stage
+then stops in order, as at SIGTERM.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _END_LIMIT = 60.0  # s; from the end of the input to our end, beside the time to
 
 
 def main() -> int:
-    """Run the stage that standard input tells."""
+    """Run the stage that standard input defines."""
     enter()
     stop_early()
     # The buffered reader of sys.stdin would hold its lock while the program ends.
@@ -47,14 +47,14 @@ def _run(order: dict[str, Any], gate: StateFile) -> int:
     settings = getattr(models, order["settings_class"]).of(**order["settings"])
     module = load(name)
     module.COMMAND.set_up(settings)
-    # Not COMMAND.run: `save` is stricter on its own than in a workflow, which has an audit.
+    # Not COMMAND.run: `save` alone is stricter than in a workflow, which has an audit.
     if isinstance(settings, (SimulatorSettings, BsreadSimSettings)):
         return module.run(settings, gate)
     return module.run(settings)
 
 
 class StateFile(Orders):
-    """The gate of a source: tells the workflow in a file how far the source is.
+    """The gate of a source: reports the state of the source to the workflow in a file.
 
     Args:
         state: the file.

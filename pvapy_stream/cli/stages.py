@@ -14,7 +14,7 @@ from pvapy_stream.signals import run_until_signal
 from pvapy_stream.status.metrics import served
 from pvapy_stream.status.snapshot import Snapshot
 
-_LEDGER_PERIOD = 1.0  # s; what a killed command may lose of its account, at most
+_LEDGER_PERIOD = 1.0  # s; the last time that may be missing in the ledger of a killed command
 
 
 def run(settings: StageSettings) -> int:
@@ -38,9 +38,9 @@ def run(settings: StageSettings) -> int:
 
 
 def _make_display(settings: StageSettings) -> StageDisplay:
-    """A live table on a terminal; elsewhere plain lines, when a report period was asked for."""
+    """A live table on a terminal; otherwise plain lines, if a report period is given."""
     if sys.stdout.isatty() and not settings.disable_curses:
-        # Most stages have no terminal, and start sooner without what draws on one.
+        # Most stages have no terminal, and start faster without the display library.
         from pvapy_stream.cli.live_table import LiveTable
 
         return LiveTable()
@@ -48,7 +48,7 @@ def _make_display(settings: StageSettings) -> StageDisplay:
 
 
 class Board:
-    """Gets the reports of all stages: shows them, and writes the ledger file."""
+    """Receives the reports of all stages, shows them, and writes the ledger file."""
 
     def __init__(self, settings: StageSettings) -> None:
         self.reports: Reports = {}
@@ -59,10 +59,10 @@ class Board:
         self._display = _make_display(settings)
 
     def show(self, reports: Reports, ledgers: list[dict[str, Any]]) -> str:
-        """Take the newest reports, and the accounts of all processes there have been.
+        """Take the newest reports, and the ledgers of all processes so far.
 
         Returns:
-            why the accounts cannot be written, or "".
+            why the ledgers cannot be written, or "".
         """
         self.reports, self._ledgers = reports, ledgers
         self._display.show(reports)

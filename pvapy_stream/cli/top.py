@@ -1,4 +1,4 @@
-"""``top`` (watch): show all stages on the terminal, live."""
+"""``top`` (watch): show all stages in a live table on the terminal."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(settings: TopSettings) -> int:
 
 
 def follow(watch: StageWatch, settings: TopSettings, stop: threading.Event) -> None:
-    """Show the stages every refresh: in place on a terminal, else one table after the other."""
+    """Show the stages at every refresh: a live table on a terminal, else one table each time."""
     console = make_console()
     if not console.is_terminal:
         console = make_console(width=_WIDE)

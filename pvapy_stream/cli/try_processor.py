@@ -65,7 +65,7 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the processor and tell what came of it; 1 when frames met errors.
+    """Run the processor and print the result; 1 if frames had errors.
 
     Raises:
         PvapyStreamError: wrong arguments, or no processor or no frames there.
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def report(result: Result, count: int, output: LastObject) -> list[str]:
-    """Lines that tell what came of the run."""
+    """Lines with the result of the run."""
     rate = count / result.seconds if result.seconds else float("inf")
     lines = [
         f"Processed frames: {len(result.ledger.processed)} of {count}"
@@ -108,7 +108,7 @@ def report(result: Result, count: int, output: LastObject) -> list[str]:
 
 
 class LastObject(Publisher):
-    """A publisher that keeps the last object alone: files may be larger than the memory."""
+    """A publisher that keeps only the last object, since files may be larger than the memory."""
 
     def __init__(self) -> None:
         self.last: Any = None
@@ -123,10 +123,10 @@ class LastObject(Publisher):
 
 
 def _class_of(name: str) -> type:
-    """The class that was named.
+    """The given class.
 
     Raises:
-        SettingsError: no class was named, or one without a file or module.
+        SettingsError: no class was given, or one without a file or module.
         ProcessorError: it cannot be loaded, or processes nothing.
     """
     file, _, class_name = name.rpartition(":")

@@ -15,7 +15,7 @@ from pvapy_stream.files.master import make_master
 from pvapy_stream.files.repair import repair
 from pvapy_stream.files.verify import FileReport, verify
 
-# A table that is not read on a terminal is not to be folded.
+# Do not wrap a table that is not shown on a terminal.
 _WIDE = 250
 
 _EPILOG = """\
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def show(reports: Sequence[FileReport]) -> None:
-    """Print a table of files, what is wrong with them, and the verdict."""
+    """Print a table of files, their problems, and the verdict."""
     console = make_console()
     if not console.is_terminal:
         console = make_console(width=_WIDE)

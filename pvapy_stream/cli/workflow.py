@@ -52,7 +52,7 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Tell all problems of a file."""
+    """Report all problems of a file."""
     from pvapy_stream.workflow.model.absent import absent
     from pvapy_stream.workflow.model.streaming_stage import Site
     from pvapy_stream.workflow.model.workflow_file import read_workflow
@@ -68,7 +68,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def run_file(options: argparse.Namespace) -> int:
-    """Run a file in a folder of its own."""
+    """Run a file in a new folder."""
     from pvapy_stream.workflow.model.workflow_file import read_workflow
     from pvapy_stream.workflow.run.project import Project
 
@@ -91,7 +91,7 @@ def graph(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Write a file in the other form."""
+    """Write a file in the other format."""
     from pvapy_stream.workflow.model.workflow_file import read_workflow, to_json, to_yaml
 
     flow = read_workflow(options.file)

@@ -38,11 +38,11 @@ exit codes: 0 all ids are in the files; 1 some are not; 2 wrong options
 
 
 def run(settings: WriteSettings, *, strict: bool = False) -> int:
-    """Write until stopped; then make the master, if one is asked for, and sum up.
+    """Write until stopped; then make the master, if one is requested, and print a summary.
 
     Args:
         settings: what to write.
-        strict: fail also when an id did not reach the writers. In a workflow, its audit does.
+        strict: fail also if an id did not reach the writers. In a workflow, its audit does this.
 
     Raises:
         PvapyStreamError: wrong names, or the writers cannot be started.
@@ -52,7 +52,7 @@ def run(settings: WriteSettings, *, strict: bool = False) -> int:
         raise SettingsError(f"--master {settings.master} is the file with the images; name another")
     started = time.time() - _CLOCK
     with TemporaryDirectory(prefix="pvapy_stream-") as folder:
-        # Needed for the sum, also when nobody asked for it.
+        # Needed for the summary, also without --ledger.
         ledger = Path(settings.ledger or f"{folder}/ledger.json")
         code = consumer.run(consumer_settings(settings.replace(ledger=str(ledger))))
         code = max(code, _make_master(settings, started))
@@ -69,7 +69,7 @@ def _make_master(settings: WriteSettings, started: float) -> int:
     try:
         count = make_master(files, master, overwrite=settings.overwrite, run=run_id())
     except FileError as error:
-        # The sum comes last, whatever becomes of the master.
+        # The summary is printed last, also if the master fails.
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     sys.stdout.write(f"{master}: {count} images of {len(files)} files\n")
@@ -81,9 +81,9 @@ def _same(path: Path, other: Path) -> bool:
 
 
 def _sum_up(settings: WriteSettings, started: float, ledger: Path) -> Unsaved | None:
-    """Say what is in the files of this run, and what should be and is not; None if unknown."""
+    """Summary of the ids in the files of this run, and of missing ones; None if unknown."""
     run = run_id()
-    # A master is of no run: its images are in the files.
+    # A master does not belong to a run: its images are in the files.
     seen = [witness(path) for path in written_since(settings.output, started, unclosed=True)]
     files = [one for one in seen if one.run == run or one.problem]
     try:
@@ -100,7 +100,7 @@ def _sum_up(settings: WriteSettings, started: float, ledger: Path) -> Unsaved | 
 
 
 def consumer_settings(settings: WriteSettings) -> ConsumerSettings:
-    """The consumer that the command is."""
+    """The consumer settings of the command."""
     output = Path(settings.output)
     own = {"processor_file", "processor_class", "processor_args"}
     given = settings.model_fields_set & ConsumerSettings.model_fields.keys() - own

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     """Do what was asked; 1 when the acquisition is in error or has lost pulses.
 
     Raises:
-        PvapyStreamError: the writer is not there, or refuses.
+        PvapyStreamError: the writer does not answer, or refuses.
     """
     settings = settings_of(WriterClientSettings, vars(options))
     client = WriterClient(settings.url, read_token(settings.token_file), settings.timeout)
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class WriterClient:
-    """A writer, seen from a script.
+    """Client of a writer, for scripts.
 
     Args:
         url: of its REST interface.
@@ -140,11 +140,11 @@ class WriterClient:
         return True
 
     def status(self, number: int | None = None) -> dict[str, Any]:
-        """How an acquisition stands; None for the newest."""
+        """Status of an acquisition; None for the newest."""
         return self.ask("GET", "status" if number is None else f"acquisitions/{number}")
 
     def wait(self, number: int | None = None) -> dict[str, Any]:
-        """Wait until an acquisition is over.
+        """Wait until an acquisition has ended.
 
         Raises:
             AcquisitionError: it is not, within the time limit.
@@ -170,7 +170,7 @@ class WriterClient:
         data = None if body is None else json.dumps(body).encode()
         where = f"{self._url}/{path}"
         if not where.startswith(("http://", "https://")):
-            raise TransportError(f"{self._url!r} is no address; write http://host:port")
+            raise TransportError(f"{self._url!r} is not an address; write http://host:port")
         request = urllib.request.Request(where, data, headers, method=method)  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=self._timeout) as answer:  # noqa: S310

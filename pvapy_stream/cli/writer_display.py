@@ -20,7 +20,7 @@ _COLUMNS = ("", "state", "rows", "msgs/s", "MB/s", "lag", "left", "lost", "", "f
 
 
 class Display:
-    """A table that changes on a terminal; lines where there is none.
+    """A live table on a terminal; otherwise lines.
 
     Args:
         period: how often a line is written, s; 0: only when a state changes.
@@ -37,7 +37,7 @@ class Display:
         self._console.print(line, soft_wrap=True)
 
     def show(self, acquisitions: Sequence[Acquisition]) -> None:
-        """Show how they stand."""
+        """Show their status."""
         found = [one.progress() for one in acquisitions[-_SHOWN:]]
         if not self._console.is_terminal:
             self._write_lines(found)

@@ -313,13 +313,13 @@ def read_header(data: memoryview) -> Header:
         CryptoError: it is no envelope, or has another length than it says.
     """
     if len(data) < _FIXED.size:
-        raise CryptoError(f"{len(data)} bytes are no encrypted object", "format")
+        raise CryptoError(f"{len(data)} bytes are not an encrypted object", "format")
     (
         magic, version, n_stream, n_wrapped, n_signature, sender, recipient, session, sequence,
         object_id, sealed_ns, n_payload, nonce,
     ) = _FIXED.unpack_from(data)  # fmt: skip
     if magic != _MAGIC:
-        raise CryptoError("the bytes are no encrypted object", "format")
+        raise CryptoError("the bytes are not an encrypted object", "format")
     if version != _VERSION:
         raise CryptoError(
             f"the object has version {version} of the format, and this program reads version"

@@ -1,1 +1,1 @@
-"""Data acquisition: what comes is buffered, and what was asked for, past or to come, is written."""
+"""Data acquisition: buffers a stream, and writes requested past or future ranges of it."""

@@ -1,4 +1,4 @@
-"""The account of a writer: which pulses it asked for, which came, and which are saved."""
+"""The ledgers of a writer: which pulses were requested, received and saved."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DAMAGED = "damaged value"
 
 @dataclass(frozen=True, slots=True)
 class Fates:
-    """What became of the pulses that were taken.
+    """Fates of the pulses that were taken.
 
     Attributes:
         unwritten: pulses that are not flushed to the file.
-        saved: pulses that are in the closed file; None when that is not known.
-        damaged: pulses with a value that was damaged: the rest of them is in the file.
-        discarded: whether all were thrown away, as was asked for.
+        saved: pulses that are in the closed file; None if that is not known.
+        damaged: pulses with a damaged value, whose other values are in the file.
+        discarded: whether all were discarded, as requested.
         over: whether nothing more will be written.
     """
 
@@ -38,13 +38,13 @@ class Fates:
 
 
 def channel_of(stream: str) -> str:
-    """A stream as the other end names it: channels of images have no scheme there."""
+    """The name of a stream at its other end, where channels of images have no scheme."""
     images = image_stream(stream)
     return images[1] if images else stream.replace("buffer://", "tcp://", 1)
 
 
 def wanted_by(asked: Range, pulses: PulseAccount) -> IdSet:
-    """The ids that an acquisition asked for, as far as that is known now."""
+    """The ids that an acquisition requested, as far as they are known."""
     wanted = IdSet()
     if asked.start is not None:
         wanted.add_range(*_limits(asked, pulses))
@@ -52,13 +52,13 @@ def wanted_by(asked: Range, pulses: PulseAccount) -> IdSet:
 
 
 def enter(ledgers: list[Ledger], asked: Range, pulses: PulseAccount, fates: Fates) -> None:
-    """Enter an acquisition into its program's account; nothing for one that was not started.
+    """Add an acquisition to its program's ledgers; nothing for one that was not started.
 
     Args:
         ledgers: the account, a ledger for each epoch of ids; more are added when needed.
         asked: the acquisition's range.
-        pulses: what came.
-        fates: what became of it.
+        pulses: received pulses.
+        fates: fates of the pulses.
     """
     if asked.start is None:
         return
@@ -91,14 +91,14 @@ def _enter_epoch(ledger: Ledger, epoch: Epoch, came: IdSet, waiting: IdSet, fate
     damaged = (came & fates.damaged) - failed
     ledger.processed.update(came - failed - damaged)
     for kind, ids in ((NOT_WRITTEN, failed), (DAMAGED, damaged)):
-        # What waits to be flushed has no fate yet.
+        # Pulses that wait for a flush have no fate yet.
         if ids and (fates.over or kind == DAMAGED):
             ledger.failed.setdefault(kind, IdSet()).update(ids)
 
 
 def _enter_lost(ledger: Ledger, lost: Lost, step: int, came: IdSet) -> None:
     for first, last in lost:
-        # As everywhere: nobody can tell whether so many were sent.
+        # As everywhere: it cannot be known whether so many were sent.
         fate = ledger.unknown if last - first > JUMP else ledger.missed
         ids = IdSet()
         ids.add_comb(Comb(first, 1, step, (last - first) // step + 1))
@@ -106,7 +106,7 @@ def _enter_lost(ledger: Ledger, lost: Lost, step: int, came: IdSet) -> None:
 
 
 def _limits(asked: Range, pulses: PulseAccount) -> tuple[int, int]:
-    """First and last id that it asked for, as far as that is known now."""
+    """First and last requested id, as far as they are known."""
     start, stop = asked.start, asked.stop
     first = start.pulse_id if start else None
     if first is None:

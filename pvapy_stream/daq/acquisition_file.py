@@ -1,4 +1,4 @@
-"""What an acquisition writes to: files, and what throws all away."""
+"""Outputs of an acquisition: files, and one that discards all data."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class AcquisitionFile(Protocol):
         ...
 
     def keep_up(self) -> None:
-        """Flush what waits for too long."""
+        """Flush rows that have waited for too long."""
         ...
 
     def close(self, ending: Ending = PLAIN) -> None:
-        """Write what waits, and complete the file."""
+        """Write waiting rows, and complete the file."""
         ...
 
 
@@ -73,7 +73,7 @@ MakeFile = Callable[
 
 
 class DiscardedMessages:
-    """Counts messages and throws them away: what is written when OUTPUT_FILE is /dev/null."""
+    """Counts messages and discards them, if OUTPUT_FILE is /dev/null."""
 
     def __init__(
         self,

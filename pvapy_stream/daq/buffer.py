@@ -1,4 +1,4 @@
-"""The buffer: keeps the newest messages of a stream, pushes them on, and serves ranges of them."""
+"""The buffer: keeps the newest messages of a stream, pushes them, and serves ranges of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KIND = "buffer"
 _TICK = 100  # ms; how soon a range that waits for nothing more ends
 _RATE_PERIOD = 1.0  # s
 _SILENT_AFTER = 2.0  # s
-_INPUT_TURN = 0.02  # s of taking messages before others have their turn
+_INPUT_TURN = 0.02  # s of taking messages before other tasks have their turn
 _INPUT_HWM = 100
 _MB, _GB = 2**20, 2**30
 
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 def on_port(serve: Callable[[int], T], port: int, asked_for: bool) -> T:
-    """Serve on a port, or on a free one where that is taken and nobody asked for it.
+    """Serve on a port, or on a free one if a default port is in use.
 
     Raises:
         TransportError: the port, or the interface, cannot be bound.
@@ -61,7 +61,7 @@ def on_port(serve: Callable[[int], T], port: int, asked_for: bool) -> T:
 
 
 class Buffer:
-    """Takes messages from one source and gives them out until it is stopped.
+    """Receives messages from one source and sends them to readers until it is stopped.
 
     Everything happens in the thread that calls `run`; `status` may be called from any.
 
@@ -140,7 +140,7 @@ class Buffer:
         return FrameSource(settings.stream, settings.id_field, settings.server_queue_size)
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release all resources."""
         self._undo.close()
 
     def run(self, stop: threading.Event) -> None:
@@ -159,7 +159,7 @@ class Buffer:
         self._keeper.keep()
         busy = False
         while not stop.is_set() and self._clock() < end:
-            # A socket to push on is looked at only while there is something to push.
+            # The output socket is polled only while there are messages to push.
             if self.output.waits:
                 poller.register(self.output.socket, 0)
             else:
@@ -174,7 +174,7 @@ class Buffer:
             raise LedgerError(problem)
 
     def _turn(self) -> bool:
-        """Do what there is to do; whether there is more."""
+        """Do pending work; returns whether there is more."""
         now = began = self._clock()
         more = True
         while now - began < _INPUT_TURN:
@@ -206,7 +206,7 @@ class Buffer:
         )
 
     def status(self) -> BufferStatus:
-        """How it does."""
+        """Status of the buffer."""
         ring, intake, server, output = self.ring, self.intake, self.server, self.output
         silent = self._silent(self._clock())
         lately = silent is not None and silent < _SILENT_AFTER

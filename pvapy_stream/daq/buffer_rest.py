@@ -1,4 +1,4 @@
-"""Status and metrics of a buffer over HTTP. It changes nothing: there is nothing to protect."""
+"""Status and metrics of a buffer over HTTP. It is read-only, so it needs no protection."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def make_app(
     """The web application.
 
     Args:
-        status: tells how the buffer does; called from the web server's thread.
+        status: returns the status of the buffer; called from the web server's thread.
         analyzer: its report is shown, if there is one.
-        names: by which it may be called, beside addresses; see `web_security.host_names`.
+        names: accepted host names, besides addresses; see `web_security.host_names`.
 
     Raises:
         MissingExtraError: FastAPI is not installed.
@@ -42,7 +42,7 @@ def make_app(
 
     @app.get("/status")
     def show_status() -> dict[str, Any]:
-        """How the buffer does."""
+        """Status of the buffer."""
         return {"state": "ok", **status().to_dict()}
 
     @app.get("/metrics")
@@ -54,7 +54,7 @@ def make_app(
 
     @app.get("/analyzer")
     def show_analysis() -> dict[str, Any]:
-        """What is odd in the stream."""
+        """Anomalies of the stream."""
         if analyzer is None:
             raise fastapi.HTTPException(404, "the buffer was started without --analyzer")
         return {"state": "ok", **analyzer.report()}

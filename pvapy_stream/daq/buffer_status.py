@@ -1,4 +1,4 @@
-"""How a buffer does, as the REST interface, the status channel and the log show it."""
+"""Status of a buffer, for the REST interface, the status channel and the log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pvapy_stream.status.snapshot import (
 
 @dataclass(frozen=True, slots=True)
 class BufferStatus:
-    """How a buffer does; counts since its start.
+    """Status of a buffer; counts since its start.
 
     Attributes:
         status: ``waiting`` for the first message, ``receiving``, or ``silent``: no message lately.
@@ -101,7 +101,7 @@ class BufferStatus:
             receiver_stats=ReceiverStats(
                 self.received, self.received_rate, n_errors=self.malformed
             ),
-            # What the limits let go is no loss: that is a buffer's work.
+            # Messages that the limits drop are not a loss: that is the purpose of a buffer.
             processor_stats=ProcessorStats(
                 n_processed=self.received,
                 processed_rate=self.received_rate,
@@ -113,6 +113,6 @@ class BufferStatus:
                 n_errors=self.reader_errors,
                 n_rejected=self.output_lost,
             ),
-            # Where nobody pulls, nobody waits.
+            # Without a program that pulls, nothing waits.
             queue_stats=QueueStats(n_queued=self.output_pending if self.output_sent else 0),
         )

@@ -1,4 +1,4 @@
-"""How far a reader of a range is: what it gets next, and what is gone."""
+"""Position of a reader in a range: its next message, and what is gone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_SCANNED = 1000
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """Pulses that were asked for and will not come.
+    """Requested pulses that will not arrive.
 
     Attributes:
         start: first pulse id, or time in ns.
@@ -40,7 +40,7 @@ class RangeCursor(Generic[Kept]):
 
     Attributes:
         position: sequence number of the next message to look at.
-        finished: whether nothing more will come.
+        finished: whether no more messages follow.
         delivered: messages given.
         last_value: pulse id or time of the message looked at last.
     """
@@ -69,7 +69,7 @@ class RangeCursor(Generic[Kept]):
         return self.finished or self._doubts or self.position >= self._ring.next
 
     def set_stop(self, stop: int) -> None:
-        """Give, or change, the last pulse id or time."""
+        """Set or change the last pulse id or time."""
         self.stop = stop
         self._passed_stop_at = None
         if self._seen is not None and self._seen >= stop:

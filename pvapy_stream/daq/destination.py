@@ -1,4 +1,4 @@
-"""Which files a writer may write: the command line says it, a request chooses within that."""
+"""Which files a writer may write: requests choose within the limits of the command line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Destination:
         folder = settings.output_file if settings.service else settings.folder
         # Where OUTPUT_FILE must be, too.
         self._limit = _resolved(folder) if folder else None
-        # Beside what is thrown away, requests may choose nothing.
+        # With a discarded output, requests cannot choose a file.
         beside = None if discards(self._own) else self._own.parent
         self._folder = self._limit or beside
 
@@ -37,7 +37,7 @@ class Destination:
 
         Raises:
             RangeError: no name was given, though one is needed.
-            FileError: the name is none, or lies outside the folder.
+            FileError: the name is not one of a file, or is outside of the folder.
         """
         if not requested:
             if self._service:
@@ -68,7 +68,7 @@ class Destination:
 
 
 def discards(path: Path) -> bool:
-    """Whether what is written to a path is thrown away: it is the null device."""
+    """Whether data written to a path are discarded: it is the null device."""
     try:
         return os.path.samefile(path, os.devnull)
     except OSError:
@@ -96,8 +96,8 @@ def check_free(path: Path, overwrite: bool) -> None:
 
 def _resolved(name: str, folder: Path | None = None) -> Path:
     if "\0" in name:
-        raise FileError(f"{name!r} is no name of a file")
+        raise FileError(f"{name!r} is not a name of a file")
     try:
         return Path(folder or "", name).resolve()
     except (OSError, ValueError, RuntimeError) as error:
-        raise FileError(f"{name!r} is no name of a file: {error}") from error
+        raise FileError(f"{name!r} is not a name of a file: {error}") from error

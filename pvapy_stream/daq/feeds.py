@@ -1,4 +1,4 @@
-"""Where messages come from: a bsread stream, or ranges of a buffer."""
+"""Sources of messages: a bsread stream, or ranges of a buffer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BUFFER_TIMEOUT = 10.0  # s
 
 
 class StreamFeed:
-    """Messages as a bsread sender sends them.
+    """Messages of a bsread sender.
 
     Args:
         address: ``tcp://host:port``.
@@ -64,7 +64,7 @@ class StreamFeed:
             self.last_error = str(error)
             return None
         if isinstance(message, Control):
-            # A sender that stops, or moves, may come back: the socket stays.
+            # A sender that stops, or moves, may return: the socket stays open.
             return None
         self._watch.see(message.pulse_id)
         return message
@@ -77,7 +77,7 @@ class StreamFeed:
 
 
 class BufferFeed:
-    """A range of a buffer, which may lie in the past.
+    """A range of a buffer, which may be in the past.
 
     Args:
         address: ``buffer://host:port`` of the buffer's range port.

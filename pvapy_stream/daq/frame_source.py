@@ -1,4 +1,4 @@
-"""Images of PVA, or of shared memory: as messages for the buffer, as they are for a file."""
+"""Images of PVA or of shared memory: as messages for the buffer, unchanged for a file."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class FrameEncoder:
 
 
 class ImageFollower(ABC):
-    """Follows a channel and takes its images, in the thread of its receiver.
+    """Receives the images of a channel, in the thread of its receiver.
 
     Args:
         stream: ``MODE://CHANNEL``, such as ``shm://CHANNEL`` for shared memory.
@@ -65,8 +65,8 @@ class ImageFollower(ABC):
 
     Attributes:
         channel: its name.
-        lost: images that nobody took in time.
-        errors: objects that are no images, or cannot be sent.
+        lost: images that were not taken in time.
+        errors: objects that are not images, or cannot be sent.
         last_error: what was wrong with the last of them.
     """
 
@@ -111,7 +111,7 @@ class ImageFollower(ABC):
             self._receiver.keep_up()
 
     def _deliver_again(self, obj: Any, how: Return) -> None:
-        # What a source shows when it comes back may be what it showed before it went.
+        # The current object of a source at a reconnection may be one that was already received.
         self._deliver(obj, again=how.shown)
 
     def _deliver(self, obj: Any, again: bool = False) -> None:
@@ -137,11 +137,11 @@ class ImageFollower(ABC):
 
     @property
     def all_lost(self) -> int:
-        """Images that did not come through: lost here, refused, or replaced before they came."""
+        """Images that did not arrive: lost here, refused, or replaced at the source."""
         return self.lost + self.errors + self._receiver.counts().overruns
 
     def stop(self) -> None:
-        """Let the channel go."""
+        """Close the channel."""
         self._stop.set()
         self._receiver.stop()
         if self._thread.is_alive():
@@ -149,7 +149,7 @@ class ImageFollower(ABC):
 
 
 class FrameSource(ImageFollower):
-    """Hands images on as messages, through a socket in this process, for the buffer.
+    """Passes images on as messages, through a socket in this process, for the buffer.
 
     Attributes:
         address: where the messages are to be pulled.
@@ -178,7 +178,7 @@ class FrameSource(ImageFollower):
 
 
 class FrameFeed(ImageFollower):
-    """Hands images on to be written, as they are: a `Feed`."""
+    """Passes images on unchanged, to be written: a `Feed`."""
 
     def __init__(self, address: str, id_field: str) -> None:
         super().__init__(address, id_field)

@@ -1,17 +1,17 @@
-"""Tells single odd ids from those of a stream that has jumped, or has started again."""
+"""Distinguishes single outliers from ids of a stream that has jumped or restarted."""
 
 from __future__ import annotations
 
 from enum import Enum
 
-# A pulse id further ahead of the newest than this is believed when the next one says so too.
+# A pulse id further ahead of the newest than this is accepted if the next one confirms it.
 JUMP = 100_000
-# A pulse id that is further back is not late: the source has started again.
+# A pulse id that is further back is not late: the source has restarted.
 LATE = 100
 
 
 class Seen(Enum):
-    """How an id stands to those before it."""
+    """Relation of an id to those before it."""
 
     FOLLOWS = "follows"  # as ids of a stream do, also late or again
     DOUBTED = "doubted"  # far from the others; the next one decides
@@ -20,7 +20,7 @@ class Seen(Enum):
 
 
 class IdWatch:
-    """Believes an id that is far from the newest only when the next one is near it.
+    """Accepts an id that is far from the newest only if the next one is near it.
 
     Args:
         late: how far back an id may be and still count as late.

@@ -1,4 +1,4 @@
-"""From what a socket gives to what the ring keeps: malformed messages are counted and let go."""
+"""Takes messages of a socket into the ring; malformed messages are counted and dropped."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Intake:
         account: the ledgers of their pulse ids, one for each epoch.
         received: messages taken into the ring.
         nbytes: their bytes.
-        malformed: messages let go.
+        malformed: dropped messages.
         commands: messages of the sender that are no data.
         channels: number of channels of the newest message.
         last_error: what was wrong with the last malformed message.

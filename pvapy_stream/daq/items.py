@@ -1,4 +1,4 @@
-"""What an acquisition takes, of any stream, and where it comes from."""
+"""Items of an acquisition, of any stream, and their sources."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Item(Protocol):
 
 
 class Feed(Protocol):
-    """Where items come from, for one thread, which reads."""
+    """Source of items, for one reading thread."""
 
     @property
     def address(self) -> str:
@@ -50,7 +50,7 @@ class Feed(Protocol):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether no more items follow."""
         ...
 
     @property
@@ -62,7 +62,7 @@ class Feed(Protocol):
         """The next item, None when there is none within `timeout` s.
 
         Raises:
-            TransportError: nothing can come any more.
+            TransportError: no more items can arrive.
         """
         ...
 

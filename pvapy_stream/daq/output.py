@@ -1,4 +1,4 @@
-"""The stream pushed on, byte for byte, the messages that are kept first."""
+"""Pushes the stream unchanged, beginning with the kept messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pvapy_stream.bsread.stored import Stored
 from pvapy_stream.daq.ring import Ring
 from pvapy_stream.errors import FileError
 
-# Messages that may be in the socket: they are lost with a receiver that goes.
+# Messages that may be in the socket: they are lost if a receiver disconnects.
 _HWM = 10
 _TURN = 64
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class PushOutput:
-    """Pushes the messages of a ring to whoever pulls. For one thread.
+    """Pushes the messages of a ring to programs that pull. For one thread.
 
     Args:
         ring: where the messages are.
@@ -27,7 +27,7 @@ class PushOutput:
     Attributes:
         address: the address that was bound.
         sent: messages that a receiver took.
-        lost: messages that the ring let go before anybody took them.
+        lost: messages that the ring dropped before they were pulled.
 
     Raises:
         TransportError: the address cannot be bound.
@@ -42,7 +42,7 @@ class PushOutput:
 
     @property
     def socket(self) -> Any:
-        """The socket, to poll whether somebody takes a message."""
+        """The socket, to poll whether a receiver takes a message."""
         return self._sender.socket
 
     @property
@@ -78,5 +78,5 @@ class PushOutput:
         return not self.waits
 
     def close(self) -> None:
-        """Let receivers go."""
+        """Disconnect receivers."""
         self._sender.stop()

@@ -1,4 +1,4 @@
-"""Pages of the writer: how it stands, and its interface. All inline: they work with no network."""
+"""Pages of the writer: its status and its interface. They work without a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images of a channel that are kept in memory, so that what is written may begin in the past."""
+"""Images of a channel that are kept in memory, so that an acquisition may begin in the past."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an acquisition stands, in numbers."""
+"""Status of an acquisition, in numbers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _EVERY = 0.2  # s
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is known of an acquisition at one moment.
+    """Status of an acquisition at one moment.
 
     Attributes:
         number: 1 for the first of a program.
         phase: waiting, armed, writing, finishing, done or error.
         status: the phase in the words of the REST interface; ``error`` also while the source is
             silent in the middle of a range.
-        problem: why it is in error, or what is wrong just now.
-        source: alive, silent, or unseen (nothing has ever come).
+        problem: reason of the error, or the current problem.
+        source: alive, silent, or unseen (no message has ever arrived).
         file: where it writes.
         start_pulse_id, stop_pulse_id: the range asked for; None where no pulse id was given.
         start_ns, stop_ns: moments asked for, since 1970-01-01 UTC; None where a pulse id was given.

@@ -1,4 +1,4 @@
-"""What a buffer and its readers say to each other; see docs/bsread.md."""
+"""The protocol between a buffer and its readers; see docs/bsread.md."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 from pvapy_stream.daq.cursor import By
 
-# First part of what a buffer sends.
+# First part of a buffer's messages.
 DATA, GONE, ALIVE, END, ERROR = b"data", b"gone", b"alive", b"end", b"error"
 
 ALIVE_PERIOD = 0.5  # s
@@ -15,7 +15,7 @@ WINDOW_BYTES = 64 * 2**20
 
 
 class Open(msgspec.Struct, tag_field="op", tag="open"):
-    """Ask for a range. `messages` and `nbytes`: how much may be under way unacknowledged."""
+    """Request a range. `messages` and `nbytes`: the credit, how much may be unacknowledged."""
 
     by: By = "pulse_id"
     start: int | None = None
@@ -25,27 +25,27 @@ class Open(msgspec.Struct, tag_field="op", tag="open"):
 
 
 class More(msgspec.Struct, tag_field="op", tag="more"):
-    """So much was taken; also sent with 0 to be remembered."""
+    """Add credit; also sent with 0, to stay registered."""
 
     messages: int = 0
     nbytes: int = 0
 
 
 class Stop(msgspec.Struct, tag_field="op", tag="stop"):
-    """Give, or change, the last pulse id or time."""
+    """Set or change the last pulse id or time."""
 
     stop: int
 
 
 class Close(msgspec.Struct, tag_field="op", tag="close"):
-    """Nothing more is wanted."""
+    """End the request."""
 
 
 Request = Open | More | Stop | Close
 
 
 class GoneReply(msgspec.Struct):
-    """What will not come."""
+    """Requested pulses that will not arrive."""
 
     start: int
     stop: int
@@ -53,14 +53,14 @@ class GoneReply(msgspec.Struct):
 
 
 class Alive(msgspec.Struct):
-    """How the buffer is. `newest`: pulse id; `silent`: s since its source was heard."""
+    """State of the buffer. `newest`: pulse id; `silent`: s since the last message of its source."""
 
     newest: int | None = None
     silent: float | None = None
 
 
 class Error(msgspec.Struct):
-    """What was wrong with a request. `forgotten`: there is no range, though there may have been."""
+    """Error of a request. `forgotten`: there is no range, or it was removed."""
 
     error: str
     forgotten: bool = False

@@ -24,7 +24,7 @@ from pvapy_stream.errors import BsreadError, SettingsError, TransportError
 
 _TICK = 100  # ms; how soon `stop_at` and `close` are noticed
 _KEEP_ALIVE = 5.0  # s
-_ASK_AGAIN = 1.0  # s; how often a buffer that says nothing is spoken to
+_ASK_AGAIN = 1.0  # s; how often a silent buffer is asked
 # Taken messages are acknowledged together.
 _ACKNOWLEDGE = protocol.WINDOW_MESSAGES // 8
 _ACKNOWLEDGE_BYTES = 2**20
@@ -93,7 +93,8 @@ class RangeReader:
         self._asked = request
         self._last = request.stop
         self._by: By = request.by
-        # What is asked for again when the buffer starts again: an odd id must not lead it astray.
+        # Position from which the range is requested again after a restart of the buffer; it must
+        # not depend on an outlier.
         self._taken_ids = IdWatch() if self._by == "pulse_id" else IdWatch(LATE_NS, JUMP_NS)
         self._closed = threading.Event()
         self._socket: Any = zmq.Context.instance().socket(zmq.DEALER)
@@ -154,7 +155,7 @@ class RangeReader:
                 self._end()
                 break
             wait = min(max(0, round((deadline - now) * 1000)), _TICK)
-            # Until the buffer is there to be asked, that is what is waited for.
+            # Until the request is sent, wait for the buffer's connection too.
             asked = zmq.POLLIN if self._request is None else zmq.POLLIN | zmq.POLLOUT
             if self._socket.poll(wait, asked) & zmq.POLLIN:
                 frames = self._socket.recv_multipart(copy=False)
@@ -172,7 +173,7 @@ class RangeReader:
         return None
 
     def _speak(self, now: float) -> None:
-        """Say what there is to say; as soon as the buffer is there to hear it."""
+        """Send pending requests, as soon as the buffer is connected."""
         if self._request is not None:
             if not self._send(self._request):
                 return
@@ -225,7 +226,7 @@ class RangeReader:
             self._end()
             raise TransportError(f"the buffer at {self.address}: {error.error}")
         if self._request is None:
-            # It has started again: ask for what is left.
+            # It has restarted: request the rest of the range.
             _log.warning("the buffer at %s has restarted", self.address)
             asked = self._asked
             newest = self._taken_ids.newest
@@ -253,7 +254,7 @@ class RangeReader:
         last = self._stop if self._stop is not None else self._last
         if value is not None:
             if last is not None and value > last:
-                # The stop was given while it was under way.
+                # The stop was set while the message was in transfer.
                 return None
             seen = self._taken_ids.see(value)
             if seen is not Seen.DOUBTED and self._by == "pulse_id":
@@ -275,5 +276,5 @@ class RangeReader:
         if not self.finished:
             self.finished = True
             self._send(protocol.Close())
-            # The word must have time to leave; nobody waits for it.
+            # The message needs time to be sent; this does not wait for it.
             self._socket.close(200)

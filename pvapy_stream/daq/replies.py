@@ -1,4 +1,4 @@
-"""What the writer's REST interface takes and gives."""
+"""Requests and replies of the writer's REST interface."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pvapy_stream.daq.progress import Progress
 
 
 class StartRequest(BaseModel):
-    """What a start may say besides the pulse."""
+    """Options of a start besides the pulse."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -22,7 +22,7 @@ class StartRequest(BaseModel):
 
 
 class Reply(BaseModel):
-    """What every reply has.
+    """Fields of every reply.
 
     `state` is ok, or error when the request failed; `status` is waiting, writing, done or error
     for a request that succeeded, and else says what was wrong.
@@ -33,7 +33,7 @@ class Reply(BaseModel):
 
 
 class StatusReply(Reply):
-    """How an acquisition stands, in short."""
+    """Short status of an acquisition."""
 
     acquisition: int = Field(description="number of the acquisition, 1 for the first")
     phase: str = Field(description="waiting, armed, writing, finishing, done or error")
@@ -75,14 +75,14 @@ class Statistics(BaseModel):
 
 
 class StatisticsReply(Reply):
-    """How an acquisition stands, in numbers."""
+    """Status of an acquisition, in numbers."""
 
     acquisition: int
     statistics: Statistics
 
 
 class ParametersReply(Reply):
-    """What was set."""
+    """The values that were set."""
 
     parameters: dict[str, Any]
 
@@ -102,7 +102,7 @@ class ErrorReply(BaseModel):
 
 
 def statistics_of(one: Progress) -> Statistics:
-    """The numbers, under the names that users know."""
+    """The numbers, with the names of the original writer."""
     return Statistics(
         start_pulse_id=one.start_pulse_id,
         stop_pulse_id=one.stop_pulse_id,

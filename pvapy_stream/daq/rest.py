@@ -75,6 +75,9 @@ _BEARER = HTTPBearer(auto_error=False, description="only if the writer has a tok
 PulseId = Annotated[int, Path(description="a pulse id, from 0 to 2^63 - 1")]
 Number = Annotated[int, Path(description="number of an acquisition, 1 for the first")]
 
+# Errors of `Destination` and of the system, which mean that a file is not permitted.
+_FORBIDDEN = ("permission denied", "is outside of", "the only file that this writer writes")
+
 _log = logging.getLogger(__name__)
 
 
@@ -334,14 +337,14 @@ def _add_errors(app: FastAPI, names: Collection[str]) -> None:
 
 
 def _code(error: PvapyStreamError) -> int:
-    """HTTP's number for one of our errors."""
+    """HTTP status of an error of this package."""
     if isinstance(error, ConflictError):
         return 409
     if isinstance(error, FileError):
         text = str(error).lower()
         if "no space left" in text or "quota" in text:
             return 507
-        return 403 if "permission denied" in text or "lies outside" in text else 400
+        return 403 if any(words in text for words in _FORBIDDEN) else 400
     if isinstance(error, (RangeError, SettingsError)):
         return 400
     return 502 if isinstance(error, TransportError) else 500

@@ -1,4 +1,4 @@
-"""The newest messages of a stream, within limits; any number of readers look into it.
+"""The newest messages of a stream, within limits; any number of readers can read them.
 
 Messages have sequence numbers in the order of their arrival. Nothing is taken out by reading:
 `cursor.RangeCursor` remembers how far a reader is.
@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 from pvapy_stream.daq.id_watch import LATE
 from pvapy_stream.daq.order import OrderIndex
 
-# A pulse, or a time, that is further back does not come late: its source has started again.
+# A pulse, or a time, that is further back is not late: its source has restarted.
 LATE_PULSES = LATE
 LATE_NS = 10_000_000_000
 # A time so far ahead of the others is believed when the next one says so too.
@@ -53,7 +53,7 @@ Kept = TypeVar("Kept", bound=Entry)
 
 
 class Overflow(Protocol[Kept]):
-    """Keeps what memory has no room for; see `spill.Spill`."""
+    """Keeps messages that exceed the limits of memory; see `spill.Spill`."""
 
     first: int
 
@@ -72,7 +72,7 @@ class Ring(Generic[Kept]):
             started again.
 
     Attributes:
-        dropped: messages let go.
+        dropped: dropped messages.
         memory: bytes that the messages in memory take.
     """
 
@@ -104,7 +104,7 @@ class Ring(Generic[Kept]):
 
     @property
     def next(self) -> int:
-        """Sequence number of the message that comes next."""
+        """Sequence number of the next message."""
         return self.pulses.next
 
     @property
@@ -187,7 +187,7 @@ class Ring(Generic[Kept]):
             self._arrivals_head = 0
 
     def arrival(self, sequence: int) -> float:
-        """When a message came."""
+        """When a message arrived."""
         return self._arrivals[sequence - self._first + self._arrivals_head]
 
     def get(self, sequence: int) -> Kept:
@@ -204,6 +204,6 @@ class Ring(Generic[Kept]):
         return self.spill.read(sequence)
 
     def close(self) -> None:
-        """Give the disk back."""
+        """Release the disk space."""
         if self.spill is not None:
             self.spill.close()

@@ -1,4 +1,4 @@
-"""When messages were sent, by our clock, though that of their source may be off by hours."""
+"""Times at which messages were sent, by the local clock; the source's may be wrong by hours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST_BYTES = 64 * 2**20
 
 
 class SourceClock:
-    """Learns how far a source's clock is off, from the message that was the soonest to arrive."""
+    """Estimates the error of a source's clock, from the message that arrived fastest."""
 
     def __init__(self) -> None:
         self._delay: int | None = None
@@ -38,10 +38,10 @@ class SourceClock:
 
 
 class Opening:
-    """Holds the first messages of an acquisition that begins now, for a moment.
+    """Holds the first messages of an acquisition that begins now, for a short time.
 
-    Some of them were made before, and waited for somebody to take them. Only those that follow tell
-    how far the source's clock is off, and so how old the first ones are.
+    Some of them were made before, and waited in the sender. Only later messages show the error of
+    the source's clock, and so how old the first ones are.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
-"""Messages on disk that memory has no room for.
+"""Messages on disk that exceed the limits of memory.
 
-The files have no name in the folder: when the program ends, however it ends, their space is free.
+The files have no name in the folder: their space is released when the program ends, also by a kill.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Spill:
     def write(self, sequence: int, message: Stored) -> bool:
         """Keep the next message; whether that was possible.
 
-        When it was not, everything on disk is let go: what is kept has no holes.
+        If not, everything on disk is dropped, so that kept messages have no gaps.
         """
         try:
             if not self._segments or self._segments[-1].size >= self._segment_size:
@@ -163,6 +163,6 @@ class Spill:
             raise FileError(f"cannot read message {sequence} in {self._folder}: {error}") from error
 
     def close(self) -> None:
-        """Give the space back."""
+        """Release the space."""
         while self._segments:
             self._segments.popleft().file.close()

@@ -1,4 +1,4 @@
-"""What an acquisition does with each message: a state machine without clocks, sockets or files.
+"""The state machine of an acquisition, without clocks, sockets or files.
 
 ::
 
@@ -26,7 +26,7 @@ _LAST_MESSAGES = 0.5  # s
 
 
 class Phase(str, Enum):
-    """Where an acquisition stands."""
+    """Phase of an acquisition."""
 
     WAITING = "waiting"
     ARMED = "armed"
@@ -48,7 +48,7 @@ class Phase(str, Enum):
 
 
 class Verdict(Enum):
-    """What becomes of a message."""
+    """What to do with a message."""
 
     SKIP = "skip"
     WRITE = "write"
@@ -90,7 +90,7 @@ class Range:
         return copy.deepcopy(self)
 
     def set_start(self, pulse_id: int | None, now: float, time_ns: int) -> None:
-        """Begin with a pulse, or now.
+        """Start with a pulse, or now.
 
         Raises:
             ConflictError: it was begun before.
@@ -125,7 +125,7 @@ class Range:
         self.stop = Bound(pulse_id, time_ns, now)
 
     def judge(self, pulse_id: int, time_ns: int | None, now: float) -> Verdict:
-        """Say what becomes of a message, and go on to the phase that follows."""
+        """Decide what to do with a message, and update the phase."""
         if self.phase not in (Phase.ARMED, Phase.WRITING):
             return Verdict.SKIP
         seen = self._watch.see(pulse_id)
@@ -144,10 +144,10 @@ class Range:
         return Verdict.WRITE
 
     def look(self, newest: int | None, now: float) -> None:
-        """Go on without a message: the stop may have been passed, or its time is over.
+        """Update the phase without a message: the stop may have been passed, or its time is over.
 
         Args:
-            newest: the highest pulse id that came.
+            newest: the highest received pulse id.
             now: s.
         """
         stop = self.stop
@@ -179,7 +179,7 @@ class Range:
         return bool(time_ns) and time_ns > stop.time_ns  # type: ignore[operator]
 
     def end_now(self) -> None:
-        """Finish with what is there."""
+        """Finish with the messages so far."""
         if not self.phase.over:
             self.phase = Phase.FINISHING
 
@@ -188,7 +188,7 @@ class Range:
         self.phase = Phase.DONE
 
     def failed(self, problem: str) -> None:
-        """It came to an end that nobody wanted."""
+        """End in error."""
         self.phase, self.problem = Phase.ERROR, problem
 
 

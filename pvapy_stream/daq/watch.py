@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pvapy_stream.daq.items import Feed
 
-# s without a message after which a source counts as silent. It must be told within two.
+# s without a message after which a source counts as silent. It must be reported within two.
 SILENT = 1.5
 
 _PAUSES = 3  # usual pauses of a slow stream after which it counts as silent
@@ -43,7 +43,7 @@ class SourceWatch:
         self._quiet = 0.0
 
     def idle(self, now: float) -> None:
-        """Note that no message is waiting: only then silence is the source's, and not our own."""
+        """Note that no message is waiting: only then silence is due to the source."""
         since_start = now - self._started_at
         self._quiet = since_start if self.feed is None else min(self.feed.silent, since_start)
 
@@ -66,5 +66,5 @@ class SourceWatch:
 
     @property
     def trouble(self) -> str:
-        """What is wrong just now."""
+        """The current problem."""
         return f"no message from {self._stream} for {self.quiet:.1f} s"

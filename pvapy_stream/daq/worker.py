@@ -1,4 +1,4 @@
-"""The thread that reads a feed and hands its messages to the acquisitions that want them."""
+"""The thread that reads a feed and passes its messages to the acquisitions that need them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Worker:
     """Runs until all its acquisitions are over, then closes the feed.
 
     Args:
-        feed: where messages come from.
+        feed: source of messages.
         first: the first of the acquisitions.
     """
 
@@ -33,7 +33,7 @@ class Worker:
         self._thread.start()
 
     def join(self, acquisition: Acquisition) -> bool:
-        """Hand messages to one more; False when it is too late for that."""
+        """Add an acquisition; False if it is too late for that."""
         with self._lock:
             if not self._active:
                 return False
@@ -55,7 +55,7 @@ class Worker:
             self._read()
         except PvapyStreamError as error:
             self._fail(str(error))
-        except Exception as error:  # whatever it is, it must not look as if all went on
+        except Exception as error:  # any error must end the acquisitions
             _log.exception("%s", self._feed.address)
             self._fail(f"{type(error).__name__}: {error}")
         finally:

@@ -1,4 +1,4 @@
-"""`Writer`: acquisitions of one stream, as they are asked for."""
+"""`Writer`: requested acquisitions of one stream."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REQUIRED = ("general/created", "general/user", "general/process", "general/instr
 
 _GENERAL = "general/"
 _KEPT = 1000  # acquisitions that are remembered
-_INFORMED = 0.7  # s a start waits for the stream to tell where it is
+_INFORMED = 0.7  # s; how long a start waits for the present position of the stream
 _CLOSED = 30.0  # s an end waits for files to be closed
 
 
@@ -117,7 +117,7 @@ class Writer:
         force: bool = False,
         oldest: bool = False,
     ) -> Acquisition:
-        """Begin an acquisition, and wait a little for what the stream tells.
+        """Start an acquisition, and wait a short time for the position of the stream.
 
         Args:
             pulse_id: the first of the range, which may have passed; None: now.
@@ -172,7 +172,7 @@ class Writer:
         return self._new()
 
     def _check_own(self, path: Path) -> None:
-        """Refuse to replace what this writer has written itself, whatever it was told."""
+        """Refuse to replace files that this writer has written, whatever is requested."""
         for one in self._acquisitions.values():
             if one.path == path and not discards(path) and path.exists():
                 raise ConflictError(
@@ -181,7 +181,7 @@ class Writer:
                 )
 
     def _follow(self, acquisition: Acquisition, first: int | None) -> None:
-        """Hand the stream's messages to an acquisition."""
+        """Pass the stream's messages to an acquisition."""
         self._workers = [worker for worker in self._workers if worker.alive]
         if self._shared is not None and self._shared.join(acquisition):
             return
@@ -234,7 +234,7 @@ class Writer:
         return found
 
     def end(self, acquisitions: list[Acquisition]) -> None:
-        """Finish acquisitions with what is there, and wait until their files are closed."""
+        """Finish acquisitions with the messages so far, and wait until their files are closed."""
         deadline = time.monotonic() + _CLOSED
         for one in acquisitions:
             one.end()
@@ -242,7 +242,7 @@ class Writer:
             one.over.wait(max(0.0, deadline - time.monotonic()))
 
     def close(self) -> None:
-        """Finish all, and let the stream go."""
+        """Finish all, and close the stream."""
         self.ended.set()
         self.end(self.acquisitions)
         for worker in self._workers:

@@ -1,4 +1,4 @@
-"""How a writer does, in the form of all programs."""
+"""Status of a writer, in the form of all programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOST_SHOWN = 20  # ranges
 
 @dataclass(frozen=True, slots=True)
 class WriterStatus:
-    """What only a writer has: the newest acquisition, and the sums of all for the metrics."""
+    """Fields of writers only: the newest acquisition, and the sums of all for the metrics."""
 
     acquisition: Number
     phase: str
@@ -72,8 +72,8 @@ def writer_snapshot(stream: str, found: Sequence[Progress], state: str = "") -> 
     """The status of a writer.
 
     Args:
-        stream: what it takes its messages from.
-        found: how each acquisition does, the newest last.
+        stream: source of its messages.
+        found: status of each acquisition, the newest last.
         state: of the program; that of the newest acquisition when not given.
     """
     newest = found[-1]

@@ -173,6 +173,6 @@ def _look_at(path: Path) -> dict[str, Any]:
             nx, ny, nz = int(header.nx), int(header.ny), int(header.nz)
     except (ValueError, OSError) as error:
         raise WorkflowError(
-            f"{path} is no whole MRC file: {error}; remove it, then resume"
+            f"{path} is not a complete MRC file: {error}; remove it, then resume"
         ) from error
     return {**found, "columns": nx, "rows": ny, "frames": nz}

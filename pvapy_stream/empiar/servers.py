@@ -119,7 +119,9 @@ def opened(url: str, headers: dict[str, str] | None = None) -> Iterator[Any]:
         HttpError: the server answers with an error.
     """
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise WorkflowError(f"{url} is no address of a server; write http://, https:// or ftp://")
+        raise WorkflowError(
+            f"{url} is not an address of a server; write http://, https:// or ftp://"
+        )
     request = urllib.request.Request(url, headers={**_AGENT, **(headers or {})})  # noqa: S310 - checked
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310 - checked

@@ -127,7 +127,7 @@ def check_new(path: Path, overwrite: bool) -> None:
         if not overwrite:
             raise FileError(f"{path} exists; give another name, or --overwrite to replace it")
         if identity(path) is None:
-            raise FileError(f"{path} is no plain file, and is not replaced; give another name")
+            raise FileError(f"{path} is not a plain file, and is not replaced; give another name")
     check_no_part(path)
 
 

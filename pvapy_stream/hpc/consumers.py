@@ -121,7 +121,7 @@ class Shown:
             self.problem = f"reports could not be shown or kept {self._count} times: {text}"
             if self._count == 1:
                 trace = None if isinstance(error, PvapyStreamError) else error
-                _log.error("%s; the stages go on", text, exc_info=trace)
+                _log.error("%s; the stages continue", text, exc_info=trace)
             return self.problem
 
 

@@ -1,1 +1,1 @@
-"""Channels of other servers under names of our own."""
+"""Mirror: republishes channels of other servers under its own names."""

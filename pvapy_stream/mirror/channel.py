@@ -1,4 +1,4 @@
-"""One channel of a mirror: receivers of a source tied to a publisher, with an account."""
+"""One channel of a mirror: receivers of a source connected to a publisher, with a ledger."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
 from pvapy_stream.transport.ports import Receiver, Return
 
 KIND = "mirror"
-HOSTED = "pvas"  # mode of the channels that it shows
+HOSTED = "pvas"  # mode of the channels that it publishes
 BEFORE = "before the consumers"
 
 _LOG_EVERY = 1000
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 def _distributor(share: dict[str, str] | None) -> Distributor | None:
-    """What a request asks of the distributor, for modes that make no PV request."""
+    """Distributor options of a request, for modes without a PV request."""
     if share is None:
         return None
     updates = share.get("updates", "")
@@ -52,17 +52,17 @@ def _distributor(share: dict[str, str] | None) -> Distributor | None:
 
 
 class MirrorChannel:
-    """Publishes what the monitors of one source deliver, and accounts for it.
+    """Publishes the objects that the monitors of one source deliver, and keeps their ledger.
 
     Args:
-        entry: what is mirrored.
+        entry: the mirrored channel.
         stage_id: its id in the ledger.
-        settings: of the mirror server. A source without the field with the object id is mirrored,
-            not accounted for; if consumers are waited for, updates with an id are passed on only
-            after `let_through`.
+        settings: of the mirror server. A source without the id field is mirrored without a ledger;
+            if the mirror waits for consumers, updates with an id are passed on only after
+            `let_through`.
         server: the binding's server for the mirror; the caller starts and stops it.
         hosted: output mode.
-        announce: gets the name of another PVA channel of the mirror when it is there.
+        announce: called with the name of another PVA channel of the mirror when it exists.
 
     Attributes:
         output: the channel that it shows.
@@ -108,9 +108,9 @@ class MirrorChannel:
         self._receivers = [
             registry.make_receiver(entry.provider, source) for _ in range(entry.n_monitors)
         ]
-        # Only a monitor that gets the whole stream can tell gaps; the audit finds the others'.
+        # Only a monitor that gets the whole stream can detect gaps; the audit finds other gaps.
         self._tracker = SequenceTracker() if share is None and entry.n_monitors == 1 else None
-        # What shows that the source is a stage, and says which objects it drops on purpose.
+        # Detects whether the source is a stage, and receives the ids that it filters.
         self._filters = (
             FilteredRelay(entry.source, entry.mirror, server, self._excuse, announce)
             if entry.provider != "ca"
@@ -119,11 +119,11 @@ class MirrorChannel:
         self._awaited = Awaited(_log, registry.input_mode(entry.provider).absent)
         self._lock = threading.Lock()
         self._read_id: IdReader | None = None
-        # The last id of the present epoch, of those that came and those that were shown.
+        # The last id of the current epoch, of received objects and of current objects.
         self._last: int | None = None
-        # Whether the source is a new one of which no object has come.
+        # Whether the source is a new one of which no object has arrived.
         self._fresh = False
-        # Monitors that have shown the source's current value since it came, or came back.
+        # Monitors that have received the current object since the source connected or reconnected.
         self._arrived: set[int] = set()
         self._published = 0
         self._errors = 0
@@ -137,7 +137,7 @@ class MirrorChannel:
             )
 
     def start(self) -> None:
-        """Begin to follow the source."""
+        """Begin to receive from the source."""
         self._times.start = time.time()
         for number, receiver in enumerate(self._receivers):
             self._start(number, receiver)
@@ -181,7 +181,7 @@ class MirrorChannel:
         )
 
     def let_through(self) -> None:
-        """Pass on what comes from now on, and name what did not wait."""
+        """Pass on objects from now on, and report the earlier ones."""
         with self._lock:
             self._waits = False
             if self._before:
@@ -195,7 +195,7 @@ class MirrorChannel:
                 )
 
     def keep_up(self) -> None:
-        """Look after the connections; call a few times a second."""
+        """Check the connections; call a few times a second."""
         for receiver in self._receivers:
             receiver.keep_up()
         if self._filters is not None:
@@ -208,7 +208,7 @@ class MirrorChannel:
                 self._tracker.excuse(news.ids)
 
     def stop(self) -> None:
-        """Take nothing more from the source; the mirror itself stays until its server stops."""
+        """Stop receiving from the source; the mirror's channel stays until its server stops."""
         for receiver in self._receivers:
             receiver.stop()
         if self._filters is not None:
@@ -216,13 +216,14 @@ class MirrorChannel:
         self._times.end = time.time()
 
     def _take_current(self, number: int, obj: Any, how: Return | None = None) -> None:
-        """Take the value with which a source answers a monitor, which may be old.
+        """Handle the current object that a monitor receives first, which may be old.
 
-        Clients of the mirror want to see the first one, but it is no update: in the ledger it is
-        skipped, and it is marked, so that no stage takes it for a frame. What further monitors of
-        a group are shown was published before they came, and so belongs to those that were there.
-        When a source comes back, what it shows to one monitor alone is new if its id is larger
-        than all before. What another source shows was published before anybody was there.
+        It is published for clients of the mirror, but it is not an update: in the ledger it is
+        skipped, and it is marked, so that no stage processes it as a frame. Current objects that
+        further monitors of a group receive were published before they connected, so they belong to
+        the earlier ones. When a source reconnects, its current object is new for a single monitor
+        if its id is larger than all before. The current object of another source was published
+        before any monitor connected.
         """
         with self._lock:
             self._read_id = self._reader_for(obj)
@@ -262,7 +263,7 @@ class MirrorChannel:
         # Several monitors take turns: one may be shown what another has not delivered yet.
         near = 0 if returns else DISORDER
         if value and last - value > near:
-            # Nobody takes what is shown.
+            # None processes the current object.
             self._begin_epoch(value, skipped=1)
         # 0 is what a channel holds at first; the next id tells whether its source goes on.
         alone = len(self._receivers) == 1 and not self.ledger.group
@@ -286,11 +287,11 @@ class MirrorChannel:
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger of the present epoch."""
+        """The ledger of the current epoch."""
         return self._account.ledger
 
     def _begin_epoch(self, value: int, skipped: int = 0) -> None:
-        """Ids went back: the source started again."""
+        """Ids decreased: the source has restarted."""
         tracker = self._tracker
         if tracker is not None:
             self.ledger.missed.update(tracker.missed)
@@ -364,7 +365,7 @@ class MirrorChannel:
             _log.error("%s (%d errors so far)", error, self._errors)
 
     def counters(self) -> dict[str, int]:
-        """What was counted since the start, as the incumbent names it."""
+        """Counts since the start, with the incumbent's names."""
         counts = self.snapshot().counts()
         names = ("received", "published", "overruns", "errors")
         return {f"n{name.capitalize()}": round(counts[name]) for name in names}
@@ -419,7 +420,7 @@ class MirrorChannel:
         return all(one.was_connected for one in self._receivers)
 
     def ledgers(self) -> list[Ledger]:
-        """The account as it is now: a ledger for each epoch of ids."""
+        """The present ledgers: one for each epoch of ids."""
         with self._lock:
             plain = [Ledger.from_dict(one.to_dict()) for one in self._account.ledgers]
             if self._tracker is not None:
@@ -428,7 +429,7 @@ class MirrorChannel:
             return plain
 
     def problem(self) -> str:
-        """Why the run must not count as a success, or ""."""
+        """Why the run has failed, or ""."""
         entry = self.entry
         errors = self._errors + sum(one.counts().errors for one in self._receivers)
         if errors:

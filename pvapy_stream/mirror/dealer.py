@@ -1,8 +1,8 @@
-"""A dealer: a mirror in a process of its own that deals a stream out to consumers of this host.
+"""A dealer: a mirror in a separate process that distributes a stream to consumers of this host.
 
-Consumers ask the source's server for their share. Where it has none to give, the command that
-started them starts a dealer, which takes the stream once and publishes it in shared memory, where
-consumers of a group share it.
+Consumers request a share from the source's server. If it has no distributor, the command that
+started them starts a dealer, which receives the stream once and publishes it in shared memory,
+where consumers of a group share it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pvapy_stream.settings import ConsumerSettings, MirrorSettings
 from pvapy_stream.settings.common import LoggingSettings
 from pvapy_stream.signals import Stop, run_until_signal
 
-_PERIOD = 0.25  # s; what a killed dealer may lose of its account
+_PERIOD = 0.25  # s; the last time that may be missing in the ledger of a killed dealer
 _QUEUE = 4  # objects for each consumer that asks for none
 _END_LIMIT = 15.0  # s; from the word to the end, consumers with full queues included
 _HURRY_LIMIT = 3.0  # s
@@ -56,7 +56,7 @@ class _Dealer(SupervisedChild[_Process]):
         return process.problem if process.final else None
 
     def bury(self, process: _Process, died: bool) -> None:
-        # Nobody wrote to the end of a ledger of one that died.
+        # The ledger of a process that died is not closed.
         self.past += [{**one, "closed": False} if died else one for one in process.ledgers]
 
 
@@ -67,7 +67,7 @@ class Dealing:
         settings: of the consumers.
 
     Attributes:
-        channel: in shared memory, on which it deals; "" for consumers that are dealt nothing.
+        channel: channel in shared memory; "" for consumers that cannot have a dealer.
     """
 
     def __init__(self, settings: ConsumerSettings) -> None:
@@ -81,7 +81,7 @@ class Dealing:
         self._end_by: float | None = None
 
     def start(self, reason: str) -> None:
-        """Begin to deal, because of this reason; again and again is once."""
+        """Start the dealer for this reason; further calls have no effect."""
         if self._dealer is not None or not self.channel or self._end_by is not None:
             return
         settings = self._settings
@@ -111,7 +111,7 @@ class Dealing:
     def _make_process(self, incarnation: int) -> _Process:
         settings = self._settings
         queue = max(_QUEUE, settings.server_queue_size) * len(settings.ids)
-        # No pipeline: PVXS 1.5 keeps the last update of a burst back once its queue was full.
+        # No pipeline: PVXS 1.5 holds the last update of a burst once its queue was full.
         request = monitor_request(
             settings.field_request, id_field=settings.oid_field, queue_size=queue
         )
@@ -133,19 +133,19 @@ class Dealing:
 
     @property
     def active(self) -> bool:
-        """Whether objects are dealt out, or were."""
+        """Whether the dealer has been started."""
         return self._dealer is not None
 
     @property
     def gave_up(self) -> bool:
-        """Whether it has ended with an error: the consumers will get nothing more."""
+        """Whether it has ended with an error: consumers receive nothing more."""
         return self._dealer is not None and self._dealer.gave_up
 
     def poll(self, consumers: int) -> bool:
-        """Look after it; whether there is news.
+        """Check it; returns whether its state has changed.
 
         Args:
-            consumers: how many there are to deal to.
+            consumers: number of consumers.
         """
         self._consumers = consumers
         dealer = self._dealer
@@ -156,7 +156,7 @@ class Dealing:
         return dealer.poll()
 
     def end(self, word: str) -> bool:
-        """Ask it to end; whether it has: consumers then have in their queues what it dealt."""
+        """Request it to end; whether it has ended, its objects being in the consumers' queues."""
         dealer = self._dealer
         if self._end_by is None or word == HURRY:
             limit = _HURRY_LIMIT if word == HURRY else _END_LIMIT
@@ -179,12 +179,12 @@ class Dealing:
 
     @property
     def problem(self) -> str:
-        """Why the run is no success, or ""."""
+        """Why the run has failed, or ""."""
         return self._dealer.problem if self._dealer is not None else ""
 
     @property
     def ledgers(self) -> Ledgers:
-        """The accounts of all its processes."""
+        """The ledgers of all its processes."""
         dealer = self._dealer
         if dealer is None:
             return []
@@ -198,13 +198,13 @@ def _run(pipe: Connection, settings: MirrorSettings, accounts: bool) -> None:
     Orders(_END_LIMIT).follow(words_of(pipe))
 
     def tell(ledgers: Ledgers, problem: str = "", final: bool = False) -> None:
-        # Without a parent nobody reads it, and `Orders` is stopping us.
+        # Without a parent it is not read, and `Orders` is stopping this process.
         try:
             pipe.send((ledgers if accounts else [], problem, final))
         except OSError:
             return
 
-    # Ctrl-C reaches the whole process group; the parent alone decides.
+    # Ctrl-C reaches the whole process group; only the parent decides.
     try:
         ledgers, problem = run_until_signal(
             lambda stop: _deal(settings, tell, stop), [signal.SIGTERM], [signal.SIGINT]
@@ -215,7 +215,7 @@ def _run(pipe: Connection, settings: MirrorSettings, accounts: bool) -> None:
 
 
 def _deal(settings: MirrorSettings, tell: Any, stop: Stop) -> tuple[Ledgers, str]:
-    """Deal until the end; the accounts, and why the run is no success, or ""."""
+    """Distribute until the end; returns the ledgers, and why the run has failed, or ""."""
     from pvapy_stream.mirror.server import MirrorServer
     from pvapy_stream.status.shown import shown_on
 

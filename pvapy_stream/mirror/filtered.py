@@ -1,4 +1,4 @@
-"""What the source of a mirror drops on purpose: not missed here, and passed on."""
+"""Filtered ids of a mirror's source: not missed, and passed on."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pvapy_stream.transport.ports import Return
 
 
 class FilteredRelay:
-    """Follows what a source filters, and passes it on beside the mirror.
+    """Receives the filtered ids of a source, and passes them on.
 
-    The mirror's own channel for it is there once the source turns out to be a stage.
+    The mirror's own channel for them exists once the source is known to be a stage.
 
     Args:
         source: the channel that is mirrored.
         mirror: the channel that is shown.
         server: the binding's server for the mirror.
-        take: gets what is new, in the binding's thread.
-        hosted: gets the name of the mirror's own channel when it is there.
+        take: called with new ids, in the binding's thread.
+        hosted: called with the name of the mirror's own channel when it exists.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class FilteredRelay:
             self._channel.pass_on(news.ids, news.handled, news.published)
 
     def settled(self, how: Return) -> Return:
-        """How the source came back, see `FilteredReceiver.settled`."""
+        """How the source reconnected, see `FilteredReceiver.settled`."""
         return self._receiver.settled(how)
 
     def stop(self) -> None:
-        """Follow no longer."""
+        """Stop receiving."""
         self._receiver.stop()

@@ -1,4 +1,4 @@
-"""The channel that a mirror shows: it changes its structure when that of the source changes."""
+"""The channel that a mirror publishes; its structure follows that of the source."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MirrorOutput:
 
     Args:
         entry: what is mirrored.
-        publisher: publishes; nobody else uses it.
+        publisher: publisher that only this object uses.
     """
 
     def __init__(self, entry: MirrorEntry, publisher: Publisher) -> None:
@@ -37,7 +37,7 @@ class MirrorOutput:
         If the channel has another structure, clients connect again.
 
         Raises:
-            TransportError: it cannot be shown.
+            TransportError: it cannot be published.
         """
         kind = type_of(pv_object(obj))
         if self._kind is not None:
@@ -46,7 +46,7 @@ class MirrorOutput:
         self._kind = kind
 
     def publish(self, obj: Any) -> None:
-        """Publish an object; if it has another structure, clients connect again.
+        """Publish an object; if it has another structure, clients reconnect.
 
         Raises:
             TransportError: it cannot be published.
@@ -88,7 +88,7 @@ class MirrorOutput:
 
     @property
     def subscribers(self) -> int:
-        """How many subscribers there are, where they are known."""
+        """Number of subscribers, if it is known."""
         return self._publisher.subscribers
 
     @property
@@ -98,10 +98,10 @@ class MirrorOutput:
 
     @property
     def rejected(self) -> int:
-        """Deliveries to single subscribers that were given up."""
+        """Deliveries to single subscribers that were dropped."""
         return self._publisher.counts().rejected
 
     def finish(self, patience: float) -> None:
-        """Give subscribers up to `patience` s to take what was published last; end."""
+        """Give subscribers up to `patience` s to take the last objects; then close."""
         self._publisher.finish(patience)
         self._publisher.stop()

@@ -1,4 +1,4 @@
-"""The mirror server: channels that are followed until it is told to stop."""
+"""The mirror server: mirrors channels until it is stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pvapy_stream.status.snapshot import Snapshot
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.own_server import host
 
-_TICK = 0.25  # s; how often connections are looked after
+_TICK = 0.25  # s; interval between checks of connections
 _LEDGER_PERIOD = 0.25  # s; what a killed mirror may lose of its account
 _LAST_UPDATES = 0.2  # s; how long the last updates stay before the server goes
 
@@ -28,11 +28,11 @@ _log = logging.getLogger(__name__)
 
 
 class MirrorServer:
-    """Mirrors the channels of a map until it is told to stop.
+    """Mirrors the channels of a map until it is stopped.
 
     Args:
-        settings: what was asked for.
-        report: takes the lines with the counters.
+        settings: settings of the command.
+        report: called with lines of counters.
         hosted: output mode of the channels.
 
     Raises:
@@ -71,11 +71,11 @@ class MirrorServer:
         """Mirror until `stop` is set or the runtime is over.
 
         Returns:
-            Exit code: 1 when a source never came or there were errors; see `problems`.
+            Exit code: 1 if a source was never found or there were errors; see `problems`.
         """
         self._server.start()
         if self.settings.wait_for_consumers:
-            # Where clients of the mirrors are known, connections say nothing more.
+            # If clients of the mirrors are known, connections are not needed.
             known = all(channel.output.knows_clients for channel in self.channels)
             others = host.clients if self._on_pva else self._subscribers
             counter = ClientCounter(frozenset() if known else self._ports, others)
@@ -151,6 +151,6 @@ class MirrorServer:
         return [replace(one, message=one.message or troubles) for one in found]
 
     def problems(self) -> list[str]:
-        """Why the run must not count as a success, a line for each channel concerned."""
+        """Why the run has failed, a line for each channel concerned."""
         found = [channel.problem() for channel in self.channels]
         return list(filter(None, [*found, self._too_few, self._keeper.problem, self._twin]))

@@ -93,7 +93,7 @@ def read_monitors(file: str | Path) -> list[MonitorSettings]:
 def _settings(path: Path, number: int, defaults: Any, given: Any) -> MonitorSettings:
     where = f"{path}, monitor {number}"
     if not isinstance(given, dict) or not isinstance(defaults, dict):
-        raise SettingsError(f"{where} is no table of settings")
+        raise SettingsError(f"{where} is not a table of settings")
     values = {**defaults, **given}
     kind = values.pop("kind", None)
     if kind not in KINDS:

@@ -318,7 +318,7 @@ def _require_image(obj: Any) -> Any:
     missing = [name for name in _IMAGE_FIELDS if not obj.hasField(name)]
     if missing:
         raise ObjectError(
-            f"the object is no NTNDArray image: it has no {', '.join(missing)}; for other objects"
-            " there are DataEncryptor and DataDecryptor"
+            f"the object is not an NTNDArray image: it has no {', '.join(missing)}; for other"
+            " objects there are DataEncryptor and DataDecryptor"
         )
     return obj

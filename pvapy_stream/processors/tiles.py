@@ -304,8 +304,8 @@ def place_of(frame: Frame) -> TilePosition:
     attributes = frame.attributes
     if missing := [name for name in TILE_ATTRIBUTES if name not in attributes]:
         raise ObjectError(
-            f"frame {frame.id} is no tile: it lacks the attributes {', '.join(missing)}; tiles come"
-            " from TileSplitter"
+            f"frame {frame.id} is not a tile: it lacks the attributes {', '.join(missing)}; tiles"
+            " come from TileSplitter"
         )
     values = [attributes[name] for name in TILE_ATTRIBUTES]
     if all(isinstance(value, int) for value in values):

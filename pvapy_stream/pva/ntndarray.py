@@ -84,7 +84,7 @@ def to_frame(obj: Any) -> Frame:
             if missing
             else str(error)
         )
-        raise ObjectError(f"the object is no NTNDArray image: {hint}") from error
+        raise ObjectError(f"the object is not an NTNDArray image: {hint}") from error
     if payload is None or isinstance(payload, list):
         payload = np.asarray(payload if payload is not None else [], np.uint8)
     codec, dtype = _codec(obj)

@@ -188,7 +188,8 @@ class _Security:
             self._load(server, groups, text, found)
         except pva.PvaException as error:
             raise SettingsError(
-                f"--access-security: {path} is no access security file, or has a mistake: {error}"
+                f"--access-security: {path} is not an access security file, or has a"
+                f" mistake: {error}"
             ) from error
 
     def _load(

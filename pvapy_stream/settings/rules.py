@@ -78,7 +78,7 @@ def parse_rule(text: str) -> AlarmRule:
     """
     found = _RULE.fullmatch(text.strip())
     if found is None:
-        raise ValueError(f"{text!r} is no alarm rule; {_EXAMPLE}")
+        raise ValueError(f"{text!r} is not an alarm rule; {_EXAMPLE}")
     value = float(found["value"])
     clear = float(found["clear"]) if found["clear"] else value
     comparison = cast("Comparison", found["comparison"])
@@ -138,7 +138,7 @@ def _rules(value: Any) -> Any:
         elif isinstance(text, str):
             rules += [parse_rule(part) for part in text.split(";") if part.strip()]
         else:
-            raise ValueError(f"{text!r} is no alarm rule; {_EXAMPLE}")
+            raise ValueError(f"{text!r} is not an alarm rule; {_EXAMPLE}")
     return tuple(rules)
 
 

@@ -54,7 +54,7 @@ class ObjectFeed:
         self.n_built = 0
         first = next(frames, None)
         if first is None:
-            raise SourceError("the input holds no frames; give files with images")
+            raise SourceError("the input has no frames; give files with images")
         self.prototype = self._build(first)
         self._cache.append(self.prototype)
 

@@ -147,7 +147,7 @@ class NumpySource:
         self._ends = list(itertools.accumulate(len(stack) for stack in self._stacks))
         if not self._ends:
             raise SourceError(
-                f"{path} holds no frames; give a file with an array of shape (n, ny, nx)"
+                f"{path} has no frames; give a file with an array of shape (n, ny, nx)"
             )
 
     def __len__(self) -> int:
@@ -230,7 +230,7 @@ def _random_source(settings: SimulatorSettings) -> RandomSource:
 def _files(settings: SimulatorSettings, layout: RawLayout | None) -> list[Path]:
     folder = Path(settings.input_directory) if settings.input_directory else None
     if folder is not None and not folder.is_dir():
-        raise SourceError(f"{folder} is no folder; give one with --input-directory")
+        raise SourceError(f"{folder} is not a folder; give one with --input-directory")
     if layout is not None and layout.ordered_files:
         files = [_ordered(name, folder) for name in layout.ordered_files]
     else:
@@ -243,14 +243,14 @@ def _files(settings: SimulatorSettings, layout: RawLayout | None) -> list[Path]:
         ]
         if folder is not None and not files:
             raise SourceError(
-                f"folder {folder} holds no files; give one with images with --input-directory"
+                f"folder {folder} has no files; give one with images with --input-directory"
             )
         if settings.input_file:
             files.append(Path(settings.input_file))
     for file in files:
         if not file.is_file():
             raise SourceError(
-                f"{file} does not exist or is no file; give the path of an image file"
+                f"{file} does not exist or is not a file; give the path of an image file"
             )
     return files
 

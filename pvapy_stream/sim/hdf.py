@@ -145,12 +145,12 @@ class HdfSource:
             return stacks[0]
         if not stacks:
             raise SourceError(
-                f"{self._path} holds no dataset of images (links are not followed); name one with"
+                f"{self._path} has no dataset of images (links are not followed); name one with"
                 " --hdf-dataset"
             )
         names = ", ".join(f"{data.name} {data.shape}" for data in stacks)
         raise SourceError(
-            f"{self._path} holds several datasets of images; choose one with --hdf-dataset: {names}"
+            f"{self._path} has several datasets of images; choose one with --hdf-dataset: {names}"
         )
 
     def _candidates(self) -> list[Any]:

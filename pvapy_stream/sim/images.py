@@ -103,7 +103,7 @@ class FabioSource:
         except Exception as error:
             raise unreadable(self._path, error, f"frame {index + 1} is damaged") from error
         if image is None:
-            raise SourceError(f"{self._path} holds no image; {_ADVICE}")
+            raise SourceError(f"{self._path} has no image; {_ADVICE}")
         return frame_of(index, image, str(self._path))
 
     def close(self) -> None:

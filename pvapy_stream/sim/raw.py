@@ -52,14 +52,14 @@ class RawLayout(Settings):
     @classmethod
     def _known_type(cls, value: str) -> str:
         if value not in PIXEL_TYPES:
-            raise ValueError(f"is no pixel type; give one of {', '.join(PIXEL_TYPES)}")
+            raise ValueError(f"is not a pixel type; give one of {', '.join(PIXEL_TYPES)}")
         return value
 
     @field_validator("endian")
     @classmethod
     def _known_order(cls, value: str) -> str:
         if value.lower() not in _BYTE_ORDERS:
-            raise ValueError("is no byte order; give < (little), > (big) or = (native)")
+            raise ValueError("is not a byte order; give < (little), > (big) or = (native)")
         return _BYTE_ORDERS[value.lower()]
 
     @property

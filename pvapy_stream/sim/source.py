@@ -50,8 +50,8 @@ def frame_of(index: int, image: NDArray, where: str, color_mode: ColorMode | Non
         image = image.astype(image.dtype.newbyteorder("="))
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or image.size == 0:
         raise SourceError(
-            f"{where}: an array of shape {image.shape} is no image; images are (ny, nx), or (ny,"
-            " nx, 3) for colour"
+            f"{where}: an array of shape {image.shape} is not an image; images are (ny, nx), or"
+            " (ny, nx, 3) for colour"
         )
     if color_mode is None:
         color_mode = ColorMode.RGB1 if image.ndim == 3 else ColorMode.MONO
@@ -78,7 +78,7 @@ def stack_length(shape: tuple[int, ...], where: str) -> int:
     if len(shape) == 3 or (len(shape) == 4 and shape[3] == 3):
         return shape[0]
     raise SourceError(
-        f"{where}: an array of shape {shape} holds no frames; write it as (n, ny, nx), or (n, ny,"
+        f"{where}: an array of shape {shape} has no frames; write it as (n, ny, nx), or (n, ny,"
         " nx, 3) for colour"
     )
 

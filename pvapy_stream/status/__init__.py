@@ -1,1 +1,1 @@
-"""The status of a program: one typed model, and an adapter for each form in which it is shown."""
+"""The status of a program: one typed model, and an adapter for each output."""

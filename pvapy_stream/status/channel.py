@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 def structure(snapshot: Snapshot) -> Stats:
-    """The PVA structure of a snapshot; the users' own statistics come behind the others."""
+    """The PVA structure of a snapshot; the statistics of the processor are last."""
     made: Stats = {}
     for name, kind in _types(fields_of(snapshot)).items():
         if name == "dropStats":
@@ -64,7 +64,7 @@ class StatusChannel:
         host_readonly(server, name, pva.PvObject(self._structure))
 
     def restructure(self, snapshot: Snapshot) -> None:
-        """Change the structure, if it differs; clients then connect anew."""
+        """Change the structure, if it differs; clients then reconnect."""
         made = structure(snapshot)
         with self._lock:
             if made == self._structure:
@@ -74,7 +74,7 @@ class StatusChannel:
             host_readonly(self._server, self.name, pva.PvObject(made))
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Show a snapshot; what the structure does not have is left out, with one warning."""
+        """Publish a snapshot; fields outside of the structure are omitted, with one warning."""
         now = time.time()
         stamped = replace(snapshot, object_time=now, message=bounded(snapshot.message))
         with self._lock:

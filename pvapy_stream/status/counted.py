@@ -1,4 +1,4 @@
-"""Groups of statistics from what a program has counted."""
+"""Groups of statistics from the counts of a program."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def rated(group: Group, seconds: float) -> Group:
 
 
 def receiver_stats(counts: ReceiverCounts, rejected: int, seconds: float) -> ReceiverStats:
-    """Statistics of a receiver and of what was rejected behind it; rates over `seconds`."""
+    """Statistics of a receiver and of objects rejected after it; rates over `seconds`."""
     rejected += counts.rejected
     return rated(
         ReceiverStats(counts.received, 0, rejected, 0, counts.errors, 0, counts.overruns), seconds
@@ -46,7 +46,7 @@ def receiver_stats(counts: ReceiverCounts, rejected: int, seconds: float) -> Rec
 
 
 def drop_stats(counts: ReceiverCounts) -> dict[str, int]:
-    """What a receiver dropped, by the names of the status channel."""
+    """Drops of a receiver, by the names of the status channel."""
     return {f"n{policy.title().replace('_', '')}": n for policy, n in counts.drops.items()}
 
 
@@ -68,9 +68,9 @@ def processor_stats(
     """Statistics of a processor.
 
     Args:
-        counts: what the stage counted.
-        missed: ids that should have come and did not.
-        unknown: ids that were jumped over.
+        counts: counts of the stage.
+        missed: ids that should have arrived and did not.
+        unknown: ids in jumps.
         epochs: how often ids began, the first time included.
     """
     times = Times(counts.start_time, counts.end_time, counts.first_time, counts.last_time)
@@ -92,7 +92,7 @@ def processor_stats(
 
 @dataclass(slots=True)
 class Times:
-    """When a program began and ended, and when its first and last object went out.
+    """Times at which a program began and ended, and published its first and last object.
 
     All in s since 1970, 0 for not yet.
     """
@@ -122,11 +122,11 @@ class Times:
 
 
 def ledger_stats(account: Account, times: Times, overdue: int = 0) -> ProcessorStats:
-    """What the account of a program without a processor says became of the ids.
+    """Statistics of ids from the ledgers of a program without a processor.
 
     Args:
-        account: of the program.
-        times: of the program.
+        account: ledgers of the program.
+        times: times of the program.
         overdue: ids that are missed and not in the ledgers yet.
     """
     ledgers = account.ledgers

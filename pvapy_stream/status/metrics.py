@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: the snapshots of a program, whenever they are asked for."""
+"""Metrics for Prometheus, made from the snapshots of a program at each request."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Metric:
 
 Collect = Callable[[], Iterable[Metric | Snapshot]]
 
-# Programs whose metrics hold the counts that all share, with what the names begin with.
+# Programs with the common counts, and the prefixes of their metrics.
 _COUNTING = {"consumer": "stage", "collector": "stage", "mirror": "mirror"}
 
 # Of each count, the metric and what it is.
@@ -112,17 +112,17 @@ def _shared(prefix: str, snapshot: Snapshot, labels: Mapping[str, str]) -> Itera
 
 @contextmanager
 def served(settings: MetricsSettings, collect: Collect) -> Iterator[str]:
-    """Serve ``/metrics`` while the program runs, if it was asked for.
+    """Serve ``/metrics`` while the program runs, if it is requested.
 
     Args:
         settings: port and address.
-        collect: gives the metrics; called from another thread whenever they are asked for.
+        collect: returns the metrics; called from another thread at each request.
 
     Yields:
         the address of the metrics, or "".
 
     Raises:
-        MonitorError: the port cannot be had.
+        MonitorError: the port cannot be bound.
         MissingExtraError: prometheus-client is not installed.
     """
     port = settings.metrics_port
@@ -164,7 +164,7 @@ def served(settings: MetricsSettings, collect: Collect) -> Iterator[str]:
 
 
 def _for_hosts(app: _WsgiApp, names: frozenset[str]) -> _WsgiApp:
-    """The application, for requests that call us by an address or one of the names."""
+    """The application, for requests to an address or to one of the host names."""
 
     def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         why = refusal("GET", {"host": environ.get("HTTP_HOST", "")}, names)
@@ -177,11 +177,11 @@ def _for_hosts(app: _WsgiApp, names: frozenset[str]) -> _WsgiApp:
 
 
 class Collector:
-    """Gives the client library the metrics in its form.
+    """Converts the metrics for the client library.
 
     Args:
-        collect: gives what there is to show, whenever it is asked for.
-        prefixes: of the names; what others have called them before is kept beside our own.
+        collect: returns the metrics at each request.
+        prefixes: prefixes of the names, including older ones.
     """
 
     def __init__(self, collect: Collect, prefixes: Iterable[str] = (PREFIX,)) -> None:

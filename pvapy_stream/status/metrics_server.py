@@ -14,7 +14,7 @@ _WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class MetricsServer(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
-    """Answers each request in a thread of its own."""
+    """Answers each request in a separate thread."""
 
     daemon_threads = True
 
@@ -24,7 +24,7 @@ class _ServerV6(MetricsServer):
 
 
 class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
-    """Logs no requests."""
+    """Does not log requests."""
 
     timeout = _REQUEST_TIMEOUT
 
@@ -36,7 +36,7 @@ def listen(address: str, port: int, app: _WsgiApp) -> MetricsServer:
     """A server of an application at an address; the caller runs and closes it.
 
     Raises:
-        OSError: the port cannot be had.
+        OSError: the port cannot be bound.
     """
     server = (_ServerV6 if ":" in address else MetricsServer)((address, port), _Quiet)
     server.set_app(app)

@@ -1,7 +1,7 @@
-"""Status channels of programs that are no stages, on a server of their own.
+"""Status channels of programs that are not stages, on a separate server.
 
-The servers of the binding in one process all serve the same channels, and who watches a status must
-not count as a client of a simulator or a mirror. So this one is our own.
+All servers of the binding in one process serve the same channels, and a client of a status channel
+must not count as a client of a simulator or a mirror. So this is a server of this package.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ def shown_on(
     incarnation: int = 1,
     beside: bool = False,
 ) -> Iterator[None]:
-    """Show the status of a program on channels, from a thread, while the block runs.
+    """Publish the status of a program on channels, from a thread, while the block runs.
 
     Args:
-        names: of the channels; none for no server.
-        collect: gives a snapshot for each, always with the same fields; called from the thread.
-        last: gives those of the end; `collect` when there is none.
+        names: names of the channels; without any, no server is started.
+        collect: returns a snapshot for each, always with the same fields; called from the thread.
+        last: returns the final ones; default: `collect`.
         incarnation: how often the program was started, this time included.
-        beside: whether the program has another server, to which the port of the environment goes.
+        beside: whether the program has another server, which uses the port of the environment.
 
     Raises:
-        TransportError: another program serves one of the channels, or there is no port.
+        TransportError: another program serves one of the channels, or no port is free.
     """
     if not names:
         yield
@@ -86,7 +86,7 @@ def shown_on(
                 stamped = replace(one, object_time=time.time(), message=message)
                 server.update(channel, _value(fields_of(stamped)))
         except Exception:
-            # Who only looks must not end the program.
+            # A failure of the status must not end the program.
             _log.exception("status channels %s", ", ".join(names))
 
     def run() -> None:

@@ -13,7 +13,7 @@ Id = Annotated[int, "LONG"]
 Number = Annotated[int, "UINT"]
 # Kinds of programs, by the names of their ids: consumerId and so on.
 KINDS = ("consumer", "collector", "buffer", "writer", "mirror", "simulator")
-NOTHING = -1  # stands in a status channel for ids and times that are not there
+NOTHING = -1  # value in a status channel for missing ids and times
 
 _TYPES = {
     int: "ULONG", float: "DOUBLE", str: "STRING", int | None: "LONG", float | None: "DOUBLE",
@@ -22,7 +22,7 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class ReceiverStats:
-    """What was received, and what of it did not come further."""
+    """Counts of received and rejected objects."""
 
     n_received: int = 0
     received_rate: float = 0.0
@@ -36,7 +36,7 @@ class ReceiverStats:
 
 @dataclass(frozen=True, slots=True)
 class PublisherStats:
-    """What was published."""
+    """Counts of published objects."""
 
     n_published: int = 0
     published_rate: float = 0.0
@@ -48,7 +48,7 @@ class PublisherStats:
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """What entered a queue and left it; what was rejected did not enter."""
+    """Objects that entered and left a queue; rejected ones did not enter."""
 
     n_received: int = 0
     n_rejected: int = 0
@@ -58,11 +58,11 @@ class QueueStats:
 
 @dataclass(frozen=True, slots=True)
 class ProcessorStats:
-    """What became of the objects; times in s since 1970, 0 for none.
+    """Counts of processed objects; times in s since 1970, 0 for none.
 
     Attributes:
-        n_filtered, n_skipped: dropped on purpose; initial updates and repeats.
-        n_duplicates, n_unknown: came more than once; ids in jumps, of which nothing is known.
+        n_filtered, n_skipped: dropped intentionally; initial updates and repeats.
+        n_duplicates, n_unknown: arrived more than once; ids in jumps, whose fate is unknown.
         n_epochs: how often ids began, the first time included.
     """
 
@@ -89,7 +89,7 @@ class ProcessorStats:
 
 @dataclass(frozen=True, slots=True)
 class CollectorStats:
-    """What a collector put in order."""
+    """Counts of the reorder buffer of a collector."""
 
     n_collected: int = 0
     collected_rate: float = 0.0
@@ -114,7 +114,7 @@ class LatencyStats:
 
 @dataclass(frozen=True, slots=True)
 class ProducerStats:
-    """What came from one producer of a collector."""
+    """Counts of one producer of a collector."""
 
     producer_id: Number = 0
     channel: str = ""
@@ -124,11 +124,11 @@ class ProducerStats:
 
 @dataclass(frozen=True, slots=True)
 class MetadataStats:
-    """What came from one metadata channel.
+    """Counts of one metadata channel.
 
     Attributes:
         state: waiting, connected or disconnected.
-        n_with, n_without: objects with a value of it, and without; `coverage` is the share.
+        n_with, n_without: objects with and without a value of it; `coverage` is the fraction with.
     """
 
     producer_id: Number = 0
@@ -143,16 +143,16 @@ class MetadataStats:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The status of a program at one moment; a program leaves out the groups it does not have.
+    """The status of a program at one moment; groups that a program does not have are omitted.
 
     Attributes:
-        kind: one of `KINDS`; "" when it is not known.
-        restarts: how often it was started again after it had died.
+        kind: one of `KINDS`; "" if it is not known.
+        restarts: how often it was restarted after it died.
         output_channel: several are separated by commas.
-        producer_stats, metadata_stats: by their numbers, which stand in the names of the fields.
+        producer_stats, metadata_stats: by their numbers, which are in the names of the fields.
         user_stats, user_types: statistics of the processor, and their PVA types.
-        drop_stats: what the receiver dropped, by policy.
-        own: a dataclass with the fields that only this kind of program has, see `own`.
+        drop_stats: drops of the receiver, by policy.
+        own: a dataclass with the fields of only this kind of program, see `own`.
         labels: of its metrics; for stages their kind and number.
     """
 
@@ -193,7 +193,7 @@ class Snapshot:
 
     @property
     def started(self) -> bool:
-        """Whether it got so far as to count: a stage that did has an input."""
+        """Whether it has counts; a stage with counts has an input."""
         return bool(self.input_channel)
 
     @property
@@ -203,7 +203,7 @@ class Snapshot:
         return [*own, *(one.receiver_stats for one in self.producer_stats.values())]
 
     def counts(self) -> dict[str, float]:
-        """The counts that all programs share, as tables and metrics name them."""
+        """The common counts of all programs, with the names of tables and metrics."""
         processor, publisher, queue = self.processor_stats, self.publisher_stats, self.queue_stats
         collector, receivers = self.collector_stats or CollectorStats(), self.receivers
         return {
@@ -215,7 +215,8 @@ class Snapshot:
             "duplicates": processor.n_duplicates,
             "unknown": processor.n_unknown,
             "missed": max(processor.n_missed, collector.n_missed),
-            # The same objects are counted where they are rejected and where that is reported.
+            # Rejected objects are counted by the part that rejects them and by the part that
+            # reports it.
             "rejected": max(
                 queue.n_rejected, sum(one.n_rejected for one in receivers), collector.n_rejected
             ),
@@ -233,7 +234,7 @@ def own(metric: str = "", kind: str = "counter", text: str = "", *, channel: boo
     Args:
         metric: name of its metric, without the kind of the program; "" for none.
         kind: counter or gauge.
-        text: what the metric says of itself.
+        text: help of the metric.
         channel: whether the status channel has it.
     """
     return field(metadata={"metric": metric, "kind": kind, "text": text, "channel": channel})

@@ -326,9 +326,9 @@ def publish(
         channel: name of the channel.
         mode: how frames are published, as ``--output-mode``: ``pvas``, ``shm``, ``both``, ``pva`` …
         first_id: id of the first array that is sent without one.
-        relay: whether the ids are those of another source, whose frames are passed on. Else
-            receivers in shared memory are told that the ids begin anew with this program.
-        overflow: what the full queue of a subscriber that can make us wait does to a frame:
+        relay: whether frames of another source are passed on with their ids. If not, receivers in
+            shared memory know that ids restart with this program.
+        overflow: overflow policy for subscribers with back-pressure whose queue is full:
             ``block`` waits for it, ``drop-newest`` and ``drop-oldest`` drop frames.
         timeout: longest wait for such a subscriber, or for a remote side that fails, s; then the
             subscriber's frames are dropped until it takes one.

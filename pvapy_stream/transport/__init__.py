@@ -1,1 +1,1 @@
-"""Ways in and out, one file each."""
+"""Transports: receivers and publishers, one file for each mode."""

@@ -1,4 +1,4 @@
-"""Channels that do not come: which they are, since when, and what to check."""
+"""Channels that are not found: which, since when, and what to check."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import os
 import time
 from collections.abc import Sequence
 
-_FIRST = 5.0  # s; until it is logged
+_FIRST = 5.0  # s; until a missing channel is logged
 _LATER = 10  # times as long, until it is logged again
 
 
 class Awaited:
-    """Tells which channels have not come yet.
+    """Reports channels that have not been found yet.
 
     Args:
-        log: where to.
-        hint: what to check, as modes have it.
+        log: logger of the messages.
+        hint: what to check, from the mode.
 
     Attributes:
-        remark: what the status says; "" while they may still come.
+        remark: message of the status; "" until it is logged.
     """
 
     def __init__(self, log: logging.Logger, hint: str) -> None:
@@ -30,10 +30,10 @@ class Awaited:
         self.remark = ""
 
     def look(self, absent: Sequence[str]) -> None:
-        """Log it when it is time; called a few times a second.
+        """Log missing channels when it is time; called a few times a second.
 
         Args:
-            absent: channels that have never been there.
+            absent: channels that were never found.
         """
         waited = time.monotonic() - self._begun
         if not absent:
@@ -48,7 +48,7 @@ class Awaited:
             self._log.warning("%s", self.remark)
 
     def to_check(self, absent: Sequence[str]) -> str:
-        """What to check, with the first of the channels and the environment as it is."""
+        """What to check, with the first of the channels and the present environment."""
         hint = self._hint
         for name in ("EPICS_PVA_ADDR_LIST", "EPICS_CA_ADDR_LIST"):
             hint = hint.replace(name, f"{name} ({os.environ.get(name) or 'not set'})")

@@ -1,4 +1,4 @@
-"""Way in: shared memory when the source is on this host and publishes there, else PVA."""
+"""Receiver: shared memory if the source is on this host and publishes there, else PVA."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _log = logging.getLogger(__name__)
 
 
 class AutoReceiver:
-    """Waits for the first of two ways in, and stays with it.
+    """Waits for the first of two receivers to find the source, and continues with it.
 
     Args:
         channel: its name, for messages.
-        is_near: whether the source is reached by the near way.
-        near, far: make the two ways in.
+        is_near: returns whether the near receiver can reach the source.
+        near, far: create the two receivers.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class AutoReceiver:
         return True
 
     def _takes_far(self) -> bool:
-        """Whether what came the far way is to be delivered: one look more for the near one."""
+        """Whether to deliver an object of the far receiver; checks the near one once more."""
         if self._chosen is None and not self._is_near():
             with self._lock:
                 if self._chosen is None:
@@ -123,7 +123,7 @@ class AutoReceiver:
 
     @property
     def problem(self) -> str:
-        """Why nothing comes; "" if nothing is known."""
+        """Why no objects arrive; "" if it is not known."""
         way = self._chosen or self._far
         return way.problem if isinstance(way, Troubled) else ""
 

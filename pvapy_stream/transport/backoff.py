@@ -1,4 +1,4 @@
-"""Attempts at a remote side: again at growing intervals, for a limited time."""
+"""Attempts to reach a remote side, repeated at growing intervals for a limited time."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ _LONGEST = 2.0  # s
 _SLOWEST = 0.5  # s; for which an object of a long outage is held at most
 _SMOOTH = 8  # objects over which the pace is averaged
 
-# Failures after which an attempt may be made again: nothing was taken.
+# Failures after which an attempt may be repeated: the object was not received.
 AGAIN = (NotSentError, RefusedError)
 
 
 class Attempts:
     """Makes attempts, and remembers a side that is down.
 
-    An outage begins with an attempt that fails, and ends with one that succeeds. It holds up the
-    stream for at most `limit` s in all: so long the first object is tried again. Then objects are
-    given up, but at the pace of the stream, so that what is queued when the side comes back is not
-    lost. The pace is that at which objects were sent before, or, as long as none was sent, that of
-    their times.
+    An outage begins with an attempt that fails, and ends with one that succeeds. It delays the
+    stream by at most `limit` s in total, for which the first object is retried. After that, objects
+    fail, but at the rate of the stream, so that objects that are queued when the side reconnects
+    are not lost. The rate is that at which objects were sent before, or, if none was sent yet, that
+    of their times.
 
     Attributes:
-        errors: failed attempts, those that were mended too, and objects that met a side down.
+        errors: failed attempts, including those with a successful retry, and objects that failed
+            during an outage.
     """
 
     def __init__(self, what: str, limit: float) -> None:
@@ -37,7 +38,7 @@ class Attempts:
         self._wait = _FIRST
         self._held = 0.0  # s; by the present outage
         self._down = self._reached = False
-        self._not_before = 0.0  # a side that answers and fails is left alone until then
+        self._not_before = 0.0  # no attempt before this time at a side that answers with a failure
         self._pace = 0.0  # s; from one object to the next
         self._time_ns = 0  # of the object before, as long as none was sent
         self._last: float | None = None  # begin of the object before, if it was sent
@@ -45,14 +46,14 @@ class Attempts:
         self.errors = 0
 
     def make(self, attempt: Callable[[float], None], time_ns: int = 0) -> None:
-        """Make an attempt, and others if it fails.
+        """Make an attempt, and repeat it if it fails.
 
         Args:
-            attempt: gets how long it may wait for the other side, s.
+            attempt: called with the longest wait for the other side, s.
             time_ns: of the object; 0 when unknown.
 
         Raises:
-            TransportError: it failed for the whole time, or must not be made again.
+            TransportError: it failed for the whole time, or must not be repeated.
         """
         start = time.monotonic()
         if not self._reached:
@@ -65,7 +66,7 @@ class Attempts:
                 self._sent(start)
                 return
             if not isinstance(error, (*AGAIN, NoAnswerError)):
-                # The side is there, and another attempt would be no better.
+                # The side is connected, and another attempt would fail too.
                 raise error
             now = time.monotonic()
             if (
@@ -84,7 +85,7 @@ class Attempts:
             self._wait = min(2 * self._wait, _LONGEST)
 
     def _patience(self) -> float:
-        """How long the next object may hold up the stream, s."""
+        """How long the next object may delay the stream, s."""
         left = self._limit - self._held if self._down else self._limit
         return left if left > 0 else min(max(self._pace, 0.0), _SLOWEST)
 
@@ -98,7 +99,7 @@ class Attempts:
         except TransportError as error:
             self.errors += 1
             if self._down and isinstance(error, (RefusedError, NoAnswerError)):
-                # Each attempt may last long: at most half of the time is spent with them.
+                # Attempts may be slow: at most half of the time is used for them.
                 now = time.monotonic()
                 self._not_before = now + max(self._wait, now - began)
             return error
@@ -115,5 +116,5 @@ class Attempts:
         self._down, self._reached = False, True
 
     def stop(self) -> None:
-        """Wait no more."""
+        """Stop waiting."""
         self._stopped.set()

@@ -1,4 +1,4 @@
-"""Way out: several at once."""
+"""Publisher that uses several publishers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
 
 class BothPublisher(Publisher):
-    """Publishes each object in all given ways; the failure of one does not keep it from others."""
+    """Publishes each object with all publishers; a failure of one does not affect the others."""
 
     takes_lazy = True
 
@@ -55,7 +55,7 @@ class BothPublisher(Publisher):
             way.stop()
 
     def counts(self) -> PublisherCounts:
-        """Objects that the first way took; errors and rejections of all."""
+        """Published objects of the first publisher; errors and rejections of all."""
         counts = [way.counts() for way in self._ways]
         return PublisherCounts(
             counts[0].published, sum(c.errors for c in counts), sum(c.rejected for c in counts)

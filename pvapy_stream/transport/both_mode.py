@@ -1,4 +1,4 @@
-"""Mode ``both``: a channel on our PVA server, and shared memory."""
+"""Mode ``both``: a hosted PVA channel, and shared memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _publisher(what: PublisherOptions, source: bool = False) -> Publisher:
     from pvapy_stream.transport import shm_mode
     from pvapy_stream.transport.both import BothPublisher
 
-    # Shared memory first: who finds the PVA channel, and may choose, then finds that too.
+    # Shared memory first, so that a receiver that finds the PVA channel can find it too.
     return BothPublisher([shm_mode.publisher(what, source), pvas_mode.publisher(what)])
 
 

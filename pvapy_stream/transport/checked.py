@@ -1,4 +1,4 @@
-"""Receiver of a share by the binding, whose server is asked first whether it has shares."""
+"""Receiver of a share through the binding, which first checks for a distributor."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.sharing import ANSWERS, sharing_of
 from pvapy_stream.transport.ports import Deliver, DeliverAgain, Receiver, ReceiverCounts
 
-_CAME = 1.0  # s; how long a look waits for the channel
-_AGAIN = 2.0  # s; until a server that has no share is asked again
+_CAME = 1.0  # s; how long a check waits for the channel
+_AGAIN = 2.0  # s; until a server without a distributor is checked again
 
 _log = logging.getLogger(__name__)
 
 
 class CheckedReceiver:
-    """Receives by another receiver while the server of the channel shares its updates out.
+    """Receives with another receiver while the server of the channel has a distributor.
 
-    The binding connects again by itself, so a server that is replaced by one of another kind within
-    the period of `keep_up` is not noticed.
+    The binding reconnects by itself, so a server that is replaced by one of another kind within the
+    period of `keep_up` is not detected.
 
     Args:
         channel: name of the channel.
-        inner: receives; it is started when the server is known.
-        unshared: gets why the server has no share; None: that is an error in the log.
+        inner: receiver that is started when the server is known.
+        unshared: called with the reason if the server gives no share; None: it is logged as an
+            error.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class CheckedReceiver:
         if inner.connected:
             self._was_there = True
         elif self._was_there:
-            # Another kind of server may come.
+            # The next server may be of another kind.
             self._was_there = self._running = self._shares = False
             inner.stop()
             self._look()

@@ -1,4 +1,4 @@
-"""Receiver of a share, from the source or from a dealer: a program that deals its objects out."""
+"""Receiver of a share, from the source or from a dealer."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _log = logging.getLogger(__name__)
 
 
 class DealtReceiver:
-    """Takes its share from the source, and from the dealer as soon as the source gives none.
+    """Receives its share from the source, or from the dealer if the source has no distributor.
 
-    It then stays with the dealer, whatever server the source has later: the dealer takes the whole
-    stream from any. Who has not asked the source yet goes to the dealer when it is there, so that
-    no object comes both ways.
+    It then stays with the dealer, whatever server the source has later, since the dealer receives
+    the whole stream from any server. A receiver that has not yet asked the source uses the dealer
+    if it exists, so that no object arrives twice.
 
     Args:
-        what: the receiver that is wanted.
-        make: makes the receiver of the source.
+        what: options of the receiver.
+        make: creates the receiver of the source.
     """
 
     def __init__(self, what: ReceiverOptions, make: Callable[[ReceiverOptions], Receiver]) -> None:
         self._what = what
         self._direct = make(replace(what, dealer="", unshared=self._unshared))
         self._now = self._direct
-        self._leaves = what.dealt  # the source, at the next look
+        self._leaves = what.dealt  # the source, at the next check
         self._dealt = False
         self._deliver: Deliver | None = None
         self._again: DeliverAgain | None = None
@@ -72,7 +72,7 @@ class DealtReceiver:
         def deliver_dealt(obj: Any) -> None:
             nonlocal first
             if first and returns and self._again is not None:
-                # It is another program that publishes now; whether its ids begin anew shows.
+                # Another program publishes now; its ids show whether they start again.
                 self._again(obj, Return(anew=None))
             else:
                 deliver(obj)
@@ -103,7 +103,7 @@ class DealtReceiver:
 
     @property
     def problem(self) -> str:
-        """Why nothing comes; "" if nothing is known."""
+        """Why no objects arrive; "" if it is not known."""
         return self._now.problem if isinstance(self._now, Troubled) else ""
 
     def newest(self, timeout: float) -> Any | None:

@@ -1,7 +1,7 @@
-"""EJFAT mode, experimental: objects as UDP datagrams, between our own programs, no load balancer.
+"""EJFAT mode, experimental: objects as UDP datagrams between programs of this package.
 
-What a datagram looks like is told in `ejfat_wire`. An event is an object's serial form
-(`pva.serial`), whose reading executes nothing; PvaPy's are pickled.
+There is no load balancer. `ejfat_wire` defines the datagrams. An event is an object's serialized
+form (`pva.serial`); reading it executes nothing. Those of PvaPy are pickled.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from pvapy_stream.transport.serving import ServingReceiver
 _IP_AND_UDP = {socket.AF_INET: 28, socket.AF_INET6: 48}  # bytes of headers
 _LARGEST = 65536  # bytes of a datagram
 _TICK = 0.05  # s
-_BURST = 512  # datagrams between two looks at the clock
-_PACED = 16  # datagrams that are sent at once when the rate is limited
+_BURST = 512  # datagrams between two checks of the time
+_PACED = 16  # datagrams that are sent together if the rate is limited
 # Linux: statistics of a socket, of which the last number counts dropped datagrams.
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("9I")
@@ -51,14 +51,14 @@ _log = logging.getLogger(__name__)
 
 
 class EjfatPublisher(RemotePublisher):
-    """Sends each object to one receiver. Whether it arrives is not known, as with all of UDP.
+    """Sends each object to one receiver. As always with UDP, it is not known whether it arrives.
 
-    Only a host that says that nobody listens there is noticed: then the object is sent again.
+    Only a host that reports that no program listens is detected: then the object is sent again.
 
     Args:
         channel: EJFAT URI, or anything when `args` has one.
-        args: how to send.
-        limit: how long an object is tried again, s.
+        args: arguments of the output.
+        limit: longest time for which an object is retried, s.
         number: of the stage; it may be added to the port.
 
     Raises:
@@ -75,7 +75,7 @@ class EjfatPublisher(RemotePublisher):
         super().__init__(channel, f"cannot send to {where}", limit)
         _warn_of_unknown("output", args)
         self._socket, address = _open_socket(host, port, where)
-        # Connected: the system tells when nobody listens.
+        # Connected: the system reports if no program listens.
         try:
             self._socket.connect(address)
         except OSError as error:
@@ -85,7 +85,7 @@ class EjfatPublisher(RemotePublisher):
         self._payload = args.mtu - _IP_AND_UDP[self._socket.family] - HEADERS
         self._data_id = args.data_id
         self._writer = serial.ObjectWriter()
-        # Later than those of any earlier process that had our port.
+        # Later than the numbers of any earlier process with the same port.
         self._number = time.time_ns() // 1000
         self._seconds_per_byte = 8 / (args.rate_gbps * 1e9) if args.rate_gbps > 0 else 0.0
         self._due = 0.0
@@ -113,7 +113,7 @@ class EjfatPublisher(RemotePublisher):
             if len(event) > LONGEST:
                 raise ObjectError(f"{len(event)} bytes are more than the {LONGEST} of an event")
         except ObjectError as error:
-            # Another attempt would be no better.
+            # Another attempt would fail too.
             raise TransportError(f"cannot send an object by {self.channel}: {error}") from error
         return event
 
@@ -130,11 +130,11 @@ class EjfatPublisher(RemotePublisher):
 
 
 class EjfatReceiver(ServingReceiver):
-    """Receives datagrams at a port, and delivers the objects that they make.
+    """Receives datagrams at a port, and delivers the objects that they contain.
 
     Args:
         channel: EJFAT URI, or anything when `args` has one.
-        args: where and how to receive.
+        args: arguments of the input.
         number: of the stage; it may be added to the port.
 
     Raises:
@@ -200,7 +200,7 @@ class EjfatReceiver(ServingReceiver):
             self._news.notify()
 
     def _receive_burst(self, now: float) -> bool:
-        """Take what the socket has; whether there may be more."""
+        """Read the socket; returns whether there may be more."""
         for _ in range(_BURST):
             try:
                 datagram, source = self._socket.recvfrom(_LARGEST)
@@ -212,7 +212,7 @@ class EjfatReceiver(ServingReceiver):
     def _queue(self, events: list[bytes]) -> None:
         for event in events:
             with self._news:
-                # One always fits: that of the largest size allowed.
+                # One event of the largest allowed size always fits.
                 full = len(self._waiting) >= self._most or (
                     self._waiting and self._waiting_bytes + len(event) > self._args.max_memory
                 )
@@ -286,7 +286,7 @@ class EjfatReceiver(ServingReceiver):
             self._reassembler.drops.socket = _MEMINFO.unpack(found)[-1]
 
     def _tell_drops(self) -> None:
-        """Say once of each policy that something was dropped; the status has the numbers."""
+        """Log the first drop of each policy; the status has the numbers."""
         for policy, count in asdict(self._reassembler.drops).items():
             if count and policy not in self._told:
                 self._told.add(policy)
@@ -306,7 +306,7 @@ class EjfatReceiver(ServingReceiver):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads pickled PvObjects, and calls nothing that these do not need."""
+    """Reads pickled PvObjects, and calls only functions that these need."""
 
     _NUMPY = frozenset({"_reconstruct", "ndarray", "dtype", "scalar"})
 
@@ -328,14 +328,14 @@ class _Unpickler(pickle.Unpickler):
         """The `pvaccess.PvObject`.
 
         Raises:
-            ObjectError: it is none.
+            ObjectError: it is not a PvObject.
         """
         try:
             obj = self.load()
         except ObjectError:
             raise
         except Exception as error:
-            # A pickle may raise whatever the functions it calls raise.
+            # A pickle may raise any exception of the functions that it calls.
             raise ObjectError(f"it is pickled, and cannot be read ({error})") from error
         if not isinstance(obj, pva.PvObject):
             raise ObjectError(f"it is pickled, and is not a PvObject but {type(obj).__name__}")

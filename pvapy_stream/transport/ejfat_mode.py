@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from pvapy_stream.transport.ports import Publisher, Receiver
 from pvapy_stream.base_settings import Settings
 
-_DATA_PORT = 19522  # of a load balancer, when the URI names none
+_DATA_PORT = 19522  # of a load balancer, if the URI has none
 _SCHEMES = ("ejfat", "ejfats")
 _MIB = 2**20
 
-# Arguments of the control plane and of the library's threads, which have no effect between two of
-# our own programs; the last three have none on sending.
+# Arguments of the control plane and of the library's threads, which have no effect between programs
+# of this package; the last three have none on sending.
 _WITHOUT_EFFECT = frozenset(
     "Kd Ki Kp connectedSocket dpV6 epoch_ms eventSourceId hostname maxFactor max_factor minFactor"
     " min_factor nReceivingThreads numSendSockets period_ms processingDelay processorId setPoint"
@@ -160,7 +160,7 @@ _HELP = "UDP datagrams (experimental)"
 MODE = Mode(
     "ejfat",
     input=InputMode(_receiver, _HELP, args=EjfatInputSettings, several=_several),
-    # Who receives its datagrams knows no PVA channel of ours.
+    # Receivers of the datagrams do not know a PVA channel of this program.
     output=OutputMode(_publisher, _HELP, shared=True, announces=False, args=EjfatOutputSettings),
     rank=80,
 )

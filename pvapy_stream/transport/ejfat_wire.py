@@ -1,13 +1,13 @@
 """EJFAT's data plane without I/O: events to datagrams and back.
 
-A datagram is the load balancer's header (16 bytes), which a load balancer takes off, the
-reassembly header (20 bytes), and a segment of an event. All numbers are big-endian:
+A datagram is the load balancer's header (16 bytes), which a load balancer removes, the reassembly
+header (20 bytes), and a segment of an event. All numbers are big-endian:
 
     'L' 'B' version:u8 next:u8 reserved:u16 entropy:u16 tick:u64
     version<<4:u8 0:u8 data_id:u16 offset:u32 length:u32 event_number:u64
 
-`offset` is the segment's place in the event, `length` that of the whole event. The layout is that
-of `include/e2sarHeaders.hpp` of github.com/JeffersonLab/E2SAR.
+`offset` is the segment's position in the event, `length` that of the whole event. The layout is
+that of `include/e2sarHeaders.hpp` of github.com/JeffersonLab/E2SAR.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ LONGEST = 2**32 - 1  # bytes of an event
 
 _LB_MAGIC, _LB_VERSION, _LB_VERSIONS = b"LB", 2, (2, 3)
 _RE_VERSION = 1
-# What Python needs for a segment and for an event, beside its bytes: small ones must not cost more
-# than they count.
+# Overhead of Python for a segment and for an event, so that the limits also hold for small ones.
 _SEGMENT_COST, _EVENT_COST = 200, 2000
-# Events that are over, which are remembered to know their late segments.
+# Finished events, which are stored to recognize their late segments.
 _REMEMBERED = 4096
 
 # Source, data id, event number.
@@ -40,11 +39,12 @@ def datagrams(
     """Headers and segment of each datagram of an event.
 
     Args:
-        event: the whole event, not empty.
+        event: the complete event, not empty.
         data_id: id of the source, 16 bits.
         number: of the event, 64 bits.
-        payload: most bytes of a segment.
-        entropy: what a load balancer chooses a receiver's port by, 16 bits; the same for the event.
+        payload: maximum number of bytes of a segment.
+        entropy: value by which a load balancer chooses a receiver's port, 16 bits; equal for an
+            event.
     """
     tick = time.time_ns() // 1000
     first = LB_HEADER.pack(_LB_MAGIC, _LB_VERSION, _RE_VERSION, 0, entropy, tick)
@@ -56,18 +56,18 @@ def datagrams(
 
 @dataclass(slots=True)
 class Drops:
-    """What was dropped, by policy; the first five are events, the others datagrams.
+    """Drops by policy; the first five count events, the others datagrams.
 
     Attributes:
         unfinished: not complete in time.
         evicted: the oldest in assembly, when the limits of memory or number are reached.
         overlapping: their segments overlap.
-        queue_full: complete, and too many wait to be delivered.
-        refused: complete, and pickled or not readable.
+        queue_full: complete, but too many wait for delivery.
+        refused: complete, but pickled or not readable.
         oversize: of events beyond the limit.
-        malformed: no headers, or a segment that cannot be part of its event.
+        malformed: no headers, or a segment that does not fit its event.
         late: repeated, or of an event that is complete or dropped.
-        socket: dropped by the system, as the receive buffer of the socket was full.
+        socket: dropped by the system because the receive buffer of the socket was full.
     """
 
     unfinished: int = 0
@@ -83,7 +83,7 @@ class Drops:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a reassembler holds at most.
+    """Limits of a reassembler.
 
     Attributes:
         event: bytes of an event.
@@ -117,10 +117,10 @@ class _Event:
 
 
 class Reassembler:
-    """Puts the segments of events together. Memory grows with what was received, not with lengths.
+    """Assembles the segments of events. Memory grows with received bytes, not with stated lengths.
 
     A complete event waits for those of its source that began before it and are still in assembly:
-    events leave in the order of their numbers, unless one was overtaken as a whole.
+    events are delivered in the order of their numbers, unless one was overtaken completely.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -137,7 +137,7 @@ class Reassembler:
 
     @property
     def memory(self) -> int:
-        """Bytes held, with what Python needs for them."""
+        """Bytes held, including the overhead of Python."""
         return self._memory
 
     @property
@@ -146,12 +146,12 @@ class Reassembler:
         return len(self._events)
 
     def take(self, datagram: bytes, source: Hashable, now: float) -> list[bytes]:
-        """Events that leave after this datagram; most often none or one.
+        """Events to deliver after this datagram; usually none or one.
 
         Args:
-            datagram: as received; anything is allowed.
-            source: who sent it.
-            now: s of a clock that never goes back.
+            datagram: received bytes; any content is allowed.
+            source: address of the sender.
+            now: monotonic time, s.
         """
         at = LB_HEADER.size if datagram[:2] == _LB_MAGIC else 0
         size = len(datagram) - at - RE_HEADER.size
@@ -211,7 +211,7 @@ class Reassembler:
         return self._release(key[:2]) + self._make_room()
 
     def expire(self, now: float) -> list[bytes]:
-        """Drop events that are not complete in time; those that leave therefore."""
+        """Drop events that are not complete in time; returns events that waited for them."""
         left: list[bytes] = []
         while self._events:
             key, event = next(iter(self._events.items()))
@@ -227,7 +227,7 @@ class Reassembler:
         return left
 
     def flush(self) -> list[bytes]:
-        """Drop all that is not complete; the events that waited for it."""
+        """Drop all incomplete events; returns the events that waited for them."""
         left: list[bytes] = []
         while self._events:
             left += self._drop(next(iter(self._events)))
@@ -235,7 +235,7 @@ class Reassembler:
         return left
 
     def _make_room(self, keep: Key | None = None) -> list[bytes]:
-        """Keep the limits: let those go that wait, and drop the oldest in assembly but `keep`."""
+        """Apply the limits: deliver waiting events, drop the oldest in assembly except `keep`."""
         left: list[bytes] = []
         while self._memory > self._limits.memory or len(self._events) > self._limits.events:
             oldest = next((key for key in self._events if key != keep), None)
@@ -245,7 +245,7 @@ class Reassembler:
             elif self._held:
                 left.append(self._take_held(next(iter(self._held))))
             elif keep is not None and keep in self._events:
-                # It is within the limits of one event, and yet too much: tiny segments.
+                # It is within the limits of one event, but has too many tiny segments.
                 left += self._drop(keep)
                 self.drops.evicted += 1
             else:
@@ -258,7 +258,7 @@ class Reassembler:
         return self._release(key[:2])
 
     def _close(self, key: Key) -> None:
-        """Take an event out of assembly."""
+        """Remove an event from assembly."""
         self._memory -= self._events.pop(key).cost
         numbers = self._open[key[:2]]
         numbers.remove(key[2])
@@ -266,7 +266,7 @@ class Reassembler:
             del self._open[key[:2]]
 
     def _release(self, stream: tuple[Hashable, int]) -> list[bytes]:
-        """Those held for which no earlier one is in assembly any more."""
+        """Waiting events for which no earlier one is in assembly any longer."""
         waiting, numbers = self._waiting.get(stream), self._open.get(stream)
         if not waiting:
             return []

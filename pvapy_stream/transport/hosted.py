@@ -1,4 +1,4 @@
-"""Way out: a channel on our own PVA server, which any number of clients monitor."""
+"""Publisher: a channel on the program's PVA server, which any number of clients monitor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pvapy_stream.transport.ports import Publisher, PublisherCounts
 class HostedPublisher(Publisher):
     """Publishes on one channel of a server that the caller owns.
 
-    The channel appears with `open`, or with the first published object.
+    The channel exists after `open`, or after the first published object.
     """
 
     def __init__(self, server: pva.PvaServer, channel: str) -> None:
@@ -32,7 +32,7 @@ class HostedPublisher(Publisher):
             TransportError: the name is taken on this server, or the structure cannot be served.
         """
         try:
-            # The server shares what it is given: a copy keeps the caller's object his own.
+            # The server shares the object, so it gets a copy of the caller's.
             host_readonly(self._server, self.channel, pv_object(prototype).copy())
         except (pva.PvaException, ValueError) as error:
             raise TransportError(f"cannot host channel {self.channel}: {error}") from error
@@ -42,7 +42,7 @@ class HostedPublisher(Publisher):
         if not self._open:
             self.open(obj)
         try:
-            # Not updateUnchecked: it costs the same, and ends the process when structures differ.
+            # Not updateUnchecked: it costs the same, and ends the process if structures differ.
             self._server.update(self.channel, pv_object(obj))
         except Exception as error:
             self._errors += 1

@@ -23,11 +23,11 @@ from pvapy_stream.transport.ports import (
     ReceiverCounts,
 )
 
-_LAST_DELIVERY = 5.0  # s; least time that an object which is being delivered gets at the end
+_LAST_DELIVERY = 5.0  # s; minimum time for an object in delivery at the end
 
 
 class _Channels:
-    """Which receivers and publishers of this process have a channel."""
+    """Receivers and publishers of this process by channel."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -60,10 +60,10 @@ _channels = _Channels()
 
 
 class MemoryReceiver:
-    """Delivers what is published on its channel, or what it is fed, in the thread that does so.
+    """Delivers objects published on its channel or passed to `feed`, in the caller's thread.
 
     Args:
-        channel: name of the channel; "": it is only fed.
+        channel: name of the channel; "": only for `feed`.
     """
 
     def __init__(self, channel: str = "") -> None:
@@ -87,7 +87,7 @@ class MemoryReceiver:
             )
 
     def take(self, obj: Any) -> bool:
-        """Deliver an object; False when the receiver is not started, or has stopped."""
+        """Deliver an object; False if the receiver is not started, or has stopped."""
         with self._busy:
             if self._deliver is None:
                 return False
@@ -136,7 +136,7 @@ class MemoryReceiver:
 
 
 class MemoryPublisher(Publisher):
-    """Delivers to the receivers of its channel, and keeps what was published in `objects`.
+    """Delivers to the receivers of its channel, and keeps published objects in `objects`.
 
     Args:
         channel: name of the channel; "": objects are only kept.

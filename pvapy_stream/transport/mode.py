@@ -1,9 +1,9 @@
-"""What a transport declares: its mode, as ``MODE``.
+"""The declaration of a transport: its mode, as ``MODE``.
 
 A transport is one file: ``NAME_mode.py`` in this folder, or a module of another package that an
 entry point of the group ``pvapy_stream.transports`` names as ``NAME = package.module:MODE``. The
-file is imported when its mode is used or listed, so it imports libraries of its own in the
-functions that need them.
+file is imported when its mode is used or listed, so it imports its libraries in the functions
+that need them.
 """
 
 from __future__ import annotations
@@ -45,25 +45,25 @@ def _no_problem(args: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverOptions:
-    """What a receiver is made from.
+    """Options of a receiver.
 
     Attributes:
         channel: name of the channel.
-        server: the program's PVA server; None in programs that have none.
+        server: the program's PVA server; None in programs without one.
         fields: fields to receive, ``a,b`` or ``field(a,b)``; all when empty.
-        id_field: field with the object id; "" when the program has no use for it.
-        pv_request: a complete PV request, instead of one that is made from the other attributes.
-        queue_size: objects that the sender keeps for us; 0: its default.
-        distributor: what is asked of the source's distributor.
+        id_field: field with the object id; "" if the program does not need it.
+        pv_request: a complete PV request, instead of one made from the other attributes.
+        queue_size: size of the sender's queue; 0: its default.
+        distributor: options for the source's distributor.
         input_type: returns an object of the structure to host, or None for images.
         number: id of the stage, or of the producer it receives from.
         args: ``--input-args``, checked by the settings that the mode declares.
-        library: what receives by PVAccess, as `PvaLibrarySettings` has it.
-        dealer: channel in shared memory on which this command deals objects out if the source's
-            server has no distributor; "" for none.
-        dealt: whether it does so already.
-        unshared: gets why the source's server cannot give a share, in a thread of the transport;
-            None: that is an error of the receiver.
+        library: library for PVAccess, as in `PvaLibrarySettings`.
+        dealer: channel in shared memory of this command's dealer, if the source's server has no
+            distributor; "" for none.
+        dealt: whether the dealer is already in use.
+        unshared: called with the reason if the source's server cannot give a share, in a thread of
+            the transport; None: it is an error of the receiver.
     """
 
     channel: str
@@ -84,14 +84,14 @@ class ReceiverOptions:
 
 @dataclass(frozen=True, slots=True)
 class PublisherOptions:
-    """What a publisher is made from.
+    """Options of a publisher.
 
     Attributes:
         channel: name of the channel.
         server: the program's PVA server; None in programs that have none.
         id_field: field with the object id.
-        timeout: longest time an object is tried again when the other side fails, s.
-        settings: of the program: a mode finds options of its own there.
+        timeout: longest time for which an object is retried if the other side fails, s.
+        settings: settings of the program, with the options of the mode.
         number: id of the stage.
         args: ``--output-args``, checked by the settings that the mode declares.
     """
@@ -124,21 +124,21 @@ class InputMode:
     """How a mode receives.
 
     Attributes:
-        make: makes the receiver; raises `TransportError`.
-        help: what it is, for the help of ``--input-mode``.
+        make: creates the receiver; raises `TransportError`.
+        help: description for the help of ``--input-mode``.
         lazy: its receiver delivers `LazyObject`s.
         waits: its senders wait until an object is taken, so that it need not be rejected.
-        hosts: it hosts the input on this program's PVA server; others come to it.
-        shows_value: it begins with the value that is there already, which is no update.
-        monitors: it monitors a channel that a server shows, also while nothing is published.
+        hosts: it hosts the input on this program's PVA server; clients connect to it.
+        shows_value: it begins with the current object, which is not an update.
+        monitors: it monitors a channel of a server, which exists also while nothing is published.
         images: ``NAME://CHANNEL`` is a stream of images for buffer and writer, and ``NAME`` a
-            provider of the mirror: the name of a channel is all that it needs.
-        default_fields: fields to receive when none are given; all when empty.
-        spaces: where its channels have their names; those of its own mode when empty.
-        sender: output mode of the program that publishes to it; its own name when empty.
+            provider of the mirror: it needs only the name of a channel.
+        default_fields: fields to receive if none are given; all if empty.
+        spaces: namespaces of its channels; that of its own mode if empty.
+        sender: output mode of the program that publishes to it; its own name if empty.
         args: settings for ``--input-args``; None: it takes none.
-        several: what is wrong with these arguments for several stages of one command, or "".
-        absent: what to check when a source is not there; ``{channel}`` stands for its name.
+        several: returns the error of these arguments for several stages of one command, or "".
+        absent: what to check if a source is not found; ``{channel}`` is replaced by its name.
         prepare: called before a program starts a PVA server; raises `TransportError`.
     """
 
@@ -164,12 +164,12 @@ class OutputMode:
     """How a mode publishes.
 
     Attributes:
-        make: makes the publisher; raises `TransportError` or `SettingsError`.
-        help: what it is, for the help of ``--output-mode``.
+        make: creates the publisher; raises `TransportError` or `SettingsError`.
+        help: description for the help of ``--output-mode``.
         hosts: it hosts the output on this program's PVA server.
         shared: several stages may publish on one channel: it belongs to the receiver.
         announces: receivers of its output can find the PVA channel ``OUTPUT:filtered``.
-        spaces: where its channels have their names; those of its own mode when empty.
+        spaces: namespaces of its channels; that of its own mode if empty.
         args: settings for ``--output-args``; None: it takes none.
         prepare: called with the settings of the program before it starts a PVA server; raises
             `TransportError`.
@@ -187,15 +187,15 @@ class OutputMode:
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """A transport, as programs and settings see it.
+    """A transport as seen by programs and settings.
 
     Attributes:
-        name: as users write it.
+        name: name for users.
         input: how stages receive; None: they cannot.
         output: how stages publish; None: they cannot.
-        source: how a program publishes that makes its frames itself, as the simulator does.
-        reach: how far apart its two ends may be; a mode within a process is not shown to users.
-        rank: its place in lists of modes; those of one rank are in the order of their names.
+        source: how a program that makes its own frames publishes, such as the simulator.
+        reach: how far apart its two ends may be; a mode within one process is not listed for users.
+        rank: its position in lists of modes; equal ranks are in the order of names.
     """
 
     name: str
@@ -207,5 +207,5 @@ class Mode:
 
     @property
     def both_ends(self) -> bool:
-        """Whether one stage can send to the next by this mode."""
+        """Whether one stage can send to the next with this mode."""
         return self.input is not None and self.output is not None

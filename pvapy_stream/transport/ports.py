@@ -1,7 +1,7 @@
-"""What every way in and every way out looks like to a stage.
+"""The protocols of receivers and publishers, as stages use them.
 
-A transport knows nothing of stages: it hands objects to a function, or takes them. A new transport
-is one file beside this one.
+A transport does not depend on stages: it passes objects to a function, or takes them. A new
+transport is one file in this folder.
 """
 
 from __future__ import annotations
@@ -10,37 +10,37 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-# Takes an object; False says that it was rejected.
+# Takes an object; returns False if it was rejected.
 Deliver = Callable[[Any], bool | None]
 
 
 class Return(NamedTuple):
-    """How the other side came back.
+    """How the other side reconnected.
 
     Attributes:
-        shown: its first object is what it shows to whoever comes, and may be an old one.
-        anew: it is another program than before, and one that begins to count its ids anew; None:
-            it is another program, and whether it counts anew is not known.
+        shown: its first object is its current object, which may be old.
+        anew: it is another program than before, whose ids start again; None: it is another program,
+            and it is not known whether its ids start again.
     """
 
     shown: bool = True
     anew: bool | None = False
 
 
-# Takes the first object after the other side came back.
+# Takes the first object after the other side reconnected.
 DeliverAgain = Callable[[Any, Return], bool | None]
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiverCounts:
-    """What a receiver counted since its start, or since a baseline.
+    """Counts of a receiver since its start, or since a baseline.
 
     Attributes:
         received: objects delivered.
-        overruns: objects that the sender says it replaced before we took them.
+        overruns: objects that the sender replaced before they were received.
         errors: failures of the transport.
-        rejected: objects that came and were dropped by the transport.
-        drops: what it dropped, by policy; empty where a transport drops nothing.
+        rejected: objects that arrived and were dropped by the transport.
+        drops: drops by policy; empty if the transport drops nothing.
     """
 
     received: int = 0
@@ -50,7 +50,7 @@ class ReceiverCounts:
     drops: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def plus(self, other: ReceiverCounts) -> ReceiverCounts:
-        """What two receivers counted."""
+        """Sum of the counts of two receivers."""
         drops = {
             policy: self.drops.get(policy, 0) + other.drops.get(policy, 0)
             for policy in {**self.drops, **other.drops}
@@ -64,7 +64,7 @@ class ReceiverCounts:
         )
 
     def since(self, base: ReceiverCounts) -> ReceiverCounts:
-        """What was counted after a baseline; never less than 0, whatever a transport counts."""
+        """Counts after a baseline; never less than 0, whatever a transport counts."""
         return ReceiverCounts(
             max(0, self.received - base.received),
             max(0, self.overruns - base.overruns),
@@ -76,12 +76,12 @@ class ReceiverCounts:
 
 @dataclass(frozen=True, slots=True)
 class PublisherCounts:
-    """What a publisher counted since its start, or since a baseline.
+    """Counts of a publisher since its start, or since a baseline.
 
     Attributes:
         published: objects sent.
-        errors: failures of the transport, those that a second attempt mended too.
-        rejected: deliveries to single subscribers that were given up, by the overflow policy.
+        errors: failures of the transport, including those with a successful retry.
+        rejected: deliveries to single subscribers that were dropped by the overflow policy.
     """
 
     published: int = 0
@@ -89,7 +89,7 @@ class PublisherCounts:
     rejected: int = 0
 
     def since(self, base: PublisherCounts) -> PublisherCounts:
-        """What was counted after a baseline; never less than 0, whatever a transport counts."""
+        """Counts after a baseline; never less than 0, whatever a transport counts."""
         return PublisherCounts(
             max(0, self.published - base.published),
             max(0, self.errors - base.errors),
@@ -98,27 +98,27 @@ class PublisherCounts:
 
 
 class Receiver(Protocol):
-    """A way in."""
+    """Receives the objects of a channel."""
 
     def start(self, deliver: Deliver, deliver_again: DeliverAgain | None = None) -> None:
         """Begin to call `deliver` with each object, from a thread of the transport.
 
         The object may be reused by the transport after `deliver` returns: copy what is kept.
-        `deliver_again` gets the first object after the other side came back, which may be one
-        that was delivered before.
+        `deliver_again` gets the first object after the other side reconnected, which may have been
+        delivered before.
         """
         ...
 
     def stop(self, patience: float = 0.0) -> list[Any]:
-        """Deliver what waits here for us, for at most `patience` s, and then nothing more.
+        """Deliver waiting objects for at most `patience` s, and then nothing more.
 
-        When this returns, no call of `deliver` is under way. What is left is returned; a server
-        that keeps a queue for us throws away what is in it.
+        When this returns, no call of `deliver` is running. Remaining objects are returned; objects
+        in a queue at the server are discarded.
         """
         ...
 
     def counts(self) -> ReceiverCounts:
-        """What was counted since the start; no count ever becomes smaller.
+        """Counts since the start, which never decrease.
 
         An object counts as received before it is delivered.
         """
@@ -126,30 +126,30 @@ class Receiver(Protocol):
 
     @property
     def connected(self) -> bool:
-        """Whether the other side is there."""
+        """Whether the other side is connected."""
         ...
 
     @property
     def was_connected(self) -> bool:
-        """Whether it has ever been there."""
+        """Whether it was ever connected."""
         ...
 
     def keep_up(self) -> None:
-        """Called a few times a second: look after the connection."""
+        """Called a few times a second: check the connection."""
         ...
 
     def newest(self, timeout: float) -> Any | None:
-        """The other side's newest object, or None if it cannot be had within `timeout` s."""
+        """The other side's newest object, or None if it is not available within `timeout` s."""
         ...
 
 
 @runtime_checkable
 class Troubled(Protocol):
-    """A receiver that can say why nothing comes."""
+    """A receiver that can report why no objects arrive."""
 
     @property
     def problem(self) -> str:
-        """What keeps objects from coming, such as a refusal by the server; "" if nothing does."""
+        """Why no objects arrive, such as a refusal by the server; "" if there is no problem."""
         ...
 
 
@@ -158,8 +158,8 @@ class Identified(Protocol):
     """A receiver that knows which program it receives from.
 
     Attributes:
-        source: names the program whose objects are delivered now, and no other; "": not known.
-        first_source: names the one that was there first.
+        source: identifies the program whose objects are delivered; "": not known.
+        first_source: identifies the first one.
     """
 
     source: str
@@ -167,13 +167,13 @@ class Identified(Protocol):
 
 
 class Publisher(Protocol):
-    """A way out. Transports derive from it and leave out what they have no use for.
+    """Publishes objects on a channel. Transports derive from it and override what they need.
 
     Attributes:
         takes_lazy: whether a `pva.lazy.LazyObject` is sent without building a PvObject.
         knows_subscribers: whether the transport knows how many subscribers there are.
-        subscribers: how many there are, where the transport knows; else 0.
-        clients: who has opened the channel, as a subscriber or not yet; as `subscribers`.
+        subscribers: their number, if the transport knows it; else 0.
+        clients: number of clients that have opened the channel, subscribers included; else 0.
     """
 
     takes_lazy: bool = False
@@ -188,29 +188,29 @@ class Publisher(Protocol):
         return self.subscribers
 
     def start(self) -> None:
-        """Show oneself to subscribers, if that needs no object."""
+        """Make the channel known to subscribers, if that is possible without an object."""
 
     def open(self, prototype: Any) -> None:
-        """Show an object of the structure that will be published; `publish` does it if need be.
+        """Publish an opening object of the channel's structure; `publish` does it if necessary.
 
         Raises:
-            TransportError: there can be no such channel.
+            TransportError: the channel is not possible.
         """
 
     def publish(self, obj: Any) -> None:
         """Send one object.
 
         Raises:
-            TransportError: it cannot be sent; the publisher has counted that.
+            TransportError: it cannot be sent; the publisher has counted the error.
         """
         ...
 
     def finish(self, patience: float) -> None:
-        """Let subscribers take what is under way, for at most `patience` s; nothing will follow."""
+        """Let subscribers take queued objects, for at most `patience` s; none will follow."""
 
     def stop(self) -> None:
-        """Take the channel away."""
+        """Remove the channel."""
 
     def counts(self) -> PublisherCounts:
-        """What was counted since the start; no count ever becomes smaller."""
+        """Counts since the start, which never decrease."""
         ...

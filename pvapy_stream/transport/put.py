@@ -1,4 +1,4 @@
-"""Way out: puts to a channel on another's PVA server."""
+"""Publisher: puts to a channel on the PVA server of another program."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class PutPublisher(ChannelPublisher):
 
     Args:
         channel: name of the channel.
-        limit: how long an object is tried again when the other side fails, s.
+        limit: longest time for which an object is retried if the other side fails, s.
     """
 
     def __init__(self, channel: str, limit: float) -> None:
         super().__init__(channel, f"cannot put to channel {channel}", limit)
-        self._agree: tuple[object, object] | None = None  # types of which we know that they do
+        self._agree: tuple[object, object] | None = None  # types that are known to agree
 
     def _send(self, obj: AnyValue, patience: float) -> None:
-        # A server that has begun anew may have another structure.
+        # A restarted server may have another structure.
         theirs = self.remote.put_kind(patience)
         ours = cast("Structure", obj.type)
         if self._agree is None or self._agree[0] is not ours or self._agree[1] is not theirs:
@@ -36,7 +36,7 @@ class PutPublisher(ChannelPublisher):
         self.remote.put(theirs, cast("Value", obj.value), patience, _ANSWER)
 
     def _check(self, ours: Structure, theirs: Structure) -> None:
-        """Look whether the structures agree; their type ids need not."""
+        """Check whether the structures agree; their type ids need not."""
         mine, other = binding_kind(ours), binding_kind(theirs)
         wrong = [name for name, kind in mine.items() if other.get(name) != kind]
         wrong += [name for name in other if name not in mine]

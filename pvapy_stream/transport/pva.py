@@ -1,4 +1,4 @@
-"""Way in: a monitor of a PVA or CA channel."""
+"""Receiver: a monitor of a PVA or CA channel."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ from pvapy_stream.transport.ports import Deliver, DeliverAgain, ReceiverCounts, 
 
 _PROVIDERS = {"pva": pva.PVA, "ca": pva.CA}
 
-# The client library searches for an absent channel at growing intervals, up to minutes. A search
-# that is begun anew asks at short intervals again.
+# The client library searches for an absent channel at growing intervals, up to minutes. A new
+# search begins with short intervals again.
 _SEARCH_AGAIN_AFTER = 1.0
-# A monitor begins with an object, but after a quick restart of the source it may stay silent for
-# ever, though connected. The first object may be large and the network slow: be patient.
+# A monitor begins with an object, but after a quick restart of the source it may send nothing
+# although it is connected. The time limit is long, since the first object may be large and the
+# network slow.
 _SILENT_AFTER = 3.0
 # How long `stop` waits for an object that is being delivered.
 _LAST_DELIVERY = 5.0
-# A channel is let go this long after its monitor was stopped: the binding may still be in our
+# A channel is released this long after its monitor was stopped: the binding may still be in the
 # callback, and returns into the channel from it.
 _RETIREMENT = 0.5
 # From the end of our callback until the binding's thread has left the channel: it has nothing more
 # to do, but the machine may be busy.
 _LEAVING = 0.2
 
-# How often one looks whether channels are there: a source that comes back so soon is not noticed.
+# Interval between checks of channels: a source that reconnects within it is not detected.
 _WATCH_PERIOD = 0.02  # s
 
-# How long a channel may deliver objects and say that it is not connected.
+# How long a channel may deliver objects and report that it is not connected.
 _SAYS_SO_AFTER = 5.0  # s
 
-# Receivers whose callback never returned, and with them their channels.
+# Receivers whose callback never returned, with their channels.
 _stuck: list[Any] = []
 
 _log = logging.getLogger(__name__)
 
 
 class _Watch:
-    """One thread that sees whether channels are there, as long as any are followed."""
+    """One thread that checks whether channels are connected, as long as any are in use."""
 
     def __init__(self) -> None:
         self._followed: set[MonitorReceiver] = set()
@@ -81,14 +82,14 @@ class _Watch:
 
 
 class MonitorReceiver:
-    """Follows a channel, which may appear late, vanish and come back.
+    """Monitors a channel, which may start late, disconnect and reconnect.
 
     Args:
         channel: name of the channel.
         request: PV request, see `pva.request.monitor_request`.
         provider: ``pva`` or ``ca``.
-        probe: request with which `newest` asks; the fewer fields, the cheaper.
-        retry: whether to search anew, at short intervals, for a channel that does not come.
+        probe: request of `newest`; few fields are cheap.
+        retry: whether to start new searches, at short intervals, for a channel that is not found.
     """
 
     def __init__(
@@ -118,9 +119,9 @@ class MonitorReceiver:
         # Counters of monitors that were replaced by a new search.
         self._past_overruns = 0
         self._received = 0
-        # How many objects had come when the channel was last found absent; -1: it was there.
+        # Number of objects received when the channel was last found absent; -1: it was connected.
         self._absent_at = -1
-        # Whether the present channel was ever found to be there.
+        # Whether the present channel was ever connected.
         self._seen = False
         self._busy = threading.Lock()
         self._retired: list[tuple[float, pva.Channel]] = []
@@ -158,7 +159,7 @@ class MonitorReceiver:
             if deliver is None:
                 return
             if not self._connected:
-                # An object is proof.
+                # An object proves that it is connected.
                 self._on_connection(True)
             self._silent = False
             self._received += 1
@@ -169,23 +170,24 @@ class MonitorReceiver:
                 else:
                     deliver(obj)
             except Exception:
-                # The binding would print it and go on; here it is counted.
+                # The binding would print it and continue; here it is counted.
                 self._errors += 1
                 _log.exception("channel %s: an object could not be delivered", self.channel)
 
     def _pin_thread(self) -> None:
-        """Give the binding's thread a lasting Python state.
+        """Give the binding's thread a permanent Python state.
 
-        Without one, Python makes and destroys a state for every update, at the cost of mapping and
+        Without one, Python creates and destroys a state for every update, at the cost of mapping
+        and
         unmapping memory each time: measured at 128x128 pixels, a third of a consumer's whole time
-        per frame. The state is not given back: it lives as long as the thread.
+        per frame. The state is not released: it exists as long as the thread.
         """
         self._pinned = threading.get_ident()
         ctypes.pythonapi.PyGILState_Ensure()
 
     def keep_up(self) -> None:
         if self._retired and not self._busy.locked():
-            # A server still counts them among those that share a stream: not longer than need be.
+            # A server still counts them as members of a group: keep that time short.
             now = time.monotonic()
             self._retired = [one for one in self._retired if now - one[0] < _RETIREMENT]
         pv = self._pv
@@ -200,7 +202,7 @@ class MonitorReceiver:
         self._search()
 
     def look(self) -> None:
-        """See whether the channel is there. One that is there may not yet say so."""
+        """Check whether the channel is connected. A connected one may not report it yet."""
         pv = self._pv
         if pv is None or self._deliver is None:
             return
@@ -232,8 +234,8 @@ class MonitorReceiver:
         was_busy = self._busy.locked()
         if self._busy.acquire(timeout=_LAST_DELIVERY):
             self._busy.release()
-            # Gone before Python ends: a callback of the binding would not survive that. But not
-            # before its thread has left ours.
+            # Release it before Python ends: a callback of the binding would not survive that. But
+            # not before the binding's thread has left the callback.
             time.sleep(_LEAVING if was_busy else _LEAVING / 10)
             self._retired.clear()
         else:
@@ -260,15 +262,15 @@ class MonitorReceiver:
         if not self._connected:
             return None
         answer: queue.SimpleQueue[Any | None] = queue.SimpleQueue()
-        # A thread of its own: the binding's get waits for ever, whatever its time limit, when the
-        # source goes between the connection of the channel and that of the get.
+        # A separate thread: the binding's get never returns, whatever its time limit, if the source
+        # disconnects between the connection of the channel and that of the get.
         threading.Thread(target=self._ask, args=(timeout, answer), daemon=True).start()
         try:
             newest = answer.get(timeout=2 * timeout)
         except queue.Empty:
             newest = None
         if newest is None:
-            # The next one is asked by a new channel.
+            # The next request uses a new channel.
             self._prober = None
         return newest
 

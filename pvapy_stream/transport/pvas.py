@@ -1,4 +1,4 @@
-"""Way in: a channel on our own PVA server, to which remote clients put."""
+"""Receiver: a hosted PVA channel, to which remote clients put."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["PutReceiver", "host"]
 
 
 class PutReceiver(HostedReceiver):
-    """Hosts a channel and delivers what clients put there.
+    """Hosts a channel and delivers the objects that clients put to it.
 
     A client's put is acknowledged when the object has been delivered: a slow stage makes its
     clients wait. A put that has waited for too long is refused, and counted as an overrun.
 
     Args:
-        server: the program's other PVA server, if it has one: it must not have the channel.
+        server: the program's other PVA server, if it has one, which must not have the channel.
         channel: name of the channel.
         prototype: an object of the structure that is received.
 
@@ -50,7 +50,7 @@ class PutReceiver(HostedReceiver):
         self._host(self._served)
 
     def _accept(self, put: Put) -> None:
-        # One that was taken and could not be used is not to be put again.
+        # An object that was taken and could not be used must not be put again.
         taken, problem = self._take(self._reader.read(put.value))
         put.finish(OK if taken else Status.error(problem))
 

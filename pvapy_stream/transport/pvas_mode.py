@@ -1,4 +1,4 @@
-"""Mode ``pvas``: a channel on our own PVA server, to which clients put or which they monitor."""
+"""Mode ``pvas``: a hosted PVA channel, to which clients put or which they monitor."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def publisher(what: PublisherOptions) -> Publisher:
 
 
 def hosts_itself(settings: Settings) -> bool:
-    """Whether outputs are hosted on our own sockets."""
+    """Whether outputs are hosted on the PVA server of this package."""
     return isinstance(settings, PvaSettings) and settings.pva_library != "binding"
 
 
@@ -52,7 +52,7 @@ def _claim_port() -> None:
 
 
 def prepare(settings: Settings) -> None:
-    """As for inputs, if outputs are hosted on our own sockets."""
+    """As for inputs, if outputs are hosted on the PVA server of this package."""
     if hosts_itself(settings):
         _claim_port()
 

@@ -1,4 +1,4 @@
-"""The registry of transports: all that other parts of the package know of modes."""
+"""The registry of transports, from which other parts of the package read the modes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 GROUP = "pvapy_stream.transports"
 SUFFIX = "_mode"
 
-# Schemes of bsread streams and buffers: no package is searched for modes of these names.
+# Schemes of bsread streams and buffers, which are not names of modes of other packages.
 _BSREAD = ("tcp", "ipc", "inproc", "buffer")
 
 End = Literal["input", "output", "source"]
@@ -55,7 +55,7 @@ def is_known(name: str) -> bool:
 
 @functools.cache
 def _own_names() -> frozenset[str]:
-    # Not pkgutil, whose import takes longer than all else here.
+    # Not pkgutil, whose import takes longer than everything else here.
     ending = f"{SUFFIX}.py"
     found = os.listdir(os.path.dirname(__file__))
     return frozenset(name.removesuffix(ending) for name in found if name.endswith(ending))
@@ -84,10 +84,10 @@ def _plugin(name: str) -> Mode:
 def modes(*, everywhere: bool = False) -> tuple[Mode, ...]:
     """All modes, in the order in which they are listed.
 
-    A mode of another package that cannot be loaded is logged and left out.
+    A mode of another package that cannot be loaded is logged and omitted.
 
     Args:
-        everywhere: those within one process too.
+        everywhere: include modes within one process.
     """
     return tuple(mode for mode in _all() if everywhere or mode.reach != "process")
 
@@ -104,7 +104,7 @@ def _all() -> tuple[Mode, ...]:
 
 
 def names(end: End | None = None) -> tuple[str, ...]:
-    """Names of the modes that are shown: all, or those that have an end."""
+    """Names of the listed modes: all, or those with an end."""
     return tuple(mode.name for mode in modes() if end is None or getattr(mode, end) is not None)
 
 
@@ -130,7 +130,7 @@ def output_mode(name: str) -> OutputMode:
 
 
 def source_mode(name: str) -> OutputMode:
-    """How programs publish by a mode that make their frames themselves.
+    """How programs that make their own frames publish with a mode.
 
     Raises:
         SettingsError: they cannot.
@@ -161,7 +161,7 @@ def make_publisher(name: str, what: PublisherOptions) -> Publisher:
 
 
 def make_source_publisher(name: str, what: PublisherOptions) -> Publisher:
-    """The publisher of a program that makes its frames itself."""
+    """The publisher of a program that makes its own frames."""
     return source_mode(name).make(what)
 
 
@@ -180,7 +180,7 @@ def check_args(option: str, mode: InputMode | OutputMode, args: Mapping[str, Any
 
 
 def image_streams() -> tuple[str, ...]:
-    """Schemes of streams of images, as in ``NAME://CHANNEL``, which are shown."""
+    """Listed schemes of streams of images, as in ``NAME://CHANNEL``."""
     return tuple(mode.name for mode in modes() if mode.input is not None and mode.input.images)
 
 
@@ -194,7 +194,7 @@ def image_stream(stream: str) -> tuple[str, str] | None:
 
 
 def providers() -> tuple[str, ...]:
-    """Modes that can be mirrored, which are shown: those that need the name of a channel only."""
+    """Listed modes that can be mirrored: those that need only the name of a channel."""
     return tuple(
         mode.name
         for mode in modes()

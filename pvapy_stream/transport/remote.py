@@ -1,4 +1,4 @@
-"""What ways out to another's server have in common."""
+"""Common part of publishers to the server of another program."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
 
 class RemotePublisher(Publisher):
-    """Sends each object, again at growing intervals while the other side fails.
+    """Sends each object, with retries at growing intervals while the other side fails.
 
     Args:
         channel: name of the channel.
-        problem: what to say when it cannot be sent.
-        limit: how long an object is tried again, s.
+        problem: message if it cannot be sent.
+        limit: longest time for which an object is retried, s.
     """
 
     def __init__(self, channel: str, problem: str, limit: float) -> None:
@@ -28,18 +28,18 @@ class RemotePublisher(Publisher):
         self._published = 0
 
     def _prepare(self, obj: Any) -> Any:
-        """What is sent of an object."""
+        """The form in which an object is sent."""
         return pv_object(obj)
 
     def _send(self, obj: Any, patience: float) -> None:
         """One attempt.
 
         Args:
-            obj: what `_prepare` made.
-            patience: how long it may wait for the other side, s.
+            obj: result of `_prepare`.
+            patience: longest wait for the other side, s.
 
         Raises:
-            TransportError: it failed; one of `backoff.AGAIN` if it may be tried again.
+            TransportError: it failed; one of `backoff.AGAIN` if it may be repeated.
         """
         raise NotImplementedError
 
@@ -56,7 +56,7 @@ class RemotePublisher(Publisher):
 
 
 class ChannelPublisher(RemotePublisher):
-    """Sends to a channel of another PVA server, which is searched for from the start on."""
+    """Sends to a channel of another PVA server, which is searched for from the start."""
 
     def __init__(self, channel: str, problem: str, limit: float) -> None:
         super().__init__(channel, problem, limit)

@@ -1,4 +1,4 @@
-"""Ways in and out by remote procedure calls: each object is the argument of one call."""
+"""Receiver and publisher for remote procedure calls: each object is the argument of one call."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class RpcReceiver(HostedReceiver):
     """Serves calls on a channel and delivers their arguments.
 
     The reply is ``status`` 0, or -1 and an ``errorMessage`` for an object that could not be taken.
-    A call that comes while the receiver stops gets an error: it was not taken, and may be made
-    again.
+    A call that arrives while the receiver stops gets an error: it was not taken, and may be
+    repeated.
     """
 
     def __init__(self, channel: str) -> None:
@@ -60,17 +60,17 @@ class RpcPublisher(ChannelPublisher):
 
     Args:
         channel: name of the service's channel.
-        limit: how long one call may last, and an object is tried again when calls fail, s.
+        limit: longest time of one call, and for which an object is retried if calls fail, s.
     """
 
     def __init__(self, channel: str, limit: float) -> None:
         super().__init__(channel, f"cannot call channel {channel}", limit)
-        # All the time for one call, which lasts as long as the other side processes.
+        # The whole time for one call, which lasts as long as the other side processes.
         self._answer = limit
 
     def _send(self, obj: AnyValue, patience: float) -> None:
         reply = self.remote.call_with(obj, patience, self._answer).value
         if isinstance(reply, dict) and (status := reply.get("status")):
-            # It took the object and could not use it: a second attempt would be a second object.
+            # It took the object and could not use it: a retry would be a second object.
             why = reply.get("errorMessage", status)
             raise TransportError(f"channel {self.channel} refused an object: {why}")

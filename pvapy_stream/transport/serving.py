@@ -1,4 +1,4 @@
-"""What ways in have in common that others come to: a channel they put to, a service they call."""
+"""Common part of receivers that host a channel for puts, or a service for calls."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pvapy_stream.pva.wire.status import Status
 from pvapy_stream.transport.own_server import host
 from pvapy_stream.transport.ports import Deliver, DeliverAgain, ReceiverCounts
 
-_LAST_DELIVERY = 5.0  # s; least time that an object which is being delivered gets at the end
-_ENDS = 2.0  # s; the thread has nothing more to do
+_LAST_DELIVERY = 5.0  # s; minimum time for an object in delivery at the end
+_ENDS = 2.0  # s; for the end of the thread
 STOPPED = "the receiver has stopped"
 
 _log = logging.getLogger(__name__)
 
 
 class ServingReceiver:
-    """Delivers what callers bring, one object at a time; they have threads of their own.
+    """Delivers the objects of callers, one at a time; callers have their own threads.
 
     Args:
         channel: name of the channel.
@@ -36,16 +36,16 @@ class ServingReceiver:
         self.was_connected = False
 
     def _open(self) -> None:
-        """Let callers come, when they may not yet."""
+        """Accept callers, if they are not accepted yet."""
 
     def _close(self) -> None:
-        """Let nobody come any more."""
+        """Stop accepting callers."""
 
     def _take(self, obj: Any) -> tuple[bool, str]:
         """Deliver an object of a caller. Raises nothing.
 
         Returns:
-            whether it was taken, and what went wrong, or "".
+            whether it was taken, and the error, or "".
         """
         with self._busy:
             if self._deliver is None:
@@ -81,7 +81,7 @@ class ServingReceiver:
 
     @property
     def connected(self) -> bool:
-        """Whether anybody has come; callers do not stay, or nobody tells."""
+        """Whether any caller has connected; disconnections are not known."""
         return self.was_connected and self._deliver is not None
 
     def keep_up(self) -> None:
@@ -92,9 +92,9 @@ class ServingReceiver:
 
 
 class HostedReceiver(ServingReceiver):
-    """Delivers, in a thread, what clients bring to a channel of our own server.
+    """Delivers, in a thread, objects of clients of a hosted channel.
 
-    What waits in the queue belongs to the server until it is claimed.
+    Queued objects belong to the server until they are claimed.
     """
 
     def __init__(self, channel: str) -> None:
@@ -104,14 +104,14 @@ class HostedReceiver(ServingReceiver):
         self._thread = threading.Thread(target=self._run, name=f"serve {channel}", daemon=True)
 
     def comes(self, put: Put) -> None:
-        """A client has brought something; called in the server's thread."""
+        """An object of a client has arrived; called in the server's thread."""
         self._came.put(put)
 
     def _host(self, channel: Channel) -> None:
         """Serve the channel.
 
         Raises:
-            TransportError: it is served already, or there is no port to listen at.
+            TransportError: it is already served, or no port is free.
         """
         host.add(channel)
         self._hosted = True
@@ -126,14 +126,14 @@ class HostedReceiver(ServingReceiver):
             try:
                 self._accept(put)
             except Exception as error:
-                # Nothing that a client brings may keep the others from coming.
+                # An object of one client must not block the others.
                 self._refuse(put, error)
 
     def _accept(self, put: Put) -> None:
-        """Deliver what was claimed, and finish it.
+        """Deliver a claimed object, and finish it.
 
         Raises:
-            Exception: it was not delivered; it is refused.
+            Exception: it was not delivered, and is refused.
         """
         raise NotImplementedError
 
@@ -151,5 +151,5 @@ class HostedReceiver(ServingReceiver):
             self._came.put(None)
             if self._thread.ident:
                 self._thread.join(_ENDS)
-            # Now all that came is answered.
+            # Now all received objects are answered.
             host.remove(self.channel)

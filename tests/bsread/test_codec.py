@@ -259,11 +259,11 @@ GOOD = bitshuffle.compress_lz4(np.zeros(100, "i4"), 0).tobytes()
     ("value", "expected"),
     [
         (damaged("none", b"1234"), "4 bytes where shape and type ask for 400"),
-        (damaged("lz4", b"1"), "no lz4 value"),
+        (damaged("lz4", b"1"), "not an lz4 value"),
         (damaged("lz4", struct.pack("<I", 401) + b"x"), "401 bytes, 400 expected"),
         (damaged("lz4", struct.pack("<I", 400) + b"\xf0\x01xy"), "damaged"),
         (damaged("lz4", struct.pack("<I", 400) + b""), "cannot unpack to 400"),
-        (damaged("bitshuffle_lz4", b"1234"), "no bitshuffle_lz4 value"),
+        (damaged("bitshuffle_lz4", b"1234"), "not a bitshuffle_lz4 value"),
         (damaged("bitshuffle_lz4", struct.pack(">qi", 401, 0) + GOOD), "401 bytes, 400 expected"),
         (damaged("bitshuffle_lz4", struct.pack(">qi", 400, -8) + GOOD), "blocks of -8 bytes"),
         (damaged("bitshuffle_lz4", struct.pack(">qi", 400, 20) + GOOD), "blocks of 20 bytes"),

@@ -35,7 +35,7 @@ def test_our_command_is_ours(shell: Path) -> None:
     assert doctor.command(path.name, "pvapy-stream consumer") == (
         "ok",
         path.name,
-        f"{path} (ours)",
+        f"{path} (this package)",
         "",
     )
 
@@ -43,7 +43,7 @@ def test_our_command_is_ours(shell: Path) -> None:
 def test_the_incumbents_command_is_a_problem_with_two_ways_out(shell: Path) -> None:
     path = script(shell, THEIRS)
     finding = doctor.command(path.name, "pvapy-stream consumer")
-    assert (finding.state, finding.detail) == ("problem", f"{path} is pvapy's, not ours")
+    assert (finding.state, finding.detail) == ("problem", f"{path} runs pvapy, not this package")
     assert finding.advice.startswith("pvapy-stream link")
     assert "pvapy-stream consumer" in finding.advice
 

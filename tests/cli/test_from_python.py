@@ -136,7 +136,9 @@ def test_what_cannot_be_run_is_refused() -> None:
     consumer = pvapy_stream.ConsumerSettings(input_channel="a:channel")
     with pytest.raises(SettingsError, match="FileSettings has no program; run one of Bsread"):
         pvapy_stream.run(pvapy_stream.FileSettings(output="a.h5"))
-    with pytest.raises(SettingsError, match=r"Nested\.Inner is no class of a module's top level"):
+    with pytest.raises(
+        SettingsError, match=r"Nested\.Inner is not a class at the top level of a module"
+    ):
         pvapy_stream.run(consumer, Nested.Inner)
     with pytest.raises(SettingsError, match="SimulatorSettings takes no processor"):
         pvapy_stream.run(pvapy_stream.SimulatorSettings(channel_name="a:channel"), PassThrough)

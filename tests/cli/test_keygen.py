@@ -54,9 +54,9 @@ def test_what_cannot_be_done_says_so_and_writes_nothing(
         (["k"], 1, "no terminal to ask"),
         (["k", "--passphrase-env", "SECRET"], 1, "SECRET with the passphrase of new key k"),
         (["k", "--passphrase-file", str(tmp_path / "no")], 1, "cannot be read"),
-        (["../k", "--no-passphrase"], 2, "is no name for files"),
-        (["", "--no-passphrase"], 2, "is no name for files"),
-        ([".k", "--no-passphrase"], 2, "is no name for files"),
+        (["../k", "--no-passphrase"], 2, "is not a name for files"),
+        (["", "--no-passphrase"], 2, "is not a name for files"),
+        ([".k", "--no-passphrase"], 2, "is not a name for files"),
     ):
         assert main(["keygen", *arguments, *common]) == code
         assert message in capsys.readouterr().err

@@ -29,7 +29,7 @@ def test_names_are_put_in_place_and_given_back(
     for _ in range(2):
         assert main(link) == 0
         assert owners(tmp_path) == {"pvapy_stream"}
-    assert f"{tmp_path / SHARED[0]} is ours already" in capsys.readouterr().out
+    assert f"{tmp_path / SHARED[0]} already runs this package" in capsys.readouterr().out
     ours = subprocess.run([tmp_path / SHARED[0], "-v"], capture_output=True, text=True, timeout=60)
     assert "pvapy-hpc-consumer" in ours.stdout
     for _ in range(2):
@@ -52,7 +52,7 @@ def test_a_program_of_someone_else_is_left_alone(
 
 def test_a_folder_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["link", "--folder", str(tmp_path / "none")]) == 1
-    assert "none is no folder" in capsys.readouterr().err
+    assert "none is not a folder" in capsys.readouterr().err
 
 
 @pytest.fixture

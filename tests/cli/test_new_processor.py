@@ -79,7 +79,7 @@ def test_nothing_is_overwritten_unless_forced(
 
 def test_a_bad_name_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new-processor", "no name", "--directory", str(tmp_path)]) == 2
-    assert "'no name' is no name for a processor" in capsys.readouterr().err
+    assert "'no name' is not a name for a processor" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

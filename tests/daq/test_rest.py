@@ -156,7 +156,7 @@ def test_a_start_that_is_gone_says_what_is_missing(pulses: Pulses, serve: Serve)
         ("PUT", "start_now", {"output_file": "/proc/no/where.h5"}, 403, "is outside of"),
         ("PUT", "start_now", {"output_file": "../x.h5", "force": True}, 403, "is outside of"),
         ("PUT", "start_now", {"output_file": "/dev/null"}, 403, "is outside of"),
-        ("PUT", "start_now", {"output_file": "\ud800"}, 400, "no name"),
+        ("PUT", "start_now", {"output_file": "\ud800"}, 400, "not a name"),
         ("PUT", "stop_now", None, 409, "no acquisition was started"),
         ("PUT", "stop_pulse_id/-5", None, 400, "out of range"),
         ("POST", "parameters", {"general/user": "me"}, 400, "general/created"),

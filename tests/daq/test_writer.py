@@ -127,7 +127,7 @@ def test_a_range_that_is_entirely_gone_is_an_error(
     pulses.run(range(500, 600))
     one = writer.start(10, stop_pulse_id=20)
     assert over(one) is Phase.ERROR
-    assert "pulses 10 to 20 are gone" in one.progress().problem
+    assert "pulses 10 to 20 are no longer available" in one.progress().problem
     assert lost(tmp_path / "run.h5") == [[10, 20]]
     assert rows_of(tmp_path / "run.h5") == []
 
@@ -227,7 +227,7 @@ def test_a_range_that_lies_behind_what_came_is_gone(
     wait_until(lambda: last_of(one) == 2019)
     one.stop(1239)
     assert over(one) is Phase.ERROR
-    assert "pulses 939 to 1239 are gone" in one.progress().problem
+    assert "pulses 939 to 1239 are no longer available" in one.progress().problem
     assert one.progress().lost == [(939, 1239)]
     assert lost(tmp_path / "run.h5") == [[939, 1239]]
 
@@ -419,11 +419,11 @@ def test_files_that_exist(pulses: Pulses, make: Make, tmp_path: Path) -> None:
 def test_what_is_no_plain_file_is_never_replaced(make: Make, tmp_path: Path) -> None:
     folder = tmp_path / "run.h5"
     folder.mkdir()
-    with pytest.raises(ConflictError, match="no plain file"):
+    with pytest.raises(ConflictError, match="not a plain file"):
         make(force=True).start(1)
     folder.rmdir()
     os.mkfifo(folder)
-    with pytest.raises(ConflictError, match="no plain file"):
+    with pytest.raises(ConflictError, match="not a plain file"):
         make(force=True).start(1)
     assert stat.S_ISFIFO(folder.lstat().st_mode)
 
@@ -439,7 +439,7 @@ def test_the_null_device_throws_all_away(pulses: Pulses, make: Make) -> None:
     (account,) = writer.ledgers()
     assert list(account.filtered) == list(range(1, 10))
     assert not account.processed
-    with pytest.raises(FileError, match="is outside of"):
+    with pytest.raises(FileError, match="the only file that this writer writes"):
         make(output_file=os.devnull).start(1, "/dev/other")
 
 
@@ -456,7 +456,7 @@ def test_what_a_writer_has_written_itself_stays(pulses: Pulses, make: Make, tmp_
     [
         ("/proc/nowhere/run.h5", "is outside of"),
         ("x" * 300, "name"),
-        ("a\0b", "no name"),
+        ("a\0b", "not a name"),
         ("run.h5/../../x.h5", "is outside of"),
     ],
 )

@@ -108,7 +108,7 @@ def test_a_range_that_is_entirely_gone(buffer: RunningBuffer, tmp_path: Path) ->
     one = writer.start(10, "run.h5", 20)
     assert one.over.wait(5)
     assert one.phase is Phase.ERROR
-    assert "pulses 10 to 20 are gone" in one.progress().problem
+    assert "pulses 10 to 20 are no longer available" in one.progress().problem
     assert lost(tmp_path / "run.h5") == [[10, 20]]
     writer.close()
 
@@ -138,5 +138,5 @@ def test_a_buffer_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     one = writer.start(5)
     assert one.over.wait(5)
     assert one.phase is Phase.ERROR
-    assert "was sent nothing for 0.5 s" in one.progress().problem
+    assert "sent nothing for 0.5 s" in one.progress().problem
     writer.close()

@@ -94,7 +94,7 @@ def test_only_plain_files_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "link.h5").symlink_to(victim)
     (tmp_path / "folder.h5").mkdir()
     for name in ("link.h5", "folder.h5"):
-        with pytest.raises(FileError, match="no plain file"):
+        with pytest.raises(FileError, match="not a plain file"):
             writer(tmp_path / name, overwrite=True)
     (tmp_path / "b.h5.part").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(FileError, match=r"b\.h5\.part exists"):

@@ -90,16 +90,16 @@ def test_rules_as_text() -> None:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("free < lots", "is no alarm rule; write it like"),
-        ("free = 5", "is no alarm rule"),
-        ("free < 5 for ever", "is no alarm rule"),
+        ("free < lots", "is not an alarm rule; write it like"),
+        ("free = 5", "is not an alarm rule"),
+        ("free < 5 for ever", "is not an alarm rule"),
         ("free < 1e999", "finite"),
         ("free < 5 clear 4", "cleared at higher values than 5, not 4"),
         ("cpu > 5", "no quantity 'cpu'; there are total, used, free"),
         ("free > 5 clear 6", "lower values"),
         ("free < 5 GB clear 6 MB", "same unit"),
         ("free < 5 MB", "free is in GB, not in MB"),
-        (7, "7 is no alarm rule"),
+        (7, "7 is not an alarm rule"),
     ],
 )
 def test_wrong_thresholds_are_refused(rule: object, message: str) -> None:

@@ -272,7 +272,7 @@ def test_a_channel_without_images(prefix: str, caplog: pytest.LogCaptureFixture)
     try:
         monitor = ImageMonitor(ImageSettings.of(image_channels=f"{prefix}x"))
         monitor.step()
-        assert "is no NTNDArray image" in caplog.text
+        assert "is not an NTNDArray image" in caplog.text
     finally:
         server.stop()
 

@@ -97,7 +97,7 @@ def test_image_processors_take_images_only(args: Any) -> None:
     assert result.published == []
     sealed = encrypted(args["encrypt"], points(1), with_=DataEncryptor, id_field="id")
     result = run_processor(AdImageDecryptor, sealed, args=args["decrypt"])
-    assert "the object is no NTNDArray image" in result.last_error
+    assert "the object is not an NTNDArray image" in result.last_error
     assert result.stats["nRefusedObject"] == 1
     assert result.published == []
 

@@ -244,7 +244,7 @@ def test_an_access_security_file(prefix: str, tmp_path: Path, user: str) -> None
     ("text", "words"),
     [
         (None, "--access-security: cannot read"),
-        ("ASG(CONTROL) { RULE(1, ", "is no access security file"),
+        ("ASG(CONTROL) { RULE(1, ", "is not an access security file"),
         ("ASG(OTHER) { RULE(1, WRITE) }", "has neither ASG(CONTROL) nor ASG(DEFAULT)"),
     ],
 )

@@ -255,7 +255,7 @@ def test_hdf_with_several_or_no_stacks(tmp_path: Path) -> None:
         images(path, hdf_dataset="/")
     with pytest.raises(SourceError, match="no dataset of images"):
         images(write_hdf(tmp_path / "b.h5", np.zeros(3)))
-    with pytest.raises(SourceError, match="holds no frames"):
+    with pytest.raises(SourceError, match="has no frames"):
         images(write_hdf(tmp_path / "c.h5", np.zeros((2, 3, 4, 5))), hdf_dataset="entry/data/data")
     with pytest.raises(SourceError, match="complex64 cannot be published"):
         images(
@@ -354,11 +354,11 @@ def test_raw_in_a_folder_leaves_out_the_description_and_takes_ordered_files(tmp_
     [
         (f"{LAYOUT}; n_images: 6", "hold 5 frames of 8x6 uint16 behind a header of 10, not 6"),
         (LAYOUT.replace("10", "9999"), "not one"),
-        (LAYOUT.replace("uint16", "uint17"), "is no pixel type"),
+        (LAYOUT.replace("uint16", "uint17"), "is not a pixel type"),
         (LAYOUT.replace("width: 8; ", ""), "width is required"),
         (LAYOUT.replace("width: 8", "width: 0"), "width"),
         (f"{LAYOUT}; colour: red", "unknown setting 'colour'"),
-        (f"{LAYOUT}; endian: middle", "is no byte order"),
+        (f"{LAYOUT}; endian: middle", "is not a byte order"),
         (f"{LAYOUT}; ordered_files: [nowhere.raw]", "nowhere.raw does not exist"),
         ("width: [", "give a YAML file"),
     ],
@@ -413,9 +413,9 @@ def test_file_that_is_not_what_its_name_says(tmp_path: Path, name: str, content:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros(4), "holds no frames"),
-        (np.zeros((2, 3, 4, 5)), "holds no frames"),
-        (np.zeros((0, 3, 4)), "holds no frames"),
+        (np.zeros(4), "has no frames"),
+        (np.zeros((2, 3, 4, 5)), "has no frames"),
+        (np.zeros((0, 3, 4)), "has no frames"),
         (np.zeros((2, 3, 4), complex), "complex128 cannot be published"),
         (np.zeros((2, 3, 4), np.float16), "float16 cannot be published"),
         (np.array([["a", object()]]), "plain number arrays"),
@@ -430,7 +430,7 @@ def test_array_that_is_no_image(tmp_path: Path, array: np.ndarray, message: str)
 def test_missing_inputs(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"nowhere\.npy does not exist"):
         images(tmp_path / "nowhere.npy")
-    with pytest.raises(SourceError, match="is no folder"):
+    with pytest.raises(SourceError, match="is not a folder"):
         frames(input_directory=str(tmp_path / "nowhere"))
-    with pytest.raises(SourceError, match="holds no files"):
+    with pytest.raises(SourceError, match="has no files"):
         frames(input_directory=str(tmp_path))

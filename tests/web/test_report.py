@@ -60,7 +60,7 @@ def test_series_alone(series: Path, tmp_path: Path) -> None:
     assert ">FINISHED</span>" in html
     headings = re.findall("<h2>(.*?)</h2>", html)
     assert headings == [
-        "Alarms now", "Latest images", "Time series", "Histograms", "System", "Alarms before",
+        "Active alarms", "Latest images", "Time series", "Histograms", "System", "Past alarms",
         "Monitors",
     ]  # fmt: skip
     assert "one: free is 50 GB; the rule is free &lt; 60" in html

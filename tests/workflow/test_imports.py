@@ -97,7 +97,7 @@ def test_a_damaged_movie_and_a_dead_server(archive: Path, tmp_path: Path) -> Non
     with http_server(archive) as server:
         protocol = an_import(server.url)
         assert protocol.run(tmp_path / "run") is State.FAILED
-    assert "movie_02.mrc is no whole MRC file" in protocol.error
+    assert "movie_02.mrc is not a complete MRC file" in protocol.error
     protocol = an_import(server.url, retries=1)
     assert protocol.run(tmp_path / "other") is State.FAILED
     assert "2 tries); check the network, then resume" in protocol.error

@@ -45,7 +45,7 @@ class PublisherInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         key: that no other publisher has.
         pid: of its process.
-        source: whether it makes its objects itself, so that ids begin anew with it.
+        source: whether it makes its objects itself, so that ids start again with it.
     """
 
     key: Key
@@ -177,8 +177,8 @@ class PeerFile(Generic[Info, Counters]):
         self.path = path
         self._file = file
         self._kind = kind
-        # The counters keep the mapping: it ends when nobody refers to them, so that a thread that
-        # is slow to notice `close` never touches memory that is not mapped.
+        # The counters keep the mapping: it ends when they are no longer referenced, so that a
+        # thread that is slow to notice `close` never touches memory that is not mapped.
         self.counters: Counters = kind.counters.from_buffer(mmap.mmap(file, SIZE))
 
     def read_info(self) -> Info:

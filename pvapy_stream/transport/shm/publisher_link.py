@@ -17,7 +17,7 @@ from pvapy_stream.transport.shm.peer_file import (
 
 
 class PublisherLink:
-    """A connection to a publisher, with a peer file of its own.
+    """A connection to a publisher, with its own peer file.
 
     Attributes:
         publisher: peer file of the publisher.
@@ -26,7 +26,7 @@ class PublisherLink:
         port: subscriber of the iceoryx2 service; None until the publisher has created it.
         joined: whether the first object for us has arrived.
         first: whether nothing was delivered yet.
-        anew: whether it replaces what was there before, and counts its ids anew.
+        anew: whether it replaces another publisher, and its ids start again.
         created_at: time of creation, by `time.monotonic`.
         taken: samples taken.
         sequence: number of the last sample.

@@ -71,7 +71,7 @@ class ShmReceiver:
         self.channel = channel
         self._key = new_key()
         self._target = bytes.fromhex(self._key)
-        # A receiver of a group without a set is a set of its own.
+        # A receiver of a group without a set is a separate set.
         self._distribution = (group, client_set or (self._key if group else ""), updates, queue)
         self._deliver: Deliver | None = None
         self._deliver_again: DeliverAgain | None = None

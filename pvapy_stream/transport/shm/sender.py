@@ -51,7 +51,7 @@ class ShmPublisher(Publisher):
         channel: name of the channel.
         settings: overflow policy, its time limit, and the queue size.
         id_field: field with the object id.
-        source: whether the program makes its objects itself, so that ids begin anew with it.
+        source: whether the program makes its objects itself, so that ids start again with it.
     """
 
     takes_lazy = True
@@ -227,7 +227,7 @@ class ShmPublisher(Publisher):
         service.resize(parts)
 
     def _wait_for(self, one: Subscriber) -> None:
-        """Wait until a subscriber takes from its queue, is gone, or the time limit is over."""
+        """Wait until a subscriber takes from its queue or disconnects, or until the time limit."""
         taken = one.counters.taken
         if one.stuck_at == taken:
             return

@@ -200,7 +200,7 @@ class SetService:
 
 
 class RoundRobin:
-    """The sets of one distributor group, which take turns in the order in which they came."""
+    """The sets of one distributor group, which take turns in the order in which they were added."""
 
     def __init__(self) -> None:
         self._services: list[SetService] = []

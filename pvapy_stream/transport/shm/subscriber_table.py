@@ -68,7 +68,7 @@ class SubscriberTable:
         return not any(one.active and one.waiting > 0 for one in self._subscribers.values())
 
     def refresh(self, now: float, node: iox.Node) -> None:
-        """Connect new subscribers and remove those that are gone.
+        """Connect new subscribers and remove those that have disconnected.
 
         Errors are logged, not raised: publishing continues.
         """

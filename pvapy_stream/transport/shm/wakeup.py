@@ -71,6 +71,6 @@ def _open_writer(path: Path) -> int:
 
 
 def _write(file: int) -> None:
-    # A full pipe wakes its reader as well, and a reader that is gone needs no wake-up.
+    # A full pipe wakes its reader as well, and a reader that has disconnected needs no wake-up.
     with contextlib.suppress(OSError):
         os.write(file, b"!")

@@ -325,7 +325,9 @@ class Form:
             SettingsError: the name is taken, or is no name.
         """
         if name in self.params or not name.isidentifier():
-            why = "is defined twice" if name in self.params else "is no name of a parameter"
+            why = (
+                "is defined twice" if name in self.params else "is not a valid name of a parameter"
+            )
             raise SettingsError(f"{name!r} {why}")
         self.params[name] = param
         self.sections[name], self.groups[name] = self._section, self._group
