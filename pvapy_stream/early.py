@@ -23,8 +23,10 @@ def _interrupt_quietly() -> None:
 def _import_quickly() -> None:
     """Leave out what makes the start of our own programs longer and serves nothing."""
     if is_program():
-        # Importing makes hundreds of thousands of objects and no garbage; see `collect_garbage`.
-        gc.disable()
+        # Importing makes hundreds of thousands of objects and no garbage; see `collect_garbage`,
+        # which spawned processes do not call.
+        if "--multiprocessing-fork" not in sys.orig_argv:
+            gc.disable()
         # Looking for plugins of pydantic, which our settings do not use, reads the metadata of all
         # that is installed. Who wants them in a processor sets the variable, also to nothing.
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
