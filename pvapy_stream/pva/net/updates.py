@@ -192,8 +192,10 @@ class Update:
 
     @property
     def nbytes(self) -> int:
-        """Size of the whole structure, as it is sent."""
-        if self._nbytes < 0:
+        """Size of the whole structure, as it is sent; of a message that is there, that of this."""
+        if self._nbytes < 0 and self._passed is not None:
+            self._nbytes = sum(map(len, self._passed.body))
+        elif self._nbytes < 0:
             numbers = range(len(self._known))
             self._nbytes = sum(len(part) for n in numbers for part in self.chunk(n))
         return self._nbytes
