@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 import pvaccess as pva
 
+from pvapy_stream.errors import TransportError
 from pvapy_stream.frame import Frame
+from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.pva.newest import Newest
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 
 BIN = Path(sys.executable).parent
@@ -246,17 +249,18 @@ def command(channel: str, name: str, args: str = "") -> str:
 
 
 def get(channel: str, field: str = "") -> Any:
-    """A channel's value, or one field of it, through the binding; None when it is not there."""
-    # A channel that is about to appear is soonest found by who begins to search anew.
-    for patience in (0.3, 0.5, 1.2):
-        pv = pva.Channel(channel)
-        pv.setTimeout(patience)
-        try:
-            value = pv.get("field()")
-        except pva.PvaException:
-            continue
-        return value[field] if field else value.toDict()
-    return None
+    """A channel's value, or one field of it; None when it is not there.
+
+    Not through the binding, whose get has now and then hung, or ended the process of the tests.
+    """
+    newest = Newest(channel)
+    try:
+        value = pv_object(newest.get(2.0))
+    except TransportError:
+        return None
+    finally:
+        newest.close()
+    return value[field] if field else value.toDict()
 
 
 def status(channel: str) -> dict[str, Any]:

@@ -176,9 +176,20 @@ def _decide(ledgers: Sequence[Ledger], saved: IdSet) -> Iterable[str]:
     if more:
         for one in ledgers:
             _forget(one, more)
-        ledgers[-1].received = ledgers[-1].received | more
-        ledgers[-1].processed = ledgers[-1].processed | more
+        _confirm(ledgers, more)
         yield f"{len(more)} ids are in its files that its ledger does not call processed: {more}"
+
+
+def _confirm(ledgers: Sequence[Ledger], ids: IdSet) -> None:
+    """Call ids processed where they were received; others came to a process that was killed."""
+    left = ids
+    for one in ledgers:
+        known = left & one.received
+        one.processed = one.processed | known
+        left = left - known
+    killed = next((one for one in reversed(ledgers) if not one.closed), ledgers[-1])
+    killed.received = killed.received | left
+    killed.processed = killed.processed | left
 
 
 def _forget(ledger: Ledger, ids: IdSet) -> None:

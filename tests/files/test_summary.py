@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pvapy_stream.accounting.channels import accounts
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.files.nexus import FrameWriter
@@ -82,6 +83,25 @@ def test_files_decide_what_was_processed() -> None:
         "consumer 1: 5 ids are in its files that its ledger does not call processed: 12-14,18-19",
     ]
     assert decided([other], files) == ([other], [])
+
+
+def test_what_a_killed_process_wrote_is_its_own_though_it_was_started_again() -> None:
+    """It was killed after its first flush, and before its ledger called that processed."""
+    killed = Ledger("consumer", 1, "in", started=1.0, closed=False)
+    again = Ledger("consumer", 1, "in", incarnation=2, started=2.0)
+    killed.received.add_range(1, 10)
+    again.received.add_range(20, 22)
+    again.processed.add_range(20, 21)
+    again.failed["full"] = IdSet([22])
+    seen = Witness(
+        Path("a.h5.part"), IdSet([*range(1, 13), 20, 21, 22]), 15, True, "consumer 1", "in"
+    )
+    found, _ = decided([killed, again], [seen])
+    assert [str(one.received) for one in found] == ["1-12", "20-22"]
+    assert [str(one.processed) for one in found] == ["1-12", "20-22"]
+    (account,) = accounts(found)
+    assert not account.without_fate
+    assert not account.dropped
 
 
 def test_files_of_processes_that_no_ledger_names_yet_count(tmp_path: Path) -> None:
