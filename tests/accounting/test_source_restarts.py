@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
-from tests.support import Commands, Program, get, wait_until
+from tests.support import Commands, Program, wait_until
+
+
+def published(path: Path) -> int:
+    """How many ids a source has published.
+
+    It is not asked: on loopback the search for its channel may go to the server that is stopped.
+    """
+    return sum(len(one.published) for one in read(path))
 
 
 def read(path: Path) -> list[Ledger]:
@@ -39,7 +47,7 @@ def first_of(ledger: Ledger) -> int:
 def test_what_it_sent_while_its_consumer_was_away_is_unknown(
     prefix: str, commands: Commands, tmp_path: Path
 ) -> None:
-    channel, file = f"{prefix}image", tmp_path / "ledger.json"
+    channel, file, sent = f"{prefix}image", tmp_path / "ledger.json", tmp_path / "sent.json"
     source = ("sim", "-cn", channel, "-nx", 8, "-ny", 8, "-rt", 300, "-std", 0, "-fps")
     consumer = commands("consumer", "-ic", channel, "-sqs", 500, "--ledger", file)
     first = commands(*source, 100)
@@ -49,8 +57,8 @@ def test_what_it_sent_while_its_consumer_was_away_is_unknown(
     os.kill(consumer.process.pid, signal.SIGSTOP)
     try:
         # So slow that its consumer is back long before its ids pass those of the first.
-        second = commands(*source, 10)
-        wait_until(lambda: get(channel, "uniqueId") >= 10)
+        second = commands(*source, 10, "--ledger", sent)
+        wait_until(lambda: published(sent) >= 10)
     finally:
         os.kill(consumer.process.pid, signal.SIGCONT)
     _, again = ended(commands, consumer, second, file)
@@ -62,7 +70,7 @@ def test_a_new_source_is_known_though_its_ids_go_on(
     prefix: str, commands: Commands, tmp_path: Path, who: str
 ) -> None:
     program, mode = who.split()
-    channel, file = f"{prefix}image", tmp_path / "ledger.json"
+    channel, file, sent = f"{prefix}image", tmp_path / "ledger.json", tmp_path / "sent.json"
     source = ("sim", "-cn", channel, "-nx", 8, "-ny", 8, "-rt", 300, "-std", 0, "-om", mode)
     words = (
         ("consumer", "-ic", channel, "-im", mode, "-sqs", 2)
@@ -77,10 +85,9 @@ def test_a_new_source_is_known_though_its_ids_go_on(
     last = read(file)[0].received.last
     assert last is not None
     os.kill(consumer.process.pid, signal.SIGSTOP)
-    shown = f"{prefix}source"
     try:
-        second = commands(*source, "-fps", 500, "-sc", shown)
-        wait_until(lambda: get(shown)["publisherStats"]["nPublished"] > 2 * last + 50)
+        second = commands(*source, "-fps", 500, "--ledger", sent)
+        wait_until(lambda: published(sent) > 2 * last + 50)
     finally:
         os.kill(consumer.process.pid, signal.SIGCONT)
     before, again = ended(commands, consumer, second, file)
