@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -296,14 +297,11 @@ writer.close()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_the_user_is_changed(tmp_path: Path) -> None:
-    folder = tmp_path / "theirs"
-    folder.mkdir()
+def test_the_user_is_changed(request: pytest.FixtureRequest) -> None:
+    # Not among the folders of pytest, which each new run closes to others.
+    folder = Path(tempfile.mkdtemp(prefix="pvapy-stream-test-"))
+    request.addfinalizer(lambda: shutil.rmtree(folder))
     os.chown(folder, 65534, 65534)
-    for parent in folder.parents:
-        if not parent.is_relative_to(tempfile.gettempdir()) or parent.stat().st_mode & 0o002:
-            break
-        parent.chmod(parent.stat().st_mode | 0o055)
     # All is imported before: the interpreter may lie where nobody else can read.
     with start(AS_NOBODY, folder / "run.h5") as process:
         out, err = process.communicate(timeout=120)
