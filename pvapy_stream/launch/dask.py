@@ -10,6 +10,7 @@ import time
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -130,13 +131,31 @@ class DaskPrograms:
             worker = self._choose(spec, workers)
             key = f"{self._id}-{next(self._numbers)}-{spec.name}"
             env = {**_addresses(workers), **spec.env}
-            pid = self.call(worker, agent.start, key, replace(spec, env=env), incarnation)
+            pid = self._start_on(worker, key, replace(spec, env=env), incarnation)
             if pid is not None:
                 log = folder / "logs" / f"{spec.name}.{incarnation}.log"
                 program = self._programs[key] = DaskProgram(self, key, worker, pid, log)
                 return program
             failed.add(worker)
         raise WorkflowError(f"{spec.name} cannot be started on {', '.join(failed)}")
+
+    def _start_on(self, worker: str, key: str, spec: ProgramSpec, incarnation: int) -> int | None:
+        """Start a program on a worker; None if it does not answer in time, or cannot."""
+
+        def end(late: Future[Any]) -> None:
+            # Another worker has it by now: twice, it would serve its channels twice.
+            if late.cancelled() or late.result() is None:
+                return
+            with suppress(RuntimeError):  # we are leaving the cluster
+                self._calls.submit(self._call, worker, agent.kill, key)
+
+        asked = self._calls.submit(self._call, worker, agent.start, key, spec, incarnation)
+        try:
+            return asked.result(_ANSWER_TIMEOUT)
+        except FutureTimeout:
+            _warn_of_silence(worker)
+            asked.add_done_callback(end)
+            return None
 
     def _wait_for_workers(self, timeout: float) -> dict[str, Any]:
         deadline = time.monotonic() + timeout
@@ -170,7 +189,7 @@ class DaskPrograms:
         try:
             return asked.result(_ANSWER_TIMEOUT)
         except FutureTimeout:
-            _log.warning("worker %s does not answer within %g s", worker, _ANSWER_TIMEOUT)
+            _warn_of_silence(worker)
             return None
 
     def _call(self, worker: str, function: Any, *args: Any) -> Any:
@@ -218,6 +237,10 @@ class DaskPrograms:
         self._client.close()
         if self._close is not None:
             self._close()
+
+
+def _warn_of_silence(worker: str) -> None:
+    _log.warning("worker %s does not answer within %g s", worker, _ANSWER_TIMEOUT)
 
 
 def _addresses(workers: dict[str, Any]) -> dict[str, str]:

@@ -13,7 +13,8 @@ import pytest
 from distributed import LocalCluster
 
 from pvapy_stream.errors import SettingsError, WorkflowError
-from pvapy_stream.launch import dask
+from pvapy_stream.launch import agent, dask
+from pvapy_stream.launch.programs import ProgramSpec
 from pvapy_stream.workflow import Consumer, Project, Simulator, StreamSet, Workflow
 from pvapy_stream.workflow.run.clusters import make_launcher
 from pvapy_stream.workflow.run.scheduler import Scheduler, run_workflow
@@ -147,3 +148,25 @@ def test_a_placed_stage_waits_for_its_worker_to_return(
         stop.set()
         thread.join(60)
     project.close()
+
+
+def _ended(dask_worker: Any) -> list[bool]:
+    """Of each program of a worker, whether it has ended."""
+    return [one.poll() is not None for one in agent._programs.values()]
+
+
+def test_a_program_that_starts_too_late_is_ended(
+    cluster: Any, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would run twice: by then another worker has been asked."""
+    launcher = make_launcher(cluster.scheduler_address)
+    assert isinstance(launcher, dask.DaskPrograms)
+    monkeypatch.setattr(dask, "_ANSWER_TIMEOUT", 1e-4)
+    spec = ProgramSpec("cam", "sim", argv=("-cn", f"{prefix}image", "-rt", "600"))
+    with pytest.raises(WorkflowError, match="cam cannot be started on"):
+        launcher.start(spec, tmp_path, 1)
+    monkeypatch.undo()
+    client = dask.connect(cluster.scheduler_address)
+    wait_until(lambda: [*client.run(_ended).values()] == [[True]] * 3)
+    client.close()
+    launcher.close()
