@@ -68,6 +68,21 @@ def test_a_source_that_begins_anew_has_missed_nothing() -> None:
     assert arrivals.missed == 2
 
 
+def test_the_initial_value_of_a_channel_hides_nothing_that_is_missed() -> None:
+    arrivals = Arrivals(True)
+    assert given(arrivals, 5, 6) == [6]
+    # The channel was taken away and is there again, and its source goes on.
+    assert not arrivals.is_frame(obj(0), BACK)
+    assert given(arrivals, 9) == [9]
+    assert arrivals.missed == 2
+    # A new source, which says so or not.
+    assert not arrivals.is_frame(obj(0), ANEW)
+    assert given(arrivals, 12) == [12]
+    assert not arrivals.is_frame(obj(0), BACK)
+    assert given(arrivals, 1, 2) == [1, 2]
+    assert arrivals.missed == 2
+
+
 def test_late_frames_were_not_missed_and_equal_ids_are_no_reason_to_drop() -> None:
     arrivals = Arrivals(False)
     assert given(arrivals, 1, 2, 5) == [1, 2, 5]
