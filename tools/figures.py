@@ -43,9 +43,17 @@ class Example:
 EXAMPLES = (
     Example(
         "transport (from consumer to workflow)",
-        # The receiver, the publisher and the datagrams could be in the file of the mode.
-        ("transport/ejfat_mode.py", "transport/ejfat.py", "transport/ejfat_wire.py"),
-        frozenset({"ejfat", "ejfat_mode", "EjfatReceiver", "EjfatPublisher"}),
+        # Settings, receiver, publisher and datagrams could be in the file of the mode.
+        (
+            "transport/ejfat_mode.py",
+            "transport/ejfat.py",
+            "transport/ejfat_settings.py",
+            "transport/ejfat_wire.py",
+        ),
+        frozenset(
+            {"ejfat", "ejfat_mode", "ejfat_settings", "EjfatReceiver", "EjfatPublisher"}
+            | {"EjfatInputSettings", "EjfatOutputSettings"}
+        ),
         # The numbers that PvaPy has for its modes.
         frozenset({"settings/values.py"}),
     ),

@@ -6,8 +6,8 @@ from typing import Any
 
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.inbox import InboxCounts
+from pvapy_stream.transport.filtered_ids import Filtered, FilteredReceiver
 from pvapy_stream.transport.ports import Receiver
 
 

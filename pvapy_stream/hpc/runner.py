@@ -15,11 +15,12 @@ from pvapy_stream.errors import ProcessorError
 from pvapy_stream.files.run import run_id
 from pvapy_stream.hpc.control import configured
 from pvapy_stream.hpc.deadline import Deadline
-from pvapy_stream.hpc.filtering import FilteredReceiver
 from pvapy_stream.hpc.parts import StageParts
+from pvapy_stream.hpc.stage_stats import processor_stats
 from pvapy_stream.signals import in_main_thread
-from pvapy_stream.status.counted import processor_stats, publisher_stats
+from pvapy_stream.status.counted import publisher_stats
 from pvapy_stream.status.snapshot import Snapshot
+from pvapy_stream.transport.filtered_ids import FilteredReceiver
 from pvapy_stream.transport.ports import PublisherCounts, Receiver, Troubled
 
 STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pvapy_stream.settings.write import FileSettings, WriteSettings
     from pvapy_stream.settings.writer import WriterClientSettings, WriterSettings
     from pvapy_stream.transport.pva_library import PvaSettings
-    from pvapy_stream.transport.shm_mode import ShmSettings
+    from pvapy_stream.transport.shm_settings import ShmSettings
 
 _HOMES = {
     "pvapy_stream.base_settings": (
@@ -103,7 +103,7 @@ _HOMES = {
         "WriterSettings",
     ),
     "pvapy_stream.transport.pva_library": ("PvaSettings",),
-    "pvapy_stream.transport.shm_mode": ("ShmSettings",),
+    "pvapy_stream.transport.shm_settings": ("ShmSettings",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

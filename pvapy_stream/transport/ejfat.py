@@ -25,7 +25,7 @@ import pvaccess as pva
 from pvapy_stream.errors import ObjectError, SettingsError, TransportError
 from pvapy_stream.pva import serial
 from pvapy_stream.pva.net.client_errors import NotSentError
-from pvapy_stream.transport.ejfat_mode import EjfatInputSettings, EjfatOutputSettings
+from pvapy_stream.transport.ejfat_settings import EjfatInputSettings, EjfatOutputSettings
 from pvapy_stream.transport.ejfat_wire import (
     HEADERS,
     LONGEST,

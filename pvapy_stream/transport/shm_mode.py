@@ -1,13 +1,10 @@
-"""Mode ``shm``: shared memory of this host; its options are declared here."""
+"""Mode ``shm``: shared memory of this host."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import BeforeValidator, Field
-
-from pvapy_stream.base_settings import Settings, lower, opt
 from pvapy_stream.transport.mode import (
     InputMode,
     Mode,
@@ -15,44 +12,10 @@ from pvapy_stream.transport.mode import (
     PublisherOptions,
     ReceiverOptions,
 )
+from pvapy_stream.transport.shm_settings import ShmSettings
 
 if TYPE_CHECKING:
     from pvapy_stream.transport.ports import Publisher, Receiver
-
-
-class ShmSettings(Settings):
-    """What is published in shared memory."""
-
-    shm_overflow: Annotated[
-        Literal["block", "drop-newest", "drop-oldest"],
-        BeforeValidator(lower),
-        opt("--shm-overflow", "Shared memory"),
-    ] = Field(
-        "block",
-        description=(
-            "what a full queue of a subscriber does to our objects: block waits for it, for a"
-            " limited time; the others drop objects, which are counted"
-        ),
-    )
-    shm_timeout: Annotated[float, opt("--shm-timeout", "Shared memory", "s", metavar="T")] = Field(
-        5,
-        gt=0,
-        description=(
-            "longest wait for a subscriber whose queue is full; then it counts as stuck, and its"
-            " objects as rejected until it takes some"
-        ),
-    )
-    shm_queue_size: Annotated[
-        int, opt("--shm-queue-size", "Shared memory", "objects", metavar="N")
-    ] = Field(
-        0,
-        ge=0,
-        le=4096,
-        description=(
-            "queue for each subscriber that does not ask for one with --server-queue-size; 0: by"
-            " the size of the objects, 4 to 256"
-        ),
-    )
 
 
 def receiver(what: ReceiverOptions) -> Receiver:

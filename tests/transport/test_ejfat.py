@@ -17,12 +17,11 @@ import pvaccess as pva
 import pytest
 
 from pvapy_stream.errors import SettingsError, TransportError
-from pvapy_stream.hpc.filtering import FilteredReceiver
 from pvapy_stream.pva import serial
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.settings import ConsumerSettings
 from pvapy_stream.transport.ejfat import EjfatPublisher, EjfatReceiver
-from pvapy_stream.transport.ejfat_mode import EjfatInputSettings, EjfatOutputSettings
+from pvapy_stream.transport.ejfat_settings import EjfatInputSettings, EjfatOutputSettings
 from pvapy_stream.transport.ejfat_wire import (
     HEADERS,
     LB_HEADER,
@@ -31,6 +30,7 @@ from pvapy_stream.transport.ejfat_wire import (
     Reassembler,
     datagrams,
 )
+from pvapy_stream.transport.filtered_ids import FilteredReceiver
 from tests.ports import free_port
 from tests.support import Commands, Source, status, wait_until
 from tests.transport.pairs import Ids, make_object

@@ -32,7 +32,7 @@ from pvapy_stream.transport.shm.peer_file import (
 )
 from pvapy_stream.transport.shm.set_service import SetService, Subscriber, default_queue
 from pvapy_stream.transport.shm.subscriber_table import SubscriberTable
-from pvapy_stream.transport.shm_mode import ShmSettings
+from pvapy_stream.transport.shm_settings import ShmSettings
 
 _REFRESH_PERIOD = 0.05  # s; of the thread that updates the subscribers while nothing is published
 _MIN_WAIT, _MAX_WAIT = 50e-6, 3e-4  # s between two checks of a full queue

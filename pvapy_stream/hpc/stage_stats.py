@@ -1,0 +1,43 @@
+"""Groups of statistics from what a stage and its inbox have counted."""
+
+from __future__ import annotations
+
+from pvapy_stream.hpc.fates import StageCounts
+from pvapy_stream.hpc.inbox import InboxCounts
+from pvapy_stream.status.counted import Times
+from pvapy_stream.status.snapshot import ProcessorStats, QueueStats
+
+
+def queue_stats(counts: InboxCounts) -> QueueStats:
+    """Statistics of a queue."""
+    return QueueStats(
+        counts.received - counts.rejected, counts.rejected, counts.delivered, counts.queued
+    )
+
+
+def processor_stats(
+    counts: StageCounts, missed: int, unknown: int = 0, epochs: int = 1
+) -> ProcessorStats:
+    """Statistics of a processor.
+
+    Args:
+        counts: what the stage counted.
+        missed: ids that should have come and did not.
+        unknown: ids that were jumped over.
+        epochs: how often ids began, the first time included.
+    """
+    times = Times(counts.start_time, counts.end_time, counts.first_time, counts.last_time)
+    return times.rated(
+        ProcessorStats(
+            first_object_id=counts.first_id or 0,
+            last_object_id=counts.last_id or 0,
+            n_processed=counts.processed,
+            n_errors=counts.errors,
+            n_missed=missed,
+            n_filtered=counts.filtered,
+            n_skipped=counts.skipped,
+            n_duplicates=counts.duplicates,
+            n_unknown=unknown,
+            n_epochs=epochs,
+        )
+    )
