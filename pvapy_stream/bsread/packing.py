@@ -37,7 +37,7 @@ _BYTE = np.dtype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class MessageLimits:
     """How large the parts of a message may be.
 
     Attributes:
@@ -106,7 +106,7 @@ def pack_header(raw: bytes, compression: str) -> bytes:
     return bytes(pack(raw, compression or "none", 1))
 
 
-def unpack_header(raw: Buffer, compression: str, limits: Limits) -> Buffer:
+def unpack_header(raw: Buffer, compression: str, limits: MessageLimits) -> Buffer:
     """Unpack a data header.
 
     Raises:

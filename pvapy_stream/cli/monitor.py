@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.cli.options import add_settings, settings_of
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import (
@@ -107,7 +107,7 @@ def run_all(settings: Sequence[MonitorSettings], logging: LoggingSettings) -> in
     return 1 if problems else 0
 
 
-COMMAND = Command(
+COMMAND = CliCommand(
     "pvapy-stream monitor",
     "Watch something: store what is seen, and send alarms when it enters or leaves a bad state.",
     run,

@@ -9,7 +9,7 @@ from pvapy_stream import __version__
 from pvapy_stream.bsread.analyzer import StreamAnalyzer
 from pvapy_stream.daq.buffer_status import BufferStatus
 from pvapy_stream.plugins import require
-from pvapy_stream.status.metrics import PREFIX, Collector
+from pvapy_stream.status.metrics import PREFIX, MetricsCollector
 from pvapy_stream.web_security import Guard
 
 # Names began with the first before all programs had one prefix.
@@ -38,7 +38,7 @@ def make_app(
     )
     app.add_middleware(Guard, names=names)
     registry = prometheus.CollectorRegistry(auto_describe=False)
-    registry.register(Collector(lambda: [status().snapshot()], _PREFIXES))
+    registry.register(MetricsCollector(lambda: [status().snapshot()], _PREFIXES))
 
     @app.get("/status")
     def show_status() -> dict[str, Any]:

@@ -148,7 +148,7 @@ class ImageFollower(ABC):
             self._thread.join(_TICK * 4)
 
 
-class FrameSource(ImageFollower):
+class FrameSender(ImageFollower):
     """Hands images on as messages, through a socket in this process, for the buffer.
 
     Attributes:

@@ -23,7 +23,7 @@ class StartRequest(BaseModel):
     )
 
 
-class Reply(BaseModel):
+class RestReply(BaseModel):
     """What every reply has.
 
     `state` is ok, or error when the request failed; `status` is waiting, writing, done or error
@@ -34,7 +34,7 @@ class Reply(BaseModel):
     status: str
 
 
-class StatusReply(Reply):
+class StatusReply(RestReply):
     """How an acquisition stands, in short."""
 
     acquisition: int = Field(description="number of the acquisition, 1 for the first")
@@ -76,20 +76,20 @@ class Statistics(BaseModel):
     lost: list[tuple[int, int]] = Field(description="the newest of at most 100 ranges")
 
 
-class StatisticsReply(Reply):
+class StatisticsReply(RestReply):
     """How an acquisition stands, in numbers."""
 
     acquisition: int
     statistics: Statistics
 
 
-class ParametersReply(Reply):
+class ParametersReply(RestReply):
     """What was set."""
 
     parameters: dict[str, Any]
 
 
-class OverviewReply(Reply):
+class OverviewReply(RestReply):
     """All acquisitions that are remembered, the newest last."""
 
     stream: str

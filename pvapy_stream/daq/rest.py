@@ -29,7 +29,7 @@ from pvapy_stream.daq.replies import (
     statistics_of,
     status_of,
 )
-from pvapy_stream.daq.writer import Writer
+from pvapy_stream.daq.writer import AcquisitionWriter
 from pvapy_stream.errors import (
     ConflictError,
     FileError,
@@ -78,7 +78,7 @@ Number = Annotated[int, Path(description="number of an acquisition, 1 for the fi
 _log = logging.getLogger(__name__)
 
 
-def build_app(writer: Writer, token: str = "") -> FastAPI:
+def build_app(writer: AcquisitionWriter, token: str = "") -> FastAPI:
     """The application.
 
     Args:
@@ -150,7 +150,7 @@ def _add_pages(app: FastAPI) -> None:
         return HTMLResponse(api_page(app.openapi()))
 
 
-def _add_reports(app: FastAPI, writer: Writer, allowed: Any) -> None:
+def _add_reports(app: FastAPI, writer: AcquisitionWriter, allowed: Any) -> None:
     """Calls that users know, about the newest acquisition: what tells and what sets."""
 
     @app.get("/status", dependencies=allowed)
@@ -171,7 +171,7 @@ def _add_reports(app: FastAPI, writer: Writer, allowed: Any) -> None:
         return ParametersReply(status=status, parameters=writer.parameters)
 
 
-def _add_starts_and_stops(app: FastAPI, writer: Writer, allowed: Any) -> None:
+def _add_starts_and_stops(app: FastAPI, writer: AcquisitionWriter, allowed: Any) -> None:
     """Calls that users know, about the newest acquisition: what begins and ends it."""
 
     @app.put("/start_pulse_id/{pulse_id}", dependencies=allowed, openapi_extra=_OPTIONAL_BODY)
@@ -214,7 +214,7 @@ def _add_starts_and_stops(app: FastAPI, writer: Writer, allowed: Any) -> None:
         return status_of(writer.current.progress())
 
 
-def _add_numbered(app: FastAPI, writer: Writer, allowed: Any) -> None:
+def _add_numbered(app: FastAPI, writer: AcquisitionWriter, allowed: Any) -> None:
     """Calls about any of several acquisitions."""
 
     @app.get("/acquisitions", dependencies=allowed)
@@ -245,14 +245,14 @@ def _add_numbered(app: FastAPI, writer: Writer, allowed: Any) -> None:
         return _stop(_found(writer, number), None)
 
 
-def _found(writer: Writer, number: int) -> Acquisition:
+def _found(writer: AcquisitionWriter, number: int) -> Acquisition:
     try:
         return writer.find(number)
     except KeyError:
         raise HTTPException(404, f"there is no acquisition {number}") from None
 
 
-def _start(writer: Writer, pulse_id: int | None, given: StartRequest) -> StatusReply:
+def _start(writer: AcquisitionWriter, pulse_id: int | None, given: StartRequest) -> StatusReply:
     made = writer.start(pulse_id, given.output_file, given.stop_pulse_id, given.force)
     return status_of(made.progress())
 

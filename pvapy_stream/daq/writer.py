@@ -12,7 +12,7 @@ from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.bsread.file import SwissfelFile
 from pvapy_stream.daq.accounts import KIND, STAGE_ID, channel_of
 from pvapy_stream.daq.acquisition import Acquisition
-from pvapy_stream.daq.acquisition_state import Limits
+from pvapy_stream.daq.acquisition_state import AcquisitionLimits
 from pvapy_stream.daq.destination import Destination, discards
 from pvapy_stream.daq.feeds import (
     BUFFER,
@@ -40,7 +40,7 @@ _INFORMED = 0.7  # s a start waits for the stream to tell where it is
 _CLOSED = 30.0  # s an end waits for files to be closed
 
 
-class Writer:
+class AcquisitionWriter:
     """Takes requests from any thread.
 
     Args:
@@ -58,7 +58,7 @@ class Writer:
         # Set when the program is to end.
         self.ended = threading.Event()
         self._lock = threading.RLock()
-        self._limits = Limits(settings.silence_limit, settings.start_limit)
+        self._limits = AcquisitionLimits(settings.silence_limit, settings.start_limit)
         self._count = 0
         self._acquisitions: dict[int, Acquisition] = {}
         self._shared: Worker | None = None

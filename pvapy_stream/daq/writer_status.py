@@ -9,7 +9,7 @@ from typing import Any
 from pvapy_stream.daq.accounts import channel_of
 from pvapy_stream.daq.progress import Progress
 from pvapy_stream.daq.states import Phase
-from pvapy_stream.daq.writer import Writer
+from pvapy_stream.daq.writer import AcquisitionWriter
 from pvapy_stream.status.snapshot import (
     NOTHING,
     LatencyStats,
@@ -104,7 +104,7 @@ def writer_snapshot(stream: str, found: Sequence[Progress], state: str = "") -> 
     )
 
 
-def snapshot_of(writer: Writer) -> Snapshot:
+def snapshot_of(writer: AcquisitionWriter) -> Snapshot:
     """The status of a writer; a service that has nothing to do waits for the next request."""
     found = [one.progress() for one in writer.acquisitions]
     state = found[-1].phase

@@ -135,7 +135,7 @@ def served(settings: MetricsSettings, collect: Collect) -> Iterator[str]:
     client = require("prometheus_client", "web")
     registry = client.CollectorRegistry()
     client.ProcessCollector(registry=registry)
-    registry.register(Collector(collect))
+    registry.register(MetricsCollector(collect))
     names = host_names(settings.metrics_address, settings.allow_host)
     try:
         server = listen(
@@ -176,7 +176,7 @@ def _for_hosts(app: _WsgiApp, names: frozenset[str]) -> _WsgiApp:
     return guarded
 
 
-class Collector:
+class MetricsCollector:
     """Gives the client library the metrics in its form.
 
     Args:

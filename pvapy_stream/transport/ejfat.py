@@ -30,8 +30,8 @@ from pvapy_stream.transport.ejfat_wire import (
     HEADERS,
     LONGEST,
     Drops,
-    Limits,
     Reassembler,
+    ReassemblyLimits,
     datagrams,
 )
 from pvapy_stream.transport.ports import ReceiverCounts
@@ -151,7 +151,9 @@ class EjfatReceiver(ServingReceiver):
         self._where = f"{host}:{port}"
         self._args = args
         most = max(1, args.buffer_cache_size)
-        limits = Limits(args.max_event_size, args.max_memory, most, args.event_timeout_ms / 1000)
+        limits = ReassemblyLimits(
+            args.max_event_size, args.max_memory, most, args.event_timeout_ms / 1000
+        )
         self._reassembler = Reassembler(limits)
         self._most = most
         _warn_of_unknown("input", args)

@@ -26,8 +26,8 @@ from pvapy_stream.transport.ejfat_wire import (
     HEADERS,
     LB_HEADER,
     RE_HEADER,
-    Limits,
     Reassembler,
+    ReassemblyLimits,
     datagrams,
 )
 from pvapy_stream.transport.filtered_ids import FilteredReceiver
@@ -35,7 +35,7 @@ from tests.ports import free_port
 from tests.support import Commands, Source, status, wait_until
 from tests.transport.pairs import Ids, make_object
 
-LIMITS = Limits(event=10_000, memory=100_000, events=10, time=0.5)
+LIMITS = ReassemblyLimits(event=10_000, memory=100_000, events=10, time=0.5)
 SOURCE = ("127.0.0.1", 1)
 
 

@@ -19,8 +19,8 @@ from pvapy_stream.transport.shm.frames import (
     EMPTY,
     INITIAL,
     OPENING,
-    Encoder,
     Parts,
+    SampleEncoder,
     Sendable,
 )
 from pvapy_stream.transport.shm.peer_directory import PeerDirectory, new_key
@@ -67,7 +67,7 @@ class ShmPublisher(Publisher):
         self.channel = channel
         self._settings = settings
         self._blocks = settings.shm_overflow == "block"
-        self._encoder = Encoder(id_field)
+        self._encoder = SampleEncoder(id_field)
         self._key = new_key()
         self._source = source
         self._lock = threading.Lock()

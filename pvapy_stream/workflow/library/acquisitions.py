@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pvapy_stream.daq.states import Phase
-from pvapy_stream.daq.writer import Writer
+from pvapy_stream.daq.writer import AcquisitionWriter
 from pvapy_stream.errors import WorkflowError
 from pvapy_stream.files.verify import verify
 from pvapy_stream.settings import WriterSettings
@@ -19,7 +19,7 @@ from pvapy_stream.workflow.run.step_protocol import Protocol
 _CLOSE_LIMIT = 60.0  # s; from the stop to a closed file
 
 
-@register
+@register("BsreadAcquisition")
 class BsreadAcquisition(Protocol):
     """Writes a range of pulses, which may have passed where the stream is a buffer's."""
 
@@ -49,7 +49,7 @@ class BsreadAcquisition(Protocol):
         )
         first = self.start_pulse_id if self.start_pulse_id >= 0 else None
         last = self.stop_pulse_id if self.stop_pulse_id >= 0 else None
-        writer = Writer(settings)
+        writer = AcquisitionWriter(settings)
         try:
             acquisition = writer.start(first, stop_pulse_id=last)
             if last is None and not acquisition.over.wait(self.seconds):

@@ -12,14 +12,20 @@ from pvapy_stream.launch.programs import ProgramSpec
 from pvapy_stream.settings import ConsumerSettings
 from pvapy_stream.workflow.model.parameters import Boolean, Form, Int, String
 from pvapy_stream.workflow.model.registry import register
-from pvapy_stream.workflow.model.streaming_stage import DEFAULT_QUEUE, Site, Stage, Stream, Wired
+from pvapy_stream.workflow.model.streaming_stage import (
+    DEFAULT_QUEUE,
+    Site,
+    Stream,
+    StreamingStage,
+    Wired,
+)
 from pvapy_stream.workflow.model.validators import GE
 
 _STATUS_PERIOD = 0.25  # s; what a killed stage may lose of its account
 
 
-@register
-class Simulator(Stage):
+@register("Simulator")
+class SimulatorStage(StreamingStage):
     """An area detector that publishes random images, or images from files."""
 
     label = "Simulated detector"
@@ -41,8 +47,8 @@ class Simulator(Stage):
         return Wired((self.spec(label, values),), Stream(values["channel_name"]))
 
 
-@register
-class Mirror(Stage):
+@register("Mirror")
+class MirrorStage(StreamingStage):
     """A server that shows its input under a name of its own."""
 
     label = "Mirror"
@@ -75,7 +81,7 @@ class Mirror(Stage):
         return Wired((self.spec(label, values),), output)
 
 
-class _Processing(Stage):
+class _Processing(StreamingStage):
     """What consumers, collectors and writers have in common."""
 
     def channels(self, label: str, site: Site, *, output: bool = True) -> dict[str, Any]:
@@ -101,8 +107,8 @@ class _Processing(Stage):
             raise SettingsError("needs an input, such as mirror.output, or an input_channel")
 
 
-@register
-class Consumer(_Processing):
+@register("Consumer")
+class ConsumerStage(_Processing):
     """One consumer, or several that share the stream or each get all of it."""
 
     label = "Consumers"
@@ -167,8 +173,8 @@ class Consumer(_Processing):
         return {"distributor_group": label, "distributor_trigger": field}
 
 
-@register
-class Collector(_Processing):
+@register("Collector")
+class CollectorStage(_Processing):
     """Gathers several channels in the order of ids."""
 
     label = "Collector"
@@ -190,8 +196,8 @@ class Collector(_Processing):
         return Wired((self.spec(label, values),), Stream(values["output_channel"]))
 
 
-@register
-class Writer(_Processing):
+@register("Writer")
+class WriterStage(_Processing):
     """Writes the stream to HDF5/NeXus files; its output is the folder, once it has ended."""
 
     label = "Writer"
@@ -218,8 +224,8 @@ class Writer(_Processing):
         return Wired((self.spec(label, values),), None)
 
 
-@register
-class Command(Stage):
+@register("Command")
+class CommandStage(StreamingStage):
     """Any other command of ``pvapy-stream``, with its arguments as they are typed."""
 
     label = "Command"
