@@ -77,7 +77,7 @@ class Control(IntEnum):
 
 # Not frozen, which would take a microsecond for each.
 @dataclass(slots=True)
-class Message:
+class StreamMessage:
     """A message, all its segments together.
 
     Attributes:
@@ -153,13 +153,13 @@ class Assembler:
         self._scratch[: len(rest)] = rest
         self._start, self._end = 0, len(rest)
 
-    def received(self, count: int) -> list[Message]:
+    def received(self, count: int) -> list[StreamMessage]:
         """Messages that are complete now that `count` bytes were put into `space`.
 
         Raises:
             WireError: what came is no message, or exceeds the limits.
         """
-        made: list[Message] = []
+        made: list[StreamMessage] = []
         if self._header is not None:
             self._filled += count
             if self._filled < len(self._large):
@@ -182,7 +182,7 @@ class Assembler:
                 made.append(_message(header))
         return made
 
-    def _whole(self, made: list[Message]) -> bool:
+    def _whole(self, made: list[StreamMessage]) -> bool:
         """Take a message without segments that is here, as most are; False if it is no such."""
         scratch, start = self._scratch, self._start
         magic, version, flags, command, size = _UNPACK_LITTLE(scratch, start)
@@ -193,12 +193,12 @@ class Assembler:
             return False
         self._start = end
         payload = scratch[start + HEADER : end].toreadonly()
-        made.append(Message(command, False, False, bool(flags & _FROM_SERVER), 0, (payload,)))
+        made.append(StreamMessage(command, False, False, bool(flags & _FROM_SERVER), 0, (payload,)))
         return True
 
-    def feed(self, data: Buffer) -> list[Message]:
+    def feed(self, data: Buffer) -> list[StreamMessage]:
         """Messages that are complete with these bytes, which are copied."""
-        made: list[Message] = []
+        made: list[StreamMessage] = []
         rest = memoryview(data)
         while len(rest):
             space = self.space()
@@ -234,7 +234,7 @@ class Assembler:
         if not begins and (first is None or first.command != header.command):
             raise WireError("a segment belongs to no message")
 
-    def _payload(self, header: _Header, made: list[Message]) -> bool:
+    def _payload(self, header: _Header, made: list[StreamMessage]) -> bool:
         """Take the payload; False if more bytes are needed in the scratch."""
         at = self._start + HEADER
         here = self._end - at
@@ -252,7 +252,7 @@ class Assembler:
         self._start = self._end
         return True
 
-    def _finish(self, header: _Header, payload: Buffer, made: list[Message]) -> None:
+    def _finish(self, header: _Header, payload: Buffer, made: list[StreamMessage]) -> None:
         segment = header.flags & _SEGMENT
         if not segment:
             made.append(_message(header, (payload,)))
@@ -270,10 +270,10 @@ class Assembler:
             self._first, self._segments, self._gathered = None, [], 0
 
 
-def _message(header: _Header, payload: tuple[Buffer, ...] = ()) -> Message:
+def _message(header: _Header, payload: tuple[Buffer, ...] = ()) -> StreamMessage:
     flags = header.flags
     control = bool(flags & _CONTROL)
-    return Message(
+    return StreamMessage(
         header.command,
         control,
         bool(flags & _BIG),

@@ -14,7 +14,7 @@ from pvapy_stream.pva.net.server import Server
 from pvapy_stream.pva.net.updates import Update
 from pvapy_stream.pva.wire import operations, request, values
 from pvapy_stream.pva.wire.descriptions import Outgoing
-from pvapy_stream.pva.wire.operations import INIT, PIPELINE, START, STOP, Reply, Request
+from pvapy_stream.pva.wire.operations import INIT, PIPELINE, START, STOP, Reply, RequestHead
 from pvapy_stream.pva.wire.stream import Command
 from pvapy_stream.pva.wire.types import Array, Kind, Scalar, Structure, Union, Variant
 from tests.pva.net.test_bad_clients import Client
@@ -51,7 +51,7 @@ class Monitor:
         setup = operations.MonitorSetup(request.parse(asked), window)
         self.client.send(
             Command.MONITOR,
-            Request(self.channel, 1, flags).write,
+            RequestHead(self.channel, 1, flags).write,
             lambda w: setup.write(w, Outgoing()),
         )
         reader = self.client.next(Command.MONITOR)
@@ -66,16 +66,16 @@ class Monitor:
         return self
 
     def send(self, flags: int, *more: Any) -> None:
-        self.client.send(Command.MONITOR, Request(self.channel, 1, flags).write, *more)
+        self.client.send(Command.MONITOR, RequestHead(self.channel, 1, flags).write, *more)
 
     def acknowledge(self, count: int) -> None:
         self.send(PIPELINE, lambda w: w.number("I", count))
 
-    def next(self) -> operations.Update:
+    def next(self) -> operations.MonitorUpdate:
         reader = self.client.next(Command.MONITOR)
         number, flags = reader.number("I"), reader.byte()
         assert (number, flags) == (1, 0)
-        update = operations.Update.read(1, self.kind, reader, self.client.known, self.value)
+        update = operations.MonitorUpdate.read(1, self.kind, reader, self.client.known, self.value)
         self.value = update.value
         return update
 
@@ -298,7 +298,9 @@ def ids_of(monitor: Monitor) -> list[int]:
                 return found
             reader = one.reader()
             reader.take(5)
-            update = operations.Update.read(1, KIND, reader, monitor.client.known, monitor.value)
+            update = operations.MonitorUpdate.read(
+                1, KIND, reader, monitor.client.known, monitor.value
+            )
             found.append(update.value["id"])
         count = monitor.client.link.recv_into(monitor.client._assembler.space())
         monitor.client._found += monitor.client._assembler.received(count)
