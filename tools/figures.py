@@ -59,8 +59,10 @@ EXAMPLES = (
     ),
     Example(
         "monitor",
-        ("monitor/table.py",),
-        frozenset({"TableMonitor", "TableSettings"}),
+        ("monitor/table_monitor.py",),
+        frozenset({"table_monitor", "TableMonitor", "TableSettings"}),
+        # Where users may import its settings from, as in earlier versions.
+        frozenset({"settings/__init__.py"}),
     ),
     Example("command", ("cli/keygen.py",), frozenset({"keygen"})),
     Example(

@@ -2,6 +2,7 @@
 
 from pvapy_stream.monitor.alarms import Alarm, AlarmEvent
 from pvapy_stream.monitor.base import Clock, Monitor, Sample, SamplingMonitor
+from pvapy_stream.monitor.kinds import MonitorKind
 from pvapy_stream.monitor.notifiers import LogNotifier, Notifier, PrintNotifier
 from pvapy_stream.settings import AlarmRule, parse_rule
 
@@ -12,6 +13,7 @@ __all__ = [
     "Clock",
     "LogNotifier",
     "Monitor",
+    "MonitorKind",
     "Notifier",
     "PrintNotifier",
     "Sample",

@@ -17,10 +17,10 @@ from pvapy_stream.monitor.alarms import AlarmEvent
 from pvapy_stream.monitor.channels import ChannelFinder, unique, with_ids
 from pvapy_stream.monitor.pictures import to_png
 from pvapy_stream.monitor.stages import StageView, StageWatch, labels, last_in_chain, lost_once
-from pvapy_stream.monitor.streams import StreamsMonitor
+from pvapy_stream.monitor.streams_monitor import StreamsMonitor, StreamsSettings
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.newest import Newest
-from pvapy_stream.settings import DashboardSettings, StreamsSettings
+from pvapy_stream.settings import DashboardSettings
 
 _EVENTS = 50
 # Rates are judged over this time, s: an error now and then must not come and go as an alarm.
