@@ -24,8 +24,6 @@ ELEMENT_TYPES = (*PIXEL_TYPES, "bool")
 STRING = "string"
 COMPRESSIONS = ("none", "lz4", "bitshuffle_lz4")
 
-Encoding = Literal["little", "big"]
-
 _DTYPES = {
     (name, encoding): np.dtype(name).newbyteorder("<" if encoding == "little" else ">")
     for name in ELEMENT_TYPES

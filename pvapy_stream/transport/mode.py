@@ -204,8 +204,3 @@ class Mode:
     source: OutputMode | None = None
     reach: Literal["process", "host", "network"] = "network"
     rank: int = 100
-
-    @property
-    def both_ends(self) -> bool:
-        """Whether one stage can send to the next by this mode."""
-        return self.input is not None and self.output is not None
