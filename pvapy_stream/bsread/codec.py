@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pvapy_stream.bsread.header import (
     COMPRESSIONS,
@@ -199,7 +199,7 @@ class Encoder:
         self,
         pulse_id: int,
         timestamp_ns: int | None,
-        values: Mapping[str, Any],
+        values: Mapping[str, object],
         timestamps: Mapping[str, int] | None = None,
     ) -> list[Buffer]:
         """The parts of one message.

@@ -271,7 +271,7 @@ def encode_channels(channels: Sequence[ChannelHeader], compression: str) -> tupl
 
 def encode_main(header: MainHeader) -> bytes:
     """The main header as it is sent."""
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "htype": MAIN_HEADERS[0],
         "pulse_id": header.pulse_id,
         "hash": header.hash,

@@ -71,7 +71,7 @@ def unpack(data: Buffer, compression: str, itemsize: int, size: int | None, limi
     if size is not None and size > limit:
         raise BsreadError(f"a value of {size} bytes; {limit} are allowed")
     if compression == "none":
-        unpacked: Any = data
+        unpacked = data
     elif compression == "lz4":
         unpacked = _unlz4(data, size, limit)
     else:
@@ -268,5 +268,5 @@ def _check_ratio(packed: int, size: int) -> None:
         raise BsreadError(f"{packed} bytes cannot unpack to {size}")
 
 
-def _element(itemsize: int) -> np.dtype[Any]:
+def _element(itemsize: int) -> np.dtype:
     return np.dtype(f"u{itemsize}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 from pvapy_stream import __version__
 from pvapy_stream.bsread.analyzer import StreamAnalyzer
@@ -20,7 +19,7 @@ def make_app(
     status: Callable[[], BufferStatus],
     analyzer: StreamAnalyzer | None,
     names: Collection[str] = frozenset({"localhost"}),
-) -> Any:
+) -> object:
     """The web application.
 
     Args:
@@ -41,19 +40,19 @@ def make_app(
     registry.register(MetricsCollector(lambda: [status().snapshot()], _PREFIXES))
 
     @app.get("/status")
-    def show_status() -> dict[str, Any]:
+    def show_status() -> dict[str, object]:
         """How the buffer does."""
         return {"state": "ok", **status().to_dict()}
 
     @app.get("/metrics")
-    def show_metrics() -> Any:
+    def show_metrics() -> object:
         """The same for Prometheus."""
         return fastapi.Response(
             prometheus.generate_latest(registry), media_type="text/plain; version=0.0.4"
         )
 
     @app.get("/analyzer")
-    def show_analysis() -> dict[str, Any]:
+    def show_analysis() -> dict[str, object]:
         """What is odd in the stream."""
         if analyzer is None:
             raise fastapi.HTTPException(404, "the buffer was started without --analyzer")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from pvapy_stream.daq.progress import Progress
@@ -86,14 +84,14 @@ class StatisticsReply(RestReply):
 class ParametersReply(RestReply):
     """What was set."""
 
-    parameters: dict[str, Any]
+    parameters: dict[str, object]
 
 
 class OverviewReply(RestReply):
     """All acquisitions that are remembered, the newest last."""
 
     stream: str
-    acquisitions: list[dict[str, Any]]
+    acquisitions: list[dict[str, object]]
 
 
 class ErrorReply(BaseModel):

@@ -41,7 +41,7 @@ from pvapy_stream.errors import (
 from pvapy_stream.web_security import from_a_browser, from_another_site, host_names, refusal
 
 _MOST_BYTES = 1_000_000  # of a request
-_ERRORS: dict[int | str, dict[str, Any]] = {
+_ERRORS: dict[int | str, dict[str, object]] = {
     code: {"model": ErrorReply} for code in (400, 401, 403, 404, 409, 413, 507)
 }
 _OPTIONAL_BODY = {
@@ -164,7 +164,7 @@ def _add_reports(app: FastAPI, writer: AcquisitionWriter, allowed: Any) -> None:
         return _statistics(writer.current)
 
     @app.post("/parameters", dependencies=allowed, openapi_extra=_PARAMETERS_BODY)
-    def parameters(given: Annotated[dict[str, Any], Depends(_json_object)]) -> ParametersReply:
+    def parameters(given: Annotated[dict[str, object], Depends(_json_object)]) -> ParametersReply:
         """Set the texts that go to /general of the file; all four must be given."""
         writer.set_parameters(given)
         status = writer.current.progress().status
@@ -279,7 +279,7 @@ async def _body(request: Request) -> bytes:
     return bytes(found)
 
 
-async def _json_object(request: Request) -> dict[str, Any]:
+async def _json_object(request: Request) -> dict[str, object]:
     body = await _body(request)
     try:
         given = json.loads(body) if body.strip() else {}

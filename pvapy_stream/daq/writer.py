@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.bsread.file import SwissfelFile
@@ -53,7 +53,7 @@ class AcquisitionWriter:
     def __init__(self, settings: WriterSettings) -> None:
         check_stream(settings.stream)
         self.settings = settings
-        self.parameters: dict[str, Any] = {}
+        self.parameters: dict[str, object] = {}
         self._began = time.time()
         # Set when the program is to end.
         self.ended = threading.Event()
@@ -91,7 +91,7 @@ class AcquisitionWriter:
         with self._lock:
             return self.current if number is None else self._acquisitions[number]
 
-    def set_parameters(self, parameters: Mapping[str, Any]) -> None:
+    def set_parameters(self, parameters: Mapping[str, object]) -> None:
         """Take the texts for /general of the running acquisitions, and of those to come.
 
         Raises:
@@ -261,7 +261,7 @@ def _past(settings: WriterSettings) -> ImagePast | None:
     return ImagePast(settings.stream, settings.id_field, limits)
 
 
-def _general(parameters: Mapping[str, Any]) -> dict[str, str]:
+def _general(parameters: Mapping[str, object]) -> dict[str, str]:
     """Texts for /general."""
     found: dict[str, str] = {}
     for name, value in parameters.items():

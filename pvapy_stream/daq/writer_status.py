@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pvapy_stream.daq.accounts import channel_of
 from pvapy_stream.daq.progress import Progress
@@ -118,7 +117,7 @@ def _total(found: Sequence[Progress], name: str) -> int:
 
 
 def _own(found: Sequence[Progress]) -> WriterStatus:
-    newest: Any = found[-1]
+    newest = found[-1]
     same = (
         "phase", "status", "source", "file", "start_pulse_id", "stop_pulse_id", "first_pulse_id",
         "last_pulse_id", "newest_pulse_id", "rows", "n_lost", "duplicates", "late", "malformed",

@@ -221,7 +221,7 @@ class Collector(StageRunner):
             self.stage.no_id(error)
             return None
 
-    def _fit_cache(self, obj: Any) -> None:
+    def _fit_cache(self, obj: object) -> None:
         """Hold as many small images as fit: a producer that is slow for a moment costs none."""
         if self.settings.collector_cache_size < 0:
             with contextlib.suppress(ObjectError):

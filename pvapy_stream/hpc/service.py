@@ -52,7 +52,7 @@ class StageReport:
     """
 
     snapshot: Snapshot
-    ledgers: list[dict[str, Any]]
+    ledgers: list[dict[str, object]]
     problem: str = ""
     final: bool = False
     unshared: str = ""
@@ -224,18 +224,18 @@ class StageService:
 
         return run
 
-    def _get_stats(self, _: Any) -> str:
+    def _get_stats(self, _: object) -> str:
         self._publish(patience=5.0)
         return "Stats update successful"
 
-    def _reload(self, _: Any) -> str:
+    def _reload(self, _: object) -> str:
         reply = self._runner.reload()
         if self._status:
             self._status.restructure(self._runner.blank())
         self._publish()
         return reply
 
-    def _stop_command(self, _: Any) -> str:
+    def _stop_command(self, _: object) -> str:
         self._stop.set()
         return "Stop flag set"
 

@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -187,7 +187,7 @@ class _Every:
         self._receiver = MonitorReceiver(name)
         self._receiver.start(self._take)
 
-    def _take(self, obj: Any) -> None:
+    def _take(self, obj: object) -> None:
         self._n += 1
         if self._n % self._every:
             return

@@ -86,7 +86,7 @@ class _Gpus:
 
     def __init__(self) -> None:
         self._nvml: Any = None
-        self._handles: list[Any] = []
+        self._handles: list[object] = []
         try:
             nvml = require("pynvml", "gpu")
             nvml.nvmlInit()

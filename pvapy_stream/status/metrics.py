@@ -188,9 +188,9 @@ class MetricsCollector:
         self._collect = collect
         self._prefixes = tuple(prefixes)
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[object]:
         core = require("prometheus_client.core", "web")
-        families: dict[str, Any] = {}
+        families: dict[str, object] = {}
         for found in self._collect():
             for metric in metrics(found) if isinstance(found, Snapshot) else (found,):
                 for name in (prefix + metric.name for prefix in self._prefixes):

@@ -71,7 +71,7 @@ class DealtReceiver:
         self._past = self._direct.counts()
         first, returns = True, self._direct.was_connected
 
-        def deliver_dealt(obj: Any) -> None:
+        def deliver_dealt(obj: object) -> None:
             nonlocal first
             if first and returns and self._again is not None:
                 # It is another program that publishes now; whether its ids begin anew shows.

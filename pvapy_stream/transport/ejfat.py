@@ -338,7 +338,7 @@ class _Unpickler(pickle.Unpickler):
             raise ObjectError(f"it is pickled and needs {module}.{name}, which is not allowed")
         return found
 
-    def load_object(self) -> Any:
+    def load_object(self) -> object:
         """The `pvaccess.PvObject`.
 
         Raises:

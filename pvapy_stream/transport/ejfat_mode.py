@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pvapy_stream.transport.ejfat_settings import EjfatInputSettings, EjfatOutputSettings
 from pvapy_stream.transport.mode import (
@@ -31,7 +31,7 @@ def _publisher(what: PublisherOptions) -> Publisher:
     return EjfatPublisher(what.channel, args, what.timeout, what.number)
 
 
-def _several(args: Mapping[str, Any]) -> str:
+def _several(args: Mapping[str, object]) -> str:
     if args.get("addProcessorIdToPort"):
         return ""
     return '--input-args: each consumer needs a port of its own; add "addProcessorIdToPort": 1'

@@ -79,7 +79,7 @@ class FilteredChannel:
         output: name of its output channel.
     """
 
-    def __init__(self, server: Any, output: str) -> None:
+    def __init__(self, server: pva.PvaServer, output: str) -> None:
         self.name = output + SUFFIX
         self._server = server
         self._ranges: deque[list[int]] = deque(maxlen=_KEPT)

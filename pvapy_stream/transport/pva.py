@@ -37,7 +37,7 @@ _WATCH_PERIOD = 0.02  # s
 _SAYS_SO_AFTER = 5.0  # s
 
 # Receivers whose callback never returned, and with them their channels.
-_stuck: list[Any] = []
+_stuck: list[object] = []
 
 _log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class MonitorReceiver:
             self.was_connected = self.was_connected or connected
             _log.info("channel %s is %s", self.channel, "connected" if connected else "gone")
 
-    def _on_update(self, obj: Any) -> None:
+    def _on_update(self, obj: object) -> None:
         if threading.get_ident() != self._pinned:
             self._pin_thread()
         with self._busy:
@@ -260,7 +260,7 @@ class MonitorReceiver:
     def newest(self, timeout: float) -> Any | None:
         if not self._connected:
             return None
-        answer: queue.SimpleQueue[Any | None] = queue.SimpleQueue()
+        answer: queue.SimpleQueue[object | None] = queue.SimpleQueue()
         # A thread of its own: the binding's get waits for ever, whatever its time limit, when the
         # source goes between the connection of the channel and that of the get.
         threading.Thread(target=self._ask, args=(timeout, answer), daemon=True).start()

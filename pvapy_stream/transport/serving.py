@@ -41,7 +41,7 @@ class ServingReceiver:
     def _close(self) -> None:
         """Let nobody come any more."""
 
-    def _take(self, obj: Any) -> tuple[bool, str]:
+    def _take(self, obj: object) -> tuple[bool, str]:
         """Deliver an object of a caller. Raises nothing.
 
         Returns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pvapy_stream import settings as models
 from pvapy_stream.errors import SettingsError
@@ -48,7 +48,7 @@ class _Receiving(StreamingStage):
 
     graphs_own: ClassVar[frozenset[str]] = frozenset({"status_channel"})
 
-    def common(self, label: str, source: Stream | None, site: Site) -> dict[str, Any]:
+    def common(self, label: str, source: Stream | None, site: Site) -> dict[str, object]:
         """Settings, the status channel, and the stream that an arrow brings.
 
         Raises:
@@ -124,7 +124,7 @@ class BsreadWriterStage(_Receiving):
         return Wired((self.spec(label, values),), None)
 
 
-def _stream_of(source: Stream) -> dict[str, Any]:
+def _stream_of(source: Stream) -> dict[str, object]:
     """Settings of a buffer that follows an arrow.
 
     Raises:

@@ -145,8 +145,8 @@ class ConsumerStage(_Processing):
         return Wired(programs, output)
 
     def _shares(
-        self, label: str, n: int, source: Stream | None, values: Mapping[str, Any]
-    ) -> dict[str, Any]:
+        self, label: str, n: int, source: Stream | None, values: Mapping[str, object]
+    ) -> dict[str, object]:
         """Settings that tell who gets what."""
         ids = source.ids if source is not None else ()
         if len(ids) > 1 and n != len(ids):

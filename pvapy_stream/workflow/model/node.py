@@ -28,7 +28,7 @@ class Node:
     label: str
     class_name: str
     kind: Kind
-    params: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, object] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     comment: str = ""
     _form: Form | None = field(default=None, init=False, repr=False, compare=False)

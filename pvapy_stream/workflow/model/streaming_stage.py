@@ -181,7 +181,7 @@ class StreamingStage(BaseProtocol):
             return Stream("tcp://127.0.0.1:0", kind=BSREAD)
         return Stream("input")
 
-    def own_settings(self, site: Site) -> dict[str, Any]:
+    def own_settings(self, site: Site) -> dict[str, object]:
         """What is given of the settings; files that are read, with their folders."""
         own = {n: v for n, v in self.given.items() if n in self.settings.model_fields}
         for name in _FILES_READ & own.keys():

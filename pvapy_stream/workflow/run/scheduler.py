@@ -348,7 +348,7 @@ class Scheduler:
 
     def _put_status(self, state: str) -> None:
         """For `workflow status`; a reader never sees half a file."""
-        entries: list[dict[str, Any]] = []
+        entries: list[dict[str, object]] = []
         for unit in self._running + self._ended:
             entries += unit.status()
         plain = {"time": time.time(), "state": state, "protocols": entries}

@@ -131,7 +131,7 @@ class ProgramUnit(SupervisedProgram):
         super().kill()
         self.poll()
 
-    def _status(self, state: str) -> dict[str, Any]:
+    def _status(self, state: str) -> dict[str, object]:
         pid = self.process.pid if self.process else None
         label = self.node.label
         return {"label": label, "state": state, "programs": [{"name": label, "pid": pid}]}
