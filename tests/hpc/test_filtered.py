@@ -10,10 +10,10 @@ import pvaccess as pva
 import pytest
 
 from pvapy_stream.accounting.idset import IdSet
-from pvapy_stream.hpc.filtering import FilteredChannel, FilteredReceiver
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.mirror.server import MirrorServer
 from pvapy_stream.settings import MirrorSettings
+from pvapy_stream.transport.filtered_ids import FilteredChannel, FilteredReceiver
 from tests.hpc.bench import Bench, frame, wait_for
 from tests.support import pvput, wait_until, write_processor
 

@@ -81,7 +81,7 @@ class FilteredChannel:
         output: name of its output channel.
     """
 
-    def __init__(self, server: Any, output: str) -> None:
+    def __init__(self, server: pva.PvaServer, output: str) -> None:
         self.name = output + SUFFIX
         self._server = server
         # Of this process and output: a receiver may not notice that another program has come.
