@@ -223,7 +223,10 @@ class FilteredReceiver:
             return
         receiver.keep_up()
         self.found = self.found or receiver.connected
-        if not receiver.connected and now >= self._give_up_at:
+        if receiver.connected:
+            # One that goes is searched for anew: the input may not notice that its source has gone.
+            self._give_up_at = now + _SEARCH
+        elif now >= self._give_up_at:
             self._close()
 
     def settled(self, how: Return) -> Return:
