@@ -12,8 +12,17 @@ import time
 from pathlib import Path
 
 from benchmarks.table import Row
-from pvapy_stream.workflow import Protocol, Simulator, StreamSet, Workflow, run_workflow
-from pvapy_stream.workflow.library.streaming_stages import Collector, Consumer, Mirror, Writer
+from pvapy_stream.workflow import (
+    Collector,
+    Consumer,
+    Mirror,
+    Protocol,
+    Simulator,
+    StreamSet,
+    Workflow,
+    Writer,
+    run_workflow,
+)
 
 _ITEMS = (1000, 10_000)
 _MANY = 1_000_000

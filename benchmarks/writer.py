@@ -21,7 +21,7 @@ from benchmarks.run import Child, rounds, wait_for
 from benchmarks.table import Row
 from pvapy_stream.bsread.codec import Encoder
 from pvapy_stream.daq.states import Phase
-from pvapy_stream.daq.writer import Writer
+from pvapy_stream.daq.writer import AcquisitionWriter
 from pvapy_stream.settings import WriterSettings
 
 # Of sf_bsread_writer on two cores, messages/s.
@@ -93,7 +93,7 @@ def _ours(folder: Path, kind: str, count: int, n: int) -> float:
 def _acquire(path: Path, source: Child, address: str, count: int) -> float:
     path.unlink(missing_ok=True)
     os.sync()
-    writer = Writer(
+    writer = AcquisitionWriter(
         WriterSettings.of(stream=address, output_file=str(path), user_id=-1, rest_port=0)
     )
     try:
@@ -142,7 +142,7 @@ def _newest(status: str) -> int | None:
 
 def _acquire_range(path: Path, address: str, newest: int) -> int:
     """How many pulses of a range that begins half a second in the past are not in the file."""
-    writer = Writer(
+    writer = AcquisitionWriter(
         WriterSettings.of(
             stream=address, output_file=str(path), user_id=-1, rest_port=0, force=True
         )

@@ -21,7 +21,7 @@ PixelKind = Literal[
 PIXEL_TYPES: tuple[str, ...] = get_args(PixelKind)
 
 
-def lower(value: Any) -> Any:
+def lower(value: object) -> Any:
     """Text in lower case; anything else as it is."""
     return value.lower() if isinstance(value, str) else value
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ _SLACK = 1024
 Bytes = NDArray[np.uint8]
 
 
-def decompress(codec: str, payload: Bytes, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
+def decompress(codec: str, payload: Bytes, dtype: np.dtype, size: int) -> np.ndarray:
     """Decompress one payload.
 
     Args:
@@ -269,13 +269,13 @@ def _lz4_blocks(
     return blocks
 
 
-def _blosc(payload: Bytes, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
+def _blosc(payload: Bytes, dtype: np.dtype, size: int) -> np.ndarray:
     blosc = require("blosc", "codecs")
     check_blosc(payload, size)
     return np.frombuffer(blosc.decompress(payload.tobytes()), dtype)
 
 
-def _lz4(payload: Bytes, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
+def _lz4(payload: Bytes, dtype: np.dtype, size: int) -> np.ndarray:
     block = require("lz4.block", "codecs")
     check_lz4(payload, size)
     header = _hdf5_header(payload, size)
@@ -292,19 +292,19 @@ def _lz4(payload: Bytes, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
     return np.frombuffer(b"".join(parts), dtype)
 
 
-def _bslz4(payload: Bytes, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
+def _bslz4(payload: Bytes, dtype: np.dtype, size: int) -> np.ndarray:
     bitshuffle = require("bitshuffle", "codecs")
     start, n_elements = check_bslz4(payload, size, dtype.itemsize)
     return bitshuffle.decompress_lz4(payload[start:], (size // dtype.itemsize,), dtype, n_elements)
 
 
-def _zstd(payload: Bytes, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
+def _zstd(payload: Bytes, dtype: np.dtype, size: int) -> np.ndarray:
     zstandard = require("zstandard", "codecs")
     check_zstd(payload, size)
     return np.frombuffer(zstandard.ZstdDecompressor().decompress(payload), dtype)
 
 
-_DECODERS: dict[str, Callable[[Bytes, np.dtype[Any], int], NDArray[Any]]] = {
+_DECODERS: dict[str, Callable[[Bytes, np.dtype, int], np.ndarray]] = {
     "blosc": _blosc,
     "lz4": _lz4,
     "bslz4": _bslz4,

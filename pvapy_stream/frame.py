@@ -79,7 +79,7 @@ class Frame:
         stored_shape: tuple[int, ...],
         *,
         time_ns: int = 0,
-        dtype: np.dtype[Any] | None = None,
+        dtype: np.dtype | None = None,
         codec: str = "",
         color_mode: ColorMode = ColorMode.MONO,
         attributes: (

@@ -18,7 +18,7 @@ from pvapy_stream.errors import SettingsError
 from pvapy_stream.settings import LoggingSettings
 
 # For `extra`: the program itself writes this to standard error; only the log file needs it.
-TOLD: Mapping[str, Any] = {"told_by_program": True}
+TOLD: Mapping[str, object] = {"told_by_program": True}
 
 _configured: list[LoggingSettings] = []
 

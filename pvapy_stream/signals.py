@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -122,7 +122,7 @@ def stop_early() -> None:
     The first asks for a stop. The next ends a program that has not begun to run until a signal.
     """
 
-    def on_signal(number: int, _: Any) -> None:
+    def on_signal(number: int, _: object) -> None:
         if _asked.is_set() and not _running:
             _end_by_signal(number)
         request_stop()
@@ -157,7 +157,7 @@ def run_until_signal(
     errors: list[BaseException] = []
     came: list[tuple[int, float]] = []
 
-    def on_signal(number: int, _: Any) -> None:
+    def on_signal(number: int, _: object) -> None:
         came.append((number, time.monotonic()))
         if len(came) == 1:
             stop.set()

@@ -43,16 +43,26 @@ class Example:
 EXAMPLES = (
     Example(
         "transport (from consumer to workflow)",
-        # The receiver, the publisher and the datagrams could be in the file of the mode.
-        ("transport/ejfat_mode.py", "transport/ejfat.py", "transport/ejfat_wire.py"),
-        frozenset({"ejfat", "ejfat_mode", "EjfatReceiver", "EjfatPublisher"}),
+        # Settings, receiver, publisher and datagrams could be in the file of the mode.
+        (
+            "transport/ejfat_mode.py",
+            "transport/ejfat.py",
+            "transport/ejfat_settings.py",
+            "transport/ejfat_wire.py",
+        ),
+        frozenset(
+            {"ejfat", "ejfat_mode", "ejfat_settings", "EjfatReceiver", "EjfatPublisher"}
+            | {"EjfatInputSettings", "EjfatOutputSettings"}
+        ),
         # The numbers that PvaPy has for its modes.
         frozenset({"settings/values.py"}),
     ),
     Example(
         "monitor",
-        ("monitor/table.py",),
-        frozenset({"TableMonitor", "TableSettings"}),
+        ("monitor/table_monitor.py",),
+        frozenset({"table_monitor", "TableMonitor", "TableSettings"}),
+        # Where users may import its settings from, as in earlier versions.
+        frozenset({"settings/__init__.py"}),
     ),
     Example("command", ("cli/keygen.py",), frozenset({"keygen"})),
     Example(

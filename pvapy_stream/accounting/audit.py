@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pvapy_stream.accounting.bags import layers
 from pvapy_stream.accounting.channels import (
@@ -72,7 +71,7 @@ class AuditResult:
         verdict = "OK" if self.ok else f"FAILED: {'; '.join(reasons)}"
         return f"audit: {', '.join(counts)}: {verdict}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON: id sets as lists of [first, last]."""
         return {
             "ok": self.ok,
@@ -256,9 +255,9 @@ def _ranges(ids: IdSet) -> list[list[int]]:
     return [[start, end - 1] for start, end in ids.ranges().tolist()]
 
 
-def _stage_dict(stage: StageAccount) -> dict[str, Any]:
+def _stage_dict(stage: StageAccount) -> dict[str, object]:
     one = stage.ledger
-    plain: dict[str, Any] = {
+    plain: dict[str, object] = {
         name: getattr(one, name)
         for name in ("stage", "stage_id", "input_channel", "output_channel", "group", "client_set")
     }
@@ -275,7 +274,7 @@ def _stage_dict(stage: StageAccount) -> dict[str, Any]:
     return plain
 
 
-def _channel_dict(channel: ChannelAudit) -> dict[str, Any]:
+def _channel_dict(channel: ChannelAudit) -> dict[str, object]:
     return {
         "channel": channel.channel,
         "publishers": list(channel.publishers),

@@ -80,7 +80,7 @@ class LedgerKeeper:
         self._due = now + max(self._period, (now - start) / _SHARE)
 
 
-def _entry(entry: Ledger | dict[str, Any], closed: bool) -> dict[str, Any]:
+def _entry(entry: Ledger | dict[str, object], closed: bool) -> dict[str, Any]:
     """A ledger as plain values; plain values already contain whether it is closed."""
     return {**entry.to_dict(), "closed": closed} if isinstance(entry, Ledger) else entry
 

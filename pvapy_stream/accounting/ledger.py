@@ -201,7 +201,7 @@ class Ledger:
         plain = not self.anonymous and self.asked is None
         return plain and not any(told) and not self.without_fate()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For files and pipes: plain values only."""
         return {name: _plain(getattr(self, name)) for name in self.__slots__}
 
@@ -230,7 +230,7 @@ class Ledger:
         return ledger
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, IdSet):
         return value.to_list()
     if isinstance(value, dict):
@@ -298,4 +298,4 @@ def read_ledgers(path: str | Path) -> list[Ledger]:
 
 class _File(msgspec.Struct):
     format: str
-    stages: list[dict[str, Any]]
+    stages: list[dict[str, object]]

@@ -35,7 +35,6 @@ class SequenceTracker:
         unknown: ids skipped by a jump; it is unknown whether they were sent.
         excused: ids that are never missed although `observe` does not see them: they arrived in
             another way, or the source dropped them on purpose.
-        jumps: number of jumps.
         remark: a message about what is unknown; "" if nothing is.
         blind: whether gaps mean nothing, as for one set of a group whose source filters.
     """
@@ -43,7 +42,6 @@ class SequenceTracker:
     __slots__ = (
         "blind",
         "excused",
-        "jumps",
         "last",
         "missed",
         "n_restarts",
@@ -68,7 +66,6 @@ class SequenceTracker:
         self.unknown = IdSet()
         self.excused = IdSet()
         self.n_restarts = 0
-        self.jumps = 0
         self.remark = ""
         self.last: int | None = None
         self.run_end = 0
@@ -76,7 +73,7 @@ class SequenceTracker:
     def reset_counts(self) -> None:
         """Begin to count anew; the sequence goes on."""
         self.missed, self.unknown = IdSet(), IdSet()
-        self.n_restarts = self.jumps = 0
+        self.n_restarts = 0
         self.remark = ""
 
     def begin_epoch(self, value: int) -> None:
@@ -172,7 +169,6 @@ class SequenceTracker:
             self.excused = IdSet()
 
     def _note_jump(self, last: int, value: int) -> None:
-        self.jumps += 1
         self.remark = f"ids jumped from {last} to {value}; those between are unknown"
         self.unknown.add_range(last + 1, value - 1)
         self.run_end = value + self.run - 1

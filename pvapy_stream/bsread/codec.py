@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pvapy_stream.bsread.header import (
     COMPRESSIONS,
     ChannelHeader,
-    Control,
+    ControlMessage,
     MainHeader,
     check_channel,
     encode_channels,
@@ -21,7 +21,7 @@ from pvapy_stream.bsread.header import (
     parse_channels,
     parse_main,
 )
-from pvapy_stream.bsread.packing import Buffer, Limits
+from pvapy_stream.bsread.packing import Buffer, MessageLimits
 from pvapy_stream.bsread.values import (
     ChannelValue,
     Hdf5Chunk,
@@ -35,14 +35,14 @@ from pvapy_stream.errors import BsreadError
 __all__ = [
     "ChannelHeader",
     "ChannelValue",
-    "Control",
+    "ControlMessage",
     "Decoder",
     "Encoder",
     "Envelope",
     "Hdf5Chunk",
-    "Limits",
     "MainHeader",
     "Message",
+    "MessageLimits",
     "Packed",
 ]
 
@@ -88,14 +88,14 @@ class Decoder:
         limits: what a message may unpack to.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: MessageLimits | None = None) -> None:
+        self.limits = limits or MessageLimits()
         self._raw: Buffer = b""
         self._compression = ""
         self._headers: tuple[ChannelHeader, ...] | None = None
         self._known: dict[tuple[bytes, str], tuple[ChannelHeader, ...]] = {}
 
-    def main(self, part: Buffer) -> MainHeader | Control:
+    def main(self, part: Buffer) -> MainHeader | ControlMessage:
         """Read a main header alone.
 
         Raises:
@@ -103,7 +103,7 @@ class Decoder:
         """
         return parse_main(part, self.limits)
 
-    def envelope(self, parts: Sequence[Buffer]) -> Envelope | Control:
+    def envelope(self, parts: Sequence[Buffer]) -> Envelope | ControlMessage:
         """Read the headers of a message, and see that its parts are as many as they say.
 
         Raises:
@@ -113,7 +113,7 @@ class Decoder:
         if not parts:
             raise BsreadError("a message without parts")
         main = self.main(parts[0])
-        if isinstance(main, Control):
+        if isinstance(main, ControlMessage):
             return main
         if len(parts) < 2:
             raise BsreadError("a message without a data header")
@@ -125,7 +125,7 @@ class Decoder:
             )
         return Envelope(main, headers)
 
-    def decode(self, parts: Sequence[Buffer]) -> Message | Control:
+    def decode(self, parts: Sequence[Buffer]) -> Message | ControlMessage:
         """Read a message; its values are decoded only when they are asked for.
 
         Raises:
@@ -133,7 +133,7 @@ class Decoder:
             MissingExtraError: the data header is compressed and the library is not installed.
         """
         envelope = self.envelope(parts)
-        if isinstance(envelope, Control):
+        if isinstance(envelope, ControlMessage):
             return envelope
         main, headers = envelope
         limits = self.limits
@@ -199,7 +199,7 @@ class Encoder:
         self,
         pulse_id: int,
         timestamp_ns: int | None,
-        values: Mapping[str, Any],
+        values: Mapping[str, object],
         timestamps: Mapping[str, int] | None = None,
     ) -> list[Buffer]:
         """The parts of one message.

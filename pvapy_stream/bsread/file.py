@@ -27,7 +27,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pvapy_stream.accounting.idset import IdSet
-from pvapy_stream.bsread.file_channel import Channel
+from pvapy_stream.bsread.file_channel import FileChannel
 from pvapy_stream.bsread.file_columns import ChunkColumn, append
 from pvapy_stream.errors import FileError, MissingExtraError, PvapyStreamError
 from pvapy_stream.files.disk import (
@@ -124,8 +124,8 @@ class SwissfelFile:
         self.saved: IdSet | None = None
         # Up to so many bytes there is space.
         self._checked = 0
-        self._channels: dict[str, Channel] = {}
-        self._plan: list[Channel] = []
+        self._channels: dict[str, FileChannel] = {}
+        self._plan: list[FileChannel] = []
         self._pulses: list[int] = []
         self._times: list[int] = []
         self._flags: list[int] = []
@@ -215,10 +215,10 @@ class SwissfelFile:
                     n_bad += 1
         return n_bad
 
-    def _channel(self, name: str) -> Channel:
+    def _channel(self, name: str) -> FileChannel:
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = Channel(name)
+            channel = self._channels[name] = FileChannel(name)
         return channel
 
     def _flush_if_due(self) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from pvapy_stream.bsread.file_columns import (
     Column,
-    Header,
-    Kind,
+    ColumnHeader,
+    ColumnKind,
     Value,
     column_for,
     make_marks,
@@ -18,7 +18,7 @@ from pvapy_stream.files.names import quoted
 _MOST_KINDS = 1000
 
 
-class Channel:
+class FileChannel:
     """Sorts the values of one channel into columns.
 
     Args:
@@ -27,14 +27,14 @@ class Channel:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.header: Header | None = None
-        self.columns: dict[Kind, Column] = {}
+        self.header: ColumnHeader | None = None
+        self.columns: dict[ColumnKind, Column] = {}
         self.named = False
         self.n_bad = 0
         self._current: Column | None = None
         self._newest: Column | None = None
 
-    def see(self, header: Header) -> None:
+    def see(self, header: ColumnHeader) -> None:
         """Take note of what the data header says; it counts when there is a value with it."""
         self.header = header
         self._current = None
@@ -50,13 +50,13 @@ class Channel:
         if column is not None:
             column.add(row, value)
             return
-        kind = Kind.of(value.header)
+        kind = ColumnKind.of(value.header)
         column = self.columns.get(kind) or self._new_column(value.header)
         # A kind that only damaged messages have must not come into the file.
         column.add(row, value)
         self._current = self.columns[kind] = column
 
-    def _new_column(self, header: Header) -> Column:
+    def _new_column(self, header: ColumnHeader) -> Column:
         if len(self.columns) >= _MOST_KINDS:
             raise ObjectError(
                 f"channel {self.name!r} has had values of {_MOST_KINDS} types and shapes; values"

@@ -34,7 +34,7 @@ _FILTERS: dict[int, Callable[[], Any]] = {
 }
 
 
-class Header(Protocol):
+class ColumnHeader(Protocol):
     """What is known of a channel beforehand; see `bsread.codec.ChannelHeader`."""
 
     @property
@@ -64,14 +64,14 @@ class Value(Protocol):
     def hdf5_chunk(self) -> Any: ...
 
 
-class Kind(NamedTuple):
+class ColumnKind(NamedTuple):
     """What all values of a column have in common."""
 
     type: str
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, header: Header) -> Kind:
+    def of(cls, header: ColumnHeader) -> ColumnKind:
         return cls(header.type, () if header.dtype is None else header.array_shape)
 
 
@@ -82,8 +82,8 @@ class Column:
         header: of the first value.
     """
 
-    def __init__(self, header: Header) -> None:
-        self.kind = Kind.of(header)
+    def __init__(self, header: ColumnHeader) -> None:
+        self.kind = ColumnKind.of(header)
         self.next_row = 0
         self.suffix = ""
         self._start = 0
@@ -181,14 +181,14 @@ class Column:
 class RowColumn(Column):
     """Numbers that are gathered into blocks of rows."""
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: ColumnHeader) -> None:
         super().__init__(header)
         dtype = header.dtype
         assert dtype is not None  # noqa: S101 - texts have a column of their own
         self._dtype = dtype
         self._n_bytes = _size(header)
         self._empty = bytes(self._n_bytes)
-        self._plain: Header | None = None
+        self._plain: ColumnHeader | None = None
 
     def _take(self, row: int, value: Value) -> Any:
         data = value.data
@@ -214,7 +214,7 @@ class RowColumn(Column):
 class ChunkColumn(Column):
     """Large arrays, each a chunk, written when they come and in the form in which they come."""
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: ColumnHeader) -> None:
         super().__init__(header)
         dtype = header.dtype
         assert dtype is not None  # noqa: S101 - texts have a column of their own
@@ -267,7 +267,7 @@ class TextColumn(Column):
         append(self._data, start, np.array([text or "" for text in payloads], object))
 
 
-def column_for(header: Header) -> Column:
+def column_for(header: ColumnHeader) -> Column:
     """A column for values like this one.
 
     Raises:
@@ -302,6 +302,6 @@ def append(dataset: Any, start: int, rows: NDArray[Any]) -> None:
     dataset[start:stop] = rows
 
 
-def _size(header: Header) -> int:
+def _size(header: ColumnHeader) -> int:
     assert header.dtype is not None  # noqa: S101 - callers have seen it
     return math.prod(header.array_shape) * header.dtype.itemsize

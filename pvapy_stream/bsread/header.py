@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from pvapy_stream.base_settings import PIXEL_TYPES
-from pvapy_stream.bsread.packing import Buffer, Limits, pack_header, unpack_header
+from pvapy_stream.bsread.packing import Buffer, MessageLimits, pack_header, unpack_header
 from pvapy_stream.errors import BsreadError
 
 MAIN_HEADERS = ("bsr_m-1.1", "bsr_m-1.0")
@@ -23,8 +23,6 @@ DATA_HEADERS = ("bsr_d-1.1", "bsr_d-1.0")
 ELEMENT_TYPES = (*PIXEL_TYPES, "bool")
 STRING = "string"
 COMPRESSIONS = ("none", "lz4", "bitshuffle_lz4")
-
-Encoding = Literal["little", "big"]
 
 _DTYPES = {
     (name, encoding): np.dtype(name).newbyteorder("<" if encoding == "little" else ">")
@@ -78,7 +76,7 @@ class ChannelHeader:
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
+class ControlMessage:
     """A message that is no data: the sender stops, or asks its receivers to connect elsewhere.
 
     Attributes:
@@ -143,7 +141,7 @@ _decode_data = msgspec.json.Decoder(_Data).decode
 _BAD_JSON = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
-def parse_main(raw: Buffer, limits: Limits) -> MainHeader | Control:
+def parse_main(raw: Buffer, limits: MessageLimits) -> MainHeader | ControlMessage:
     """Read the first part of a message.
 
     Raises:
@@ -166,12 +164,12 @@ def parse_main(raw: Buffer, limits: Limits) -> MainHeader | Control:
     )
 
 
-def _control(kinds: Sequence[str], main: _Main) -> Control:
+def _control(kinds: Sequence[str], main: _Main) -> ControlMessage:
     for kind in kinds:
         if kind.startswith("bsr_stop-"):
-            return Control("stop")
+            return ControlMessage("stop")
         if kind.startswith("bsr_reconnect-"):
-            return Control("reconnect", main.address or "")
+            return ControlMessage("reconnect", main.address or "")
     shown = ", ".join(kind[:40] for kind in kinds[:4]) or "missing"
     raise BsreadError(f"htype of the main header is {shown!r}, {MAIN_HEADERS[0]!r} expected")
 
@@ -186,7 +184,9 @@ def _nanoseconds(time: _Time | None) -> int | None:
     return total if total in _INT64 else None
 
 
-def parse_channels(raw: Buffer, compression: str, limits: Limits) -> tuple[ChannelHeader, ...]:
+def parse_channels(
+    raw: Buffer, compression: str, limits: MessageLimits
+) -> tuple[ChannelHeader, ...]:
     """Read a data header.
 
     Raises:
@@ -271,7 +271,7 @@ def encode_channels(channels: Sequence[ChannelHeader], compression: str) -> tupl
 
 def encode_main(header: MainHeader) -> bytes:
     """The main header as it is sent."""
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "htype": MAIN_HEADERS[0],
         "pulse_id": header.pulse_id,
         "hash": header.hash,

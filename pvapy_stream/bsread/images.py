@@ -125,7 +125,7 @@ def _packed(frame: Frame) -> tuple[str, Buffer] | None:
     return None if has_size else ("lz4", size.to_bytes(_PREFIX, "little") + payload)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """An attribute as bsread can carry it; None when it cannot."""
     if isinstance(value, str):
         # What stands for bytes that are no UTF-8 cannot be sent.

@@ -37,7 +37,7 @@ _BYTE = np.dtype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class MessageLimits:
     """How large the parts of a message may be.
 
     Attributes:
@@ -71,7 +71,7 @@ def unpack(data: Buffer, compression: str, itemsize: int, size: int | None, limi
     if size is not None and size > limit:
         raise BsreadError(f"a value of {size} bytes; {limit} are allowed")
     if compression == "none":
-        unpacked: Any = data
+        unpacked = data
     elif compression == "lz4":
         unpacked = _unlz4(data, size, limit)
     else:
@@ -106,7 +106,7 @@ def pack_header(raw: bytes, compression: str) -> bytes:
     return bytes(pack(raw, compression or "none", 1))
 
 
-def unpack_header(raw: Buffer, compression: str, limits: Limits) -> Buffer:
+def unpack_header(raw: Buffer, compression: str, limits: MessageLimits) -> Buffer:
     """Unpack a data header.
 
     Raises:
@@ -268,5 +268,5 @@ def _check_ratio(packed: int, size: int) -> None:
         raise BsreadError(f"{packed} bytes cannot unpack to {size}")
 
 
-def _element(itemsize: int) -> np.dtype[Any]:
+def _element(itemsize: int) -> np.dtype:
     return np.dtype(f"u{itemsize}")

@@ -28,7 +28,7 @@ _NO_RECEIVER = "no receiver"
 _STOP = b'{"htype":["bsr_stop-1.0"]}'
 
 
-def value_of(header: ChannelHeader, pulse: int) -> Any:
+def value_of(header: ChannelHeader, pulse: int) -> object:
     """The value that a simulated channel has at a pulse: it tells which pulse it is.
 
     Scalars are the pulse id, as far as their type holds it; texts name it; arrays count up from

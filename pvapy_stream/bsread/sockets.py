@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import zmq
 
-from pvapy_stream.bsread.packing import Buffer, Limits
+from pvapy_stream.bsread.packing import Buffer, MessageLimits
 from pvapy_stream.errors import TransportError
 from pvapy_stream.transport.ports import PublisherCounts
 
@@ -34,11 +34,11 @@ class BsreadInput:
     """
 
     def __init__(
-        self, address: str, mode: Mode = "pull", hwm: int = 100, limits: Limits | None = None
+        self, address: str, mode: Mode = "pull", hwm: int = 100, limits: MessageLimits | None = None
     ) -> None:
         self.address = address
         self._large = False
-        limits = limits or Limits()
+        limits = limits or MessageLimits()
         self.socket = _socket(mode)
         self.socket.rcvhwm = hwm
         self.socket.maxmsgsize = max(limits.value, limits.data_header)

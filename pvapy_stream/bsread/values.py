@@ -14,7 +14,7 @@ from pvapy_stream.bsread.packing import (
     FILTER_BITSHUFFLE,
     FILTER_LZ4,
     Buffer,
-    Limits,
+    MessageLimits,
     lz4_chunk,
     pack,
     unpack,
@@ -35,7 +35,7 @@ _SCALARS = {
 _NUMBERS = ((int, float), (bool,))
 STAMP_SIZE = 16
 _BITSHUFFLE_WITH_LZ4 = (0, 2)
-_DEFAULT_LIMITS = Limits()
+_DEFAULT_LIMITS = MessageLimits()
 
 
 class Hdf5Chunk(NamedTuple):
@@ -69,7 +69,7 @@ class ChannelValue:
     data: Buffer
     timestamp_ns: int | None
     present: bool
-    limits: Limits = _DEFAULT_LIMITS
+    limits: MessageLimits = _DEFAULT_LIMITS
     chunk: Hdf5Chunk | None = field(default=None, compare=False, repr=False)
 
     def decode(self) -> NDArray[Any] | str | None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from pvapy_stream.accounting.audit import AuditResult, audit
 from pvapy_stream.accounting.channels import StageAccount
 from pvapy_stream.accounting.ledger import read_ledgers
-from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.cli.console import make_console
 from pvapy_stream.files.summary import decided_by_files
 
@@ -107,7 +107,7 @@ def _channel_table(result: AuditResult) -> Table:
     return table
 
 
-COMMAND = Command(
+COMMAND = CliCommand(
     "pvapy-stream audit",
     "Compare the ledgers of a run and report whether every frame has a fate.",
     run,

@@ -22,7 +22,7 @@ from pvapy_stream.settings import WriterSettings
 from pvapy_stream.signals import run_until_signal
 
 if TYPE_CHECKING:
-    from pvapy_stream.daq.writer import Writer
+    from pvapy_stream.daq.writer import AcquisitionWriter
     from pvapy_stream.status.snapshot import Snapshot
 
 TOKEN_VARIABLE = "PVAPY_STREAM_TOKEN"  # noqa: S105 - the variable's name
@@ -64,7 +64,7 @@ def run(settings: WriterSettings) -> int:
     from pvapy_stream.daq.plan import Plan
     from pvapy_stream.daq.rest import build_app
     from pvapy_stream.daq.web import WebThread
-    from pvapy_stream.daq.writer import Writer
+    from pvapy_stream.daq.writer import AcquisitionWriter
     from pvapy_stream.daq.writer_status import snapshot_of
     from pvapy_stream.status.metrics import served
     from pvapy_stream.web_security import is_loopback
@@ -78,7 +78,7 @@ def run(settings: WriterSettings) -> int:
             "--rest-host %s: anyone who reaches it can start and stop; give a --token-file",
             settings.rest_host,
         )
-    writer = Writer(settings)
+    writer = AcquisitionWriter(settings)
     server = WebThread(build_app(writer, token), settings.rest_host, settings.rest_port)
     display = Display(settings.report_period)
     plan = Plan(writer)
@@ -129,7 +129,7 @@ def _status_channel(
 
 
 def _follow(
-    writer: Writer,
+    writer: AcquisitionWriter,
     stop: threading.Event,
     show: Callable[..., None],
     look: Callable[[], None],
@@ -151,13 +151,13 @@ def _follow(
             return
 
 
-def _linger(writer: Writer, stop: threading.Event) -> None:
+def _linger(writer: AcquisitionWriter, stop: threading.Event) -> None:
     end = time.monotonic() + writer.settings.linger
     while time.monotonic() < end and not writer.ended.is_set() and not stop.wait(_TICK):
         pass
 
 
-def _outcome(writer: Writer, ledger_problem: str) -> int:
+def _outcome(writer: AcquisitionWriter, ledger_problem: str) -> int:
     """0 when all that was asked for is in files; else what is not, on standard error, and 1.
 
     The last line for each acquisition sums up all pulses that are not in its file.

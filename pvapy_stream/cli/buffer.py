@@ -13,7 +13,7 @@ from pvapy_stream.settings import BufferSettings
 from pvapy_stream.signals import run_until_signal
 
 if TYPE_CHECKING:
-    from pvapy_stream.daq.buffer import Buffer
+    from pvapy_stream.daq.buffer import StreamBuffer
 
 _EPILOG = """\
 examples:
@@ -36,9 +36,9 @@ def run(settings: BufferSettings) -> int:
         PvapyStreamError: a port cannot be bound, or the folder to spill to cannot be written.
     """
     # Imported late: --help and wrong options need no ZeroMQ.
-    from pvapy_stream.daq.buffer import Buffer
+    from pvapy_stream.daq.buffer import StreamBuffer
 
-    buffer = Buffer(settings)
+    buffer = StreamBuffer(settings)
     try:
         run_until_signal(lambda stop: _run(buffer, stop))
     finally:
@@ -46,7 +46,7 @@ def run(settings: BufferSettings) -> int:
     return 0
 
 
-def _run(buffer: Buffer, stop: threading.Event) -> None:
+def _run(buffer: StreamBuffer, stop: threading.Event) -> None:
     from pvapy_stream import systemd
 
     settings = buffer.settings
@@ -64,7 +64,7 @@ def _run(buffer: Buffer, stop: threading.Event) -> None:
     _say_the_end(buffer)
 
 
-def _serve_status(buffer: Buffer, outputs: ExitStack) -> str:
+def _serve_status(buffer: StreamBuffer, outputs: ExitStack) -> str:
     from pvapy_stream.daq.buffer import on_port
     from pvapy_stream.daq.buffer_rest import make_app
     from pvapy_stream.daq.web import WebThread
@@ -83,7 +83,7 @@ def _serve_status(buffer: Buffer, outputs: ExitStack) -> str:
     return f"{web.address}/status"
 
 
-def _status_channel(buffer: Buffer) -> AbstractContextManager[None]:
+def _status_channel(buffer: StreamBuffer) -> AbstractContextManager[None]:
     settings = buffer.settings
     names = settings.status_names("buffer")
     if not names:
@@ -99,7 +99,7 @@ def _status_channel(buffer: Buffer) -> AbstractContextManager[None]:
     )
 
 
-def _say_the_end(buffer: Buffer) -> None:
+def _say_the_end(buffer: StreamBuffer) -> None:
     status = buffer.status()
     lines = [
         f"received {status.received}, malformed {status.malformed}; pushed {status.output_sent},"

@@ -21,7 +21,7 @@ def _no_arguments(_: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
-class Command:
+class CliCommand:
     """A command with options of its own.
 
     Args:

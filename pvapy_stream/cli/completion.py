@@ -8,7 +8,7 @@ import sys
 
 import shtab
 
-from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.cli.link import SHARED
 from pvapy_stream.cli.main import COMMANDS, PROG, load
 from pvapy_stream.cli.parser import Parser, parsers_of
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command(
+COMMAND = CliCommand(
     f"{PROG} completion",
     "Print a script that makes a shell complete all commands, options and their values.",
     run,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rich.live import Live
 
 from pvapy_stream.cli import audit, verify
-from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.projects import status_table
 from pvapy_stream.errors import SettingsError
@@ -247,7 +247,7 @@ class Demo:
         self._console.print(line, soft_wrap=True)
 
 
-COMMAND = Command(
+COMMAND = CliCommand(
     "pvapy-stream demo",
     "Run a simulator with real frames, a mirror, two consumers that share the stream, a"
     " collector and a writer, as one workflow; then audit it and verify the file.",

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pvapy_stream import __version__
-from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.link import PACKAGE, SHARED, owner_of
 
@@ -377,7 +377,7 @@ def _current_id(obj: Any, id_field: str) -> Iterator[Finding]:
         yield Finding("note", f"current {id_field}", "none", str(error))
 
 
-COMMAND = Command(
+COMMAND = CliCommand(
     "pvapy-stream doctor",
     "Look at the installation, the network settings and, if asked, a channel.",
     run,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.pva.net.environment import LOOPBACK
 
 _EPILOG = """\
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command(
+COMMAND = CliCommand(
     "pvapy-stream env",
     "Print EPICS variables that limit channels to this machine, for a shell to evaluate.",
     run,

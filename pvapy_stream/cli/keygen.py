@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.cli.main import PROG
 from pvapy_stream.errors import SettingsError
 
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command(
+COMMAND = CliCommand(
     f"{PROG} keygen",
     "Make a pair of keys: NAME.pem, the private one, and NAME.pub.pem, the public one.",
     run,

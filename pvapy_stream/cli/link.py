@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.errors import SettingsError
 
 PACKAGE = "pvapy-stream"
@@ -158,7 +158,7 @@ def owner_of(script: Path) -> str:
     return INCUMBENT if re.search(rb"\bpvapy\.", text) else ""
 
 
-COMMAND = Command(
+COMMAND = CliCommand(
     "pvapy-stream link",
     "Make the command names that pvapy also installs run this package, or pvapy again.",
     run,

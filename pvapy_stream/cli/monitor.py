@@ -6,27 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.cli.options import add_settings, settings_of
 from pvapy_stream.logs import configure_logging
-from pvapy_stream.settings import (
-    DiskSettings,
-    ImageSettings,
-    LoggingSettings,
-    MonitorSettings,
-    StreamsSettings,
-    SystemSettings,
-    TableSettings,
-)
+from pvapy_stream.monitor.kinds import kinds
+from pvapy_stream.settings import LoggingSettings, MonitorSettings
 from pvapy_stream.signals import run_until_signal
-
-_KINDS: dict[str, tuple[type[MonitorSettings], str]] = {
-    "disk": (DiskSettings, "free space, and the time until a disk is full"),
-    "system": (SystemSettings, "CPU, memory, network, disks and GPUs of this machine"),
-    "streams": (StreamsSettings, "rates, losses, queues and latency of stages"),
-    "image": (ImageSettings, "statistics of images on channels"),
-    "table": (TableSettings, "values that other programs write to a text, CSV or SQLite file"),
-}
 
 _EPILOG = """\
 examples:
@@ -44,13 +29,16 @@ class _RunSettings(LoggingSettings):
 
 def add_arguments(made: argparse.ArgumentParser) -> None:
     """Add the kinds of monitors, and their options."""
-    kinds = made.add_subparsers(dest="kind", metavar="KIND", required=True)
-    for kind, (model, text) in _KINDS.items():
-        one = kinds.add_parser(
-            kind, help=text, description=f"Watch {text}.", epilog=_quantities(model)
+    parsers = made.add_subparsers(dest="kind", metavar="KIND", required=True)
+    for name, kind in kinds().items():
+        one = parsers.add_parser(
+            name,
+            help=kind.help,
+            description=f"Watch {kind.help}.",
+            epilog=_quantities(kind.settings),
         )
-        add_settings(one, model)
-    several = kinds.add_parser(
+        add_settings(one, kind.settings)
+    several = parsers.add_parser(
         "run",
         help="the monitors that a TOML or JSON file lists",
         description="Run the monitors that a TOML or JSON file lists.",
@@ -75,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     given = vars(options)
     if options.kind == "run":
         return run_file(options.file, settings_of(_RunSettings, given))
-    settings = settings_of(_KINDS[options.kind][0], given)
+    settings = settings_of(kinds()[options.kind].settings, given)
     return run_all([settings], settings)
 
 
@@ -96,7 +84,6 @@ def run_all(settings: Sequence[MonitorSettings], logging: LoggingSettings) -> in
     Raises:
         PvapyStreamError: a monitor cannot be made.
     """
-    # Imported late: --help and wrong options need no EPICS.
     from pvapy_stream.monitor.run import make_monitor, run_monitors
 
     configure_logging(logging)
@@ -107,7 +94,7 @@ def run_all(settings: Sequence[MonitorSettings], logging: LoggingSettings) -> in
     return 1 if problems else 0
 
 
-COMMAND = Command(
+COMMAND = CliCommand(
     "pvapy-stream monitor",
     "Watch stages, disks or machines: store samples, and send alarms when a bad state begins or"
     " ends.",

@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.errors import ProcessorError, SettingsError
 
 _EPILOG = """\
@@ -177,7 +177,7 @@ def names(name: str) -> tuple[str, str]:
     return snake, "".join(part[:1].upper() + part[1:] for part in re.split(r"[_-]", name))
 
 
-COMMAND = Command(
+COMMAND = CliCommand(
     "pvapy-stream new-processor",
     "Write a processor and its test to start from.",
     run,

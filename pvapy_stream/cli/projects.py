@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
-from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.project_run import add_cluster_option, run_project
 from pvapy_stream.errors import PvapyStreamError, SettingsError, WorkflowError
@@ -269,7 +269,7 @@ def stop_scheduler(name: str) -> int:
         project.close()
 
 
-COMMAND = Command(
+COMMAND = CliCommand(
     "pvapy-stream project",
     "Create, run and stop projects.",
     run,

@@ -12,7 +12,7 @@ import webbrowser
 from importlib.resources import files
 from pathlib import Path
 
-from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.cli.project_run import add_cluster_option, run_project
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.logs import configure_logging
@@ -129,7 +129,7 @@ def _free_port(host: str) -> int:
         return probe.getsockname()[1]
 
 
-COMMAND = Command(
+COMMAND = CliCommand(
     "pvapy-stream template",
     "Fill in a template of a workflow, and run it.",
     run,

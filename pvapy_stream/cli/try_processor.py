@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.errors import ObjectError, ProcessorError, SettingsError, SourceError
 from pvapy_stream.hpc.processor import FrameProcessor, unused_methods
 from pvapy_stream.logs import configure_logging
@@ -174,7 +174,7 @@ def _told(obj: Any) -> str:
     return f"{'x'.join(map(str, frame.image.shape))} {frame.dtype}, id {frame.id}"
 
 
-COMMAND = Command(
+COMMAND = CliCommand(
     "pvapy-stream try",
     "Run a processor over frames of a file, in this process and without a network.",
     run,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.cli.console import make_console
 from pvapy_stream.files.master import make_master
 from pvapy_stream.files.repair import repair
@@ -105,7 +105,7 @@ def show(reports: Sequence[FileReport]) -> None:
     console.print(verdict)
 
 
-COMMAND = Command(
+COMMAND = CliCommand(
     "pvapy-stream verify",
     "Check the ids, lengths, checksums and loss records of files that were written by"
     " pvapy-stream save, and of masters over them.",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.cli.project_run import add_cluster_option, run_project
 from pvapy_stream.cli.projects import show_status, stop_scheduler
 from pvapy_stream.errors import SettingsError
@@ -139,7 +139,7 @@ def run(options: argparse.Namespace) -> int:
     return _ACTIONS[options.action](options)
 
 
-COMMAND = Command(
+COMMAND = CliCommand(
     "pvapy-stream workflow",
     "Run a whole chain from one file: stages and protocols of steps are started, supervised,"
     " ended in order and audited.",

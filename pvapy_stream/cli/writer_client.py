@@ -11,7 +11,7 @@ import urllib.request
 from typing import Any
 
 from pvapy_stream.cli.bsread_writer import read_token
-from pvapy_stream.cli.command import Command
+from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.cli.options import add_settings, settings_of
 from pvapy_stream.errors import AcquisitionError, TransportError
 from pvapy_stream.settings import WriterClientSettings
@@ -211,7 +211,7 @@ def _print(reply: dict[str, Any], as_json: bool) -> None:
     sys.stdout.flush()
 
 
-COMMAND = Command(
+COMMAND = CliCommand(
     "pvapy-stream bsread-client",
     "Start and stop acquisitions of a bsread-writer, and show their status.",
     run,

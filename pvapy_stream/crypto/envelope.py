@@ -119,7 +119,7 @@ class Sealer:
         sealed = bytearray(at + n_payload + _TAG + self._n_signature)
         view = memoryview(sealed)
         view[:at] = header
-        cipher: Any = AES.new(self._key, AES.MODE_GCM, nonce=nonce)
+        cipher = AES.new(self._key, AES.MODE_GCM, nonce=nonce)
         cipher.update(header)
         for part in parts:
             end = at + len(part)
@@ -277,7 +277,7 @@ class Opener:
 
     def _payload(self, header: Header, data: memoryview) -> memoryview:
         begin, end = header.n_header, header.n_header + header.n_payload
-        cipher: Any = AES.new(self._session_key(header), AES.MODE_GCM, nonce=header.nonce)
+        cipher = AES.new(self._session_key(header), AES.MODE_GCM, nonce=header.nonce)
         cipher.update(data[:begin])
         payload = bytearray(header.n_payload)
         if header.n_payload:

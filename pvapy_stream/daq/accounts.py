@@ -8,7 +8,7 @@ from pvapy_stream.accounting.idset import Comb, IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import JUMP
 from pvapy_stream.daq.pulses import Epoch, Lost, PulseAccount
-from pvapy_stream.daq.states import Range
+from pvapy_stream.daq.states import RangeState
 from pvapy_stream.transport.registry import image_stream
 
 KIND, STAGE_ID = "writer", 1
@@ -43,7 +43,7 @@ def channel_of(stream: str) -> str:
     return images[1] if images else stream.replace("buffer://", "tcp://", 1)
 
 
-def wanted_by(asked: Range, pulses: PulseAccount) -> IdSet:
+def wanted_by(asked: RangeState, pulses: PulseAccount) -> IdSet:
     """The ids that an acquisition requested, as far as they are known."""
     wanted = IdSet()
     if asked.start is not None:
@@ -51,7 +51,7 @@ def wanted_by(asked: Range, pulses: PulseAccount) -> IdSet:
     return wanted
 
 
-def enter(ledgers: list[Ledger], asked: Range, pulses: PulseAccount, fates: Fates) -> None:
+def enter(ledgers: list[Ledger], asked: RangeState, pulses: PulseAccount, fates: Fates) -> None:
     """Add an acquisition to its program's ledgers; nothing for one that was not started.
 
     Args:
@@ -105,7 +105,7 @@ def _enter_lost(ledger: Ledger, lost: Lost, step: int, came: IdSet) -> None:
         fate.update(ids - came)
 
 
-def _limits(asked: Range, pulses: PulseAccount) -> tuple[int, int]:
+def _limits(asked: RangeState, pulses: PulseAccount) -> tuple[int, int]:
     """First and last requested id, as far as they are known."""
     start, stop = asked.start, asked.stop
     first = start.pulse_id if start else None

@@ -15,7 +15,7 @@ from pvapy_stream.daq.items import Item
 from pvapy_stream.daq.progress import Progress, Rates
 from pvapy_stream.daq.pulses import PulseAccount, count
 from pvapy_stream.daq.source_clock import Opening, SourceClock
-from pvapy_stream.daq.states import Bound, Phase, Range
+from pvapy_stream.daq.states import Bound, Phase, RangeState
 from pvapy_stream.daq.watch import SourceWatch
 
 _EXPECTING = (Phase.ARMED, Phase.WRITING)
@@ -25,7 +25,7 @@ _MOST_RANGES = 100  # that are told while it runs
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class AcquisitionLimits:
     """How long an acquisition waits, s; 0: for ever.
 
     Attributes:
@@ -52,7 +52,7 @@ class AcquisitionState:
         number: int,
         stream: str,
         make_file: MakeFile,
-        limits: Limits | None = None,
+        limits: AcquisitionLimits | None = None,
     ) -> None:
         self.number = number
         self.stream = stream
@@ -60,10 +60,10 @@ class AcquisitionState:
         # Set when something is known of the stream: where it is, or that it is over.
         self.informed = threading.Event()
         self.over = threading.Event()
-        self._limits = limits or Limits()
+        self._limits = limits or AcquisitionLimits()
         self._make_file = make_file
         self._lock = threading.RLock()
-        self._range = Range()
+        self._range = RangeState()
         self._pulses = PulseAccount()
         self._rates = Rates()
         self._file: AcquisitionFile | None = None

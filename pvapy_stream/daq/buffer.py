@@ -16,7 +16,7 @@ from pvapy_stream import systemd
 from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.bsread.analyzer import StreamAnalyzer
-from pvapy_stream.bsread.codec import Limits
+from pvapy_stream.bsread.codec import MessageLimits
 from pvapy_stream.bsread.sockets import BsreadInput
 from pvapy_stream.bsread.stored import Stored
 from pvapy_stream.daq.accounts import channel_of
@@ -60,7 +60,7 @@ def on_port(serve: Callable[[int], T], port: int, asked_for: bool) -> T:
         return serve(0)
 
 
-class Buffer:
+class StreamBuffer:
     """Receives messages from one source and sends them to readers until it is stopped.
 
     Everything happens in the thread that calls `run`; `status` may be called from any.
@@ -82,7 +82,7 @@ class Buffer:
         self._limits = RingLimits(settings.messages, round(settings.memory * _MB), settings.seconds)
         self.analyzer = StreamAnalyzer(settings.late_pulses) if settings.analyzer else None
         value = round(settings.max_value * _MB)
-        limits = Limits(value=value)
+        limits = MessageLimits(value=value)
         self._rate = self._byte_rate = 0.0
         self._rate_since = clock()
         self._counted = self._counted_bytes = 0
@@ -134,10 +134,10 @@ class Buffer:
         if image_stream(self.settings.stream) is None:
             return None
         # Imported late: bsread streams need no EPICS.
-        from pvapy_stream.daq.frame_source import FrameSource
+        from pvapy_stream.daq.frame_source import FrameSender
 
         settings = self.settings
-        return FrameSource(settings.stream, settings.id_field, settings.server_queue_size)
+        return FrameSender(settings.stream, settings.id_field, settings.server_queue_size)
 
     def close(self) -> None:
         """Release all resources."""

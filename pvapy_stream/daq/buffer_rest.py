@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 from pvapy_stream import __version__
 from pvapy_stream.bsread.analyzer import StreamAnalyzer
 from pvapy_stream.daq.buffer_status import BufferStatus
 from pvapy_stream.plugins import require
-from pvapy_stream.status.metrics import PREFIX, Collector
+from pvapy_stream.status.metrics import PREFIX, MetricsCollector
 from pvapy_stream.web_security import Guard
 
 # Names began with the first before all programs had one prefix.
@@ -20,7 +19,7 @@ def make_app(
     status: Callable[[], BufferStatus],
     analyzer: StreamAnalyzer | None,
     names: Collection[str] = frozenset({"localhost"}),
-) -> Any:
+) -> object:
     """The web application.
 
     Args:
@@ -38,22 +37,22 @@ def make_app(
     )
     app.add_middleware(Guard, names=names)
     registry = prometheus.CollectorRegistry(auto_describe=False)
-    registry.register(Collector(lambda: [status().snapshot()], _PREFIXES))
+    registry.register(MetricsCollector(lambda: [status().snapshot()], _PREFIXES))
 
     @app.get("/status")
-    def show_status() -> dict[str, Any]:
+    def show_status() -> dict[str, object]:
         """Status of the buffer."""
         return {"state": "ok", **status().to_dict()}
 
     @app.get("/metrics")
-    def show_metrics() -> Any:
+    def show_metrics() -> object:
         """The same for Prometheus."""
         return fastapi.Response(
             prometheus.generate_latest(registry), media_type="text/plain; version=0.0.4"
         )
 
     @app.get("/analyzer")
-    def show_analysis() -> dict[str, Any]:
+    def show_analysis() -> dict[str, object]:
         """Anomalies of the stream."""
         if analyzer is None:
             raise fastapi.HTTPException(404, "the buffer was started without --analyzer")

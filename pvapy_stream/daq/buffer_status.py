@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from pvapy_stream.daq.accounts import channel_of
 from pvapy_stream.status.snapshot import (
@@ -78,7 +77,7 @@ class BufferStatus:
     newest: int | None = own("newest", "gauge", "newest pulse id")
     last_error: str = own(channel=False)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As JSON has it."""
         return asdict(self)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from pvapy_stream.bsread.codec import Control, Decoder, Message
+from pvapy_stream.bsread.codec import ControlMessage, Decoder, Message
 from pvapy_stream.bsread.sockets import BsreadInput, Mode
 from pvapy_stream.daq.id_watch import IdWatch
 from pvapy_stream.daq.ranges import RangeReader, read_range
@@ -63,7 +63,7 @@ class StreamFeed:
             self.n_errors += 1
             self.last_error = str(error)
             return None
-        if isinstance(message, Control):
+        if isinstance(message, ControlMessage):
             # A sender that stops, or moves, may return: the socket stays open.
             return None
         self._watch.see(message.pulse_id)

@@ -88,7 +88,7 @@ class ImageFollower(ABC):
         self._thread.start()
 
     @abstractmethod
-    def _take(self, obj: Any, pulse_id: int) -> bool:
+    def _take(self, obj: object, pulse_id: int) -> bool:
         """Take an object, which may be reused after that; whether there was room for it.
 
         Raises:
@@ -110,7 +110,7 @@ class ImageFollower(ABC):
         while not self._stop.wait(_TICK):
             self._receiver.keep_up()
 
-    def _deliver_again(self, obj: Any, how: Return) -> None:
+    def _deliver_again(self, obj: object, how: Return) -> None:
         # The current object of a source at a reconnection may be one that was already received.
         self._deliver(obj, again=how.shown)
 
@@ -148,7 +148,7 @@ class ImageFollower(ABC):
             self._thread.join(_TICK * 4)
 
 
-class FrameSource(ImageFollower):
+class FrameSender(ImageFollower):
     """Passes images on as messages, through a socket in this process, for the buffer.
 
     Attributes:
@@ -164,7 +164,7 @@ class FrameSource(ImageFollower):
         self._socket.sndhwm = _MOST_WAITING
         self._socket.bind(self.address)
 
-    def _take(self, obj: Any, pulse_id: int) -> bool:
+    def _take(self, obj: object, pulse_id: int) -> bool:
         parts = self._encoder.encode(frame_of(obj), pulse_id)
         try:
             self._socket.send_multipart(parts, zmq.NOBLOCK)
@@ -189,7 +189,7 @@ class FrameFeed(ImageFollower):
         self._waiting: queue.Queue[ImageMessage] = queue.Queue(_MOST_WAITING)
         self.start()
 
-    def _take(self, obj: Any, pulse_id: int) -> bool:
+    def _take(self, obj: object, pulse_id: int) -> bool:
         if self._waiting.full():
             return False
         self._waiting.put_nowait(self.message(obj, pulse_id))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.bsread.analyzer import StreamAnalyzer
-from pvapy_stream.bsread.codec import Control, Decoder, Limits
+from pvapy_stream.bsread.codec import ControlMessage, Decoder, MessageLimits
 from pvapy_stream.bsread.packing import Buffer
 from pvapy_stream.bsread.stored import Packer, Stored
 from pvapy_stream.bsread.values import STAMP_SIZE
@@ -48,7 +48,7 @@ class Intake:
     def __init__(
         self,
         ring: Ring[Stored],
-        limits: Limits,
+        limits: MessageLimits,
         ledger: Ledger,
         analyzer: StreamAnalyzer | None = None,
         skip: int = 0,
@@ -70,7 +70,7 @@ class Intake:
         self.heard = now
         try:
             envelope = self._decoder.envelope(parts)
-            if isinstance(envelope, Control):
+            if isinstance(envelope, ControlMessage):
                 self._note_command(envelope)
                 return
             main, headers = envelope
@@ -127,7 +127,7 @@ class Intake:
             raise BsreadError(f"timestamps of {sorted(sizes - _STAMP_SIZES)} bytes")
         self._checked = message.lengths
 
-    def _note_command(self, command: Control) -> None:
+    def _note_command(self, command: ControlMessage) -> None:
         # A sender that stops may start again, and nobody is sent elsewhere by a message.
         self.commands += 1
         if self.commands == 1 or self.commands % _LOG_EVERY == 0:

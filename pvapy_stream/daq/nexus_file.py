@@ -190,7 +190,7 @@ def _is_image(value: ChannelValue) -> bool:
     return value.header.dtype is not None and len(value.header.shape) in (2, 3)
 
 
-def _as_frame(message: Item, value: ChannelValue, attributes: dict[str, Any]) -> Frame:
+def _as_frame(message: Item, value: ChannelValue, attributes: Mapping[str, object]) -> Frame:
     """A frame; compressed images stay as they are."""
     header = value.header
     time_ns = message.timestamp_ns or value.timestamp_ns or 0
@@ -209,7 +209,7 @@ def _as_frame(message: Item, value: ChannelValue, attributes: dict[str, Any]) ->
     )
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, np.ndarray):
         return value.item() if value.size == 1 else value.astype(value.dtype.newbyteorder("="))
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pvapy_stream.bsread.images import ImageMessage
 from pvapy_stream.daq.cursor import Gone, RangeCursor
@@ -43,7 +43,7 @@ class ImagePast(ImageFollower):
         self.heard = float("-inf")
         self.start()
 
-    def _take(self, obj: Any, pulse_id: int) -> bool:
+    def _take(self, obj: object, pulse_id: int) -> bool:
         message = self.message(obj, pulse_id)
         kept = KeptImage(
             pulse_id, message.timestamp_ns or time.time_ns(), message.nbytes + _OVERHEAD, message

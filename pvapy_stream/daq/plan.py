@@ -6,7 +6,7 @@ import contextlib
 import time
 
 from pvapy_stream.daq.states import Phase
-from pvapy_stream.daq.writer import Writer
+from pvapy_stream.daq.writer import AcquisitionWriter
 from pvapy_stream.errors import ConflictError
 
 
@@ -17,7 +17,7 @@ class Plan:
         writer: which writes it.
     """
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: AcquisitionWriter) -> None:
         self._writer = writer
         self._end_at: float | None = None
         self._seconds = writer.settings.seconds

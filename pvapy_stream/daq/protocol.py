@@ -31,7 +31,7 @@ class More(msgspec.Struct, tag_field="op", tag="more"):
     nbytes: int = 0
 
 
-class Stop(msgspec.Struct, tag_field="op", tag="stop"):
+class StopAt(msgspec.Struct, tag_field="op", tag="stop"):
     """Set or change the last pulse id or time."""
 
     stop: int
@@ -41,7 +41,7 @@ class Close(msgspec.Struct, tag_field="op", tag="close"):
     """End the request."""
 
 
-Request = Open | More | Stop | Close
+Request = Open | More | StopAt | Close
 
 
 class GoneReply(msgspec.Struct):

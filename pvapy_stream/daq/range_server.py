@@ -122,7 +122,7 @@ class RangeServer:
         if isinstance(request, protocol.Open):
             self._open(identity, request, now)
         elif reader is None:
-            if isinstance(request, (protocol.More, protocol.Stop)):
+            if isinstance(request, (protocol.More, protocol.StopAt)):
                 # It was forgotten, or the buffer has started again since.
                 text = "there is no open range; request one"
                 error = protocol.Error(text, forgotten=True)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import zmq
 
-from pvapy_stream.bsread.codec import Control, Decoder, Limits, Message
+from pvapy_stream.bsread.codec import ControlMessage, Decoder, Message, MessageLimits
 from pvapy_stream.bsread.packing import Buffer
 from pvapy_stream.bsread.sockets import LARGE
 from pvapy_stream.bsread.stored import split
@@ -41,7 +41,7 @@ def read_range(
     *,
     by: By = "pulse_id",
     timeout: float = 10.0,
-    limits: Limits | None = None,
+    limits: MessageLimits | None = None,
 ) -> RangeReader:
     """Request a range from a buffer; returns immediately, messages are received while reading.
 
@@ -75,7 +75,7 @@ class RangeReader:
     """
 
     def __init__(
-        self, address: str, request: protocol.Open, timeout: float, limits: Limits | None
+        self, address: str, request: protocol.Open, timeout: float, limits: MessageLimits | None
     ) -> None:
         self.address = address
         self.gone: list[Gone] = []
@@ -179,7 +179,7 @@ class RangeReader:
                 return
             self._request = None
             self._said = now
-        if self._stop is not None and self._send(protocol.Stop(self._stop)):
+        if self._stop is not None and self._send(protocol.StopAt(self._stop)):
             self._last, self._stop = self._stop, None
         due = self._taken >= _ACKNOWLEDGE or self._taken_bytes >= _ACKNOWLEDGE_BYTES
         patience = _ASK_AGAIN if now - self._heard > _ASK_AGAIN else _KEEP_ALIVE
@@ -248,7 +248,7 @@ class RangeReader:
             _log.error("%s: a message is malformed: %s", self.address, error)
             self._note_malformed(rest[0])
             return None
-        if isinstance(message, Control):
+        if isinstance(message, ControlMessage):
             return None
         value = message.pulse_id if self._by == "pulse_id" else message.timestamp_ns
         last = self._stop if self._stop is not None else self._last
@@ -267,7 +267,7 @@ class RangeReader:
             head = self._decoder.main(main)
         except BsreadError:
             return
-        if isinstance(head, Control):
+        if isinstance(head, ControlMessage):
             return
         value = head.pulse_id if self._by == "pulse_id" else head.timestamp_ns or 0
         self.gone.append(Gone(value, value, "malformed"))

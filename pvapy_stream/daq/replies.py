@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from pvapy_stream.daq.progress import Progress
@@ -21,7 +19,7 @@ class StartRequest(BaseModel):
     force: bool = Field(False, description="replace the file if it exists; only with --force")
 
 
-class Reply(BaseModel):
+class RestReply(BaseModel):
     """Fields of every reply.
 
     `state` is ok, or error when the request failed; `status` is waiting, writing, done or error
@@ -32,7 +30,7 @@ class Reply(BaseModel):
     status: str
 
 
-class StatusReply(Reply):
+class StatusReply(RestReply):
     """Short status of an acquisition."""
 
     acquisition: int = Field(description="number of the acquisition, 1 for the first")
@@ -74,24 +72,24 @@ class Statistics(BaseModel):
     lost: list[tuple[int, int]] = Field(description="the newest of at most 100 ranges")
 
 
-class StatisticsReply(Reply):
+class StatisticsReply(RestReply):
     """Status of an acquisition, in numbers."""
 
     acquisition: int
     statistics: Statistics
 
 
-class ParametersReply(Reply):
+class ParametersReply(RestReply):
     """The values that were set."""
 
-    parameters: dict[str, Any]
+    parameters: dict[str, object]
 
 
-class OverviewReply(Reply):
+class OverviewReply(RestReply):
     """All acquisitions that are remembered, the newest last."""
 
     stream: str
-    acquisitions: list[dict[str, Any]]
+    acquisitions: list[dict[str, object]]
 
 
 class ErrorReply(BaseModel):

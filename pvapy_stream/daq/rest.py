@@ -29,7 +29,7 @@ from pvapy_stream.daq.replies import (
     statistics_of,
     status_of,
 )
-from pvapy_stream.daq.writer import Writer
+from pvapy_stream.daq.writer import AcquisitionWriter
 from pvapy_stream.errors import (
     ConflictError,
     FileError,
@@ -41,7 +41,7 @@ from pvapy_stream.errors import (
 from pvapy_stream.web_security import from_a_browser, from_another_site, host_names, refusal
 
 _MOST_BYTES = 1_000_000  # of a request
-_ERRORS: dict[int | str, dict[str, Any]] = {
+_ERRORS: dict[int | str, dict[str, object]] = {
     code: {"model": ErrorReply} for code in (400, 401, 403, 404, 409, 413, 507)
 }
 _OPTIONAL_BODY = {
@@ -81,7 +81,7 @@ _FORBIDDEN = ("permission denied", "is outside of", "the only file that this wri
 _log = logging.getLogger(__name__)
 
 
-def build_app(writer: Writer, token: str = "") -> FastAPI:
+def build_app(writer: AcquisitionWriter, token: str = "") -> FastAPI:
     """The application.
 
     Args:
@@ -153,7 +153,7 @@ def _add_pages(app: FastAPI) -> None:
         return HTMLResponse(api_page(app.openapi()))
 
 
-def _add_reports(app: FastAPI, writer: Writer, allowed: Any) -> None:
+def _add_reports(app: FastAPI, writer: AcquisitionWriter, allowed: Any) -> None:
     """Calls that users know, about the newest acquisition: what tells and what sets."""
 
     @app.get("/status", dependencies=allowed)
@@ -167,14 +167,14 @@ def _add_reports(app: FastAPI, writer: Writer, allowed: Any) -> None:
         return _statistics(writer.current)
 
     @app.post("/parameters", dependencies=allowed, openapi_extra=_PARAMETERS_BODY)
-    def parameters(given: Annotated[dict[str, Any], Depends(_json_object)]) -> ParametersReply:
+    def parameters(given: Annotated[dict[str, object], Depends(_json_object)]) -> ParametersReply:
         """Set the texts that go to /general of the file; all four must be given."""
         writer.set_parameters(given)
         status = writer.current.progress().status
         return ParametersReply(status=status, parameters=writer.parameters)
 
 
-def _add_starts_and_stops(app: FastAPI, writer: Writer, allowed: Any) -> None:
+def _add_starts_and_stops(app: FastAPI, writer: AcquisitionWriter, allowed: Any) -> None:
     """Calls that users know, about the newest acquisition: what begins and ends it."""
 
     @app.put("/start_pulse_id/{pulse_id}", dependencies=allowed, openapi_extra=_OPTIONAL_BODY)
@@ -217,7 +217,7 @@ def _add_starts_and_stops(app: FastAPI, writer: Writer, allowed: Any) -> None:
         return status_of(writer.current.progress())
 
 
-def _add_numbered(app: FastAPI, writer: Writer, allowed: Any) -> None:
+def _add_numbered(app: FastAPI, writer: AcquisitionWriter, allowed: Any) -> None:
     """Calls about any of several acquisitions."""
 
     @app.get("/acquisitions", dependencies=allowed)
@@ -248,14 +248,14 @@ def _add_numbered(app: FastAPI, writer: Writer, allowed: Any) -> None:
         return _stop(_found(writer, number), None)
 
 
-def _found(writer: Writer, number: int) -> Acquisition:
+def _found(writer: AcquisitionWriter, number: int) -> Acquisition:
     try:
         return writer.find(number)
     except KeyError:
         raise HTTPException(404, f"there is no acquisition {number}") from None
 
 
-def _start(writer: Writer, pulse_id: int | None, given: StartRequest) -> StatusReply:
+def _start(writer: AcquisitionWriter, pulse_id: int | None, given: StartRequest) -> StatusReply:
     made = writer.start(pulse_id, given.output_file, given.stop_pulse_id, given.force)
     return status_of(made.progress())
 
@@ -282,7 +282,7 @@ async def _body(request: Request) -> bytes:
     return bytes(found)
 
 
-async def _json_object(request: Request) -> dict[str, Any]:
+async def _json_object(request: Request) -> dict[str, object]:
     body = await _body(request)
     try:
         given = json.loads(body) if body.strip() else {}

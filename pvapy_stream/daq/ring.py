@@ -36,7 +36,7 @@ class RingLimits:
     seconds: float = 0
 
 
-class Entry(Protocol):
+class RingEntry(Protocol):
     """A message as it is kept."""
 
     @property
@@ -49,7 +49,7 @@ class Entry(Protocol):
         ...
 
 
-Kept = TypeVar("Kept", bound=Entry)
+Kept = TypeVar("Kept", bound=RingEntry)
 
 
 class Overflow(Protocol[Kept]):

@@ -30,7 +30,7 @@ _MOST_BUFFERS = 512  # of one call
 _log = logging.getLogger(__name__)
 
 
-class _Segment:
+class _SpillFile:
     """One file."""
 
     def __init__(self, folder: Path, first: int) -> None:
@@ -109,7 +109,7 @@ class Spill:
         self._folder = folder
         self._limit = limit
         self._segment_size = min(max(limit // _SEGMENTS, _SMALLEST_SEGMENT), _LARGEST_SEGMENT)
-        self._segments: deque[_Segment] = deque()
+        self._segments: deque[_SpillFile] = deque()
         self.first = 0
         self.error = ""
         try:
@@ -131,7 +131,7 @@ class Spill:
         """
         try:
             if not self._segments or self._segments[-1].size >= self._segment_size:
-                self._segments.append(_Segment(self._folder, sequence))
+                self._segments.append(_SpillFile(self._folder, sequence))
             self._segments[-1].write(message)
         except OSError as error:
             self._fail(error)

@@ -71,7 +71,7 @@ class Bound:
     set_at: float
 
 
-class Range:
+class RangeState:
     """The state of one acquisition. Locked by its owner.
 
     Times are given by the caller: `now` in s on a clock that does not jump, `time_ns` since
@@ -85,7 +85,7 @@ class Range:
         self.problem = ""
         self._watch = IdWatch()
 
-    def copy(self) -> Range:
+    def copy(self) -> RangeState:
         """Another in the same state."""
         return copy.deepcopy(self)
 

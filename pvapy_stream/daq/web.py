@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import Any
 
 from pvapy_stream.errors import TransportError
 from pvapy_stream.plugins import require
@@ -29,7 +28,7 @@ class WebThread:
         MissingExtraError: uvicorn is not installed.
     """
 
-    def __init__(self, app: Any, interface: str, port: int) -> None:
+    def __init__(self, app: object, interface: str, port: int) -> None:
         uvicorn = require("uvicorn", "web")
         family = socket.AF_INET6 if ":" in interface else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)

@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.bsread.file import SwissfelFile
 from pvapy_stream.daq.accounts import KIND, STAGE_ID, channel_of
 from pvapy_stream.daq.acquisition import Acquisition
-from pvapy_stream.daq.acquisition_state import Limits
+from pvapy_stream.daq.acquisition_state import AcquisitionLimits
 from pvapy_stream.daq.destination import Destination, discards
 from pvapy_stream.daq.feeds import (
     BUFFER,
@@ -40,7 +40,7 @@ _INFORMED = 0.7  # s; how long a start waits for the present position of the str
 _CLOSED = 30.0  # s an end waits for files to be closed
 
 
-class Writer:
+class AcquisitionWriter:
     """Takes requests from any thread.
 
     Args:
@@ -53,12 +53,12 @@ class Writer:
     def __init__(self, settings: WriterSettings) -> None:
         check_stream(settings.stream)
         self.settings = settings
-        self.parameters: dict[str, Any] = {}
+        self.parameters: dict[str, object] = {}
         self._began = time.time()
         # Set when the program is to end.
         self.ended = threading.Event()
         self._lock = threading.RLock()
-        self._limits = Limits(settings.silence_limit, settings.start_limit)
+        self._limits = AcquisitionLimits(settings.silence_limit, settings.start_limit)
         self._count = 0
         self._acquisitions: dict[int, Acquisition] = {}
         self._shared: Worker | None = None
@@ -91,7 +91,7 @@ class Writer:
         with self._lock:
             return self.current if number is None else self._acquisitions[number]
 
-    def set_parameters(self, parameters: Mapping[str, Any]) -> None:
+    def set_parameters(self, parameters: Mapping[str, object]) -> None:
         """Take the texts for /general of the running acquisitions, and of those to come.
 
         Raises:
@@ -261,7 +261,7 @@ def _past(settings: WriterSettings) -> ImagePast | None:
     return ImagePast(settings.stream, settings.id_field, limits)
 
 
-def _general(parameters: Mapping[str, Any]) -> dict[str, str]:
+def _general(parameters: Mapping[str, object]) -> dict[str, str]:
     """Texts for /general."""
     found: dict[str, str] = {}
     for name, value in parameters.items():

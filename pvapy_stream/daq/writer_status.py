@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pvapy_stream.daq.accounts import channel_of
 from pvapy_stream.daq.progress import Progress
 from pvapy_stream.daq.states import Phase
-from pvapy_stream.daq.writer import Writer
+from pvapy_stream.daq.writer import AcquisitionWriter
 from pvapy_stream.status.snapshot import (
     NOTHING,
     LatencyStats,
@@ -104,7 +103,7 @@ def writer_snapshot(stream: str, found: Sequence[Progress], state: str = "") -> 
     )
 
 
-def snapshot_of(writer: Writer) -> Snapshot:
+def snapshot_of(writer: AcquisitionWriter) -> Snapshot:
     """The status of a writer; a service that has nothing to do waits for the next request."""
     found = [one.progress() for one in writer.acquisitions]
     state = found[-1].phase
@@ -118,7 +117,7 @@ def _total(found: Sequence[Progress], name: str) -> int:
 
 
 def _own(found: Sequence[Progress]) -> WriterStatus:
-    newest: Any = found[-1]
+    newest = found[-1]
     same = (
         "phase", "status", "source", "file", "start_pulse_id", "stop_pulse_id", "first_pulse_id",
         "last_pulse_id", "newest_pulse_id", "rows", "n_lost", "duplicates", "late", "malformed",

@@ -11,6 +11,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.message import Message
 from typing import Any
 
 from pvapy_stream.errors import WorkflowError
@@ -35,7 +36,7 @@ class HttpError(OSError):
         headers: of the answer.
     """
 
-    def __init__(self, message: str, code: int, headers: Any) -> None:
+    def __init__(self, message: str, code: int, headers: Message) -> None:
         super().__init__(message)
         self.code = code
         self.headers = headers

@@ -171,7 +171,7 @@ def _lz4(image: Pixels) -> Chunk:
     compress = require("lz4.block", "codecs").compress
     plain = image.data.cast("B")
     block = min(len(plain), _LZ4_BLOCK)
-    parts: list[Any] = [_HEADER.pack(len(plain), block)]
+    parts: list[object] = [_HEADER.pack(len(plain), block)]
     for at in range(0, len(plain), block):
         piece = plain[at : at + block]
         packed = compress(piece, store_size=False)

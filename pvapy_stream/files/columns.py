@@ -16,7 +16,6 @@ from typing import Any
 import h5py
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.files.names import quoted
@@ -44,7 +43,7 @@ class Columns:
         first: attributes of the first image.
     """
 
-    def __init__(self, group: Any, first: Mapping[str, Any]) -> None:
+    def __init__(self, group: h5py.Group, first: Mapping[str, object]) -> None:
         self._columns = {
             name: _Column(group, name, value)
             for name, value in first.items()
@@ -53,7 +52,7 @@ class Columns:
         self._log = group.create_dataset(
             LOG, (0,), np.uint8, maxshape=(None,), chunks=(_LOG_CHUNK,)
         )
-        self._exceptions: list[tuple[int, str, Any]] = []
+        self._exceptions: list[tuple[int, str, object]] = []
 
     def add(self, row: int, attributes: Mapping[str, Any]) -> None:
         """Take the attributes of the next image."""
@@ -88,7 +87,7 @@ class Columns:
 class _Column:
     """One dataset, and the values that wait to be written to it."""
 
-    def __init__(self, group: Any, name: str, value: Any) -> None:
+    def __init__(self, group: h5py.Group, name: str, value: Any) -> None:
         self._kind = _kind(value)
         shape = np.shape(value)
         dtype: Any = self._kind
@@ -98,7 +97,7 @@ class _Column:
             dtype = h5py.string_dtype("utf-8", self._width)
         self._shape = shape
         self._dtype = np.dtype(dtype)
-        self._fill: Any = _fill(self._dtype, shape)
+        self._fill: object = _fill(self._dtype, shape)
         self._values: list[Any] = []
         rows = max(1, _ROWS_PER_CHUNK * 8 // max(8, self._dtype.itemsize * int(np.prod(shape))))
         self._data = group.create_dataset(
@@ -131,9 +130,9 @@ class _Column:
         self._data[start:stop] = rows.reshape(stop - start, *self._shape)
 
 
-def settle(group: Any, n_rows: int) -> None:
+def settle(group: h5py.Group, n_rows: int) -> None:
     """Cut the columns to so many rows and work the log into them; the file is not in SWMR mode."""
-    by_name: dict[str, dict[int, Any]] = defaultdict(dict)
+    by_name: dict[str, dict[int, object]] = defaultdict(dict)
     for row, name, value in read_log(group):
         if row < n_rows:
             by_name[name][row] = value
@@ -145,7 +144,7 @@ def settle(group: Any, n_rows: int) -> None:
         _rewrite(group, name, values, n_rows)
 
 
-def read_log(group: Any) -> Iterator[tuple[int, str, Any]]:
+def read_log(group: Any) -> Iterator[tuple[int, str, object]]:
     """Row, name and value (None for no value) of all that does not stand in the columns."""
     log = bytes(group[LOG][()]) if LOG in group else b""
     at = 0
@@ -158,9 +157,9 @@ def read_log(group: Any) -> Iterator[tuple[int, str, Any]]:
         at = end
 
 
-def _rewrite(group: Any, name: str, exceptions: dict[int, Any], n_rows: int) -> None:
+def _rewrite(group: Any, name: str, exceptions: dict[int, object], n_rows: int) -> None:
     """Make a column anew with the values of the log in it."""
-    values: list[Any] = [_ABSENT] * n_rows
+    values: list[object] = [_ABSENT] * n_rows
     if (key := _quoted(name)) in group:
         old = _values(group[key])[:n_rows]
         values[: len(old)] = old
@@ -198,7 +197,7 @@ def take_rows(source: Any, rows: Any, group: Any) -> None:
         rows: (n,) numbers of the rows.
         group: where the columns are made; empty but for a log.
     """
-    logged: dict[str, dict[int, Any]] = defaultdict(dict)
+    logged: dict[str, dict[int, object]] = defaultdict(dict)
     with suppress(*_UNREADABLE):
         for row, name, value in read_log(source):
             logged[name][row] = _ABSENT if value is None else value
@@ -217,7 +216,7 @@ def take_rows(source: Any, rows: Any, group: Any) -> None:
         _store(group, name, picked)
 
 
-def _values(data: Any) -> list[Any]:
+def _values(data: Any) -> list[object]:
     """What stands in a column; absent rows marked."""
     text = h5py.check_string_dtype(data.dtype) is not None
     values = (data.asstr() if text else data)[()].tolist()
@@ -226,7 +225,7 @@ def _values(data: Any) -> list[Any]:
     return values
 
 
-def _store(group: Any, name: str, values: list[Any]) -> None:
+def _store(group: Any, name: str, values: list[object]) -> None:
     data = group.create_dataset(_quoted(name), data=joined(values))
     data.attrs["name"] = name
     absent = IdSet(row for row, value in enumerate(values) if value is _ABSENT)
@@ -237,7 +236,7 @@ def _store(group: Any, name: str, values: list[Any]) -> None:
         data.attrs["absent_rows"] = np.stack([ranges[:, 0], ranges[:, 1] - 1], axis=1)
 
 
-def joined(values: list[Any]) -> NDArray[Any]:
+def joined(values: list[Any]) -> np.ndarray:
     """An array of values of any kinds: numbers if all are, else text; absent ones are filled."""
     present = [value for value in values if value is not _ABSENT]
     kinds = {_kind(value) for value in present}
@@ -268,7 +267,7 @@ def _width(texts: list[str]) -> int:
     return max(1, max((len(text.encode()) for text in texts), default=1))
 
 
-def _kind(value: Any) -> str | None:
+def _kind(value: object) -> str | None:
     """Type of a column for a value; None for what cannot begin one."""
     if isinstance(value, str):
         return "S"
@@ -288,7 +287,7 @@ def _kind(value: Any) -> str | None:
     return kind
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """A value that can be put into the log; anything else than numbers and text as text."""
     kind = _kind(value)
     if kind is None:
@@ -296,7 +295,7 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
-def _fill(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+def _fill(dtype: np.dtype, shape: tuple[int, ...]) -> object:
     """What stands for a missing value: NaN, 0, False or no text."""
     if dtype.kind == "S":
         return b""

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -236,7 +235,7 @@ class FrameWriter:
     # -- files -----------------------------------------------------------------------------------
 
     def _change_file(
-        self, frame: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], codec: str | None
+        self, frame: Frame, shape: tuple[int, ...], dtype: np.dtype, codec: str | None
     ) -> RowWriter:
         """Begin a file for images of this kind, and end the one before.
 
@@ -268,7 +267,7 @@ class FrameWriter:
         claim: Claim,
         frame: Frame,
         shape: tuple[int, ...],
-        dtype: np.dtype[Any],
+        dtype: np.dtype,
         codec: str | None,
         notes: dict[str, str],
     ) -> RowWriter:
@@ -341,11 +340,11 @@ class FrameWriter:
         return self._account() if self._account is not None else None
 
 
-def _image_kind(frame: Frame) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _image_kind(frame: Frame) -> tuple[tuple[int, ...], np.dtype]:
     if not frame.has_image:
         raise ObjectError(f"frame {frame.id} has no image; it is not written")
     return frame.image.shape, frame.image.dtype
 
 
-def _told(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+def _told(shape: tuple[int, ...], dtype: np.dtype) -> str:
     return f"{'x'.join(map(str, shape))} {dtype}"

@@ -46,7 +46,7 @@ class _Pending(NamedTuple):
 
     frame_id: int
     time_ns: int
-    attributes: Mapping[str, Any]
+    attributes: Mapping[str, object]
     work: Future[Work]
 
 
@@ -156,7 +156,7 @@ class RowWriter:
             return self._do(image.nbytes, _summed, image)
         return self._pool.submit(_encoded, codec, image)
 
-    def _do(self, size: int, function: Callable[..., Work], *args: Any) -> Future[Work]:
+    def _do(self, size: int, function: Callable[..., Work], *args: object) -> Future[Work]:
         """Call a function: at once for what is small, else in another thread."""
         if size >= _INLINE:
             return self._pool.submit(function, *args)

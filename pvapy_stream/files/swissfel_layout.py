@@ -157,8 +157,8 @@ def _now() -> str:
 
 
 def make_dataset(
-    group: Any, name: str, dtype: Any, shape: tuple[int, ...], rows: int, **options: Any
-) -> Any:
+    group: Any, name: str, dtype: object, shape: tuple[int, ...], rows: int, **options: object
+) -> object:
     """Make a dataset without rows that can grow."""
     return group.create_dataset(
         name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape), **options

@@ -118,7 +118,7 @@ def _look_at_file(report: FileReport, file: Any, deep: bool) -> None:
         )
 
 
-def _decode_all(report: FileReport, images: Any, n_rows: int, bad: IdSet) -> None:
+def _decode_all(report: FileReport, images: object, n_rows: int, bad: IdSet) -> None:
     """Decode all images but those that are known to be damaged."""
     found, first = IdSet(), ""
     damaged = set(bad)

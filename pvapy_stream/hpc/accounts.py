@@ -12,9 +12,9 @@ import pvaccess as pva
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger, merged
 from pvapy_stream.files.run import run_id
-from pvapy_stream.hpc.filtering import FilteredReceiver
 from pvapy_stream.hpc.parts import StageParts
 from pvapy_stream.settings import StageSettings
+from pvapy_stream.transport.filtered_ids import FilteredReceiver
 
 # s; what a processor that does not return keeps for itself is left out of a status or an account.
 STATS_PATIENCE = 0.5

@@ -17,18 +17,19 @@ from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.hpc.counts import Baseline, InboxCounts, SourceBaseline
 from pvapy_stream.hpc.deadline import Deadline
-from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.inbox import QUEUE_FULL, Returned
 from pvapy_stream.hpc.parts import make_receiver
 from pvapy_stream.hpc.producer import Arrival, Producer
 from pvapy_stream.hpc.reorder import DUPLICATE, Released, ReorderBuffer
 from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
+from pvapy_stream.hpc.stage_stats import queue_stats
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
 from pvapy_stream.settings import CollectorSettings
-from pvapy_stream.status.counted import queue_stats, rated
+from pvapy_stream.status.counted import rated
 from pvapy_stream.status.snapshot import CollectorStats
+from pvapy_stream.transport.filtered_ids import Filtered, FilteredReceiver
 from pvapy_stream.transport.ports import Receiver, ReceiverCounts, Return
 
 _CACHE_BYTES = 256 * 2**20
@@ -231,7 +232,7 @@ class Collector(StageRunner):
             self.stage.no_id(error)
             return None
 
-    def _fit_cache(self, obj: Any) -> None:
+    def _fit_cache(self, obj: object) -> None:
         """Hold as many small images as fit: a producer that is slow for a moment costs none."""
         if self.settings.collector_cache_size < 0:
             with contextlib.suppress(ObjectError):

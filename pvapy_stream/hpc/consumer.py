@@ -15,15 +15,16 @@ from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError, PvapyStreamError, TransportError
 from pvapy_stream.hpc.counts import Baseline, InboxCounts, SourceBaseline
 from pvapy_stream.hpc.deadline import Deadline
-from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
 from pvapy_stream.hpc.inbox import Returned
 from pvapy_stream.hpc.parts import make_receiver
 from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
+from pvapy_stream.hpc.stage_stats import queue_stats
 from pvapy_stream.pva.objects import id_reader
 from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import ConsumerSettings
-from pvapy_stream.status.counted import drop_stats, queue_stats, receiver_stats
+from pvapy_stream.status.counted import drop_stats, receiver_stats
+from pvapy_stream.transport.filtered_ids import Filtered, FilteredReceiver
 from pvapy_stream.transport.ports import Identified, Receiver, ReceiverCounts, Return
 
 _PROBE_TIMEOUT = 0.5  # s; the source is on a network whose round trips are milliseconds

@@ -125,7 +125,7 @@ class Shown:
             return self.problem
 
 
-class _Process(Child):
+class _ConsumerProcess(Child):
     """A consumer's process."""
 
     def __init__(self, settings: ConsumerSettings, consumer_id: int) -> None:
@@ -152,10 +152,12 @@ class _Process(Child):
         return super().poll()
 
 
-class _Consumer(SupervisedChild[_Process]):
+class _Consumer(SupervisedChild[_ConsumerProcess]):
     """One consumer id, over all its processes."""
 
-    def __init__(self, consumer_id: int, start: Callable[[int], _Process], restarts: Restarts):
+    def __init__(
+        self, consumer_id: int, start: Callable[[int], _ConsumerProcess], restarts: Restarts
+    ):
         super().__init__(
             f"consumer {consumer_id}", start, restarts, lambda line: _log.error("%s", line)
         )
@@ -163,10 +165,10 @@ class _Consumer(SupervisedChild[_Process]):
         self.past_ledgers: Ledgers = []
         self._past: StageReport | None = None
 
-    def judge(self, process: _Process, code: int) -> str | None:
+    def judge(self, process: _ConsumerProcess, code: int) -> str | None:
         return process.report.problem if process.report and process.report.final else None
 
-    def bury(self, process: _Process, died: bool) -> None:
+    def bury(self, process: _ConsumerProcess, died: bool) -> None:
         report = process.report
         if report is not None:
             self.past_ledgers += [
@@ -254,13 +256,13 @@ class Consumers(Supervisor[_Consumer]):
             self._stop.set()
         return dealing.poll(sum(not one.ended for one in self.members))
 
-    def _make_process(self, consumer_id: int, incarnation: int) -> _Process:
+    def _make_process(self, consumer_id: int, incarnation: int) -> _ConsumerProcess:
         settings = self._settings.again(incarnation).replace(dealt=self._dealing.active)
         if settings.runtime > 0:
             # A process that is started again ends with the others.
             left = settings.runtime - (time.monotonic() - self._started_at)
             settings = settings.replace(runtime=max(0.1, left))
-        return _Process(settings, consumer_id)
+        return _ConsumerProcess(settings, consumer_id)
 
     def _ask_to_stop(self) -> None:
         word = HURRY if hurry_of(self._stop).is_set() else STOP if self._stop.is_set() else ""

@@ -103,7 +103,7 @@ class KeysRead(dict[str, Any]):
         read: the keys.
     """
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, object]) -> None:
         super().__init__(values)
         self.read: set[str] = set()
 
@@ -119,11 +119,11 @@ class KeysRead(dict[str, Any]):
         self.read.add(key)
         return super().get(key, default)
 
-    def pop(self, key: str, *default: Any) -> Any:
+    def pop(self, key: str, *default: Any) -> object:
         self.read.add(key)
         return super().pop(key, *default)
 
-    def _all(self) -> dict[str, Any]:
+    def _all(self) -> dict[str, object]:
         self.read.update(super().keys())
         return dict(super().items())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +31,7 @@ class Latency:
         self._n = 0
         self._total = 0.0
 
-    def note(self, obj: Any) -> None:
+    def note(self, obj: object) -> None:
         """Take an object that has just been processed; raises nothing."""
         now = time.time()
         self.due = now + _PERIOD

@@ -11,9 +11,10 @@ from typing import Any
 import pvaccess as pva
 
 from pvapy_stream.hpc.counts import InboxCounts
+from pvapy_stream.hpc.stage_stats import queue_stats
 from pvapy_stream.pva.request import monitor_request
 from pvapy_stream.settings import MetadataChannel
-from pvapy_stream.status.counted import queue_stats, rate, receiver_stats
+from pvapy_stream.status.counted import rate, receiver_stats
 from pvapy_stream.status.snapshot import MetadataStats
 from pvapy_stream.transport.ports import ReceiverCounts
 

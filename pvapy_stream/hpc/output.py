@@ -7,8 +7,8 @@ from typing import Any
 
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import TransportError
-from pvapy_stream.hpc.filtering import FilteredChannel
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked, without_mark
+from pvapy_stream.transport.filtered_ids import FilteredChannel
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
 

@@ -12,7 +12,6 @@ import pvaccess as pva
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError, ProcessorError, PvapyStreamError
-from pvapy_stream.hpc.filtering import FilteredChannel, Settling
 from pvapy_stream.hpc.inbox import DirectInbox, Handle, HandleReturned, QueueInbox, Reject
 from pvapy_stream.hpc.metadata import Metadata
 from pvapy_stream.hpc.output import Output
@@ -25,6 +24,7 @@ from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import ConsumerSettings, StageSettings
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.absence import Awaited
+from pvapy_stream.transport.filtered_ids import FilteredChannel, Settling
 from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
 from pvapy_stream.transport.ports import Publisher, Receiver
 

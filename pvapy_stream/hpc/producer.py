@@ -8,9 +8,10 @@ from typing import Any
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.hpc.counts import InboxCounts, SourceBaseline
-from pvapy_stream.hpc.filtering import Filtered, FilteredReceiver
-from pvapy_stream.status.counted import queue_stats, receiver_stats
+from pvapy_stream.hpc.stage_stats import queue_stats
+from pvapy_stream.status.counted import receiver_stats
 from pvapy_stream.status.snapshot import ProducerStats
+from pvapy_stream.transport.filtered_ids import Filtered, FilteredReceiver
 from pvapy_stream.transport.ports import Receiver
 
 

@@ -51,7 +51,7 @@ class ReorderBuffer:
         self._disorder = disorder
         self._producers = {name: _Producer(order) for order, name in enumerate(producers)}
         # (id, order of its producer, order of arrival, producer, object); the first three decide.
-        self._heap: list[tuple[int, int, int, Hashable, Any]] = []
+        self._heap: list[tuple[int, int, int, Hashable, object]] = []
         self._arrivals: deque[tuple[float, int]] = deque()
         self._counter = 0
         self.last_released: int | None = None

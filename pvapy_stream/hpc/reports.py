@@ -45,7 +45,7 @@ def _sum(past: Any, now: Any) -> Any:
     return total
 
 
-def _one_sum(name: Any, past: Any, now: Any) -> Any:
+def _one_sum(name: Any, past: Any, now: Any) -> object:
     if isinstance(now, dict) or is_dataclass(now):
         return _sum(past, now)
     text = str(name)
@@ -55,7 +55,7 @@ def _one_sum(name: Any, past: Any, now: Any) -> Any:
 
 def _with_times(past: ProcessorStats, total: ProcessorStats) -> ProcessorStats:
     """The processor's times over all incarnations; its rates are over the time it received."""
-    times: dict[str, Any] = {name: getattr(past, name) for name in _FIRST if getattr(past, name)}
+    times: dict[str, object] = {name: getattr(past, name) for name in _FIRST if getattr(past, name)}
     if not total.last_object_time:
         times["last_object_time"] = past.last_object_time
         times["last_object_id"] = past.last_object_id

@@ -31,7 +31,7 @@ def checking(
         return deliver
     checked = False
 
-    def check_first(obj: Any) -> bool | None:
+    def check_first(obj: object) -> bool | None:
         nonlocal checked
         if not checked:
             checked = True

@@ -17,9 +17,10 @@ from pvapy_stream.hpc.accounts import STATS_PATIENCE, StageAccounts
 from pvapy_stream.hpc.control import configured, own_keys
 from pvapy_stream.hpc.counts import Baseline
 from pvapy_stream.hpc.deadline import Deadline
+from pvapy_stream.hpc.stage_stats import processor_stats
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.signals import in_main_thread
-from pvapy_stream.status.counted import processor_stats, publisher_stats
+from pvapy_stream.status.counted import publisher_stats
 from pvapy_stream.status.snapshot import LatencyStats, Snapshot
 from pvapy_stream.transport.ports import PublisherCounts, Receiver, ReceiverCounts, Troubled
 

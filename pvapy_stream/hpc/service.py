@@ -16,7 +16,6 @@ from pvapy_stream.hpc.collector import Collector
 from pvapy_stream.hpc.consumer import Consumer
 from pvapy_stream.hpc.control import Command, ControlChannel
 from pvapy_stream.hpc.deadline import Deadline
-from pvapy_stream.hpc.filtering import SUFFIX
 from pvapy_stream.hpc.runner import PROCESS_GRACE, STOP_GRACE, StageRunner
 from pvapy_stream.logs import TOLD
 from pvapy_stream.pva.clients import listening_ports
@@ -26,6 +25,7 @@ from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSett
 from pvapy_stream.signals import hurry_of
 from pvapy_stream.status.channel import StatusChannel
 from pvapy_stream.status.snapshot import Snapshot
+from pvapy_stream.transport.filtered_ids import SUFFIX
 from pvapy_stream.transport.own_server import host
 
 _HURRY_GRACE = 3.0  # s; beyond it, for all that closes, when the end was asked for twice
@@ -52,7 +52,7 @@ class StageReport:
     """
 
     snapshot: Snapshot
-    ledgers: list[dict[str, Any]]
+    ledgers: list[dict[str, object]]
     problem: str = ""
     final: bool = False
     unshared: str = ""
@@ -224,18 +224,18 @@ class StageService:
 
         return run
 
-    def _get_stats(self, _: Any) -> str:
+    def _get_stats(self, _: object) -> str:
         self._publish(patience=5.0)
         return "Stats update successful"
 
-    def _reload(self, _: Any) -> str:
+    def _reload(self, _: object) -> str:
         reply = self._runner.reload()
         if self._status:
             self._status.restructure(self._runner.blank())
         self._publish()
         return reply
 
-    def _stop_command(self, _: Any) -> str:
+    def _stop_command(self, _: object) -> str:
         self._stop.set()
         return "Stop flag set"
 

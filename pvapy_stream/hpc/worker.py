@@ -36,8 +36,8 @@ class Job:
 
     sequence: int
     object_id: int
-    item: Any
-    context: Any
+    item: object
+    context: object
     result: Any = None
     error: tuple[str, str] = ("", "")
     slot: Slot | None = None
@@ -78,8 +78,8 @@ class UserMpWorker(Child):
         depth: int,
         heard: Callable[[UserMpWorker, Any], None],
         source: ProcessorSource,
-        config: dict[str, Any],
-        changes: list[Any],
+        config: dict[str, object],
+        changes: list[object],
     ) -> None:
         self.worker_id = worker_id
         self.jobs: deque[Job] = deque()

@@ -98,7 +98,7 @@ def parts_in(memory: mmap.mmap, layout: Layout, start: int = 0) -> list[memoryvi
     return parts
 
 
-def _portable(item: Any) -> Any:
+def _portable(item: object) -> object:
     if isinstance(item, Frame):
         return FrameParts(item)
     if isinstance(item, (list, tuple)) and any(isinstance(part, Frame) for part in item):
@@ -106,7 +106,7 @@ def _portable(item: Any) -> Any:
     return item
 
 
-def _rebuilt(item: Any, origin: object) -> Any:
+def _rebuilt(item: object, origin: object) -> object:
     if isinstance(item, FrameParts):
         return item.frame(origin)
     if isinstance(item, list) and any(isinstance(part, FrameParts) for part in item):

@@ -39,7 +39,7 @@ class WorkerPool:
     def __init__(
         self,
         source: ProcessorSource,
-        config: dict[str, Any],
+        config: dict[str, object],
         deliver: Deliver,
         settings: WorkerPoolOptions,
     ) -> None:

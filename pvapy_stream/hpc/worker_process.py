@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -39,7 +40,7 @@ class UserMpDataProcessor:
         processorId: number of the worker, from 1.
     """
 
-    def __init__(self, configDict: dict[str, Any] | None = None) -> None:
+    def __init__(self, configDict: dict[str, object] | None = None) -> None:
         self.logger = logging.getLogger(type(self).__name__)
         self.processorId = 1
 
@@ -67,7 +68,7 @@ class UserMpDataProcessor:
         """The worker's statistics; numbers of all workers are added up."""
         return {}
 
-    def getStatsPvaTypes(self) -> dict[str, Any]:
+    def getStatsPvaTypes(self) -> dict[str, object]:
         """PVA type of each of the statistics."""
         return {}
 
@@ -111,8 +112,8 @@ class ProcessorSource:
 def run_worker(
     connection: Connection,
     source: ProcessorSource,
-    config: dict[str, Any],
-    changes: list[Any],
+    config: dict[str, object],
+    changes: Sequence[object],
     worker_id: int,
     log: LoggingSettings,
 ) -> None:

@@ -56,7 +56,7 @@ class UserMpWorkerPool(UserDataProcessor):
     publishes_later = True
     workerClass: ClassVar[type | None] = None  # noqa: N815 - as the key
 
-    def __init__(self, configDict: dict[str, Any] | None = None) -> None:
+    def __init__(self, configDict: dict[str, object] | None = None) -> None:
         super().__init__(configDict)
         self._config = dict(configDict or {})
         self.options = WorkerPoolOptions.of(**self._config)
@@ -80,7 +80,7 @@ class UserMpWorkerPool(UserDataProcessor):
 
     # -- what a class that derives from this one may change --------------------------------------
 
-    def toWorker(self, pvObject: Any) -> Any:  # noqa: N802 - a method of the interface
+    def toWorker(self, pvObject: pva.PvObject) -> object:  # noqa: N802 - a method of the interface
         """The argument of the worker's `process`: a `Frame` for an image, else a dictionary.
 
         Anything that can be pickled may be returned; its numpy arrays go through shared memory.
@@ -89,7 +89,7 @@ class UserMpWorkerPool(UserDataProcessor):
             return to_frame(pvObject)
         return pvObject.toDict()
 
-    def publishResult(self, result: Any, pvObject: Any) -> None:  # noqa: N802
+    def publishResult(self, result: object, pvObject: object) -> None:  # noqa: N802
         """Called with the result of the worker's `process`; publishes a frame, several, or nothing.
 
         Runs in a thread of the pool, one result at a time. `pvObject` is the object that was
@@ -178,7 +178,7 @@ class UserMpWorkerPool(UserDataProcessor):
             **pool.worker_stats(),
         }
 
-    def getStatsPvaTypes(self) -> dict[str, Any]:
+    def getStatsPvaTypes(self) -> dict[str, object]:
         own = ("nSubmitted", "nFinished", "nFailed", "nWaiting", "nWorkers", "nWorkersDied")
         types = getattr(self._model, "getStatsPvaTypes", dict)() or {}
         return {**dict.fromkeys(own, pva.ULONG), **types}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from pvapy_stream.launch.programs import LocalProgram, ProgramSpec
 
@@ -22,9 +21,9 @@ def start(key: str, spec: ProgramSpec, incarnation: int) -> int:
     return _programs[key].pid
 
 
-def look(keys: list[str]) -> dict[str, dict[str, Any]]:
+def look(keys: list[str]) -> dict[str, dict[str, object]]:
     """How programs of this worker do; those it does not know are left out."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for key in keys:
         program = _programs.get(key)
         if program is not None:

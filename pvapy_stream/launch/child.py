@@ -45,7 +45,7 @@ class Child:
         return self.process.pid
 
     @property
-    def sources(self) -> tuple[Any, ...]:
+    def sources(self) -> tuple[object, ...]:
         """What `multiprocessing.connection.wait` finds ready when there is news of it."""
         return self.pipe, self.process.sentinel
 
@@ -105,7 +105,7 @@ class SupervisedChild(Supervised[C]):
     """Spawned processes under supervision, one after the other."""
 
     @property
-    def sources(self) -> tuple[Any, ...]:
+    def sources(self) -> tuple[object, ...]:
         return self.process.sources if self.process is not None else ()
 
     def receive(self) -> bool:

@@ -136,7 +136,7 @@ class LocalProgram:
         # Of an earlier run in this folder.
         self.ledger.unlink(missing_ok=True)
         self._state.unlink(missing_ok=True)
-        order: dict[str, Any] = {"command": spec.command, "state": str(self._state)}
+        order: dict[str, object] = {"command": spec.command, "state": str(self._state)}
         if spec.argv is not None:
             order["argv"] = list(spec.argv)
         else:

@@ -15,7 +15,6 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import DISORDER, IdStep, SequenceTracker
 from pvapy_stream.errors import ObjectError, TransportError
-from pvapy_stream.hpc.filtering import Filtered
 from pvapy_stream.mirror.filtered import FilteredRelay
 from pvapy_stream.mirror.output import MirrorOutput
 from pvapy_stream.pva.lazy import pv_object
@@ -27,6 +26,7 @@ from pvapy_stream.status.counted import Times, ledger_stats, rated
 from pvapy_stream.status.snapshot import PublisherStats, QueueStats, ReceiverStats, Snapshot
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.absence import Awaited
+from pvapy_stream.transport.filtered_ids import Filtered
 from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
 from pvapy_stream.transport.ports import Receiver, Return
 

@@ -34,7 +34,7 @@ Ledgers = list[dict[str, Any]]
 _log = logging.getLogger(__name__)
 
 
-class _Process(Child):
+class _DealerProcess(Child):
     """A dealer's process."""
 
     def __init__(self, settings: MirrorSettings, accounts: bool) -> None:
@@ -47,15 +47,15 @@ class _Process(Child):
         self.ledgers, self.problem, self.final = message
 
 
-class _Dealer(SupervisedChild[_Process]):
+class _Dealer(SupervisedChild[_DealerProcess]):
     """The dealer, over all its processes."""
 
     past: Ledgers
 
-    def judge(self, process: _Process, code: int) -> str | None:
+    def judge(self, process: _DealerProcess, code: int) -> str | None:
         return process.problem if process.final else None
 
-    def bury(self, process: _Process, died: bool) -> None:
+    def bury(self, process: _DealerProcess, died: bool) -> None:
         # The ledger of a process that died is not closed.
         self.past += [{**one, "closed": False} if died else one for one in process.ledgers]
 
@@ -108,7 +108,7 @@ class Dealing:
         settings = self._settings
         return f"{settings.input_channel}:dealer:{settings.distributor_group or 'default'}"
 
-    def _make_process(self, incarnation: int) -> _Process:
+    def _make_process(self, incarnation: int) -> _DealerProcess:
         settings = self._settings
         queue = max(_QUEUE, settings.server_queue_size) * len(settings.ids)
         # No pipeline: PVXS 1.5 holds the last update of a burst once its queue was full.
@@ -116,7 +116,7 @@ class Dealing:
             settings.field_request, id_field=settings.oid_field, queue_size=queue
         )
         left = settings.runtime - (time.monotonic() - self._began)
-        return _Process(
+        return _DealerProcess(
             MirrorSettings.of(
                 **{name: getattr(settings, name) for name in LoggingSettings.model_fields},
                 channel_map=f"({self.channel},{settings.input_channel},pva,0,1,{request})",

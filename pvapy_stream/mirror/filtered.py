@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from pvapy_stream.hpc.filtering import Filtered, FilteredChannel, FilteredReceiver
+from pvapy_stream.transport.filtered_ids import Filtered, FilteredChannel, FilteredReceiver
 from pvapy_stream.transport.ports import Return
 
 

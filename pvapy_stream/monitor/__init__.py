@@ -2,6 +2,7 @@
 
 from pvapy_stream.monitor.alarms import Alarm, AlarmEvent
 from pvapy_stream.monitor.base import Clock, Monitor, Sample, SamplingMonitor
+from pvapy_stream.monitor.kinds import MonitorKind
 from pvapy_stream.monitor.notifiers import (
     AppriseNotifier,
     CommandNotifier,
@@ -23,6 +24,7 @@ __all__ = [
     "EmailNotifier",
     "LogNotifier",
     "Monitor",
+    "MonitorKind",
     "Notifier",
     "PrintNotifier",
     "PvNotifier",

@@ -201,7 +201,7 @@ class Monitor:
         return self.monitor_time
 
 
-def _options(given: dict[str, Any]) -> dict[str, Any]:
+def _options(given: dict[str, object]) -> dict[str, Any]:
     values = dict(_DEFAULTS)
     for name, value in given.items():
         ours = _ALIASES.get(name, name)

@@ -74,7 +74,7 @@ class ChannelFinder:
         return known[name]
 
 
-def _fields_of(name: str) -> Mapping[str, Any]:
+def _fields_of(name: str) -> Mapping[str, object]:
     channel = pva.Channel(name)
     channel.setTimeout(_STRUCTURE_TIMEOUT)
     return channel.getIntrospectionDict()
@@ -99,7 +99,7 @@ def unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def natural(name: str) -> list[Any]:
+def natural(name: str) -> list[object]:
     """Sorts numbers in names as numbers."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 

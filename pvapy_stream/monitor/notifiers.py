@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from pvapy_stream.errors import MonitorError, SettingsError
@@ -174,7 +174,7 @@ class PvNotifier:
     def notify(self, title: str, message: str) -> None:
         import pvaccess as pva
 
-        pv: Any = pva.Channel(self._channel)
+        pv = pva.Channel(self._channel)
         pv.setTimeout(_PV_TIMEOUT)
         try:
             pv.put(f"{title}: {message}")

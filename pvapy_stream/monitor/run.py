@@ -11,29 +11,10 @@ import msgspec
 
 from pvapy_stream.errors import MonitorError, PvapyStreamError, SettingsError
 from pvapy_stream.monitor.base import SamplingMonitor
-from pvapy_stream.monitor.disk import DiskMonitor
-from pvapy_stream.monitor.image import ImageMonitor
+from pvapy_stream.monitor.kinds import kind_of, kinds
 from pvapy_stream.monitor.notifiers import make_notifiers
 from pvapy_stream.monitor.series import SeriesStore
-from pvapy_stream.monitor.streams import StreamsMonitor
-from pvapy_stream.monitor.system import SystemMonitor
-from pvapy_stream.monitor.table import TableMonitor
-from pvapy_stream.settings import (
-    DiskSettings,
-    ImageSettings,
-    MonitorSettings,
-    StreamsSettings,
-    SystemSettings,
-    TableSettings,
-)
-
-KINDS: dict[str, tuple[type[MonitorSettings], Any]] = {
-    "disk": (DiskSettings, DiskMonitor),
-    "system": (SystemSettings, SystemMonitor),
-    "streams": (StreamsSettings, StreamsMonitor),
-    "image": (ImageSettings, ImageMonitor),
-    "table": (TableSettings, TableMonitor),
-}
+from pvapy_stream.settings import MonitorSettings
 
 _END_TIMEOUT = 30.0  # s
 
@@ -44,9 +25,9 @@ def make_monitor(settings: MonitorSettings) -> SamplingMonitor:
     Raises:
         PvapyStreamError: settings that cannot be followed.
     """
-    monitor = next(made for kind, made in KINDS.values() if type(settings) is kind)
+    kind = kind_of(settings)
     notifiers = make_notifiers(settings)
-    return monitor(settings, _store(settings), notifiers)
+    return kind.monitor(settings, _store(settings), notifiers)
 
 
 def _store(settings: MonitorSettings) -> SeriesStore | None:
@@ -95,11 +76,11 @@ def _settings(path: Path, number: int, defaults: Any, given: Any) -> MonitorSett
     if not isinstance(given, dict) or not isinstance(defaults, dict):
         raise SettingsError(f"{where} is not a table of settings")
     values = {**defaults, **given}
-    kind = values.pop("kind", None)
-    if kind not in KINDS:
-        raise SettingsError(f"{where}: kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    kind, known = values.pop("kind", None), kinds()
+    if kind not in known:
+        raise SettingsError(f"{where}: kind must be one of {', '.join(known)}, not {kind!r}")
     try:
-        return KINDS[kind][0].of(**values)
+        return known[kind].settings.of(**values)
     except SettingsError as error:
         raise SettingsError(f"{where} ({kind}): {error}") from error
 

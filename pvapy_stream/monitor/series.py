@@ -120,7 +120,7 @@ class SeriesStore:
         self.n_lost = 0
         self._connection = connect(path)
         self._ids: dict[tuple[str, str, str], int] = {}
-        self._pending: list[tuple[str, tuple[Any, ...]]] = []
+        self._pending: list[tuple[str, tuple[object, ...]]] = []
         self._prune_due = -math.inf
         self._offset: float | None = None
         self._in_trouble = False
@@ -134,7 +134,7 @@ class SeriesStore:
         now: float = 0.0,
     ) -> None:
         """Write samples and alarms of a monitor at a time of day; raises nothing."""
-        rows: list[tuple[str, tuple[Any, ...]]] = [
+        rows: list[tuple[str, tuple[object, ...]]] = [
             (
                 "sample",
                 (monitor, s.subject, s.quantity, s.unit, now if s.time is None else s.time,
@@ -201,7 +201,7 @@ class SeriesStore:
             ]
         )
 
-    def _write(self, rows: Sequence[tuple[str, tuple[Any, ...]]]) -> None:
+    def _write(self, rows: Sequence[tuple[str, tuple[object, ...]]]) -> None:
         with self._lock:
             self._pending += rows
             try:

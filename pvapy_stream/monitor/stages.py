@@ -69,7 +69,7 @@ class StageView:
     silence: float = 0.0
     age: float = 0.0
     message: str = ""
-    user: Mapping[str, Any] = field(default_factory=dict)
+    user: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def connected(self) -> bool:
@@ -91,7 +91,7 @@ class StageView:
         """A short name."""
         return f"{self.kind} {self.id}" if self.kind else self.channel
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
         words = {"label": self.label, "connected": self.connected, "tone": self.tone}
         return {**asdict(self), **words}

@@ -76,7 +76,7 @@ class Trial:
         reports: dict[int, StageReport] = {}
         problems: list[str] = []
 
-        def show(newest: Mapping[int, StageReport], accounts: list[dict[str, Any]]) -> str:
+        def show(newest: Mapping[int, StageReport], accounts: list[dict[str, object]]) -> str:
             reports.update(newest)
             ledgers[:] = accounts
             return ""
@@ -108,7 +108,7 @@ class Trial:
         self._count(ledgers, reports)
         return self
 
-    def _count(self, ledgers: list[dict[str, Any]], reports: dict[int, StageReport]) -> None:
+    def _count(self, ledgers: list[dict[str, object]], reports: dict[int, StageReport]) -> None:
         account = merged([Ledger.from_dict(one) for one in ledgers])
         if failed := {kind: len(ids) for kind, ids in account.failed.items() if ids}:
             raise PvapyStreamError(

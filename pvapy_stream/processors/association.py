@@ -56,7 +56,7 @@ class TimeSeries:
         self.rule = rule or Rule()
         self.n_updates = 0
         self._times: list[int] = []
-        self._values: list[Any] = []
+        self._values: list[object] = []
         self._max_samples = max_samples
         self._quiet = False
 
@@ -159,13 +159,13 @@ def _between(pair: tuple[np.ndarray, np.ndarray], t0: int, t1: int, time_ns: int
     return Match(mixed if mixed.ndim else float(mixed), residual)
 
 
-def _pair(first: Any, second: Any) -> tuple[np.ndarray, np.ndarray] | None:
+def _pair(first: object, second: object) -> tuple[np.ndarray, np.ndarray] | None:
     """Two numbers, or two arrays of numbers of one shape; None for anything else."""
     a, b = _array(first), _array(second)
     return None if a is None or b is None or a.shape != b.shape else (a, b)
 
 
-def _array(value: Any) -> np.ndarray | None:
+def _array(value: object) -> np.ndarray | None:
     """A number, or an array of numbers, as float64; None for anything else."""
     if isinstance(value, (bool, str, bytes)) or value is None:
         return None

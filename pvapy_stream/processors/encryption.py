@@ -69,7 +69,7 @@ class _Configured(UserDataProcessor):
 
     def __init__(self, configDict: dict[str, Any] | None = None) -> None:
         super().__init__(configDict)
-        self._given: dict[str, Any] = {}
+        self._given: dict[str, object] = {}
         self.resetStats()
         self._take(configDict or {})
 
@@ -152,7 +152,7 @@ class DataEncryptor(_Configured):
         # structure it will publish.
         return self._seal(pvObject)
 
-    def _seal(self, obj: Any) -> Any:
+    def _seal(self, obj: pva.PvObject) -> pva.PvObject:
         if self._read_id is None:
             self._read_id = id_reader(self.objectIdField or "uniqueId", obj)
         number = self._read_id(obj)
@@ -168,14 +168,14 @@ class DataEncryptor(_Configured):
     def getStats(self) -> dict[str, Any]:
         return {"nEncrypted": self.n_encrypted}
 
-    def getStatsPvaTypes(self) -> dict[str, Any]:
+    def getStatsPvaTypes(self) -> dict[str, object]:
         return {"nEncrypted": pva.ULONG}
 
 
 class AdImageEncryptor(DataEncryptor):
     """Encrypts area detector images (NTNDArray), with attributes and codec."""
 
-    def _seal(self, obj: Any) -> Any:
+    def _seal(self, obj: pva.PvObject) -> pva.PvObject:
         _require_image(obj)
         return super()._seal(obj)
 
@@ -281,7 +281,7 @@ class DataDecryptor(_Configured):
                 f"object {number} is correctly sealed, but {error}", "object"
             ) from error
 
-    def _accepted(self, obj: Any) -> Any:
+    def _accepted(self, obj: pva.PvObject) -> Any:
         return obj
 
     def resetStats(self) -> None:
@@ -295,7 +295,7 @@ class DataDecryptor(_Configured):
             **{f"nRefused{check.title()}": count for check, count in self.n_refused.items()},
         }
 
-    def getStatsPvaTypes(self) -> dict[str, Any]:
+    def getStatsPvaTypes(self) -> dict[str, object]:
         return dict.fromkeys(self.getStats(), pva.ULONG)
 
 
@@ -314,7 +314,7 @@ def _only_smaller(name: str, value: float, before: float) -> None:
         )
 
 
-def _require_image(obj: Any) -> Any:
+def _require_image(obj: pva.PvObject) -> object:
     missing = [name for name in _IMAGE_FIELDS if not obj.hasField(name)]
     if missing:
         raise ObjectError(

@@ -157,7 +157,7 @@ class Hdf5Writer(FrameProcessor):
                 self._note(old)
                 self._writer = self._open(old.next_file_id)
 
-    def _within_limits(self, given: Mapping[str, Any], settings: FileSettings) -> FileSettings:
+    def _within_limits(self, given: Mapping[str, object], settings: FileSettings) -> FileSettings:
         """Settings as a request may have them.
 
         Raises:
@@ -203,7 +203,7 @@ class Hdf5Writer(FrameProcessor):
             "lastFilePath": str(writer.files[-1]) if writer and writer.files else self._last_file,
         }
 
-    def getStatsPvaTypes(self) -> dict[str, Any]:
+    def getStatsPvaTypes(self) -> dict[str, object]:
         return {
             "nFilesSaved": pva.UINT,
             "nImagesSaved": pva.ULONG,

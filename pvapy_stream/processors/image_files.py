@@ -48,7 +48,7 @@ def _write_tiff(path: Path, frame: Frame) -> None:
     )
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, np.ndarray):
         return value.tolist()
     return value.item() if isinstance(value, np.generic) else value
@@ -151,7 +151,7 @@ class ImageFileWriter(OptionProcessor[ImageFileWriterOptions]):
 
     options_type = ImageFileWriterOptions
 
-    def __init__(self, configDict: dict[str, Any] | None = None) -> None:
+    def __init__(self, configDict: dict[str, object] | None = None) -> None:
         super().__init__(configDict)
         self._started = False
         self._root = self.options.output_directory
@@ -247,7 +247,7 @@ class ImageFileWriter(OptionProcessor[ImageFileWriterOptions]):
             "dataStorageRateMBps": self.bytes_saved * per_second / 1e6,
         }
 
-    def getStatsPvaTypes(self) -> dict[str, Any]:
+    def getStatsPvaTypes(self) -> dict[str, object]:
         return {
             "nFilesSaved": pva.ULONG,
             "nBytesSaved": pva.ULONG,

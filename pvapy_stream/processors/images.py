@@ -6,7 +6,7 @@ each of the three values of a pixel.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -18,7 +18,7 @@ from pvapy_stream.processors.options import OptionProcessor, Options
 __all__ = ["AverageFrames", "Binning", "Region", "SumFrames", "ThresholdCount"]
 
 
-def sum_dtype(dtype: np.dtype[Any], count: int) -> np.dtype[Any]:
+def sum_dtype(dtype: np.dtype, count: int) -> np.dtype:
     """The smallest integer type of the same kind that holds a sum of `count` pixels of any value.
 
     float64 for floats, and if no integer type is large enough.
@@ -40,13 +40,13 @@ def sum_dtype(dtype: np.dtype[Any], count: int) -> np.dtype[Any]:
     return np.dtype(np.float64)
 
 
-def mean_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def mean_dtype(dtype: np.dtype) -> np.dtype:
     """float32 for pixels of up to 16 bits and for float32, else float64."""
     small = dtype.itemsize <= 2 or dtype == np.float32
     return np.dtype(np.float32 if small else np.float64)
 
 
-def mean_of(total: Pixels, count: int, dtype: np.dtype[Any]) -> Pixels:
+def mean_of(total: Pixels, count: int, dtype: np.dtype) -> Pixels:
     """A sum of `count` images or pixels of a type, divided."""
     return np.true_divide(total, count, dtype=np.float64).astype(mean_dtype(dtype), copy=False)
 
@@ -146,7 +146,7 @@ class _Stack(OptionProcessor[StackOptions]):
     keeps_frames = True
     gathers = True
 
-    def __init__(self, configDict: dict[str, Any] | None = None) -> None:
+    def __init__(self, configDict: dict[str, object] | None = None) -> None:
         super().__init__(configDict)
         self._frames: list[Frame] = []
         self._total: Pixels | None = None
@@ -181,7 +181,7 @@ class _Stack(OptionProcessor[StackOptions]):
             },
         )
 
-    def _result(self, total: Pixels, count: int, dtype: np.dtype[Any]) -> Pixels:
+    def _result(self, total: Pixels, count: int, dtype: np.dtype) -> Pixels:
         return total
 
     def _leave(self, kind: str, why: str) -> None:
@@ -222,7 +222,7 @@ class AverageFrames(_Stack):
     Everything else, and the keys, are as for `SumFrames`.
     """
 
-    def _result(self, total: Pixels, count: int, dtype: np.dtype[Any]) -> Pixels:
+    def _result(self, total: Pixels, count: int, dtype: np.dtype) -> Pixels:
         return mean_of(total, count, dtype)
 
 

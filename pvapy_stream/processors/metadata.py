@@ -87,7 +87,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
     publishes_later = True
     COUNTERS = ("nAssociated", "nIncomplete", "nWithoutTime", "nTypeChanges", "nUnusable")
 
-    def __init__(self, configDict: dict[str, Any] | None = None) -> None:
+    def __init__(self, configDict: dict[str, object] | None = None) -> None:
         self._associator: Associator[Frame] = Associator({})
         super().__init__(configDict)
         self._lock = threading.RLock()
@@ -210,7 +210,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
                 residual / _NANO,
             )
 
-    def _tell(self, key: str, message: str, *args: Any) -> None:
+    def _tell(self, key: str, message: str, *args: object) -> None:
         """Log once a run."""
         if key not in self._told:
             self._told.add(key)
@@ -227,7 +227,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
             for _ in range(len(queue)):
                 self._take(name, series, queue.get(0))
 
-    def _take(self, name: str, series: TimeSeries, obj: Any) -> None:
+    def _take(self, name: str, series: TimeSeries, obj: pva.PvObject) -> None:
         try:
             time_ns, value = sample(obj)
         except (ObjectError, pva.PvaException) as error:
@@ -256,7 +256,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
         return {name: (c.found, c.without) for name, c in self._associator.coverage.items()}
 
     def getStats(self) -> dict[str, Any]:
-        stats: dict[str, Any] = {**self.counts, "nHeld": len(self._associator)}
+        stats: dict[str, object] = {**self.counts, "nHeld": len(self._associator)}
         for name, field in self._fields().items():
             coverage = self._associator.coverage.get(name)
             if coverage is not None:
@@ -268,8 +268,8 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
                 stats[f"{field}_residual_us"] = coverage.last_residual_ns / 1000
         return stats
 
-    def getStatsPvaTypes(self) -> dict[str, Any]:
-        types: dict[str, Any] = {**super().getStatsPvaTypes(), "nHeld": pva.ULONG}
+    def getStatsPvaTypes(self) -> dict[str, object]:
+        types: dict[str, object] = {**super().getStatsPvaTypes(), "nHeld": pva.ULONG}
         for field in self._fields().values():
             types |= {
                 f"{field}_nAssociated": pva.ULONG,
@@ -293,7 +293,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
         return fields
 
 
-def sample(obj: Any) -> tuple[int, Any]:
+def sample(obj: pva.PvObject) -> tuple[int, object]:
     """Time, ns since 1970, and value of a metadata object; the current time if it has none.
 
     Raises:
@@ -322,7 +322,7 @@ def _enum(value: dict[str, Any]) -> Any:
     return choices[index] if 0 <= index < len(choices) else str(index)
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     """What must stay the same from value to value."""
     array = np.asarray(value)
     names = {"i": "number", "u": "number", "f": "number", "b": "bool", "U": "text"}

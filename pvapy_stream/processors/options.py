@@ -34,7 +34,7 @@ class Options(Settings):
 O = TypeVar("O", bound=Options)  # noqa: E741
 
 
-def own_keys(config: Any) -> dict[str, Any]:
+def own_keys(config: object) -> dict[str, object]:
     """A processor's own keys of a configuration.
 
     Raises:
@@ -49,7 +49,7 @@ def own_keys(config: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in RUNNER_KEYS}
 
 
-def make_options(model: type[O], values: Mapping[str, Any]) -> O:
+def make_options(model: type[O], values: Mapping[str, object]) -> O:
     """Options from a processor's own keys.
 
     Raises:
@@ -87,7 +87,7 @@ class OptionProcessor(FrameProcessor, Generic[O]):
     options_type: type[O]
     COUNTERS: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, configDict: dict[str, Any] | None = None) -> None:
+    def __init__(self, configDict: dict[str, object] | None = None) -> None:
         super().__init__(configDict)
         self._given = own_keys(configDict or {})
         self.options: O = make_options(self.options_type, self._given)
@@ -106,5 +106,5 @@ class OptionProcessor(FrameProcessor, Generic[O]):
     def getStats(self) -> dict[str, Any]:
         return dict(self.counts)
 
-    def getStatsPvaTypes(self) -> dict[str, Any]:
+    def getStatsPvaTypes(self) -> dict[str, object]:
         return dict.fromkeys(self.COUNTERS, pva.ULONG)

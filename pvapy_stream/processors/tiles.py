@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pvaccess as pva
@@ -231,7 +231,7 @@ class TileStitcher(OptionProcessor[TileStitcherOptions]):
     keeps_frames = True
     gathers = True
 
-    def __init__(self, configDict: dict[str, Any] | None = None) -> None:
+    def __init__(self, configDict: dict[str, object] | None = None) -> None:
         super().__init__(configDict)
         self._pending: dict[int, Puzzle] = {}
         self._closed: deque[int] = deque(maxlen=16)

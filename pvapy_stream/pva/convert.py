@@ -33,7 +33,7 @@ _KIND_OF = {int(kind): Kind[name] for name, kind in _ScalarType.names.items()}
 _SCALAR_OF = {Kind[name]: kind for name, kind in _ScalarType.names.items()}
 
 
-def type_of(obj: Any) -> Structure:
+def type_of(obj: pva.PvObject) -> Structure:
     """The type of a PvObject; type ids below its first level are left out."""
     top, ids = type_ids(obj)
     kind: dict[str, Any] = obj.getStructureDict()
@@ -69,7 +69,7 @@ def wire_value(kind: Type, value: Any) -> object:
     return _from_binding(kind, value, array)
 
 
-def blank_object(kind: Structure) -> Any:
+def blank_object(kind: Structure) -> pva.PvObject:
     """A PvObject of a type, without values.
 
     Raises:
@@ -82,7 +82,7 @@ def blank_object(kind: Structure) -> Any:
         raise ObjectError(f"no PvObject can have such a structure: {error}") from error
 
 
-def fill(obj: Any, kind: Structure, value: Mapping[str, object]) -> Any:
+def fill(obj: Any, kind: Structure, value: Mapping[str, object]) -> object:
     """Set all fields of a PvObject of a type; it is given back.
 
     Raises:
@@ -170,7 +170,7 @@ def _from_binding(kind: Type, value: Any, array: Callable[[Any], Any]) -> Any:
             return value
 
 
-def _to_binding(kind: Type, value: Any) -> Any:
+def _to_binding(kind: Type, value: Any) -> object:
     match kind:
         case Scalar(Kind.BYTE):
             return chr(value % 256)

@@ -151,7 +151,7 @@ class FieldEncoder:
     ) -> None:
         self._kind = kind
         self._convert = convert
-        self._before: dict[str, Any] = {}
+        self._before: dict[str, object] = {}
         self._chunks: dict[str, Chunk] = {}
 
     def chunks(self, values: dict[str, Any]) -> list[Chunk | None]:
@@ -172,7 +172,7 @@ class FieldEncoder:
         self._before, self._chunks = values, made
         return [*made.values()]
 
-    def _chunk(self, name: str, kind: Type, held: Any) -> Chunk:
+    def _chunk(self, name: str, kind: Type, held: object) -> Chunk:
         if isinstance(kind, Array) and kind.kind in DTYPES and isinstance(held, np.ndarray):
             array = cast("np.ndarray[Any, Any]", held)
             if array.size and array.dtype.newbyteorder("<") != DTYPES[kind.kind]:
@@ -183,7 +183,7 @@ class FieldEncoder:
             raise ObjectError(f"its structure differs in {name}: {error}") from error
 
 
-def _same(kind: Type, one: Any, other: Any) -> bool:
+def _same(kind: Type, one: object, other: object) -> bool:
     """Whether two values of a field are surely the same; large arrays are not looked into."""
     if isinstance(kind, (Union, Variant)) or (isinstance(kind, Array) and kind.kind in DTYPES):
         return False

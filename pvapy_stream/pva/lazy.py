@@ -58,7 +58,7 @@ class LazyObject:
                 self._object.setInt(TAG, MARK)
         return self._object
 
-    def _make_object(self) -> Any:
+    def _make_object(self) -> object:
         return (self._build or ObjectBuilder().build)(self.frame)
 
     def id_of(self, field: str) -> int | None:
@@ -93,7 +93,7 @@ class LazyObject:
         """Itself: it may be kept."""
         return self
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self.pv_object(), name)

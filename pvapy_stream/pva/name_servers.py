@@ -32,7 +32,7 @@ from pvapy_stream.pva.wire.searching import (
     read_datagram,
     search_message,
 )
-from pvapy_stream.pva.wire.stream import Assembler, Command, Control, Message, message
+from pvapy_stream.pva.wire.stream import Assembler, Command, Control, StreamMessage, message
 
 VARIABLE = "EPICS_PVA_NAME_SERVERS"
 _ADDRESSES = "EPICS_PVA_ADDR_LIST"
@@ -207,7 +207,7 @@ class _Server:
         """Ask for channels."""
         self._send(search_message(names, big=self._big))
 
-    def receive(self, timeout: float) -> list[Message]:
+    def receive(self, timeout: float) -> list[StreamMessage]:
         """Messages that are whole by what comes next; none if nothing comes within `timeout` s."""
         self._link.settimeout(timeout)
         try:

@@ -63,7 +63,7 @@ DTYPE_OF_SCALAR = {int(scalar): dtype for dtype, scalar in _SCALAR_OF_DTYPE.item
 _NEEDED = ("value", "dimension", "uniqueId")
 
 
-def to_frame(obj: Any) -> Frame:
+def to_frame(obj: pva.PvObject) -> Frame:
     """A frame that looks into an NTNDArray object; nothing is copied or decoded.
 
     The frame's arrays stay valid when the binding reuses the object for the next update; its
@@ -101,7 +101,7 @@ def to_frame(obj: Any) -> Frame:
     )
 
 
-def blank_image(obj: Any, frame: Frame) -> None:
+def blank_image(obj: pva.PvObject, frame: Frame) -> None:
     """Set all pixels of an NTNDArray object to 0, uncompressed.
 
     Args:
@@ -205,9 +205,9 @@ class ObjectBuilder:
             # Frames are built from it.
             self.prototype.setInt(TAG, 0)
         self._template: Any = None
-        self._template_key: tuple[Any, ...] | None = None
+        self._template_key: tuple[object, ...] | None = None
 
-    def build(self, frame: Frame) -> Any:
+    def build(self, frame: Frame) -> pva.PvObject:
         """An NTNDArray `pvaccess.PvObject` with the frame's image, id, time, codec and attributes.
 
         Raises:
@@ -231,7 +231,7 @@ class ObjectBuilder:
             set_times(obj, frame.time_ns or time.time_ns())
         return obj
 
-    def _from_template(self, frame: Frame) -> Any:
+    def _from_template(self, frame: Frame) -> pva.PvObject:
         key = (
             frame.stored_shape,
             frame.dtype,

@@ -66,7 +66,7 @@ class PutReader:
         """
         return ValueObject(self, value) if self.is_image else self.build(value)
 
-    def build(self, value: Value) -> Any:
+    def build(self, value: Value) -> object:
         """A PvObject.
 
         Raises:
@@ -118,7 +118,7 @@ class ValueObject(LazyObject):
         made._marked = self._marked
         return made
 
-    def _make_object(self) -> Any:
+    def _make_object(self) -> object:
         return self._reader.build(self.value)
 
     @property
@@ -164,7 +164,7 @@ class Origin:
         """The object."""
         return self._owner
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._owner.pv_object(), name)
 
     def __getitem__(self, field: str) -> Any:
@@ -175,7 +175,7 @@ class PutWriter:
     """Makes values of the objects of a stream. Arrays are those of the object."""
 
     def __init__(self) -> None:
-        self._structure: dict[str, Any] | None = None
+        self._structure: dict[str, object] | None = None
         self._kind = Structure()
 
     def write(self, obj: Any) -> AnyValue:
@@ -236,9 +236,9 @@ def _codec(codec: Value) -> tuple[str, np.dtype[Any] | None]:
     return name, dtype
 
 
-def attributes_of_value(value: Value) -> dict[str, Any]:
+def attributes_of_value(value: Value) -> dict[str, object]:
     """Values of the attributes of an NTNDArray, by name."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for attribute in cast("list[Value | None]", value.get("attribute", [])):
         if attribute is None:
             continue

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import pvaccess as pva
 
 _LONGEST_TEXT = 1024  # bytes
 
 
-def control_type(id_field: str) -> dict[str, Any]:
+def control_type(id_field: str) -> dict[str, object]:
     """Structure of a control channel; `id_field` is consumerId or collectorId."""
     return {
         id_field: pva.UINT,
@@ -31,7 +30,7 @@ def bounded(text: str) -> str:
     return encoded.decode()
 
 
-def time_fields(now: float | None = None) -> dict[str, Any]:
+def time_fields(now: float | None = None) -> dict[str, object]:
     """ObjectTime and objectTimestamp of a status or reply."""
     now = time.time() if now is None else now
     return {"objectTime": now, "objectTimestamp": pva.PvTimeStamp(now)}

@@ -91,7 +91,7 @@ def make_server(rights: PutRights = ANYBODY) -> pva.PvaServer:
     return server
 
 
-def host_readonly(server: pva.PvaServer, name: str, obj: Any) -> None:
+def host_readonly(server: pva.PvaServer, name: str, obj: pva.PvObject) -> None:
     """Host a channel to which no client may put.
 
     Args:
@@ -109,7 +109,7 @@ def host_readonly(server: pva.PvaServer, name: str, obj: Any) -> None:
 def host_writable(
     server: pva.PvaServer,
     name: str,
-    obj: Any,
+    obj: pva.PvObject,
     on_put: Callable[[Any], None],
     rights: PutRights = ANYBODY,
 ) -> None:

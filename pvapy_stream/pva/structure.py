@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pvaccess as pva
-from numpy.typing import NDArray
 
 from pvapy_stream.errors import ObjectError
 
@@ -52,7 +51,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
-def plain_kind(kind: Any) -> Any:
+def plain_kind(kind: Any) -> object:
     """The plain form of a kind."""
     if isinstance(kind, _ScalarType):
         return int(kind)
@@ -63,7 +62,7 @@ def plain_kind(kind: Any) -> Any:
     return [_UNION, plain_kind(kind[0])] if kind else [_VARIANT]
 
 
-def kind_of(plain: Any) -> Any:
+def kind_of(plain: object) -> object:
     """The kind whose plain form this is.
 
     Raises:
@@ -72,7 +71,7 @@ def kind_of(plain: Any) -> Any:
     return _kind_of(plain, 0, [0])
 
 
-def _kind_of(plain: Any, depth: int, fields: list[int]) -> Any:
+def _kind_of(plain: object, depth: int, fields: list[int]) -> object:
     if depth > MAX_DEPTH:
         raise ObjectError(f"its structure has more than {MAX_DEPTH} levels")
     match plain:
@@ -92,7 +91,7 @@ def _kind_of(plain: Any, depth: int, fields: list[int]) -> Any:
     raise ObjectError(f"its structure has a field of no known type: {str(plain)[:50]}")
 
 
-def _name(name: Any) -> str:
+def _name(name: object) -> str:
     if not isinstance(name, str):
         raise ObjectError("its structure has a field whose name is no text")
     return name
@@ -102,7 +101,7 @@ def _name(name: Any) -> str:
 class Writing:
     """The large arrays met while values are made plain."""
 
-    arrays: list[NDArray[Any]] = field(default_factory=list)
+    arrays: list[np.ndarray] = field(default_factory=list)
 
 
 class Reading:
@@ -186,11 +185,11 @@ def _structure(kind: dict[str, Any]) -> Codec:
 
     if all(reader is None for reader in readers):
 
-        def from_plain(plain: Any, reading: Reading) -> Any:
+        def from_plain(plain: Any, reading: Reading) -> object:
             return dict(zip(names, plain, strict=True))
     else:
 
-        def from_plain(plain: Any, reading: Reading) -> Any:
+        def from_plain(plain: Any, reading: Reading) -> object:
             return {
                 name: inner if read is None else read(inner, reading)
                 for name, read, inner in zip(names, readers, plain, strict=True)
@@ -220,7 +219,7 @@ def _array(kind: Any) -> Codec:
         writing.arrays.append(array)
         return len(writing.arrays) - 1
 
-    def from_plain(plain: Any, reading: Reading) -> Any:
+    def from_plain(plain: Any, reading: Reading) -> object:
         raw = reading.take(plain) if isinstance(plain, int) else plain
         array = np.frombuffer(raw, dtype)
         if boolean:
@@ -244,7 +243,7 @@ def _union(choices: dict[str, Any]) -> Codec:
         index = index_of[name]
         return [index, codecs[index].write(inner, writing)]
 
-    def from_plain(plain: Any, reading: Reading) -> Any:
+    def from_plain(plain: Any, reading: Reading) -> object:
         if plain is None:
             return {}, {}
         index, inner = plain
@@ -255,7 +254,7 @@ def _union(choices: dict[str, Any]) -> Codec:
     return Codec(to_plain, from_plain)
 
 
-def _any_to_plain(value: Any, writing: Writing) -> Any:
+def _any_to_plain(value: Any, writing: Writing) -> object:
     if not value or not value[0]:
         return None
     ((name, inner),) = value[0].items()
@@ -266,7 +265,7 @@ def _any_to_plain(value: Any, writing: Writing) -> Any:
     return [schema, _codec_of_schema(schema)[1].write(inner, writing)]
 
 
-def _any_from_plain(plain: Any, reading: Reading) -> Any:
+def _any_from_plain(plain: Any, reading: Reading) -> object:
     if plain is None:
         return {}, {}
     schema, inner = plain
@@ -285,7 +284,7 @@ _ANY = Codec(_any_to_plain, _any_from_plain)
 
 
 @lru_cache(maxsize=256)
-def _codec_of_schema(schema: bytes) -> tuple[Any, Codec]:
+def _codec_of_schema(schema: bytes) -> tuple[object, Codec]:
     try:
         kind = kind_of(_decode(schema))
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -316,7 +315,7 @@ def type_ids(obj: Any) -> tuple[str, dict[str, str]]:
     return _given(first), found
 
 
-def _lines(kind: Any) -> int:
+def _lines(kind: object) -> int:
     """Lines of an emptied field: a structure has those of its fields too, a union one more."""
     if isinstance(kind, dict):
         return 1 + sum(map(_lines, kind.values()))
@@ -329,7 +328,7 @@ def _given(shown: str) -> str:
     return "" if shown == "structure" else shown
 
 
-def _emptied(obj: Any, kind: dict[str, Any], prefix: str = "", into: Any = None) -> Any:
+def _emptied(obj: Any, kind: dict[str, Any], prefix: str = "", into: Any = None) -> object:
     made = obj.copy() if into is None else into
     for name, inner in kind.items():
         path = prefix + name

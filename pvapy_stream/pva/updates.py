@@ -115,7 +115,7 @@ class UpdateReader:
         reader.end()
         return self._objects.read(self._held)
 
-    def _learn(self, payload: Payload, big: bool) -> Any:
+    def _learn(self, payload: Payload, big: bool) -> object:
         layout = Layout(self.kind, payload, START, big, self._known, self._held, _FIXED)
         self.overruns += bool(layout.overrun)
         self._held = layout.value

@@ -27,12 +27,7 @@ if TYPE_CHECKING:
     from pvapy_stream.settings.mirror import MirrorSettings
     from pvapy_stream.settings.monitor import (
         ChannelsSettings,
-        DiskSettings,
-        ImageSettings,
         MonitorSettings,
-        StreamsSettings,
-        SystemSettings,
-        TableSettings,
     )
     from pvapy_stream.settings.notify import NotifySettings
     from pvapy_stream.settings.preflight import PreflightSettings
@@ -45,7 +40,7 @@ if TYPE_CHECKING:
     from pvapy_stream.settings.write import FileSettings, WriteSettings
     from pvapy_stream.settings.writer import WriterClientSettings, WriterSettings
     from pvapy_stream.transport.pva_library import PvaSettings
-    from pvapy_stream.transport.shm_mode import ShmSettings
+    from pvapy_stream.transport.shm_settings import ShmSettings
 
 _HOMES = {
     "pvapy_stream.base_settings": (
@@ -69,12 +64,7 @@ _HOMES = {
     "pvapy_stream.settings.mirror": ("MirrorSettings",),
     "pvapy_stream.settings.monitor": (
         "ChannelsSettings",
-        "DiskSettings",
-        "ImageSettings",
         "MonitorSettings",
-        "StreamsSettings",
-        "SystemSettings",
-        "TableSettings",
     ),
     "pvapy_stream.settings.notify": ("NotifySettings",),
     "pvapy_stream.settings.preflight": ("PreflightSettings",),
@@ -103,7 +93,13 @@ _HOMES = {
         "WriterSettings",
     ),
     "pvapy_stream.transport.pva_library": ("PvaSettings",),
-    "pvapy_stream.transport.shm_mode": ("ShmSettings",),
+    "pvapy_stream.transport.shm_settings": ("ShmSettings",),
+    # Kinds of monitors bring their own settings; these were here before.
+    "pvapy_stream.monitor.disk_monitor": ("DiskSettings",),
+    "pvapy_stream.monitor.image_monitor": ("ImageSettings",),
+    "pvapy_stream.monitor.streams_monitor": ("StreamsSettings",),
+    "pvapy_stream.monitor.system_monitor": ("SystemSettings",),
+    "pvapy_stream.monitor.table_monitor": ("TableSettings",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -115,10 +111,8 @@ __all__ = [
     "CollectorSettings",
     "ConsumerSettings",
     "DashboardSettings",
-    "DiskSettings",
     "FileSettings",
     "HostSettings",
-    "ImageSettings",
     "LedgerSettings",
     "LoggingSettings",
     "MetadataChannel",
@@ -135,9 +129,6 @@ __all__ = [
     "SimChannel",
     "SimulatorSettings",
     "StageSettings",
-    "StreamsSettings",
-    "SystemSettings",
-    "TableSettings",
     "TopSettings",
     "TransportSettings",
     "WriteSettings",

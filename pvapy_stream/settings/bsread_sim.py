@@ -55,7 +55,7 @@ def _channel(text: str) -> SimChannel:
     return SimChannel(name, **given)
 
 
-def _channels(value: Any) -> Any:
+def _channels(value: Any) -> object:
     if value is None:
         return ()
     if not isinstance(value, str):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from pydantic import BeforeValidator
 
@@ -54,7 +53,7 @@ def at_least(lowest: int, option: str, meaning: str = "") -> BeforeValidator:
         meaning: what the lowest number means; "" gives no warning: PvaPy documents such values.
     """
 
-    def raised(value: Any) -> Any:
+    def raised(value: object) -> object:
         if not isinstance(value, (int, float)) or value >= lowest:
             return value
         if meaning:

@@ -127,7 +127,7 @@ def check_units(rules: Iterable[AlarmRule], quantities: Mapping[str, str]) -> No
             )
 
 
-def _rules(value: Any) -> Any:
+def _rules(value: Any) -> object:
     if value is None:
         return ()
     texts = [value] if isinstance(value, (str, AlarmRule)) else value

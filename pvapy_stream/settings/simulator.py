@@ -19,7 +19,7 @@ from pvapy_stream.settings.values import MetadataChannels, Names, PixelType
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.mode import OutputMode
 from pvapy_stream.transport.pva_library import PvaSettings
-from pvapy_stream.transport.shm_mode import ShmSettings
+from pvapy_stream.transport.shm_settings import ShmSettings
 
 
 class SimulatorSettings(

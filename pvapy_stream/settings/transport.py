@@ -12,7 +12,7 @@ from pvapy_stream.settings.values import JsonObject, mode_name
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.mode import InputMode, OutputMode
 from pvapy_stream.transport.pva_library import PvaSettings
-from pvapy_stream.transport.shm_mode import ShmSettings
+from pvapy_stream.transport.shm_settings import ShmSettings
 
 
 class TransportSettings(ShmSettings, PvaSettings):

@@ -16,7 +16,7 @@ from pvapy_stream.settings.incumbent import warn_once
 _REQUESTED = re.compile(r"[\w.:-]+(?:\[[^][]*\]|\{[^{}]*\})?")
 
 
-def _json_object(value: Any) -> Any:
+def _json_object(value: Any) -> object:
     if value is None or value == "" or isinstance(value, dict):
         return cast("dict[str, Any]", value or {})
     try:
@@ -28,7 +28,7 @@ def _json_object(value: Any) -> Any:
     return cast("dict[str, Any]", value)
 
 
-def parse_id_list(value: Any) -> Any:
+def parse_id_list(value: object) -> object:
     """Ids from ``1,2,5``, ``[1,2,5]`` or ``range(first,last+1[,step])``; nothing is evaluated."""
     if value is None or not isinstance(value, str):
         return value
@@ -54,7 +54,7 @@ def _whole(text: str) -> int:
     return sum(map(int, text.split("+"))) if text[:1] != "+" else int(text)
 
 
-def _unique(ids: Any) -> Any:
+def _unique(ids: Any) -> object:
     ids = parse_id_list(ids)
     if ids is not None and len(set(ids)) != len(ids):
         raise ValueError(f"{list(ids)} has an id twice")
@@ -69,7 +69,7 @@ class MetadataChannel:
     provider: Literal["pva", "ca"] = "ca"
 
 
-def _metadata_channels(value: Any) -> Any:
+def _metadata_channels(value: Any) -> object:
     if value is None:
         return ()
     if not isinstance(value, str):
@@ -106,13 +106,13 @@ def mode_name(value: Any) -> Any:
     )
 
 
-def _level_name(value: Any) -> Any:
+def _level_name(value: Any) -> object:
     value = lower(value)
     # What `logging` accepts besides.
     return {"warn": "warning", "fatal": "critical"}.get(value, value)
 
 
-def _stats_kinds(value: Any) -> Any:
+def _stats_kinds(value: Any) -> object:
     """The kinds that are named, if only as part of a word: PvaPy reads the list so."""
     if not isinstance(value, str):
         return value
@@ -126,7 +126,7 @@ def _stats_kinds(value: Any) -> Any:
     return found
 
 
-def _field_request(value: Any) -> Any:
+def _field_request(value: object) -> object:
     if not isinstance(value, str):
         return value
     text = "".join(value.split())
@@ -140,7 +140,7 @@ def _field_request(value: Any) -> Any:
     return text
 
 
-def _pixel_type(value: Any) -> Any:
+def _pixel_type(value: object) -> object:
     """Other names of numpy's types, such as u2 and float, as PvaPy takes them."""
     if not isinstance(value, str) or value in PIXEL_TYPES:
         return value

@@ -39,13 +39,13 @@ class ObjectFeed:
         self,
         frames: Iterator[Frame],
         cache_size: int,
-        build: Callable[[Frame], Any] | None = None,
+        build: Callable[[Frame], object] | None = None,
     ) -> None:
         self._frames = frames
         self._cache_size = cache_size
         self._builder = build or ObjectBuilder().build
-        self._cache: list[Any] = []
-        self._queue: queue.Queue[Any] = queue.Queue(cache_size)
+        self._cache: list[object] = []
+        self._queue: queue.Queue[object] = queue.Queue(cache_size)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
@@ -112,7 +112,7 @@ class ObjectFeed:
         if self._thread is not None:
             self._thread.join(10)
 
-    def _next(self) -> Any:
+    def _next(self) -> object:
         while self._thread is not None and not self._stop.is_set():
             try:
                 obj = self._queue.get(timeout=_POLL)
@@ -123,7 +123,7 @@ class ObjectFeed:
             return obj
         return _END
 
-    def _produce(self, obj: Any) -> None:
+    def _produce(self, obj: object) -> None:
         try:
             self._put(obj)
             for frame in self._frames:
@@ -142,7 +142,7 @@ class ObjectFeed:
             return True
         return False
 
-    def _build(self, frame: Frame) -> Any:
+    def _build(self, frame: Frame) -> object:
         self.n_built += 1
         self._total_bytes += frame.nbytes
         return self._builder(frame.replace(id=0))

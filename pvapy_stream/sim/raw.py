@@ -44,7 +44,7 @@ class RawLayout(Settings):
         "header_offset", "between_frames", "n_images", "endian", "ordered_files", mode="before"
     )
     @classmethod
-    def _empty_is_default(cls, value: Any, info: Any) -> Any:
+    def _empty_is_default(cls, value: Any, info: Any) -> object:
         # A YAML key without a value reads as None.
         return cls.model_fields[info.field_name].default if value is None else value
 

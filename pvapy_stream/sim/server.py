@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from pvapy_stream import bursts
 from pvapy_stream.accounting.account import Account
@@ -243,7 +242,7 @@ class SimServer:
 
     def _publish(
         self,
-        feed: Iterable[Any],
+        feed: Iterable[object],
         stamping: Stamping,
         publisher: Publisher,
         metadata: HostedMetadata,

@@ -24,7 +24,7 @@ class Stamping:
         stamp: gives it an id and the time, ns since 1970, and returns what is published.
     """
 
-    build: Callable[[Frame], Any] | None
+    build: Callable[[Frame], object] | None
     stamp: Callable[[Any, int, int], Any]
 
 
@@ -33,7 +33,7 @@ def stamping_for(publisher: Publisher) -> Stamping:
     return _FRAMES if publisher.takes_lazy else _OBJECTS
 
 
-def stamp_object(obj: Any, frame_id: int, time_ns: int) -> Any:
+def stamp_object(obj: Any, frame_id: int, time_ns: int) -> object:
     """Set id and times of an NTNDArray."""
     seconds, nanoseconds = divmod(time_ns, _NANO)
     obj.setInt("uniqueId", frame_id)

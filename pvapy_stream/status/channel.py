@@ -42,7 +42,7 @@ def _types(found: Iterable[Field]) -> Stats:
     return {one.name: _type(one) for one in found}
 
 
-def _type(one: Field) -> Any:
+def _type(one: Field) -> object:
     if one.kind == "TIME":
         return _TIME
     return getattr(pva, one.kind) if one.kind else _types(one.value)

@@ -11,12 +11,10 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.status.snapshot import (
     ProcessorStats,
     PublisherStats,
-    QueueStats,
     ReceiverStats,
 )
 
 if TYPE_CHECKING:
-    from pvapy_stream.hpc.counts import InboxCounts, StageCounts
     from pvapy_stream.transport.ports import PublisherCounts, ReceiverCounts
 
 Group = TypeVar("Group")
@@ -53,41 +51,6 @@ def drop_stats(counts: ReceiverCounts) -> dict[str, int]:
 def publisher_stats(counts: PublisherCounts, seconds: float) -> PublisherStats:
     """Statistics of a publisher; rates over `seconds`."""
     return rated(PublisherStats(counts.published, 0, counts.errors, 0, counts.rejected), seconds)
-
-
-def queue_stats(counts: InboxCounts) -> QueueStats:
-    """Statistics of a queue."""
-    return QueueStats(
-        counts.received - counts.rejected, counts.rejected, counts.delivered, counts.queued
-    )
-
-
-def processor_stats(
-    counts: StageCounts, missed: int, unknown: int = 0, epochs: int = 1
-) -> ProcessorStats:
-    """Statistics of a processor.
-
-    Args:
-        counts: counts of the stage.
-        missed: ids that should have arrived and did not.
-        unknown: ids in jumps.
-        epochs: how often ids began, the first time included.
-    """
-    times = Times(counts.start_time, counts.end_time, counts.first_time, counts.last_time)
-    return times.rated(
-        ProcessorStats(
-            first_object_id=counts.first_id or 0,
-            last_object_id=counts.last_id or 0,
-            n_processed=counts.processed,
-            n_errors=counts.errors,
-            n_missed=missed,
-            n_filtered=counts.filtered,
-            n_skipped=counts.skipped,
-            n_duplicates=counts.duplicates,
-            n_unknown=unknown,
-            n_epochs=epochs,
-        )
-    )
 
 
 @dataclass(slots=True)

@@ -39,7 +39,7 @@ def fields_of(snapshot: Snapshot) -> list[Field]:
     return [*first, *([Field("dropStats", "", drops)] if drops else [])]
 
 
-def _fields(group: Any) -> Iterator[Field]:
+def _fields(group: object) -> Iterator[Field]:
     for name, kind in types_of(type(group)).items():
         value = getattr(group, name)
         if isinstance(kind, str):
@@ -62,7 +62,7 @@ def values(snapshot: Snapshot) -> dict[str, Any]:
     return {**found, "userStats": dict(snapshot.user_stats)} if snapshot.user_stats else found
 
 
-def _plain(found: Iterable[Field]) -> dict[str, Any]:
+def _plain(found: Iterable[Field]) -> dict[str, object]:
     return {one.name: one.value if one.kind else _plain(one.value) for one in found}
 
 
@@ -89,11 +89,11 @@ def read(status: Mapping[str, Any]) -> Snapshot:
     )
 
 
-def _read(group: Any, status: Mapping[str, Any]) -> Any:
+def _read(group: Any, status: Mapping[str, Any]) -> object:
     return group(**_read_fields(types_of(group), status))
 
 
-def _read_fields(kinds: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, Any]:
+def _read_fields(kinds: Mapping[str, object], status: Mapping[str, Any]) -> dict[str, object]:
     return {
         name: status[camel(name)] if isinstance(kind, str) else _read(kind, status[camel(name)])
         for name, kind in kinds.items()

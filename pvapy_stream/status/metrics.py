@@ -135,7 +135,7 @@ def served(settings: MetricsSettings, collect: Collect) -> Iterator[str]:
     client = require("prometheus_client", "web")
     registry = client.CollectorRegistry()
     client.ProcessCollector(registry=registry)
-    registry.register(Collector(collect))
+    registry.register(MetricsCollector(collect))
     names = host_names(settings.metrics_address, settings.allow_host)
     try:
         server = listen(
@@ -176,7 +176,7 @@ def _for_hosts(app: _WsgiApp, names: frozenset[str]) -> _WsgiApp:
     return guarded
 
 
-class Collector:
+class MetricsCollector:
     """Converts the metrics for the client library.
 
     Args:
@@ -188,9 +188,9 @@ class Collector:
         self._collect = collect
         self._prefixes = tuple(prefixes)
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[object]:
         core = require("prometheus_client.core", "web")
-        families: dict[str, Any] = {}
+        families: dict[str, object] = {}
         for found in self._collect():
             for metric in metrics(found) if isinstance(found, Snapshot) else (found,):
                 for name in (prefix + metric.name for prefix in self._prefixes):

@@ -28,7 +28,7 @@ class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
 
     timeout = _REQUEST_TIMEOUT
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
 

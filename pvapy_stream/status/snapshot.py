@@ -174,8 +174,8 @@ class Snapshot:
     latency_stats: LatencyStats = LatencyStats()
     producer_stats: Mapping[int, ProducerStats] = field(default_factory=dict[int, ProducerStats])
     metadata_stats: Mapping[int, MetadataStats] = field(default_factory=dict[int, MetadataStats])
-    user_stats: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    user_types: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    user_stats: Mapping[str, object] = field(default_factory=dict[str, Any])
+    user_types: Mapping[str, object] = field(default_factory=dict[str, Any])
     drop_stats: Mapping[str, int] = field(default_factory=dict[str, int])
     own: Any = None
     labels: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -174,7 +174,7 @@ class Receiving:
 
     # -- the transport's thread ------------------------------------------------------------------
 
-    def _deliver(self, obj: Any) -> bool:
+    def _deliver(self, obj: object) -> bool:
         return self._take(obj)
 
     def _take(self, obj: Any, how: Return | None = None) -> bool:

@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 from pvapy_stream.errors import ObjectError, StreamTimeoutError, TransportError
 from pvapy_stream.frame import Frame
@@ -156,7 +156,7 @@ class Subscription:
             raise StopIteration
         return self._frame(item)
 
-    def _next(self) -> Any | None:
+    def _next(self) -> object | None:
         """Wait for the next object; None at the end."""
         if not self._is_open and not self._queue.closed:
             self._open()
@@ -224,7 +224,7 @@ class Subscription:
             raise StopAsyncIteration
         return self._frame(item)
 
-    async def _anext(self) -> Any | None:
+    async def _anext(self) -> object | None:
         if not self._is_open and not self._queue.closed:
             await self._aopen()
         since = time.monotonic()
@@ -304,7 +304,7 @@ class Subscription:
             " waits without a limit)"
         )
 
-    def _frame(self, item: Any) -> Frame:
+    def _frame(self, item: object) -> Frame:
         if isinstance(item, Unusable):
             raise ObjectError(f"channel {self.channel}: {item.error}") from item.error
         try:
@@ -344,7 +344,7 @@ def subscribe(
     timeout: float | None = 60.0,
     initial: bool = False,
     opening: bool = False,
-    args: Mapping[str, Any] | None = None,
+    args: Mapping[str, object] | None = None,
 ) -> Subscription:
     """Receive the frames of a channel; its source may start later, disconnect and reconnect.
 

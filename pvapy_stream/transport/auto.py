@@ -82,11 +82,11 @@ class AutoReceiver:
                     _log.info("channel %s: PVA", self.channel)
         return self._chosen is self._far
 
-    def _from_far(self, obj: Any) -> None:
+    def _from_far(self, obj: object) -> None:
         if self._takes_far() and self._deliver is not None:
             self._deliver(obj)
 
-    def _from_far_again(self, obj: Any, how: Return) -> None:
+    def _from_far_again(self, obj: object, how: Return) -> None:
         if self._takes_far() and self._deliver is not None:
             self._again(obj, how) if self._again else self._deliver(obj)
 

@@ -1,5 +1,7 @@
 """An earlier name of `pvapy_stream.bsread.sockets`."""
 
-from pvapy_stream.bsread.sockets import BsreadInput, BsreadSender
+import importlib
+import sys
 
-__all__ = ["BsreadInput", "BsreadSender"]
+# By its name: bsread is above the transports, which import nothing of it.
+sys.modules[__name__] = importlib.import_module("pvapy_stream.bsread.sockets")

@@ -69,7 +69,7 @@ class DealtReceiver:
             return
         first, returns = True, self._direct.was_connected
 
-        def deliver_dealt(obj: Any) -> None:
+        def deliver_dealt(obj: object) -> None:
             nonlocal first
             if first and returns and self._again is not None:
                 # Another program publishes now; its ids show whether they start again.

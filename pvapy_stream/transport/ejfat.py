@@ -25,12 +25,12 @@ import pvaccess as pva
 from pvapy_stream.errors import ObjectError, SettingsError, TransportError
 from pvapy_stream.pva import serial
 from pvapy_stream.pva.net.client_errors import NotSentError
-from pvapy_stream.transport.ejfat_mode import EjfatInputSettings, EjfatOutputSettings
+from pvapy_stream.transport.ejfat_settings import EjfatInputSettings, EjfatOutputSettings
 from pvapy_stream.transport.ejfat_wire import (
     HEADERS,
     LONGEST,
-    Limits,
     Reassembler,
+    ReassemblyLimits,
     datagrams,
 )
 from pvapy_stream.transport.ports import ReceiverCounts
@@ -150,7 +150,9 @@ class EjfatReceiver(ServingReceiver):
         self._where = f"{host}:{port}"
         self._args = args
         most = max(1, args.buffer_cache_size)
-        limits = Limits(args.max_event_size, args.max_memory, most, args.event_timeout_ms / 1000)
+        limits = ReassemblyLimits(
+            args.max_event_size, args.max_memory, most, args.event_timeout_ms / 1000
+        )
         self._reassembler = Reassembler(limits)
         self._most = most
         _warn_of_unknown("input", args)
@@ -324,7 +326,7 @@ class _Unpickler(pickle.Unpickler):
             raise ObjectError(f"it is pickled and needs {module}.{name}, which is not allowed")
         return found
 
-    def load_object(self) -> Any:
+    def load_object(self) -> object:
         """The `pvaccess.PvObject`.
 
         Raises:

@@ -82,7 +82,7 @@ class Drops:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ReassemblyLimits:
     """Limits of a reassembler.
 
     Attributes:
@@ -123,7 +123,7 @@ class Reassembler:
     events are delivered in the order of their numbers, unless one was overtaken completely.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ReassemblyLimits) -> None:
         self.drops = Drops()
         self._limits = limits
         # In the order of their first segments, which is that of their deadlines.

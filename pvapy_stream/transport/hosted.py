@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pvaccess as pva
 
 from pvapy_stream.errors import TransportError
@@ -25,7 +23,7 @@ class HostedPublisher(Publisher):
         self._published = 0
         self._errors = 0
 
-    def open(self, prototype: Any) -> None:
+    def open(self, prototype: pva.PvObject) -> None:
         """Add the channel with an object of the structure that will be published.
 
         Raises:
@@ -38,7 +36,7 @@ class HostedPublisher(Publisher):
             raise TransportError(f"cannot host channel {self.channel}: {error}") from error
         self._open = True
 
-    def publish(self, obj: Any) -> None:
+    def publish(self, obj: pva.PvObject) -> None:
         if not self._open:
             self.open(obj)
         try:

@@ -144,7 +144,7 @@ class MemoryPublisher(Publisher):
 
     def __init__(self, channel: str = "") -> None:
         self.channel = channel
-        self.objects: list[Any] = []
+        self.objects: list[object] = []
         self._published = 0
 
     @property

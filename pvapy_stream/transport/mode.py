@@ -39,7 +39,7 @@ def _nothing_to_do_for(settings: Settings) -> None:
     pass
 
 
-def _no_problem(args: Mapping[str, Any]) -> str:
+def _no_problem(args: Mapping[str, object]) -> str:
     return ""
 
 
@@ -73,7 +73,7 @@ class ReceiverOptions:
     pv_request: str = ""
     queue_size: int = 0
     distributor: Distributor | None = None
-    input_type: Callable[[], Any] = _no_type
+    input_type: Callable[[], object] = _no_type
     number: int = 0
     args: Mapping[str, Any] = field(default_factory=dict[str, Any])
     library: Literal["auto", "own", "binding"] = "binding"
@@ -154,7 +154,7 @@ class InputMode:
     spaces: tuple[str, ...] = ()
     sender: str = ""
     args: type[Settings] | None = None
-    several: Callable[[Mapping[str, Any]], str] = _no_problem
+    several: Callable[[Mapping[str, object]], str] = _no_problem
     absent: str = CHECK
     prepare: Callable[[], None] = _nothing_to_do
 
@@ -204,8 +204,3 @@ class Mode:
     source: OutputMode | None = None
     reach: Literal["process", "host", "network"] = "network"
     rank: int = 100
-
-    @property
-    def both_ends(self) -> bool:
-        """Whether one stage can send to the next with this mode."""
-        return self.input is not None and self.output is not None

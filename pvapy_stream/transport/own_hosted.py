@@ -12,8 +12,7 @@ from pvapy_stream import bursts
 from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.pva.encoder import ObjectEncoder
 from pvapy_stream.pva.lazy import pv_object
-from pvapy_stream.pva.net.channel import Channel
-from pvapy_stream.pva.net.monitor import MonitorRequest
+from pvapy_stream.pva.net.channel import Channel, ChannelMonitor
 from pvapy_stream.pva.net.updates import Update
 from pvapy_stream.transport.own_server import host
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
@@ -198,7 +197,7 @@ class _Hosted:
             for one in tuple(self.channel.monitors):
                 one.client.flush()
 
-    def _wait_for(self, one: MonitorRequest) -> None:
+    def _wait_for(self, one: ChannelMonitor) -> None:
         """Wait until a subscriber has room, is gone, or the time limit is over."""
         one.client.flush()
         deadline = time.monotonic() + self._timeout

@@ -38,7 +38,7 @@ _WATCH_PERIOD = 0.02  # s
 _SAYS_SO_AFTER = 5.0  # s
 
 # Receivers whose callback never returned, with their channels.
-_stuck: list[Any] = []
+_stuck: list[object] = []
 
 _log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ class MonitorReceiver:
             self.was_connected = self.was_connected or connected
             _log.info("channel %s is %s", self.channel, "connected" if connected else "gone")
 
-    def _on_update(self, obj: Any) -> None:
+    def _on_update(self, obj: object) -> None:
         if threading.get_ident() != self._pinned:
             self._pin_thread()
         with self._busy:
@@ -261,7 +261,7 @@ class MonitorReceiver:
     def newest(self, timeout: float) -> Any | None:
         if not self._connected:
             return None
-        answer: queue.SimpleQueue[Any | None] = queue.SimpleQueue()
+        answer: queue.SimpleQueue[object | None] = queue.SimpleQueue()
         # A separate thread: the binding's get never returns, whatever its time limit, if the source
         # disconnects between the connection of the channel and that of the get.
         threading.Thread(target=self._ask, args=(timeout, answer), daemon=True).start()

@@ -7,7 +7,7 @@ import importlib
 import logging
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.plugins import entries_of, load_entry
@@ -75,7 +75,7 @@ def _plugins() -> dict[str, EntryPoint]:
 
 @functools.cache
 def _plugin(name: str) -> Mode:
-    def check(found: Any) -> Mode | None:
+    def check(found: object) -> Mode | None:
         return found if isinstance(found, Mode) and found.name == name else None
 
     return load_entry(_plugins()[name], "transport", f"Mode with the name {name!r}", check)
@@ -165,7 +165,7 @@ def make_source_publisher(name: str, what: PublisherOptions) -> Publisher:
     return source_mode(name).make(what)
 
 
-def check_args(option: str, mode: InputMode | OutputMode, args: Mapping[str, Any]) -> None:
+def check_args(option: str, mode: InputMode | OutputMode, args: Mapping[str, object]) -> None:
     """Check the arguments of an input or output by the settings that its mode declares.
 
     Raises:

@@ -27,7 +27,7 @@ class RemotePublisher(Publisher):
         self._attempts = Attempts(problem, limit)
         self._published = 0
 
-    def _prepare(self, obj: Any) -> Any:
+    def _prepare(self, obj: object) -> object:
         """The form in which an object is sent."""
         return pv_object(obj)
 
@@ -73,7 +73,7 @@ class ChannelPublisher(RemotePublisher):
     def start(self) -> None:
         _ = self.remote
 
-    def _prepare(self, obj: Any) -> Any:
+    def _prepare(self, obj: object) -> object:
         try:
             return self._writer.write(obj)
         except (ValueError, TypeError, KeyError) as error:

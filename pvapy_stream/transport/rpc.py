@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.net.channel import Call, Put, ServiceChannel
 from pvapy_stream.pva.put_objects import PutReader
@@ -43,7 +41,7 @@ class RpcReceiver(HostedReceiver):
         else:
             put.answer(_DONE)
 
-    def _object(self, argument: AnyValue) -> Any:
+    def _object(self, argument: AnyValue) -> object:
         kind = argument.type
         if not isinstance(kind, Structure) or not isinstance(argument.value, dict):
             raise TransportError("the argument is no structure")

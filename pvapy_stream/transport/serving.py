@@ -41,7 +41,7 @@ class ServingReceiver:
     def _close(self) -> None:
         """Stop accepting callers."""
 
-    def _take(self, obj: Any) -> tuple[bool, str]:
+    def _take(self, obj: object) -> tuple[bool, str]:
         """Deliver an object of a caller. Raises nothing.
 
         Returns:

@@ -1,13 +1,10 @@
-"""Mode ``shm``: shared memory of this host; its options are declared here."""
+"""Mode ``shm``: shared memory of this host."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import BeforeValidator, Field
-
-from pvapy_stream.base_settings import Settings, lower, opt
 from pvapy_stream.transport.mode import (
     InputMode,
     Mode,
@@ -15,44 +12,10 @@ from pvapy_stream.transport.mode import (
     PublisherOptions,
     ReceiverOptions,
 )
+from pvapy_stream.transport.shm_settings import ShmSettings
 
 if TYPE_CHECKING:
     from pvapy_stream.transport.ports import Publisher, Receiver
-
-
-class ShmSettings(Settings):
-    """Options of outputs in shared memory."""
-
-    shm_overflow: Annotated[
-        Literal["block", "drop-newest", "drop-oldest"],
-        BeforeValidator(lower),
-        opt("--shm-overflow", "Shared memory"),
-    ] = Field(
-        "block",
-        description=(
-            "overflow policy if the queue of a subscriber is full: block waits for a limited"
-            " time; the others drop an object and count it"
-        ),
-    )
-    shm_timeout: Annotated[float, opt("--shm-timeout", "Shared memory", "s", metavar="T")] = Field(
-        5,
-        gt=0,
-        description=(
-            "longest wait for a subscriber whose queue is full; then it counts as stuck, and its"
-            " objects are rejected until it takes one"
-        ),
-    )
-    shm_queue_size: Annotated[
-        int, opt("--shm-queue-size", "Shared memory", "objects", metavar="N")
-    ] = Field(
-        0,
-        ge=0,
-        le=4096,
-        description=(
-            "queue of each subscriber that does not set --server-queue-size; 0: 4 to 256,"
-            " depending on the size of the objects"
-        ),
-    )
 
 
 def receiver(what: ReceiverOptions) -> Receiver:

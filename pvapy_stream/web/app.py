@@ -40,7 +40,7 @@ _HEADERS = {
 }
 
 
-class Command(BaseModel):
+class PageCommand(BaseModel):
     """A command from the page."""
 
     channel: str = Field(description="status channel of the stage")
@@ -104,7 +104,7 @@ def make_app(settings: DashboardSettings, board: LiveBoard, token: str) -> FastA
         return Response(png, media_type="image/png", headers={"Cache-Control": "no-store"})
 
     @app.post("/api/command")
-    async def command(asked: Command, request: Request) -> dict[str, object]:
+    async def command(asked: PageCommand, request: Request) -> dict[str, object]:
         if settings.read_only:
             raise HTTPException(403, "this page takes no commands (--read-only)")
         if not bearer_is_right(request.headers, token):

@@ -239,7 +239,7 @@ def _histogram(
 def _meters(
     reader: SeriesReader, groups: dict[tuple[str, str], list[SeriesInfo]], kinds: dict[str, str]
 ) -> list[dict[str, Any]]:
-    hosts: dict[str, list[dict[str, Any]]] = {}
+    hosts: dict[str, list[dict[str, object]]] = {}
     for quantity in _METERS:
         for (monitor, name), infos in groups.items():
             if name != quantity or kinds.get(monitor) != "system":

@@ -17,10 +17,10 @@ from pvapy_stream.monitor.alarms import AlarmEvent
 from pvapy_stream.monitor.channels import ChannelFinder, unique, with_ids
 from pvapy_stream.monitor.pictures import to_png
 from pvapy_stream.monitor.stages import StageView, StageWatch, labels, last_in_chain, lost_once
-from pvapy_stream.monitor.streams import StreamsMonitor
+from pvapy_stream.monitor.streams_monitor import StreamsMonitor, StreamsSettings
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.newest import Newest
-from pvapy_stream.settings import DashboardSettings, StreamsSettings
+from pvapy_stream.settings import DashboardSettings
 
 _EVENTS = 50
 # Rates are judged over this time, s: an error now and then must not come and go as an alarm.
@@ -53,12 +53,12 @@ class LiveBoard:
         rules = StreamsSettings.of(status_channels="-", series="", alarms=settings.alarms)
         self._judge = StreamsMonitor(rules, watch=self._watch)
         self._judge_due = 0.0
-        self._events: deque[dict[str, Any]] = deque(maxlen=_EVENTS)
+        self._events: deque[dict[str, object]] = deque(maxlen=_EVENTS)
         kept = max(2, round(60 * settings.history / settings.refresh))
         self._times: deque[float] = deque(maxlen=kept)
         self._series: dict[str, dict[str, deque[float | None]]] = {}
         self._kept = kept
-        self._active: dict[tuple[str, str], dict[str, Any]] = {}
+        self._active: dict[tuple[str, str], dict[str, object]] = {}
         self._pictures: dict[tuple[str, str, bool], tuple[float, bytes]] = {}
         self._channels: dict[str, Newest] = {}
         self._picture_lock = threading.Lock()

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -48,7 +47,7 @@ class Renderer:
         except self._jinja.TemplateSyntaxError as error:
             raise MonitorError(f"--template: {path}, line {error.lineno}: {error}") from error
 
-    def render(self, content: Mapping[str, Any]) -> str:
+    def render(self, content: Mapping[str, object]) -> str:
         """The page.
 
         Raises:

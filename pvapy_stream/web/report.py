@@ -16,13 +16,13 @@ from typing import Any
 from pvapy_stream.errors import MonitorError, PvapyStreamError, SettingsError
 from pvapy_stream.monitor.base import Clock, Monitor, SamplingMonitor
 from pvapy_stream.monitor.channels import ChannelFinder
-from pvapy_stream.monitor.image import ImageMonitor
+from pvapy_stream.monitor.image_monitor import ImageMonitor, ImageSettings
 from pvapy_stream.monitor.reading import SeriesReader
 from pvapy_stream.monitor.series import SeriesStore
 from pvapy_stream.monitor.stages import StageWatch
-from pvapy_stream.monitor.streams import StreamsMonitor
-from pvapy_stream.monitor.system import SystemMonitor
-from pvapy_stream.settings import ImageSettings, ReportSettings, StreamsSettings, SystemSettings
+from pvapy_stream.monitor.streams_monitor import StreamsMonitor, StreamsSettings
+from pvapy_stream.monitor.system_monitor import SystemMonitor, SystemSettings
+from pvapy_stream.settings import ReportSettings
 from pvapy_stream.web.content import gather, read_audits
 from pvapy_stream.web.render import Renderer
 

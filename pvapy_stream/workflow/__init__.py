@@ -8,12 +8,22 @@ outcome = run_workflow(flow, "my_run")
 """
 
 from pvapy_stream.workflow.library.streaming_stages import (
-    Collector,
-    Command,
-    Consumer,
-    Mirror,
-    Simulator,
-    Writer,
+    CollectorStage as Collector,
+)
+from pvapy_stream.workflow.library.streaming_stages import (
+    CommandStage as Command,
+)
+from pvapy_stream.workflow.library.streaming_stages import (
+    ConsumerStage as Consumer,
+)
+from pvapy_stream.workflow.library.streaming_stages import (
+    MirrorStage as Mirror,
+)
+from pvapy_stream.workflow.library.streaming_stages import (
+    SimulatorStage as Simulator,
+)
+from pvapy_stream.workflow.library.streaming_stages import (
+    WriterStage as Writer,
 )
 from pvapy_stream.workflow.model.graph import Workflow
 from pvapy_stream.workflow.model.node import Node

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.bsread.simulator import BsreadSimulator
-from pvapy_stream.daq.buffer import Buffer
+from pvapy_stream.daq.buffer import StreamBuffer
 from pvapy_stream.errors import LedgerError
 from pvapy_stream.frame import Frame
 from pvapy_stream.mirror.server import MirrorServer
@@ -76,7 +76,7 @@ def test_a_buffer_and_its_simulator_go_on(tmp_path: Path) -> None:
             address="tcp://127.0.0.1:0", n_messages=N, rate=0, send_timeout=60, ledger=ledger
         )
     )
-    buffer = Buffer(BufferSettings.of(stream=source.address, output_port=0, ledger=ledger))
+    buffer = StreamBuffer(BufferSettings.of(stream=source.address, output_port=0, ledger=ledger))
     stop, problems = threading.Event(), list[str]()
 
     def run(program: Any) -> None:

@@ -20,11 +20,11 @@ from hypothesis.extra import numpy as hnp
 from pvapy_stream.bsread.codec import (
     ChannelHeader,
     ChannelValue,
-    Control,
+    ControlMessage,
     Decoder,
     Encoder,
-    Limits,
     Message,
+    MessageLimits,
 )
 from pvapy_stream.bsread.header import COMPRESSIONS, ELEMENT_TYPES
 from pvapy_stream.errors import BsreadError
@@ -33,7 +33,7 @@ from tests.support import rounds
 TIME = 1_700_000_000_123_456_789
 
 
-def decoded(parts: Any, limits: Limits | None = None) -> Message:
+def decoded(parts: Any, limits: MessageLimits | None = None) -> Message:
     message = Decoder(limits).decode(parts)
     assert isinstance(message, Message)
     return message
@@ -125,9 +125,11 @@ def test_missing_pulse_id_means_0() -> None:
 
 @pytest.mark.parametrize("htype", ["bsr_stop-1.0", ["bsr_stop-1.0"]])
 def test_commands(htype: Any) -> None:
-    assert Decoder().decode([json.dumps({"htype": htype}).encode()]) == Control("stop")
+    assert Decoder().decode([json.dumps({"htype": htype}).encode()]) == ControlMessage("stop")
     again = {"htype": "bsr_reconnect-1.0", "address": "tcp://x:1"}
-    assert Decoder().decode([json.dumps(again).encode()]) == Control("reconnect", "tcp://x:1")
+    assert Decoder().decode([json.dumps(again).encode()]) == ControlMessage(
+        "reconnect", "tcp://x:1"
+    )
 
 
 def test_shape_is_fastest_first_and_type_in_any_case() -> None:
@@ -287,7 +289,7 @@ def test_damaged_values_and_bombs(value: ChannelValue, expected: str) -> None:
 
 def test_text_and_header_bombs() -> None:
     bomb = lz4.block.compress(bytes(10_000_000), store_size=False)
-    small = Limits(data_header=1_000_000, value=1_000_000)
+    small = MessageLimits(data_header=1_000_000, value=1_000_000)
     header = ChannelHeader("x", "string", (1,), "little", "lz4")
     text = ChannelValue(header, struct.pack("<I", 10_000_000) + bomb, None, True, small)
     with pytest.raises(BsreadError, match="1000000 are allowed"):
@@ -352,7 +354,7 @@ def test_mutated_messages_give_messages_or_our_error(dh_compression: str) -> Non
     ]
     values = {c.name: "text" if c.dtype is None else np.ones((9, 33), c.dtype) for c in channels}
     good = [bytes(part) for part in Encoder(channels, dh_compression).encode(1, TIME, values)]
-    decoder, refused = Decoder(Limits(value=2**24)), 0
+    decoder, refused = Decoder(MessageLimits(value=2**24)), 0
     for _ in range(1000):
         try:
             message = decoder.decode(mutate(rng, good))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pvapy_stream.accounting.ledger import read_ledgers
-from pvapy_stream.bsread.codec import Control, Decoder, Message
+from pvapy_stream.bsread.codec import ControlMessage, Decoder, Message
 from pvapy_stream.bsread.simulator import BsreadSimulator, value_of
 from pvapy_stream.bsread.sockets import BsreadInput
 from pvapy_stream.errors import BsreadError, SettingsError
@@ -20,7 +20,7 @@ from pvapy_stream.settings import BsreadSimSettings, SimChannel
 from tests.support import Commands
 
 
-def messages(**settings: Any) -> tuple[BsreadSimulator, list[Message | Control | None]]:
+def messages(**settings: Any) -> tuple[BsreadSimulator, list[Message | ControlMessage | None]]:
     """What a simulator sends; None for what cannot be read."""
     simulator = BsreadSimulator(
         BsreadSimSettings.of(address="tcp://127.0.0.1:0", send_timeout=10, rate=0, **settings)
@@ -28,7 +28,7 @@ def messages(**settings: Any) -> tuple[BsreadSimulator, list[Message | Control |
     source, decoder = BsreadInput(simulator.address, hwm=10_000), Decoder()
     thread = threading.Thread(target=simulator.run, args=(threading.Event(),))
     thread.start()
-    got: list[Message | Control | None] = []
+    got: list[Message | ControlMessage | None] = []
     while source.socket.poll(1000 if thread.is_alive() or not got else 200):
         while (parts := source.receive()) is not None:
             try:
@@ -74,7 +74,7 @@ def test_trouble_is_what_was_asked_for() -> None:
     assert 60 < len(pulses) - len(set(pulses)) < 140
     assert 50 < sum(a > b for a, b in itertools.pairwise(pulses)) < 200
     assert 60 < got.count(None) < 140
-    assert 5 <= sum(isinstance(message, Control) for message in got) <= 10
+    assert 5 <= sum(isinstance(message, ControlMessage) for message in got) <= 10
     kinds = Counter(tuple((v.header.name, v.header.type) for v in m.channels) for m in plain)
     assert len(kinds) == 5
     values = [value.present for message in plain for value in message.channels]

@@ -12,7 +12,7 @@ import numpy as np
 from pvapy_stream.bsread.codec import ChannelHeader, Encoder
 from pvapy_stream.bsread.sockets import BsreadSender
 from pvapy_stream.bsread.stored import Packer, Stored
-from pvapy_stream.daq.buffer import Buffer
+from pvapy_stream.daq.buffer import StreamBuffer
 from pvapy_stream.daq.ranges import RangeReader, read_range
 from pvapy_stream.settings import BufferSettings
 from tests.support import wait_until
@@ -66,7 +66,7 @@ class RunningBuffer:
         self.start_buffer(stream=self.source.address, output_port=0, **settings)
 
     def start_buffer(self, **settings: Any) -> None:
-        self.buffer = Buffer(BufferSettings.of(**settings))
+        self.buffer = StreamBuffer(BufferSettings.of(**settings))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self.buffer.run, args=(self._stop,))
         self._thread.start()

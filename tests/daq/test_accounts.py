@@ -12,12 +12,12 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, merged
 from pvapy_stream.daq.accounts import Fates, channel_of, enter
 from pvapy_stream.daq.pulses import PulseAccount
-from pvapy_stream.daq.states import Range
+from pvapy_stream.daq.states import RangeState
 
 ADDRESS = "tcp://127.0.0.1:8083"
 
 
-def accounts(came: Iterable[int], asked: Range, **fates: Any) -> list[Ledger]:
+def accounts(came: Iterable[int], asked: RangeState, **fates: Any) -> list[Ledger]:
     made = [Ledger("writer", 1, channel_of(ADDRESS.replace("tcp", "buffer")), "a.h5")]
     pulses = PulseAccount()
     if asked.start is not None and asked.start.pulse_id is not None:
@@ -28,13 +28,13 @@ def accounts(came: Iterable[int], asked: Range, **fates: Any) -> list[Ledger]:
     return [Ledger.from_dict(one.to_dict()) for one in made]
 
 
-def account(came: Iterable[int], asked: Range, **fates: Any) -> Ledger:
+def account(came: Iterable[int], asked: RangeState, **fates: Any) -> Ledger:
     (made,) = accounts(came, asked, **fates)
     return made
 
 
-def asked(start: int | None, stop: int | None = None, *, oldest: bool = False) -> Range:
-    made = Range()
+def asked(start: int | None, stop: int | None = None, *, oldest: bool = False) -> RangeState:
+    made = RangeState()
     made.set_start(start, 0.0, 0 if oldest else 1)
     if stop is not None:
         made.set_stop(stop, 0.0, 1)
@@ -56,7 +56,7 @@ def asked(start: int | None, stop: int | None = None, *, oldest: bool = False) -
     ],
 )
 def test_only_what_was_asked_for_can_be_lost(
-    asking: Range, came: Iterable[int], lost: list[int]
+    asking: RangeState, came: Iterable[int], lost: list[int]
 ) -> None:
     ids = IdSet(range(1, 11))
     buffer = Ledger("buffer", 1, "tcp://s:1", ADDRESS, received=ids, processed=ids, published=ids)
@@ -79,7 +79,7 @@ def test_missed_failed_and_several_acquisitions() -> None:
 
 
 def test_an_acquisition_that_was_not_started_has_no_account() -> None:
-    assert account([], Range()).asked is None
+    assert account([], RangeState()).asked is None
 
 
 def test_only_what_is_flushed_is_processed() -> None:

@@ -433,10 +433,10 @@ def test_analyzer_finds_what_is_odd() -> None:
 
 
 def test_address_that_is_no_address() -> None:
-    from pvapy_stream.daq.buffer import Buffer
+    from pvapy_stream.daq.buffer import StreamBuffer
 
     with pytest.raises(TransportError, match="cannot bind"):
-        Buffer(BufferSettings.of(stream="tcp://127.0.0.1:9", interface="999.1.1.1"))
+        StreamBuffer(BufferSettings.of(stream="tcp://127.0.0.1:9", interface="999.1.1.1"))
 
 
 def test_start_fifty_pulses_back_is_exact_while_the_stream_runs(commands: Commands) -> None:

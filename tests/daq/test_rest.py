@@ -11,7 +11,7 @@ from hypothesis.errors import Unsatisfiable
 
 from pvapy_stream.daq.rest import build_app
 from pvapy_stream.daq.web import WebThread
-from pvapy_stream.daq.writer import REQUIRED, Writer
+from pvapy_stream.daq.writer import REQUIRED, AcquisitionWriter
 from pvapy_stream.settings import WriterSettings
 from tests.daq.sending import Pulses, Rest, rows
 from tests.support import rounds, wait_until
@@ -30,11 +30,13 @@ def pulses() -> Iterator[Pulses]:
 @pytest.fixture
 def serve(pulses: Pulses, tmp_path: Path) -> Iterator[Serve]:
     """A writer behind a real port."""
-    made: list[tuple[Writer, WebThread]] = []
+    made: list[tuple[AcquisitionWriter, WebThread]] = []
 
     def one(token: str = "", **options: Any) -> Rest:
         given = {"stream": pulses.address, "output_file": str(tmp_path / "run.h5")}
-        writer = Writer(WriterSettings.of(**{**given, "user_id": -1, "rest_port": 0, **options}))
+        writer = AcquisitionWriter(
+            WriterSettings.of(**{**given, "user_id": -1, "rest_port": 0, **options})
+        )
         server = WebThread(build_app(writer, token), "127.0.0.1", 0)
         server.start()
         made.append((writer, server))
@@ -303,7 +305,7 @@ def test_nothing_that_is_sent_is_a_server_error(
 
     mode = schemathesis.GenerationMode.POSITIVE if valid else schemathesis.GenerationMode.NEGATIVE
     monkeypatch.setattr("pvapy_stream.daq.writer._INFORMED", 0.01)
-    writer = Writer(
+    writer = AcquisitionWriter(
         WriterSettings.of(
             stream=pulses.address,
             output_file=str(tmp_path),

@@ -4,21 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvapy_stream.daq.states import Phase, Range, Verdict
+from pvapy_stream.daq.states import Phase, RangeState, Verdict
 from pvapy_stream.errors import ConflictError, RangeError
 
 SECOND = 10**9
 
 
-def started(start: int | None = 0, stop: int | None = None) -> Range:
-    made = Range()
+def started(start: int | None = 0, stop: int | None = None) -> RangeState:
+    made = RangeState()
     made.set_start(start, 0.0, 0)
     if stop is not None:
         made.set_stop(stop, 0.0, 0)
     return made
 
 
-def written(asked: Range, pulses: list[int]) -> list[int]:
+def written(asked: RangeState, pulses: list[int]) -> list[int]:
     """Which of the pulses are written."""
     found = []
     for pulse in pulses:
@@ -29,7 +29,7 @@ def written(asked: Range, pulses: list[int]) -> list[int]:
 
 
 def test_the_phases_of_an_acquisition() -> None:
-    asked = Range()
+    asked = RangeState()
     assert asked.judge(1, None, 0.0) is Verdict.SKIP
     assert asked.phase is Phase.WAITING
     asked.set_start(5, 0.0, 0)
@@ -78,7 +78,7 @@ def test_a_stop_that_is_set_late_ends_at_once() -> None:
 
 
 def test_a_stop_may_be_set_first() -> None:
-    asked = Range()
+    asked = RangeState()
     asked.set_stop(7, 0.0, 0)
     asked.set_start(6, 0.0, 0)
     assert written(asked, [5, 6, 7, 8]) == [6, 7]
@@ -88,7 +88,7 @@ def test_a_stop_may_be_set_first() -> None:
 def test_a_stop_before_the_start_is_refused_whichever_comes_first(start: int, stop: int) -> None:
     with pytest.raises(RangeError, match="before start"):
         started(start).set_stop(stop, 0.0, 0)
-    asked = Range()
+    asked = RangeState()
     asked.set_stop(stop, 0.0, 0)
     with pytest.raises(RangeError, match="before start"):
         asked.set_start(start, 0.0, 0)
@@ -98,7 +98,7 @@ def test_a_stop_before_the_start_is_refused_whichever_comes_first(start: int, st
 def test_impossible_pulse_ids_are_refused() -> None:
     for pulse in (-1, 2**63):
         with pytest.raises(RangeError, match="out of range"):
-            Range().set_start(pulse, 0.0, 0)
+            RangeState().set_start(pulse, 0.0, 0)
         with pytest.raises(RangeError, match="out of range"):
             started().set_stop(pulse, 0.0, 0)
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_in_a_state_is_refused() -> None:
     with pytest.raises(ConflictError, match="already been started"):
         started().set_start(1, 0.0, 0)
     with pytest.raises(ConflictError, match="no acquisition was started"):
-        Range().set_stop(None, 0.0, 0)
+        RangeState().set_stop(None, 0.0, 0)
     asked = started(1, 1)
     asked.judge(1, None, 0.0)
     with pytest.raises(ConflictError, match="finishing"):
@@ -115,7 +115,7 @@ def test_what_cannot_be_in_a_state_is_refused() -> None:
 
 
 def test_start_now_passes_over_what_was_sent_before() -> None:
-    asked = Range()
+    asked = RangeState()
     asked.set_start(None, 100.0, 50 * SECOND)
     assert asked.judge(1, 49 * SECOND, 100.01) is Verdict.SKIP
     assert asked.judge(2, 50 * SECOND, 100.02) is Verdict.WRITE
@@ -124,11 +124,11 @@ def test_start_now_passes_over_what_was_sent_before() -> None:
 
 
 def test_start_now_with_a_sender_whose_clock_is_behind_or_not_told() -> None:
-    asked = Range()
+    asked = RangeState()
     asked.set_start(None, 100.0, 50 * SECOND)
     assert asked.judge(1, 10 * SECOND, 100.5) is Verdict.SKIP
     assert asked.judge(2, 10 * SECOND, 101.5) is Verdict.WRITE
-    asked = Range()
+    asked = RangeState()
     asked.set_start(None, 100.0, 50 * SECOND)
     assert asked.judge(1, None, 100.0) is Verdict.WRITE
 

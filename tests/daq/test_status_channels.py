@@ -10,8 +10,8 @@ import pytest
 from pvapy_stream.cli.top import stage_table
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.monitor.stages import StageView, StageWatch, last_in_chain
-from pvapy_stream.monitor.streams import StreamsMonitor
-from pvapy_stream.settings import DashboardSettings, ReportSettings, StreamsSettings, WriterSettings
+from pvapy_stream.monitor.streams_monitor import StreamsMonitor, StreamsSettings
+from pvapy_stream.settings import DashboardSettings, ReportSettings, WriterSettings
 from pvapy_stream.web.live import LiveBoard
 from pvapy_stream.web.report import ReportMonitor
 from tests.daq.sending import Pulses, Rest

@@ -15,7 +15,7 @@ from pvapy_stream.bsread.codec import ChannelHeader
 from pvapy_stream.bsread.file import SwissfelFile
 from pvapy_stream.daq.acquisition import Acquisition
 from pvapy_stream.daq.states import Phase
-from pvapy_stream.daq.writer import REQUIRED, Writer
+from pvapy_stream.daq.writer import REQUIRED, AcquisitionWriter
 from pvapy_stream.errors import ConflictError, FileError, RangeError, SettingsError
 from pvapy_stream.files.swissfel_layout import DUPLICATE, OUT_OF_ORDER
 from pvapy_stream.files.verify import verify
@@ -24,7 +24,7 @@ from tests.bsread.messages import camera, picture, scalars
 from tests.daq.sending import Pulses, lost, rows
 from tests.support import wait_until
 
-Make = Callable[..., Writer]
+Make = Callable[..., AcquisitionWriter]
 
 
 @pytest.fixture
@@ -36,12 +36,14 @@ def pulses() -> Iterator[Pulses]:
 
 @pytest.fixture
 def make(pulses: Pulses, tmp_path: Path) -> Iterator[Make]:
-    made: list[Writer] = []
+    made: list[AcquisitionWriter] = []
 
-    def one(**options: Any) -> Writer:
+    def one(**options: Any) -> AcquisitionWriter:
         given = {"stream": pulses.address, "output_file": str(tmp_path / "run.h5")}
         made.append(
-            Writer(WriterSettings.of(**{**given, "user_id": -1, "rest_port": 0, **options}))
+            AcquisitionWriter(
+                WriterSettings.of(**{**given, "user_id": -1, "rest_port": 0, **options})
+            )
         )
         return made[-1]
 

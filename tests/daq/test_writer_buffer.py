@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pvapy_stream.daq.states import Phase
-from pvapy_stream.daq.writer import Writer
+from pvapy_stream.daq.writer import AcquisitionWriter
 from pvapy_stream.settings import WriterSettings
 from tests.daq.sending import lost
 from tests.daq.support import RunningBuffer, running, time_of, values_of
@@ -22,9 +22,9 @@ def buffer() -> Iterator[RunningBuffer]:
         yield made
 
 
-def writer_of(buffer: RunningBuffer, folder: Path, **options: Any) -> Writer:
+def writer_of(buffer: RunningBuffer, folder: Path, **options: Any) -> AcquisitionWriter:
     address = buffer.buffer.server.address.replace("tcp://", "buffer://")
-    return Writer(
+    return AcquisitionWriter(
         WriterSettings.of(
             stream=address,
             output_file=str(folder),
@@ -127,7 +127,7 @@ def test_a_buffer_whose_source_is_silent(buffer: RunningBuffer, tmp_path: Path) 
 
 def test_a_buffer_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pvapy_stream.daq.feeds._BUFFER_TIMEOUT", 0.5)
-    writer = Writer(
+    writer = AcquisitionWriter(
         WriterSettings.of(
             stream="buffer://127.0.0.1:9",
             output_file=str(tmp_path / "run.h5"),

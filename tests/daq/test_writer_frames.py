@@ -11,7 +11,7 @@ import pytest
 from pvapy_stream.bsread.codec import ChannelHeader
 from pvapy_stream.daq.acquisition import Acquisition
 from pvapy_stream.daq.states import Phase
-from pvapy_stream.daq.writer import REQUIRED, Writer
+from pvapy_stream.daq.writer import REQUIRED, AcquisitionWriter
 from pvapy_stream.files.chunks import codec_of, encode
 from pvapy_stream.files.verify import verify
 from pvapy_stream.frame import ColorMode, Frame
@@ -30,8 +30,8 @@ def pulses() -> Iterator[Pulses]:
     made.close()
 
 
-def writer_of(stream: str, file: Path, **options: Any) -> Writer:
-    return Writer(
+def writer_of(stream: str, file: Path, **options: Any) -> AcquisitionWriter:
+    return AcquisitionWriter(
         WriterSettings.of(stream=stream, output_file=str(file), user_id=-1, rest_port=0, **options)
     )
 

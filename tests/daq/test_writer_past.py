@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pvapy_stream.daq.states import Phase
-from pvapy_stream.daq.writer import Writer
+from pvapy_stream.daq.writer import AcquisitionWriter
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.files.verify import verify
 from pvapy_stream.settings import WriterSettings
@@ -27,7 +27,7 @@ def settings_of(stream: str, file: Path, **options: Any) -> WriterSettings:
     )
 
 
-def newest(writer: Writer) -> int | None:
+def newest(writer: AcquisitionWriter) -> int | None:
     assert writer._past is not None
     return writer._past.ring.pulses.newest
 
@@ -59,7 +59,9 @@ def test_ranges_of_the_past_over_rest(source: Source, commands: Commands, tmp_pa
 
 
 def test_all_that_is_kept_and_what_comes(source: Source, tmp_path: Path) -> None:
-    writer = Writer(settings_of(f"pva://{source.channel}", tmp_path / "run.h5", keep_seconds=60))
+    writer = AcquisitionWriter(
+        settings_of(f"pva://{source.channel}", tmp_path / "run.h5", keep_seconds=60)
+    )
     wait_until(lambda: newest(writer) == 0)
     source.publish(range(1, 31), PERIOD)
     one = writer.start(None, oldest=True)
@@ -77,7 +79,7 @@ def test_what_is_kept_no_longer_is_lost(source: Source, tmp_path: Path) -> None:
     # Images of 4 x 6 pixels, and what keeping one takes.
     memory = 20 * 2048 / 2**20
     file = tmp_path / "run.h5"
-    writer = Writer(settings_of(f"pva://{source.channel}", file, keep_memory=memory))
+    writer = AcquisitionWriter(settings_of(f"pva://{source.channel}", file, keep_memory=memory))
     wait_until(lambda: newest(writer) == 0)
     source.publish(range(1, 101), PERIOD)
     wait_until(lambda: newest(writer) == 100)

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from pvapy_stream.monitor.run import read_monitors
-from pvapy_stream.monitor.table import TableMonitor
+from pvapy_stream.monitor.table_monitor import TableMonitor
 from pvapy_stream.sim.server import SimulatorStatus
 from pvapy_stream.status.metrics import metrics
 from pvapy_stream.status.snapshot import LatencyStats, Snapshot

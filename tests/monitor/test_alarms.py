@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.monitor.alarms import Alarm, Alarms
-from pvapy_stream.settings import DiskSettings, parse_rule
+from pvapy_stream.monitor.disk_monitor import DiskSettings
+from pvapy_stream.settings import parse_rule
 
 
 def told(rule: str, values: list[tuple[float, float]]) -> list[tuple[float, str]]:

@@ -13,15 +13,14 @@ import pytest
 
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.frame import Frame
-from pvapy_stream.monitor.disk import DiskMonitor, Trend
-from pvapy_stream.monitor.image import ImageMonitor, statistics
+from pvapy_stream.monitor.disk_monitor import DiskMonitor, DiskSettings, Trend
+from pvapy_stream.monitor.image_monitor import ImageMonitor, ImageSettings, statistics
 from pvapy_stream.monitor.pictures import COLORMAPS, to_png
 from pvapy_stream.monitor.reading import SeriesReader
 from pvapy_stream.monitor.run import make_monitor, read_monitors
 from pvapy_stream.monitor.series import SeriesStore
-from pvapy_stream.monitor.system import SystemMonitor
-from pvapy_stream.monitor.table import TableMonitor
-from pvapy_stream.settings import DiskSettings, ImageSettings, SystemSettings, TableSettings
+from pvapy_stream.monitor.system_monitor import SystemMonitor, SystemSettings
+from pvapy_stream.monitor.table_monitor import TableMonitor, TableSettings
 from tests.monitor.fakes import FakeClock, Listener
 from tests.support import Commands, Source, image, wait_until
 
@@ -235,7 +234,7 @@ def test_pictures(colormap: str) -> None:
 def test_images_on_a_channel(
     every: int, prefix: str, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pvapy_stream.monitor.image._GET_TIMEOUT", 1.0)
+    monkeypatch.setattr("pvapy_stream.monitor.image_monitor._GET_TIMEOUT", 1.0)
     settings = ImageSettings.of(
         image_channels=[source.channel, f"{prefix}absent"] if not every else source.channel,
         every=every, saturation=1000, alarms="saturated > 0", working_dir=str(tmp_path),

@@ -21,8 +21,8 @@ from pvapy_stream.monitor.stages import (
     labels,
     last_in_chain,
 )
-from pvapy_stream.monitor.streams import StreamsMonitor
-from pvapy_stream.settings import ChannelsSettings, StreamsSettings
+from pvapy_stream.monitor.streams_monitor import StreamsMonitor, StreamsSettings
+from pvapy_stream.settings import ChannelsSettings
 from pvapy_stream.status.fields import read
 from tests.monitor.fakes import Listener
 from tests.monitor.test_metrics import free_port

@@ -19,7 +19,7 @@ from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 from pvapy_stream.pva.put_objects import PutReader
 from pvapy_stream.pva.steady import freeze, steady_payload
 from pvapy_stream.pva.wire.types import ArrayOf, Kind, Scalar, Structure
-from pvapy_stream.transport.shm.frames import Encoder, read_header
+from pvapy_stream.transport.shm.frames import SampleEncoder, read_header
 from pvapy_stream.transport.shm.objects import SharedObject
 from tests.support import image
 
@@ -206,7 +206,7 @@ def test_what_comes_from_shared_memory_is_sent_without_an_object(
     for number in (4, 5):
         source.setInt("uniqueId", number)
         source.setInt("timeStamp.nanoseconds", number)
-        written = Encoder("uniqueId").parts(source)
+        written = SampleEncoder("uniqueId").parts(source)
         memory = (ctypes.c_uint8 * written.required_size)()
         written.write(memory, ctypes.addressof(memory), len(memory), 0)
         came = SharedObject(read_header(memory), bytes(memory), builder)

@@ -26,7 +26,7 @@ from pvapy_stream.monitor.statuses import COUNTS
 from pvapy_stream.sim.server import SimulatorStatus
 from pvapy_stream.status.channel import structure
 from pvapy_stream.status.fields import read, values
-from pvapy_stream.status.metrics import Collector, metrics
+from pvapy_stream.status.metrics import MetricsCollector, metrics
 from pvapy_stream.status.snapshot import (
     KINDS,
     CollectorStats,
@@ -120,7 +120,7 @@ def described(kinds: dict[str, Any]) -> list[Any]:
 
 def samples(snapshot: Snapshot, *prefixes: str) -> dict[str, float]:
     """What Prometheus reads, by name; the states apart."""
-    collector = Collector(lambda: [snapshot], *([prefixes] if prefixes else []))
+    collector = MetricsCollector(lambda: [snapshot], *([prefixes] if prefixes else []))
     return {
         sample.name: sample.value
         for family in collector.collect()

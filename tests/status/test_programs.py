@@ -6,13 +6,8 @@ import pytest
 
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.monitor.stages import StageView, StageWatch, last_in_chain
-from pvapy_stream.monitor.streams import StreamsMonitor
-from pvapy_stream.settings import (
-    DashboardSettings,
-    MirrorSettings,
-    SimulatorSettings,
-    StreamsSettings,
-)
+from pvapy_stream.monitor.streams_monitor import StreamsMonitor, StreamsSettings
+from pvapy_stream.settings import DashboardSettings, MirrorSettings, SimulatorSettings
 from pvapy_stream.web.live import LiveBoard
 from tests.support import Commands, Program, Source, pvget, wait_until
 

@@ -17,25 +17,25 @@ import pvaccess as pva
 import pytest
 
 from pvapy_stream.errors import SettingsError, TransportError
-from pvapy_stream.hpc.filtering import FilteredReceiver
 from pvapy_stream.pva import serial
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.settings import ConsumerSettings
 from pvapy_stream.transport.ejfat import EjfatPublisher, EjfatReceiver
-from pvapy_stream.transport.ejfat_mode import EjfatInputSettings, EjfatOutputSettings
+from pvapy_stream.transport.ejfat_settings import EjfatInputSettings, EjfatOutputSettings
 from pvapy_stream.transport.ejfat_wire import (
     HEADERS,
     LB_HEADER,
     RE_HEADER,
-    Limits,
     Reassembler,
+    ReassemblyLimits,
     datagrams,
 )
+from pvapy_stream.transport.filtered_ids import FilteredReceiver
 from tests.ports import free_port
 from tests.support import Commands, Source, status, wait_until
 from tests.transport.pairs import Ids, make_object
 
-LIMITS = Limits(event=10_000, memory=100_000, events=10, time=0.5)
+LIMITS = ReassemblyLimits(event=10_000, memory=100_000, events=10, time=0.5)
 SOURCE = ("127.0.0.1", 1)
 
 

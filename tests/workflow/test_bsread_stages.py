@@ -17,7 +17,11 @@ from pvapy_stream.errors import SettingsError
 from pvapy_stream.launch.programs import LocalPrograms
 from pvapy_stream.monitor.channels import workflow_channels
 from pvapy_stream.workflow import Project, Workflow
-from pvapy_stream.workflow.library.bsread_stages import BsreadSim, BsreadWriter, Buffer
+from pvapy_stream.workflow.library.bsread_stages import (
+    BsreadSimStage,
+    BsreadWriterStage,
+    BufferStage,
+)
 from pvapy_stream.workflow.model.streaming_stage import Site, Stream
 from pvapy_stream.workflow.model.workflow_file import parse_workflow
 from pvapy_stream.workflow.run.free_ports import FreePorts
@@ -125,9 +129,9 @@ def wired(flow: Workflow, site: Site) -> dict[str, dict[str, Any]]:
 
 def test_arrows_give_ports_that_nobody_writes() -> None:
     flow = Workflow("x")
-    source = flow.add(BsreadSim(n_messages=5), "source")
-    keep = flow.add(Buffer(input=source["output"]), "keep")
-    flow.add(BsreadWriter(input=keep["output"], output_file="a.h5"), "file")
+    source = flow.add(BsreadSimStage(n_messages=5), "source")
+    keep = flow.add(BufferStage(input=source["output"]), "keep")
+    flow.add(BsreadWriterStage(input=keep["output"], output_file="a.h5"), "file")
     assert flow.problems() == []
     ports = iter([1001, 1002, 1003])
     found = wired(flow, Site("p:", Path("/data"), port=lambda: next(ports)))
@@ -180,9 +184,9 @@ def test_what_does_not_fit_is_named(stages: str, message: str) -> None:
 
 def test_a_source_of_ones_own_needs_no_arrow() -> None:
     flow = Workflow("x")
-    keep = flow.add(Buffer(stream="pva://cam", seconds=60, skip_initial_updates=1), "keep")
-    flow.add(BsreadWriter(input=keep["output"], output_file="a.h5", seconds=5), "file")
-    flow.add(BsreadWriter(stream="buffer://h:8083", output_file="b.h5", start=7), "other")
+    keep = flow.add(BufferStage(stream="pva://cam", seconds=60, skip_initial_updates=1), "keep")
+    flow.add(BsreadWriterStage(input=keep["output"], output_file="a.h5", seconds=5), "file")
+    flow.add(BsreadWriterStage(stream="buffer://h:8083", output_file="b.h5", start=7), "other")
     assert flow.problems() == []
     found = wired(flow, Site("p:"))
     assert (found["keep"]["stream"], found["keep"]["skip_initial_updates"]) == ("pva://cam", 1)
@@ -199,7 +203,7 @@ def test_a_cluster_is_refused() -> None:
         address = "tcp://somewhere:8786"
 
     flow = Workflow("x")
-    source = flow.add(BsreadSim(), "source")
-    flow.add(Buffer(input=source["output"]), "keep")
+    source = flow.add(BsreadSimStage(), "source")
+    flow.add(BufferStage(input=source["output"]), "keep")
     with pytest.raises(SettingsError, match="source: bsread streams stay on one host"):
         StreamRun(flow, flow.stages(), Site(""), {}, Elsewhere(), print)

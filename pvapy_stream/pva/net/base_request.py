@@ -16,7 +16,7 @@ from pvapy_stream.pva.wire.stream import Command
 from pvapy_stream.pva.wire.types import AnyValue, Structure
 
 
-class Client(Protocol):
+class Requester(Protocol):
     """What requests need of a connection."""
 
     incoming: Incoming
@@ -60,7 +60,7 @@ class Request:
 
     command: Command
 
-    def __init__(self, client: Client, channel: Channel, number: int, asked: AnyValue) -> None:
+    def __init__(self, client: Requester, channel: Channel, number: int, asked: AnyValue) -> None:
         self.client = client
         self.channel = channel
         self.number = number

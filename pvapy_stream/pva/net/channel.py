@@ -5,16 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
-from pvapy_stream.pva.net.distributor import Group
+from pvapy_stream.pva.net.distributor import Group, Share
 from pvapy_stream.pva.net.updates import Selection, Update, Value, value_update
 from pvapy_stream.pva.wire.status import OK, Status
 from pvapy_stream.pva.wire.types import AnyValue, Structure
-
-if TYPE_CHECKING:
-    from pvapy_stream.pva.net.base_request import Client
-    from pvapy_stream.pva.net.monitor import MonitorRequest
 
 # The newest updates are merged, as for other clients; or one is dropped.
 Overflow = Literal["merge", "drop-newest", "drop-oldest"]
@@ -22,6 +18,53 @@ Overflow = Literal["merge", "drop-newest", "drop-oldest"]
 PATIENCE = 4.0  # s
 
 _SELECTIONS = 64  # kept; more are made anew
+
+
+class ChannelClient(Protocol):
+    """A connection, as a channel knows it."""
+
+    def flush(self) -> None:
+        """Send what waits, as far as the client takes it."""
+        ...
+
+
+class ChannelMonitor(Protocol):
+    """A client's monitor, as its channel and who publishes there know it.
+
+    Attributes:
+        share: what it asks of the distributor.
+        pipeline: whether the client acknowledges updates.
+        active: whether it is started.
+        stuck: whether it is no longer waited for, until it takes an update.
+    """
+
+    share: Share | None
+    pipeline: bool
+    active: bool
+    stuck: bool
+
+    @property
+    def client(self) -> ChannelClient:
+        """Whose it is."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Whether the next update finds no room."""
+        ...
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, here and in the connection, and all has arrived."""
+        ...
+
+    def post(self, update: Update, gather: bool = False) -> None:
+        """The channel has changed; with `gather`, more follows at once."""
+        ...
+
+    def give_up(self, seconds: float) -> None:
+        """It takes nothing: wait for it no longer."""
+        ...
 
 
 class Put:
@@ -136,13 +179,13 @@ class Channel:
         self.patience = patience
         self.late = self.dropped = self.overruns = 0
         self.overflow: Overflow = "merge"
-        self.clients: set[Client] = set()
-        self.monitors: set[MonitorRequest] = set()
+        self.clients: set[ChannelClient] = set()
+        self.monitors: set[ChannelMonitor] = set()
         # Called when a monitor has room again, or has ended.
         self.made_room: Callable[[], None] = lambda: None
         # Of those that get all updates; replaced when it changes.
-        self._plain: tuple[MonitorRequest, ...] = ()
-        self._groups: dict[str, Group] = {}
+        self._plain: tuple[ChannelMonitor, ...] = ()
+        self._groups: dict[str, Group[ChannelMonitor]] = {}
         self._selections: dict[Structure, Selection] = {}
         # What the puts under way will make of it: the next one may name some fields only.
         self._newest: Value | None = None
@@ -187,7 +230,7 @@ class Channel:
         """Make an update the current one; then it is posted to its takers."""
         self.current = update
 
-    def takers(self, update: Update) -> tuple[MonitorRequest, ...]:
+    def takers(self, update: Update) -> tuple[ChannelMonitor, ...]:
         """The monitors that get an update; called once for each."""
         if not self._groups:
             return self._plain
@@ -205,7 +248,7 @@ class Channel:
                 self._selections[part] = found
         return found
 
-    def begin(self, monitor: MonitorRequest) -> None:
+    def begin(self, monitor: ChannelMonitor) -> None:
         """A monitor is started."""
         self.monitors.add(monitor)
         if monitor.share is None:
@@ -214,7 +257,7 @@ class Channel:
             group = self._groups.setdefault(monitor.share.group, Group())
             group.add(monitor, monitor.share)
 
-    def leave(self, monitor: MonitorRequest) -> None:
+    def leave(self, monitor: ChannelMonitor) -> None:
         """A monitor is stopped."""
         self.monitors.discard(monitor)
         if monitor.share is None:

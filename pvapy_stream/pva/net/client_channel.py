@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from pvapy_stream.pva.net.client_errors import NotSentError
-from pvapy_stream.pva.net.client_monitor import Follower, Monitor
+from pvapy_stream.pva.net.client_monitor import ClientMonitor, Follower
 from pvapy_stream.pva.net.client_requests import ClientRequest, FieldRequest
 from pvapy_stream.pva.net.client_search import FIRST, LONGEST, RETURNS
 from pvapy_stream.pva.net.server_link import ServerLink
@@ -79,7 +79,7 @@ class ClientChannel:
         self._opening: ServerLink | None = None  # where it is being created
         self._opening_since = 0.0
         self._requests: dict[tuple[Command, str], ClientRequest] = {}
-        self._monitors: list[Monitor] = []
+        self._monitors: list[ClientMonitor] = []
         self._retry_at = 0.0  # monitors are set up again; 0: when something happens
 
     # -- any thread ------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ class ClientChannel:
         Raises:
             WireError: the text cannot be understood.
         """
-        made = Monitor(self, request.parse(asked), follower)
+        made = ClientMonitor(self, request.parse(asked), follower)
 
         def begin() -> None:
             self._monitors.append(made)

@@ -16,7 +16,7 @@ from pvapy_stream.pva.wire.buffers import Buffer
 from pvapy_stream.pva.wire.descriptions import Incoming
 from pvapy_stream.pva.wire.operations import Reply
 from pvapy_stream.pva.wire.status import Status
-from pvapy_stream.pva.wire.stream import Command, Message
+from pvapy_stream.pva.wire.stream import Command, StreamMessage
 from pvapy_stream.pva.wire.types import AnyValue, Structure
 
 _FLAGS_AT = 4  # first byte of the flags in the payload, after the number of the request
@@ -84,7 +84,7 @@ _WINDOW = 4  # updates that are under way, for a request without a queue size
 _LARGEST_WINDOW = 2**16
 
 
-class Monitor:
+class ClientMonitor:
     """A request for updates. Used by the client's thread alone.
 
     With the option ``pipeline``, updates are acknowledged when the follower has taken them, and the
@@ -131,7 +131,7 @@ class Monitor:
         self._number = link.new_monitor(self.take)
         writer = link.writer()
         flags = operations.INIT | (operations.PIPELINE if self._paced else 0)
-        operations.Request(self._place.server_id, self._number, flags).write(writer)
+        operations.RequestHead(self._place.server_id, self._number, flags).write(writer)
         values.write_any(self._asked if self._paced else self._plain, writer, link.outgoing)
         if self._paced:
             writer.number("I", self._window)
@@ -147,7 +147,7 @@ class Monitor:
             self._sharing = None
             self._place.retry(_AGAIN)
 
-    def take(self, found: Message, known: Incoming) -> None:
+    def take(self, found: StreamMessage, known: Incoming) -> None:
         """A message of the server.
 
         Raises:
@@ -185,7 +185,7 @@ class Monitor:
             return
         self._running = True
         writer = link.writer()
-        head = operations.Request(self._place.server_id, self._number, operations.START)
+        head = operations.RequestHead(self._place.server_id, self._number, operations.START)
         head.write(writer)
         link.send(Command.MONITOR, writer)
 
@@ -195,7 +195,7 @@ class Monitor:
         if link is None or not self._paced:
             return
         writer = link.writer()
-        head = operations.Request(self._place.server_id, self._number, operations.PIPELINE)
+        head = operations.RequestHead(self._place.server_id, self._number, operations.PIPELINE)
         head.write(writer)
         writer.number("I", taken)
         link.send(Command.MONITOR, writer)

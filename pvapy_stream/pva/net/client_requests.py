@@ -183,7 +183,7 @@ class ClientRequest:
         self._number = link.new_request(self._received)
         self._state = _State.ASKED
         writer = link.writer()
-        operations.Request(self._place.server_id, self._number, INIT).write(writer)
+        operations.RequestHead(self._place.server_id, self._number, INIT).write(writer)
         values.write_any(self._asked, writer, link.outgoing)
         link.send(self._command, writer)
 
@@ -205,7 +205,7 @@ class ClientRequest:
         exchange.begun.set()
 
     def _head(self, exchange: Exchange, writer: Writer) -> None:
-        operations.Request(self._place.server_id, self._number, exchange.flags).write(writer)
+        operations.RequestHead(self._place.server_id, self._number, exchange.flags).write(writer)
 
     def _received(self, reader: Reader, known: Incoming) -> None:
         reply = Reply.read(reader)

@@ -22,7 +22,7 @@ from pvapy_stream.pva.wire.descriptions import Incoming, Outgoing
 from pvapy_stream.pva.wire.operations import INIT
 from pvapy_stream.pva.wire.searching import TCP, Search
 from pvapy_stream.pva.wire.status import OK, Status
-from pvapy_stream.pva.wire.stream import Command, Control, Message, control, message
+from pvapy_stream.pva.wire.stream import Command, Control, StreamMessage, control, message
 from pvapy_stream.pva.wire.types import AnyValue, Structure, Type
 
 _HANDSHAKE = 10.0  # s; until a client has said who it is
@@ -210,7 +210,7 @@ class Connection(Link):
 
     # -- messages --------------------------------------------------------------------------------
 
-    def take(self, found: Message) -> None:
+    def take(self, found: StreamMessage) -> None:
         if found.control:
             if found.command == Control.ECHO:
                 self.enqueue([control(Control.ECHO_REPLY, found.value, server=True)])
@@ -322,7 +322,7 @@ class Connection(Link):
         self.send(Command.GET_FIELD, writer)
 
     def _request(self, command: int, reader: Reader) -> None:
-        head = operations.Request.read(reader)
+        head = operations.RequestHead.read(reader)
         if head.flags & INIT:
             self._set_up(command, head, reader)
             return
@@ -338,7 +338,7 @@ class Connection(Link):
             return
         request.handle(head.flags, reader)
 
-    def _set_up(self, command: int, head: operations.Request, reader: Reader) -> None:
+    def _set_up(self, command: int, head: operations.RequestHead, reader: Reader) -> None:
         window = 0
         if command == Command.MONITOR:
             setup = operations.MonitorSetup.read(head.flags, reader, self.incoming)
@@ -366,7 +366,7 @@ class Connection(Link):
             self._requests[head.request_id] = head.channel_id, request
             request.set_up()
 
-    def _refuse(self, command: int, head: operations.Request, text: str) -> None:
+    def _refuse(self, command: int, head: operations.RequestHead, text: str) -> None:
         writer = Writer()
         operations.Reply(head.request_id, head.flags, Status.error(text)).write(writer)
         self.send(command, writer)

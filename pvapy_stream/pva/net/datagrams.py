@@ -26,7 +26,7 @@ from pvapy_stream.pva.wire.searching import (
     read_address,
     read_datagram,
 )
-from pvapy_stream.pva.wire.stream import Command, Message, message
+from pvapy_stream.pva.wire.stream import Command, StreamMessage, message
 
 _GROUP = "224.0.0.128"
 _LOOPBACK = "127.0.0.1"
@@ -119,7 +119,7 @@ class Datagrams:
             except WireError as error:
                 _log.debug("a datagram of %s is ignored: %s", sender[0], error)
 
-    def _take(self, found: list[Message], sender: str, interface: str | None) -> None:
+    def _take(self, found: list[StreamMessage], sender: str, interface: str | None) -> None:
         for one in found:
             if one.command == Command.ORIGIN_TAG:
                 origin = read_address(read_datagram(one))

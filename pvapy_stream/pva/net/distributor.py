@@ -12,14 +12,14 @@ are those of its first client.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import Generic, TypeVar, cast
 
 from pvapy_stream.pva.net.updates import Update
 from pvapy_stream.pva.wire.request import OPTIONS, WHOLE, inside
 from pvapy_stream.pva.wire.types import AnyValue, Structure
 
-if TYPE_CHECKING:
-    from pvapy_stream.pva.net.monitor import MonitorRequest
+# What shares the updates; they are told apart by what they are, and not asked anything.
+Member = TypeVar("Member")
 
 _PLUGINS = ("pydistributor", "distributor")
 _STAMP = "timeStamp"
@@ -88,17 +88,17 @@ def _whole(text: str) -> int:
         return 0
 
 
-class _Set:
+class _Set(Generic[Member]):
     """Clients of a set, in the order in which they came."""
 
     def __init__(self, share: Share) -> None:
         self.share = share
-        self.clients: list[MonitorRequest] = []
+        self.clients: list[Member] = []
         self.place: int | None = None  # of the client whose turn it is; None: begin anew
         self.done = 0  # updates of the run
         self.last: object = None
 
-    def remove(self, client: MonitorRequest) -> None:
+    def remove(self, client: Member) -> None:
         place = self.clients.index(client)
         del self.clients[place]
         self.place = _after_removal(self.place, place, len(self.clients))
@@ -118,11 +118,11 @@ class _Set:
         return update if found is None else found
 
 
-class Group:
+class Group(Generic[Member]):
     """The sets of a group."""
 
     def __init__(self) -> None:
-        self._sets: list[_Set] = []
+        self._sets: list[_Set[Member]] = []
         self._place: int | None = None
         self._last: object = None
 
@@ -131,17 +131,17 @@ class Group:
         """Whether it has no clients."""
         return not self._sets
 
-    def add(self, client: MonitorRequest, share: Share) -> None:
+    def add(self, client: Member, share: Share) -> None:
         """A client has come."""
         for one in self._sets:
             if one.share.client_set == share.client_set:
                 break
         else:
-            one = _Set(share)
+            one = _Set[Member](share)
             self._sets.append(one)
         one.clients.append(client)
 
-    def remove(self, client: MonitorRequest) -> None:
+    def remove(self, client: Member) -> None:
         """A client has gone."""
         for place, one in enumerate(self._sets):
             if client in one.clients:
@@ -151,7 +151,7 @@ class Group:
                     self._place = _after_removal(self._place, place, len(self._sets))
                 return
 
-    def takers(self, update: Update) -> list[MonitorRequest]:
+    def takers(self, update: Update) -> list[Member]:
         """Who gets an update; the turn moves on."""
         if self._place is None:
             self._place = 0
@@ -171,7 +171,7 @@ class Group:
             self._end_run(one)
         return [taker]
 
-    def _to_all(self, one: _Set, value: object) -> list[MonitorRequest]:
+    def _to_all(self, one: _Set[Member], value: object) -> list[Member]:
         if value != one.last:
             one.last = value
             one.done += 1
@@ -181,7 +181,7 @@ class Group:
             self._end_run(one)
         return takers
 
-    def _end_run(self, one: _Set) -> None:
+    def _end_run(self, one: _Set[Member]) -> None:
         one.done = 0
         self._place = _next(self._place, len(self._sets))
 

@@ -18,7 +18,7 @@ from pvapy_stream import bursts
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.wire.buffers import Buffer
 from pvapy_stream.pva.wire.limits import DEFAULT, Limits
-from pvapy_stream.pva.wire.stream import Assembler, Message
+from pvapy_stream.pva.wire.stream import Assembler, StreamMessage
 
 MUCH = 2**20  # bytes that wait to be sent
 AT_ONCE = 128  # buffers
@@ -65,7 +65,7 @@ class Link:
 
     # -- what derived classes say ----------------------------------------------------------------
 
-    def take(self, found: Message) -> None:
+    def take(self, found: StreamMessage) -> None:
         """A message has come."""
         raise NotImplementedError
 
@@ -186,7 +186,7 @@ class Link:
                 break
         self.watch()
 
-    def _take_all(self, found: list[Message]) -> None:
+    def _take_all(self, found: list[StreamMessage]) -> None:
         together = len(found) > 1
         if together:
             bursts.begin()

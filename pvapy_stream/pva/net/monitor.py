@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from typing import Protocol
 
-from pvapy_stream.pva.net.base_request import Client, Request
+from pvapy_stream.pva.net.base_request import Request, Requester
 from pvapy_stream.pva.net.channel import Channel
 from pvapy_stream.pva.net.distributor import asked_share
 from pvapy_stream.pva.net.updates import Update
@@ -24,7 +24,7 @@ _TURN = 2**17  # bytes that are sent in one turn, if an update is not larger
 _log = logging.getLogger(__name__)
 
 
-class MonitorClient(Client, Protocol):
+class MonitorClient(Requester, Protocol):
     """What monitors need of a connection."""
 
     peer: str

@@ -6,7 +6,7 @@ Used by whoever has the lock of the server's loop.
 from __future__ import annotations
 
 from pvapy_stream.errors import WireError
-from pvapy_stream.pva.net.base_request import Client, Request
+from pvapy_stream.pva.net.base_request import Request, Requester
 from pvapy_stream.pva.net.channel import Call, Channel, Put, ServiceChannel
 from pvapy_stream.pva.net.monitor import MonitorRequest
 from pvapy_stream.pva.wire import operations, request, values
@@ -37,7 +37,7 @@ class PutRequest(Request):
 
     command = Command.PUT
 
-    def __init__(self, client: Client, channel: Channel, number: int, asked: AnyValue) -> None:
+    def __init__(self, client: Requester, channel: Channel, number: int, asked: AnyValue) -> None:
         super().__init__(client, channel, number, asked)
         self._put: Put | None = None
         self._flags = 0
@@ -111,7 +111,7 @@ class CallRequest(Request):
 
     command = Command.RPC
 
-    def __init__(self, client: Client, channel: Channel, number: int, asked: AnyValue) -> None:
+    def __init__(self, client: Requester, channel: Channel, number: int, asked: AnyValue) -> None:
         super().__init__(client, channel, number, AnyValue())
         if not isinstance(channel, ServiceChannel):
             raise WireError(f"{channel.name} cannot be called")

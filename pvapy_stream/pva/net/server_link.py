@@ -20,7 +20,7 @@ from pvapy_stream.pva.wire.buffers import Reader, Writer
 from pvapy_stream.pva.wire.descriptions import Incoming, Outgoing
 from pvapy_stream.pva.wire.searching import SearchReply, found_in, search_message
 from pvapy_stream.pva.wire.status import Status
-from pvapy_stream.pva.wire.stream import Command, Control, Message, control, message
+from pvapy_stream.pva.wire.stream import Command, Control, StreamMessage, control, message
 
 _OPENS = 5.0  # s; for the connection, and until the server has accepted us
 _ECHO = 10.0  # s without a message, after which the server is asked whether it is there
@@ -34,7 +34,7 @@ _REPLIES = {Command.GET, Command.PUT, Command.RPC, Command.GET_FIELD}
 _log = logging.getLogger(__name__)
 
 Received = Callable[[Reader, Incoming], None]
-Updated = Callable[[Message, Incoming], None]
+Updated = Callable[[StreamMessage, Incoming], None]
 
 
 class Opens(Protocol):
@@ -197,7 +197,7 @@ class ServerLink(Link):
         self._monitors.clear()
         self._forget(self, reason)
 
-    def take(self, found: Message) -> None:
+    def take(self, found: StreamMessage) -> None:
         if found.command == _MONITOR and not found.control:
             payload = found.payload
             if not payload or len(payload[0]) < _NUMBER_SIZE:

@@ -168,7 +168,7 @@ class ChannelEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class RequestText:
     """A text for whoever uses a request: number of the request, severity (1 byte), text.
 
     Attributes:
@@ -188,7 +188,7 @@ class Text:
         writer.string(self.text)
 
     @classmethod
-    def read(cls, reader: Reader) -> Text:
+    def read(cls, reader: Reader) -> RequestText:
         """Read one from a message."""
         return cls(reader.number("I"), reader.byte(), reader.string())
 

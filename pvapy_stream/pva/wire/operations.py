@@ -30,7 +30,7 @@ PIPELINE = 0x80  # with INIT: a window follows; alone: the client has room for s
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RequestHead:
     """The head of every request: channel, request, flags.
 
     Attributes:
@@ -44,7 +44,7 @@ class Request:
     flags: int
 
     @classmethod
-    def read(cls, reader: Reader) -> Request:
+    def read(cls, reader: Reader) -> RequestHead:
         """Read one from a message; what belongs to it follows."""
         return cls(reader.number("I"), reader.number("I"), reader.byte())
 
@@ -156,7 +156,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class MonitorUpdate:
     """An update of a monitor: request, flags 0, bit set of changes, values, bit set of overruns.
 
     Attributes:
@@ -186,7 +186,7 @@ class Update:
         reader: Reader,
         known: Incoming,
         held: dict[str, object],
-    ) -> Update:
+    ) -> MonitorUpdate:
         """Read one, after number of the request and flags."""
         changed, value = read_changes(kind, reader, known, held)
         # Some servers leave the overruns out.

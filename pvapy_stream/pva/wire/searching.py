@@ -12,7 +12,7 @@ from pvapy_stream.pva.wire import values
 from pvapy_stream.pva.wire.buffers import Buffer, Reader, Writer
 from pvapy_stream.pva.wire.descriptions import Incoming
 from pvapy_stream.pva.wire.limits import Limits
-from pvapy_stream.pva.wire.stream import HEADER, Assembler, Command, Message, message
+from pvapy_stream.pva.wire.stream import HEADER, Assembler, Command, StreamMessage, message
 
 ANY = "0.0.0.0"  # noqa: S104 - means: where the datagram came from
 TCP = "tcp"
@@ -194,7 +194,7 @@ class Beacon:
         return made
 
 
-def datagram(data: Buffer) -> list[Message]:
+def datagram(data: Buffer) -> list[StreamMessage]:
     """The messages of a datagram.
 
     Raises:
@@ -207,7 +207,7 @@ def datagram(data: Buffer) -> list[Message]:
     return found
 
 
-def read_datagram(found: Message) -> Reader:
+def read_datagram(found: StreamMessage) -> Reader:
     """What reads the payload of a message of a datagram."""
     return found.reader(_LIMITS)
 
@@ -229,7 +229,7 @@ def search_message(
     return b"".join(message(Command.SEARCH, writer))
 
 
-def found_in(messages: Iterable[Message], sender: str) -> list[SearchReply]:
+def found_in(messages: Iterable[StreamMessage], sender: str) -> list[SearchReply]:
     """Replies of a server that serves what was searched for; their address is never `ANY`.
 
     Args:

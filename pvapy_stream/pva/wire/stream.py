@@ -81,7 +81,7 @@ class Control(IntEnum):
 
 # Not frozen, which would take a microsecond for each.
 @dataclass(slots=True)
-class Message:
+class StreamMessage:
     """A message, all its segments together.
 
     Attributes:
@@ -167,13 +167,13 @@ class Assembler:
         self._scratch, self._shown = scratch, scratch.toreadonly()
         self._start, self._end = 0, len(rest)
 
-    def received(self, count: int) -> list[Message]:
+    def received(self, count: int) -> list[StreamMessage]:
         """Messages that are complete now that `count` bytes were put into `space`.
 
         Raises:
             WireError: what came is no message, or exceeds the limits.
         """
-        made: list[Message] = []
+        made: list[StreamMessage] = []
         if self._large is not None:
             self._filled += count
             if self._filled == len(self._large):
@@ -196,7 +196,9 @@ class Assembler:
             if flags & _CONTROL:
                 start += HEADER
                 made.append(
-                    Message(command, True, bool(flags & _BIG), bool(flags & _FROM_SERVER), size)
+                    StreamMessage(
+                        command, True, bool(flags & _BIG), bool(flags & _FROM_SERVER), size
+                    )
                 )
                 continue
             plain = not flags & _SEGMENT and self._first is None
@@ -212,16 +214,16 @@ class Assembler:
             if plain:
                 self._period = stop - start
                 big, from_server = bool(flags & _BIG), bool(flags & _FROM_SERVER)
-                made.append(Message(command, False, big, from_server, 0, (payload,)))
+                made.append(StreamMessage(command, False, big, from_server, 0, (payload,)))
             else:
                 self._take(flags, command, payload, made)
             start = stop
         self._start = start
         return made
 
-    def feed(self, data: Buffer) -> list[Message]:
+    def feed(self, data: Buffer) -> list[StreamMessage]:
         """Messages that are complete with these bytes, which are copied."""
-        made: list[Message] = []
+        made: list[StreamMessage] = []
         rest = memoryview(data)
         while len(rest):
             space = self.space()
@@ -258,7 +260,7 @@ class Assembler:
         self._large_head, self._filled = (flags, command), here
         self._start, self._needed = self._end, HEADER
 
-    def _take(self, flags: int, command: int, payload: Buffer, made: list[Message]) -> None:
+    def _take(self, flags: int, command: int, payload: Buffer, made: list[StreamMessage]) -> None:
         """Take a payload that may be a segment."""
         segment = flags & _SEGMENT
         self._passed += HEADER + len(payload)
@@ -276,7 +278,7 @@ class Assembler:
                 return
         parts = tuple(self._segments) if segment else (payload,)
         made.append(
-            Message(command, False, bool(flags & _BIG), bool(flags & _FROM_SERVER), 0, parts)
+            StreamMessage(command, False, bool(flags & _BIG), bool(flags & _FROM_SERVER), 0, parts)
         )
         self._period, self._passed = self._passed, 0
         self._first, self._segments, self._gathered = None, [], 0

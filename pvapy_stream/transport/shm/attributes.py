@@ -71,7 +71,7 @@ class WireAttributes(Mapping[str, Any]):
 
     def __init__(self, wire: bytes) -> None:
         self.wire = wire
-        self._values: dict[str, Any] | None = None
+        self._values: dict[str, object] | None = None
         self._parts: _Decoded | None = None
 
     def _decoded(self) -> _Decoded:
@@ -80,7 +80,7 @@ class WireAttributes(Mapping[str, Any]):
         return self._parts
 
     @property
-    def values_by_name(self) -> dict[str, Any]:
+    def values_by_name(self) -> dict[str, object]:
         """All values."""
         if self._values is None:
             self._values = {entry[0]: entry[1] for entry in self._decoded()[0]}

@@ -63,7 +63,7 @@ _CODES = {dtype: code for code, dtype in enumerate(_DTYPES)}
 _NANO = 1_000_000_000
 # The constructor of a NamedTuple, without its Python function.
 _new = cast(
-    "Callable[[type[Header], tuple[object, ...]], Header]",
+    "Callable[[type[SampleHeader], tuple[object, ...]], SampleHeader]",
     tuple.__new__,  # pyright: ignore[reportUnknownMemberType]
 )
 # numpy's types do not know that ctypes arrays have the buffer protocol.
@@ -71,7 +71,7 @@ _array_in = cast("Callable[..., npt.NDArray[np.generic]]", np.frombuffer)
 _bytes_in = cast("Callable[..., npt.NDArray[np.uint8]]", np.frombuffer)
 
 
-class Header(NamedTuple):
+class SampleHeader(NamedTuple):
     """The header of an object, in the order of its fields in memory.
 
     Attributes:
@@ -177,7 +177,7 @@ class Copy:
 
     __slots__ = ("_address", "_header", "_used", "id", "required_size")
 
-    def __init__(self, header: Header, memory: SampleBytes | bytes) -> None:
+    def __init__(self, header: SampleHeader, memory: SampleBytes | bytes) -> None:
         self._header = header
         end = header.payload_at + header.payload
         self._used = _bytes_in(memory, np.uint8, end)
@@ -210,13 +210,13 @@ class Copy:
 Sendable = Parts | Copy
 
 
-def read_header(memory: SampleBytes) -> Header:
+def read_header(memory: SampleBytes) -> SampleHeader:
     """The header at the beginning of memory.
 
     Raises:
         ObjectError: another version, or not a header of this package.
     """
-    header = _new(Header, _unpack_from(memory, 0))
+    header = _new(SampleHeader, _unpack_from(memory, 0))
     if header.magic != _MAGIC or header.version != VERSION:
         raise ObjectError(
             f"shared memory holds {header.magic!r} of version {header.version}, not {_MAGIC!r} of"
@@ -225,7 +225,7 @@ def read_header(memory: SampleBytes) -> Header:
     return header
 
 
-def frame_at(header: Header, memory: SampleBytes | bytes) -> Frame:
+def frame_at(header: SampleHeader, memory: SampleBytes | bytes) -> Frame:
     """A frame whose read-only arrays are views of `memory`, which they keep alive."""
     stored = _DTYPES[header.stored]
     payload = _array_in(memory, stored, header.payload // stored.itemsize, offset=header.payload_at)
@@ -242,13 +242,13 @@ def frame_at(header: Header, memory: SampleBytes | bytes) -> Frame:
     )
 
 
-def attributes_at(header: Header, memory: SampleBytes | bytes) -> WireAttributes:
+def attributes_at(header: SampleHeader, memory: SampleBytes | bytes) -> WireAttributes:
     """The attributes, copied from memory; they are small."""
     at = header.attributes_at
     return WireAttributes(bytes(memoryview(memory)[at : at + header.attributes]))
 
 
-def copy_parts(header: Header, memory: npt.NDArray[np.uint8]) -> Parts:
+def copy_parts(header: SampleHeader, memory: npt.NDArray[np.uint8]) -> Parts:
     """An object in memory, ready to be written elsewhere; keeps `memory` alive."""
     view = np.frombuffer(memory, np.uint8, header.payload, header.payload_at)
     at = header.attributes_at
@@ -296,7 +296,7 @@ def parts_of_frame(frame: Frame, attributes: bytes | None = None, stamp_ns: int 
     )
 
 
-class Encoder:
+class SampleEncoder:
     """Prepares the objects of one stream for writing. Not locked.
 
     Args:

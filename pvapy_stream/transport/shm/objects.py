@@ -14,7 +14,7 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.pva import ntndarray, serial
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
-from pvapy_stream.transport.shm.frames import FRAME, OPENING, Copy, Header, frame_at
+from pvapy_stream.transport.shm.frames import FRAME, OPENING, Copy, SampleHeader, frame_at
 
 
 class SharedObject(LazyObject):
@@ -22,7 +22,7 @@ class SharedObject(LazyObject):
 
     __slots__ = ("_builder", "_header", "_memory")
 
-    def __init__(self, header: Header, memory: SampleMemory, builder: ObjectBuilder) -> None:
+    def __init__(self, header: SampleHeader, memory: SampleMemory, builder: ObjectBuilder) -> None:
         super().__init__(None)
         self.id = header.id if header.kind == FRAME else None
         self._header = header

@@ -23,7 +23,7 @@ from pvapy_stream.transport.shm.frames import (
     EMPTY,
     HEADER_BYTES,
     INITIAL,
-    Header,
+    SampleHeader,
     read_header,
 )
 from pvapy_stream.transport.shm.objects import NewestId, SharedObject, sample_memory_type
@@ -45,7 +45,7 @@ _POLL_PERIOD = 200e-6  # s
 # Samples that objects may keep; beyond that number, objects are copied.
 _MAX_KEPT = services.MAX_BORROWED - 4
 
-OnSample = Callable[[PublisherLink, Header, "SampleMemory"], None]
+OnSample = Callable[[PublisherLink, SampleHeader, "SampleMemory"], None]
 
 _HeaderBytes = ctypes.c_uint8 * HEADER_BYTES
 
@@ -180,7 +180,7 @@ class ShmReceiver:
         self._n_taken += _BATCH
         return _BATCH
 
-    def _header_of(self, link: PublisherLink, address: int) -> Header:
+    def _header_of(self, link: PublisherLink, address: int) -> SampleHeader:
         try:
             return read_header(_HeaderBytes.from_address(address))
         except ObjectError:
@@ -189,7 +189,7 @@ class ShmReceiver:
             link.counters.taken = link.taken
             raise
 
-    def _on_sample(self, link: PublisherLink, header: Header, memory: SampleMemory) -> None:
+    def _on_sample(self, link: PublisherLink, header: SampleHeader, memory: SampleMemory) -> None:
         obj = self._object_of(link, header, memory)
         if obj is None or self._deliver is None:
             return
@@ -212,7 +212,7 @@ class ShmReceiver:
             self._deliver(obj)
 
     def _object_of(
-        self, link: PublisherLink, header: Header, memory: SampleMemory
+        self, link: PublisherLink, header: SampleHeader, memory: SampleMemory
     ) -> SharedObject | None:
         """The object in a sample; None if it is not for us."""
         initial = header.flags & INITIAL
@@ -343,7 +343,9 @@ class ShmReceiver:
         undelivered, self._undelivered = self._undelivered, []
         return undelivered
 
-    def _keep_undelivered(self, link: PublisherLink, header: Header, memory: SampleMemory) -> None:
+    def _keep_undelivered(
+        self, link: PublisherLink, header: SampleHeader, memory: SampleMemory
+    ) -> None:
         obj = self._object_of(link, header, memory)
         if obj is not None and not header.flags & INITIAL:
             obj.detach()

@@ -19,8 +19,8 @@ from pvapy_stream.transport.shm.frames import (
     EMPTY,
     INITIAL,
     OPENING,
-    Encoder,
     Parts,
+    SampleEncoder,
     Sendable,
 )
 from pvapy_stream.transport.shm.peer_directory import PeerDirectory, new_key
@@ -32,7 +32,7 @@ from pvapy_stream.transport.shm.peer_file import (
 )
 from pvapy_stream.transport.shm.set_service import SetService, Subscriber, default_queue
 from pvapy_stream.transport.shm.subscriber_table import SubscriberTable
-from pvapy_stream.transport.shm_mode import ShmSettings
+from pvapy_stream.transport.shm_settings import ShmSettings
 
 _REFRESH_PERIOD = 0.05  # s; of the thread that updates the subscribers while nothing is published
 _MIN_WAIT, _MAX_WAIT = 50e-6, 3e-4  # s between two checks of a full queue
@@ -67,7 +67,7 @@ class ShmPublisher(Publisher):
         self.channel = channel
         self._settings = settings
         self._blocks = settings.shm_overflow == "block"
-        self._encoder = Encoder(id_field)
+        self._encoder = SampleEncoder(id_field)
         self._key = new_key()
         self._source = source
         self._lock = threading.Lock()

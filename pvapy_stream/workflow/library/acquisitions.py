@@ -17,7 +17,7 @@ from pvapy_stream.workflow.run.step_protocol import Protocol
 _CLOSE_LIMIT = 60.0  # s; from the stop to a closed file
 
 
-@register
+@register("BsreadAcquisition")
 class BsreadAcquisition(Protocol):
     """Writes a range of pulses, which may have passed where the stream is a buffer's."""
 
@@ -45,14 +45,14 @@ class BsreadAcquisition(Protocol):
     def acquire(self, path: str) -> str:
         """Write the pulses."""
         # Late, as HDF5 takes long to import, and most workflows have no such step.
-        from pvapy_stream.daq.writer import Writer
+        from pvapy_stream.daq.writer import AcquisitionWriter
 
         settings = WriterSettings.of(
             stream=self.stream, output_file=path, user_id=-1, rest_port=0, start_limit=self.limit
         )
         first = self.start_pulse_id if self.start_pulse_id >= 0 else None
         last = self.stop_pulse_id if self.stop_pulse_id >= 0 else None
-        writer = Writer(settings)
+        writer = AcquisitionWriter(settings)
         try:
             acquisition = writer.start(first, stop_pulse_id=last)
             if last is None and not acquisition.over.wait(self.seconds):

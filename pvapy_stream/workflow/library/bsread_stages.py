@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pvapy_stream import settings as models
 from pvapy_stream.errors import SettingsError
@@ -12,8 +12,8 @@ from pvapy_stream.workflow.model.streaming_stage import (
     BSREAD,
     DEFAULT_QUEUE,
     Site,
-    Stage,
     Stream,
+    StreamingStage,
     Wired,
 )
 
@@ -23,8 +23,8 @@ _MEMORY = 500.0  # MB a buffer keeps when nothing else is said
 _LIMITS = ("buffer_length", "memory", "seconds")
 
 
-@register
-class BsreadSim(Stage):
+@register("BsreadSim")
+class BsreadSimStage(StreamingStage):
     """A source of bsread messages: scalars, cameras, and trouble when told to."""
 
     label = "Simulated bsread source"
@@ -43,12 +43,12 @@ class BsreadSim(Stage):
         return Wired((self.spec(label, values),), Stream(address, kind=BSREAD, is_shared=False))
 
 
-class _Receiving(Stage):
+class _Receiving(StreamingStage):
     """What buffer and writer have in common."""
 
     graphs_own: ClassVar[frozenset[str]] = frozenset({"status_channel"})
 
-    def common(self, label: str, source: Stream | None, site: Site) -> dict[str, Any]:
+    def common(self, label: str, source: Stream | None, site: Site) -> dict[str, object]:
         """Settings, the status channel, and the stream that an arrow brings.
 
         Raises:
@@ -62,8 +62,8 @@ class _Receiving(Stage):
         return values
 
 
-@register
-class Buffer(_Receiving):
+@register("Buffer")
+class BufferStage(_Receiving):
     """Keeps the newest pulses of a bsread stream, or images of a channel, for those who ask."""
 
     label = "bsread buffer"
@@ -90,8 +90,8 @@ class Buffer(_Receiving):
         return Wired((self.spec(label, values),), output)
 
 
-@register
-class BsreadWriter(_Receiving):
+@register("BsreadWriter")
+class BsreadWriterStage(_Receiving):
     """Writes a range of pulses, or all, to an HDF5 file; its output is the file, once it has ended.
 
     What is written is said by ``start``, ``stop_pulse_id`` and ``seconds``; when nothing is, all
@@ -124,7 +124,7 @@ class BsreadWriter(_Receiving):
         return Wired((self.spec(label, values),), None)
 
 
-def _stream_of(source: Stream) -> dict[str, Any]:
+def _stream_of(source: Stream) -> dict[str, object]:
     """Settings of a buffer that follows an arrow.
 
     Raises:

@@ -25,7 +25,7 @@ from pvapy_stream.workflow.run.step_protocol import Protocol
 _LOOK = 0.1  # s; how often files that grow are looked at
 
 
-@register
+@register("FolderImport")
 class FolderImport(Protocol):
     """Registers files of a folder as they appear, once they have stopped growing."""
 

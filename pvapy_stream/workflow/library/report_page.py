@@ -19,7 +19,7 @@ from pvapy_stream.workflow.model.validators import Positive
 from pvapy_stream.workflow.run.step_protocol import Protocol
 
 
-@register
+@register("ReportPage")
 class ReportPage(Protocol):
     """Writes an HTML page of a set, with its thumbnails in it; it needs no network."""
 

@@ -12,14 +12,20 @@ from pvapy_stream.launch.programs import ProgramSpec
 from pvapy_stream.settings import ConsumerSettings
 from pvapy_stream.workflow.model.parameters import Boolean, Form, Int, String
 from pvapy_stream.workflow.model.registry import register
-from pvapy_stream.workflow.model.streaming_stage import DEFAULT_QUEUE, Site, Stage, Stream, Wired
+from pvapy_stream.workflow.model.streaming_stage import (
+    DEFAULT_QUEUE,
+    Site,
+    Stream,
+    StreamingStage,
+    Wired,
+)
 from pvapy_stream.workflow.model.validators import GE
 
 _STATUS_PERIOD = 0.25  # s; what a killed stage may lose of its account
 
 
-@register
-class Simulator(Stage):
+@register("Simulator")
+class SimulatorStage(StreamingStage):
     """An area detector that publishes random images, or images from files."""
 
     label = "Simulated detector"
@@ -41,8 +47,8 @@ class Simulator(Stage):
         return Wired((self.spec(label, values),), Stream(values["channel_name"]))
 
 
-@register
-class Mirror(Stage):
+@register("Mirror")
+class MirrorStage(StreamingStage):
     """A server that republishes its input under its own name."""
 
     label = "Mirror"
@@ -75,7 +81,7 @@ class Mirror(Stage):
         return Wired((self.spec(label, values),), output)
 
 
-class _Processing(Stage):
+class _Processing(StreamingStage):
     """Common part of consumers, collectors and writers."""
 
     def channels(self, label: str, site: Site, *, output: bool = True) -> dict[str, Any]:
@@ -101,8 +107,8 @@ class _Processing(Stage):
             raise SettingsError("needs an input, such as mirror.output, or an input_channel")
 
 
-@register
-class Consumer(_Processing):
+@register("Consumer")
+class ConsumerStage(_Processing):
     """One consumer, or several that share the stream or each get the whole stream."""
 
     label = "Consumers"
@@ -139,8 +145,8 @@ class Consumer(_Processing):
         return Wired(programs, output)
 
     def _shares(
-        self, label: str, n: int, source: Stream | None, values: Mapping[str, Any]
-    ) -> dict[str, Any]:
+        self, label: str, n: int, source: Stream | None, values: Mapping[str, object]
+    ) -> dict[str, object]:
         """Settings of the distributor."""
         ids = source.ids if source is not None else ()
         if len(ids) > 1 and n != len(ids):
@@ -167,8 +173,8 @@ class Consumer(_Processing):
         return {"distributor_group": label, "distributor_trigger": field}
 
 
-@register
-class Collector(_Processing):
+@register("Collector")
+class CollectorStage(_Processing):
     """Merges several channels in the order of ids."""
 
     label = "Collector"
@@ -190,8 +196,8 @@ class Collector(_Processing):
         return Wired((self.spec(label, values),), Stream(values["output_channel"]))
 
 
-@register
-class Writer(_Processing):
+@register("Writer")
+class WriterStage(_Processing):
     """Writes the stream to HDF5/NeXus files; its output is the folder, once it has ended."""
 
     label = "Writer"
@@ -218,8 +224,8 @@ class Writer(_Processing):
         return Wired((self.spec(label, values),), None)
 
 
-@register
-class Command(Stage):
+@register("Command")
+class CommandStage(StreamingStage):
     """Any other command of ``pvapy-stream``, with its arguments as they are typed."""
 
     label = "Command"

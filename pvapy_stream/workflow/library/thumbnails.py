@@ -21,7 +21,7 @@ from pvapy_stream.workflow.model.validators import Positive
 from pvapy_stream.workflow.run.step_protocol import Protocol
 
 
-@register
+@register("Thumbnails")
 class Thumbnails(Protocol):
     """Makes small PNG pictures of the images of a set."""
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _STYLE = "body{font-family:sans-serif}td,th{padding:.3em 1em;text-align:left}.bad{color:#b3261e}"
 
 
-@register
+@register("VerifyFiles")
 class VerifyFiles(Protocol):
     """Verifies the files of a writer when it has ended, and writes a report with pictures."""
 

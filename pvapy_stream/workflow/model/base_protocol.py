@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pvapy_stream.workflow.model.parameters import Form
 
@@ -22,7 +22,7 @@ class BaseProtocol:
     outputs: ClassVar[Mapping[str, str]] = {}
     streaming: ClassVar[bool] = True
 
-    def __init__(self, **params: Any) -> None:
+    def __init__(self, **params: object) -> None:
         self.given = params
 
     @classmethod

@@ -23,7 +23,7 @@ _COMPARE = {
 }
 
 
-def holds(condition: str, values: Mapping[str, Any]) -> bool:
+def holds(condition: str, values: Mapping[str, object]) -> bool:
     """Whether a condition is true for these values.
 
     Raises:
@@ -66,7 +66,7 @@ def _value(node: ast.AST, values: Mapping[str, Any]) -> Any:
 _NEED_VALUES = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 
 
-def _compare(node: ast.Compare, values: Mapping[str, Any]) -> bool:
+def _compare(node: ast.Compare, values: Mapping[str, object]) -> bool:
     left = _value(node.left, values)
     for operation, item in zip(node.ops, node.comparators, strict=True):
         right = _value(item, values)

@@ -9,7 +9,7 @@ from typing import Any
 from pvapy_stream.workflow.model.base_protocol import BaseProtocol
 from pvapy_stream.workflow.model.parameters import Form, Pointer
 from pvapy_stream.workflow.model.registry import Kind
-from pvapy_stream.workflow.model.streaming_stage import Stage
+from pvapy_stream.workflow.model.streaming_stage import StreamingStage
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class Node:
     label: str
     class_name: str
     kind: Kind
-    params: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, object] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     comment: str = ""
     _form: Form | None = field(default=None, init=False, repr=False, compare=False)
@@ -39,7 +39,7 @@ class Node:
     @property
     def is_stage(self) -> bool:
         """Whether it is a streaming stage, not a protocol of steps."""
-        return issubclass(self.kind, Stage)
+        return issubclass(self.kind, StreamingStage)
 
     @property
     def upstream(self) -> str:

@@ -54,23 +54,23 @@ class Param:
 
     kind: ClassVar[str] = "string"
     empty_is_null: ClassVar[bool] = True
-    value_type: ClassVar[Any] = str
+    value_type: ClassVar[object] = str
 
     @property
     def annotation(self) -> Any:
         """Type of a value that is not missing, as pydantic reads it."""
         return self.value_type
 
-    def model_field(self) -> tuple[Any, FieldInfo]:
+    def model_field(self) -> tuple[object, FieldInfo]:
         """The field of a model: its type, and its default."""
         kind = self.annotation | None if self.allows_null else self.annotation
         return kind, FieldInfo(default=self.default)
 
     @cached_property
-    def _adapter(self) -> TypeAdapter[Any]:
+    def _adapter(self) -> TypeAdapter[object]:
         return TypeAdapter(self.annotation)
 
-    def parse(self, value: Any) -> Any:
+    def parse(self, value: object) -> object:
         """The value in its type.
 
         Raises:
@@ -86,7 +86,7 @@ class Param:
             words = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise ValueError(f"{words} (given {value!r})") from error
 
-    def problems(self, value: Any) -> list[str]:
+    def problems(self, value: object) -> list[str]:
         """Errors of a value of the right type."""
         if value is None:
             return []
@@ -207,7 +207,7 @@ class Pointer(Param):
         return tuple(filter(None, kinds))
 
 
-def _several(value: Any) -> list[Any]:
+def _several(value: object) -> list[object]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
@@ -271,7 +271,7 @@ class Label(Param):
 
     kind = "label"
 
-    def parse(self, value: Any) -> None:
+    def parse(self, value: object) -> None:
         return None
 
 
@@ -285,10 +285,10 @@ class Setting(Param):
 
     info: FieldInfo = field(default_factory=FieldInfo)
 
-    def model_field(self) -> tuple[Any, FieldInfo]:
+    def model_field(self) -> tuple[object, FieldInfo]:
         return self.info.annotation, self.info
 
-    def parse(self, value: Any) -> Any:
+    def parse(self, value: object) -> object:
         return value
 
 
@@ -350,7 +350,7 @@ class Form:
                 problems.append(f"{where} has no parameter {name!r}; {hint}")
         return problems
 
-    def evaluate(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    def evaluate(self, given: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
         """All values in their types, and their errors, which begin with the label."""
         values = {n: p.default for n, p in self.params.items()}
         problems: dict[str, str] = {}
@@ -378,6 +378,6 @@ class Form:
             config = ConfigDict(extra="forbid", protected_namespaces=())
             return create_model(name, __config__=config, **fields)
 
-    def visible(self, values: Mapping[str, Any]) -> set[str]:
+    def visible(self, values: Mapping[str, object]) -> set[str]:
         """Parameters whose conditions are true."""
         return {n for n, p in self.params.items() if holds(p.condition, values)}

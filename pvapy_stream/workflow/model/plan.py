@@ -11,7 +11,7 @@ from pvapy_stream.launch.programs import ProgramSpec
 from pvapy_stream.workflow.model.node import Node
 from pvapy_stream.workflow.model.parameters import Pointer
 from pvapy_stream.workflow.model.spelling import nearest
-from pvapy_stream.workflow.model.streaming_stage import Site, Stage, Stream
+from pvapy_stream.workflow.model.streaming_stage import Site, Stream, StreamingStage
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class WiredStage:
     """
 
     node: Node
-    stage: Stage
+    stage: StreamingStage
     source: Stream | None
     programs: tuple[ProgramSpec, ...]
     output: Stream | None
@@ -80,14 +80,14 @@ class WorkflowPlan:
             yield from self._pointer_problems(node, name, param, to)
         made = node.make()
         problems = made.problems()
-        if isinstance(made, Stage) and not problems:
+        if isinstance(made, StreamingStage) and not problems:
             try:
                 self._wire(node, made)
             except SettingsError as error:
                 problems = [str(error)]
         yield from (f"{node.label}: {problem}" for problem in problems)
 
-    def _wire(self, node: Node, stage: Stage) -> None:
+    def _wire(self, node: Node, stage: StreamingStage) -> None:
         source: Stream | None = None
         upstream = node.upstream
         if upstream in self.stages:

@@ -1,7 +1,7 @@
-"""Classes of protocols by the names that stand in files.
+"""Classes of protocols by the names that files give them.
 
-A package adds its own with an entry point of the group ``pvapy_stream.protocols``, whose name is
-the name of the class.
+A package adds its own with an entry point of the group ``pvapy_stream.protocols``, which has the
+name of the class.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import functools
 import importlib
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
@@ -33,14 +34,23 @@ _registered: dict[str, Kind] = {}
 _from_files: dict[tuple[str, int], ModuleType] = {}
 
 
-def register(kind: _K) -> _K:
-    """Decorator: a protocol that files may name by its class name alone."""
-    _registered[kind.__name__] = kind
-    return kind
+def register(name: str) -> Callable[[_K], _K]:
+    """Decorator of a protocol: the name by which files call it."""
+
+    def keep(kind: _K) -> _K:
+        _registered[name] = kind
+        return kind
+
+    return keep
+
+
+def name_of(kind: type) -> str:
+    """What files, and messages, call a protocol: the name it is registered by, or its class's."""
+    return next((name for name, one in _registered.items() if one is kind), kind.__name__)
 
 
 def registered() -> dict[str, Kind]:
-    """Protocols that files may name by their class names alone, those of plugins included.
+    """Protocols that files may call by a name alone, those of plugins included.
 
     A plugin that cannot be loaded is logged and left out.
     """
@@ -109,10 +119,11 @@ def _is_protocol(value: object) -> TypeGuard[Kind]:
 
 def reference(kind: type) -> str:
     """A name by which `find_class` finds a class, also in another process."""
-    entry = _plugins().get(kind.__name__)
+    name = name_of(kind)
+    entry = _plugins().get(name)
     own = f"{kind.__module__}:{kind.__qualname__}"
-    if _registered.get(kind.__name__) is kind or (entry is not None and entry.value == own):
-        return kind.__name__
+    if _registered.get(name) is kind or (entry is not None and entry.value == own):
+        return name
     module = sys.modules[kind.__module__]
     file = getattr(module, "__file__", None)
     by_file = kind.__module__ == "__main__" or kind.__module__.startswith("pvapy_stream_user_")

@@ -27,6 +27,7 @@ from pvapy_stream.workflow.model.parameters import (
     Setting,
     String,
 )
+from pvapy_stream.workflow.model.registry import name_of
 from pvapy_stream.workflow.model.validators import GE, GT
 
 # What the graph decides, so nobody sets it by hand.
@@ -100,7 +101,7 @@ def _setting(name: str, info: FieldInfo, unit: str) -> Setting:
     return Setting(default, name.replace("_", " "), text, allows_null=True, info=info)
 
 
-class Stage(BaseProtocol):
+class StreamingStage(BaseProtocol):
     """A program in a workflow.
 
     Attributes:
@@ -171,7 +172,7 @@ class Stage(BaseProtocol):
     def problems(self) -> list[str]:
         form = self.form()
         _, wrong = form.evaluate(self.given)
-        return form.check_names(self.given, type(self).__name__) + wrong
+        return form.check_names(self.given, name_of(type(self))) + wrong
 
     @classmethod
     def sample_input(cls) -> Stream:
@@ -180,7 +181,7 @@ class Stage(BaseProtocol):
             return Stream("tcp://127.0.0.1:0", kind=BSREAD)
         return Stream("input")
 
-    def own_settings(self, site: Site) -> dict[str, Any]:
+    def own_settings(self, site: Site) -> dict[str, object]:
         """What is given of the settings; files that are read, with their folders."""
         own = {n: v for n, v in self.given.items() if n in self.settings.model_fields}
         for name in _FILES_READ & own.keys():

@@ -15,7 +15,7 @@ from pvapy_stream.workflow.model.node import Node
 from pvapy_stream.workflow.model.parameters import Form, MultiPointer
 from pvapy_stream.workflow.model.registry import Kind, registered
 from pvapy_stream.workflow.model.spelling import nearest
-from pvapy_stream.workflow.model.streaming_stage import Stage
+from pvapy_stream.workflow.model.streaming_stage import StreamingStage
 
 _TOP = ("name", "description", "channels", "protocols")
 _NODE = ("label", "class", "after", "comment")
@@ -254,7 +254,7 @@ def _kind_schema(name: str, kind: Kind, definitions: dict[str, Any]) -> dict[str
     what = (kind.__doc__ or "").partition("\n")[0]
     return {
         **schema,
-        "description": f"{'stage' if issubclass(kind, Stage) else 'steps'}: {what}",
+        "description": f"{'stage' if issubclass(kind, StreamingStage) else 'steps'}: {what}",
         "properties": {"class": {"const": name}, **_COMMON, **schema["properties"]},
         "required": ["label", "class"],
     }

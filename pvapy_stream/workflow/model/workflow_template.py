@@ -48,7 +48,7 @@ class TemplateField:
     kind: str
     alias: str
 
-    def parse(self, value: Any) -> Any:
+    def parse(self, value: object) -> object:
         """The value in its type.
 
         Raises:
@@ -59,7 +59,7 @@ class TemplateField:
         except ValueError as error:
             raise SettingsError(f"{self.label}: {error}") from error
 
-    def parsed_default(self) -> Any:
+    def parsed_default(self) -> object:
         """The default in its type; None when it has another."""
         try:
             return self.parse(self.default)
@@ -117,8 +117,8 @@ class Template:
             raise SettingsError(f"{path}: {error}") from error
 
     def parse_values(
-        self, given: Mapping[str, Any], defaults: bool = False
-    ) -> tuple[dict[str, Any], list[str]]:
+        self, given: Mapping[str, object], defaults: bool = False
+    ) -> tuple[dict[str, object], list[str]]:
         """All values in their types, and what is wrong with them.
 
         A field that is wrong or missing has its default. Where its condition does not hold, that
@@ -133,7 +133,7 @@ class Template:
             for alias in given
             if alias not in self.fields
         ]
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         wrong: dict[str, str] = {}
         for alias, field in self.fields.items():
             values[alias] = field.parsed_default()
@@ -169,7 +169,7 @@ class Template:
         flow.description = self.description
         return flow
 
-    def problems(self, values: Mapping[str, Any]) -> list[str]:
+    def problems(self, values: Mapping[str, object]) -> list[str]:
         """What is wrong with the workflow with these values, by the labels of the fields.
 
         Args:
@@ -218,7 +218,7 @@ class Template:
         """The parameter a field stands for."""
         return self._places[alias][2] if alias in self._places else None
 
-    def visible(self, values: Mapping[str, Any]) -> set[str]:
+    def visible(self, values: Mapping[str, object]) -> set[str]:
         """Fields whose conditions hold for these values, by alias."""
         nodes = list(self.fill(values).nodes.values())
         shown = set(self.fields)

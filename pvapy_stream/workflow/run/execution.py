@@ -7,6 +7,7 @@ import multiprocessing
 import queue
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -33,7 +34,7 @@ class StepOwner(Protocol):
 
     @property
     def n_processes(self) -> int: ...
-    def plain_params(self) -> dict[str, Any]: ...
+    def plain_params(self) -> dict[str, object]: ...
     def insert_steps(self, graph: StepGraph, store: StepStore) -> None: ...
     def call(self, number: int, name: str, args: bytes) -> list[str]: ...
     def flush(self) -> None: ...
@@ -44,7 +45,7 @@ class StepOwner(Protocol):
 class StepCopies(Protocol):
     """A class of protocols whose steps run in other processes."""
 
-    def copy_for_steps(self, params: dict[str, Any], folder: str) -> StepOwner: ...
+    def copy_for_steps(self, params: Mapping[str, object], folder: str) -> StepOwner: ...
 
 
 class StepPool(Protocol):
@@ -107,7 +108,7 @@ _copies: dict[str, StepOwner] = {}
 
 
 def run_step(
-    what: tuple[str, dict[str, Any], str], number: int, name: str, args: bytes
+    what: tuple[str, dict[str, object], str], number: int, name: str, args: bytes
 ) -> list[str]:
     """Run a step in this process, for a protocol that runs in another."""
     class_name, params, folder = what

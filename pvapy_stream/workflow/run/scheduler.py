@@ -19,7 +19,7 @@ from pvapy_stream.launch.supervisor import restart_lines
 from pvapy_stream.signals import hurry_of
 from pvapy_stream.workflow.model.graph import Workflow
 from pvapy_stream.workflow.model.node import Node
-from pvapy_stream.workflow.model.streaming_stage import Stage
+from pvapy_stream.workflow.model.streaming_stage import StreamingStage
 from pvapy_stream.workflow.run.project import Project
 from pvapy_stream.workflow.run.steps import ENDED, State
 from pvapy_stream.workflow.run.units import CommandUnit, ProgramUnit, StepUnit, StreamUnit, resolve
@@ -139,7 +139,7 @@ class Scheduler:
             if not todo & {node.label for node in nodes}:
                 continue
             first = nodes[0]
-            if issubclass(first.kind, Stage) and first.kind.is_beside:
+            if issubclass(first.kind, StreamingStage) and first.kind.is_beside:
                 stage = self._plan.stages[first.label]
                 units.append(CommandUnit(self.project, stage, self._launcher, self._say))
             elif first.is_stage:
@@ -348,7 +348,7 @@ class Scheduler:
 
     def _put_status(self, state: str) -> None:
         """For `workflow status`; a reader never sees half a file."""
-        entries: list[dict[str, Any]] = []
+        entries: list[dict[str, object]] = []
         for unit in self._running + self._ended:
             entries += unit.status()
         plain = {"time": time.time(), "state": state, "protocols": entries}

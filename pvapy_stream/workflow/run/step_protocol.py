@@ -7,7 +7,7 @@ import itertools
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,7 @@ class Protocol(BaseProtocol):
     check_interval: float = 5.0
     cluster: str = ""
 
-    def __init__(self, **params: Any) -> None:
+    def __init__(self, **params: object) -> None:
         super().__init__(**params)
         self.folder = Path()
         self.log = logging.getLogger(f"pvapy_stream.workflow.{type(self).__name__}")
@@ -147,8 +147,8 @@ class Protocol(BaseProtocol):
 
     def insert_step(
         self,
-        function: Callable[..., Any] | str,
-        *args: Any,
+        function: Callable[..., object] | str,
+        *args: object,
         prerequisites: Iterable[Step | int] | None = None,
         wait: bool = False,
     ) -> Step:
@@ -171,7 +171,7 @@ class Protocol(BaseProtocol):
             self._name_of(function), args, prerequisites, wait=wait, dynamic=self._running
         )
 
-    def _name_of(self, function: Callable[..., Any] | str) -> str:
+    def _name_of(self, function: Callable[..., object] | str) -> str:
         name = function if isinstance(function, str) else getattr(function, "__name__", "")
         if callable(getattr(self, name, None)):
             return name
@@ -363,7 +363,7 @@ class Protocol(BaseProtocol):
         return {name: _plain_input(value) for name, value in self.given.items()}
 
     @classmethod
-    def copy_for_steps(cls, params: dict[str, Any], folder: str) -> Protocol:
+    def copy_for_steps(cls, params: Mapping[str, object], folder: str) -> Protocol:
         """The protocol in another process, where some of its steps run."""
         made = cls(**params)
         problems = made.problems()
@@ -375,7 +375,7 @@ class Protocol(BaseProtocol):
         return made
 
 
-def _open_input(value: Any) -> Any:
+def _open_input(value: object) -> Any:
     if isinstance(value, list):
         return [_open_input(one) for one in value]
     if isinstance(value, dict) and set(value) == {"set"}:
@@ -383,7 +383,7 @@ def _open_input(value: Any) -> Any:
     return value
 
 
-def _plain_input(value: Any) -> Any:
+def _plain_input(value: object) -> Any:
     if isinstance(value, StreamSet):
         return {"set": str(value.path)}
     if isinstance(value, (list, tuple)):
@@ -391,7 +391,7 @@ def _plain_input(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _paths(returned: Any) -> list[str]:
+def _paths(returned: object) -> list[str]:
     if isinstance(returned, (str, Path)):
         return [str(returned)]
     if isinstance(returned, (list, tuple)):

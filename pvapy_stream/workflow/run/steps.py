@@ -106,7 +106,7 @@ class StepStore:
         self.path = path
         self._db = connect(path, _SCHEMA)
         self._steps: dict[int, Step] = {}
-        self._values: dict[str, Any] = {}
+        self._values: dict[str, object] = {}
         self._lock = threading.Lock()
 
     def load(self) -> list[Step]:
@@ -144,7 +144,7 @@ class StepStore:
         with self._lock:
             self._steps[step.id] = step
 
-    def put_value(self, name: str, value: Any) -> None:
+    def put_value(self, name: str, value: object) -> None:
         """Keep a plain value."""
         with self._lock:
             self._values[name] = value
@@ -215,7 +215,7 @@ class StepGraph:
     def insert(
         self,
         name: str,
-        args: Sequence[Any],
+        args: Sequence[object],
         prerequisites: Iterable[Step | int] | None,
         *,
         wait: bool = False,

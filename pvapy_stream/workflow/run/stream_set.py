@@ -65,7 +65,7 @@ class StreamSet:
     # -- opening ---------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: Path | str, properties: Mapping[str, Any] | None = None) -> StreamSet:
+    def create(cls, path: Path | str, properties: Mapping[str, object] | None = None) -> StreamSet:
         """Create a set, or continue an existing one; it is OPEN."""
         path = Path(path)
         made = cls(path, connect(path, _SCHEMA))
@@ -103,7 +103,7 @@ class StreamSet:
         return StreamState(self._meta().get("state", "OPEN"))
 
     @property
-    def properties(self) -> dict[str, Any]:
+    def properties(self) -> dict[str, object]:
         """Properties of all items."""
         return {k: v for k, v in self._meta().items() if k != "state"}
 
@@ -134,7 +134,7 @@ class StreamSet:
             ).fetchall()
         return [{**msgspec.json.decode(data), "id": number} for number, data in rows]
 
-    def _meta(self) -> dict[str, Any]:
+    def _meta(self) -> dict[str, object]:
         with self._lock, explained(self.path):
             rows = self._db.execute("SELECT name, value FROM meta").fetchall()
         return {name: msgspec.json.decode(value) for name, value in rows}
@@ -169,7 +169,7 @@ class StreamSet:
                 )
                 self._committer.start()
 
-    def set_properties(self, **properties: Any) -> None:
+    def set_properties(self, **properties: object) -> None:
         """Set the properties of all items."""
         self._write(properties)
 
@@ -200,7 +200,7 @@ class StreamSet:
         with self._lock:
             self._db.close()
 
-    def _write(self, values: Mapping[str, Any]) -> None:
+    def _write(self, values: Mapping[str, object]) -> None:
         rows = [(name, msgspec.json.encode(value)) for name, value in values.items()]
         with self._lock, transaction(self._db, self.path):
             self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)

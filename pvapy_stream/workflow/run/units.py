@@ -17,7 +17,7 @@ from pvapy_stream.signals import Stop
 from pvapy_stream.workflow.model.graph import Workflow
 from pvapy_stream.workflow.model.node import Node
 from pvapy_stream.workflow.model.plan import WiredStage
-from pvapy_stream.workflow.model.streaming_stage import Site, Stage
+from pvapy_stream.workflow.model.streaming_stage import Site, StreamingStage
 from pvapy_stream.workflow.run.project import Project
 from pvapy_stream.workflow.run.steps import ENDED, State, StepStore
 from pvapy_stream.workflow.run.stream_run import StreamOutcome, StreamRun
@@ -131,7 +131,7 @@ class ProgramUnit(SupervisedProgram):
         super().kill()
         self.poll()
 
-    def _status(self, state: str) -> dict[str, Any]:
+    def _status(self, state: str) -> dict[str, object]:
         pid = self.process.pid if self.process else None
         label = self.node.label
         return {"label": label, "state": state, "programs": [{"name": label, "pid": pid}]}
@@ -250,7 +250,7 @@ def resolve(project: Project, nodes: Mapping[str, Node], node: Node, pointer: st
 
 
 def _file_of(project: Project, source: Node, output: str) -> str:
-    if issubclass(source.kind, Stage):
+    if issubclass(source.kind, StreamingStage):
         return str((project.folder / str(source.params[source.kind.file_param])).absolute())
     with closing(StepStore(project.run_folder(source.label) / "run.sqlite")) as store:
         found = store.value(f"output {output}")

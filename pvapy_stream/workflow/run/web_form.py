@@ -67,7 +67,7 @@ class FormApp:
             fields=[self._field(alias) for alias in self.template.fields],
         )
 
-    def _field(self, alias: str) -> tuple[Any, ...]:
+    def _field(self, alias: str) -> tuple[object, ...]:
         field, param = self.template.fields[alias], self.template.param(alias)
         value = self._given.get(alias, field.default)
         choices = tuple(map(str, getattr(param, "choices", ())))
@@ -77,7 +77,7 @@ class FormApp:
                 value = param.parse(value)
         return alias, field, param.help if param else "", choices, value
 
-    def check(self, given: dict[str, Any]) -> dict[str, Any]:
+    def check(self, given: dict[str, object]) -> dict[str, object]:
         """What is wrong with values, and which fields are to be shown."""
         given = {name: value for name, value in given.items() if name != "project"}
         values, problems = self.template.parse_values(given)
@@ -130,7 +130,7 @@ class FormApp:
         return {"state": state, "protocols": rows, "ended": code is not None}
 
 
-def make_app(form: FormApp, token: str, names: Collection[str]) -> Any:
+def make_app(form: FormApp, token: str, names: Collection[str]) -> object:
     """The web application.
 
     Args:
@@ -157,7 +157,7 @@ def make_app(form: FormApp, token: str, names: Collection[str]) -> Any:
     def index() -> str:
         return form.page()
 
-    def check(given: dict[str, Any] = body) -> dict[str, Any]:
+    def check(given: dict[str, object] = body) -> dict[str, object]:
         return form.check(given)
 
     def start(given: dict[str, Any] = body) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def make_app(form: FormApp, token: str, names: Collection[str]) -> Any:
     return app
 
 
-def serve(app: Any, host: str, port: int, stop: threading.Event) -> None:
+def serve(app: object, host: str, port: int, stop: threading.Event) -> None:
     """Serve an application of `make_app` until `stop` is set.
 
     Raises:

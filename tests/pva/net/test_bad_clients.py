@@ -22,8 +22,8 @@ from pvapy_stream.pva.wire.buffers import Reader, Writer
 from pvapy_stream.pva.wire.changes import write_changes
 from pvapy_stream.pva.wire.descriptions import Incoming, Outgoing
 from pvapy_stream.pva.wire.limits import Limits
-from pvapy_stream.pva.wire.operations import DESTROY, INIT, START, Reply, Request
-from pvapy_stream.pva.wire.stream import Assembler, Command, Message, message, segments
+from pvapy_stream.pva.wire.operations import DESTROY, INIT, START, Reply, RequestHead
+from pvapy_stream.pva.wire.stream import Assembler, Command, StreamMessage, message, segments
 from pvapy_stream.pva.wire.types import Array, Kind, Scalar, Structure
 from tests.support import pvget, rounds, wait_until
 
@@ -37,7 +37,7 @@ class Client:
     def __init__(self, port: int) -> None:
         self.link = socket.create_connection(("127.0.0.1", port), 20)
         self._assembler = Assembler()
-        self._found: list[Message] = []
+        self._found: list[StreamMessage] = []
         self.known = Incoming()
 
     def send(self, command: int, *parts: Any) -> None:
@@ -84,7 +84,7 @@ class Client:
     def set_up(self, command: int, channel: int, number: int, flags: int = 0) -> Reply:
         self.send(
             command,
-            Request(channel, number, INIT | flags).write,
+            RequestHead(channel, number, INIT | flags).write,
             lambda w: values.write_any(request.parse("field()"), w, Outgoing()),
         )
         reader = self.next(command)
@@ -139,14 +139,14 @@ def test_a_client_that_stops_in_a_put_or_goes_away(served: Served) -> None:
     client = served.client()
     channel = client.channel(served.name)
     assert client.set_up(Command.PUT, channel, 1).status.done
-    client.send(Command.PUT, Request(channel, 1, 0).write, put_of(b"abc"))
+    client.send(Command.PUT, RequestHead(channel, 1, 0).write, put_of(b"abc"))
     wait_until(lambda: len(served.puts) == 1)
     # Nobody takes it: it is refused in time, and the client may put again.
     reply = Reply.read(client.next(Command.PUT))
     assert "nobody took" in reply.status.text
     assert served.channel.late == 1
     assert not served.puts[0].claim()
-    client.send(Command.PUT, Request(channel, 1, 0).write, put_of(b"abcd"))
+    client.send(Command.PUT, RequestHead(channel, 1, 0).write, put_of(b"abcd"))
     wait_until(lambda: len(served.puts) == 2)
     client.link.close()
     wait_until(lambda: served.puts[1].claimed)
@@ -158,7 +158,7 @@ def test_an_object_may_come_in_segments(served: Served) -> None:
     channel = client.channel(served.name)
     client.set_up(Command.PUT, channel, 1)
     writer = Writer()
-    Request(channel, 1, DESTROY).write(writer)
+    RequestHead(channel, 1, DESTROY).write(writer)
     put_of(bytes(range(256)) * 1000)(writer)
     data = writer.joined()
     for part in segments(Command.PUT, [data[:20], data[20:100_000], data[100_000:]]):
@@ -167,7 +167,7 @@ def test_an_object_may_come_in_segments(served: Served) -> None:
     pixels = served.values[0]["pixels"]
     assert isinstance(pixels, np.ndarray)
     assert pixels.tobytes() == bytes(range(256)) * 1000
-    client.send(Command.PUT, Request(channel, 1, 0).write, put_of())
+    client.send(Command.PUT, RequestHead(channel, 1, 0).write, put_of())
     assert "not set up" in Reply.read(client.next(Command.PUT)).status.text
 
 
@@ -218,12 +218,12 @@ def test_a_client_that_never_reads_costs_little(
     client = served.client()
     channel = client.channel(served.name)
     client.set_up(Command.MONITOR, channel, 1)
-    client.send(Command.MONITOR, Request(channel, 1, START).write)
+    client.send(Command.MONITOR, RequestHead(channel, 1, START).write)
     client.set_up(Command.GET, channel, 2)
     before = psutil.Process().memory_info().rss
     client.link.settimeout(1)
     writer = Writer()
-    Request(channel, 2, 0).write(writer)
+    RequestHead(channel, 2, 0).write(writer)
     # Each asks for 1 MB.
     asked = b"".join(message(Command.GET, writer)) * 10**6
     with pytest.raises(TimeoutError):
@@ -294,10 +294,10 @@ def test_mutated_conversations(served: Served) -> None:
     add(Command.VALIDATION, lambda w: connecting.Choice(method="ca").write(w, Outgoing()))
     add(Command.CREATE_CHANNEL, connecting.ChannelRequest(((7, served.name),)).write)
     for number, command in enumerate((Command.GET, Command.PUT, Command.MONITOR), start=1):
-        add(command, Request(1, number, INIT).write, fields)
-    add(Command.MONITOR, Request(1, 3, START).write)
-    add(Command.GET, Request(1, 1, 0).write)
-    add(Command.PUT, Request(1, 2, 0).write, put_of(b"x" * 50))
+        add(command, RequestHead(1, number, INIT).write, fields)
+    add(Command.MONITOR, RequestHead(1, 3, START).write)
+    add(Command.GET, RequestHead(1, 1, 0).write)
+    add(Command.PUT, RequestHead(1, 2, 0).write, put_of(b"x" * 50))
     add(Command.GET_FIELD, operations.FieldQuestion(1, 9, "pixels").write)
     add(Command.DESTROY_REQUEST, operations.RequestId(1, 3).write)
     data = b"".join(parts)

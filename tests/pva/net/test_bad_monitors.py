@@ -15,7 +15,7 @@ from pvapy_stream.pva.net.environment import ServerSettings
 from pvapy_stream.pva.wire import connecting, operations, request, searching
 from pvapy_stream.pva.wire.buffers import Writer
 from pvapy_stream.pva.wire.descriptions import Outgoing
-from pvapy_stream.pva.wire.operations import DESTROY, INIT, PIPELINE, START, STOP, Request
+from pvapy_stream.pva.wire.operations import DESTROY, INIT, PIPELINE, START, STOP, RequestHead
 from pvapy_stream.pva.wire.stream import Command, message
 from tests.pva.net.test_monitors import ID, TAG, Served, served
 from tests.support import pvget, wait_until
@@ -48,7 +48,7 @@ def step(chance: random.Random) -> bytes:
     """Something that a client may say of a monitor."""
     number = chance.randint(1, 4)
     flags = chance.choice([INIT, INIT | PIPELINE, START, START, STOP, PIPELINE, DESTROY, 0, 0xFF])
-    parts: list[Any] = [Request(chance.choice([1, 1, 1, 2]), number, flags).write]
+    parts: list[Any] = [RequestHead(chance.choice([1, 1, 1, 2]), number, flags).write]
     if flags & INIT:
         asked = request.parse(chance.choice(ASKED))
         setup = operations.MonitorSetup(asked, chance.choice([1, 3, 2**32 - 1]))

@@ -29,10 +29,10 @@ from pvapy_stream.pva.wire.buffers import Writer
 from pvapy_stream.pva.wire.changes import write_bits, write_changes
 from pvapy_stream.pva.wire.descriptions import Incoming, Outgoing
 from pvapy_stream.pva.wire.limits import Limits
-from pvapy_stream.pva.wire.operations import INIT, START, Reply, Request
+from pvapy_stream.pva.wire.operations import INIT, START, Reply, RequestHead
 from pvapy_stream.pva.wire.searching import ANY, Search, SearchReply
 from pvapy_stream.pva.wire.status import OK, Status
-from pvapy_stream.pva.wire.stream import Assembler, Command, Message, message, segments
+from pvapy_stream.pva.wire.stream import Assembler, Command, StreamMessage, message, segments
 from tests.pva.net.test_client_monitor import Seen
 from tests.pva.wire.test_bad_bytes import mutated
 from tests.support import PATIENCE, image, rounds, wait_until
@@ -145,7 +145,7 @@ class BadServer:
             part(writer)
         link.sendall(b"".join(message(command, writer, server=True)))
 
-    def _answer(self, link: socket.socket, found: Message, known: Outgoing) -> None:
+    def _answer(self, link: socket.socket, found: StreamMessage, known: Outgoing) -> None:
         reader = found.reader()
         if found.command == Command.VALIDATION:
             self._send(link, Command.VALIDATED, OK.write)
@@ -158,7 +158,7 @@ class BadServer:
             ((number, _),) = connecting.ChannelRequest.read(reader).channels
             self._send(link, Command.CREATE_CHANNEL, connecting.ChannelReply(number, 5, OK).write)
         elif found.command == Command.MONITOR:
-            head = Request.read(reader)
+            head = RequestHead.read(reader)
             if head.flags & INIT:
                 reply = Reply(head.request_id, INIT, self._status)
                 described = (lambda w: known.write(w, KIND),) if self._status.done else ()

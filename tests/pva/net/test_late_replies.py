@@ -15,8 +15,8 @@ from pvapy_stream.pva.net.environment import ClientSettings
 from pvapy_stream.pva.wire import connecting, values
 from pvapy_stream.pva.wire.buffers import Writer
 from pvapy_stream.pva.wire.descriptions import Outgoing
-from pvapy_stream.pva.wire.operations import INIT, Reply, Request
-from pvapy_stream.pva.wire.stream import Command, Message, message
+from pvapy_stream.pva.wire.operations import INIT, Reply, RequestHead
+from pvapy_stream.pva.wire.stream import Command, StreamMessage, message
 from pvapy_stream.pva.wire.types import AnyValue, Kind, Scalar, Structure
 from tests.pva.net.test_bad_servers import BadServer, follow, good, ids
 from tests.pva.net.test_client_monitor import Seen
@@ -53,13 +53,13 @@ class Forgetful(BadServer):
 
     def __init__(self) -> None:
         super().__init__(lambda count, request, known: b"")
-        self._first: Request | None = None
+        self._first: RequestHead | None = None
 
-    def _answer(self, link: socket.socket, found: Message, known: Outgoing) -> None:
+    def _answer(self, link: socket.socket, found: StreamMessage, known: Outgoing) -> None:
         if found.command != Command.RPC:
             super()._answer(link, found, known)
             return
-        head = Request.read(found.reader())
+        head = RequestHead.read(found.reader())
         if head.flags & INIT:
             self._send(link, Command.RPC, Reply(head.request_id, INIT).write)
         elif self._first is None:

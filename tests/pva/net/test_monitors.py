@@ -15,7 +15,7 @@ from pvapy_stream.pva.net.server import Server
 from pvapy_stream.pva.net.updates import Update
 from pvapy_stream.pva.wire import operations, request, values
 from pvapy_stream.pva.wire.descriptions import Outgoing
-from pvapy_stream.pva.wire.operations import INIT, PIPELINE, START, STOP, Reply, Request
+from pvapy_stream.pva.wire.operations import INIT, PIPELINE, START, STOP, Reply, RequestHead
 from pvapy_stream.pva.wire.stream import Command
 from pvapy_stream.pva.wire.types import Array, Kind, Scalar, Structure, Union, Variant
 from tests.pva.net.test_bad_clients import Client
@@ -52,7 +52,7 @@ class Monitor:
         setup = operations.MonitorSetup(request.parse(asked), window)
         self.client.send(
             Command.MONITOR,
-            Request(self.channel, 1, flags).write,
+            RequestHead(self.channel, 1, flags).write,
             lambda w: setup.write(w, Outgoing()),
         )
         reader = self.client.next(Command.MONITOR)
@@ -67,16 +67,16 @@ class Monitor:
         return self
 
     def send(self, flags: int, *more: Any) -> None:
-        self.client.send(Command.MONITOR, Request(self.channel, 1, flags).write, *more)
+        self.client.send(Command.MONITOR, RequestHead(self.channel, 1, flags).write, *more)
 
     def acknowledge(self, count: int) -> None:
         self.send(PIPELINE, lambda w: w.number("I", count))
 
-    def next(self) -> operations.Update:
+    def next(self) -> operations.MonitorUpdate:
         reader = self.client.next(Command.MONITOR)
         number, flags = reader.number("I"), reader.byte()
         assert (number, flags) == (1, 0)
-        update = operations.Update.read(1, self.kind, reader, self.client.known, self.value)
+        update = operations.MonitorUpdate.read(1, self.kind, reader, self.client.known, self.value)
         self.value = update.value
         return update
 
@@ -277,12 +277,12 @@ def test_monitors_of_a_slow_client_take_turns(served: Served) -> None:
     for number in (1, 2):
         client.send(
             Command.MONITOR,
-            Request(channel, number, INIT).write,
+            RequestHead(channel, number, INIT).write,
             lambda w: setup.write(w, Outgoing()),
         )
         client.next(Command.MONITOR)
     for number in (1, 2):
-        client.send(Command.MONITOR, Request(channel, number, START).write)
+        client.send(Command.MONITOR, RequestHead(channel, number, START).write)
         client.next(Command.MONITOR)
     large, n = values.Selected("a", np.zeros(60_000, np.uint8)), 200
     with served.server.loop.lock:
@@ -324,7 +324,9 @@ def ids_of(monitor: Monitor) -> list[int]:
                 return found
             reader = one.reader()
             reader.take(5)
-            update = operations.Update.read(1, KIND, reader, monitor.client.known, monitor.value)
+            update = operations.MonitorUpdate.read(
+                1, KIND, reader, monitor.client.known, monitor.value
+            )
             found.append(update.value["id"])
         count = monitor.client.link.recv_into(monitor.client._assembler.space())
         monitor.client._found += monitor.client._assembler.received(count)

@@ -33,8 +33,8 @@ IDENTITY = bytes(range(12))
         connecting.Offer(), connecting.Offer(1, 2, ()),
         connecting.ChannelRequest(((1, "a"), (2**32 - 1, "ä" * 300))),
         connecting.ChannelReply(1, 2), connecting.ChannelReply(1, 0, STATUS),
-        connecting.ChannelEnd(3, 4), connecting.Text(7, 2, "careful"),
-        operations.Request(1, 2, operations.INIT), operations.RequestId(1, 2),
+        connecting.ChannelEnd(3, 4), connecting.RequestText(7, 2, "careful"),
+        operations.RequestHead(1, 2, operations.INIT), operations.RequestId(1, 2),
         operations.FieldQuestion(1, 2, "a.b"), operations.Reply(5, 0x48, STATUS),
         searching.Search(1, 0x81, "127.0.0.1", 5076, ("tcp",), ((1, "a"), (2, "b"))),
         searching.Search(1, 0, searching.ANY, 1, ()), searching.Search(1, 0, "fe80::1", 1),
@@ -80,10 +80,10 @@ def test_setting_up_a_monitor(window: int) -> None:
 def test_updates(data: st.DataObject, kind: Structure) -> None:
     value = data.draw(values_of(kind))
     writer = Writer()
-    operations.Update(3, 1, value, 5).write(kind, writer, Outgoing())
+    operations.MonitorUpdate(3, 1, value, 5).write(kind, writer, Outgoing())
     reader = Reader(writer.joined())
     assert (reader.number("I"), reader.byte()) == (3, 0)
-    found = operations.Update.read(3, kind, reader, Incoming(), {})
+    found = operations.MonitorUpdate.read(3, kind, reader, Incoming(), {})
     assert (found.changed, found.overrun, same(found.value, value)) == (1, 5, True)
 
 

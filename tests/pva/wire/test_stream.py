@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.wire.buffers import Writer
 from pvapy_stream.pva.wire.limits import Limits
-from pvapy_stream.pva.wire.stream import Assembler, Command, Message, control, message, segments
+from pvapy_stream.pva.wire.stream import (
+    Assembler,
+    Command,
+    StreamMessage,
+    control,
+    message,
+    segments,
+)
 from tests.pva.wire.support import patient
 
 # Types in types have long descriptions.
@@ -34,7 +41,7 @@ def bytes_of(sent: Sent, big: bool) -> bytes:
     return b"".join(message(command, writer))
 
 
-def told(found: Message) -> tuple[int, bytes]:
+def told(found: StreamMessage) -> tuple[int, bytes]:
     if found.control:
         return found.value, b""
     return found.command, b"".join(found.payload)
@@ -52,7 +59,7 @@ def test_messages_arrive_whole_in_whatever_pieces(
 ) -> None:
     data = b"".join(bytes_of(one, big) for one in messages)
     assembler = Assembler()
-    found: list[Message] = []
+    found: list[StreamMessage] = []
     for start in range(0, len(data), piece if len(data) < 10_000 else max(piece, 1000)):
         size = piece if len(data) < 10_000 else max(piece, 1000)
         found += assembler.feed(data[start : start + size])

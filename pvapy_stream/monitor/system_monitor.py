@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 import psutil
 
 from pvapy_stream.errors import MissingExtraError
 from pvapy_stream.monitor.base import Clock, Sample, SamplingMonitor
+from pvapy_stream.monitor.kinds import MonitorKind
 from pvapy_stream.monitor.outbox import Notifier
 from pvapy_stream.monitor.series import SeriesStore
 from pvapy_stream.monitor.stages import RateMeter
 from pvapy_stream.plugins import require
-from pvapy_stream.settings import SystemSettings
+from pvapy_stream.settings import MonitorSettings
 
 _MB = 1e6
 
 _log = logging.getLogger(__name__)
+
+
+class SystemSettings(MonitorSettings):
+    """CPU, memory, network, disks and GPUs of this machine."""
+
+    QUANTITIES: ClassVar[Mapping[str, str]] = {
+        "cpu": "%", "memory": "%", "swap": "%", "load": "",
+        "network_in": "MB/s", "network_out": "MB/s", "disk_read": "MB/s", "disk_write": "MB/s",
+        "gpu": "%", "gpu_memory": "%", "gpu_temperature": "C",
+    }  # fmt: skip
 
 
 class SystemMonitor(SamplingMonitor):
@@ -75,7 +86,7 @@ class _Gpus:
 
     def __init__(self) -> None:
         self._nvml: Any = None
-        self._handles: list[Any] = []
+        self._handles: list[object] = []
         try:
             nvml = require("pynvml", "gpu")
             nvml.nvmlInit()
@@ -109,3 +120,12 @@ class _Gpus:
     def note(self, name: str, error: Exception) -> None:
         _log.warning("%s can no longer be monitored: %s", name, error)
         self._handles = []
+
+
+MONITOR = MonitorKind(
+    "system",
+    SystemSettings,
+    SystemMonitor,
+    "CPU, memory, network, disks and GPUs of this machine",
+    rank=20,
+)

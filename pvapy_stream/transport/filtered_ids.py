@@ -81,7 +81,7 @@ class FilteredChannel:
         output: name of its output channel.
     """
 
-    def __init__(self, server: Any, output: str) -> None:
+    def __init__(self, server: pva.PvaServer, output: str) -> None:
         self.name = output + SUFFIX
         self._server = server
         # Of this process and output: a receiver may not notice that another program has come.
@@ -223,7 +223,10 @@ class FilteredReceiver:
             return
         receiver.keep_up()
         self.found = self.found or receiver.connected
-        if not receiver.connected and now >= self._give_up_at:
+        if receiver.connected:
+            # One that goes is searched for anew: the input may not notice that its source has gone.
+            self._give_up_at = now + _SEARCH
+        elif now >= self._give_up_at:
             self._close()
 
     def settled(self, how: Return) -> Return:

@@ -7,16 +7,21 @@ import math
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import Field
 
+from pvapy_stream.base_settings import opt
 from pvapy_stream.errors import MonitorError
 from pvapy_stream.monitor.base import Clock, Sample, SamplingMonitor
+from pvapy_stream.monitor.kinds import MonitorKind
 from pvapy_stream.monitor.outbox import Notifier
 from pvapy_stream.monitor.series import SeriesStore
-from pvapy_stream.settings import AlarmRule, DiskSettings
+from pvapy_stream.settings import AlarmRule, MonitorSettings
+from pvapy_stream.settings.values import Names
 
 GB = 2**30
 TABLE = "disk_usage.txt"
@@ -25,6 +30,32 @@ _HEADER = "time\tpath\ttotal_gb\tused_gb\tfree_gb\n"
 _FULL_IN_AT_MOST = 24 * 365.0  # h; what takes longer is not filling up
 
 _log = logging.getLogger(__name__)
+
+
+class DiskSettings(MonitorSettings):
+    """Free space of disks."""
+
+    QUANTITIES: ClassVar[Mapping[str, str]] = {
+        "total": "GB",
+        "used": "GB",
+        "free": "GB",
+        "used_percent": "%",
+        "full_in": "h",
+    }
+
+    paths: Annotated[Names, opt("-p --path", "Disks", metavar="PATH", many=True)] = Field(
+        (".",), min_length=1, description="a path on each disk to watch"
+    )
+    min_free: Annotated[float | None, opt("--min-free", "Disks", "GB", metavar="N")] = Field(
+        None, ge=0, description="raise an alarm if less is free; GB are 2^30 bytes, as in df -h"
+    )
+    trend_time: Annotated[float, opt("--trend-time", "Disks", "min", metavar="T")] = Field(
+        30,
+        gt=0,
+        description=(
+            "the time until the disk is full is estimated from the change in this last time"
+        ),
+    )
 
 
 class Trend:
@@ -123,3 +154,8 @@ def _append(file: Path, rows: list[str]) -> None:
         if table.tell() == 0:
             table.write(_HEADER)
         table.writelines(rows)
+
+
+MONITOR = MonitorKind(
+    "disk", DiskSettings, DiskMonitor, "free space, and the time until a disk is full", rank=10
+)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import Field
 
+from pvapy_stream.base_settings import opt
 from pvapy_stream.errors import (
     MissingExtraError,
     MonitorError,
@@ -18,18 +20,51 @@ from pvapy_stream.errors import (
 )
 from pvapy_stream.frame import Frame
 from pvapy_stream.monitor.base import Clock, Sample, SamplingMonitor
+from pvapy_stream.monitor.kinds import MonitorKind
 from pvapy_stream.monitor.outbox import Notifier
 from pvapy_stream.monitor.pictures import to_png
 from pvapy_stream.monitor.series import SeriesStore
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.newest import Newest
-from pvapy_stream.settings import ImageSettings
+from pvapy_stream.settings import MonitorSettings
+from pvapy_stream.settings.values import Names
 from pvapy_stream.transport.pva import MonitorReceiver
 
 _GET_TIMEOUT = 3.0  # s
 _KEPT = 1000  # statistics that wait for the next sample
 
 _log = logging.getLogger(__name__)
+
+
+class ImageSettings(MonitorSettings):
+    """Statistics of images on channels."""
+
+    QUANTITIES: ClassVar[Mapping[str, str]] = {
+        "min": "",
+        "max": "",
+        "mean": "",
+        "std": "",
+        "saturated": "pixels",
+        "age": "s",
+    }
+
+    image_channels: Annotated[
+        Names, opt("-ic --image-channel", "Images", metavar="NAME", many=True)
+    ] = Field(min_length=1, description="channels with images")
+    every: Annotated[int, opt("--every", "Images", metavar="N")] = Field(
+        0,
+        ge=0,
+        description=(
+            "analyse every Nth image, which requires receiving all; 0: the newest one, once a"
+            " sampling interval"
+        ),
+    )
+    saturation: Annotated[float | None, opt("--saturation", "Images", metavar="N")] = Field(
+        None, description="value from which a pixel is saturated; default: the largest of the type"
+    )
+    sampling_interval: Annotated[
+        float, opt("-si --sampling-interval", "Monitor", "s", metavar="T")
+    ] = Field(5, gt=0, description="time between samples")
 
 
 def statistics(image: np.ndarray, saturation: float | None = None) -> dict[str, float]:
@@ -152,7 +187,7 @@ class _Every:
         self._receiver = MonitorReceiver(name)
         self._receiver.start(self._take)
 
-    def _take(self, obj: Any) -> None:
+    def _take(self, obj: object) -> None:
         self._n += 1
         if self._n % self._every:
             return
@@ -186,3 +221,8 @@ class _Every:
 
     def stop(self) -> None:
         self._receiver.stop()
+
+
+MONITOR = MonitorKind(
+    "image", ImageSettings, ImageMonitor, "statistics of images on channels", rank=40
+)

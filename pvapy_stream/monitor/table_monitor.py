@@ -8,19 +8,51 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Literal, Protocol
 
+from pydantic import Field
+
+from pvapy_stream.base_settings import opt
 from pvapy_stream.errors import MonitorError
 from pvapy_stream.monitor.base import Clock, Sample, SamplingMonitor
+from pvapy_stream.monitor.kinds import MonitorKind
 from pvapy_stream.monitor.outbox import Notifier
 from pvapy_stream.monitor.series import SeriesStore
-from pvapy_stream.settings import TableSettings
+from pvapy_stream.settings import MonitorSettings
+from pvapy_stream.settings.values import Names
 
 _BUSY = 1.0  # s
 _ENDINGS = {".csv": "csv", ".sqlite": "sqlite", ".db": "sqlite", ".sqlite3": "sqlite"}
 _DELIMITERS = ",;\t|"
 
 Row = dict[str, object]
+
+
+class TableSettings(MonitorSettings):
+    """Values that other programs write to a table."""
+
+    file: Annotated[str, opt("-f --file", "Table", metavar="FILE")] = Field(
+        min_length=1, description="text, CSV or SQLite file; it may be created later"
+    )
+    format: Annotated[Literal["auto", "text", "csv", "sqlite"], opt("--format", "Table")] = Field(
+        "auto",
+        description="text: columns separated by spaces; auto: by the extension, else text",
+    )
+    table: Annotated[str, opt("--table", "Table", metavar="NAME")] = Field(
+        "", description="table of an SQLite file; default: its only one"
+    )
+    columns: Annotated[Names, opt("-c --column", "Table", metavar="NAME", many=True)] = Field(
+        (), description="columns to watch; default: all with numbers"
+    )
+    time_column: Annotated[str, opt("--time-column", "Table", metavar="NAME")] = Field(
+        "", description="column with the time, s since 1970; default: the time of reading"
+    )
+    header: Annotated[Names, opt("--header", "Table", metavar="NAME", many=True)] = Field(
+        (), description="names of the columns, if the first line of the file does not contain them"
+    )
+    sampling_interval: Annotated[
+        float, opt("-si --sampling-interval", "Monitor", "s", metavar="T")
+    ] = Field(10, gt=0, description="time between samples")
 
 
 class RowSource(Protocol):
@@ -210,3 +242,12 @@ class SqliteRows:
             found = ", ".join(tables) or "none"
             raise MonitorError(f"{self._file} has the tables {found}; choose with --table")
         return tables[0]
+
+
+MONITOR = MonitorKind(
+    "table",
+    TableSettings,
+    TableMonitor,
+    "values that other programs write to a text, CSV or SQLite file",
+    rank=50,
+)

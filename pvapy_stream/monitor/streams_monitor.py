@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Annotated, ClassVar
 
+from pydantic import Field
+
+from pvapy_stream.base_settings import opt
 from pvapy_stream.monitor.base import Clock, Sample, SamplingMonitor
 from pvapy_stream.monitor.channels import ChannelFinder
+from pvapy_stream.monitor.kinds import MonitorKind
 from pvapy_stream.monitor.outbox import Notifier
 from pvapy_stream.monitor.series import SeriesStore
 from pvapy_stream.monitor.stages import RateMeter, StageView, StageWatch
-from pvapy_stream.settings import StreamsSettings
+from pvapy_stream.settings import ChannelsSettings, MonitorSettings
+from pvapy_stream.settings.monitor import STREAM_ALARMS
+from pvapy_stream.settings.rules import AlarmRules
 
 _FIRST_LOOK = 5.0  # s; how long the first sample waits for the stages
 
@@ -19,6 +26,28 @@ _RATES = {
     "missed": "missed_rate", "rejected": "rejected_rate", "errors": "error_rate",
 }  # fmt: skip
 _TOTALS = ("missed", "rejected", "errors", "overruns", "queued")
+
+
+class StreamsSettings(MonitorSettings, ChannelsSettings):
+    """Rates, losses, queues and latency of stages."""
+
+    QUANTITIES: ClassVar[Mapping[str, str]] = {
+        "connected": "", "failed": "", "received_rate": "Hz", "processed_rate": "Hz",
+        "published_rate": "Hz", "missed": "", "missed_rate": "Hz", "rejected": "",
+        "rejected_rate": "Hz", "errors": "", "error_rate": "Hz", "overruns": "", "queued": "",
+        "latency_p50": "s", "latency_p90": "s", "latency_p99": "s", "silence": "s",
+    }  # fmt: skip
+
+    sampling_interval: Annotated[
+        float, opt("-si --sampling-interval", "Monitor", "s", metavar="T")
+    ] = Field(5, gt=0, description="time between samples")
+    alarms: Annotated[AlarmRules, opt("-a --alarm", "Monitor", metavar="RULE", many=True)] = Field(
+        STREAM_ALARMS,
+        description=(
+            "when to raise an alarm: 'QUANTITY[@CHANNEL] < VALUE [clear VALUE] [for TIME] [every"
+            " TIME]'; '': never"
+        ),
+    )  # fmt: skip
 
 
 class StreamsMonitor(SamplingMonitor):
@@ -75,3 +104,12 @@ class StreamsMonitor(SamplingMonitor):
             for name in ("p50", "p90", "p99"):
                 values[f"latency_{name}"] = view.latency.get(name, math.nan), "s"
         return [Sample(view.channel, name, value, unit) for name, (value, unit) in values.items()]
+
+
+MONITOR = MonitorKind(
+    "streams",
+    StreamsSettings,
+    StreamsMonitor,
+    "rates, losses, queues and latency of stages",
+    rank=30,
+)
