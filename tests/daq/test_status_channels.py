@@ -110,7 +110,7 @@ def test_a_service_waits_between_acquisitions_and_counts_failures(
         wait_until(lambda: pvget(channel)["phase"] == "error")
         status = pvget(channel)
         assert (status["state"], status["processorStats"]["nErrors"]) == ("waiting", 1)
-        assert "pulses 1 to 2 are gone" in status["message"]
+        assert "pulses 1 to 2 are no longer available" in status["message"]
     finally:
         source.close()
 

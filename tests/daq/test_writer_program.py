@@ -276,12 +276,12 @@ def test_damaged_values_are_named_at_the_end(pulses: Pulses, run: Run, tmp_path:
 AS_NOBODY = """
 import sys
 from pvapy_stream.cli.bsread_writer import become
-from pvapy_stream.daq.writer import Writer
+from pvapy_stream.daq.writer import AcquisitionWriter
 from pvapy_stream.errors import FileError
 from pvapy_stream.settings import WriterSettings
 from tests.daq.sending import Pulses
 pulses = Pulses()
-writer = Writer(WriterSettings.of(
+writer = AcquisitionWriter(WriterSettings.of(
     stream=pulses.address, output_file=sys.argv[1], user_id=65534, rest_port=0, folder="/"))
 become(writer.settings.user_id)
 try:

@@ -110,7 +110,7 @@ def test_help_schema_and_errors_name_it(folder: Path, commands: Commands) -> Non
     ("mode", "why"),
     [
         ("broken_push", "'broken_push' of the package push-transport cannot be loaded"),
-        ("misnamed", "push_transport:MODE is no Mode with the name 'misnamed'"),
+        ("misnamed", "push_transport:MODE is not a Mode with the name 'misnamed'"),
     ],
 )
 def test_one_that_is_wrong_is_named(folder: Path, commands: Commands, mode: str, why: str) -> None:

@@ -76,7 +76,7 @@ def test_plugins_that_are_wrong_are_named_and_the_others_work(
     assert "a_module_that_is_missing" in broken.text
     number = commands("workflow", "check", flow(plugin, "Number"))
     assert number.wait() == 2
-    assert "is no protocol or stage" in number.text
+    assert "is not a protocol or stage" in number.text
     near = commands("workflow", "check", flow(plugin, "Greetings"))
     assert near.wait() == 2
     assert "did you mean 'Greeting'?" in near.text
