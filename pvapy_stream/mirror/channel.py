@@ -10,12 +10,11 @@ from typing import Any
 
 import pvaccess as pva
 
-from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.accounting.sequence import DISORDER, IdStep, SequenceTracker
 from pvapy_stream.errors import ObjectError, TransportError
 from pvapy_stream.mirror.filtered import FilteredRelay
+from pvapy_stream.mirror.mirror_account import MirrorAccount
 from pvapy_stream.mirror.output import MirrorOutput
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.objects import IdReader, LazyIds, id_reader, is_marked, mark
@@ -81,7 +80,8 @@ class MirrorChannel:
         self._waits = settings.wait_for_consumers > 0
         self._before = IdSet()
         share = entry.distribution
-        self._account = Account(
+        alone = share is None and entry.n_monitors == 1
+        self._account = MirrorAccount(
             Ledger(
                 stage=KIND,
                 stage_id=stage_id,
@@ -89,7 +89,8 @@ class MirrorChannel:
                 output_channel=entry.mirror,
                 group="" if share is None else share.get("group", "default"),
                 client_set="" if share is None else share.get("set", ""),
-            )
+            ),
+            alone,
         )
         self.last_error = ""
         self._oid_field = settings.oid_field
@@ -108,8 +109,6 @@ class MirrorChannel:
         self._receivers = [
             registry.make_receiver(entry.provider, source) for _ in range(entry.n_monitors)
         ]
-        # Only a monitor that gets the whole stream can detect gaps; the audit finds other gaps.
-        self._tracker = SequenceTracker() if share is None and entry.n_monitors == 1 else None
         # Detects whether the source is a stage, and receives the ids that it filters.
         self._filters = (
             FilteredRelay(entry.source, entry.mirror, server, self._excuse, announce)
@@ -119,10 +118,6 @@ class MirrorChannel:
         self._awaited = Awaited(_log, registry.input_mode(entry.provider).absent)
         self._lock = threading.Lock()
         self._read_id: IdReader | None = None
-        # The last id of the current epoch, of received objects and of current objects.
-        self._last: int | None = None
-        # Whether the source is a new one of which no object has arrived.
-        self._fresh = False
         # Monitors that have received the current object since the source connected or reconnected.
         self._arrived: set[int] = set()
         self._published = 0
@@ -165,7 +160,7 @@ class MirrorChannel:
                 return
             if how.anew:
                 with self._lock:
-                    self._begin_anew()
+                    self._account.begin_anew()
             deliver(obj)
 
         receiver.start(deliver, deliver_again)
@@ -204,8 +199,7 @@ class MirrorChannel:
 
     def _excuse(self, news: Filtered) -> None:
         with self._lock:
-            if self._tracker is not None:
-                self._tracker.excuse(news.ids)
+            self._account.excuse(news.ids)
 
     def stop(self) -> None:
         """Stop receiving from the source; the mirror's channel stays until its server stops."""
@@ -230,7 +224,7 @@ class MirrorChannel:
             returns = not self._arrived or number in self._arrived
             self._arrived = {number} if returns else self._arrived | {number}
             if how is not None and how.anew and returns:
-                self._begin_anew()
+                self._account.begin_anew()
             if is_marked(obj):
                 if self.output.lacks(obj):
                     self.ledger.opened = True
@@ -242,32 +236,12 @@ class MirrorChannel:
                     self._pass_on(obj, None)
                 else:
                     self._publish(obj, None, shown=True)
-            elif self._is_new(value, returns):
+            elif self._account.is_new(value, returns):
                 self._pass_on(obj, value)
             else:
                 self.ledger.skip(value)
                 if self.output.lacks(obj):
                     self._publish(mark(obj.copy()), None, shown=True)
-
-    def _is_new(self, value: int, returns: bool) -> bool:
-        """Whether an id that is shown is that of an object which nobody had; ids may begin anew."""
-        tracker = self._tracker
-        last = tracker.last if tracker is not None else self._last
-        if last is None:
-            if self._fresh:
-                self._account.note_late_start(value + 1 if value > 0 else value)
-            elif tracker is not None:
-                tracker.observe(value)
-            self._last = value
-            return False
-        # Several monitors take turns: one may be shown what another has not delivered yet.
-        near = 0 if returns else DISORDER
-        if value and last - value > near:
-            # None processes the current object.
-            self._begin_epoch(value, skipped=1)
-        # 0 is what a channel holds at first; the next id tells whether its source goes on.
-        alone = len(self._receivers) == 1 and not self.ledger.group
-        return value > last and alone
 
     def _reader_for(self, obj: Any) -> IdReader | None:
         try:
@@ -290,60 +264,20 @@ class MirrorChannel:
         """The ledger of the current epoch."""
         return self._account.ledger
 
-    def _begin_epoch(self, value: int, skipped: int = 0) -> None:
-        """Ids decreased: the source has restarted."""
-        tracker = self._tracker
-        if tracker is not None:
-            self.ledger.missed.update(tracker.missed)
-            self.ledger.unknown.update(tracker.unknown)
-            tracker.begin_epoch(value)
-        self._account.begin_epoch()
-        self._account.note_late_start(value + skipped)
-        self._last, self._fresh = value, False
-
-    def _begin_anew(self) -> None:
-        """The source is another one: its ids have an account of their own, however large."""
-        self.ledger.went_back += 1
-        self._begin_epoch(0)
-        if self._tracker is not None:
-            self._tracker.last = None
-        self._last, self._fresh = None, True
-
     def _pass_on(self, obj: Any, value: int | None) -> None:
         """Publish an update and note its fate."""
         if value is None:
             self._publish(obj, None)
             return
-        if self._fresh:
-            self._fresh = False
-            self._account.note_late_start(value)
-        if self._tracker is not None:
-            if not self._observe(value, obj):
-                return
-        elif self._last is not None and self._last - value > DISORDER:
-            self._begin_epoch(value)
-        self._last = value
+        if not self._account.take(value, obj):
+            return
         ledger = self.ledger
-        ledger.received.add(value)
         if self._waits:
             self._before.add(value)
             ledger.reject(BEFORE, value)
         elif self._publish(obj, value):
             ledger.processed.add(value)
             ledger.publish(value)
-
-    def _observe(self, value: int, obj: Any) -> bool:
-        """Note where an id stands; False if its object only opens the channel once more."""
-        step = self._tracker.observe(value) if self._tracker else IdStep.NEXT
-        if step is not IdStep.NEXT and is_marked(obj):
-            return False
-        if step is IdStep.BACK:
-            self.ledger.went_back += 1
-            self._begin_epoch(value)
-        elif step is IdStep.AGAIN:
-            self.ledger.went_back += 1
-            self.ledger.duplicate.add(value)
-        return True
 
     def _publish(self, obj: Any, value: int | None, *, shown: bool = False) -> bool:
         try:
@@ -374,10 +308,8 @@ class MirrorChannel:
         """Its status."""
         counts, seconds = [one.counts() for one in self._receivers], self._times.seconds
         with self._lock:
-            ledgers, tracker = self._account.ledgers, self._tracker
-            processor = ledger_stats(
-                self._account, self._times, overdue=len(tracker.missed) if tracker else 0
-            )
+            ledgers = self._account.ledgers
+            processor = ledger_stats(self._account, self._times, overdue=self._account.overdue)
             rejected = sum(len(ids) for one in ledgers for ids in one.rejected.values())
         received = ReceiverStats(
             n_received=sum(one.received for one in counts),
@@ -422,11 +354,7 @@ class MirrorChannel:
     def ledgers(self) -> list[Ledger]:
         """The present ledgers: one for each epoch of ids."""
         with self._lock:
-            plain = [Ledger.from_dict(one.to_dict()) for one in self._account.ledgers]
-            if self._tracker is not None:
-                plain[-1].missed.update(self._tracker.missed)
-                plain[-1].unknown.update(self._tracker.unknown)
-            return plain
+            return self._account.copies()
 
     def problem(self) -> str:
         """Why the run has failed, or ""."""

@@ -206,7 +206,7 @@ class FilteredReceiver:
     @property
     def follows(self) -> bool:
         """Whether the source may yet say what it filters."""
-        return self._receiver is not None
+        return self._receiver is not None and time.monotonic() < self._give_up_at
 
     def keep_up(self, connected: bool) -> None:
         """Search when the source has come, for a limited time; called a few times a second."""
@@ -224,9 +224,10 @@ class FilteredReceiver:
         receiver.keep_up()
         self.found = self.found or receiver.connected
         if receiver.connected:
-            # One that goes is searched for anew: the input may not notice that its source has gone.
             self._give_up_at = now + _SEARCH
-        elif now >= self._give_up_at:
+        elif now >= self._give_up_at and not self.found:
+            # One that was found is searched for longer, though nothing waits for it: the input may
+            # not detect that its source has ended and started again.
             self._close()
 
     def settled(self, how: Return) -> Return:
