@@ -39,6 +39,7 @@ REDUCED = {
 CACHES = "-ccs 40", "-ccs 4000"
 _IDS = re.compile(r"^(\S+) \{.*?: ?(\d+)\}")
 _IMAGES = 60  # s; until enough images have come
+_LATE = 3 * RATE  # images; until all outputs of a chain that is started are followed
 _ENDS = 30  # s; until a program of PvaPy that was interrupted has ended
 _MOVES = 5  # s; until a channel that is published on has another object
 
@@ -229,7 +230,12 @@ class Run:
             return range(0)
         # The distributor begins anew with each consumer that comes.
         settled = 2 * len(ids) * self.run
-        return range(max(one[0] for one in ids) + settled + 1, min(max(one) for one in ids))
+        first = max(one[0] for one in ids) + settled + 1
+        end = min(max(one) for one in ids)
+        # An output that appears later than others of its stage is found within about a second.
+        seen = set().union(*ids)
+        late = [number for number in range(first, min(end, first + _LATE)) if number not in seen]
+        return range(late[-1] + 1 if late else first, end)
 
     def wait_for_images(self) -> None:
         """Wait until enough images were seen at all ends."""
