@@ -119,28 +119,22 @@ class Collector(StageRunner):
                 source.taken += 1
                 self.stage.counts.skipped += 1
                 return
-            newest = source.newest
-            if newest is None and source.initial is not None and returned.how.shown:
-                value = self._id_of(arrival.obj)
-                if value is None or value <= source.initial:
-                    # Nothing has come since it was shown something else: this is no newer.
-                    source.taken += 1
-                    if value is not None:
-                        self._skip(source, value)
-                        source.initial = value
-                    return
-            if newest is not None and returned.how.shown:
+            # What has come last, or else what was shown at first: to be new, it has to be larger.
+            known = source.initial if source.newest is None else source.newest
+            if known is not None and returned.how.shown:
                 self.stage.account_to(source.account)
                 value = self._id_of(arrival.obj)
-                if value is None or value <= newest:
+                if value is None or value <= known:
                     source.taken += 1
                     if value is not None:
-                        self._skip_shown(source, value, newest)
+                        self._skip_shown(source, value)
                     return
         self._take(arrival)
 
-    def _skip_shown(self, source: Producer, value: int, newest: int) -> None:
-        if value < newest:
+    def _skip_shown(self, source: Producer, value: int) -> None:
+        if source.newest is None:
+            source.initial = value
+        elif value < source.newest:
             self._go_back(source, value, skipped=1)
             source.newest = None
         self._skip(source, value)

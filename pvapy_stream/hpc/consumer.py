@@ -28,8 +28,8 @@ from pvapy_stream.transport.filtered_ids import Filtered, FilteredReceiver
 from pvapy_stream.transport.ports import Identified, Receiver, ReceiverCounts, Return
 
 _PROBE_TIMEOUT = 0.5  # s; the source is on a network whose round trips are milliseconds
-_NOTE_PATIENCE = 0.1  # s; for the object that is processed
 _LAST_PROBE = 2.0  # s; the same at the end, where what is lost is not known otherwise
+_NOTE_PATIENCE = 0.1  # s; for the object that is processed
 _PROBE_AGAIN_AFTER = 5.0  # s
 _IDLE = 1.0  # s without an object, after which some may be overdue
 _BLIND = "the source filters: what its share lacks, the audit of all ledgers shows"
@@ -144,15 +144,18 @@ class Consumer(StageRunner):
     def _note_first_source(self) -> None:
         """Say in the ledgers which program their objects are from, until another one comes."""
         receiver = self.receiver
-        if not isinstance(receiver, Identified) or not receiver.first_source:
+        if self._has_returned or not isinstance(receiver, Identified) or not receiver.first_source:
             return
-        # If process() does not return, the status goes on.
-        if not self.stage.lock.acquire(timeout=_NOTE_PATIENCE):
+        ledgers, sources = self.stage.account.ledgers, [receiver.first_source]
+        # It is noted once, mostly. If process() does not return, the status goes on.
+        if all(one.sources == sources for one in ledgers) or not self.stage.lock.acquire(
+            timeout=_NOTE_PATIENCE
+        ):
             return
         try:
             if not self._has_returned:
-                for ledger in self.stage.account.ledgers:
-                    ledger.sources = [receiver.first_source]
+                for ledger in ledgers:
+                    ledger.sources = [*sources]
         finally:
             self.stage.lock.release()
 
@@ -186,7 +189,7 @@ class Consumer(StageRunner):
 
     def keep_up(self) -> None:
         self.receiver.keep_up()
-        if self.settings.ledger and not self._has_returned:
+        if self.settings.ledger:
             self._note_first_source()
         self._source_filters.keep_up(self.receiver.connected)
         self._settling.note(self.stage.tracker.last)

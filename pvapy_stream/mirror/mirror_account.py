@@ -20,11 +20,10 @@ class MirrorAccount(Account):
             the audit finds other gaps.
     """
 
-    __slots__ = ("_alone", "_fresh", "_last", "_tracker")
+    __slots__ = ("_fresh", "_last", "_tracker")
 
     def __init__(self, ledger: Ledger, alone: bool) -> None:
         super().__init__(ledger)
-        self._alone = alone
         self._tracker = SequenceTracker() if alone else None
         # The last id of the current epoch, of received objects and of current objects.
         self._last: int | None = None
@@ -64,7 +63,7 @@ class MirrorAccount(Account):
             # None processes the current object.
             self._begin(value, skipped=1)
         # 0 is what a channel holds at first; the next id tells whether its source goes on.
-        return value > last and self._alone
+        return value > last and tracker is not None
 
     def take(self, value: int, obj: Any) -> bool:
         """Note that an object arrived; False if it only opens the channel once more."""
