@@ -9,7 +9,7 @@ import itertools
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pvapy_stream.errors import MissingExtraError, ProcessorError, SettingsError
 
@@ -70,6 +70,25 @@ def load_entry(
     if found is None:
         raise SettingsError(f"{where}: {entry.value} is not a {wanted}; correct or uninstall it")
     return found
+
+
+def load_named(entry: EntryPoint, what: str, kind: type[Found]) -> Found:
+    """Load an object of a class, whose `name` has to be that of its entry point.
+
+    Args:
+        entry: the entry point.
+        what: as of `load_entry`.
+        kind: the class.
+
+    Raises:
+        SettingsError: it cannot be loaded, or is nothing of the kind.
+    """
+
+    def check(found: object) -> Found | None:
+        named = isinstance(found, kind) and getattr(found, "name", "") == entry.name
+        return cast("Found", found) if named else None
+
+    return load_entry(entry, what, f"{kind.__name__} with the name {entry.name!r}", check)
 
 
 def load_processor_class(class_name: str, file: str | Path | None = None) -> type:

@@ -17,7 +17,7 @@ from pvapy_stream.errors import SettingsError
 from pvapy_stream.monitor.base import SamplingMonitor
 from pvapy_stream.monitor.outbox import Notifier
 from pvapy_stream.monitor.series import SeriesStore
-from pvapy_stream.plugins import entries_of, load_entry
+from pvapy_stream.plugins import entries_of, load_named
 from pvapy_stream.settings import MonitorSettings
 
 GROUP = "pvapy_stream.monitors"
@@ -65,13 +65,8 @@ def kinds() -> dict[str, MonitorKind]:
     for name, entry in entries_of(GROUP).items():
         if name in own:
             continue
-
-        def check(loaded: object, name: str = name) -> MonitorKind | None:
-            return loaded if isinstance(loaded, MonitorKind) and loaded.name == name else None
-
         try:
-            wanted = f"MonitorKind with the name {name!r}"
-            found.append(load_entry(entry, "monitor", wanted, check))
+            found.append(load_named(entry, "monitor", MonitorKind))
         except SettingsError as error:
             _log.warning("%s", error)
     return {kind.name: kind for kind in sorted(found, key=lambda kind: (kind.rank, kind.name))}

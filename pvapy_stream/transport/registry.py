@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.plugins import entries_of, load_entry
+from pvapy_stream.plugins import entries_of, load_named
 from pvapy_stream.transport.mode import (
     InputMode,
     Mode,
@@ -75,10 +75,7 @@ def _plugins() -> dict[str, EntryPoint]:
 
 @functools.cache
 def _plugin(name: str) -> Mode:
-    def check(found: object) -> Mode | None:
-        return found if isinstance(found, Mode) and found.name == name else None
-
-    return load_entry(_plugins()[name], "transport", f"Mode with the name {name!r}", check)
+    return load_named(_plugins()[name], "transport", Mode)
 
 
 def modes(*, everywhere: bool = False) -> tuple[Mode, ...]:
