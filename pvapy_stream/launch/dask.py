@@ -8,10 +8,12 @@ import os
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +133,9 @@ class DaskPrograms:
             worker = self._choose(spec, workers)
             key = f"{self._id}-{next(self._numbers)}-{spec.name}"
             env = {**_addresses(workers), **spec.env}
-            pid = self._start_on(worker, key, replace(spec, env=env), incarnation)
+            what = key, replace(spec, env=env), incarnation
+            end = partial(self._end_late, worker, key)
+            pid = self.call(worker, agent.start, *what, late=end)
             if pid is not None:
                 log = folder / "logs" / f"{spec.name}.{incarnation}.log"
                 program = self._programs[key] = DaskProgram(self, key, worker, pid, log)
@@ -139,23 +143,12 @@ class DaskPrograms:
             failed.add(worker)
         raise WorkflowError(f"{spec.name} cannot be started on {', '.join(failed)}")
 
-    def _start_on(self, worker: str, key: str, spec: ProgramSpec, incarnation: int) -> int | None:
-        """Start a program on a worker; None if it does not answer in time, or cannot."""
-
-        def end(late: Future[Any]) -> None:
-            # Another worker has it by now: twice, it would serve its channels twice.
-            if late.cancelled() or late.result() is None:
-                return
-            with suppress(RuntimeError):  # we are leaving the cluster
-                self._calls.submit(self._call, worker, agent.kill, key)
-
-        asked = self._calls.submit(self._call, worker, agent.start, key, spec, incarnation)
-        try:
-            return asked.result(_ANSWER_TIMEOUT)
-        except FutureTimeout:
-            _warn_of_silence(worker)
-            asked.add_done_callback(end)
-            return None
+    def _end_late(self, worker: str, key: str, late: Future[Any]) -> None:
+        """End a program that has started after its worker was given up: another worker has it."""
+        if late.cancelled() or late.result() is None:
+            return
+        with suppress(RuntimeError):  # we are leaving the cluster
+            self._calls.submit(self._call, worker, agent.kill, key)
 
     def _wait_for_workers(self, timeout: float) -> dict[str, Any]:
         deadline = time.monotonic() + timeout
@@ -183,13 +176,28 @@ class DaskPrograms:
                 load[program.host] += 1
         return min(load, key=lambda address: load[address])
 
-    def call(self, worker: str, function: Any, *args: Any) -> Any:
-        """Call a function on a worker; None when it does not answer in time."""
+    def call(
+        self,
+        worker: str,
+        function: Any,
+        *args: Any,
+        late: Callable[[Future[Any]], None] | None = None,
+    ) -> Any:
+        """Call a function on a worker; None when it does not answer in time.
+
+        Args:
+            worker: its address.
+            function: what is called there.
+            args: its arguments.
+            late: gets the answer that comes after that time.
+        """
         asked = self._calls.submit(self._call, worker, function, *args)
         try:
             return asked.result(_ANSWER_TIMEOUT)
         except FutureTimeout:
-            _warn_of_silence(worker)
+            _log.warning("worker %s does not answer within %g s", worker, _ANSWER_TIMEOUT)
+            if late is not None:
+                asked.add_done_callback(late)
             return None
 
     def _call(self, worker: str, function: Any, *args: Any) -> Any:
@@ -237,10 +245,6 @@ class DaskPrograms:
         self._client.close()
         if self._close is not None:
             self._close()
-
-
-def _warn_of_silence(worker: str) -> None:
-    _log.warning("worker %s does not answer within %g s", worker, _ANSWER_TIMEOUT)
 
 
 def _addresses(workers: dict[str, Any]) -> dict[str, str]:
