@@ -20,6 +20,13 @@ PixelKind = Literal[
 ]
 PIXEL_TYPES: tuple[str, ...] = get_args(PixelKind)
 
+# What a sender does if the queue of a subscriber that can slow it down is full.
+Overflow = Literal["block", "drop-newest", "drop-oldest"]
+OVERFLOW_TIMEOUT = (
+    "longest wait for a subscriber whose queue is full; then it counts as stuck, and its objects"
+    " are rejected until it takes one"
+)
+
 
 def lower(value: object) -> Any:
     """Text in lower case; anything else as it is."""

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from pvapy_stream.streams.stream_settings import Overflow
+from pvapy_stream.base_settings import Overflow
 
 Wake = Callable[[], None]
 

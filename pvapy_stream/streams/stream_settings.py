@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pvapy_stream.base_settings import Settings, lower
+from pvapy_stream.base_settings import Overflow, Settings, lower
 from pvapy_stream.settings.modes import ModeChoice
 from pvapy_stream.settings.transport import TransportSettings
 from pvapy_stream.settings.values import JsonObject, mode_name
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.mode import InputMode, OutputMode
-
-Overflow = Literal["block", "drop-newest", "drop-oldest"]
 
 
 class SubscriptionSettings(Settings):

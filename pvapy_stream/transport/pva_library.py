@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from pvapy_stream.base_settings import Settings, lower, opt
+from pvapy_stream.base_settings import OVERFLOW_TIMEOUT, Overflow, Settings, lower, opt
 
 
 class PvaLibrarySettings(Settings):
@@ -28,23 +28,18 @@ class PvaLibrarySettings(Settings):
 class PvaSettings(PvaLibrarySettings):
     """Options of hosted channels."""
 
-    pva_overflow: Annotated[
-        Literal["block", "drop-newest", "drop-oldest"],
-        BeforeValidator(lower),
-        opt("--pva-overflow", "PVAccess"),
-    ] = Field(
-        "block",
-        description=(
-            "overflow policy if the queue of a pipeline subscriber is full: block waits for a"
-            " limited time; the others drop an object and count it; for plain monitors the newest"
-            " objects are merged"
-        ),
+    pva_overflow: Annotated[Overflow, BeforeValidator(lower), opt("--pva-overflow", "PVAccess")] = (
+        Field(
+            "block",
+            description=(
+                "overflow policy if the queue of a pipeline subscriber is full: block waits for a"
+                " limited time; the others drop an object and count it; for plain monitors the"
+                " newest objects are merged"
+            ),
+        )
     )
     pva_timeout: Annotated[float, opt("--pva-timeout", "PVAccess", "s", metavar="T")] = Field(
         5,
         gt=0,
-        description=(
-            "longest wait for a subscriber whose queue is full; then it counts as stuck, and its"
-            " objects are rejected until it takes one"
-        ),
+        description=OVERFLOW_TIMEOUT,
     )

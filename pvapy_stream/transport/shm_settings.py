@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from pvapy_stream.base_settings import Settings, lower, opt
+from pvapy_stream.base_settings import OVERFLOW_TIMEOUT, Overflow, Settings, lower, opt
 
 
 class ShmSettings(Settings):
     """Options of outputs in shared memory."""
 
     shm_overflow: Annotated[
-        Literal["block", "drop-newest", "drop-oldest"],
-        BeforeValidator(lower),
-        opt("--shm-overflow", "Shared memory"),
+        Overflow, BeforeValidator(lower), opt("--shm-overflow", "Shared memory")
     ] = Field(
         "block",
         description=(
@@ -26,10 +24,7 @@ class ShmSettings(Settings):
     shm_timeout: Annotated[float, opt("--shm-timeout", "Shared memory", "s", metavar="T")] = Field(
         5,
         gt=0,
-        description=(
-            "longest wait for a subscriber whose queue is full; then it counts as stuck, and its"
-            " objects are rejected until it takes one"
-        ),
+        description=OVERFLOW_TIMEOUT,
     )
     shm_queue_size: Annotated[
         int, opt("--shm-queue-size", "Shared memory", "objects", metavar="N")
