@@ -203,24 +203,6 @@ class Frame:
         made.time_changed = self.time_changed or time_ns is not None
         return made
 
-    def stamped(self, id: int, time_ns: int) -> Frame:
-        """The frame with another id and time."""
-        made = Frame(
-            id,
-            self.payload,
-            self.stored_shape,
-            time_ns=time_ns,
-            dtype=self.dtype,
-            codec=self.codec,
-            color_mode=self.color_mode,
-            attributes=self._attributes,
-            origin=self.origin,
-        )
-        made.attributes_changed = self.attributes_changed
-        made.layout_changed = self.layout_changed
-        made.time_changed = True
-        return made
-
     def _decode(self) -> Pixels:
         if not self.has_image:
             raise ObjectError(

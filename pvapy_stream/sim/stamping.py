@@ -49,7 +49,7 @@ _builder = ObjectBuilder()
 
 def stamp_frame(frame: Frame, frame_id: int, time_ns: int) -> LazyObject:
     """A frame with another id and time."""
-    return LazyObject(frame.stamped(frame_id, time_ns), _builder.build)
+    return LazyObject(frame.replace(id=frame_id, time_ns=time_ns), _builder.build)
 
 
 _OBJECTS = Stamping(None, stamp_object)
