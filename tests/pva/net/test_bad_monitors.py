@@ -17,10 +17,8 @@ from pvapy_stream.pva.wire.buffers import Writer
 from pvapy_stream.pva.wire.descriptions import Outgoing
 from pvapy_stream.pva.wire.operations import DESTROY, INIT, PIPELINE, START, STOP, RequestHead
 from pvapy_stream.pva.wire.stream import Command, message
-from tests.pva.net.test_monitors import ID, TAG, Served, served
+from tests.pva.net.served import ID, TAG, Served
 from tests.support import pvget, wait_until
-
-__all__ = ["served"]
 
 ASKED = (
     "", "id", "time.tag", "any,value", "record[queueSize=1]field()", "record[queueSize=70000]id",

@@ -1,129 +1,21 @@
-"""Monitors of the own server: selections, queues, overruns, windows, distribution, one encoding."""
+"""Monitors of the own server: selections, queues, overruns, windows, one encoding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pvapy_stream.pva.net.channel import Channel
-from pvapy_stream.pva.net.environment import ServerSettings
-from pvapy_stream.pva.net.server import Server
 from pvapy_stream.pva.net.updates import Update
 from pvapy_stream.pva.wire import operations, request, values
 from pvapy_stream.pva.wire.descriptions import Outgoing
-from pvapy_stream.pva.wire.operations import INIT, PIPELINE, START, STOP, Reply, RequestHead
+from pvapy_stream.pva.wire.operations import INIT, START, STOP, RequestHead
 from pvapy_stream.pva.wire.stream import Command
-from pvapy_stream.pva.wire.types import Array, Kind, Scalar, Structure, Union, Variant
+from tests.pva.net.served import ID, KIND, SECONDS, TAG, Served, fill, value_of
 from tests.pva.net.test_bad_clients import Client
 from tests.support import wait_until
-
-TIME = Structure("time_t", (("seconds", Scalar(Kind.LONG)), ("tag", Scalar(Kind.INT))))
-KIND = Structure(
-    "",
-    (
-        ("value", Union("", (("a", Array(Kind.UBYTE)),))),
-        ("id", Scalar(Kind.INT)),
-        ("time", TIME),
-        ("any", Variant()),
-    ),
-)
-ID, SECONDS, TAG = 1 << 2, 1 << 4, 1 << 5
-
-
-def value_of(number: int, tag: int = 0) -> dict[str, Any]:
-    return {"id": number, "time": {"seconds": 10 * number, "tag": tag}, "value": SMALL, "any": ANY}
-
-
-SMALL = values.Selected("a", np.arange(10, dtype=np.uint8))
-ANY = values.AnyValue(TIME, {"seconds": 1, "tag": 2})
-
-
-class Monitor:
-    """A client's monitor, on the bytes."""
-
-    def __init__(self, port: int, name: str, asked: str = "", window: int = 0) -> None:
-        self.client = Client(port)
-        self.channel = self.client.channel(name)
-        flags = INIT | (PIPELINE if window else 0)
-        setup = operations.MonitorSetup(request.parse(asked), window)
-        self.client.send(
-            Command.MONITOR,
-            RequestHead(self.channel, 1, flags).write,
-            lambda w: setup.write(w, Outgoing()),
-        )
-        reader = self.client.next(Command.MONITOR)
-        self.reply = Reply.read(reader)
-        kind = self.client.known.need(reader)
-        assert isinstance(kind, Structure)
-        self.kind = kind
-        self.value: dict[str, Any] = values.default(kind)  # pyright: ignore
-
-    def start(self) -> Monitor:
-        self.send(START)
-        return self
-
-    def send(self, flags: int, *more: Any) -> None:
-        self.client.send(Command.MONITOR, RequestHead(self.channel, 1, flags).write, *more)
-
-    def acknowledge(self, count: int) -> None:
-        self.send(PIPELINE, lambda w: w.number("I", count))
-
-    def next(self) -> operations.MonitorUpdate:
-        reader = self.client.next(Command.MONITOR)
-        number, flags = reader.number("I"), reader.byte()
-        assert (number, flags) == (1, 0)
-        update = operations.MonitorUpdate.read(1, self.kind, reader, self.client.known, self.value)
-        self.value = update.value
-        return update
-
-    def nothing_more(self) -> None:
-        """What was sent before the answer to this would be before it."""
-        self.client.send(Command.ECHO, b"done")
-        found = []
-        while True:
-            while self.client._found:
-                one = self.client._found.pop(0)
-                if one.command == Command.ECHO:
-                    assert not found
-                    return
-                found.append(one)
-            count = self.client.link.recv_into(self.client._assembler.space())
-            self.client._found += self.client._assembler.received(count)
-
-
-class Served:
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.server = Server(ServerSettings.of())
-        self.channel = Channel(name, KIND, value_of(0))
-        self.server.add(self.channel)
-        self.server.start()
-        self._monitors: list[Monitor] = []
-
-    def monitor(self, asked: str = "", window: int = 0) -> Monitor:
-        self._monitors.append(Monitor(self.server.port, self.name, asked, window))
-        return self._monitors[-1]
-
-    def post(self, number: int, bits: int = ID | SECONDS, **more: Any) -> None:
-        """Done here, in one thread with the monitors: what is posted meanwhile is known."""
-        with self.server.loop.lock:
-            self.channel.update({**value_of(number), **more}, bits)
-
-    def close(self) -> None:
-        for one in self._monitors:
-            one.client.link.close()
-        self.server.stop()
-
-
-@pytest.fixture
-def served(prefix: str) -> Iterator[Served]:
-    made = Served(f"{prefix}m")
-    yield made
-    made.close()
 
 
 def test_first_all_fields_and_then_what_changed(served: Served) -> None:
@@ -204,12 +96,6 @@ def test_large_arrays_are_sent_from_where_they_are_in_a_segment_of_their_own(
     (made,) = sent
     assert made.segmented
     assert any(np.shares_memory(np.frombuffer(part, np.uint8), pixels) for part in made.parts)
-
-
-def fill(served: Served, monitor: Monitor, count: int) -> None:
-    """Post so many updates that none of them can be sent but the first."""
-    for number in range(1, count + 1):
-        served.post(number)
 
 
 @pytest.mark.parametrize(
@@ -312,113 +198,6 @@ def test_a_monitor_that_is_started_again_begins_with_the_present_value(served: S
     monitor.nothing_more()
     monitor.client.link.close()
     wait_until(lambda: not served.channel.monitors)
-
-
-def ids_of(monitor: Monitor) -> list[int]:
-    found: list[int] = []
-    monitor.client.send(Command.ECHO, b"x")
-    while True:
-        while monitor.client._found:
-            one = monitor.client._found.pop(0)
-            if one.command == Command.ECHO:
-                return found
-            reader = one.reader()
-            reader.take(5)
-            update = operations.MonitorUpdate.read(
-                1, KIND, reader, monitor.client.known, monitor.value
-            )
-            found.append(update.value["id"])
-        count = monitor.client.link.recv_into(monitor.client._assembler.space())
-        monitor.client._found += monitor.client._assembler.received(count)
-
-
-Ask = Callable[..., Monitor]
-
-
-@pytest.fixture
-def ask(served: Served) -> Ask:
-    def new(options: str, field: str = "_") -> Monitor:
-        asked = f"record[queueSize=100]field({field}[pydistributor={options}])"
-        monitor = served.monitor(asked).start()
-        assert monitor.next().value["id"] == served.channel.value["id"]
-        return monitor
-
-    return new
-
-
-def test_clients_of_a_group_take_turns(served: Served, ask: Ask) -> None:
-    alone = served.monitor("record[queueSize=100]").start()
-    two = [ask("group:g;updates:2;trigger:id") for _ in range(2)]
-    other = ask("group:other;trigger:id")
-    fill(served, alone, 8)
-    assert ids_of(alone)[1:] == ids_of(other) == list(range(1, 9))
-    assert [ids_of(one) for one in two] == [[1, 2, 5, 6], [3, 4, 7, 8]]
-
-
-def test_sets_of_a_group_take_turns_and_all_of_a_set_get_the_same(served: Served, ask: Ask) -> None:
-    sets = [ask(f"group:g;set:{name};updates:3;trigger:id") for name in "aabb"]
-    fill(served, sets[0], 12)
-    got = [ids_of(one) for one in sets]
-    assert got == [[1, 2, 3, 7, 8, 9]] * 2 + [[4, 5, 6, 10, 11, 12]] * 2
-
-
-def test_the_options_of_the_first_of_a_set_are_those_of_the_set(served: Served, ask: Ask) -> None:
-    sets = [ask("set:a;updates:2;trigger:id"), ask("set:a;updates:7;trigger:nothing")]
-    fill(served, sets[0], 3)
-    assert [ids_of(one) for one in sets] == [[1, 2, 3]] * 2
-
-
-@pytest.mark.parametrize("mode", ["one", "all"])
-def test_the_mode_decides_who_of_a_set_gets_an_update(served: Served, ask: Ask, mode: str) -> None:
-    clients = [ask(f"set:{name};mode:{mode};trigger:id") for name in "abab"]
-    fill(served, clients[0], 8)
-    got = [ids_of(one) for one in clients]
-    if mode == "one":
-        assert got == [[1, 5], [2, 6], [3, 7], [4, 8]]
-    else:
-        assert got == [[1, 3, 5, 7], [2, 4, 6, 8]] * 2
-
-
-def test_an_update_with_the_same_trigger_is_no_new_one(served: Served, ask: Ask) -> None:
-    two = [ask("trigger:time.tag") for _ in range(2)]
-    for number, tag in enumerate((1, 1, 2, 2, 3), start=1):
-        served.post(number, 1, time={"seconds": 0, "tag": tag})
-    assert [ids_of(one) for one in two] == [[1, 5], [3]]
-
-
-def test_a_field_may_carry_the_option(served: Served, ask: Ask) -> None:
-    two = [ask("group:g", field="id") for _ in range(2)]
-    assert [name for name, _ in two[0].kind.fields] == ["id"]
-    served.post(1)
-    served.post(1)
-    served.post(2)
-    got = []
-    for one in two:
-        got.append(one.next().value)
-        one.nothing_more()
-    assert got == [{"id": 1}, {"id": 2}]
-
-
-def test_who_goes_is_not_waited_for(served: Served, ask: Ask) -> None:
-    three = [ask("trigger:id;updates:2") for _ in range(3)]
-    fill(served, three[0], 3)
-    # It is the turn of the second, in the middle of its run.
-    three[1].client.link.close()
-    wait_until(lambda: len(served.channel.monitors) == 2)
-    for number in range(4, 10):
-        served.post(number)
-    assert ids_of(three[0]) == [1, 2, 5, 6, 9]
-    assert ids_of(three[2]) == [4, 7, 8]
-    for one in three[::2]:
-        one.client.link.close()
-    wait_until(lambda: not served.channel._groups)
-
-
-@pytest.mark.parametrize("options", ["updates:0", "updates:x", "updates:-1"])
-def test_no_updates_each_means_no_distribution(served: Served, ask: Ask, options: str) -> None:
-    two = [ask(options) for _ in range(2)]
-    fill(served, two[0], 3)
-    assert [ids_of(one) for one in two] == [[1, 2, 3]] * 2
 
 
 def test_a_bit_set_of_all_and_more_is_one_of_all_for_a_selection(served: Served) -> None:

@@ -12,7 +12,7 @@ from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.transport.own_server import host
 from pvapy_stream.transport.ports import Publisher
-from tests.pva.net.test_monitors import Monitor
+from tests.pva.net.served import Monitor
 from tests.support import image, wait_until
 
 BUILDER = ObjectBuilder()
