@@ -30,6 +30,7 @@ VERSION = 1
 EMPTY, FRAME, OBJECT = range(3)  # kinds
 INITIAL = 1  # flag: not a new object, but the current one, for a new subscriber
 OPENING = 2  # flag: only opens the channel, not a frame
+REFERENCE = 4  # flag: the payload is in a slot of a payload pool, see `references`
 ALL_SUBSCRIBERS = bytes(16)  # target
 
 SampleBytes = ctypes.Array[ctypes.c_uint8]
@@ -138,27 +139,44 @@ class Parts:
     codec: bytes = b""
 
     @property
+    def attributes_end(self) -> int:
+        """Offset of what follows header and attributes."""
+        return _ATTRIBUTES_AT + len(self.attributes)
+
+    @property
     def required_size(self) -> int:
         """Bytes of memory it needs, at any alignment."""
-        return _ATTRIBUTES_AT + len(self.attributes) + 2 * _ALIGN + self.nbytes
+        return self.attributes_end + 2 * _ALIGN + self.nbytes
 
     def write(
         self, memory: SampleBytes, address: int, chunk: int, sequence: int, flags: int = 0,
         target: bytes = ALL_SUBSCRIBERS,
     ) -> None:  # fmt: skip
         """Write into memory of `required_size` bytes that begins at an address."""
-        attributes_at = _ATTRIBUTES_AT
-        end = attributes_at + len(self.attributes)
+        end = self.attributes_end
         payload_at = end + -(address + end) % _ALIGN
+        self.write_header(memory, payload_at, chunk, sequence, flags, target)
+        self.write_payload(_bytes_in(memory, np.uint8), payload_at)
+
+    def write_header(
+        self, memory: SampleBytes, payload_at: int, chunk: int, sequence: int, flags: int,
+        target: bytes,
+    ) -> int:  # fmt: skip
+        """Write all but the payload; offset of what follows the attributes."""
+        attributes = self.attributes
+        end = _ATTRIBUTES_AT + len(attributes)
         _pack_into(
             memory, 0, _MAGIC, VERSION, self.kind, flags, sequence, self.id, self.time_ns,
-            self.stamp_ns, chunk, self.nbytes, len(self.attributes), attributes_at, payload_at,
+            self.stamp_ns, chunk, self.nbytes, len(attributes), _ATTRIBUTES_AT, payload_at,
             len(self.shape), self.dtype, self.stored, self.color_mode, self.codec,
             *(self.shape + _NO_DIMENSIONS)[:_DIMENSIONS], target,
         )  # fmt: skip
-        into = _bytes_in(memory, np.uint8)
-        if self.attributes:
-            into[attributes_at:end] = np.frombuffer(self.attributes, np.uint8)
+        if attributes:
+            memoryview(memory).cast("B")[_ATTRIBUTES_AT:end] = attributes
+        return end
+
+    def write_payload(self, into: npt.NDArray[np.uint8], payload_at: int = 0) -> None:
+        """Write the payload into memory of this process or of all."""
         payload = self.payload
         if isinstance(payload, np.ndarray):
             into[payload_at : payload_at + self.nbytes] = payload
@@ -175,7 +193,7 @@ class Copy:
     Attributes: as those of `Parts`.
     """
 
-    __slots__ = ("_address", "_header", "_used", "id", "required_size")
+    __slots__ = ("_address", "_header", "_used", "id", "nbytes", "required_size")
 
     def __init__(self, header: SampleHeader, memory: SampleBytes | bytes) -> None:
         self._header = header
@@ -187,7 +205,12 @@ class Copy:
             else self._used.__array_interface__["data"][0]
         )
         self.id = header.id
+        self.nbytes = header.payload
         self.required_size = end + 2 * _ALIGN
+
+    def parts(self) -> Parts:
+        """The object with its payload apart."""
+        return copy_parts(self._header, self._used)
 
     def write(
         self, memory: SampleBytes, address: int, chunk: int, sequence: int, flags: int = 0,
@@ -197,8 +220,7 @@ class Copy:
         used = self._used
         if (address - self._address) % _ALIGN:
             # Another alignment: the payload has another offset.
-            parts = copy_parts(self._header, used)
-            parts.write(memory, address, chunk, sequence, flags, target)
+            self.parts().write(memory, address, chunk, sequence, flags, target)
             return
         _bytes_in(memory, np.uint8, len(used))[:] = used
         _pack_flags(memory, _FLAGS_AT, flags, sequence)
@@ -206,7 +228,7 @@ class Copy:
         _pack_target(memory, _TARGET_AT, target)
 
 
-# What a publisher sends.
+# What a publisher gets, to be sent.
 Sendable = Parts | Copy
 
 
@@ -225,8 +247,16 @@ def read_header(memory: SampleBytes) -> SampleHeader:
     return header
 
 
-def frame_at(header: SampleHeader, memory: SampleBytes | bytes) -> Frame:
-    """A frame whose read-only arrays are views of `memory`, which they keep alive."""
+def frame_at(
+    header: SampleHeader, memory: SampleBytes | bytes, attributes: bytes | None = None
+) -> Frame:
+    """A frame whose read-only arrays are views of `memory`, which they keep alive.
+
+    Args:
+        header: header of the object.
+        memory: what the payload is in.
+        attributes: its attributes, if they are not in `memory`.
+    """
     stored = _DTYPES[header.stored]
     payload = _array_in(memory, stored, header.payload // stored.itemsize, offset=header.payload_at)
     payload.flags.writeable = False
@@ -238,23 +268,37 @@ def frame_at(header: SampleHeader, memory: SampleBytes | bytes) -> Frame:
         dtype=_DTYPES[header.dtype],
         codec=header.codec.rstrip(b"\0").decode() if header.codec[0] else "",
         color_mode=ColorMode(header.color_mode),
-        attributes=attributes_at(header, memory),
+        attributes=(
+            attributes_at(header, memory) if attributes is None else WireAttributes(attributes)
+        ),
     )
 
 
-def attributes_at(header: SampleHeader, memory: SampleBytes | bytes) -> WireAttributes:
+def attributes_at(
+    header: SampleHeader, memory: npt.NDArray[np.uint8] | SampleBytes | bytes
+) -> WireAttributes:
     """The attributes, copied from memory; they are small."""
     at = header.attributes_at
     return WireAttributes(bytes(memoryview(memory)[at : at + header.attributes]))
 
 
-def copy_parts(header: SampleHeader, memory: npt.NDArray[np.uint8]) -> Parts:
-    """An object in memory, ready to be written elsewhere; keeps `memory` alive."""
-    view = np.frombuffer(memory, np.uint8, header.payload, header.payload_at)
-    at = header.attributes_at
+def copy_parts(
+    header: SampleHeader,
+    memory: npt.NDArray[np.uint8] | SampleBytes | bytes,
+    attributes: bytes | None = None,
+) -> Parts:
+    """An object in memory, ready to be written elsewhere; keeps `memory` alive.
+
+    Args:
+        header: header of the object.
+        memory: what the payload is in.
+        attributes: its attributes, if they are not in `memory`.
+    """
+    view = _bytes_in(memory, np.uint8, header.payload, header.payload_at)
+    if attributes is None:
+        attributes = attributes_at(header, memory).wire
     return Parts(
-        header.kind, header.id, header.time_ns, header.stamp_ns,
-        memory[at : at + header.attributes].tobytes(),
+        header.kind, header.id, header.time_ns, header.stamp_ns, attributes,
         view if header.kind == FRAME else [view.data],
         header.payload, header.shape, header.dtype, header.stored,
         header.color_mode, header.codec,

@@ -14,19 +14,41 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.pva import ntndarray, serial
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
-from pvapy_stream.transport.shm.frames import FRAME, OPENING, Copy, SampleHeader, frame_at
+from pvapy_stream.transport.shm.frames import (
+    FRAME,
+    OPENING,
+    Copy,
+    SampleHeader,
+    Sendable,
+    copy_parts,
+    frame_at,
+)
 
 
 class SharedObject(LazyObject):
-    """An object in shared memory; its sample is released when nothing refers to the memory."""
+    """An object in shared memory, which is released when nothing refers to the memory.
 
-    __slots__ = ("_builder", "_header", "_memory")
+    Args:
+        header: its header.
+        memory: the sample that it is in, or the slot that its payload is in; or a copy of it.
+        builder: makes PvObjects of frames.
+        attributes: its attributes, if only the payload is in `memory`.
+    """
 
-    def __init__(self, header: SampleHeader, memory: SampleMemory, builder: ObjectBuilder) -> None:
+    __slots__ = ("_attributes", "_builder", "_header", "_memory")
+
+    def __init__(
+        self,
+        header: SampleHeader,
+        memory: SampleMemory | HeldMemory | bytes,
+        builder: ObjectBuilder,
+        attributes: bytes | None = None,
+    ) -> None:
         super().__init__(None)
         self.id = header.id if header.kind == FRAME else None
         self._header = header
-        self._memory: SampleMemory | bytes = memory
+        self._memory = memory
+        self._attributes = attributes
         self._builder = builder
 
     @property
@@ -35,7 +57,7 @@ class SharedObject(LazyObject):
 
     def _make_frame(self) -> Frame:
         if self._header.kind == FRAME:
-            return frame_at(self._header, self._memory)
+            return frame_at(self._header, self._memory, self._attributes)
         return to_frame(self.pv_object())
 
     def _make_object(self) -> pva.PvObject:
@@ -59,12 +81,14 @@ class SharedObject(LazyObject):
         header = self._header
         return header.time_ns if header.kind == FRAME else ntndarray.time_of(self.pv_object())
 
-    def parts(self) -> Copy:
-        """The object, to be copied unchanged into other shared memory."""
-        return Copy(self._header, self._memory)
+    def parts(self) -> Sendable:
+        """The object, to be published unchanged in shared memory."""
+        if self._attributes is None:
+            return Copy(self._header, self._memory)
+        return copy_parts(self._header, self._memory, self._attributes)
 
     def detach(self) -> None:
-        """Copy it to memory of this process, which releases the sample."""
+        """Copy it to memory of this process, which releases the shared memory."""
         used = self._header.payload_at + self._header.payload
         self._memory = bytes(memoryview(self._memory).cast("B")[:used])
 
@@ -98,6 +122,7 @@ def sample_memory_type(size: int) -> type[SampleMemory]:
 
 
 if TYPE_CHECKING:
+    from pvapy_stream.transport.shm.pool_user import HeldMemory
 
     class SampleMemory(ctypes.Array[ctypes.c_uint8]):
         """Memory of a received sample, of a type from `sample_memory_type`.

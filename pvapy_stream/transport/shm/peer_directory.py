@@ -40,6 +40,7 @@ from pvapy_stream.transport.shm.folder import (
 from pvapy_stream.transport.shm.peer_file import (
     PUBLISHER,
     SIZE,
+    SUBSCRIBER,
     Counters,
     Info,
     PeerFile,
@@ -373,3 +374,21 @@ def new_key() -> str:
 def has_publisher(channel: str) -> bool:
     """Whether a process of this user on this host publishes a channel in shared memory."""
     return PeerDirectory(channel).has_publisher()
+
+
+def has_subscribers(publisher: bytes) -> bool:
+    """Whether a living subscriber is connected to a publisher, on any channel.
+
+    Args:
+        publisher: its key, as 16 bytes. The publisher itself may be dead.
+    """
+    found = PeerDirectory("")
+    with contextlib.suppress(FileNotFoundError):
+        for folder in (path() / _DIRECTORIES).iterdir():
+            found.path = folder
+            for name in found.names(f"{SUBSCRIBER.prefix}{publisher.hex()}-"):
+                file = found.open(SUBSCRIBER, name)
+                if file is not None:
+                    file.close(remove=False)
+                    return True
+    return False

@@ -59,7 +59,10 @@ class PublisherInfo(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SubscriberInfo(msgspec.Struct, frozen=True):
-    """Description of a subscriber: its process, and its set in the distribution."""
+    """Description of a subscriber: its process, and its set in the distribution.
+
+    `pools`: whether it understands references to payloads in pools.
+    """
 
     key: Key
     publisher: Key
@@ -68,6 +71,7 @@ class SubscriberInfo(msgspec.Struct, frozen=True):
     client_set: str = ""
     updates: Unsigned = 1
     queue: Unsigned = 0
+    pools: bool = False
 
     @property
     def name(self) -> str:
@@ -108,18 +112,24 @@ class SubscriberCounters(ctypes.Structure):
         sleeping: 1 while it waits for a wake-up; the publisher sets it to 0 when it sends one.
         state: a `SubscriberState`.
         released: 1 when the publisher will send nothing more.
+        secured: number of the last sample of which it holds the payload, or does not need it.
+        copies: 1 if it cannot read pools.
     """
 
     taken: int
     sleeping: int
     state: int
     released: int
+    secured: int
+    copies: int
     _fields_: ClassVar = [
         ("taken", ctypes.c_uint64),
         ("sleeping", ctypes.c_uint64),
         ("state", ctypes.c_uint64),
         ("released", ctypes.c_uint64),
-        ("reserved", ctypes.c_uint64 * (_COUNTERS - 4)),
+        ("secured", ctypes.c_uint64),
+        ("copies", ctypes.c_uint64),
+        ("reserved", ctypes.c_uint64 * (_COUNTERS - 6)),
     ]
 
 

@@ -8,7 +8,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import iceoryx2 as iox
 
@@ -16,24 +15,25 @@ from pvapy_stream.errors import ObjectError, TransportError
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.transport.ports import Deliver, DeliverAgain, ReceiverCounts, Return
-from pvapy_stream.transport.shm import nodes, services
+from pvapy_stream.transport.shm import nodes, pool_file, services
 from pvapy_stream.transport.shm.folder import warn_skipped
 from pvapy_stream.transport.shm.frames import (
     ALL_SUBSCRIBERS,
     EMPTY,
     HEADER_BYTES,
     INITIAL,
+    REFERENCE,
     SampleHeader,
     read_header,
 )
 from pvapy_stream.transport.shm.objects import NewestId, SharedObject, sample_memory_type
-from pvapy_stream.transport.shm.peer_directory import PeerDirectory, new_key
+from pvapy_stream.transport.shm.peer_directory import PeerDirectory, has_subscribers, new_key
 from pvapy_stream.transport.shm.peer_file import PUBLISHER, SubscriberInfo, SubscriberState
+from pvapy_stream.transport.shm.pool_file import possible
+from pvapy_stream.transport.shm.pool_reader import PoolReader
 from pvapy_stream.transport.shm.publisher_link import PublisherLink
+from pvapy_stream.transport.shm.references import place_at
 from pvapy_stream.transport.shm.wakeup import WakeupFifo
-
-if TYPE_CHECKING:
-    from pvapy_stream.transport.shm.objects import SampleMemory
 
 _REFRESH_PERIOD = 0.1  # s; how soon a publisher that comes or goes is noticed
 _OPENING_PERIOD = 0.01  # s; the same while a publisher creates a service for us,
@@ -45,7 +45,7 @@ _POLL_PERIOD = 200e-6  # s
 # Samples that objects may keep; beyond that number, objects are copied.
 _MAX_KEPT = services.MAX_BORROWED - 4
 
-OnSample = Callable[[PublisherLink, SampleHeader, "SampleMemory"], None]
+OnSample = Callable[[PublisherLink, SampleHeader, iox.Sample], None]
 
 _HeaderBytes = ctypes.c_uint8 * HEADER_BYTES
 
@@ -86,6 +86,7 @@ class ShmReceiver:
         self._stop_deadline: float | None = None
         self._builder = ObjectBuilder()
         self._borrowed: list[None] = []
+        self._pools = PoolReader()
         self._received = self._overruns = self._errors = 0
         self.source = self.first_source = ""
         self._refresh_due = self._waited_at = 0.0
@@ -99,6 +100,7 @@ class ShmReceiver:
         self._node = nodes.node.acquire()
         try:
             self._directory.sweep()
+            pool_file.sweep(has_subscribers)
             self._wakeup = self._directory.create_wakeup(self._key)
         except BaseException:
             self._node = None
@@ -168,13 +170,7 @@ class ShmReceiver:
                 self._n_taken += number
                 return number
             try:
-                address = sample.payload_ptr
-                header = self._header_of(link, address)
-                memory = sample_memory_type(header.chunk).from_address(address)
-                memory.sample = sample
-                memory.borrowed = self._borrowed
-                self._borrowed.append(None)
-                deliver(link, header, memory)
+                deliver(link, self._header_of(link, sample.payload_ptr), sample)
             except Exception as error:
                 self._note("object", error, "an object could not be delivered")
         self._n_taken += _BATCH
@@ -189,8 +185,8 @@ class ShmReceiver:
             link.counters.taken = link.taken
             raise
 
-    def _on_sample(self, link: PublisherLink, header: SampleHeader, memory: SampleMemory) -> None:
-        obj = self._object_of(link, header, memory)
+    def _on_sample(self, link: PublisherLink, header: SampleHeader, sample: iox.Sample) -> None:
+        obj = self._object_of(link, header, sample)
         if obj is None or self._deliver is None:
             return
         self._received += 1
@@ -212,7 +208,7 @@ class ShmReceiver:
             self._deliver(obj)
 
     def _object_of(
-        self, link: PublisherLink, header: SampleHeader, memory: SampleMemory
+        self, link: PublisherLink, header: SampleHeader, sample: iox.Sample
     ) -> SharedObject | None:
         """The object in a sample; None if it is not for us."""
         initial = header.flags & INITIAL
@@ -223,16 +219,44 @@ class ShmReceiver:
                 return None
             link.joined = self._connected = True
             link.sequence = header.sequence - 1
-        link.taken += 1
-        link.counters.taken = link.taken
         self._overruns += header.sequence - link.sequence - 1
         link.sequence = header.sequence
-        if header.kind == EMPTY or (initial and not for_us):
-            return None
+        try:
+            if header.kind == EMPTY or (initial and not for_us):
+                return None
+            if header.flags & REFERENCE:
+                return self._referenced(link, header, sample)
+            return self._borrow(header, sample)
+        finally:
+            # Only now: the publisher holds the payload until then.
+            link.taken += 1
+            link.counters.secured = header.sequence
+            link.counters.taken = link.taken
+
+    def _borrow(self, header: SampleHeader, sample: iox.Sample) -> SharedObject:
+        """The object in a sample, which is kept with it."""
+        memory = sample_memory_type(header.chunk).from_address(sample.payload_ptr)
+        memory.sample = sample
+        memory.borrowed = self._borrowed
+        self._borrowed.append(None)
         obj = SharedObject(header, memory, self._builder)
         if len(self._borrowed) > _MAX_KEPT:
             obj.detach()
         return obj
+
+    def _referenced(
+        self, link: PublisherLink, header: SampleHeader, sample: iox.Sample
+    ) -> SharedObject | None:
+        """The object of which a sample holds a reference; None if it is lost."""
+        address = sample.payload_ptr
+        attributes = ctypes.string_at(address + header.attributes_at, header.attributes)
+        memory = self._pools.payload(place_at(header, address), header)
+        if memory is not None:
+            return SharedObject(header, memory, self._builder, attributes)
+        self._overruns += 1
+        link.counters.copies = 1
+        self._note("payload", TransportError(self._pools.problem), "an object is lost")
+        return None
 
     # -- publishers ------------------------------------------------------------------------------
 
@@ -256,6 +280,7 @@ class ShmReceiver:
                 opening = opening or (link.port is None and now - link.created_at < _OPENING_TIME)
             if name not in names or not link.publisher.has_owner():
                 self._disconnect(name, link)
+        self._pools.refresh()
         self._connected = any(link.joined for link in self._links.values())
         self._refresh_due = now + (_OPENING_PERIOD if opening else _REFRESH_PERIOD)
 
@@ -288,7 +313,7 @@ class ShmReceiver:
             return
         group, client_set, updates, queue = self._distribution
         info = SubscriberInfo(
-            self._key, publisher.key, os.getpid(), group, client_set, updates, queue
+            self._key, publisher.key, os.getpid(), group, client_set, updates, queue, possible()
         )
         try:
             link = PublisherLink(self._directory, file, info)
@@ -336,6 +361,8 @@ class ShmReceiver:
                 pass
             link.close()
         self._links.clear()
+        # After the links: until then, a pool without owner may be read.
+        self._pools.close()
         self._wakeup.close()
         self._directory.remove_if_empty()
         self._node = None
@@ -344,9 +371,9 @@ class ShmReceiver:
         return undelivered
 
     def _keep_undelivered(
-        self, link: PublisherLink, header: SampleHeader, memory: SampleMemory
+        self, link: PublisherLink, header: SampleHeader, sample: iox.Sample
     ) -> None:
-        obj = self._object_of(link, header, memory)
+        obj = self._object_of(link, header, sample)
         if obj is not None and not header.flags & INITIAL:
             obj.detach()
             self._undelivered.append(obj)

@@ -13,28 +13,32 @@ import pvaccess as pva
 from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
-from pvapy_stream.transport.shm import nodes
+from pvapy_stream.transport.shm import nodes, pool_file
 from pvapy_stream.transport.shm.frames import (
     ALL_SUBSCRIBERS,
     EMPTY,
     INITIAL,
     OPENING,
+    Copy,
     Parts,
     SampleEncoder,
     Sendable,
 )
-from pvapy_stream.transport.shm.peer_directory import PeerDirectory, new_key
+from pvapy_stream.transport.shm.payloads import MIN_PAYLOAD, Payloads
+from pvapy_stream.transport.shm.peer_directory import PeerDirectory, has_subscribers, new_key
 from pvapy_stream.transport.shm.peer_file import (
     PUBLISHER,
     PublisherFile,
     PublisherInfo,
     SubscriberInfo,
 )
+from pvapy_stream.transport.shm.references import Reference
 from pvapy_stream.transport.shm.set_service import SetService, Subscriber, default_queue
 from pvapy_stream.transport.shm.subscriber_table import SubscriberTable
 from pvapy_stream.transport.shm_settings import ShmSettings
 
 _REFRESH_PERIOD = 0.05  # s; of the thread that updates the subscribers while nothing is published
+_PAYLOADS_PERIOD = 1.0  # s
 _MIN_WAIT, _MAX_WAIT = 50e-6, 3e-4  # s between two checks of a full queue
 _STALLED = 0.1  # s; a subscriber that sleeps for so long with a full queue has nothing to take
 
@@ -42,7 +46,10 @@ _log = logging.getLogger(__name__)
 
 
 class ShmPublisher(Publisher):
-    """Publishes to subscribers on this host; each object is copied once for each group of them.
+    """Publishes to subscribers on this host.
+
+    A small object is copied once for each group of subscribers. A large one is copied into a slot
+    of this publisher's payload pool, unless it was received in a slot, and all get references.
 
     A subscriber first gets the current object, as with PVAccess. The overflow policy decides what
     happens to an object if the queue of a subscriber is full.
@@ -73,6 +80,8 @@ class ShmPublisher(Publisher):
         self._lock = threading.Lock()
         self._directory = PeerDirectory(channel)
         self._table = SubscriberTable(self._directory, self._key, self._create_service, self._greet)
+        self._payloads = Payloads(self._key)
+        self._payloads_due = 0.0
         self._file: PublisherFile | None = None
         self._node: iox.Node | None = None
         self._thread: threading.Thread | None = None
@@ -89,6 +98,7 @@ class ShmPublisher(Publisher):
         self._node = nodes.node.acquire()
         try:
             self._directory.sweep()
+            pool_file.sweep(has_subscribers)
             self._file = self._directory.create(
                 PUBLISHER, PublisherInfo(self._key, os.getpid(), self._source)
             )
@@ -126,6 +136,9 @@ class ShmPublisher(Publisher):
     def _refresh(self, now: float) -> None:
         if self._node is not None:
             self._table.refresh(now, self._node)
+        if now >= self._payloads_due:
+            self._payloads_due = now + _PAYLOADS_PERIOD
+            self._payloads.refresh()
 
     def finish(self, patience: float) -> None:
         """Wait until all queues are empty, for at most `patience` s, and close the channel."""
@@ -151,6 +164,7 @@ class ShmPublisher(Publisher):
             self._table.close()
             self._file.close(remove=True)
             self._file = None
+            self._payloads.close()
             self._directory.remove_if_empty()
             self._node = None
             nodes.node.release()
@@ -187,10 +201,33 @@ class ShmPublisher(Publisher):
         counters.published = self._published
         if table.problem:
             raise TransportError(table.problem)
-        for sets in table.groups.values():
-            service = sets.next()
-            if service is not None:
-                self._send(service, parts)
+        if parts.nbytes < MIN_PAYLOAD:
+            for sets in table.groups.values():
+                service = sets.next()
+                if service is not None:
+                    self._send(service, parts)
+        else:
+            self._publish_large(parts)
+
+    def _publish_large(self, parts: Sendable) -> None:
+        """Send references, and copies where that is not possible."""
+        if isinstance(parts, Copy):
+            parts = parts.parts()
+        reference: Reference | None = None
+        try:
+            for sets in self._table.groups.values():
+                service = sets.next()
+                if service is None:
+                    continue
+                self._make_room(service, parts)
+                sent: Sendable | Reference = parts
+                if service.takes_references():
+                    reference = reference or self._payloads.reference(parts, service.queue)
+                    sent = reference or parts
+                self._note_sent(service, service.send(sent))
+        finally:
+            if reference is not None:
+                reference.release()
 
     def _send(
         self,
@@ -199,6 +236,10 @@ class ShmPublisher(Publisher):
         flags: int = 0,
         target: bytes = ALL_SUBSCRIBERS,
     ) -> None:
+        self._make_room(service, parts)
+        self._note_sent(service, service.send(parts, flags, target))
+
+    def _make_room(self, service: SetService, parts: Sendable) -> None:
         if self._blocks:
             for one in service.subscribers:
                 if one.sent - one.counters.taken >= one.queue:
@@ -206,7 +247,8 @@ class ShmPublisher(Publisher):
                     break
         if not service.fits(parts):
             self._resize(service, parts)
-        n_received = service.send(parts, flags, target)
+
+    def _note_sent(self, service: SetService, n_received: int | None) -> None:
         if n_received is None:
             # Subscribers keep all samples.
             self._rejected += len(service.subscribers)

@@ -103,8 +103,8 @@ class SamplePool:
     def __init__(self, service: iox.PortFactoryPublishSubscribe, size: int, n_chunks: int) -> None:
         self.size = size
         self._type = ctypes.c_uint8 * size
-        # Addresses of the chunks whose pages are allocated.
-        self._allocated: set[int] = set()
+        # Bytes whose pages are allocated, by the address of the chunk.
+        self._allocated: dict[int, int] = {}
         self._segment: _Segment | None = None
         self._file = -1
         _check_memory(size, n_chunks)
@@ -121,8 +121,11 @@ class SamplePool:
                 f"shared memory for objects of {size / 1e6:.1f} MB cannot be allocated: {error}"
             ) from error
 
-    def loan(self) -> Loan | None:
+    def loan(self, used: int) -> Loan | None:
         """A free sample; None if all are in use.
+
+        Args:
+            used: bytes that will be written.
 
         Raises:
             TransportError: shared memory is full.
@@ -132,12 +135,12 @@ class SamplePool:
         except iox.LoanError:
             return None
         address = sample.payload_ptr
-        if address not in self._allocated:
-            self._allocate(address)
+        if self._allocated.get(address, 0) < used:
+            self._allocate(address, used)
         return sample, self._type.from_address(address), address
 
-    def _allocate(self, address: int) -> None:
-        """Allocate the pages of a chunk.
+    def _allocate(self, address: int, used: int) -> None:
+        """Allocate the pages of the beginning of a chunk.
 
         If shared memory were full when a page is first written, SIGBUS would end the process.
         """
@@ -145,12 +148,12 @@ class SamplePool:
         if not start <= address < end:
             start, end, offset = self._find(address)
         try:
-            os.posix_fallocate(self._file, address - start + offset, self.size)
+            os.posix_fallocate(self._file, address - start + offset, used)
         except OSError as error:
             raise TransportError(
-                f"shared memory is full ({error.strerror}): {_usage(self.size)}; {_ADVICE}"
+                f"shared memory is full ({error.strerror}): {_usage(used)}; {_ADVICE}"
             ) from error
-        self._allocated.add(address)
+        self._allocated[address] = used
 
     def _find(self, address: int) -> _Segment:
         """Find the segment with an address, and open its file."""

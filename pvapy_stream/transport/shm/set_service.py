@@ -7,6 +7,7 @@ import iceoryx2 as iox
 from pvapy_stream.errors import TransportError
 from pvapy_stream.transport.shm.frames import ALL_SUBSCRIBERS, Sendable
 from pvapy_stream.transport.shm.peer_file import SubscriberFile, SubscriberInfo
+from pvapy_stream.transport.shm.references import InFlight, Reference
 from pvapy_stream.transport.shm.services import (
     SamplePool,
     create_service,
@@ -38,11 +39,12 @@ class Subscriber:
         active: whether it takes part in the distribution.
         stuck_at: its counter `taken` when waiting for it timed out; else None.
         rejected: samples not delivered because its queue was full.
+        in_flight: references sent to it that it has not secured.
     """
 
     __slots__ = (
-        "_wakeup", "active", "counters", "file", "info", "queue", "rejected", "sent", "service",
-        "stuck_at",
+        "_wakeup", "active", "counters", "file", "in_flight", "info", "queue", "rejected", "sent",
+        "service", "stuck_at",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +62,7 @@ class Subscriber:
         self.sent = self.rejected = 0
         self.active = False
         self.stuck_at: int | None = None
+        self.in_flight = InFlight()
         self._wakeup = wakeup
 
     @property
@@ -116,6 +119,11 @@ class SetService:
         self._pool: SamplePool | None = None
         self._sequence = 0
 
+    @property
+    def queue(self) -> int:
+        """Length of the longest queue, in samples."""
+        return self._queue
+
     def queue_for(self, asked: int) -> int:
         """Length of the queue of a subscriber that asks for a length; 0: no preference."""
         return min(asked or self._queue, self._queue)
@@ -139,7 +147,25 @@ class SetService:
             self._pool = None
         self._pool = SamplePool(self._service, size, self._queue + 2)
 
-    def send(self, parts: Sendable, flags: int = 0, target: bytes = ALL_SUBSCRIBERS) -> int | None:
+    def takes_references(self) -> bool:
+        """Whether all subscribers can take a reference, and surely get the next sample."""
+        for one in self.subscribers:
+            counters = one.counters
+            one.in_flight.prune(counters.secured)
+            if (
+                not one.info.pools
+                or counters.copies
+                or one.sent - counters.taken >= one.queue
+            ):
+                return False
+        return True
+
+    def send(
+        self,
+        parts: Sendable | Reference,
+        flags: int = 0,
+        target: bytes = ALL_SUBSCRIBERS,
+    ) -> int | None:
         """Send an object; number of subscribers that got it, or None if all samples are in use.
 
         Raises:
@@ -148,11 +174,15 @@ class SetService:
         pool = self._pool
         if pool is None:
             raise TransportError("the service has no samples")
-        loan = pool.loan()
+        loan = pool.loan(parts.size if isinstance(parts, Reference) else pool.size)
         if loan is None:
             return None
         sample, memory, address = loan
         self._sequence += 1
+        if isinstance(parts, Reference):
+            # Before it is sent: if we are killed in between, nobody reuses the slot.
+            for one in self.subscribers:
+                one.in_flight.add(self._sequence, parts)
         parts.write(memory, address, pool.size, self._sequence, flags, target)
         return sample.assume_init().send()
 

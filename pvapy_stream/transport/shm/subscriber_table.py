@@ -8,8 +8,8 @@ from collections.abc import Callable
 import iceoryx2 as iox
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.transport.shm import nodes
-from pvapy_stream.transport.shm.peer_directory import PeerDirectory
+from pvapy_stream.transport.shm import nodes, pool_file
+from pvapy_stream.transport.shm.peer_directory import PeerDirectory, has_subscribers
 from pvapy_stream.transport.shm.peer_file import SUBSCRIBER, SubscriberInfo, SubscriberState
 from pvapy_stream.transport.shm.set_service import RoundRobin, SetService, Subscriber
 from pvapy_stream.transport.shm.wakeup import WakeupWriter
@@ -86,6 +86,7 @@ class SubscriberTable:
         if now >= self._sweep_due:
             self._sweep_due = now + _SWEEP_PERIOD
             nodes.sweep(node)
+            pool_file.sweep(has_subscribers)
         names = self._directory.names(self._prefix)
         for name in names:
             if name not in self._subscribers and name not in self._refused:
@@ -94,6 +95,7 @@ class SubscriberTable:
         self._refused &= existing
         for name, one in [*self._subscribers.items()]:
             state = one.counters.state
+            one.in_flight.prune(one.counters.secured)
             if name not in existing or not one.file.has_owner():
                 self._remove(name, one)
                 nodes.sweep(node)
@@ -170,6 +172,7 @@ class SubscriberTable:
             )
         self._deactivate(one)
         del self._subscribers[name]
+        one.in_flight.end()
         one.close(remove=True)
         service = one.service
         service.members -= 1

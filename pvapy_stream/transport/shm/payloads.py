@@ -1,0 +1,148 @@
+"""Payloads of one publisher in pools: its own, and those of the objects that it passes on."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from pvapy_stream.errors import TransportError
+from pvapy_stream.transport.shm.frames import Parts
+from pvapy_stream.transport.shm.peer_directory import has_subscribers
+from pvapy_stream.transport.shm.pool_file import PoolLayout, possible
+from pvapy_stream.transport.shm.pool_owner import PoolOwner
+from pvapy_stream.transport.shm.pool_user import PoolUser, address_of, held_memory_of, join_pool
+from pvapy_stream.transport.shm.references import Place, Reference
+from pvapy_stream.transport.shm.services import free_memory
+
+# Bytes of a payload; a copy of a smaller one is cheaper than a reference.
+MIN_PAYLOAD = 64 * 2**10
+_PAGE = 4096
+# Slots for each place in a queue: a chain has several queues, and each stage holds some objects.
+_SLOTS_PER_PLACE = 4
+_MIN_SLOTS, _USUAL_SLOTS, _MAX_SLOTS = 8, 16, 256
+_MAX_SHARE = 0.25  # of the free memory
+# Larger objects than before: one that has grown once may grow again.
+_GROWTH = 4
+
+_log = logging.getLogger(__name__)
+
+
+class Payloads:
+    """Makes references to payloads, in slots that the publisher holds. Not locked.
+
+    Args:
+        publisher: key of the publisher, hexadecimal.
+    """
+
+    def __init__(self, publisher: str) -> None:
+        self._publisher = bytes.fromhex(publisher)
+        self._own: PoolOwner | None = None
+        # Pools whose slots are too small, until all are free.
+        self._retired: list[PoolOwner] = []
+        self._others: dict[bytes, PoolUser] = {}
+        # Payload size for which there was too little memory; 0: none.
+        self._too_large = 0
+        self._problem = ""
+        self._closed = not possible()
+
+    def reference(self, parts: Parts, queue: int) -> Reference | None:
+        """A reference to an object, which holds its slot; None: it must be copied.
+
+        Args:
+            parts: the object; its payload is written into a slot, unless it is in one.
+            queue: length of the queues of the subscribers, in objects.
+        """
+        if self._closed:
+            return None
+        try:
+            return self._in_place(parts) or self._written(parts, queue)
+        except (OSError, TransportError) as error:
+            if str(error) != self._problem:
+                self._problem = str(error)
+                _log.warning("payloads are copied for each stage: %s", error)
+            return None
+
+    def _in_place(self, parts: Parts) -> Reference | None:
+        """A reference to a payload that was received in a slot."""
+        payload = parts.payload
+        if isinstance(payload, list) and len(payload) == 1:
+            (payload,) = payload
+        memory = held_memory_of(payload)
+        if memory is None:
+            return None
+        received, slot = memory.user, memory.slot
+        key = received.pool.key
+        view = np.frombuffer(payload, np.uint8)
+        payload_at = address_of(view) - received.pool.address - slot * received.slot_size
+        user = self._others.get(key) or self._join(key)
+        if user is None:
+            return None
+        user.acquire(slot)
+        generation = int(received.pool.generations[slot])
+        return Reference(parts, Place(key, slot, generation), payload_at, user)
+
+    def _join(self, key: bytes) -> PoolUser | None:
+        user = join_pool(key, has_subscribers, self._publisher)
+        if user is not None:
+            self._others[key] = user
+        return user
+
+    def _written(self, parts: Parts, queue: int) -> Reference | None:
+        own = self._own
+        if own is None or own.layout.slot_size < parts.nbytes:
+            own = self._create(parts.nbytes, queue)
+            if own is None:
+                return None
+        slot = own.take()
+        if slot is None:
+            return None
+        try:
+            parts.write_payload(own.pool.slot(slot))
+        except BaseException:
+            own.release(slot)
+            raise
+        return Reference(parts, Place(own.key, slot, own.generation(slot)), 0, own)
+
+    def _create(self, nbytes: int, queue: int) -> PoolOwner | None:
+        if self._too_large and nbytes >= self._too_large:
+            return None
+        size = -(-nbytes // _PAGE) * _PAGE
+        if self._own is not None:
+            size += size // _GROWTH // _PAGE * _PAGE
+        wanted = min(max(_SLOTS_PER_PLACE * queue, _USUAL_SLOTS), _MAX_SLOTS)
+        n_slots = min(wanted, int(free_memory() * _MAX_SHARE) // size)
+        if n_slots < _MIN_SLOTS:
+            self._too_large = nbytes
+            return None
+        made = PoolOwner(self._publisher, PoolLayout(n_slots, size), has_subscribers)
+        if self._own is not None:
+            self._retired.append(self._own)
+        self._own = made
+        return made
+
+    def refresh(self) -> None:
+        """Called about once a second: leave pools that are not used any more."""
+        self._too_large = 0
+        for pool in [*self._retired]:
+            if pool.unused:
+                pool.close()
+                self._retired.remove(pool)
+        for key, user in [*self._others.items()]:
+            if not user.n_held and not user.pool.has_owner():
+                user.close()
+                del self._others[key]
+
+    def close(self) -> None:
+        """Leave all pools; payloads on their way stay until subscribers have acquired them."""
+        self._closed = True
+        for user in self._others.values():
+            if user.n_held:
+                user.abandon()
+            else:
+                user.close()
+        self._others.clear()
+        for pool in [*self._retired, *([self._own] if self._own is not None else [])]:
+            pool.close()
+        self._retired.clear()
+        self._own = None

@@ -1,0 +1,195 @@
+"""The owner of a payload pool: it writes payloads into free slots."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+import uuid
+from typing import cast
+
+import numpy as np
+
+from pvapy_stream.transport.shm.pool_file import (
+    FREE,
+    NO_PUBLISHER,
+    USED,
+    HasSubscribers,
+    PoolFile,
+    PoolLayout,
+    create_pool,
+    remove_if_unused,
+)
+
+_CLEAR_PERIOD = 0.05  # s between two looks for dead users
+_WARN_PERIOD = 60.0  # s
+
+_log = logging.getLogger(__name__)
+
+
+class PoolOwner:
+    """A pool of this process. Not locked.
+
+    Args:
+        publisher: key of the publisher that owns it.
+        layout: number and size of the slots.
+        has_subscribers: whether a living subscriber is connected to a publisher.
+
+    Raises:
+        OSError, TransportError: it cannot be created.
+    """
+
+    def __init__(
+        self, publisher: bytes, layout: PoolLayout, has_subscribers: HasSubscribers
+    ) -> None:
+        self.key = uuid.uuid4().bytes
+        self.layout = layout
+        self._has_subscribers = has_subscribers
+        self.pool = create_pool(self.key, publisher, layout)
+        # Slots that are free, the next one last: one that was used lately is in the caches.
+        self._free = [*reversed(range(layout.n_slots))]
+        # How often this publisher itself holds each slot.
+        self._held = [0] * layout.n_slots
+        self._allocated: set[int] = set()
+        self._fence = threading.Lock()
+        self._clear_due = self._warn_due = 0.0
+
+    # -- slots -----------------------------------------------------------------------------------
+
+    def take(self) -> int | None:
+        """A slot to write into, which is then held; None if there is none.
+
+        Raises:
+            OSError: shared memory is full.
+        """
+        while self._free or self._collect():
+            slot = self._free.pop()
+            if slot not in self._allocated:
+                try:
+                    self.pool.allocate(slot)
+                except BaseException:
+                    self._free.append(slot)
+                    raise
+                self._allocated.add(slot)
+            if self._claim(slot):
+                self._held[slot] = 1
+                return slot
+        return None
+
+    def _claim(self, slot: int) -> bool:
+        """Make references to the last payload of a slot invalid; whether nobody holds it."""
+        pool = self.pool
+        pool.generations[slot] += np.uint64(1)
+        # A full fence, see `PoolUser.acquire_checked`.
+        with self._fence:
+            pass
+        return bool((pool.acquired[:, slot] == pool.released[:, slot]).all())
+
+    def generation(self, slot: int) -> int:
+        """Generation of the payload in a slot."""
+        return int(self.pool.generations[slot])
+
+    def acquire(self, slot: int) -> None:
+        """Hold a slot once more."""
+        self._held[slot] += 1
+
+    def release(self, slot: int) -> None:
+        """Undo `take` or `acquire`."""
+        self._held[slot] -= 1
+
+    @property
+    def n_held(self) -> int:
+        """Number of slots this publisher itself holds."""
+        return sum(map(bool, self._held))
+
+    @property
+    def unused(self) -> bool:
+        """Whether all slots are free."""
+        self._collect()
+        return len(self._free) == self.layout.n_slots
+
+    # -- what others hold ------------------------------------------------------------------------
+
+    def _collect(self) -> bool:
+        """Find slots that nobody holds any more; whether there are free ones."""
+        now = time.monotonic()
+        if now >= self._clear_due:
+            self._clear_due = now + _CLEAR_PERIOD
+            self._clear_dead()
+        free = set(self._free)
+        candidates = [
+            slot for slot, held in enumerate(self._held) if not held and slot not in free
+        ]
+        if candidates:
+            unheld = self._unheld()
+            self._free += [slot for slot in candidates if unheld[slot]]
+        if not self._free and now >= self._warn_due:
+            self._warn_due = now + _WARN_PERIOD
+            self._warn()
+        return bool(self._free)
+
+    def _unheld(self) -> list[bool]:
+        """For each slot, whether no other process holds it."""
+        pool = self.pool
+        # All counters *released* first, and then all counters *acquired*: equal ones prove that
+        # nobody held the slot when the first were read. The other order, or one pass, would not.
+        before = self._used()
+        released = pool.released[before]
+        used = self._used()
+        acquired = pool.acquired[used]
+        if used != before:
+            return [False] * self.layout.n_slots
+        return cast("list[bool]", (acquired == released).all(axis=0).tolist())
+
+    def _used(self) -> list[int]:
+        return cast("list[int]", np.flatnonzero(self.pool.states == USED).tolist())
+
+    def _clear_dead(self) -> None:
+        """End the holds of users that have died."""
+        pool = self.pool
+        for column in self._used():
+            if not pool.lock(column):
+                continue
+            try:
+                key = pool.publisher_of(column)
+                # What a dead publisher sent may still be in the queue of a living subscriber.
+                if pool.states[column] == USED and (
+                    key == NO_PUBLISHER or not self._has_subscribers(key)
+                ):
+                    pool.released[column] = pool.acquired[column]
+                    pool.states[column] = FREE
+            finally:
+                pool.unlock(column)
+
+    def holders(self) -> dict[int, int]:
+        """Number of slots that each process holds, by process id; without this publisher."""
+        found: dict[int, int] = {}
+        for column in self._used():
+            n = int(np.count_nonzero(self.pool.acquired[column] != self.pool.released[column]))
+            if n:
+                pid = int(self.pool.pids[column])
+                found[pid] = found.get(pid, 0) + n
+        return found
+
+    def _warn(self) -> None:
+        holders = sorted(self.holders().items(), key=lambda one: -one[1])
+        _log.warning(
+            "all %d slots of a payload pool are in use, so objects are copied for each stage; held"
+            " by %s",
+            self.layout.n_slots,
+            ", ".join(
+                [
+                    f"this program: {self.n_held}",
+                    *(f"process {pid}: {n}" for pid, n in holders),
+                ]
+            ),
+        )
+
+    def close(self) -> None:
+        """End it; payloads stay as long as somebody may read them."""
+        pool: PoolFile = self.pool
+        with contextlib.suppress(OSError):
+            pool.disown()
+            remove_if_unused(pool, self._has_subscribers)
+        pool.close()
