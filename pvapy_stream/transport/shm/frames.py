@@ -123,7 +123,10 @@ class SampleHeader(NamedTuple):
 
 @dataclass(slots=True)
 class Parts:
-    """An object that is ready to be written; its payload is not copied yet."""
+    """An object that is ready to be written; its payload is not copied yet.
+
+    `memory` is what the payload is in, and `payload_at` its offset there, if that is known.
+    """
 
     kind: int
     id: int
@@ -137,6 +140,8 @@ class Parts:
     stored: int = 0
     color_mode: int = 0
     codec: bytes = b""
+    memory: object = None
+    payload_at: int = 0
 
     @property
     def attributes_end(self) -> int:
@@ -301,7 +306,7 @@ def copy_parts(
         header.kind, header.id, header.time_ns, header.stamp_ns, attributes,
         view if header.kind == FRAME else [view.data],
         header.payload, header.shape, header.dtype, header.stored,
-        header.color_mode, header.codec,
+        header.color_mode, header.codec, memory, header.payload_at,
     )  # fmt: skip
 
 

@@ -58,23 +58,24 @@ class Payloads:
         try:
             return self._in_place(parts) or self._written(parts, queue)
         except (OSError, TransportError) as error:
-            if str(error) != self._problem:
-                self._problem = str(error)
+            kind = f"{type(error).__name__} {getattr(error, 'errno', '')}"
+            if kind != self._problem:
+                self._problem = kind
                 _log.warning("payloads are copied for each stage: %s", error)
             return None
 
     def _in_place(self, parts: Parts) -> Reference | None:
         """A reference to a payload that was received in a slot."""
-        payload = parts.payload
-        if isinstance(payload, list) and len(payload) == 1:
-            (payload,) = payload
-        memory = held_memory_of(payload)
+        memory, payload_at = held_memory_of(parts.memory), parts.payload_at
         if memory is None:
-            return None
+            # A frame that was made from a received one, with other attributes for instance.
+            payload = parts.payload
+            memory = held_memory_of(payload)
+            if memory is None or not isinstance(payload, np.ndarray):
+                return None
+            payload_at = address_of(payload) - memory.user.address_of(memory.slot)
         received, slot = memory.user, memory.slot
         key = received.pool.key
-        view = np.frombuffer(payload, np.uint8)
-        payload_at = address_of(view) - received.pool.address - slot * received.slot_size
         user = self._others.get(key) or self._join(key)
         if user is None:
             return None

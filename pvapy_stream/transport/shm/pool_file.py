@@ -231,11 +231,20 @@ def create_pool(key: bytes, owner: bytes, layout: PoolLayout) -> PoolFile:
         header = _HEADER.pack(_MAGIC, _VERSION, layout.n_slots, layout.slot_size, key, owner)
         os.pwrite(file, header, 0)
         made = PoolFile(file, writable=True)
-        os.link(f"/proc/self/fd/{file}", folder / key.hex(), follow_symlinks=True)
+        _name(file, folder, key.hex())
         return made
     except BaseException:
         os.close(file)
         raise
+
+
+def _name(file: int, folder: Path, name: str) -> None:
+    within = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+    try:
+        # Python follows the link in /proc only if it is given a descriptor.
+        os.link(f"/proc/self/fd/{file}", name, dst_dir_fd=within, follow_symlinks=True)
+    finally:
+        os.close(within)
 
 
 def open_pool(key: bytes) -> PoolFile | None:

@@ -114,9 +114,13 @@ class PoolUser:
             if last:
                 self._leave()
 
+    def address_of(self, slot: int) -> int:
+        """Address of a slot."""
+        return self.pool.address + slot * self.slot_size
+
     def memory(self, slot: int) -> HeldMemory:
         """The memory of a slot that was acquired; its end releases the slot."""
-        memory = self._memory_type.from_address(self.pool.address + slot * self.slot_size)
+        memory = self._memory_type.from_address(self.address_of(slot))
         memory.user, memory.slot = self, slot
         return memory
 

@@ -13,7 +13,7 @@ import pvaccess as pva
 from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
-from pvapy_stream.transport.shm import nodes, pool_file
+from pvapy_stream.transport.shm import nodes, payloads, pool_file
 from pvapy_stream.transport.shm.frames import (
     ALL_SUBSCRIBERS,
     EMPTY,
@@ -24,7 +24,6 @@ from pvapy_stream.transport.shm.frames import (
     SampleEncoder,
     Sendable,
 )
-from pvapy_stream.transport.shm.payloads import MIN_PAYLOAD, Payloads
 from pvapy_stream.transport.shm.peer_directory import PeerDirectory, has_subscribers, new_key
 from pvapy_stream.transport.shm.peer_file import (
     PUBLISHER,
@@ -80,7 +79,7 @@ class ShmPublisher(Publisher):
         self._lock = threading.Lock()
         self._directory = PeerDirectory(channel)
         self._table = SubscriberTable(self._directory, self._key, self._create_service, self._greet)
-        self._payloads = Payloads(self._key)
+        self._payloads = payloads.Payloads(self._key)
         self._payloads_due = 0.0
         self._file: PublisherFile | None = None
         self._node: iox.Node | None = None
@@ -165,6 +164,8 @@ class ShmPublisher(Publisher):
             self._file.close(remove=True)
             self._file = None
             self._payloads.close()
+            # It may keep shared memory.
+            self._current = Parts(EMPTY, 0)
             self._directory.remove_if_empty()
             self._node = None
             nodes.node.release()
@@ -201,7 +202,7 @@ class ShmPublisher(Publisher):
         counters.published = self._published
         if table.problem:
             raise TransportError(table.problem)
-        if parts.nbytes < MIN_PAYLOAD:
+        if parts.nbytes < payloads.MIN_PAYLOAD:
             for sets in table.groups.values():
                 service = sets.next()
                 if service is not None:

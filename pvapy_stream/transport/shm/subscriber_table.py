@@ -189,6 +189,8 @@ class SubscriberTable:
     def close(self) -> None:
         """Release all subscribers, and free the memory."""
         for one in self._subscribers.values():
+            # What is not secured yet stays held: it may still be taken.
+            one.in_flight.prune(one.counters.secured)
             one.release()
             one.close(remove=False)
         for service in self.services.values():
