@@ -35,6 +35,7 @@ from pvapy_stream.transport.shm import (
     ShmReceiver,
     folder,
     has_publisher,
+    nodes,
     peer_directory,
     services,
 )
@@ -660,3 +661,18 @@ def _aligned(size: int, shift: int) -> tuple[Any, int]:
     start = -ctypes.addressof(buffer) % 64 + shift
     memory = (ctypes.c_uint8 * size).from_buffer(buffer, start)
     return memory, ctypes.addressof(memory)
+
+
+def test_a_service_that_a_killed_subscriber_left_is_used_again(ends: Ends) -> None:
+    # iceoryx2 does not always remove the service of a process that was killed while it opened it.
+    node = nodes.node.acquire()
+    try:
+        name = services.service_name("0" * 32, "", ends.channel)
+        left = services.create_service(node, name, 4, overflow=False)
+        again = services.create_service(node, name, 4, overflow=False)
+        assert again.nodes == left.nodes
+        with pytest.raises(TransportError, match="AlreadyExists"):
+            services.create_service(node, name, 5, overflow=False)
+    finally:
+        del left, again
+        nodes.node.release()

@@ -42,6 +42,9 @@ def create_service(
 ) -> iox.PortFactoryPublishSubscribe:
     """Create the service of a set.
 
+    If its subscribers were killed while they opened it, iceoryx2 may not be able to remove it. As
+    only one publisher uses its name, it is then used again.
+
     Args:
         node: the node of this process.
         name: see `service_name`.
@@ -65,6 +68,9 @@ def create_service(
             .create()
         )
     except Exception as error:
+        left = open_service(node, name)
+        if left is not None and left.static_config.subscriber_max_buffer_size == queue:
+            return left
         raise TransportError(f"a service in shared memory cannot be created: {error}") from error
 
 
