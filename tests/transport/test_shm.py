@@ -663,16 +663,29 @@ def _aligned(size: int, shift: int) -> tuple[Any, int]:
     return memory, ctypes.addressof(memory)
 
 
-def test_a_service_that_a_killed_subscriber_left_is_used_again(ends: Ends) -> None:
-    # iceoryx2 does not always remove the service of a process that was killed while it opened it.
+def test_a_service_that_is_left_is_used_again(ends: Ends) -> None:
     node = nodes.node.acquire()
     try:
         name = services.service_name("0" * 32, "", ends.channel)
         left = services.create_service(node, name, 4, overflow=False)
-        again = services.create_service(node, name, 4, overflow=False)
-        assert again.nodes == left.nodes
-        with pytest.raises(TransportError, match="AlreadyExists"):
-            services.create_service(node, name, 5, overflow=False)
+        again = services.create_service(node, name, 5, overflow=False)
+        assert again.static_config.subscriber_max_buffer_size == 4
     finally:
         del left, again
         nodes.node.release()
+
+
+def test_a_subscriber_may_keep_an_object_while_another_takes_its_place(ends: Ends) -> None:
+    # The sample keeps the service, whose name the next subscriber needs.
+    kept: list[Any] = []
+    publisher = ends.publisher()
+    first = ends.receiver(kept.append)
+    connect(publisher)
+    first.stop()
+    connect(publisher, 0)
+    got = Ids()
+    ends.receiver(got)
+    connect(publisher)
+    publisher.publish(make_object(1))
+    wait_until(lambda: got.ids == [0, 1])
+    assert kept[0].frame.id == 0

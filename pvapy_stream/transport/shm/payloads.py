@@ -20,7 +20,7 @@ MIN_PAYLOAD = 64 * 2**10
 _PAGE = 4096
 # Slots for each place in a queue: a chain has several queues, and each stage holds some objects.
 _SLOTS_PER_PLACE = 4
-_MIN_SLOTS, _USUAL_SLOTS, _MAX_SLOTS = 8, 16, 256
+_MIN_SLOTS, _USUAL_SLOTS, _MAX_SLOTS = 8, 32, 256
 _MAX_SHARE = 0.25  # of the free memory
 # Larger objects than before: one that has grown once may grow again.
 _GROWTH = 4
@@ -127,7 +127,7 @@ class Payloads:
         self._too_large = 0
         for pool in [*self._retired]:
             if pool.unused:
-                pool.close()
+                pool.remove()
                 self._retired.remove(pool)
         for key, user in [*self._others.items()]:
             if not user.n_held and not user.pool.has_owner():

@@ -186,6 +186,11 @@ class PoolOwner:
             ),
         )
 
+    def remove(self) -> None:
+        """End it, and remove its file; only when it is `unused`."""
+        self.pool.path.unlink(missing_ok=True)
+        self.close()
+
     def close(self) -> None:
         """End it; payloads stay as long as somebody may read them."""
         pool: PoolFile = self.pool

@@ -42,8 +42,8 @@ def create_service(
 ) -> iox.PortFactoryPublishSubscribe:
     """Create the service of a set.
 
-    If its subscribers were killed while they opened it, iceoryx2 may not be able to remove it. As
-    only one publisher uses its name, it is then used again.
+    It may still exist: if an object of it is kept, or if iceoryx2 could not clean up after a killed
+    subscriber. As only one publisher uses its name, it is then used again, with its queue length.
 
     Args:
         node: the node of this process.
@@ -69,7 +69,7 @@ def create_service(
         )
     except Exception as error:
         left = open_service(node, name)
-        if left is not None and left.static_config.subscriber_max_buffer_size == queue:
+        if left is not None:
             return left
         raise TransportError(f"a service in shared memory cannot be created: {error}") from error
 

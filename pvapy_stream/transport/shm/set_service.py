@@ -116,6 +116,7 @@ class SetService:
         self._queue = info.queue or queue
         name = service_name(publisher, *self.key)
         self._service = create_service(node, name, self._queue, overflow)
+        self._queue = self._service.static_config.subscriber_max_buffer_size
         self._pool: SamplePool | None = None
         self._sequence = 0
 
