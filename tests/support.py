@@ -147,7 +147,7 @@ class Commands:
                 program.process.kill()
                 program.process.wait(10)
             # What pytest shows of a test that failed.
-            print(program.text)
+            sys.stdout.write(program.text)
             for stream in (program.process.stdout, program.process.stderr):
                 if stream is not None:
                     stream.close()
