@@ -143,7 +143,9 @@ def test_changed_pixels_are_in_a_pool_of_their_own(chain: Chain) -> None:
 def test_structures_go_through_pools_too(chain: Chain) -> None:
     got: list[Any] = []
     first, second = chain.publisher(0), chain.publisher(1)
-    obj = pva.PvObject({"uniqueId": pva.INT, "x": [pva.DOUBLE]}, {"uniqueId": 9, "x": [1.5] * 20000})
+    obj = pva.PvObject(
+        {"uniqueId": pva.INT, "x": [pva.DOUBLE]}, {"uniqueId": 9, "x": [1.5] * 20000}
+    )
     chain.receiver(0, second.publish)
     chain.receiver(1, got.append)
     connect(first)
@@ -228,7 +230,9 @@ def test_several_groups_get_one_payload(chain: Chain) -> None:
 def test_objects_that_grow_get_another_pool(chain: Chain) -> None:
     got: list[Any] = []
     first = chain.publisher(0)
-    chain.receiver(0, lambda obj: got.append((obj.id, place(obj.frame.payload), obj.frame.image[0, 0])))
+    chain.receiver(
+        0, lambda obj: got.append((obj.id, place(obj.frame.payload), obj.frame.image[0, 0]))
+    )
     connect(first)
     for number in range(1, 30):
         first.publish(frame(number, 200 + 20 * number))

@@ -67,7 +67,7 @@ def killed(one: PoolUser) -> None:
 
 
 def look_for_dead(of: PoolOwner) -> None:
-    of._clear_due = 0.0  # noqa: SLF001 - time goes on
+    of._clear_due = 0.0
 
 
 def take_all(of: PoolOwner) -> list[int]:
@@ -164,7 +164,7 @@ def test_columns_are_limited_and_come_back() -> None:
     users = [user(one) for _ in range(pool_file.N_COLUMNS)]
     assert join_pool(one.key, nobody) is None
     users.pop(5).close()
-    assert user(one)._column == 5  # noqa: SLF001
+    assert user(one)._column == 5
     assert users
 
 
@@ -173,9 +173,10 @@ def test_memory_that_is_full_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
         raise OSError(28, "No space left on device")
 
     one = owner()
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as patch:
         patch.setattr(pool_file.os, "posix_fallocate", full)
-        one.take()
+        with pytest.raises(OSError, match="No space"):
+            one.take()
     assert len(take_all(one)) == LAYOUT.n_slots
     monkeypatch.setattr(pool_file.os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space"):
@@ -240,14 +241,14 @@ def test_a_slot_that_is_acquired_while_it_is_claimed_is_left() -> None:
     assert slot is not None
     one.release(slot)
     late = user(one)
-    unheld = one._unheld  # noqa: SLF001
+    unheld = one._unheld
 
     def then_acquire() -> list[bool]:
         found = unheld()
         late.acquire(slot)
         return found
 
-    one._unheld = then_acquire  # type: ignore[method-assign]  # noqa: SLF001
+    one._unheld = then_acquire  # type: ignore[method-assign]
     assert slot not in take_all(one)
 
 
@@ -269,8 +270,8 @@ def test_release_counts_all_even_if_it_is_interrupted_by_itself() -> None:
         def __setitem__(self, slot: int, value: int) -> None:
             real[slot] = value
 
-    real = holder._released  # noqa: SLF001
-    holder._released = Counters()  # type: ignore[assignment]  # noqa: SLF001
+    real = holder._released
+    holder._released = Counters()  # type: ignore[assignment]
     holder.release(slots.pop(0))
     while slots:
         holder.release(slots.pop())
@@ -362,7 +363,7 @@ class Chain(RuleBasedStateMachine):
         self.n_sent = self.number = 0
         self.started = 0
         self.between: list[Callable[[], None]] = []
-        used = self.owner._used  # noqa: SLF001
+        used = self.owner._used
 
         def meanwhile() -> list[int]:
             # Others go on between the two passes of the owner.
@@ -370,10 +371,10 @@ class Chain(RuleBasedStateMachine):
                 self.between.pop()()
             return used()
 
-        self.owner._used = meanwhile  # type: ignore[method-assign]  # noqa: SLF001
-        claim = self.owner._claim  # noqa: SLF001
+        self.owner._used = meanwhile  # type: ignore[method-assign]
+        claim = self.owner._claim
         if not self.second_check:
-            self.owner._claim = lambda slot: claim(slot) or True  # type: ignore[method-assign]  # noqa: SLF001
+            self.owner._claim = lambda slot: claim(slot) or True  # type: ignore[method-assign]
         for _ in range(3):
             self.start()
 
@@ -466,7 +467,7 @@ class Chain(RuleBasedStateMachine):
         for one in (stage.receives, stage.publishes):
             killed(one)
             # Its memory is gone: nothing is released by it any more.
-            one._process = -1  # noqa: SLF001
+            one._process = -1
         stage.held.clear()
         stage.received.clear()
 
@@ -561,7 +562,7 @@ def test_in_flight_holds_until_secured(steps: list[int]) -> None:
             secured = min(sent, secured + 2)
             in_flight.prune(secured)
         assert len(in_flight) == sent - secured
-        assert one._held[slot] == 1 + sent - secured  # noqa: SLF001
+        assert one._held[slot] == 1 + sent - secured
     in_flight.end()
     reference.release()
     assert one.unused

@@ -284,7 +284,7 @@ def attributes_at(
 ) -> WireAttributes:
     """The attributes, copied from memory; they are small."""
     at = header.attributes_at
-    return WireAttributes(bytes(memoryview(memory)[at : at + header.attributes]))
+    return WireAttributes(_bytes_in(memory, np.uint8, header.attributes, at).tobytes())
 
 
 def copy_parts(

@@ -59,6 +59,8 @@ Words = npt.NDArray[np.uint64]
 # numpy's types do not know that mmap has the buffer protocol.
 _words_in = cast("Callable[..., Words]", np.frombuffer)
 _bytes_in = cast("Callable[..., npt.NDArray[np.uint8]]", np.frombuffer)
+# Parts of the type of `reshape` are unknown.
+_shaped = cast("Callable[..., Words]", np.ndarray[Any, Any].reshape)
 
 
 def possible() -> bool:
@@ -134,10 +136,10 @@ class PoolFile:
         control = mmap.mmap(file, layout.slots_at)
         words = _words_in(control, np.uint64, layout.n_words)
         end = layout.generations_at
-        columns = words[_HEADER_WORDS:end].reshape(N_COLUMNS, _COLUMN_WORDS)
+        columns = _shaped(words[_HEADER_WORDS:end], N_COLUMNS, _COLUMN_WORDS)
         self.states, self.pids, self._keys = columns[:, 0], columns[:, 1], columns[:, 2:]
         self.generations = words[end : layout.acquired_at]
-        counters = words[layout.acquired_at :].reshape(2, N_COLUMNS, n_slots)
+        counters = _shaped(words[layout.acquired_at :], 2, N_COLUMNS, n_slots)
         self.acquired, self.released = counters
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         self._slots = mmap.mmap(
@@ -163,9 +165,7 @@ class PoolFile:
             OSError: shared memory is full.
         """
         layout = self.layout
-        os.posix_fallocate(
-            self._file, layout.slots_at + slot * layout.slot_size, layout.slot_size
-        )
+        os.posix_fallocate(self._file, layout.slots_at + slot * layout.slot_size, layout.slot_size)
 
     # -- columns ---------------------------------------------------------------------------------
 

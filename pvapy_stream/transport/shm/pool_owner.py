@@ -118,9 +118,7 @@ class PoolOwner:
             self._clear_due = now + _CLEAR_PERIOD
             self._clear_dead()
         free = set(self._free)
-        candidates = [
-            slot for slot, held in enumerate(self._held) if not held and slot not in free
-        ]
+        candidates = [slot for slot, held in enumerate(self._held) if not held and slot not in free]
         if candidates:
             unheld = self._unheld()
             self._free += [slot for slot in candidates if unheld[slot]]

@@ -6,6 +6,7 @@ import ctypes
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +18,7 @@ from pvapy_stream.transport.shm.pool_file import (
     NO_PUBLISHER,
     HasSubscribers,
     PoolFile,
+    Words,
     open_pool,
     remove_if_unused,
 )
@@ -24,10 +26,12 @@ from pvapy_stream.transport.shm.pool_file import (
 _CLOSE = -1  # in the queue of released slots
 _MAX_SHARE = 4  # a user that keeps more than 1/4 of the slots copies what it receives
 _process = os.getpid()
+# numpy's types do not know that arrays have the buffer protocol.
+_words = cast("Callable[[Words], memoryview[int]]", memoryview)
 
 
 def _note_fork() -> None:
-    global _process  # noqa: PLW0603
+    global _process
     _process = os.getpid()
 
 
@@ -47,9 +51,9 @@ class PoolUser:
         self.pool = pool
         self._column = column
         self._has_subscribers = has_subscribers
-        self._acquired = memoryview(pool.acquired[column])
-        self._released = memoryview(pool.released[column])
-        self._generations = memoryview(pool.generations)
+        self._acquired = _words(pool.acquired[column])
+        self._released = _words(pool.released[column])
+        self._generations = _words(pool.generations)
         self.slot_size = pool.layout.slot_size
         self._memory_type = held_memory_type(self.slot_size)
         self._max_kept = max(1, pool.layout.n_slots // _MAX_SHARE)

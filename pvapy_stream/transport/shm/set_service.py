@@ -153,11 +153,7 @@ class SetService:
         for one in self.subscribers:
             counters = one.counters
             one.in_flight.prune(counters.secured)
-            if (
-                not one.info.pools
-                or counters.copies
-                or one.sent - counters.taken >= one.queue
-            ):
+            if not one.info.pools or counters.copies or one.sent - counters.taken >= one.queue:
                 return False
         return True
 
