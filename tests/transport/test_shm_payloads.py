@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,14 @@ import pytest
 from pvapy_stream.frame import ColorMode, Frame
 from pvapy_stream.pva.lazy import LazyObject, pv_object
 from pvapy_stream.settings import ShmSettings
-from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, folder, payloads, receiver
+from pvapy_stream.transport.shm import (
+    ShmPublisher,
+    ShmReceiver,
+    folder,
+    payloads,
+    pool_user,
+    receiver,
+)
 from pvapy_stream.transport.shm.peer_directory import new_key
 from pvapy_stream.transport.shm.pool_user import held_memory_of
 from tests.support import wait_until
@@ -203,6 +211,30 @@ def test_frames_that_are_kept_stay_and_nothing_waits_for_them(chain: Chain) -> N
     del kept[:], frames, in_pool
     gc.collect()
     assert not path.exists()
+
+
+def test_a_pool_without_free_slots_means_copies_and_its_holders_are_named(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pool_user.PoolUser, "keeps_many", False)
+    kept: list[Any] = []
+    first = chain.publisher(0)
+    chain.receiver(0, lambda obj: kept.append(obj.frame))
+    connect(first)
+    # Samples are copied in the receiver if many are kept.
+    for number in range(1, 101):
+        first.publish(frame(number))
+    wait_until(lambda: kept and kept[-1].id == 100)
+    assert all((one.image == one.id).all() for one in kept if one.id)
+    in_pool = [one.id for one in kept if place(one.payload)]
+    assert in_pool == [*range(1, len(in_pool) + 1)]
+    assert len(in_pool) == 32
+    assert f"process {os.getpid()}: 32" in caplog.text
+    kept.clear()
+    gc.collect()
+    first.publish(frame(101))
+    wait_until(lambda: kept and kept[-1].id == 101)
+    assert place(kept[-1].payload)
 
 
 def test_several_groups_get_one_payload(chain: Chain) -> None:

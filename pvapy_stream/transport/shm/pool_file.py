@@ -258,9 +258,12 @@ def open_pool(key: bytes) -> PoolFile | None:
         os.close(folder)
 
 
-def _open(folder: int, name: str) -> PoolFile | None:
+def _open(folder: int, name: str, without_owner: bool = False) -> PoolFile | None:
     file = open_file(name, folder, stat.S_IFREG)
     if file is None:
+        return None
+    if without_owner and _is_locked(file, _OWNER_BYTE):
+        os.close(file)
         return None
     try:
         opened = PoolFile(file, writable=False)
@@ -287,7 +290,7 @@ def sweep(has_subscribers: HasSubscribers) -> None:
         return
     try:
         for name in os.listdir(folder):
-            pool = _open(folder, name)
+            pool = _open(folder, name, without_owner=True)
             if pool is not None:
                 remove_if_unused(pool, has_subscribers)
                 pool.close()
