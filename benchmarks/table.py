@@ -32,7 +32,7 @@ and write this page's figures anew with `python -m benchmarks [TOPIC…] --write
   within a quarter of a second after it was published, with a server queue of 1000 frames.
 - **A late source** of ours waits for its client; pvapy's has no such option and starts at once. It
   streams for two seconds and stays for three more; "never" is a consumer that saw none of it.
-- **A chain** is a source, a consumer and a second consumer (or four), all pass-through. Over PVA the rate is
+- **A chain** is a source and two consumers (or four), all pass-through. Over PVA the rate is
   searched as above (but within 0.3 s); over shared memory the source sends as fast as it is let,
   and all must arrive.
 - **Ratio** is ours over pvapy's. Rows without pvapy's figure have no counterpart there, or compare

@@ -257,10 +257,7 @@ def frame_at(
 ) -> Frame:
     """A frame whose read-only arrays are views of `memory`, which they keep alive.
 
-    Args:
-        header: header of the object.
-        memory: what the payload is in.
-        attributes: its attributes, if they are not in `memory`.
+    `attributes` are its attributes, if they are not in `memory`.
     """
     stored = _DTYPES[header.stored]
     payload = _array_in(memory, stored, header.payload // stored.itemsize, offset=header.payload_at)
@@ -294,10 +291,7 @@ def copy_parts(
 ) -> Parts:
     """An object in memory, ready to be written elsewhere; keeps `memory` alive.
 
-    Args:
-        header: header of the object.
-        memory: what the payload is in.
-        attributes: its attributes, if they are not in `memory`.
+    `attributes` are its attributes, if they are not in `memory`.
     """
     view = _bytes_in(memory, np.uint8, header.payload, header.payload_at)
     if attributes is None:
