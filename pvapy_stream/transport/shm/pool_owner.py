@@ -24,6 +24,7 @@ from pvapy_stream.transport.shm.pool_file import (
 
 _CLEAR_PERIOD = 0.05  # s between two looks for dead users
 _WARN_PERIOD = 60.0  # s
+_ATTEMPTS = 3  # to read counters while users come and go
 
 _log = logging.getLogger(__name__)
 
@@ -132,13 +133,15 @@ class PoolOwner:
         pool = self.pool
         # All counters *released* first, and then all counters *acquired*: equal ones prove that
         # nobody held the slot when the first were read. The other order, or one pass, would not.
-        before = self._used()
-        released = pool.released[before]
         used = self._used()
-        acquired = pool.acquired[used]
-        if used != before:
-            return [False] * self.layout.n_slots
-        return cast("list[bool]", (acquired == released).all(axis=0).tolist())
+        for _ in range(_ATTEMPTS):
+            before, released = used, pool.released[used]
+            used = self._used()
+            if used == before:
+                acquired = pool.acquired[used]
+                return cast("list[bool]", (acquired == released).all(axis=0).tolist())
+            # Somebody came or left meanwhile.
+        return [False] * self.layout.n_slots
 
     def _used(self) -> list[int]:
         return cast("list[int]", np.flatnonzero(self.pool.states == USED).tolist())
