@@ -60,14 +60,27 @@ class Chain(RuleBasedStateMachine):
         self.n_sent = self.number = 0
         self.started = 0
         self.between: list[Callable[[], None]] = []
-        used = self.owner._used
+        used, unheld = self.owner._used, self.owner._unheld
+        self.n_passes = -1  # of the owner over the columns; -1: it does not read them
+
+        def two_passes() -> list[bool]:
+            self.n_passes = 0
+            try:
+                return unheld()
+            finally:
+                self.n_passes = -1
 
         def meanwhile() -> list[int]:
-            # Others go on between the two passes of the owner.
-            while self.between:
-                self.between.pop()()
+            # Others go on between the two passes.
+            if self.n_passes >= 0:
+                self.n_passes += 1
+            if self.n_passes == 2:
+                steps, self.between = self.between, []
+                for step in steps:
+                    step()
             return used()
 
+        self.owner._unheld = two_passes  # type: ignore[method-assign]
         self.owner._used = meanwhile  # type: ignore[method-assign]
         claim = self.owner._claim
         if not self.second_check:
@@ -152,6 +165,13 @@ class Chain(RuleBasedStateMachine):
     def _let_go(self, stage: Stage) -> None:
         if stage.alive and stage.held:
             stage.held.pop(0)
+
+    @rule(index=st.integers(1, 2), now=st.booleans())
+    def hand_over(self, index: int, now: bool) -> None:
+        """The hold of a slot moves from one stage to the next."""
+        self.do(now, lambda: self._acquire(self.stages[index]))
+        self.do(now, lambda: self._prune(index))
+        self.do(now, lambda: self._let_go(self.stages[index - 1]))
 
     @rule(index=st.integers(0, 2), sent=st.booleans())
     def kill(self, index: int, sent: bool) -> None:
