@@ -34,6 +34,9 @@ class Beacons:
         watch: as `Loop.watch`.
         settings: where it listens.
         news: called when there is something to be searched for.
+
+    Attributes:
+        listens: whether it does.
     """
 
     def __init__(self, watch: Watch, settings: ClientSettings, news: Callable[[], None]) -> None:
@@ -42,7 +45,7 @@ class Beacons:
         self._port = settings.broadcast_port
         self._news = news
         self._heard = Heard()
-        self._listens = False
+        self.listens = False
         self._links: list[socket.socket] = []
         self._read_again = 0.0  # when it is read again; 0: it is
 
@@ -52,8 +55,8 @@ class Beacons:
         Returns:
             how long nothing is to be done, s.
         """
-        if wanted != self._listens:
-            self._listens = wanted
+        if wanted != self.listens:
+            self.listens = wanted
             if wanted:
                 self._open()
             else:

@@ -108,9 +108,10 @@ class Searcher:
 
     def search(self, now: float) -> float:
         """Ask for what is due; how long nothing is due, s."""
+        if not self._sought and not self._servers and not self._beacons.listens:
+            # As in each round while frames are received.
+            return _NOTHING
         pause = self._beacons.listen(bool(self._sought), now)
-        if not self._sought and not self._servers:
-            return pause
         if self._sought:
             for host, address in self._lookup.poll(now):
                 self._ask_also(host, address)
