@@ -90,7 +90,7 @@ def test_a_long_burst_is_sent_in_groups(
 def test_the_first_of_a_burst_is_sent_as_those_of_the_burst_before(
     make: Make, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stage that receives two at once sends two at once, however long it takes to receive them."""
+    """A stage that receives two at once sends two at once, however long receiving takes."""
     alone: list[int] = []
     plain = Connection.send_now
     monkeypatch.setattr(Connection, "send_now", lambda *args: (alone.append(1), plain(*args))[1])
