@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import h5py
 import numpy as np
 
 from pvapy_stream.accounting.idset import IdSet
@@ -139,7 +139,7 @@ class NexusMessages:
 
     def _frame_of_message(self, message: Item) -> Frame:
         image: ChannelValue | None = None
-        attributes: dict[str, Any] = {}
+        attributes: dict[str, object] = {}
         for value in message.channels:
             if not value.present:
                 continue
@@ -231,7 +231,7 @@ def _finish(path: Path, last: int | None, notes: Mapping[str, str | int]) -> Non
             _cut(file[ATTRIBUTES], name, n)
 
 
-def _cut(group: Any, name: str, n: int) -> None:
+def _cut(group: h5py.Group, name: str, n: int) -> None:
     """Make a column anew with its first n rows."""
     column = group[name]
     values, attributes, dtype = column[:n], dict(column.attrs), column.dtype

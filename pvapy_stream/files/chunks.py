@@ -14,10 +14,11 @@ import struct
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import hdf5plugin
 import numpy as np
 
@@ -69,12 +70,12 @@ def one_core_each() -> None:
         ctypes.CDLL(str(library)).omp_set_num_threads(1)
 
 
-def filter_options(codec: str) -> dict[str, Any]:
-    """What `Any.create_dataset` needs for a codec."""
+def filter_options(codec: str) -> dict[str, object]:
+    """What `h5py.Group.create_dataset` needs for a codec."""
     return dict(_OPTIONS[codec]()) if codec != NONE else {}
 
 
-def codec_of(images: Any) -> str | None:
+def codec_of(images: h5py.Dataset) -> str | None:
     """How the chunks of a dataset are compressed; None for a way that is not one of ours."""
     plan = images.id.get_create_plist()
     filters = [plan.get_filter(at)[0] for at in range(plan.get_nfilters())]
@@ -134,7 +135,7 @@ def check_stored(frame: Frame) -> None:
     decompress(frame.codec, frame.payload.view(np.uint8), frame.dtype, frame.nbytes)
 
 
-def check_pixels(image_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def check_pixels(image_shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
     """Refuse what cannot be a stack of images.
 
     Raises:
@@ -150,7 +151,7 @@ def check_pixels(image_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
 _buffers: deque[bytearray] = deque(maxlen=16)
 
 
-def _joined(parts: Sequence[Any]) -> memoryview:
+def _joined(parts: Sequence[bytes | memoryview]) -> memoryview:
     """Buffers laid end to end."""
     size = sum(len(part) for part in parts)
     try:
@@ -171,7 +172,7 @@ def _lz4(image: Pixels) -> Chunk:
     compress = require("lz4.block", "codecs").compress
     plain = image.data.cast("B")
     block = min(len(plain), _LZ4_BLOCK)
-    parts: list[object] = [_HEADER.pack(len(plain), block)]
+    parts: list[bytes | memoryview] = [_HEADER.pack(len(plain), block)]
     for at in range(0, len(plain), block):
         piece = plain[at : at + block]
         packed = compress(piece, store_size=False)
@@ -222,7 +223,7 @@ _ENCODERS: dict[str, Callable[[Pixels], Chunk]] = {
 }
 _MODULES = {"lz4": "lz4.block", "bslz4": "bitshuffle", "zstd": "zstandard", "blosc": "blosc"}
 _FILTERS = {32001: "blosc", 32004: "lz4", 32008: "bslz4", 32015: "zstd"}
-_OPTIONS: dict[str, Callable[[], Any]] = {
+_OPTIONS: dict[str, Callable[[], Mapping[str, object]]] = {
     "lz4": hdf5plugin.LZ4,
     "bslz4": lambda: hdf5plugin.Bitshuffle(cname="lz4"),
     "zstd": lambda: hdf5plugin.Zstd(clevel=_ZSTD_LEVEL),

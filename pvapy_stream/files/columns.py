@@ -16,6 +16,7 @@ from typing import Any
 import h5py
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.files.names import quoted
@@ -54,7 +55,7 @@ class Columns:
         )
         self._exceptions: list[tuple[int, str, object]] = []
 
-    def add(self, row: int, attributes: Mapping[str, Any]) -> None:
+    def add(self, row: int, attributes: Mapping[str, object]) -> None:
         """Take the attributes of the next image."""
         columns = self._columns
         known = 0
@@ -90,7 +91,7 @@ class _Column:
     def __init__(self, group: h5py.Group, name: str, value: Any) -> None:
         self._kind = _kind(value)
         shape = np.shape(value)
-        dtype: Any = self._kind
+        dtype: object = self._kind
         self._width = 0
         if self._kind == "S":
             self._width = max(_TEXT_LENGTH, 2 * len(str(value).encode()))
@@ -98,7 +99,7 @@ class _Column:
         self._shape = shape
         self._dtype = np.dtype(dtype)
         self._fill: object = _fill(self._dtype, shape)
-        self._values: list[Any] = []
+        self._values: list[object] = []
         rows = max(1, _ROWS_PER_CHUNK * 8 // max(8, self._dtype.itemsize * int(np.prod(shape))))
         self._data = group.create_dataset(
             _quoted(name),
@@ -144,7 +145,7 @@ def settle(group: h5py.Group, n_rows: int) -> None:
         _rewrite(group, name, values, n_rows)
 
 
-def read_log(group: Any) -> Iterator[tuple[int, str, object]]:
+def read_log(group: h5py.Group) -> Iterator[tuple[int, str, object]]:
     """Row, name and value (None for no value) of all that does not stand in the columns."""
     log = bytes(group[LOG][()]) if LOG in group else b""
     at = 0
@@ -157,7 +158,7 @@ def read_log(group: Any) -> Iterator[tuple[int, str, object]]:
         at = end
 
 
-def _rewrite(group: Any, name: str, exceptions: dict[int, object], n_rows: int) -> None:
+def _rewrite(group: h5py.Group, name: str, exceptions: dict[int, object], n_rows: int) -> None:
     """Make a column anew with the values of the log in it."""
     values: list[object] = [_ABSENT] * n_rows
     if (key := _quoted(name)) in group:
@@ -169,7 +170,12 @@ def _rewrite(group: Any, name: str, exceptions: dict[int, object], n_rows: int) 
     _store(group, name, values)
 
 
-def gather(sources: Sequence[Any], lengths: Sequence[int], order: Any, group: Any) -> None:
+def gather(
+    sources: Sequence[h5py.Group],
+    lengths: Sequence[int],
+    order: NDArray[np.int64],
+    group: h5py.Group,
+) -> None:
     """Put the columns of several files together.
 
     Args:
@@ -180,14 +186,14 @@ def gather(sources: Sequence[Any], lengths: Sequence[int], order: Any, group: An
     """
     names = {key: data.attrs["name"] for one in sources for key, data in one.items() if key != LOG}
     for key, name in names.items():
-        values: list[Any] = []
+        values: list[object] = []
         for one, length in zip(sources, lengths, strict=True):
             found = _values(one[key])[:length] if key in one else []
             values += found + [_ABSENT] * (length - len(found))
         _store(group, name, [values[row] for row in order])
 
 
-def take_rows(source: Any, rows: Any, group: Any) -> None:
+def take_rows(source: h5py.Group, rows: NDArray[np.int64], group: h5py.Group) -> None:
     """Make columns with some rows of those of a file that was not closed.
 
     Values that cannot be read are absent.
@@ -201,7 +207,7 @@ def take_rows(source: Any, rows: Any, group: Any) -> None:
     with suppress(*_UNREADABLE):
         for row, name, value in read_log(source):
             logged[name][row] = _ABSENT if value is None else value
-    found: dict[str, list[Any]] = {name: [] for name in logged}
+    found: dict[str, list[object]] = {name: [] for name in logged}
     for key in source:
         with suppress(*_UNREADABLE):
             if key != LOG:
@@ -216,7 +222,7 @@ def take_rows(source: Any, rows: Any, group: Any) -> None:
         _store(group, name, picked)
 
 
-def _values(data: Any) -> list[object]:
+def _values(data: h5py.Dataset) -> list[object]:
     """What stands in a column; absent rows marked."""
     text = h5py.check_string_dtype(data.dtype) is not None
     values = (data.asstr() if text else data)[()].tolist()
@@ -225,7 +231,7 @@ def _values(data: Any) -> list[object]:
     return values
 
 
-def _store(group: Any, name: str, values: list[object]) -> None:
+def _store(group: h5py.Group, name: str, values: list[object]) -> None:
     data = group.create_dataset(_quoted(name), data=joined(values))
     data.attrs["name"] = name
     absent = IdSet(row for row, value in enumerate(values) if value is _ABSENT)

@@ -9,7 +9,7 @@ import shlex
 import stat
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.names import part_of
@@ -22,7 +22,7 @@ class Reserve:
     """Holds space in a folder, in a file without a name; HDF5 needs some to close a file well."""
 
     def __init__(self, folder: Path) -> None:
-        self._file: Any = None
+        self._file: IO[bytes] | None = None
         try:
             self._file = tempfile.TemporaryFile(dir=folder)
             os.posix_fallocate(self._file.fileno(), 0, _RESERVE)

@@ -63,10 +63,10 @@ class NexusFile:
         self,
         path: Path,
         image_shape: tuple[int, ...],
-        dtype: np.dtype[Any],
+        dtype: np.dtype[np.generic],
         *,
         codec: str = "none",
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, object] | None = None,
         replaces: Identity | None = None,
         image_name: str = "",
         notes: Mapping[str, str] | None = None,
@@ -100,7 +100,11 @@ class NexusFile:
             raise file_error("write", self.part, error) from error
 
     def _make(
-        self, codec: str, attributes: Mapping[str, Any], image_name: str, notes: Mapping[str, str]
+        self,
+        codec: str,
+        attributes: Mapping[str, object],
+        image_name: str,
+        notes: Mapping[str, str],
     ) -> None:
         shape, dtype = self.kind
         data = make_tree(self._file, notes, len(shape) == 3)
@@ -116,7 +120,7 @@ class NexusFile:
         images.attrs["interpretation"] = "rgb-image" if len(shape) == 3 else "image"
         if image_name and f"/{image_name.strip('/')}" != images.name:
             self._file[image_name] = h5py.SoftLink(images.name)
-        self._image_set: Any = images
+        self._image_set = images
         self._images = images.id
         self._rows = [
             _column(data, "id", np.int64),
@@ -126,7 +130,7 @@ class NexusFile:
         describe(data["time"], entry["checksum"])
         self._columns = Columns(collection(entry, "attributes"), attributes)
 
-    def add(self, frame_id: int, time_ns: int, attributes: Mapping[str, Any]) -> int:
+    def add(self, frame_id: int, time_ns: int, attributes: Mapping[str, object]) -> int:
         """Make room for one more image; its row. `put` fills it."""
         row = self.n_rows
         self._images.set_extent((row + 1, *self.kind[0]))
@@ -190,12 +194,12 @@ class NexusFile:
             note_failed_close(self)
 
 
-def opened(path: Path, mode: str, **options: Any) -> Any:
+def opened(path: Path, mode: str, **options: Any) -> h5py.File:
     """An `h5py.File`, whose own types do not know what stands under which name."""
     return h5py.File(path, mode, libver="latest", **options)
 
 
-def make_tree(file: Any, notes: Mapping[str, str], colour: bool) -> Any:
+def make_tree(file: h5py.File, notes: Mapping[str, str], colour: bool) -> h5py.Group:
     """Make the groups that NeXus readers look for; the one for the images."""
     file.attrs["NX_class"] = "NXroot"
     file.attrs["default"] = "entry"
@@ -215,21 +219,21 @@ def make_tree(file: Any, notes: Mapping[str, str], colour: bool) -> Any:
     return data
 
 
-def describe(time: Any, checksum: Any) -> None:
+def describe(time: h5py.Dataset, checksum: h5py.Dataset) -> None:
     """Say what the numbers in two columns are."""
     time.attrs["units"] = "ns"
     time.attrs["start"] = _EPOCH
     checksum.attrs["description"] = "CRC-32 (as zlib's) of the stored chunk of each image"
 
 
-def collection(parent: Any, name: str) -> Any:
+def collection(parent: h5py.Group, name: str) -> h5py.Group:
     """A group for anything."""
     group = parent.create_group(name)
     group.attrs["NX_class"] = "NXcollection"
     return group
 
 
-def add_notes(entry: Any, notes: Mapping[str, str]) -> None:
+def add_notes(entry: h5py.Group, notes: Mapping[str, str]) -> None:
     """Write texts, each as an NXnote."""
     for name, text in notes.items():
         note = entry.create_group(name)
@@ -238,7 +242,7 @@ def add_notes(entry: Any, notes: Mapping[str, str]) -> None:
         note["description"] = text
 
 
-def complete(file: Any, record: LossRecord, notes: Mapping[str, str], n_rows: int) -> None:
+def complete(file: h5py.File, record: LossRecord, notes: Mapping[str, str], n_rows: int) -> None:
     """Make a file whole that is no longer in SWMR mode, with its first images."""
     for name in (IMAGES, IDS, TIMES, CHECKSUMS):
         if file[name].shape[0] != n_rows:
@@ -258,5 +262,5 @@ def _version() -> str:
         return "unknown"
 
 
-def _column(group: Any, name: str, dtype: Any) -> Any:
+def _column(group: h5py.Group, name: str, dtype: object) -> h5py.Dataset:
     return group.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(ROWS_PER_CHUNK,))

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -33,16 +32,13 @@ from pvapy_stream.files.reading import open_data
 from pvapy_stream.files.record import LossRecord
 from pvapy_stream.files.taken import run_of
 
-# Its lower half has no types.
-_h5: Any = h5py
-
 
 @dataclass(frozen=True, slots=True)
 class _Source:
     """One of the files: opened, with its ids so far."""
 
     path: Path
-    file: Any
+    file: h5py.File
     ids: NDArray[np.int64]
 
 
@@ -109,12 +105,14 @@ def _check_alike(sources: Sequence[_Source]) -> None:
             )
 
 
-def _fill(master: Any, sources: Sequence[_Source], order: NDArray[np.int64], target: Path) -> None:
+def _fill(
+    master: h5py.File, sources: Sequence[_Source], order: NDArray[np.int64], target: Path
+) -> None:
     data = make_tree(master, {}, sources[0].file[IMAGES].ndim == 4)
     entry = master["entry"]
     _make_images(data, sources, order, target)
 
-    def joined(name: str) -> Any:
+    def joined(name: str) -> NDArray[np.generic]:
         # As many as there are ids: in a file that grows, the others may be longer by now.
         parts = [one.file[name][: len(one.ids)] for one in sources]
         return np.concatenate(parts)[order]
@@ -138,13 +136,13 @@ def _fill(master: Any, sources: Sequence[_Source], order: NDArray[np.int64], tar
 
 
 def _make_images(
-    data: Any, sources: Sequence[_Source], order: NDArray[np.int64], target: Path
+    data: h5py.Group, sources: Sequence[_Source], order: NDArray[np.int64], target: Path
 ) -> None:
     """A virtual dataset; a file's part in a distributed stream is one regular pattern."""
     model = sources[0].file[IMAGES]
     image = model.shape[1:]
     rest = (0,) * len(image)
-    plan = _h5.h5p.create(_h5.h5p.DATASET_CREATE)
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     begin = 0
@@ -156,7 +154,7 @@ def _make_images(
         # Rows are not in the order of ids where a source started its ids again.
         for run in np.split(places, np.flatnonzero(np.diff(places) < 0) + 1):
             for comb in IdSet(run.tolist()).combs():
-                shown = _h5.h5s.create_simple((len(order), *image))
+                shown = h5py.h5s.create_simple((len(order), *image))
                 shown.select_hyperslab(
                     (comb.first, *rest),
                     (comb.times, *(1 for _ in image)),
@@ -164,10 +162,10 @@ def _make_images(
                     (comb.width, *image),
                 )
                 n_rows = comb.width * comb.times
-                stored = _h5.h5s.create_simple((len(one.ids), *image))
+                stored = h5py.h5s.create_simple((len(one.ids), *image))
                 stored.select_hyperslab((row, *rest), (n_rows, *image))
                 plan.set_virtual(shown, name, f"/{IMAGES}".encode(), stored)
                 row += n_rows
-    space = _h5.h5s.create_simple((len(order), *image))
-    _h5.h5d.create(data.id, b"data", _h5.h5t.py_create(model.dtype, logical=True), space, plan)
+    space = h5py.h5s.create_simple((len(order), *image))
+    h5py.h5d.create(data.id, b"data", h5py.h5t.py_create(model.dtype, logical=True), space, plan)
     data["data"].attrs["interpretation"] = model.attrs["interpretation"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
+import h5py
 import numpy as np
 
 from pvapy_stream.codecs import decompress
@@ -15,7 +15,7 @@ from pvapy_stream.files.disk import file_error
 from pvapy_stream.files.layout import ATTRIBUTES, CHECKSUMS, IDS, IMAGES, TIMES, opened
 
 
-def open_any(path: Path) -> Any:
+def open_any(path: Path) -> h5py.File:
     """Open a file to read, also one that is being written.
 
     Raises:
@@ -34,7 +34,7 @@ def open_any(path: Path) -> Any:
         raise file_error("read", path, error) from error
 
 
-def open_data(path: Path) -> Any:
+def open_data(path: Path) -> h5py.File:
     """Open a file of frames to read, also one that is being written.
 
     Raises:
@@ -48,7 +48,7 @@ def open_data(path: Path) -> Any:
     return file
 
 
-def chunk_is_whole(images: Any, row: int, expected: int) -> bool:
+def chunk_is_whole(images: h5py.Dataset, row: int, expected: int) -> bool:
     """Whether the stored chunk of an image is there and is what was written."""
     try:
         _, chunk = images.id.read_direct_chunk((row,) + (0,) * (images.ndim - 1))
@@ -57,7 +57,7 @@ def chunk_is_whole(images: Any, row: int, expected: int) -> bool:
     return checksum(chunk) == expected
 
 
-def check_pixels_of(images: Any, row: int) -> None:
+def check_pixels_of(images: h5py.Dataset, row: int) -> None:
     """Decode the stored chunk of an image.
 
     Raises:

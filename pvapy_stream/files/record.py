@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -111,7 +112,7 @@ class LossRecord:
             for reason, ids in getattr(other, name).items():
                 getattr(self, name).setdefault(reason, IdSet()).update(ids)
 
-    def write(self, parent: Any) -> None:
+    def write(self, parent: h5py.Group) -> None:
         """Write it as `loss_record`, an NXcollection: (n, 2) arrays of first and last id."""
         group = parent.create_group("loss_record")
         group.attrs["NX_class"] = "NXcollection"
@@ -127,7 +128,7 @@ class LossRecord:
                 _write_ids(reasons, f"reason_{number}", ids).attrs["reason"] = reason
 
     @classmethod
-    def read(cls, parent: Any) -> LossRecord | None:
+    def read(cls, parent: h5py.Group) -> LossRecord | None:
         """The record that `write` left; None for a file that was not closed."""
         group = parent.get("loss_record")
         if group is None:
@@ -172,12 +173,12 @@ def ids_of(ids: NDArray[np.int64]) -> IdSet:
     return IdSet.of_ranges(np.stack([ids[starts], ids[ends] + 1], axis=1))
 
 
-def _write_ids(group: Any, name: str, ids: IdSet) -> Any:
+def _write_ids(group: h5py.Group, name: str, ids: IdSet) -> h5py.Dataset:
     ranges = ids.ranges()
     data = group.create_dataset(name, data=np.stack([ranges[:, 0], ranges[:, 1] - 1], axis=1))
     data.attrs["count"] = len(ids)
     return data
 
 
-def _read_ids(data: Any) -> IdSet:
+def _read_ids(data: h5py.Dataset) -> IdSet:
     return IdSet.of_ranges(data[()].reshape(-1, 2) + np.array([0, 1]))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
+import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from pvapy_stream.errors import FileError
 from pvapy_stream.files import swissfel_layout
@@ -113,7 +114,7 @@ def _check(path: Path) -> int:
         return n_good
 
 
-def _finish_frames(file: Any, n_good: int) -> None:
+def _finish_frames(file: h5py.File, n_good: int) -> None:
     text = f"The writer of this file was killed; recovered with {n_good} images."
     complete(file, LossRecord(RECOVERED), {"recovery": text}, n_good)
 
@@ -144,7 +145,7 @@ def _copy_readable(path: Path, target: Path) -> int:
     return len(rows)
 
 
-def _copy(source: Any, rows: Any, work: Path) -> None:
+def _copy(source: h5py.File, rows: NDArray[np.int64], work: Path) -> None:
     """A new file with some rows of another, chunks as they are."""
     images = source[IMAGES]
     codec = codec_of(images)
@@ -176,7 +177,7 @@ def _copy(source: Any, rows: Any, work: Path) -> None:
 _ORIGIN = ("run", "stage", "input_channel")
 
 
-def _rows_of(data: Any, rows: Any) -> Any:
+def _rows_of(data: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Rows of a column, of which not all may be readable."""
     return data[: int(rows[-1]) + 1][rows]
 
@@ -197,6 +198,6 @@ def _check_messages(path: Path) -> int:
         return file[swissfel_layout.COUNTED].shape[0]
 
 
-def _finish_messages(file: Any, n_good: int) -> None:
+def _finish_messages(file: h5py.File, n_good: int) -> None:
     lost = swissfel_layout.gaps(file[swissfel_layout.COUNTED][:n_good])
     swissfel_layout.complete(file, lost, {}, swissfel_layout.RECOVERED)

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from pvapy_stream.files.chunks import (
 )
 from pvapy_stream.files.disk import check_space
 from pvapy_stream.files.layout import NexusFile
-from pvapy_stream.frame import Frame
+from pvapy_stream.frame import Frame, Pixels
 
 FLUSH_PERIOD = 0.8  # s; what a crash may take
 _FLUSH_ROWS = 4096
@@ -184,7 +184,7 @@ class RowWriter:
         self.n_bytes += size
 
 
-def _encoded(codec: str, image: Any) -> Work:
+def _encoded(codec: str, image: Pixels) -> Work:
     chunk = encode(codec, image)
     return chunk, checksum(chunk)
 

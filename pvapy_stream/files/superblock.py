@@ -10,11 +10,14 @@ import io
 import os
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import h5py
 
 from pvapy_stream.errors import FileError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _FLAGS_AT = 11
@@ -58,7 +61,7 @@ def is_cut(path: Path) -> bool:
         return False
 
 
-def open_cut(path: Path) -> Any:
+def open_cut(path: Path) -> h5py.File:
     """Open a file to read that is shorter than it should be: what is missing reads as zeros.
 
     Nothing is written to it. HDF5 finds what is missing by its checksums.
@@ -110,7 +113,7 @@ class _CutFile(io.RawIOBase):
     def tell(self) -> int:
         return self._at
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
         wanted = max(0, min(len(view), self._end - self._at))
         self._file.seek(self._at)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import metadata
-from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,7 +35,7 @@ _ROWS = 1024
 _PROGRAM = "pvapy_stream"
 
 
-def make_tree(file: Any, general: Mapping[str, str], about: Mapping[str, str | int]) -> None:
+def make_tree(file: h5py.File, general: Mapping[str, str], about: Mapping[str, str | int]) -> None:
     """Make the groups of a new file."""
     file.create_group(CHANNELS)
     write_general(file, {**dict.fromkeys(_GENERAL, _NOT_GIVEN), **general})
@@ -50,7 +50,7 @@ def make_tree(file: Any, general: Mapping[str, str], about: Mapping[str, str | i
     _note(group, about)
 
 
-def write_general(file: Any, general: Mapping[str, str]) -> None:
+def write_general(file: h5py.File, general: Mapping[str, str]) -> None:
     """Write texts into /general, in place of those that are there."""
     group = file.require_group(GENERAL)
     for name, text in general.items():
@@ -61,7 +61,11 @@ def write_general(file: Any, general: Mapping[str, str]) -> None:
 
 
 def complete(
-    file: Any, lost: IdSet, about: Mapping[str, str | int], state: str, last: int | None = None
+    file: h5py.File,
+    lost: IdSet,
+    about: Mapping[str, str | int],
+    state: str,
+    last: int | None = None,
 ) -> int:
     """Make a file whole that nobody writes any more; how many rows it has.
 
@@ -92,7 +96,7 @@ def complete(
     return n
 
 
-def _cut(group: Any, last: int) -> int:
+def _cut(group: h5py.Group, last: int) -> int:
     """How many rows there are up to a pulse id; those beyond it among them are flagged."""
     ids = group["pulse_id"][()]
     within = np.flatnonzero(ids <= last)
@@ -103,7 +107,7 @@ def _cut(group: Any, last: int) -> int:
     return n
 
 
-def damaged_channels(file: Any) -> list[str]:
+def damaged_channels(file: h5py.File) -> list[str]:
     """Read all values; what is wrong with them, a sentence for each channel concerned."""
     n_rows = file[COUNTED].shape[0]
     closed = file[ACQUISITION].attrs["state"] != OPEN
@@ -119,8 +123,8 @@ def damaged_channels(file: Any) -> list[str]:
     return found
 
 
-def _unreadable_row(dataset: Any) -> int | None:
-    rows = dataset.chunks[0]
+def _unreadable_row(dataset: h5py.Dataset) -> int | None:
+    rows = dataset.chunks[0] if dataset.chunks else _ROWS
     for start in range(0, dataset.shape[0], rows):
         try:
             dataset[start : start + rows]
@@ -142,12 +146,12 @@ def gaps(pulse_ids: NDArray[np.int64]) -> IdSet:
     return missing
 
 
-def _fit(dataset: Any, n_rows: int) -> None:
+def _fit(dataset: h5py.Dataset, n_rows: int) -> None:
     if dataset.shape[0] != n_rows:
         dataset.resize(n_rows, 0)
 
 
-def _note(group: Any, about: Mapping[str, str | int]) -> None:
+def _note(group: h5py.Group, about: Mapping[str, str | int]) -> None:
     for name, value in about.items():
         group.attrs[name] = value
 
@@ -157,8 +161,13 @@ def _now() -> str:
 
 
 def make_dataset(
-    group: Any, name: str, dtype: object, shape: tuple[int, ...], rows: int, **options: object
-) -> object:
+    group: h5py.Group,
+    name: str,
+    dtype: object,
+    shape: tuple[int, ...],
+    rows: int,
+    **options: object,
+) -> h5py.Dataset:
     """Make a dataset without rows that can grow."""
     return group.create_dataset(
         name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape), **options

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -92,7 +92,7 @@ def _hint(path: Path) -> str:
     return f"; save the readable part with: verify --repair {path}"
 
 
-def _look_at_file(report: FileReport, file: Any, deep: bool) -> None:
+def _look_at_file(report: FileReport, file: h5py.File, deep: bool) -> None:
     record = LossRecord.read(file["entry"])
     report.state = record.state if record else _OPEN
     ids = _look_at_columns(report, file)
@@ -118,7 +118,7 @@ def _look_at_file(report: FileReport, file: Any, deep: bool) -> None:
         )
 
 
-def _decode_all(report: FileReport, images: object, n_rows: int, bad: IdSet) -> None:
+def _decode_all(report: FileReport, images: h5py.Dataset, n_rows: int, bad: IdSet) -> None:
     """Decode all images but those that are known to be damaged."""
     found, first = IdSet(), ""
     damaged = set(bad)
@@ -136,7 +136,7 @@ def _decode_all(report: FileReport, images: object, n_rows: int, bad: IdSet) -> 
         )
 
 
-def _look_at_messages(report: FileReport, file: Any) -> None:
+def _look_at_messages(report: FileReport, file: h5py.File) -> None:
     """A file in the SwissFEL layout, which has no checksums: all of it is read."""
     report.state = str(file[ACQUISITION].attrs["state"])
     if report.state == OPEN:
@@ -152,7 +152,7 @@ def _look_at_messages(report: FileReport, file: Any) -> None:
         report.lost["did not arrive"] = IdSet.of_ranges(lost + np.array([0, 1]))
 
 
-def _look_at_columns(report: FileReport, file: Any) -> NDArray[np.int64]:
+def _look_at_columns(report: FileReport, file: h5py.File) -> NDArray[np.int64]:
     """Lengths and ids; the ids."""
     ids = file[IDS][()]
     names = [IMAGES, TIMES, CHECKSUMS]
@@ -192,7 +192,7 @@ def _gaps(ids: IdSet) -> IdSet:
     return IdSet.of_ranges(np.stack([ranges[:-1, 1], ranges[1:, 0]], axis=1))
 
 
-def _look_at_master(report: FileReport, master: Any, deep: bool) -> None:
+def _look_at_master(report: FileReport, master: h5py.File, deep: bool) -> None:
     report.state = "master"
     ids = _look_at_columns(report, master)
     images = master[IMAGES]
@@ -230,7 +230,11 @@ def _look_at_master(report: FileReport, master: Any, deep: bool) -> None:
 
 
 def _compare(
-    report: FileReport, master: Any, ids: NDArray[np.int64], file: Any, theirs: NDArray[np.int64]
+    report: FileReport,
+    master: h5py.File,
+    ids: NDArray[np.int64],
+    file: h5py.File,
+    theirs: NDArray[np.int64],
 ) -> None:
     """Whether the master shows a file's first and last image at their ids."""
     for row in {0, len(theirs) - 1} if len(theirs) else ():

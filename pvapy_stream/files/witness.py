@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.errors import FileError
@@ -121,7 +122,7 @@ def ids_in(path: str | Path, *, deep: bool = False) -> IdSet:
     return witness(path, deep=deep).ids
 
 
-def _opened(path: Path) -> tuple[Any, bool]:
+def _opened(path: Path) -> tuple[h5py.File, bool]:
     """A file, and whether its bytes are read past the checks of HDF5.
 
     Raises:
@@ -139,7 +140,9 @@ def _opened(path: Path) -> tuple[Any, bool]:
         return open_cut(path), True
 
 
-def readable_rows(file: Any, size: int = 0, *, deep: bool, closed: bool = False) -> Any:
+def readable_rows(
+    file: h5py.File, size: int = 0, *, deep: bool, closed: bool = False
+) -> NDArray[np.bool_]:
     """Which rows of a file can be read: array of bool.
 
     Args:
@@ -162,7 +165,7 @@ def readable_rows(file: Any, size: int = 0, *, deep: bool, closed: bool = False)
     return good
 
 
-def _common_rows(file: Any) -> int:
+def _common_rows(file: h5py.File) -> int:
     """Rows that images and columns have, as far as the columns can be read."""
     n_rows = min(file[name].shape[0] for name in (IMAGES, IDS, TIMES, CHECKSUMS))
     while n_rows:
@@ -176,7 +179,7 @@ def _common_rows(file: Any) -> int:
     return n_rows
 
 
-def _is_stored(images: Any, row: int, size: int) -> bool:
+def _is_stored(images: h5py.Dataset, row: int, size: int) -> bool:
     """Whether a file has room for all bytes of an image."""
     try:
         info = images.id.get_chunk_info_by_coord((row,) + (0,) * (images.ndim - 1))
