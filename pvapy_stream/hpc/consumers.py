@@ -39,7 +39,7 @@ _HURRY_GRACE = 6.0  # s; the same when the end was asked for twice
 _START_GRACE = 5.0  # s; for a stage that is asked to stop before it has started
 _LAST_GRACE = 5.0  # s; from the final report to the end of the process
 
-Ledgers = list[dict[str, Any]]
+Ledgers = list[dict[str, object]]
 Show = Callable[[Mapping[int, StageReport], Ledgers], str]
 
 _log = logging.getLogger(__name__)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any
 
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.idset import IdSet
@@ -14,6 +13,7 @@ from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.hpc.counts import StageCounts
 from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.troubles import LOG_EVERY, Troubles
+from pvapy_stream.pva.lazy import StreamObject
 
 NO_ID = "object without an id"
 
@@ -70,7 +70,7 @@ class StageFates:
         if self.output is not None:
             self.output.ledger = account.ledger
 
-    def _processed(self, value: int, obj: Any) -> None:
+    def _processed(self, value: int, obj: StreamObject) -> None:
         counts = self.counts
         if not self._confirms:
             counts.processed += 1

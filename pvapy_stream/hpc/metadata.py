@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pvaccess as pva
 
@@ -46,7 +45,7 @@ class MetadataReceiver:
         # A CA channel gives its value alone unless asked for its time too.
         fields = "value,timeStamp" if channel.provider == "ca" else ""
         self._request = monitor_request(fields, queue_size=server_queue_size)
-        self._pv: Any = None
+        self._pv: pva.Channel | None = None
         self.was_connected = self.came = self.overdue = False
         self.without = 0
         self._started = self._last_there = self._searching_since = 0.0

@@ -38,7 +38,7 @@ class Job:
     object_id: int
     item: object
     context: object
-    result: Any = None
+    result: object = None
     error: tuple[str, str] = ("", "")
     slot: Slot | None = None
     size: int = 0
@@ -88,7 +88,7 @@ class UserMpWorker(Child):
         self.stopped = False
         # When it began with the first of its jobs; until it is ready, when it was started.
         self.busy_since = time.monotonic()
-        self.stats: dict[str, Any] = {}
+        self.stats: dict[str, object] = {}
         self.death = ""
         self._heard = heard
         super().__init__(

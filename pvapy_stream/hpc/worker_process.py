@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -64,7 +64,7 @@ class UserMpDataProcessor:
     def resetStats(self) -> None:
         """Called in each worker at a `reset_stats` command."""
 
-    def getStats(self) -> dict[str, Any]:
+    def getStats(self) -> Mapping[str, object]:
         """The worker's statistics; numbers of all workers are added up."""
         return {}
 
@@ -216,7 +216,7 @@ class _Worker:
         else:
             self._connection.send(("stats", stats))
 
-    def _try(self, function: Any, *args: Any) -> str:
+    def _try(self, function: Callable[..., object], *args: object) -> str:
         """Call the user's code; what went wrong, or ""."""
         try:
             function(*args)

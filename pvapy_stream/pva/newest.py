@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pvapy_stream.errors import ObjectError
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.pva.net.client import channel
 from pvapy_stream.pva.put_objects import PutReader
 from pvapy_stream.pva.wire.types import Structure
@@ -24,7 +23,7 @@ class Newest:
         self._channel = channel(name)
         self._reader: PutReader | None = None
 
-    def get(self, timeout: float) -> Any:
+    def get(self, timeout: float) -> StreamObject:
         """The object: a `LazyObject` if it is an image, else a PvObject.
 
         Args:

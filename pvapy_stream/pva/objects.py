@@ -9,11 +9,11 @@ from typing import Any
 import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
-from pvapy_stream.pva.lazy import LazyObject, pv_object
+from pvapy_stream.pva.lazy import LazyObject, StreamObject, pv_object
 from pvapy_stream.pva.ntndarray import MARK, TAG, blank_image, to_frame
 from pvapy_stream.pva.serial import blank
 
-IdReader = Callable[[Any], int]
+IdReader = Callable[[StreamObject], int]
 
 # The typed getters take a third of the time of obj[field].
 _GETTERS = {
@@ -31,7 +31,7 @@ _GETTERS = {
 }
 
 
-def id_reader(field: str, example: Any) -> IdReader:
+def id_reader(field: str, example: StreamObject) -> IdReader:
     """A function that reads the id from objects of the example's structure.
 
     Raises:
@@ -73,7 +73,7 @@ class LazyIds:
         self._is_id = field == "uniqueId"
         self._read: IdReader | None = None
 
-    def __call__(self, obj: Any) -> int:
+    def __call__(self, obj: StreamObject) -> int:
         if isinstance(obj, LazyObject):
             value = obj.id if self._is_id else None
             if value is None:
@@ -93,7 +93,7 @@ def _whole(value: float | str) -> int:
         return int(float(value))
 
 
-def structure_at(obj: Any, field: str) -> Any:
+def structure_at(obj: StreamObject, field: str) -> Any:
     """Type of a field given by a dotted path."""
     kind: Any = obj.getStructureDict()
     for part in field.split("."):
@@ -101,7 +101,7 @@ def structure_at(obj: Any, field: str) -> Any:
     return kind
 
 
-def is_marked(obj: Any) -> bool:
+def is_marked(obj: StreamObject) -> bool:
     """Whether an object only opens its channel, and is no frame."""
     if isinstance(obj, LazyObject):
         return obj.marked
@@ -111,7 +111,7 @@ def is_marked(obj: Any) -> bool:
         return False
 
 
-def mark(obj: Any) -> Any:
+def mark(obj: StreamObject) -> StreamObject:
     """Mark an object as one that only opens its channel; it is given back.
 
     An object without timeStamp cannot be marked: clients then know it by being the first alone.
@@ -123,7 +123,7 @@ def mark(obj: Any) -> Any:
     return obj
 
 
-def without_mark(obj: Any) -> Any:
+def without_mark(obj: StreamObject) -> pva.PvObject:
     """The object, as one that is no opening object."""
     real = pv_object(obj)
     if real.hasField(TAG):
@@ -131,7 +131,7 @@ def without_mark(obj: Any) -> Any:
     return real
 
 
-def opening_object(prototype: Any, first: Any, id_field: str) -> Any:
+def opening_object(prototype: StreamObject, first: StreamObject, id_field: str) -> StreamObject:
     """A marked object of a prototype's structure, to open a channel with; it shows no result.
 
     An image keeps its shape and type, has no pixel but 0, and the id 0. What a processor made

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any, cast
 
 import numpy as np
+import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
-from pvapy_stream.frame import Frame
+from pvapy_stream.frame import AttributeValue, Frame
 from pvapy_stream.pva.convert import Value, blank_object, fill, plain_array, type_of, value_of
-from pvapy_stream.pva.lazy import LazyObject, pv_object
+from pvapy_stream.pva.lazy import LazyObject, StreamObject, pv_object
 from pvapy_stream.pva.ntndarray import DTYPE_OF_SCALAR, MARK, color_mode
 from pvapy_stream.pva.wire.buffers import legible
 from pvapy_stream.pva.wire.types import (
@@ -58,7 +59,7 @@ class PutReader:
         self._blank = blank_object(kind)
         self.is_image = _is_image(kind)
 
-    def read(self, value: Value) -> Any:
+    def read(self, value: Value) -> StreamObject:
         """A `ValueObject` of an image, else a PvObject.
 
         Raises:
@@ -66,7 +67,7 @@ class PutReader:
         """
         return ValueObject(self, value) if self.is_image else self.build(value)
 
-    def build(self, value: Value) -> object:
+    def build(self, value: Value) -> pva.PvObject:
         """A PvObject.
 
         Raises:
@@ -118,7 +119,7 @@ class ValueObject(LazyObject):
         made._marked = self._marked
         return made
 
-    def _make_object(self) -> object:
+    def _make_object(self) -> pva.PvObject:
         return self._reader.build(self.value)
 
     @property
@@ -178,7 +179,7 @@ class PutWriter:
         self._structure: dict[str, object] | None = None
         self._kind = Structure()
 
-    def write(self, obj: Any) -> AnyValue:
+    def write(self, obj: StreamObject) -> AnyValue:
         """The type and value of a PvObject or of a `LazyObject`.
 
         Raises:
@@ -188,7 +189,7 @@ class PutWriter:
             return wire
         real = pv_object(obj)
         # To ask for all of the type costs ten times as much.
-        structure: dict[str, Any] = real.getStructureDict()
+        structure = real.getStructureDict()
         if structure != self._structure:
             self._kind, self._structure = type_of(real), structure
         return AnyValue(self._kind, value_of(real, self._kind, copy=False))
@@ -206,7 +207,7 @@ def frame_of_value(value: Value, origin: object = None) -> Frame:
     payload = plain_array(held) if isinstance(held, np.ndarray) else np.zeros(0, np.uint8)
     codec, dtype = _codec(cast("Value", value.get("codec", {})))
 
-    def attributes() -> dict[str, Any]:
+    def attributes() -> dict[str, AttributeValue]:
         return attributes_of_value(value)
 
     return Frame(
@@ -222,7 +223,7 @@ def frame_of_value(value: Value, origin: object = None) -> Frame:
     )
 
 
-def _codec(codec: Value) -> tuple[str, np.dtype[Any] | None]:
+def _codec(codec: Value) -> tuple[str, np.dtype[np.generic] | None]:
     name = str(codec.get("name", ""))
     if not name:
         return "", None

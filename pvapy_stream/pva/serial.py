@@ -8,9 +8,8 @@ and types, a value is numbers, strings and arrays.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -27,9 +26,6 @@ from pvapy_stream.pva.structure import (
     type_ids,
 )
 
-# Its stub does not know of type ids.
-_PvObject: Any = pva.PvObject
-
 Buffer = bytes | bytearray | memoryview
 
 MAX_HEAD = 64 * 2**20  # bytes; all that is not in large arrays
@@ -42,8 +38,8 @@ _PADDING = bytes(_ALIGN)
 _WRONG_VALUES = (pva.PvaException, TypeError, ValueError, OverflowError, KeyError, IndexError)
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_head = msgspec.msgpack.Decoder(tuple[bytes, Any, list[int]]).decode
-_decode_schema = msgspec.msgpack.Decoder(tuple[str, dict[str, str], dict[str, Any]]).decode
+_decode_head = msgspec.msgpack.Decoder(tuple[bytes, object, list[int]]).decode
+_decode_schema = msgspec.msgpack.Decoder(tuple[str, dict[str, str], dict[str, object]]).decode
 
 
 class ObjectWriter:
@@ -53,11 +49,11 @@ class ObjectWriter:
     """
 
     def __init__(self) -> None:
-        self._structure: dict[str, Any] = {}
+        self._structure: Mapping[str, object] = {}
         self._schema = b""
         self._codec = codec_of({})
 
-    def parts(self, obj: Any) -> list[Buffer]:
+    def parts(self, obj: pva.PvObject) -> list[Buffer]:
         """Parts whose concatenation is the object; large arrays are views of it, not copies.
 
         Raises:
@@ -82,7 +78,7 @@ class ObjectWriter:
             at += padding + array.nbytes
         return parts
 
-    def _learn(self, obj: Any) -> None:
+    def _learn(self, obj: pva.PvObject) -> None:
         structure = obj.getStructureDict()
         if self._schema and structure == self._structure and [*structure] == [*self._structure]:
             return
@@ -90,7 +86,7 @@ class ObjectWriter:
         self._structure, self._codec = structure, codec_of(structure)
 
 
-def dumps(obj: Any) -> bytes:
+def dumps(obj: pva.PvObject) -> bytes:
     """One object as bytes; `ObjectWriter` is faster for a stream.
 
     Raises:
@@ -99,7 +95,7 @@ def dumps(obj: Any) -> bytes:
     return b"".join(ObjectWriter().parts(obj))
 
 
-def loads(data: Buffer) -> Any:
+def loads(data: Buffer) -> pva.PvObject:
     """The `pvaccess.PvObject` that these bytes are; its arrays are copied once, into it.
 
     Raises:
@@ -124,13 +120,13 @@ def loads(data: Buffer) -> Any:
     return obj
 
 
-def blank(obj: Any) -> Any:
+def blank(obj: pva.PvObject) -> pva.PvObject:
     """An object of the same structure and type ids, without its values."""
     type_id, ids = type_ids(obj)
-    return _PvObject(obj.getStructureDict(), type_id, ids)
+    return pva.PvObject(obj.getStructureDict(), type_id, ids)
 
 
-def _head(view: memoryview) -> tuple[bytes, Any, list[int], int]:
+def _head(view: memoryview) -> tuple[bytes, object, list[int], int]:
     if len(view) < _START.size:
         raise ObjectError(f"there are only {len(view)} of them")
     magic, n_head = _START.unpack_from(view)
@@ -159,7 +155,7 @@ def _arrays(view: memoryview, at: int, lengths: Sequence[int]) -> list[memoryvie
 
 
 @lru_cache(maxsize=64)
-def _known(schema: bytes) -> tuple[Codec, Any]:
+def _known(schema: bytes) -> tuple[Codec, pva.PvObject]:
     """Codec of a structure, and an object of it to copy."""
     try:
         type_id, ids, plain = _decode_schema(schema)
@@ -168,4 +164,4 @@ def _known(schema: bytes) -> tuple[Codec, Any]:
     structure = kind_of(plain)
     if not structure:
         raise ObjectError("their structure has no fields")
-    return codec_of(structure), _PvObject(structure, type_id, ids)
+    return codec_of(structure), pva.PvObject(structure, type_id, ids)

@@ -21,7 +21,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pvaccess as pva
 
@@ -110,7 +109,7 @@ def host_writable(
     server: pva.PvaServer,
     name: str,
     obj: pva.PvObject,
-    on_put: Callable[[Any], None],
+    on_put: Callable[[pva.PvObject], None],
     rights: PutRights = ANYBODY,
 ) -> None:
     """Host a channel to which clients may put.

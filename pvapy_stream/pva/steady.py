@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pvapy_stream.frame import Frame
 
-Pixels = np.ndarray[Any, Any]
+Pixels = NDArray[np.generic]
 
 
 def steady_payload(frame: Frame) -> Pixels:

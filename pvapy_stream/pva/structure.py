@@ -7,7 +7,7 @@ is made of numbers, strings, lists and dicts only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
@@ -25,10 +25,8 @@ MAX_FIELDS = 10_000  # fields of one structure, all levels together
 # Arrays below this many bytes travel among the values.
 INLINE = 256
 
-# The binding's stubs do not say that its scalar types are numbers.
-_ScalarType: Any = pva.ScalarType
-_BYTE_NUMBER = int(_ScalarType.BYTE)
-_SCALARS = {int(kind): kind for kind in _ScalarType.names.values()}
+_BYTE_NUMBER = int(pva.ScalarType.BYTE)
+_SCALARS = {int(kind): kind for kind in pva.ScalarType.names.values()}
 _DTYPES = {
     int(getattr(pva, name)): np.dtype(dtype)
     for name, dtype in {
@@ -53,7 +51,7 @@ _decode = msgspec.msgpack.Decoder().decode
 
 def plain_kind(kind: Any) -> object:
     """The plain form of a kind."""
-    if isinstance(kind, _ScalarType):
+    if isinstance(kind, pva.ScalarType):
         return int(kind)
     if isinstance(kind, dict):
         return {name: plain_kind(inner) for name, inner in kind.items()}
@@ -62,7 +60,7 @@ def plain_kind(kind: Any) -> object:
     return [_UNION, plain_kind(kind[0])] if kind else [_VARIANT]
 
 
-def kind_of(plain: object) -> object:
+def kind_of(plain: object) -> Any:
     """The kind whose plain form this is.
 
     Raises:
@@ -132,14 +130,14 @@ class Reading:
 class Codec:
     """Values of one kind to their plain form and back; None where both are the same."""
 
-    to_plain: Callable[[Any, Writing], Any] | None
-    from_plain: Callable[[Any, Reading], Any] | None
+    to_plain: Callable[[Any, Writing], object] | None
+    from_plain: Callable[[Any, Reading], object] | None
 
-    def write(self, value: Any, writing: Writing) -> Any:
+    def write(self, value: object, writing: Writing) -> object:
         """The plain form of a value."""
         return value if self.to_plain is None else self.to_plain(value, writing)
 
-    def read(self, plain: Any, reading: Reading) -> Any:
+    def read(self, plain: object, reading: Reading) -> Any:
         """The value of a plain form."""
         return plain if self.from_plain is None else self.from_plain(plain, reading)
 
@@ -149,7 +147,7 @@ _SAME = Codec(None, None)
 
 def codec_of(kind: Any) -> Codec:
     """The codec of a kind."""
-    if isinstance(kind, _ScalarType):
+    if isinstance(kind, pva.ScalarType):
         return _BYTE if kind == pva.BYTE else _SAME
     if isinstance(kind, dict):
         return _structure(kind)
@@ -158,14 +156,14 @@ def codec_of(kind: Any) -> Codec:
     inner = kind[0]
     if inner == pva.STRING:
         return _SAME
-    return _array(inner) if isinstance(inner, _ScalarType) else _list(codec_of(inner))
+    return _array(inner) if isinstance(inner, pva.ScalarType) else _list(codec_of(inner))
 
 
 # The binding gives signed bytes as characters.
 _BYTE = Codec(lambda value, _: ord(value), lambda plain, _: chr(plain))
 
 
-def _structure(kind: dict[str, Any]) -> Codec:
+def _structure(kind: Mapping[str, object]) -> Codec:
     names = tuple(kind)
     codecs = [codec_of(inner) for inner in kind.values()]
     writers = [(name, codec.to_plain) for name, codec in zip(names, codecs, strict=True)]
@@ -173,11 +171,11 @@ def _structure(kind: dict[str, Any]) -> Codec:
     if all(writer is None for _, writer in writers) and len(names) > 1:
         take = itemgetter(*names)
 
-        def to_plain(value: Any, writing: Writing) -> Any:
+        def to_plain(value: Any, writing: Writing) -> object:
             return take(value)
     else:
 
-        def to_plain(value: Any, writing: Writing) -> Any:
+        def to_plain(value: Any, writing: Writing) -> object:
             return [
                 value[name] if write is None else write(value[name], writing)
                 for name, write in writers
@@ -208,11 +206,11 @@ def _list(codec: Codec) -> Codec:
     )
 
 
-def _array(kind: Any) -> Codec:
+def _array(kind: pva.ScalarType) -> Codec:
     dtype = _DTYPES[int(kind)]
     boolean = kind == pva.BOOLEAN
 
-    def to_plain(value: Any, writing: Writing) -> Any:
+    def to_plain(value: Any, writing: Writing) -> object:
         array = np.ascontiguousarray(value, dtype)
         if array.nbytes < INLINE:
             return array.tobytes()
@@ -231,12 +229,12 @@ def _array(kind: Any) -> Codec:
     return Codec(to_plain, from_plain)
 
 
-def _union(choices: dict[str, Any]) -> Codec:
+def _union(choices: Mapping[str, object]) -> Codec:
     names = list(choices)
     index_of = {name: index for index, name in enumerate(names)}
     codecs = [codec_of(kind) for kind in choices.values()]
 
-    def to_plain(value: Any, writing: Writing) -> Any:
+    def to_plain(value: Any, writing: Writing) -> object:
         if not value or not value[0]:
             return None
         ((name, inner),) = value[0].items()
@@ -292,7 +290,7 @@ def _codec_of_schema(schema: bytes) -> tuple[object, Codec]:
     return kind, codec_of(kind)
 
 
-def type_ids(obj: Any) -> tuple[str, dict[str, str]]:
+def type_ids(obj: pva.PvObject) -> tuple[str, dict[str, str]]:
     """An object's type id, and those of its structures and arrays of structures by name.
 
     The binding shows them in `str` alone, so that is read, of a copy without texts and arrays. It
@@ -328,7 +326,12 @@ def _given(shown: str) -> str:
     return "" if shown == "structure" else shown
 
 
-def _emptied(obj: Any, kind: dict[str, Any], prefix: str = "", into: Any = None) -> object:
+def _emptied(
+    obj: pva.PvObject,
+    kind: Mapping[str, object],
+    prefix: str = "",
+    into: pva.PvObject | None = None,
+) -> pva.PvObject:
     made = obj.copy() if into is None else into
     for name, inner in kind.items():
         path = prefix + name
@@ -337,12 +340,12 @@ def _emptied(obj: Any, kind: dict[str, Any], prefix: str = "", into: Any = None)
         elif isinstance(inner, tuple):
             made[path] = ({}, {})
         elif isinstance(inner, list):
-            scalar = isinstance(inner[0], _ScalarType) and inner[0] != pva.STRING
+            scalar = isinstance(inner[0], pva.ScalarType) and inner[0] != pva.STRING
             made[path] = np.array([], _empty_dtype(inner[0])) if scalar else []
         elif inner == pva.STRING:
             made[path] = ""
     return made
 
 
-def _empty_dtype(kind: Any) -> np.dtype[Any]:
+def _empty_dtype(kind: pva.ScalarType) -> np.dtype[np.generic]:
     return np.dtype(bool) if kind == pva.BOOLEAN else _DTYPES[int(kind)]

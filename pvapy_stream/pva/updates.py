@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import Frame
@@ -48,7 +49,7 @@ _AGAIN = 256  # messages
 _SMALL = 4096  # bytes; fewer are copied, and compared with those of the image before
 
 Payload = Sequence[Buffer]
-Pixels = np.ndarray[Any, Any]
+Pixels = NDArray[np.generic]
 _Place = tuple[int, int]  # chunk, and first byte in it
 # The bytes of a field that is not in the message; or chunk, first byte and end of its parts.
 _Field = tuple[Chunk, tuple[tuple[int, int, int], ...]]
