@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import h5py
+from typing import TYPE_CHECKING
 
 from pvapy_stream.bsread.file_columns import (
     Column,
@@ -14,6 +14,9 @@ from pvapy_stream.bsread.file_columns import (
 )
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.files.names import quoted
+
+if TYPE_CHECKING:
+    import h5py
 
 _MOST_KINDS = 1000
 

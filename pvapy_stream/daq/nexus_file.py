@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 
 from pvapy_stream.accounting.idset import IdSet
@@ -31,6 +31,9 @@ from pvapy_stream.files.nexus import FrameWriter
 from pvapy_stream.files.record import NOT_DECODABLE
 from pvapy_stream.frame import Frame
 from pvapy_stream.settings import FileSettings
+
+if TYPE_CHECKING:
+    import h5py
 
 _LZ4_PREFIX = 4  # bytes of the size before an lz4 block
 _NO_IMAGE = "(no image)"

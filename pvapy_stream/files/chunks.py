@@ -16,9 +16,8 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import hdf5plugin
 import numpy as np
 
@@ -26,6 +25,9 @@ from pvapy_stream.codecs import decompress
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import ColorMode, Frame, Pixels
 from pvapy_stream.plugins import require
+
+if TYPE_CHECKING:
+    import h5py
 
 NONE = "none"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 
 from pvapy_stream.codecs import decompress
@@ -13,6 +13,9 @@ from pvapy_stream.errors import CodecError, FileError
 from pvapy_stream.files.chunks import NONE, checksum, codec_of
 from pvapy_stream.files.disk import file_error
 from pvapy_stream.files.layout import ATTRIBUTES, CHECKSUMS, IDS, IMAGES, TIMES, opened
+
+if TYPE_CHECKING:
+    import h5py
 
 
 def open_any(path: Path) -> h5py.File:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, union
+
+if TYPE_CHECKING:
+    import h5py
 
 CLOSED = "closed"
 RECOVERED = "recovered"  # after its writer was killed

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +29,9 @@ from pvapy_stream.files.reading import chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import RECOVERED, LossRecord
 from pvapy_stream.files.superblock import is_cut, open_cut, unmark
 from pvapy_stream.files.witness import readable_rows
+
+if TYPE_CHECKING:
+    import h5py
 
 _DAMAGED = ".damaged"
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"

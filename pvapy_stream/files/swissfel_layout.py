@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import metadata
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
+
+if TYPE_CHECKING:
+    import h5py
 
 DATA = "data"
 PRESENT = "is_data_present"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +17,9 @@ from pvapy_stream.files.reading import check_pixels_of, chunk_is_whole, open_any
 from pvapy_stream.files.record import RECOVERED, LossRecord, ids_of
 from pvapy_stream.files.superblock import is_cut
 from pvapy_stream.files.swissfel_layout import ACQUISITION, COUNTED, LOST, OPEN, damaged_channels
+
+if TYPE_CHECKING:
+    import h5py
 
 _UNREADABLE = "unreadable"
 _OPEN = "not closed"

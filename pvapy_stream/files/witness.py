@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +18,9 @@ from pvapy_stream.files.names import PART
 from pvapy_stream.files.reading import chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import LossRecord, ids_of
 from pvapy_stream.files.superblock import is_cut, open_cut
+
+if TYPE_CHECKING:
+    import h5py
 
 _TAIL = 64  # rows at the end of a file that was not closed whose checksums are always compared
 
