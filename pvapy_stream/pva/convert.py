@@ -27,8 +27,10 @@ from pvapy_stream.pva.wire.types import (
 
 Value = dict[str, object]
 
-_KIND_OF = {int(kind): Kind[name] for name, kind in pva.ScalarType.names.items()}
-_SCALAR_OF = {Kind[name]: kind for name, kind in pva.ScalarType.names.items()}
+# Looked up once: it is compared with for each attribute of an image.
+_ScalarType = pva.ScalarType
+_KIND_OF = {int(kind): Kind[name] for name, kind in _ScalarType.names.items()}
+_SCALAR_OF = {Kind[name]: kind for name, kind in _ScalarType.names.items()}
 
 
 def type_of(obj: pva.PvObject) -> Structure:
@@ -104,7 +106,7 @@ def _id(kind: Type) -> str:
 
 def wire_type(kind: object, type_id: str = "") -> Type:
     """A type that the binding describes as in `getStructureDict`."""
-    if isinstance(kind, pva.ScalarType):
+    if isinstance(kind, _ScalarType):
         return Scalar(_KIND_OF[int(kind)])
     if isinstance(kind, dict):
         fields = cast("dict[str, object]", kind)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -38,8 +39,8 @@ _PADDING = bytes(_ALIGN)
 _WRONG_VALUES = (pva.PvaException, TypeError, ValueError, OverflowError, KeyError, IndexError)
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_head = msgspec.msgpack.Decoder(tuple[bytes, object, list[int]]).decode
-_decode_schema = msgspec.msgpack.Decoder(tuple[str, dict[str, str], dict[str, object]]).decode
+_decode_head = msgspec.msgpack.Decoder(tuple[bytes, Any, list[int]]).decode
+_decode_schema = msgspec.msgpack.Decoder(tuple[str, dict[str, str], dict[str, Any]]).decode
 
 
 class ObjectWriter:

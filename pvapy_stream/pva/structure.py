@@ -25,8 +25,10 @@ MAX_FIELDS = 10_000  # fields of one structure, all levels together
 # Arrays below this many bytes travel among the values.
 INLINE = 256
 
-_BYTE_NUMBER = int(pva.ScalarType.BYTE)
-_SCALARS = {int(kind): kind for kind in pva.ScalarType.names.values()}
+# Looked up once: it is compared with for each attribute of an image.
+_ScalarType = pva.ScalarType
+_BYTE_NUMBER = int(_ScalarType.BYTE)
+_SCALARS = {int(kind): kind for kind in _ScalarType.names.values()}
 _DTYPES = {
     int(getattr(pva, name)): np.dtype(dtype)
     for name, dtype in {
@@ -51,7 +53,7 @@ _decode = msgspec.msgpack.Decoder().decode
 
 def plain_kind(kind: Any) -> object:
     """The plain form of a kind."""
-    if isinstance(kind, pva.ScalarType):
+    if isinstance(kind, _ScalarType):
         return int(kind)
     if isinstance(kind, dict):
         return {name: plain_kind(inner) for name, inner in kind.items()}
@@ -147,7 +149,7 @@ _SAME = Codec(None, None)
 
 def codec_of(kind: Any) -> Codec:
     """The codec of a kind."""
-    if isinstance(kind, pva.ScalarType):
+    if isinstance(kind, _ScalarType):
         return _BYTE if kind == pva.BYTE else _SAME
     if isinstance(kind, dict):
         return _structure(kind)
@@ -156,7 +158,7 @@ def codec_of(kind: Any) -> Codec:
     inner = kind[0]
     if inner == pva.STRING:
         return _SAME
-    return _array(inner) if isinstance(inner, pva.ScalarType) else _list(codec_of(inner))
+    return _array(inner) if isinstance(inner, _ScalarType) else _list(codec_of(inner))
 
 
 # The binding gives signed bytes as characters.
@@ -340,7 +342,7 @@ def _emptied(
         elif isinstance(inner, tuple):
             made[path] = ({}, {})
         elif isinstance(inner, list):
-            scalar = isinstance(inner[0], pva.ScalarType) and inner[0] != pva.STRING
+            scalar = isinstance(inner[0], _ScalarType) and inner[0] != pva.STRING
             made[path] = np.array([], _empty_dtype(inner[0])) if scalar else []
         elif inner == pva.STRING:
             made[path] = ""
