@@ -41,7 +41,7 @@ def type_of(obj: pva.PvObject) -> Structure:
 
 
 def value_of(obj: pva.PvObject, kind: Structure, copy: bool = True) -> Value:
-    """What a PvObject holds.
+    """The value of a PvObject, as of `pva.wire`.
 
     Args:
         obj: the object.
@@ -83,7 +83,7 @@ def blank_object(kind: Structure) -> pva.PvObject:
 
 
 def fill(obj: pva.PvObject, kind: Structure, value: Mapping[str, object]) -> pva.PvObject:
-    """Set all fields of a PvObject of a type; it is given back.
+    """Set all fields of a PvObject of a type, and return it.
 
     Raises:
         ObjectError: the binding cannot hold one of the values.
@@ -123,7 +123,7 @@ def wire_type(kind: object, type_id: str = "") -> Type:
 
 
 def binding_kind(kind: Type) -> Any:
-    """What the binding calls a type, as in `getStructureDict`."""
+    """A type as the binding describes it, see `getStructureDict`."""
     match kind:
         case Scalar():
             return _SCALAR_OF[kind.kind]

@@ -33,7 +33,7 @@ from pvapy_stream.pva.wire.types import (
 
 
 class Passing(Protocol):
-    """What objects that are sent on as they came have in common."""
+    """The layout of objects that are sent on unchanged: the bit set of their fields."""
 
     changed: int
 
@@ -56,7 +56,7 @@ class ObjectEncoder:
             ImageEncoder(self.kind, self._fields_of) if self.kind == image_kind() else None
         )
         self._before: list[Chunk | None] | UpdateObject | EncodedImage | None = None
-        self._layout: Passing | None = None  # of the last object, if it was sent on as it came
+        self._layout: Passing | None = None  # of the last object, if it was sent on unchanged
         # Number of the template of the images so far; 0 if the last object was another.
         self._same_images = 0
         # Type of values that have this structure, too.
@@ -90,14 +90,14 @@ class ObjectEncoder:
         return Update(self.kind, layout.changed, None, None, obj)
 
     def _derived(self, images: ImageEncoder, obj: LazyObject) -> list[Chunk | None]:
-        """Fields of a frame that was made from that of another object; [] if it says too little."""
+        """Fields of a frame that was made from that of another object; [] if they are not known."""
         origin = origin_of(obj)
         if origin is None:
             return []
         try:
             fields = self._fields_of(origin)
         except ObjectError:
-            # It came with other fields than those that are published.
+            # It was received with other fields than those that are published.
             return []
         return images.derived(obj.frame, fields)
 
@@ -186,7 +186,7 @@ class FieldEncoder:
 
 
 def _same(kind: Type, one: object, other: object) -> bool:
-    """Whether two values of a field are surely the same; large arrays are not looked into."""
+    """Whether two values are known to be equal; unions and arrays of numbers never are."""
     if isinstance(kind, (Union, Variant)) or (isinstance(kind, Array) and kind.kind in DTYPES):
         return False
     return bool(one == other) if _without_arrays(kind) else _equal(one, other)

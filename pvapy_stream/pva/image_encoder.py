@@ -1,4 +1,4 @@
-"""Images as they are sent, from frames: no PvObject is built for each."""
+"""Encodes frames as the images of PVAccess messages, without a PvObject for each."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def image_kind() -> Structure:
 
 
 def origin_of(obj: LazyObject) -> Any:
-    """The object that a frame was made from, if all that it says still holds but for the pixels.
+    """The object that a frame was made from, if only the pixels of the frame differ from it.
 
     None if there is no such object.
     """
@@ -73,7 +73,7 @@ class ImageEncoder:
         whole: gives the fields of a PvObject.
 
     Attributes:
-        templates: how many templates there were.
+        templates: number of templates so far.
         changing: bit set of the fields in which images of one template differ.
     """
 
@@ -177,7 +177,7 @@ class ImageEncoder:
         }
 
     def _prepare(self, obj: LazyObject, frame: Frame) -> None:
-        """Make the template anew if more than usual differs from the image before."""
+        """Make a new template if layout or attributes differ from those of the image before."""
         layout = (
             frame.stored_shape, frame.dtype, frame.payload.dtype, frame.codec, frame.color_mode,
         )  # fmt: skip
@@ -219,10 +219,10 @@ class ImageEncoder:
 
 
 class EncodedImage:
-    """An image that differs from its template in what changes with each alone.
+    """An image that differs from its template only in the fields that change with each image.
 
     Args:
-        encoder: has made it.
+        encoder: the encoder that made it.
         template: the other fields.
         pixels: the field with the pixels.
         rest: the other fields that change, as they are sent.

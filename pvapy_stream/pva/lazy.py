@@ -1,4 +1,4 @@
-"""Objects that came without PVAccess: a PvObject is built when somebody wants one."""
+"""Objects that are not PvObjects yet: one is built when it is first needed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Build = Callable[[Frame], pva.PvObject]
 
 
 class LazyObject:
-    """A frame on its way through a stage that can do without a PvObject.
+    """An object of a stream as a frame, without a PvObject.
 
-    What only PvObjects have (`getInt`, `toDict`, `set` …) works too, and builds one. The binding's
-    own functions take none of these: give them `pv_object(obj)`.
+    Methods of PvObjects (`getInt`, `toDict`, `set` …) work too, and build one. Functions of the
+    binding do not take this class: give them `pv_object(obj)`.
 
     Attributes:
-        id: its id; None when only the PvObject has it.
+        id: its id; None if only the PvObject has it.
     """
 
     __slots__ = ("_build", "_frame", "_marked", "_object", "id")
@@ -69,11 +69,11 @@ class LazyObject:
 
     @property
     def marked(self) -> bool:
-        """Whether it only opens its channel, and is no frame."""
+        """Whether it is an opening object, and not a frame."""
         return self._marked
 
     def mark(self) -> None:
-        """Say that it only opens its channel."""
+        """Mark it as an opening object."""
         self._marked = True
 
     @property
@@ -83,16 +83,16 @@ class LazyObject:
 
     @property
     def stamp_ns(self) -> int:
-        """Time of the record, ns since 1970, where it is another than that of the data; else 0."""
+        """Time of the record, ns since 1970, if it differs from that of the data; else 0."""
         return 0
 
     @property
     def only_frame(self) -> bool:
-        """Whether its frame and `stamp_ns` say all that its PvObject would."""
+        """Whether its frame and `stamp_ns` contain all that its PvObject would."""
         return self.id is not None and self.frame.origin is None
 
     def copy(self) -> LazyObject:
-        """Itself: it may be kept."""
+        """Itself: it never changes, so it may be kept."""
         return self
 
     def __getattr__(self, name: str) -> Any:

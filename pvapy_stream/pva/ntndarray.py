@@ -13,7 +13,7 @@ import pvaccess as pva
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import AttributeValue, ColorMode, Frame
 
-# What the object that a channel is opened with has in this field: it is no frame.
+# The value of this field in an opening object, which is no frame.
 TAG = "timeStamp.userTag"
 MARK = 0x7673
 
@@ -59,15 +59,15 @@ _PV_OF_SCALAR = {
 }
 DTYPE_OF_SCALAR = {int(scalar): dtype for dtype, scalar in _SCALAR_OF_DTYPE.items()}
 
-# What a partial field request may leave out, and what then is assumed.
+# Fields without which an object is no image; a field request may leave out all others.
 _NEEDED = ("value", "dimension", "uniqueId")
 
 
 def to_frame(obj: pva.PvObject) -> Frame:
-    """A frame that looks into an NTNDArray object; nothing is copied or decoded.
+    """A frame whose arrays are views of an NTNDArray object; nothing is copied or decoded.
 
     The frame's arrays stay valid when the binding reuses the object for the next update; its
-    attributes do not, unless they were looked at before.
+    attributes do not, unless they were read before.
 
     Raises:
         ObjectError: the object is no NTNDArray, or its dimensions and colour mode do not fit.
@@ -177,8 +177,8 @@ def color_mode(
 
 
 def time_of(obj: pva.PvObject) -> int:
-    """When an object's data were taken, ns since 1970; 0 when it does not say."""
-    # The time the data were taken comes before the time the record was processed.
+    """Time at which an object's data were taken, ns since 1970; 0 if unknown."""
+    # The time of the data is preferred to the time at which the record was processed.
     for field in ("dataTimeStamp", "timeStamp"):
         if obj.hasField(field):
             seconds = obj.getLong(f"{field}.secondsPastEpoch")
@@ -191,7 +191,7 @@ class ObjectBuilder:
     """Makes NTNDArray objects from frames: a copy of a template with a few values replaced.
 
     A frame that came from an NTNDArray keeps everything of it that was not changed, its
-    attributes and extra fields too. Not locked: one builder a thread.
+    attributes and extra fields too. Not locked: use one builder for each thread.
 
     Args:
         like: an object of the stream; all objects get its structure if it is a whole NTNDArray.
@@ -247,7 +247,7 @@ class ObjectBuilder:
             _set_codec(template, frame)
             apply_to = getattr(frame.attributes, "apply_to", None)
             if apply_to is not None:
-                # They came from an object, and know more than names and values.
+                # They were read from an object, and contain more than names and values.
                 apply_to(template)
             else:
                 template["attribute"] = _attributes(frame)
@@ -329,7 +329,7 @@ def scalar_of(dtype: np.dtype) -> int:
 
 
 def attribute_key(frame: Frame) -> tuple[object, ...]:
-    """What tells attributes apart: types too, for 1 == 1.0 == True."""
+    """A key of the attributes; it contains types, as 1 == 1.0 == True."""
     wire = getattr(frame.attributes, "wire", None)
     if wire is not None:
         return (wire,)
@@ -356,7 +356,7 @@ def pv_value(value: object) -> pva.PvObject:
 
 
 def attribute_value(value: object) -> tuple[Any, Any]:
-    """The type that an attribute's value is sent as, in the binding's terms, and the value so."""
+    """The binding's type in which an attribute is sent, and the value converted to it."""
     if isinstance(value, (bool, np.bool_)):
         return pva.BOOLEAN, bool(value)
     if isinstance(value, (int, np.integer)):

@@ -1,4 +1,4 @@
-"""Reading ids from PvObjects, and telling their structures apart."""
+"""Ids and structures of PvObjects, and opening objects."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def structure_at(obj: StreamObject, field: str) -> Any:
 
 
 def is_marked(obj: StreamObject) -> bool:
-    """Whether an object only opens its channel, and is no frame."""
+    """Whether an object is an opening object, and not a frame."""
     if isinstance(obj, LazyObject):
         return obj.marked
     try:
@@ -112,9 +112,9 @@ def is_marked(obj: StreamObject) -> bool:
 
 
 def mark(obj: StreamObject) -> StreamObject:
-    """Mark an object as one that only opens its channel; it is given back.
+    """Mark an object as an opening object, and return it.
 
-    An object without timeStamp cannot be marked: clients then know it by being the first alone.
+    An object without timeStamp cannot be marked: clients then take the first object for it.
     """
     if isinstance(obj, LazyObject):
         obj.mark()
@@ -124,7 +124,7 @@ def mark(obj: StreamObject) -> StreamObject:
 
 
 def without_mark(obj: StreamObject) -> pva.PvObject:
-    """The object, as one that is no opening object."""
+    """The PvObject, with the mark of an opening object removed."""
     real = pv_object(obj)
     if real.hasField(TAG):
         real.setInt(TAG, 0)
@@ -132,14 +132,14 @@ def without_mark(obj: StreamObject) -> pva.PvObject:
 
 
 def opening_object(prototype: StreamObject, first: StreamObject, id_field: str) -> StreamObject:
-    """A marked object of a prototype's structure, to open a channel with; it shows no result.
+    """An opening object with the structure of a prototype, without data.
 
-    An image keeps its shape and type, has no pixel but 0, and the id 0. What a processor made
-    itself of another structure stays as it is: the next stage may have to learn from it.
+    An image keeps its shape and type; its pixels and its id are 0. An object that is no image and
+    that the processor made itself is not changed: the next stage may need its values.
 
     Args:
-        prototype: what the processor gave as the structure of its output.
-        first: the object it was given.
+        prototype: result of the processor's `getOutputPvObjectType`.
+        first: the object that the processor got for it.
         id_field: field with the object id.
     """
     opening = pv_object(prototype).copy()

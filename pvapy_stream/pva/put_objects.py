@@ -1,6 +1,6 @@
-"""Objects of values that came over the wire, and back.
+"""Objects from values that were received, and back.
 
-Images look into the values, others become PvObjects.
+Images become `ValueObject`s, which use the values directly; others become PvObjects.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NANO = 1_000_000_000
 _NEEDED = ("value", "dimension", "uniqueId")
 _STAMP = {"secondsPastEpoch": Kind.LONG, "nanoseconds": Kind.INT, "userTag": Kind.INT}
 _LISTS = ("dimension", "attribute")
-# Types of what is read of an image without a look at its type.
+# Types of the fields that are read from an image without a check of their types.
 _TYPES = {
     "uniqueId": Kind.INT,
     "dimension.size": Kind.INT,
@@ -42,7 +42,7 @@ _TYPES = {
 
 
 class PutReader:
-    """Makes objects of the values of one channel.
+    """Makes objects from the values of one channel.
 
     Args:
         kind: type of the channel.
@@ -84,7 +84,7 @@ def _is_image(kind: Structure) -> bool:
         name, _, inner = path.partition(".")
         field = kind.get(name)
         if field is None:
-            # It was not asked for.
+            # It was not requested.
             continue
         if name in _LISTS:
             field = field.element if isinstance(field, ArrayOf) else None
@@ -96,12 +96,12 @@ def _is_image(kind: Structure) -> bool:
 
 
 class ValueObject(LazyObject):
-    """An NTNDArray as it came over the wire."""
+    """An NTNDArray as it was received."""
 
     __slots__ = ("_reader", "_value")
 
     def __init__(self, reader: PutReader, value: Value | None) -> None:
-        # No id: whoever writes it elsewhere needs what only the PvObject has.
+        # No id: a publisher needs fields that the frame does not have.
         super().__init__(None)
         self._reader = reader
         self._value = value
@@ -124,14 +124,14 @@ class ValueObject(LazyObject):
 
     @property
     def value(self) -> Value:
-        """What came."""
+        """The received value."""
         return self._value or {}
 
     def id_of(self, field: str) -> int | None:
         found: object = self.value
         for name in field.split("."):
             found = cast("Value", found).get(name) if isinstance(found, dict) else None
-        # What is no whole number is read as in all PvObjects.
+        # An id that is no integer is read from the PvObject.
         return found if isinstance(found, int) else None
 
     @property
@@ -140,7 +140,7 @@ class ValueObject(LazyObject):
 
     @property
     def wire(self) -> AnyValue | None:
-        """Its value; None if it was marked here, which the value does not say."""
+        """Its type and value; None if it was marked here: the value does not have the mark."""
         return None if self._marked else AnyValue(self._reader.kind, self.value)
 
     @property
@@ -153,7 +153,7 @@ class ValueObject(LazyObject):
 
 
 class Origin:
-    """The PvObject of a `ValueObject`, made when somebody looks at it."""
+    """The PvObject of a `ValueObject`, built when it is first used."""
 
     __slots__ = ("_owner",)
 
@@ -173,7 +173,7 @@ class Origin:
 
 
 class PutWriter:
-    """Makes values of the objects of a stream. Arrays are those of the object."""
+    """Converts the objects of a stream to values. Arrays are not copied."""
 
     def __init__(self) -> None:
         self._structure: dict[str, object] | None = None
@@ -188,7 +188,7 @@ class PutWriter:
         if isinstance(obj, ValueObject) and (wire := obj.wire) is not None:
             return wire
         real = pv_object(obj)
-        # To ask for all of the type costs ten times as much.
+        # `type_of` takes ten times as long.
         structure = real.getStructureDict()
         if structure != self._structure:
             self._kind, self._structure = type_of(real), structure
@@ -196,7 +196,7 @@ class PutWriter:
 
 
 def frame_of_value(value: Value, origin: object = None) -> Frame:
-    """A frame that looks into the value of an NTNDArray; nothing is copied.
+    """A frame whose arrays are those of the value of an NTNDArray; nothing is copied.
 
     Raises:
         ObjectError: its dimensions, codec and colour mode do not make an image.
@@ -248,7 +248,7 @@ def attributes_of_value(value: Value) -> dict[str, object]:
         if isinstance(found, dict) and "value" in found:
             found = cast("Value", found)["value"]
         if isinstance(found, str):
-            # To be shown: surrogates stand for bytes that are no UTF-8.
+            # Shown to people: surrogates, from bytes that are no UTF-8, are replaced.
             found = legible(found.encode(errors="surrogateescape"))
         values[str(attribute.get("name", ""))] = found
     return values
@@ -256,7 +256,7 @@ def attributes_of_value(value: Value) -> dict[str, object]:
 
 def time_of_value(value: Value) -> int:
     """Time of the data of an NTNDArray, ns since 1970; 0 when unknown."""
-    # The time the data were taken comes before the time the record was processed.
+    # The time of the data is preferred to the time at which the record was processed.
     for field in ("dataTimeStamp", "timeStamp"):
         stamp = value.get(field)
         if isinstance(stamp, dict):

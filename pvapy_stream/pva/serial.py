@@ -1,8 +1,8 @@
 """PvObjects to bytes and back, by their structure.
 
 A PvObject becomes a small head (MessagePack: structure, values, lengths) and the bytes of its large
-arrays behind it, as they are in memory. Nothing is executed to read it back: a structure is names
-and types, a value is numbers, strings and arrays.
+arrays, unchanged. Reading executes no code: a structure consists of names and types, a value of
+numbers, strings and arrays.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Buffer = bytes | bytearray | memoryview
 MAX_HEAD = 64 * 2**20  # bytes; all that is not in large arrays
 _MAGIC = b"PVO\x01"
 _START = struct.Struct("<4sI")
-_ALIGN = 8  # large arrays start at a multiple of this, so that they can be looked into
+_ALIGN = 8  # large arrays start at a multiple of this, so that views of them are aligned
 _PADDING = bytes(_ALIGN)
 
 # What the binding, numpy and the codecs raise for values of another type than their field's.
@@ -46,7 +46,7 @@ _decode_schema = msgspec.msgpack.Decoder(tuple[str, dict[str, str], dict[str, An
 class ObjectWriter:
     """Turns the objects of one stream into bytes; remembers their structure between calls.
 
-    Type ids are those of the first object of a structure. Not locked: one writer a thread.
+    Type ids are those of the first object of a structure. Not locked: use one for each thread.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ def dumps(obj: pva.PvObject) -> bytes:
 
 
 def loads(data: Buffer) -> pva.PvObject:
-    """The `pvaccess.PvObject` that these bytes are; its arrays are copied once, into it.
+    """The `pvaccess.PvObject` that was written to these bytes; its arrays are copied once.
 
     Raises:
         ObjectError: the bytes are no such object, or go beyond the limits of this module.
@@ -157,7 +157,7 @@ def _arrays(view: memoryview, at: int, lengths: Sequence[int]) -> list[memoryvie
 
 @lru_cache(maxsize=64)
 def _known(schema: bytes) -> tuple[Codec, pva.PvObject]:
-    """Codec of a structure, and an object of it to copy."""
+    """The codec of a structure, and an empty object of it, to be copied."""
     try:
         type_id, ids, plain = _decode_schema(schema)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:

@@ -1,8 +1,8 @@
 """Structures of PvObjects as plain data, and codecs of their values made from them.
 
-A *kind* is what `PvObject.getStructureDict` says of a field: a scalar type, ``[kind]`` for arrays,
-a dict for structures, ``({name: kind},)`` for unions, ``()`` for variant unions. Its *plain* form
-is made of numbers, strings, lists and dicts only.
+A *kind* is the type of a field as `PvObject.getStructureDict` gives it: a scalar type, ``[kind]``
+for arrays, a dict for structures, ``({name: kind},)`` for unions, ``()`` for variant unions. Its
+*plain* form consists of numbers, strings, lists and dicts only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pvapy_stream.errors import ObjectError
 MAX_DEPTH = 32  # levels of structures in structures
 MAX_FIELDS = 10_000  # fields of one structure, all levels together
 
-# Arrays below this many bytes travel among the values.
+# Arrays of fewer bytes are stored with the values.
 INLINE = 256
 
 # Looked up once: it is compared with for each attribute of an image.
@@ -99,13 +99,13 @@ def _name(name: object) -> str:
 
 @dataclass(slots=True)
 class Writing:
-    """The large arrays met while values are made plain."""
+    """Collects large arrays while values are converted to their plain form."""
 
     arrays: list[np.ndarray] = field(default_factory=list)
 
 
 class Reading:
-    """The large arrays to be taken, in their order, while plain values become values."""
+    """Gives the large arrays, in their order, while plain forms are converted to values."""
 
     def __init__(self, arrays: list[memoryview]) -> None:
         self._arrays = arrays
@@ -113,10 +113,10 @@ class Reading:
         self.depth = 0  # of variants in variants
 
     def take(self, index: int) -> memoryview:
-        """The next array.
+        """The array with an index, which must be the next one.
 
         Raises:
-            ObjectError: another is asked for.
+            ObjectError: it is another one.
         """
         if index != self._taken or index >= len(self._arrays):
             raise ObjectError(f"array {index} is asked for where {self._taken} is next")
@@ -295,8 +295,8 @@ def _codec_of_schema(schema: bytes) -> tuple[object, Codec]:
 def type_ids(obj: pva.PvObject) -> tuple[str, dict[str, str]]:
     """An object's type id, and those of its structures and arrays of structures by name.
 
-    The binding shows them in `str` alone, so that is read, of a copy without texts and arrays. It
-    cannot make objects with type ids further down, so those are left out.
+    The binding shows them only in the result of `str`, so that is parsed, for a copy without texts
+    and arrays. It cannot make objects with type ids on lower levels, so those are left out.
     """
     kind = obj.getStructureDict()
     first, *lines = str(_emptied(obj, kind)).splitlines() or [""]
