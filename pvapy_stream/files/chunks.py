@@ -58,13 +58,13 @@ def size_of(chunk: Chunk) -> int:
 
 
 def recycle(chunk: Chunk) -> None:
-    """Take back the memory of a chunk that `encode` made and nobody needs any more."""
+    """Reuse the memory of a chunk that `encode` made and that is no longer needed."""
     if isinstance(chunk, memoryview) and isinstance(chunk.obj, bytearray):
         _buffers.append(chunk.obj)
 
 
 def one_core_each() -> None:
-    """Keep the codecs from using threads of their own in this thread: there are others like it."""
+    """Let codecs use no further threads when called in this thread: several such threads run."""
     if (found := importlib.util.find_spec("bitshuffle")) is None or not found.origin:
         return
     # The library for OpenMP that comes with bitshuffle's wheels; the setting is the thread's own.
@@ -78,7 +78,7 @@ def filter_options(codec: str) -> dict[str, object]:
 
 
 def codec_of(images: h5py.Dataset) -> str | None:
-    """How the chunks of a dataset are compressed; None for a way that is not one of ours."""
+    """Codec of the chunks of a dataset; None if it is not one that this module writes."""
     plan = images.id.get_create_plist()
     filters = [plan.get_filter(at)[0] for at in range(plan.get_nfilters())]
     if not filters:
@@ -149,12 +149,12 @@ def check_pixels(image_shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> N
         raise ObjectError(f"an image of shape {image_shape} cannot be written: it has no pixels")
 
 
-# Memory that has been used before: what is new costs as much as compressing into it.
+# Memory to be reused: new memory takes as much time as the compression into it.
 _buffers: deque[bytearray] = deque(maxlen=16)
 
 
 def _joined(parts: Sequence[bytes | memoryview]) -> memoryview:
-    """Buffers laid end to end."""
+    """Buffers joined in one piece of reused memory."""
     size = sum(len(part) for part in parts)
     try:
         buffer = _buffers.pop()

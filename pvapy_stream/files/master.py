@@ -1,4 +1,4 @@
-"""A master file: one NeXus file that shows the images of several, in the order of their ids."""
+"""A master file: one NeXus file with the images of several as links, in the order of their ids."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ class _Source:
 def make_master(
     files: Sequence[str | Path], target: str | Path, *, overwrite: bool = False, run: str = ""
 ) -> int:
-    """Make a master over the files there are; it holds no pixels itself, but shows them.
+    """Make a master of existing files; it contains no pixels, but a virtual dataset of theirs.
 
     Files that are still being written (`.part`) are taken as they are now: make the master again
     when they are closed.
 
     Args:
         files: of images of one shape and type; any number, in any order.
-        target: the master; the files are found from where it is.
+        target: the master; it refers to the files by paths relative to its own.
         overwrite: whether a file that exists may be replaced.
-        run: names the run; a file that it wrote is not replaced, see `run_id`.
+        run: name of the run, see `run_id`; files that it wrote are not replaced.
 
     Returns:
-        how many images it shows.
+        number of images.
 
     Raises:
         FileError: a file cannot be read or written, or the images are of different kinds.
@@ -113,7 +113,7 @@ def _fill(
     _make_images(data, sources, order, target)
 
     def joined(name: str) -> NDArray[np.generic]:
-        # As many as there are ids: in a file that grows, the others may be longer by now.
+        # As many as there are ids: in a growing file, other datasets may be longer by now.
         parts = [one.file[name][: len(one.ids)] for one in sources]
         return np.concatenate(parts)[order]
 
@@ -138,7 +138,7 @@ def _fill(
 def _make_images(
     data: h5py.Group, sources: Sequence[_Source], order: NDArray[np.int64], target: Path
 ) -> None:
-    """A virtual dataset; a file's part in a distributed stream is one regular pattern."""
+    """Make the virtual dataset; the images of one file often form one regular pattern."""
     model = sources[0].file[IMAGES]
     image = model.shape[1:]
     rest = (0,) * len(image)

@@ -1,4 +1,4 @@
-"""Opening of files of frames, also of those that are being written or were never closed."""
+"""Opens files of frames, also those that are being written or were never closed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def open_any(path: Path) -> h5py.File:
         try:
             return opened(path, "r")
         except OSError as error:
-            # What HDF5 says of a file that is being written, or whose writer was killed. Others
-            # are not to be read this way: the checks that this leaves out keep it from crashing.
+            # The message of HDF5 for a file that is being written, or whose writer was killed.
+            # Other files must not be opened with `swmr`: it omits checks that prevent crashes.
             if "open for write" not in str(error):
                 raise
             return opened(path, "r", swmr=True)
@@ -52,7 +52,7 @@ def open_data(path: Path) -> h5py.File:
 
 
 def chunk_is_whole(images: h5py.Dataset, row: int, expected: int) -> bool:
-    """Whether the stored chunk of an image is there and is what was written."""
+    """Whether the stored chunk of an image exists and has the expected checksum."""
     try:
         _, chunk = images.id.read_direct_chunk((row,) + (0,) * (images.ndim - 1))
     except (OSError, RuntimeError, ValueError):

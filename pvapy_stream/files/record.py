@@ -1,4 +1,4 @@
-"""The loss record of a file: what became of the ids that are not in it."""
+"""The loss record of a file: the fates of the ids that are not in it."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class LossRecord:
 
     Attributes:
         state: closed or recovered.
-        known: whether there was a ledger.
-        stage: kind and id of the stage that wrote.
+        known: whether the stage had a ledger.
+        stage: kind and id of the stage that wrote the file, such as ``consumer 1``.
         received: all ids that arrived.
         skipped: initial updates, which were not to be written.
         missed: ids that should have arrived and did not.
         left: ids that still waited at the end.
         filtered: ids that were dropped on purpose before the writer; they are no loss.
-        unknown: ids of which nobody can tell what became of them.
+        unknown: ids whose fate is not known.
         rejected: ids by the queue or policy that rejected them.
-        failed: ids by the error they met.
+        failed: ids by the error that they caused.
     """
 
     state: str = CLOSED
@@ -61,7 +61,7 @@ class LossRecord:
     def of(
         cls, ledger: Ledger | None, after: int | None = None, until: int | None = None
     ) -> LossRecord:
-        """What a ledger says of the ids after one and up to another; all when not given."""
+        """The part of a ledger for ids larger than `after` and up to `until`; None: no limit."""
         if ledger is None:
             return cls()
         first = _EVERYTHING[0] if after is None else after + 1
@@ -88,10 +88,7 @@ class LossRecord:
         )
 
     def losses(self, written: IdSet) -> dict[str, IdSet]:
-        """Ids that are lost, by what became of them.
-
-        Those that were written are not, nor are those that were filtered out.
-        """
+        """Lost ids by their fate, without those in `written` and those that were filtered."""
         found = {
             MISSED: self.missed - self.filtered,
             "left in a queue": self.left,
@@ -105,7 +102,7 @@ class LossRecord:
         return {**found, "received and not in the file": unexplained} if unexplained else found
 
     def merge(self, other: LossRecord) -> None:
-        """Take in the record of another file."""
+        """Add the record of another file to this one."""
         self.known &= other.known
         self.state = self.state if self.state == other.state else RECOVERED
         for name in _SETS:
@@ -157,11 +154,11 @@ def _filtered(ledger: Ledger) -> IdSet:
 
 
 def _unknown(ledger: Ledger) -> IdSet:
-    """Ids of which the stage cannot tell what became of them."""
+    """Ids of which the stage does not know whether they were sent."""
     return ledger.unknown
 
 
-# Gives the account of the stage as it stands.
+# Returns the present ledger of the stage.
 Account = Callable[[], Ledger | None]
 
 

@@ -1,4 +1,4 @@
-"""The tree of a file in the SwissFEL layout, and its end; see `bsread.file`."""
+"""Groups of a file in the SwissFEL layout, and its completion; see `bsread.file`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHANNELS = "data"
 ACQUISITION = "acquisition"
 LOST = f"{ACQUISITION}/lost"
 
-# Pulse ids last: who counts rows counts them.
+# Pulse ids are last: readers count the rows by them.
 PULSES = ("timestamp", "flags", "pulse_id")
 COUNTED = f"{ACQUISITION}/pulse_id"
 
@@ -70,12 +70,12 @@ def complete(
     state: str,
     last: int | None = None,
 ) -> int:
-    """Make a file whole that nobody writes any more; how many rows it has.
+    """Complete a file that is no longer written; its number of rows.
 
     Args:
         file: opened for writing, not in SWMR mode.
         lost: pulse ids that are not in it.
-        about: what is noted of the acquisition.
+        about: attributes of the acquisition, by name.
         state: `CLOSED` or `RECOVERED`.
         last: rows with higher pulse ids at the end are cut off.
     """
@@ -88,19 +88,19 @@ def complete(
             base, older, _ = name.partition("(")
             if base not in (DATA, PRESENT, TIMES):
                 continue
-            # An older column ends where it ends.
+            # An older column keeps its length.
             _fit(channel[name], min(n, channel[name].shape[0]) if older else n)
     ranges = lost.ranges()
     file[LOST] = np.stack([ranges[:, 0], ranges[:, 1] - 1], axis=1)
     group.attrs["end_time"] = _now()
     _note(group, about)
-    # Last: a file that says so is whole.
+    # Last: a file with this state is complete.
     group.attrs["state"] = state
     return n
 
 
 def _cut(group: h5py.Group, last: int) -> int:
-    """How many rows there are up to a pulse id; those beyond it among them are flagged."""
+    """Number of rows up to the last id that is not larger; larger ids among them are flagged."""
     ids = group["pulse_id"][()]
     within = np.flatnonzero(ids <= last)
     n = int(within[-1]) + 1 if within.size else 0
@@ -111,14 +111,14 @@ def _cut(group: h5py.Group, last: int) -> int:
 
 
 def damaged_channels(file: h5py.File) -> list[str]:
-    """Read all values; what is wrong with them, a sentence for each channel concerned."""
+    """Read all values; one sentence for each dataset that is incomplete or cannot be read."""
     n_rows = file[COUNTED].shape[0]
     closed = file[ACQUISITION].attrs["state"] != OPEN
     found = []
     for key, channel in file[CHANNELS].items():
         for name, dataset in channel.items():
             where = f"/{CHANNELS}/{key}/{name}"
-            # One who writes may be ahead with large values, and behind with absent ones.
+            # A writer may have written more rows of large values, and fewer of absent ones.
             if closed and "(" not in name and dataset.shape[0] != n_rows:
                 found.append(f"{where} has {dataset.shape[0]} rows, where there are {n_rows}")
             if name != "pulse_id" and (row := _unreadable_row(dataset)) is not None:
@@ -137,7 +137,7 @@ def _unreadable_row(dataset: h5py.Dataset) -> int | None:
 
 
 def gaps(pulse_ids: NDArray[np.int64]) -> IdSet:
-    """Ids that are missing between those of a stream whose pulses come at a constant distance."""
+    """Missing ids of a stream whose pulse ids have a constant distance."""
     ids = np.unique(pulse_ids)
     steps = np.diff(ids)
     if not steps.size:
@@ -171,7 +171,7 @@ def make_dataset(
     rows: int,
     **options: object,
 ) -> h5py.Dataset:
-    """Make a dataset without rows that can grow."""
+    """Make a dataset with no rows, which can grow."""
     return group.create_dataset(
         name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape), **options
     )

@@ -1,4 +1,4 @@
-"""Tells whether a file of frames is whole: ids, lengths, checksums, and what its record says."""
+"""Checks whether a file of frames is complete: ids, lengths, checksums and loss record."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _OPEN = "not closed"
 
 @dataclass(slots=True)
 class FileReport:
-    """What was found in one file.
+    """The result for one file.
 
     Attributes:
         path: the file.
         state: closed, recovered, not closed, master or unreadable.
-        n_images: images in it.
-        n_checked: images whose checksums are right.
+        n_images: number of images in it.
+        n_checked: number of images with the right checksum.
         ids: all ids in it.
-        lost: ids that are lost, by what became of them.
+        lost: lost ids, by their fate.
         filtered: ids that were dropped on purpose before the writer; they are no loss.
-        problems: what is wrong with the file.
-        notes: what is worth knowing.
+        problems: damage and losses, one sentence each.
+        notes: further information, one sentence each.
     """
 
     path: Path
@@ -63,11 +63,11 @@ class FileReport:
 
 
 def verify(path: str | Path, *, deep: bool = False) -> FileReport:
-    """Look at all of a file, or of a master and the files it shows; bad files raise nothing.
+    """Check a whole file, or a master and its files. A damaged file raises nothing.
 
     Args:
         path: the file.
-        deep: decode every image too; a checksum only tells that the bytes are those that came.
+        deep: decode every image too; a checksum only shows that the stored bytes are unchanged.
     """
     path = Path(path)
     report = FileReport(path)
@@ -89,7 +89,7 @@ def verify(path: str | Path, *, deep: bool = False) -> FileReport:
 
 
 def _hint(path: Path) -> str:
-    """What to do with a file whose end is missing."""
+    """Advice for a file whose end is missing, else ""."""
     if path.suffix != PART or not path.is_file() or not is_cut(path):
         return ""
     return f"; save the readable part with: verify --repair {path}"
@@ -140,7 +140,7 @@ def _decode_all(report: FileReport, images: h5py.Dataset, n_rows: int, bad: IdSe
 
 
 def _look_at_messages(report: FileReport, file: h5py.File) -> None:
-    """A file in the SwissFEL layout, which has no checksums: all of it is read."""
+    """Check a file in the SwissFEL layout by reading all of it, as it has no checksums."""
     report.state = str(file[ACQUISITION].attrs["state"])
     if report.state == OPEN:
         report.state = _OPEN
@@ -156,14 +156,14 @@ def _look_at_messages(report: FileReport, file: h5py.File) -> None:
 
 
 def _look_at_columns(report: FileReport, file: h5py.File) -> NDArray[np.int64]:
-    """Lengths and ids; the ids."""
+    """Check lengths and ids; the (n,) ids."""
     ids = file[IDS][()]
     names = [IMAGES, TIMES, CHECKSUMS]
     if report.state != _OPEN:
         names += [f"{ATTRIBUTES}/{name}" for name in file[ATTRIBUTES]]
     for name in names:
         length = file[name].shape[0]
-        # One who writes may be ahead with the images.
+        # A writer may have written more images than ids.
         if length != len(ids) and (report.state != _OPEN or length < len(ids)):
             report.problems.append(f"/{name} has {length} rows, where there are {len(ids)} ids")
     report.n_images = len(ids)
@@ -190,7 +190,7 @@ def _look_at_record(report: FileReport, record: LossRecord) -> None:
 
 
 def _gaps(ids: IdSet) -> IdSet:
-    """Ids between the first and the last that are not there."""
+    """Missing ids between the first and the last."""
     ranges = ids.ranges()
     return IdSet.of_ranges(np.stack([ranges[:-1, 1], ranges[1:, 0]], axis=1))
 
@@ -228,7 +228,7 @@ def _look_at_master(report: FileReport, master: h5py.File, deep: bool) -> None:
         for known in explained:
             rest = rest - known
         if rest:
-            # What one consumer does not get, another has: here all of it should be.
+            # An id that one consumer does not get goes to another: a master should have all.
             report.lost["in none of its files"] = rest
 
 
@@ -239,7 +239,7 @@ def _compare(
     file: h5py.File,
     theirs: NDArray[np.int64],
 ) -> None:
-    """Whether the master shows a file's first and last image at their ids."""
+    """Compare the first and the last image of a file with those of the master."""
     for row in {0, len(theirs) - 1} if len(theirs) else ():
         place = int(np.searchsorted(ids, theirs[row]))
         if np.count_nonzero(ids == theirs[row]) != 1:

@@ -126,7 +126,7 @@ def ids_in(path: str | Path, *, deep: bool = False) -> IdSet:
 
 
 def _opened(path: Path) -> tuple[h5py.File, bool]:
-    """A file, and whether its bytes are read past the checks of HDF5.
+    """Open a file; the file, and whether it was opened without the checks of HDF5.
 
     Raises:
         FileError: it cannot be read either way.
@@ -137,7 +137,7 @@ def _opened(path: Path) -> tuple[h5py.File, bool]:
     try:
         return open_data(path), False
     except FileError:
-        # This process may have it open itself, and have been unable to close it.
+        # This process may have been unable to close the file, and have it still open.
         if not path.name.endswith(PART):
             raise
         return open_cut(path), True
@@ -146,7 +146,7 @@ def _opened(path: Path) -> tuple[h5py.File, bool]:
 def readable_rows(
     file: h5py.File, size: int = 0, *, deep: bool, closed: bool = False
 ) -> NDArray[np.bool_]:
-    """Which rows of a file can be read: array of bool.
+    """Which rows of a file can be read: (n,) array of bool.
 
     Args:
         file: of frames, opened.
@@ -169,7 +169,7 @@ def readable_rows(
 
 
 def _common_rows(file: h5py.File) -> int:
-    """Rows that images and columns have, as far as the columns can be read."""
+    """Number of rows that images and columns have in common and that can be read."""
     n_rows = min(file[name].shape[0] for name in (IMAGES, IDS, TIMES, CHECKSUMS))
     while n_rows:
         try:
@@ -183,7 +183,7 @@ def _common_rows(file: h5py.File) -> int:
 
 
 def _is_stored(images: h5py.Dataset, row: int, size: int) -> bool:
-    """Whether a file has room for all bytes of an image."""
+    """Whether all bytes of an image are within the file."""
     try:
         info = images.id.get_chunk_info_by_coord((row,) + (0,) * (images.ndim - 1))
     except (OSError, RuntimeError, ValueError):

@@ -2,7 +2,7 @@
 
 The binding's own search over TCP uses its connection in several threads without a lock: it
 sometimes ended the process, and may take half a minute to find a channel. Here our own threads ask
-the name servers, and the binding, which is not told of them, searches by UDP at a socket of ours.
+the name servers; the binding does not know them, and sends its searches to us by UDP.
 """
 
 from __future__ import annotations
