@@ -246,7 +246,8 @@ class FrameWriter:
         claim = self._claims.find(self._file_id + 1, frame.id)
         notes: dict[str, str] = {}
         if old is not None:
-            text = f"Images changed at id {frame.id} from {_shown(*old.kind)} to {_shown(shape, dtype)}:"
+            was, now = _shown(*old.kind), _shown(shape, dtype)
+            text = f"Images changed at id {frame.id} from {was} to {now}:"
             _log.warning("%s file %s follows %s", text, claim.path, old.path)
             notes = {"continues": f"{text} this file continues {old.path.name}."}
             ended = {"continued": f"{text} {claim.path.name} continues this file."}
