@@ -26,7 +26,7 @@ class StageAccounts(StageParts):
 
     def __init__(self, settings: StageSettings, stage_id: int, server: pva.PvaServer) -> None:
         super().__init__(settings, stage_id, server)
-        # The account as it was last built, and when to build it anew.
+        # The ledgers as they were last built, and the time at which they are built again.
         self._ledgers: list[dict[str, object]] = []
         self._ledgers_due = 0.0
 
@@ -60,7 +60,7 @@ class StageAccounts(StageParts):
             return []
         if not (closed or last) and time.monotonic() < self._ledgers_due:
             return self._ledgers
-        # A processor that hangs in process() holds the lock: its account is told all the same.
+        # If process() does not return, its thread holds the lock; the ledgers are built without it.
         locked = self.stage.lock.acquire(timeout=STATS_PATIENCE)
         try:
             start = time.thread_time()

@@ -41,7 +41,7 @@ _LAST_ARRIVALS = 0.25  # s; how long what producers have just sent may be under 
 class Collector(StageRunner):
     """Receives from several producers and processes their objects in the order of ids.
 
-    Each producer has a ledger of its own; ids that none of them brought stand in the first.
+    Each producer has a ledger of its own; ids that none of them sent are in the first.
     """
 
     kind = "collector"
@@ -108,7 +108,7 @@ class Collector(StageRunner):
         self.inbox.put_returned(Returned(Arrival(producer, obj), how))
 
     def _take_returned(self, returned: Returned) -> None:
-        """Take the first object of a producer that came back, unless it is an old one."""
+        """Take the first object of a producer that reconnected, unless it is an old one."""
         arrival: Arrival = returned.obj
         with self.stage.lock:
             source = self.sources[arrival.producer]
@@ -328,7 +328,7 @@ class Collector(StageRunner):
 
     @property
     def missed(self) -> int:
-        """How many ids no producer brought."""
+        """Number of ids that should have arrived from a producer and did not."""
         return self.count_missed(source.filters for source in self.sources.values())
 
     def baseline(self, came: Mapping[str, ReceiverCounts]) -> Baseline:

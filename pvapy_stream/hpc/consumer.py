@@ -36,7 +36,7 @@ _IDLE = 1.0  # s without an object, after which some may be overdue
 _BLIND = "the source filters: what its share lacks, the audit of all ledgers shows"
 # How long nothing may come, while what the source has just sent is under way; s.
 _LAST_ARRIVALS = 1.0
-# The same where nobody can tell which ids are still to come.
+# The same if it is not known which ids are still to arrive.
 _LAST_ARRIVALS_BLIND = 0.25
 
 
@@ -148,7 +148,7 @@ class Consumer(StageRunner):
         if self._has_returned or not isinstance(receiver, Identified) or not receiver.first_source:
             return
         ledgers, sources = self.stage.account.ledgers, [receiver.first_source]
-        # It is noted once, mostly. If process() does not return, the status goes on.
+        # Usually noted once. If process() does not return, the status must still be updated.
         if all(one.sources == sources for one in ledgers) or not self.stage.lock.acquire(
             timeout=_NOTE_PATIENCE
         ):
@@ -180,7 +180,7 @@ class Consumer(StageRunner):
         """The source dropped objects on purpose: they are not missed, here and behind."""
         self.stage.pass_on(news.ids, news.handled, news.published)
         if self.settings.distributed:
-            # Which of the rest were ours cannot be told from their ids.
+            # Ids do not show which of the others were sent to this stage.
             with self.stage.lock:
                 self.stage.ledger.excused.update(news.ids)
                 if not self.stage.tracker.blind:

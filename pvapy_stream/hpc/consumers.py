@@ -101,7 +101,7 @@ def _end_if_stopped_at_start(stop: threading.Event) -> threading.Event:
 
 
 class Shown:
-    """Calls `show`, gives its remark; what it raises is kept and told once, and ends no stage.
+    """Calls `show`, and returns its remark. An error is kept and logged once, and ends no stage.
 
     Attributes:
         problem: the last error, or "".
@@ -147,7 +147,7 @@ class _ConsumerProcess(Child):
 
     def poll(self) -> int | None:
         if self._final_at is not None and time.monotonic() - self._final_at > _LAST_GRACE:
-            # All is told; a library that does not let it go has no say.
+            # The final report has arrived, but a library keeps the process from ending.
             self.kill()
         return super().poll()
 

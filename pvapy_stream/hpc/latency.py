@@ -11,7 +11,7 @@ import numpy as np
 from pvapy_stream.pva.lazy import StreamObject, time_of
 
 _PERIOD = 0.01  # s; at most one object in this time is looked at, whatever the rate
-_KEPT = 500  # latest latencies, over which percentiles are told
+_KEPT = 500  # latest latencies, from which percentiles are computed
 
 
 class Latency:

@@ -127,7 +127,7 @@ class MetadataReceiver:
             self._pv = None
 
     def counts(self) -> InboxCounts:
-        """What came, what the queue had no room for, what was read and what waits."""
+        """Numbers of objects that arrived, were rejected, were read, and wait."""
         counts = self.queue.getCounters()
         rejected = counts["nRejected"]
         return InboxCounts(
@@ -148,7 +148,7 @@ class MetadataReceiver:
         )
 
     def reset_counts(self) -> None:
-        """Begin to count anew."""
+        """Set the counts to zero."""
         self.note(0)
         self.without = 0
         self._past_overruns = 0

@@ -170,7 +170,7 @@ class StageParts(ABC):
     def make_inbox(
         self, handle: Handle, handle_returned: HandleReturned, reject: Reject, **queue: Any
     ) -> DirectInbox | QueueInbox:
-        """What stands before the stage, by the receiver queue size that was asked for."""
+        """The inbox of the stage, by the receiver queue size of the settings."""
         settings = self.settings
         if settings.receiver_queue_size < 0:
             return DirectInbox(

@@ -101,7 +101,7 @@ class StageRunner(StageAccounts):
 
     @property
     def standing(self) -> tuple[str, int, str]:
-        """What is told as soon as it changes: phase, channels that delivered, why no share."""
+        """What is reported as soon as it changes: phase, channels that delivered, why no share."""
         return self.phase, self.heard + self.metadata.heard, self.unshared
 
     @abstractmethod
@@ -269,10 +269,10 @@ class StageRunner(StageAccounts):
         tracker.run = own.get("nSequentialUpdates", tracker.run)
 
     def reset_stats(self, _: object = None) -> str:
-        """Begin to count anew; see `hpc.counts`.
+        """Reset the statistics; see `hpc.counts`.
 
         Raises:
-            ProcessorError: process() does not return; all counts go on.
+            ProcessorError: process() does not return; nothing is reset.
         """
         # Not under the lock of the stage: a receiver may hold a lock of its own while it delivers.
         came = {channel: one.counts() for channel, one in self.receivers().items()}
@@ -290,7 +290,7 @@ class StageRunner(StageAccounts):
         return "Paused"
 
     def resume(self, _: object = None) -> str:
-        """Process what waited, then go on."""
+        """Process the objects that wait, and continue."""
         self.paused = False
         self.inbox.resume()
         return "Resumed"

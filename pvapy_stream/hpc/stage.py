@@ -32,16 +32,16 @@ def _no_output(_: StreamObject) -> None:
 
 
 class Stage(StageFates):
-    """Runs a processor on objects and writes down the fate of each.
+    """Runs a processor on objects and records the fate of each.
 
     Args:
         processor: user code; its `start` has been called, or is before the first object.
         ledger: the account to write.
-        tracker: tells which ids were missed.
+        tracker: finds the ids that were missed.
         id_field: field with the object id.
         skip: how many first objects are not processed.
         open_output: makes the output from the first object received; None for no output.
-        read_id: reads ids; told from the first object when not given.
+        read_id: reads ids; None: chosen by the structure of the first object.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Stage(StageFates):
         return self._read_id(obj)
 
     def _open_from(self, obj: StreamObject) -> Exception | None:
-        """Open the output with an object's structure; why it cannot be told, to be tried again."""
+        """Open the output with an object's structure; the error if it fails, to be tried again."""
         try:
             self.output = self._open_output(obj)
         except Exception as error:
@@ -353,14 +353,14 @@ class Stage(StageFates):
             self.troubles.note_late(kind, late.last, len(ids))
 
     def reset(self, base: Baseline | None = None) -> None:
-        """Begin to count anew; the ledger goes on.
+        """Reset the statistics; the ledger continues.
 
         Args:
-            base: what others have counted, of which `counts.base` is to remind who shows it.
+            base: what other parts have counted until now; kept as `counts.base`.
         """
         with self.lock:
             self._note_missed()
-            # It must know ids that go back: else they would stand with those before in one ledger.
+            # The sequence continues: without it, ids that go back would not begin a new ledger.
             self.tracker.reset_counts()
             self._missed_before = 0
             self.counts = StageCounts(base or Baseline())

@@ -95,7 +95,7 @@ class UserMpWorker(Child):
             f"worker-{worker_id}", run_worker, source, config, changes, worker_id,
             logging_settings(), daemon=True,
         )  # fmt: skip
-        # Our end would wait for one that hangs, whoever forgot to stop the pool.
+        # If the pool is not stopped, the end of this process must not wait for a worker that hangs.
         Finalize(self, self.process.kill, exitpriority=10)
 
     def take(self, message: Any) -> None:

@@ -103,7 +103,7 @@ class WorkerPool:
         )  # fmt: skip
 
     def submit(self, object_id: int, item: object, context: object = None) -> None:
-        """Hand over an object; waits for a worker to have room, which pushes back on the stream.
+        """Hand over an object; waits until a worker can take it, which slows the stream down.
 
         Raises:
             ProcessorError: no worker is left, or none took it within the object timeout.
@@ -214,7 +214,7 @@ class WorkerPool:
             )
 
     def reset_stats(self) -> None:
-        """Begin to count anew, here and in the workers."""
+        """Reset the statistics, here and in the workers."""
         with self._cond:
             self.counts = PoolCounts(alive=len(self._workers))
             self._past_stats = []

@@ -147,12 +147,12 @@ def run_worker(
     try:
         _Worker(connection, processor).run()
     except (EOFError, OSError):
-        # The parent is gone: nobody is left to tell.
+        # The parent has ended: there is no one to report to.
         return
 
 
 class _Worker:
-    """Takes messages until it is told to stop."""
+    """Handles messages until the one to stop."""
 
     def __init__(self, connection: Connection, processor: Any) -> None:
         self._connection = connection
@@ -187,7 +187,7 @@ class _Worker:
     def _process(self, sequence: int, number: int, layout: tuple[int, ...]) -> None:
         memory = self._memory[number]
         try:
-            # True stands for the object at home that a frame is made from.
+            # True replaces the object in the parent process from which a frame is made.
             result = PackedObject(self._processor.process(unpack(parts_in(memory, layout), True)))
         except Exception as error:
             trace = "".join(traceback.format_exception(error))
