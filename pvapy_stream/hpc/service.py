@@ -30,7 +30,7 @@ from pvapy_stream.transport.own_server import host
 
 _HURRY_GRACE = 3.0  # s; beyond it, for all that closes, when the end was asked for twice
 _KEEP_UP_PERIOD = 0.25  # s
-_TICK = 0.1  # s; how soon a change of state is told
+_TICK = 0.1  # s; longest time until a change of state is reported
 _LAST_STATUS = 0.5  # s; how long the final status and reply stay before the server goes
 
 Report = Callable[["StageReport"], None]
