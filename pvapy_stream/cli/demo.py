@@ -71,6 +71,11 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
         help="how many are written, at 100 a second [default 300 pulses]",
     )
     made.add_argument("--folder", help="folder for the file and the logs; default: a new one")
+    made.add_argument(
+        "--choose",
+        action="store_true",
+        help="ask what to run, this demonstration or a built-in template, and with which values",
+    )
     made.add_argument("--keep-running", action="store_true", help="publish until interrupted")
 
 
@@ -80,7 +85,15 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         PvapyStreamError: a part did not start.
     """
-    if options.bsread:
+    if options.choose:
+        from pvapy_stream.cli.choose import choose
+
+        return choose(lambda bsread: _run(options, bsread))
+    return _run(options, options.bsread)
+
+
+def _run(options: argparse.Namespace, bsread: bool) -> int:
+    if bsread:
         from pvapy_stream.cli.bsread_demo import run_demo
 
         return run_demo(options.folder, options.pulses)
