@@ -1,0 +1,45 @@
+"""Prints the lowest versions that pyproject.toml allows, as constraints of pip.
+
+    python -m tools.lowest > lowest.txt
+    pip install -c lowest.txt . pytest
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+try:
+    import tomllib
+except ImportError:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+_LOWER = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*>=\s*([0-9][0-9.]*)")
+
+
+def constraints(requirements: Iterable[str]) -> Iterator[str]:
+    """``name==version`` for each requirement, with the version that is the lowest allowed.
+
+    Raises:
+        ValueError: a requirement has no lowest version.
+    """
+    for requirement in requirements:
+        found = _LOWER.match(requirement)
+        if found is None:
+            raise ValueError(f"{requirement!r} has no lowest version; write >=")
+        marker = requirement.partition(";")[2]
+        yield f"{found[1]}=={found[2]}" + (f" ;{marker}" if marker else "")
+
+
+def main() -> int:
+    """Print the constraints for what is always needed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    sys.stdout.write("".join(f"{line}\n" for line in constraints(project["dependencies"])))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
