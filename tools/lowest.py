@@ -1,7 +1,7 @@
 """Prints the lowest versions that pyproject.toml allows, as constraints of pip.
 
-    python -m tools.lowest > lowest.txt
-    pip install -c lowest.txt . pytest
+python -m tools.lowest > lowest.txt
+pip install -c lowest.txt . pytest
 """
 
 from __future__ import annotations

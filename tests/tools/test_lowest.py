@@ -8,7 +8,12 @@ from tools.lowest import constraints, main
 
 
 def test_constraints() -> None:
-    given = ["numpy>=2", "pvapy>=5.6,<6", "uvicorn[standard] >=0.29", "tomli>=2; python_version<'3'"]
+    given = [
+        "numpy>=2",
+        "pvapy>=5.6,<6",
+        "uvicorn[standard] >=0.29",
+        "tomli>=2; python_version<'3'",
+    ]
     assert list(constraints(given)) == [
         "numpy==2", "pvapy==5.6", "uvicorn==0.29", "tomli==2 ; python_version<'3'",
     ]  # fmt: skip
