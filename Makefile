@@ -21,7 +21,7 @@ export EPICS_CAS_AUTO_BEACON_ADDR_LIST := NO
 # The tests start hundreds of programs: each would compile all of its modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-failed test-more test-published check bench soak chaos docs format clean
+.PHONY: demo test test-failed test-more test-published check bench lowest soak chaos docs format clean
 
 demo: $(READY)
 	$(BIN)/pvapy-stream demo
@@ -54,6 +54,16 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks
+
+# What a user has who installs nothing but the package, in the lowest versions that it allows.
+LOWEST := $(VENV)/lowest
+lowest: $(READY)
+	$(PYTHON) -m venv $(LOWEST)
+	$(BIN)/python -m tools.lowest > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c $(LOWEST)/constraints.txt .
+	$(LOWEST)/bin/python -m pip check
+	$(LOWEST)/bin/pvapy-stream demo --seconds 2 --rate 100
 
 # Ten minutes of the chain over shared memory; loses nothing, and memory is flat.
 soak: $(READY)

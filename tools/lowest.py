@@ -1,7 +1,6 @@
 """Prints the lowest versions that pyproject.toml allows, as constraints of pip.
 
-python -m tools.lowest > lowest.txt
-pip install -c lowest.txt . pytest
+``make lowest`` installs them, and runs the demonstration.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ from pathlib import Path
 import h5py
 import hdf5plugin  # noqa: F401 - so that compressed images can be read
 import numpy as np
+import pytest
 
+from pvapy_stream.cli import demo
 from pvapy_stream.cli.template import ready
 from pvapy_stream.workflow import read_workflow
 from tests.support import PATIENCE, Commands
@@ -37,6 +39,17 @@ def test_the_demonstration_ends_by_itself_with_a_verified_file(commands: Command
     assert ids.tolist() == list(range(1, 201))
     expected = np.array([patterns[k % len(patterns)].T for k in range(200)])
     assert np.array_equal(images, expected)
+
+
+def test_without_extras_nothing_of_them_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make lowest` runs it in an environment that has none."""
+    nodes = demo.Demo(tmp_path, 10, 100.0)._workflow().nodes
+    assert (nodes["disk"].params["compression"], "page" in nodes) == ("bslz4", True)
+    monkeypatch.setattr(demo, "_has", lambda _: False)
+    nodes = demo.Demo(tmp_path, 10, 100.0)._workflow().nodes
+    assert (nodes["disk"].params["compression"], "page" in nodes) == ("none", False)
 
 
 def choose(folder: Path, *answers: str) -> subprocess.CompletedProcess[str]:
