@@ -10,10 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-try:
-    import tomllib
-except ImportError:
-    import tomli as tomllib
+import msgspec
 
 ROOT = Path(__file__).parents[1]
 _LOWER = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*>=\s*([0-9][0-9.]*)")
@@ -35,7 +32,7 @@ def constraints(requirements: Iterable[str]) -> Iterator[str]:
 
 def main() -> int:
     """Print the constraints for what is always needed."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = msgspec.toml.decode((ROOT / "pyproject.toml").read_bytes())["project"]
     sys.stdout.write("".join(f"{line}\n" for line in constraints(project["dependencies"])))
     return 0
 
