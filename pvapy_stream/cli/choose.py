@@ -37,7 +37,8 @@ def choose(run_demo: Callable[[bool], int]) -> int:
     for number, (name, what) in enumerate(_DEMONSTRATIONS.items(), 1):
         _say(f"{number:3}  {name:<24}{what}")
     for number, (name, path) in enumerate(templates.items(), 1 + len(_DEMONSTRATIONS)):
-        _say(f"{number:3}  {name:<24}{Template.read(path).description}")
+        what, _, _ = Template.read(path).description.partition("\n")
+        _say(f"{number:3}  {name:<24}{what}")
     names = [*_DEMONSTRATIONS, *templates]
     name = names[_ask_number("Number", len(names)) - 1]
     if name in _DEMONSTRATIONS:

@@ -86,4 +86,6 @@ def test_without_answers_nothing_is_started(tmp_path: Path) -> None:
     done = choose(tmp_path)
     assert done.returncode == 1
     assert "there is no further answer" in done.stderr
+    # A line for each, and the question.
+    assert done.stdout.count("\n") == 3 + len(ready())
     assert "split_collect_save" in done.stdout
