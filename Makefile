@@ -55,7 +55,7 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
-# What a user has who installs nothing but the package, in the lowest versions that it allows.
+# The first hour of a user who installs nothing but the package, in the lowest versions it allows.
 LOWEST := $(VENV)/lowest
 lowest: $(READY)
 	$(PYTHON) -m venv $(LOWEST)
@@ -63,7 +63,7 @@ lowest: $(READY)
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
 		-c $(LOWEST)/constraints.txt .
 	$(LOWEST)/bin/python -m pip check
-	$(LOWEST)/bin/pvapy-stream demo --seconds 2 --rate 100
+	tools/first_hour.sh $(LOWEST)/bin --remove
 
 # Ten minutes of the chain over shared memory; loses nothing, and memory is flat.
 soak: $(READY)

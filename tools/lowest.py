@@ -1,6 +1,6 @@
 """Prints the lowest versions that pyproject.toml allows, as constraints of pip.
 
-``make lowest`` installs them, and runs the demonstration.
+``make lowest`` installs them, and walks through the first hour of a newcomer.
 """
 
 from __future__ import annotations
