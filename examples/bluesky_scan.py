@@ -1,6 +1,11 @@
 """A Bluesky scan whose images `pvapy-stream ad-writer` writes, and its entry in a Tiled catalogue.
 
-It runs where Bluesky is installed; pvapy_stream need not be there:
+The images may be those of a detector, or of a simulator:
+
+    pvapy-stream sim -cn 13SIM1:Pva1:Image -fps 50 --runtime 0
+    pvapy-stream ad-writer -p 13SIM1:HDF1: -ic 13SIM1:Pva1:Image --folder /data
+
+This runs where Bluesky is installed; pvapy_stream need not be there:
 
     pip install "ophyd-async[pva]" bluesky "tiled[client]"
     python bluesky_scan.py 13SIM1:HDF1: /data --frames 100 --tiled http://localhost:8000

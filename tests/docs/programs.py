@@ -29,7 +29,7 @@ SCRIPTS = {
     if name != cli.PROG
 }
 # Programs of others, which are not checked: a block with one of them is run, or says why not.
-FOREIGN = {"curl", "eval", "h5ls", "pvget", "pvput"}
+FOREIGN = {"curl", "eval", "h5ls", "pip", "pvget", "pvput", "tiled"}
 
 _PLACEHOLDER = re.compile(r"[A-Z][A-Z_]{2,}…?")
 
@@ -55,6 +55,8 @@ def check(words: Sequence[str]) -> None:
         if hasattr(module, "__path__"):
             module = importlib.import_module(f"{arguments[1]}.__main__")
         _parse(module._parser(), arguments[2:])
+    elif program == "python" and arguments[0].endswith(".py"):
+        assert (ROOT / arguments[0]).is_file(), f"there is no {arguments[0]}"
     elif program.endswith(".sh"):
         assert (ROOT / words[0]).is_file(), f"there is no {words[0]}"
     else:
