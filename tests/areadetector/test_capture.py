@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -13,7 +15,7 @@ from pvapy_stream import Frame
 from pvapy_stream.cli.main import main
 from pvapy_stream.files.witness import witness
 from tests.areadetector.clients import Plugin, ids_in
-from tests.support import Commands, Source, wait_until
+from tests.support import PATIENCE, Commands, Source, wait_until
 
 MAJOR = 2
 
@@ -77,6 +79,18 @@ def test_an_end_in_the_middle_takes_what_was_received(plugin: Plugin, source: So
     assert plugin.get("NumCaptured_RBV") == len(found)
 
 
+def test_a_writer_that_is_stopped_finishes_its_capture(plugin: Plugin, source: Source) -> None:
+    path = plugin.start()
+    ids = after(plugin, 5)
+    source.publish(ids, 0.01)
+    plugin.counted(5)
+    plugin.program.signal()
+    assert plugin.program.wait() == 0
+    assert ids_in(path) == ids
+    assert [one.name for one in plugin.folder.iterdir()] == [path.name]
+    assert f"capture 1: 5 images, {path}" in plugin.program.text
+
+
 def test_a_number_of_images_ends_a_capture_and_a_put_that_waits(
     plugin: Plugin, source: Source
 ) -> None:
@@ -90,10 +104,16 @@ def test_a_number_of_images_ends_a_capture_and_a_put_that_waits(
     assert len(ids_in(plugin.folder / "scan_007.h5")) == 5
     assert plugin.get("FileNumber") == 8
     # A client that asks for it is told at the end, not before.
-    waits = "record[block=true]field(value)"
-    assert "timeout" in plugin.put("Capture", 1, waits, wait=4)
-    source.publish(after(plugin, 5), 0.01)
-    wait_until(lambda: plugin.get("Capture_RBV") == 0)
+    with ThreadPoolExecutor() as pool:
+        put = pool.submit(plugin.put, "Capture", 1, "record[block=true]field(value)", 100)
+        wait_until(lambda: plugin.get("Capture_RBV") == 1)
+        source.publish(after(plugin, 4), 0.01)
+        plugin.counted(4)
+        time.sleep(3)  # a put that does not wait is acknowledged within 2 s
+        assert not put.done()
+        source.publish(after(plugin, 1), 0.01)
+        assert put.result(PATIENCE) == ""
+    assert plugin.get("Capture_RBV") == 0
     assert len(ids_in(plugin.folder / "scan_008.h5")) == 5
     assert len(list(plugin.folder.glob("*.h5"))) == 2
 

@@ -87,7 +87,7 @@ def test_an_image_that_is_not_flushed_is_not_counted(waiting: Waiting) -> None:
     capture = waiting.plugin._capture
     assert capture is not None
     assert capture.taken == 3
-    assert waiting.get("NumCaptured_RBV") == capture.saved == 0
+    assert waiting.get("NumCaptured_RBV") == capture.count == capture.saved == 0
     capture.flush()
     assert waiting.get("NumCaptured_RBV") == capture.saved == 3
 
