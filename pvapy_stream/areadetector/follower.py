@@ -14,14 +14,16 @@ class Follower(Receiving):
     Attributes:
         shown: an object that is no image of the stream, but shows how they are; None if there was
             none, or it was taken.
+        shown_after: how many images were received before it.
     """
 
     shown: Any = None
+    shown_after = 0
 
     def _take(self, obj: Any, how: Return | None = None) -> bool:
         before = self.received
         taken = super()._take(obj, how)
         if self.received == before:
-            self.shown = obj.copy()
+            self.shown_after, self.shown = before, obj.copy()
             self.queue.wake_all()
         return taken

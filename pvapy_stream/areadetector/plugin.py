@@ -83,7 +83,7 @@ class Plugin:
         self._path_problem = ""
         self._n_captures = 0
         self._flushed_at = self._looked_at = 0.0
-        self._dropped = self._counted = 0
+        self._dropped = self._counted = self._n_items = 0
         self._records = Records(settings.prefix, FIELDS, server, self._on_put, may_put)
         self._actions: dict[str, Callable[[Any], None]] = {
             "FilePath": self._set_path,
@@ -317,6 +317,7 @@ class Plugin:
         item = self._follower.queue.take()
         if item is None:
             return False
+        self._n_items += 1
         if not self._records["EnableCallbacks"]:
             return True
         self._counted += 1
@@ -342,8 +343,10 @@ class Plugin:
         return True
 
     def _take_shown(self) -> None:
-        shown, self._follower.shown = self._follower.shown, None
-        if shown is not None and self._opening is None:
+        follower = self._follower
+        shown, follower.shown = follower.shown, None
+        # An image that was taken since then shows it better.
+        if shown is not None and self._n_items + follower.queue.dropped <= follower.shown_after:
             try:
                 self._opening = frame_of(shown)
             except PvapyStreamError:

@@ -11,6 +11,7 @@ from pvapy_stream import AdWriterSettings, Frame
 from pvapy_stream.areadetector.plugin import Plugin
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.net.server import Server
+from pvapy_stream.transport.ports import Return
 from tests.areadetector.clients import ids_in
 from tests.support import image
 
@@ -108,6 +109,32 @@ def test_an_image_after_a_gap_is_not_counted(waiting: Waiting) -> None:
     waiting.put(Capture=0)
     assert waiting.get("NumCaptured_RBV") == 2
     assert ids_in(waiting.path) == [1, 2, 4, 5]
+
+
+def test_a_source_that_comes_back_shows_its_new_form_before_an_image(waiting: Waiting) -> None:
+    follower = waiting.plugin._follower
+
+    def shows(nx: int) -> bool:
+        waiting.plugin._looked_at = 0.0
+        waiting.plugin._look()
+        return waiting.get("ArraySizeX_RBV") == nx
+
+    follower._take(LazyObject(Frame.of(0, image(0, 4, 6))))
+    assert shows(6)
+    follower._take(LazyObject(Frame.of(1, image(1, 4, 8))))
+    assert waiting.plugin._take_image()
+    assert shows(8)
+    opening = LazyObject(Frame.of(0, image(0, 4, 10)))
+    opening.mark()
+    follower._take(opening, Return(anew=True, shown=True))
+    assert shows(10)
+    # An image is newer than what was shown before it.
+    opening = LazyObject(Frame.of(0, image(0, 4, 12)))
+    opening.mark()
+    follower._take(opening, Return(anew=True, shown=True))
+    follower._take(LazyObject(Frame.of(1, image(1, 4, 14))))
+    assert waiting.plugin._take_image()
+    assert shows(14)
 
 
 def test_disabled_callbacks_take_no_images(waiting: Waiting) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -44,6 +45,21 @@ def test_a_name_that_is_taken_is_refused_and_kept(tmp_path: Path) -> None:
     writer.close()
     assert path.read_text() == "precious"
     assert os.listdir(tmp_path) == ["scan.h5"]
+
+
+def test_a_file_system_without_hard_links_has_one_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(source: object, target: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with writer_of(tmp_path / "scan.h5") as writer:
+        writer.write(Frame.of(1, image(1)))
+        writer.flush()
+        assert os.listdir(tmp_path) == ["scan.h5.part"]
+    assert os.listdir(tmp_path) == ["scan.h5"]
+    assert "no hard links" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["scan.h5", "scan.h5.part"])
