@@ -379,6 +379,8 @@ class Plugin:
         with self._showing:
             if capture.problem:
                 self._show_problem(capture.problem)
+            # Before the count: what is counted can be read.
+            self._set("SWMRActive_RBV", int(capture.has_file))
             self._set("SWMRCbCounter_RBV", capture.n_flushes)
             self._set("NumCaptured_RBV", capture.count)
 
@@ -403,7 +405,7 @@ class Plugin:
         follower, capture = self._follower, self._capture
         if capture is not None:
             self._look_at_drops(capture)
-            self._set("SWMRActive_RBV", int(capture.has_file))
+            self._show(capture)
         waiting = len(follower.queue)
         self._set("QueueUse", waiting)
         self._set("QueueFree", max(0, self._settings.queue_size - waiting))

@@ -83,6 +83,7 @@ def test_the_form_of_images_is_known_before_the_first_capture(plugin: Plugin) ->
 def test_what_cannot_be_done_is_refused_with_an_alarm(
     plugin: Plugin, name: str, value: object, why: str
 ) -> None:
+    wait_until(lambda: plugin.get("ArraySizeX_RBV") == 6)
     before = plugin.get(name)
     assert why in plugin.put(name, value)
     assert plugin.get(name) == before
