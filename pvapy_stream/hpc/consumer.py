@@ -39,6 +39,22 @@ _LAST_ARRIVALS = 1.0
 _LAST_ARRIVALS_BLIND = 0.25
 
 
+def empty_ledger(settings: ConsumerSettings, stage_id: int) -> Ledger:
+    """The ledger of a consumer that has received nothing."""
+    return Ledger(
+        stage="consumer",
+        stage_id=stage_id,
+        input_channel=(
+            settings.dealer
+            if settings.dealt
+            else settings.named(settings.input_channel, "consumer", "input", stage_id)
+        ),
+        output_channel=settings.named(settings.output_channel, "consumer", "output", stage_id),
+        group=(settings.distributor_group or "default") if settings.distributed else "",
+        client_set=settings.distributor_set or "",
+    )
+
+
 class Consumer(StageRunner):
     """Receives from one channel."""
 
@@ -48,14 +64,7 @@ class Consumer(StageRunner):
     def __init__(self, settings: ConsumerSettings, stage_id: int, server: pva.PvaServer) -> None:
         super().__init__(settings, stage_id, server)
         self.input_channel = settings.named(settings.input_channel, self.kind, "input", stage_id)
-        ledger = Ledger(
-            stage=self.kind,
-            stage_id=stage_id,
-            input_channel=settings.dealer if settings.dealt else self.input_channel,
-            output_channel=self.output_channel,
-            group=(settings.distributor_group or "default") if settings.distributed else "",
-            client_set=settings.distributor_set or "",
-        )
+        ledger = empty_ledger(settings, stage_id)
         tracker = SequenceTracker(settings.id_step, settings.sequential_updates)
         self.stage = self.make_stage(ledger, tracker, settings.initial_updates)
         self.inbox = self.make_inbox(

@@ -35,6 +35,9 @@ _LAST_STATUS = 0.5  # s; how long the final status and reply stay before the ser
 
 Report = Callable[["StageReport"], None]
 
+# The state of a stage whose processor has not started.
+STARTING = "starting"
+
 _log = logging.getLogger(__name__)
 
 
@@ -97,7 +100,7 @@ class StageService:
         self._report = report
         self._stop = stop
         # Set where the service knows better than the stage: starting, draining, stopped, failed.
-        self._state = "starting"
+        self._state = STARTING
         self.hangs = False
         self.remark = ""
         self._publish_lock = threading.Lock()
@@ -134,6 +137,8 @@ class StageService:
             self._names.refuse(settings.incarnation)
             self._host_channels()
             self._server.start()
+            # What a stage receives is in no account if it is killed before there is one.
+            self._publish()
             self._runner.start()
         except (PvapyStreamError, pva.PvaException) as error:
             return self._end("failed", str(error))
