@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.areadetector.capture import Capture
+from pvapy_stream.areadetector.display import Display
 from pvapy_stream.areadetector.fields import CODECS, FIELDS, TEMPORARY, Value
 from pvapy_stream.areadetector.follower import Follower
-from pvapy_stream.areadetector.images import ImageForm
 from pvapy_stream.areadetector.memory import Memory
 from pvapy_stream.areadetector.records import MAJOR, MINOR, NO_ALARM, Record, Records
 from pvapy_stream.areadetector.target import Target
@@ -75,16 +75,15 @@ class Plugin:
                 timeout=None,
             )
         )
-        self._form: ImageForm | None = None
         self._opening: Frame | None = None  # shows how images are
         self._capture: Capture | None = None
-        self._showing = threading.Lock()
         self._waiting: list[Put] = []  # for the end of the capture
         self._path_problem = ""
         self._n_captures = 0
         self._flushed_at = self._looked_at = 0.0
         self._dropped = self._counted = self._n_items = 0
         self._records = Records(settings.prefix, FIELDS, server, self._on_put, may_put)
+        self._display = Display(self._records)
         self._actions: dict[str, Callable[[Any], None]] = {
             "FilePath": self._set_path,
             "CreateDirectory": lambda value: self._set("CreateDirectory", value),
@@ -106,7 +105,7 @@ class Plugin:
         if lost := self._memory.unfinished():
             # Whoever waited for that capture must not take this for its good end.
             self._set("FullFileName_RBV", str(lost))
-            self._show_problem(
+            self._display.problem(
                 f"the writer was ended while it wrote {lost}; complete the file with: pvapy-stream"
                 f" verify --repair {lost}{TEMPORARY}"
             )
@@ -250,7 +249,7 @@ class Plugin:
                 self._open(capture)
         except PvapyStreamError as error:
             self._give_up()
-            self._show_problem(str(error))
+            self._display.problem(str(error))
             raise
         if records["AutoIncrement"]:
             self._set("FileNumber", records["FileNumber"] + 1)
@@ -292,13 +291,7 @@ class Plugin:
         self._look_at_drops(capture)
         capture.close()
         self._memory.end()
-        self._show(capture)
-        self._set("SWMRActive_RBV", 0)
-        self._set("RunTime", capture.runtime)
-        if capture.runtime:
-            self._set("IOSpeed", capture.n_bytes * 8e-6 / capture.runtime)
-        if not capture.has_file:
-            self._set("FullFileName_RBV", "")
+        self._display.end(capture)
         line = f"capture {self._n_captures}: {capture.saved} images, {capture.path}"
         if capture.problem:
             self.problems.append(f"{line}: {capture.problem}")
@@ -372,21 +365,7 @@ class Plugin:
     def _count(self) -> None:
         """The capture has changed; called from any thread."""
         if (capture := self._capture) is not None:
-            self._show(capture)
-
-    def _show(self, capture: Capture) -> None:
-        # One after the other: an older count must not follow a newer one.
-        with self._showing:
-            if capture.problem:
-                self._show_problem(capture.problem)
-            # Before the count: what is counted can be read.
-            self._set("SWMRActive_RBV", int(capture.has_file))
-            self._set("SWMRCbCounter_RBV", capture.n_flushes)
-            self._set("NumCaptured_RBV", capture.count)
-
-    def _show_problem(self, problem: str) -> None:
-        self._set("WriteMessage", problem, MAJOR, problem)
-        self._set("WriteStatus", 1, MAJOR, problem)
+            self._display.capture(capture)
 
     def _look_at_drops(self, capture: Capture) -> None:
         dropped = self._follower.queue.dropped
@@ -405,7 +384,7 @@ class Plugin:
         follower, capture = self._follower, self._capture
         if capture is not None:
             self._look_at_drops(capture)
-            self._show(capture)
+            self._display.capture(capture)
         waiting = len(follower.queue)
         self._set("QueueUse", waiting)
         self._set("QueueFree", max(0, self._settings.queue_size - waiting))
@@ -415,14 +394,4 @@ class Plugin:
             self._set("ArrayCounter", self._records["ArrayCounter"] + counted)
         self._set("ArrayRate_RBV", round(counted / since, 1))
         if self._opening is not None:
-            self._show_form(self._opening)
-
-    def _show_form(self, frame: Frame) -> None:
-        form = ImageForm.of(frame)
-        if form != self._form:
-            self._form = form
-            for name, value in form.values().items():
-                self._set(name, value)
-            self._set("NDAttributesFile", form.attributes)
-        self._set("UniqueId_RBV", frame.id)
-        self._set("TimeStamp_RBV", frame.time_ns / 1e9)
+            self._display.image(self._opening)
