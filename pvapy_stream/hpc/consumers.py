@@ -40,7 +40,7 @@ _HURRY_GRACE = 6.0  # s; the same when the end was asked for twice
 _START_GRACE = 5.0  # s; for a stage that is asked to stop before it has started
 _LAST_GRACE = 5.0  # s; from the final report to the end of the process
 
-Ledgers = list[dict[str, Any]]
+Ledgers = list[dict[str, object]]
 Show = Callable[[Mapping[int, StageReport], Ledgers], str]
 
 _log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def _end_if_stopped_at_start(stop: threading.Event) -> threading.Event:
 
 
 class Shown:
-    """Calls `show`, gives its remark; what it raises is kept and told once, and ends no stage.
+    """Calls `show`, and returns its remark. An error is kept and logged once, and ends no stage.
 
     Attributes:
         problem: the last error, or "".
@@ -149,7 +149,7 @@ class _ConsumerProcess(Child):
 
     def poll(self) -> int | None:
         if self._final_at is not None and time.monotonic() - self._final_at > _LAST_GRACE:
-            # All is told; a library that does not let it go has no say.
+            # The final report has arrived, but a library keeps the process from ending.
             self.kill()
         return super().poll()
 

@@ -30,7 +30,7 @@ from pvapy_stream.transport.own_server import host
 
 _HURRY_GRACE = 3.0  # s; beyond it, for all that closes, when the end was asked for twice
 _KEEP_UP_PERIOD = 0.25  # s
-_TICK = 0.1  # s; how soon a change of state is told
+_TICK = 0.1  # s; longest time until a change of state is reported
 _LAST_STATUS = 0.5  # s; how long the final status and reply stay before the server goes
 
 Report = Callable[["StageReport"], None]
@@ -137,8 +137,10 @@ class StageService:
             self._names.refuse(settings.incarnation)
             self._host_channels()
             self._server.start()
-            # What a stage receives is in no account if it is killed before there is one.
-            self._publish()
+            # What a stage receives is in no account if it is killed before there is one. The
+            # processor is not asked for statistics: it has not started.
+            starting = Snapshot(self._runner.kind, self._id, state=STARTING)
+            self._report(StageReport(starting, self._runner.ledgers()))
             self._runner.start()
         except (PvapyStreamError, pva.PvaException) as error:
             return self._end("failed", str(error))
