@@ -21,7 +21,7 @@ export EPICS_CAS_AUTO_BEACON_ADDR_LIST := NO
 # The tests start hundreds of programs: each would compile all of its modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-failed test-more test-published check bench lowest soak chaos docs format clean
+.PHONY: demo test test-failed test-more test-published foreign check bench lowest soak chaos docs format clean
 
 demo: $(READY)
 	$(BIN)/pvapy-stream demo
@@ -44,6 +44,10 @@ test-more: $(READY)
 # `make test` runs those with ours that are soon done.
 test-published: $(READY)
 	PVAPY_PUBLISHED=1 $(BIN)/python -m pytest tests/incumbent
+
+# Bluesky and Tiled from the package index, in an environment of their own, which is kept.
+foreign: $(READY)
+	$(BIN)/python -m pytest -m foreign tests/areadetector
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import resource
 import shlex
@@ -16,6 +17,8 @@ from pvapy_stream.files.names import part_of
 
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _RESERVE = 2_000_000  # bytes of the disk that are kept to close the file with
+
+_log = logging.getLogger(__name__)
 
 
 class Reserve:
@@ -84,6 +87,32 @@ def identity(path: Path) -> Identity | None:
     return Identity(found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
 
 
+def show_name(part: Path, path: Path) -> None:
+    """Give a file that is being written its later name too; `take_name` then takes the other off.
+
+    On a file system without hard links, it has the one name only.
+
+    Raises:
+        FileError: another file has the name.
+        OSError: it cannot be given.
+    """
+    try:
+        os.link(part, path)
+    except FileExistsError as error:
+        raise FileError(f"{path} exists; give another name") from error
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        _log.warning("%s: no hard links there; until it is closed, readers find %s", path, part)
+
+
+def same_file(path: Path, other: Path) -> bool:
+    """Whether two names are of one file; no link counts."""
+    found = identity(path)
+    also = identity(other)
+    return found is not None and also is not None and found[:2] == also[:2]
+
+
 def take_name(part: Path, path: Path, replaces: Identity | None = None) -> None:
     """Rename a complete file to its final name, unless another file has that name by now.
 
@@ -98,6 +127,10 @@ def take_name(part: Path, path: Path, replaces: Identity | None = None) -> None:
     """
     if replaces is not None and identity(path) == replaces:
         part.replace(path)
+        return
+    if same_file(part, path):
+        # It had this name already while it was written.
+        part.unlink()
         return
     try:
         try:

@@ -11,6 +11,9 @@
         checksum      (n,) CRC-32 of each image's chunk as it is stored
         attributes    NXcollection, one column for each attribute
         loss_record   NXcollection, only in files that were closed
+        instrument    only where the names of areaDetector's HDF5 plugin are wanted: links
+          detector    NXdetector: data
+          NDAttributes  NXcollection: the columns, and NDArrayUniqueId
 """
 
 from __future__ import annotations
@@ -24,9 +27,17 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pvapy_stream.errors import FileError
 from pvapy_stream.files.chunks import Chunk, filter_options
-from pvapy_stream.files.columns import Columns, settle
-from pvapy_stream.files.disk import Identity, Reserve, file_error, note_failed_close, take_name
+from pvapy_stream.files.columns import LOG, Columns, settle
+from pvapy_stream.files.disk import (
+    Identity,
+    Reserve,
+    file_error,
+    note_failed_close,
+    show_name,
+    take_name,
+)
 from pvapy_stream.files.names import part_of
 from pvapy_stream.files.record import LossRecord
 
@@ -35,6 +46,7 @@ IDS = "entry/data/id"
 TIMES = "entry/data/time"
 CHECKSUMS = "entry/checksum"
 ATTRIBUTES = "entry/attributes"
+ND_ATTRIBUTES = "entry/instrument/NDAttributes"
 
 ROWS_PER_CHUNK = 1024
 _PROGRAM = "pvapy_stream"
@@ -54,6 +66,8 @@ class NexusFile:
         image_name: another name for the images, "" for none.
         notes: texts by name, such as the reason for a new file.
         origin: attributes of the file that identify its writer.
+        area_detector: whether it has the names of areaDetector's HDF5 plugin too.
+        live: whether readers find it under its name already while it is written.
 
     Raises:
         FileError: another writer has it open, or it cannot be created.
@@ -71,6 +85,8 @@ class NexusFile:
         image_name: str = "",
         notes: Mapping[str, str] | None = None,
         origin: Mapping[str, str] | None = None,
+        area_detector: bool = False,
+        live: bool = False,
     ) -> None:
         self.path = path
         self.part = part_of(path)
@@ -92,11 +108,17 @@ class NexusFile:
         try:
             self._file.attrs.update(origin or {})
             self._make(codec, attributes or {}, image_name, notes or {})
+            if area_detector:
+                _add_instrument(self._file)
             self._file.swmr_mode = True
-        except (OSError, RuntimeError, ValueError) as error:
+            if live:
+                show_name(self.part, path)
+        except (OSError, RuntimeError, ValueError, FileError) as error:
             self.abandon()
             # It is ours, and there is no image in it.
             self.part.unlink(missing_ok=True)
+            if isinstance(error, FileError):
+                raise
             raise file_error("write", self.part, error) from error
 
     def _make(
@@ -249,10 +271,31 @@ def complete(file: h5py.File, record: LossRecord, notes: Mapping[str, str], n_ro
             file[name].resize(n_rows, 0)
     entry = file["entry"]
     settle(file[ATTRIBUTES], n_rows)
+    if ND_ATTRIBUTES in file:
+        # Columns that began late have their links only now.
+        _link_columns(file)
     entry["end_time"] = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
     add_notes(entry, notes)
     # Last: a file with this record is complete.
     record.write(entry)
+
+
+def _add_instrument(file: Any) -> None:
+    """Links with the names that areaDetector's HDF5 plugin gives."""
+    instrument = file["entry"].create_group("instrument")
+    instrument.attrs["NX_class"] = "NXinstrument"
+    detector = instrument.create_group("detector")
+    detector.attrs["NX_class"] = "NXdetector"
+    detector["data"] = h5py.SoftLink(f"/{IMAGES}")
+    collection(instrument, "NDAttributes")["NDArrayUniqueId"] = h5py.SoftLink(f"/{IDS}")
+    _link_columns(file)
+
+
+def _link_columns(file: Any) -> None:
+    group = file[ND_ATTRIBUTES]
+    for key in file[ATTRIBUTES]:
+        if key != LOG and group.get(key, getlink=True) is None:
+            group[key] = h5py.SoftLink(f"/{ATTRIBUTES}/{key}")
 
 
 def _version() -> str:

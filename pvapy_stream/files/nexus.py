@@ -45,6 +45,8 @@ class FrameWriter:
         run: name of the run; files of the run are never replaced, its next file gets the next
             number. "" if every existing file is older.
         folder: no file may be outside of it, also not through links; None for no limit.
+        area_detector: whether files have the names of areaDetector's HDF5 plugin too.
+        live: whether readers find a file under its name already while it is written.
         on_saved: called with ids when they are flushed, from any thread.
         on_lost: called with ids that were taken and will not be in a file, the kind of the failure
             and its message, from any thread.
@@ -64,6 +66,8 @@ class FrameWriter:
         *,
         run: str = "",
         folder: Path | None = None,
+        area_detector: bool = False,
+        live: bool = False,
         on_saved: Callable[[IdSet], None] | None = None,
         on_lost: Callable[[IdSet, str, str], None] | None = None,
     ) -> None:
@@ -72,6 +76,8 @@ class FrameWriter:
         self._claims = Claims(names, settings.overwrite, run, folder)
         self.files = self._claims.begun
         self._run = run
+        self._area_detector = area_detector
+        self._live = live
         self._account = account
         self._on_saved = on_saved or (lambda ids: None)
         self._on_lost = on_lost or (lambda ids, kind, message: None)
@@ -129,12 +135,7 @@ class FrameWriter:
             self._raise_failure()
             if self._closed.is_set():
                 raise FileError(f"the writer of {self.settings.output} is closed")
-            form = stored_form(frame)
-            shape, dtype = (form[1], frame.dtype) if form else _image_kind(frame)
-            rows = self._rows
-            if rows is None or rows.file.kind != (shape, dtype):
-                check_pixels(shape, dtype)
-                rows = self._change_file(frame, shape, dtype, form[0] if form else None)
+            rows = self._rows_for(frame)
             try:
                 rows.take(frame)
             except _TROUBLE as error:
@@ -146,6 +147,25 @@ class FrameWriter:
             if limit and rows.n_taken >= limit:
                 # If that fails, `on_lost` reports this frame like earlier ones.
                 self._end_file(self._ledger(), {}, until=frame.id)
+
+    def begin(self, frame: Frame) -> None:
+        """Begin the file for images like that of a frame, which is not written.
+
+        Raises:
+            ObjectError, CodecError, FileError: as `write`.
+        """
+        with self._lock:
+            self._raise_failure()
+            self._rows_for(frame)
+
+    def _rows_for(self, frame: Frame) -> RowWriter:
+        form = stored_form(frame)
+        shape, dtype = (form[1], frame.dtype) if form else _image_kind(frame)
+        rows = self._rows
+        if rows is None or rows.file.kind != (shape, dtype):
+            check_pixels(shape, dtype)
+            rows = self._change_file(frame, shape, dtype, form[0] if form else None)
+        return rows
 
     def flush(self) -> None:
         """Write all frames that were taken, so that readers see them.
@@ -285,6 +305,8 @@ class FrameWriter:
             image_name=settings.dataset_name,
             notes=notes,
             origin=self._origin(),
+            area_detector=self._area_detector,
+            live=self._live,
         )
         self._file_id = claim.number
         self._rows = RowWriter(file, self._pool, self._in_flight, self._on_saved, self._refuse)

@@ -13,18 +13,19 @@ from pvapy_stream.errors import FileError
 from pvapy_stream.files import swissfel_layout
 from pvapy_stream.files.chunks import NONE, codec_of
 from pvapy_stream.files.columns import take_rows
-from pvapy_stream.files.disk import file_error, take_name
+from pvapy_stream.files.disk import file_error, same_file, take_name
 from pvapy_stream.files.layout import (
     ATTRIBUTES,
     CHECKSUMS,
     IDS,
     IMAGES,
+    ND_ATTRIBUTES,
     TIMES,
     NexusFile,
     complete,
     opened,
 )
-from pvapy_stream.files.names import PART, final_of
+from pvapy_stream.files.names import PART, final_of, part_of
 from pvapy_stream.files.reading import chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import RECOVERED, LossRecord
 from pvapy_stream.files.superblock import is_cut, open_cut, unmark
@@ -54,8 +55,11 @@ def repair(path: str | Path) -> tuple[Path, int]:
         FileError: this program did not write it, it is complete, or it cannot be recovered.
     """
     path = Path(path)
+    if same_file(path, part_of(path)):
+        # It was to be read under its name while it was written.
+        path = part_of(path)
     target = final_of(path) if path.name.endswith(PART) else path
-    if target != path and target.exists():
+    if target != path and target.exists() and not same_file(path, target):
         raise FileError(f"cannot recover {path}: {target} exists; move one of them away")
     try:
         if is_cut(path) or (target != path and not _opens(path)):
@@ -142,6 +146,8 @@ def _copy_readable(path: Path, target: Path) -> int:
         if not len(rows):
             raise FileError(f"cannot recover {path}: its end is missing, and no image can be read")
         _copy(source, rows, work)
+    if same_file(path, target):
+        target.unlink()
     path.rename(kept)
     take_name(work, target)
     _log.warning("%s: its end is missing; %s has the readable part", kept, target)
@@ -158,6 +164,7 @@ def _copy(source: h5py.File, rows: NDArray[np.int64], work: Path) -> None:
         images.dtype,
         codec=codec or NONE,
         origin={name: str(value) for name, value in source.attrs.items() if name in _ORIGIN},
+        area_detector=ND_ATTRIBUTES in source,
     )
     ids, times, checks = (_rows_of(source[name], rows) for name in (IDS, TIMES, CHECKSUMS))
     offset = (0,) * (images.ndim - 1)

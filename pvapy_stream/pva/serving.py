@@ -31,6 +31,10 @@ _PREFIX = "PVAPY_STREAM_"
 _READ_ONLY = f"{_PREFIX}READ_ONLY"
 _DEFAULT = "DEFAULT"
 _CONTROL = "CONTROL"
+_NO_GROUP = (
+    "has neither ASG(CONTROL) nor ASG(DEFAULT); one of them must define which clients may put to"
+    " control channels"
+)
 _LEVEL = 0  # rules of any level apply
 
 _COMMENT = re.compile(r'("[^"\n]*")|#[^\n]*')
@@ -138,6 +142,25 @@ def may_put(user: str, host: str) -> bool:
     return _security.may_put(user, host)
 
 
+def put_check(rights: PutRights) -> Callable[[str, str], bool]:
+    """Whether a client may put to channels of our own server, by its user name and address.
+
+    Raises:
+        SettingsError: a host is unknown, or the file cannot be used.
+    """
+    if rights.file:
+        text = _read(rights.file)
+        found = write_rules(text, _CONTROL) or write_rules(text, _DEFAULT)
+        if found is None:
+            raise SettingsError(f"--access-security: {rights.file} {_NO_GROUP}")
+        return found.allow
+    if not rights.clients:
+        return lambda user, host: True
+    group, text = _group_of(rights.clients)
+    found = write_rules(text, group)
+    return found.allow if found is not None else lambda user, host: False
+
+
 class _Security:
     """The access security of this process: loaded once, and again when a group is added."""
 
@@ -178,10 +201,7 @@ class _Security:
             )
         found = frozenset(_GROUP.findall(text))
         if not found & {_CONTROL, _DEFAULT}:
-            raise SettingsError(
-                f"--access-security: {path} has neither ASG(CONTROL) nor ASG(DEFAULT); one of them"
-                " must define which clients may put to control channels"
-            )
+            raise SettingsError(f"--access-security: {path} {_NO_GROUP}")
         groups = {_READ_ONLY: f"ASG({_READ_ONLY}) {{ RULE(1, READ) }}", **self._groups}
         try:
             self._load(server, groups, text, found)
