@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pvapy_stream.files.witness import witness
     from pvapy_stream.hpc.workers import UserMpDataProcessor, UserMpWorkerPool
     from pvapy_stream.settings import (
+        AdWriterSettings,
         BsreadSimSettings,
         BufferSettings,
         CollectorSettings,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from pvapy_stream.streams.subscription import Subscription, subscribe
 
 __all__ = [
+    "AdWriterSettings",
     "AsyncPublication",
     "AuditResult",
     "BsreadSimSettings",
@@ -107,6 +109,7 @@ _HOMES = {
         "UserMpWorkerPool",
     ),
     "pvapy_stream.settings": (
+        "AdWriterSettings",
         "BsreadSimSettings",
         "BufferSettings",
         "CollectorSettings",

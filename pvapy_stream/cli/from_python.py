@@ -18,6 +18,7 @@ from pvapy_stream.signals import STOP_SIGNALS, runs_until_signal, stop_running
 
 # The commands of settings; only the module of the one that is run is imported.
 COMMAND_OF = {
+    "AdWriterSettings": "ad-writer",
     "BsreadSimSettings": "bsread-sim",
     "BufferSettings": "bsread-buffer",
     "CollectorSettings": "collector",

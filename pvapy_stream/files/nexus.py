@@ -45,6 +45,8 @@ class FrameWriter:
         run: name of the run; files of the run are never replaced, its next file gets the next
             number. "" if every existing file is older.
         folder: no file may be outside of it, also not through links; None for no limit.
+        area_detector: whether files have the names of areaDetector's HDF5 plugin too.
+        live: whether readers find a file under its name already while it is written.
         on_saved: called with ids when they are flushed, from any thread.
         on_lost: called with ids that were taken and will not be in a file, the kind of the failure
             and its message, from any thread.
@@ -64,6 +66,8 @@ class FrameWriter:
         *,
         run: str = "",
         folder: Path | None = None,
+        area_detector: bool = False,
+        live: bool = False,
         on_saved: Callable[[IdSet], None] | None = None,
         on_lost: Callable[[IdSet, str, str], None] | None = None,
     ) -> None:
@@ -72,6 +76,8 @@ class FrameWriter:
         self._claims = Claims(names, settings.overwrite, run, folder)
         self.files = self._claims.begun
         self._run = run
+        self._area_detector = area_detector
+        self._live = live
         self._account = account
         self._on_saved = on_saved or (lambda ids: None)
         self._on_lost = on_lost or (lambda ids, kind, message: None)
@@ -81,7 +87,7 @@ class FrameWriter:
         self._rows: RowWriter | None = None
         self._past = [0, 0]  # images and bytes of the files before
         self._failure: FileError | None = None
-        self._told = False
+        self._raised = False
         self._lost: dict[str, IdSet] = {}  # of the file, by kind of failure
         self._doubtful = IdSet()  # ids that were given up
         prepare(settings.compression)
@@ -129,12 +135,7 @@ class FrameWriter:
             self._raise_failure()
             if self._closed.is_set():
                 raise FileError(f"the writer of {self.settings.output} is closed")
-            form = stored_form(frame)
-            shape, dtype = (form[1], frame.dtype) if form else _image_kind(frame)
-            rows = self._rows
-            if rows is None or rows.file.kind != (shape, dtype):
-                check_pixels(shape, dtype)
-                rows = self._change_file(frame, shape, dtype, form[0] if form else None)
+            rows = self._rows_for(frame)
             try:
                 rows.take(frame)
             except _TROUBLE as error:
@@ -144,14 +145,33 @@ class FrameWriter:
             self._newest_id = frame.id
             limit = self.settings.images_per_file
             if limit and rows.n_taken >= limit:
-                # What becomes of this frame if that fails is told like that of those before it.
+                # If that fails, `on_lost` reports this frame like earlier ones.
                 self._end_file(self._ledger(), {}, until=frame.id)
 
-    def flush(self) -> None:
-        """Make all frames that were taken readable.
+    def begin(self, frame: Frame) -> None:
+        """Begin the file for images like that of a frame, which is not written.
 
         Raises:
-            FileError: that is not possible.
+            ObjectError, CodecError, FileError: as `write`.
+        """
+        with self._lock:
+            self._raise_failure()
+            self._rows_for(frame)
+
+    def _rows_for(self, frame: Frame) -> RowWriter:
+        form = stored_form(frame)
+        shape, dtype = (form[1], frame.dtype) if form else _image_kind(frame)
+        rows = self._rows
+        if rows is None or rows.file.kind != (shape, dtype):
+            check_pixels(shape, dtype)
+            rows = self._change_file(frame, shape, dtype, form[0] if form else None)
+        return rows
+
+    def flush(self) -> None:
+        """Write all frames that were taken, so that readers see them.
+
+        Raises:
+            FileError: they cannot be written.
         """
         with self._lock:
             self._flush()
@@ -175,7 +195,7 @@ class FrameWriter:
             finally:
                 self._pool.shutdown(wait=True, cancel_futures=True)
         self._ticker.join(5)
-        if not self._told:
+        if not self._raised:
             self._raise_failure()
 
     def __enter__(self) -> FrameWriter:
@@ -188,7 +208,7 @@ class FrameWriter:
 
     def _raise_failure(self, cause: BaseException | None = None) -> None:
         if self._failure is not None:
-            self._told = True
+            self._raised = True
             raise FileError(str(self._failure)) from cause
 
     def _flush(self) -> None:
@@ -201,19 +221,19 @@ class FrameWriter:
             self._fail(rows, error)
 
     def _tick(self) -> None:
-        """Flush also when nothing comes."""
+        """Flush also while no frames arrive."""
         while not self._closed.wait(FLUSH_PERIOD / 4):
             with self._lock:
                 if self._rows is not None and self._rows.overdue:
                     self._flush()
 
     def _fail(self, rows: RowWriter, error: Exception, current: int | None = None) -> list[int]:
-        """Come to an end: keep what is written, give up what waits.
+        """End the writer after a failure: keep written frames, give up waiting ones.
 
         Args:
             rows: of the file.
-            error: why.
-            current: id of the frame whose `write` tells of its failure itself.
+            error: the failure.
+            current: id of the frame whose `write` raises the failure itself.
 
         Returns:
             the ids that are lost.
@@ -223,12 +243,12 @@ class FrameWriter:
             error if isinstance(error, FileError) else file_error("write", rows.file.part, error)
         )
         lost = rows.give_up()
-        # The end of the file tells what has become of them.
+        # Whether they are in the file is known when it is closed.
         self._doubtful.update(IdSet(lost) - IdSet([] if current is None else [current]))
         return lost
 
     def _refuse(self, frame_id: int, error: Exception) -> None:
-        """A frame that was taken turned out to be none."""
+        """Record that a frame that was taken cannot be decoded."""
         self._lost.setdefault(NOT_DECODABLE, IdSet()).add(frame_id)
         self._on_lost(IdSet([frame_id]), NOT_DECODABLE, str(error))
 
@@ -237,18 +257,17 @@ class FrameWriter:
     def _change_file(
         self, frame: Frame, shape: tuple[int, ...], dtype: np.dtype, codec: str | None
     ) -> RowWriter:
-        """Begin a file for images of this kind, and end the one before.
+        """Begin a file for images of this shape and type, and close the one before.
 
         Raises:
-            FileError: the one before could not be ended, or the new one not be begun.
+            FileError: the one before cannot be closed, or the new one cannot be created.
         """
         old = self._rows.file if self._rows is not None else None
         claim = self._claims.find(self._file_id + 1, frame.id)
         notes: dict[str, str] = {}
         if old is not None:
-            text = (
-                f"Images changed at id {frame.id} from {_told(*old.kind)} to {_told(shape, dtype)}:"
-            )
+            was, now = _shown(*old.kind), _shown(shape, dtype)
+            text = f"Images changed at id {frame.id} from {was} to {now}:"
             _log.warning("%s file %s follows %s", text, claim.path, old.path)
             notes = {"continues": f"{text} this file continues {old.path.name}."}
             ended = {"continued": f"{text} {claim.path.name} continues this file."}
@@ -286,6 +305,8 @@ class FrameWriter:
             image_name=settings.dataset_name,
             notes=notes,
             origin=self._origin(),
+            area_detector=self._area_detector,
+            live=self._live,
         )
         self._file_id = claim.number
         self._rows = RowWriter(file, self._pool, self._in_flight, self._on_saved, self._refuse)
@@ -293,7 +314,7 @@ class FrameWriter:
         return self._rows
 
     def _origin(self) -> dict[str, str]:
-        """Who writes, for those who find the file without its ledger."""
+        """Attributes of the file that identify its writer without a ledger."""
         ledger = self._ledger()
         if ledger is None:
             return {"run": self._run}
@@ -304,7 +325,7 @@ class FrameWriter:
         }
 
     def _end_file(self, ledger: Ledger | None, notes: dict[str, str], until: int | None) -> None:
-        """Close the file, if there is one; what goes wrong is kept as the writer's failure."""
+        """Close the file, if there is one; an error becomes the failure of the writer."""
         rows = self._rows
         if rows is None:
             return
@@ -323,7 +344,7 @@ class FrameWriter:
         except FileError as error:
             rows.file.abandon()
             self._failure = self._failure or error
-            # Only the file itself tells what has come through.
+            # Only the file itself shows which frames were written.
             found = witness(rows.file.part).ids
             self._saved(gone & found)
             gone = (gone - found) | (rows.saved - found)
@@ -346,5 +367,5 @@ def _image_kind(frame: Frame) -> tuple[tuple[int, ...], np.dtype]:
     return frame.image.shape, frame.image.dtype
 
 
-def _told(shape: tuple[int, ...], dtype: np.dtype) -> str:
+def _shown(shape: tuple[int, ...], dtype: np.dtype) -> str:
     return f"{'x'.join(map(str, shape))} {dtype}"

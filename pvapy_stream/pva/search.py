@@ -1,7 +1,8 @@
-"""Asks the network who serves PVA channels, by UDP, without the binding.
+"""Searches for the servers of PVA channels, by UDP, without the binding.
 
-A name that two servers serve gets clients of either by chance, so it is looked for before it is
-hosted. The binding cannot tell how many servers answer, and its search cannot be given a limit.
+If two servers have a channel of the same name, a client gets one of them by chance, so a program
+searches for a name before it hosts it. The binding does not report how many servers answer, and its
+search has no time limit.
 Name servers (EPICS_PVA_NAME_SERVERS) are not asked.
 """
 
@@ -14,19 +15,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from pvapy_stream.errors import TransportError, WireError
-from pvapy_stream.pva.net.environment import searched_addresses
-from pvapy_stream.pva.wire.searching import (
-    UNICAST,
-    SearchReply,
-    datagram,
-    found_in,
-    search_message,
-)
+from pvapy_stream.pva.net.environment import known_addresses, own_addresses
+from pvapy_stream.pva.net.questions import Questions
+from pvapy_stream.pva.wire.searching import SearchReply, datagram, found_in
 
 _TIMEOUT = 0.3  # s; for an answer
-_PATIENCE = 3.0  # s; a server that has been told to end, or whose end a gateway has not noticed
+_PATIENCE = 3.0  # s; for a server that is stopping, or whose end a gateway has not noticed
 _AGAIN = 0.1  # s; a datagram may be lost
-_LOOK_AGAIN = (3.0, 7.0, 20.0, 60.0)  # s; from one look for others with our names to the next
+_LOOK_AGAIN = (3.0, 7.0, 20.0, 60.0)  # s; pauses between searches for other servers of our names
 
 _log = logging.getLogger(__name__)
 
@@ -34,27 +30,29 @@ Servers = dict[str, dict[bytes, str]]  # by name: identity of each server, and i
 
 
 def find_servers(names: Sequence[str], timeout: float = _TIMEOUT) -> Servers:
-    """Who serves channels.
+    """Find the servers of channels.
 
     Args:
         names: of the channels.
-        timeout: s; how long answers are waited for. A name nobody serves takes all of it.
+        timeout: s; for the answers. It is used up if a name has no server.
 
     Returns:
         for each name, the servers that answered, by their identity; empty also when the network
         cannot be asked.
     """
     found: Servers = {name: {} for name in names}
+    questions = Questions(known_addresses(), own_addresses())
+    asked, by_group = dict(enumerate(names)), True
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             link.bind(("", 0))
-            request = search_message(dict(enumerate(names)), link.getsockname()[1], UNICAST)
             end, again = time.monotonic() + timeout, 0.0
             while (now := time.monotonic()) < end:
                 if now >= again:
                     again = now + _AGAIN
-                    _send(link, request)
+                    questions.send(link, asked, by_group)
+                    by_group = not by_group
                 link.settimeout(max(0.001, min(again, end) - now))
                 try:
                     answer, sender = link.recvfrom(65536)
@@ -66,11 +64,13 @@ def find_servers(names: Sequence[str], timeout: float = _TIMEOUT) -> Servers:
                             found[names[number]][reply.identity] = f"{reply.address}:{reply.port}"
     except OSError:
         return found
+    finally:
+        questions.close()
     return found
 
 
 class NameCheck:
-    """Looks, while a program starts, whether others serve the names that it is going to host.
+    """Checks, while a program starts, whether others serve the names that it is going to host.
 
     Args:
         names: of the channels; empty ones are left out.
@@ -91,7 +91,7 @@ class NameCheck:
             self._found = find_servers(self._names)
 
     def taken(self) -> str:
-        """Which name is served by whom, in a sentence; "" when none is. Waits for the search."""
+        """Wait for the search; a sentence with a name that is served and its server, else ""."""
         if self._names:
             self._thread.join(_PATIENCE + 5 * _TIMEOUT)
         for name, servers in self._found.items():
@@ -104,8 +104,8 @@ class NameCheck:
         """Wait for the search.
 
         Args:
-            incarnation: how often the program was started; when it was started again, what is left
-                of the one before must not keep it from its work, and is only logged.
+            incarnation: how often the program was started; for a restarted program, a name
+                that is served is only logged: it may be a remainder of the process before.
 
         Raises:
             TransportError: another program serves one of the names.
@@ -118,14 +118,14 @@ class NameCheck:
 
 
 class TwinWatch:
-    """Looks, while a program runs, whether others serve its names too.
+    """Checks, while a program runs, whether others serve its names too.
 
-    Of two that start together, neither sees the other before it serves. A name may also be hosted
-    only when the first object comes.
+    Two programs that start at the same time do not find each other before they serve. A name may
+    also be hosted only when the first object arrives.
 
     Args:
-        names: that the program hosts; empty ones are left out.
-        tell: gets a sentence, once, from a thread.
+        names: of the channels that the program hosts; empty ones are left out.
+        tell: called once at most, from a thread, with a sentence about a name served twice.
     """
 
     def __init__(self, names: Iterable[str], tell: Callable[[str], None]) -> None:
@@ -136,21 +136,21 @@ class TwinWatch:
             threading.Thread(target=self._run, name="twins", daemon=True).start()
 
     def stop(self) -> None:
-        """Look no longer."""
+        """End the checks."""
         self._stop.set()
 
     def _run(self) -> None:
         for pause in _LOOK_AGAIN:
             if self._stop.wait(pause):
                 return
-            told = served_twice(self._names)
-            if told and not self._stop.is_set():
-                self._tell(told)
+            problem = served_twice(self._names)
+            if problem and not self._stop.is_set():
+                self._tell(problem)
                 return
 
 
 def served_twice(names: Iterable[str]) -> str:
-    """Which name several servers serve, in a sentence; "" when none is."""
+    """A sentence with a name that several servers have, and these servers; "" for none."""
     for name, servers in find_servers([name for name in names if name]).items():
         if len(servers) > 1:
             where = ", ".join(sorted(servers.values()))
@@ -166,12 +166,3 @@ def _replies(data: bytes, sender: str) -> list[SearchReply]:
         return found_in(datagram(data), sender)
     except WireError:
         return []
-
-
-def _send(link: socket.socket, request: bytes) -> None:
-    for address in searched_addresses():
-        try:
-            link.sendto(request, address)
-        except OSError:
-            # One that is not reachable does not keep us from asking the others.
-            continue

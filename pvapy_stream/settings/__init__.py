@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pvapy_stream.base_settings import Opt, Settings, option_of
+    from pvapy_stream.settings.ad_writer import AdWriterSettings
     from pvapy_stream.settings.bsread_sim import BsreadSimSettings, SimChannel
     from pvapy_stream.settings.buffer import BufferSettings
     from pvapy_stream.settings.collector import CollectorSettings
@@ -48,6 +49,7 @@ _HOMES = {
         "Settings",
         "option_of",
     ),
+    "pvapy_stream.settings.ad_writer": ("AdWriterSettings",),
     "pvapy_stream.settings.bsread_sim": (
         "BsreadSimSettings",
         "SimChannel",
@@ -104,6 +106,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AdWriterSettings",
     "AlarmRule",
     "BsreadSimSettings",
     "BufferSettings",

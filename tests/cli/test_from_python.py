@@ -134,7 +134,7 @@ class Nested:
 
 def test_what_cannot_be_run_is_refused() -> None:
     consumer = pvapy_stream.ConsumerSettings(input_channel="a:channel")
-    with pytest.raises(SettingsError, match="FileSettings has no program; run one of Bsread"):
+    with pytest.raises(SettingsError, match="FileSettings has no program; run one of AdWriter"):
         pvapy_stream.run(pvapy_stream.FileSettings(output="a.h5"))
     with pytest.raises(
         SettingsError, match=r"Nested\.Inner is not a class at the top level of a module"

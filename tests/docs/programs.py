@@ -29,7 +29,11 @@ SCRIPTS = {
     if name != cli.PROG
 }
 # Programs of others, which are not checked: a block with one of them is run, or says why not.
-FOREIGN = {"curl", "eval", "h5ls", "pvget", "pvput"}
+FOREIGN = {
+    "cp", "curl", "eval", "export", "h5ls", "journalctl", "kill", "mkdir", "pip",
+    "podman", "podman-compose", "pvget", "pvput", "python3", "rattler-build", "source", "sudo",
+    "systemctl", "tiled", "until", "uv", "wait",
+}  # fmt: skip
 
 _PLACEHOLDER = re.compile(r"[A-Z][A-Z_]{2,}…?")
 
@@ -55,6 +59,8 @@ def check(words: Sequence[str]) -> None:
         if hasattr(module, "__path__"):
             module = importlib.import_module(f"{arguments[1]}.__main__")
         _parse(module._parser(), arguments[2:])
+    elif program == "python" and arguments[0].endswith(".py"):
+        assert (ROOT / arguments[0]).is_file(), f"there is no {arguments[0]}"
     elif program.endswith(".sh"):
         assert (ROOT / words[0]).is_file(), f"there is no {words[0]}"
     else:

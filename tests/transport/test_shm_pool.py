@@ -196,6 +196,31 @@ def test_a_slot_is_not_used_again_while_anybody_holds_it() -> None:
     assert sorted(take_all(one)) == [0, 1, 2, 4, 5, 6, 7]
 
 
+@pytest.mark.parametrize("forward", [True, False])
+def test_a_hold_that_moves_while_the_owner_reads_is_seen(forward: bool) -> None:
+    one = owner()
+    slot = one.take()
+    assert slot is not None
+    before, after = (user(one), user(one)) if forward else reversed((user(one), user(one)))
+    before.acquire(slot)
+    one.release(slot)
+    used, passes = one._used, []
+
+    def meanwhile() -> list[int]:
+        passes.append(None)
+        if len(passes) == 2:
+            after.acquire(slot)
+            before.release(slot)
+        return used()
+
+    one._used = meanwhile  # type: ignore[method-assign]
+    assert not one._unheld()[slot]
+    assert len(passes) == 2
+    assert not one._unheld()[slot]
+    after.release(slot)
+    assert one._unheld()[slot]
+
+
 def test_what_a_dead_publisher_sent_is_held_while_a_subscriber_is_connected() -> None:
     connected = [b"p" * 16]
     one = owner(connected.__contains__)

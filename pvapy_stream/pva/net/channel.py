@@ -76,13 +76,21 @@ class Put:
     Attributes:
         value: the whole structure with what was put; nobody else has it.
         bits: bit set of the fields that were put.
+        waits: whether the client waits until all is over that the put begins (``block=true``).
         since: when it came, and then when it was claimed, s of `time.monotonic`.
         claimed: whether somebody has it.
     """
 
-    def __init__(self, value: Value, bits: int, done: Callable[[Put, Status], None]) -> None:
+    def __init__(
+        self,
+        value: Value,
+        bits: int,
+        done: Callable[[Put, Status], None],
+        waits: bool = False,
+    ) -> None:
         self.value = value
         self.bits = bits
+        self.waits = waits
         self.since = time.monotonic()
         self.claimed = False
         self._done = done
@@ -160,6 +168,7 @@ class Channel:
             source that can wait for such clients looks first whether they are full.
         dropped: updates that were dropped for single clients.
         overruns: updates for single clients that were merged with the one before.
+        blocks: whether clients may wait until all is over that their put begins.
     """
 
     def __init__(
@@ -179,6 +188,7 @@ class Channel:
         self.patience = patience
         self.late = self.dropped = self.overruns = 0
         self.overflow: Overflow = "merge"
+        self.blocks = False
         self.clients: set[ChannelClient] = set()
         self.monitors: set[ChannelMonitor] = set()
         # Called when a monitor has room again, or has ended.

@@ -32,7 +32,8 @@ class PutRequest(Request):
     """Takes a structure, or gives the present one. The client puts one after the other.
 
     A put is acknowledged when it is finished, or when somebody has had it for a while: then it is
-    taken, and a client that gave it up would send it again.
+    taken, and a client that gave it up would send it again. A client that asks for ``block=true``
+    is not told before the end, where the channel has such puts.
     """
 
     command = Command.PUT
@@ -41,6 +42,7 @@ class PutRequest(Request):
         super().__init__(client, channel, number, asked)
         self._put: Put | None = None
         self._flags = 0
+        self._waits = channel.blocks and request.options(asked).get("block") == "true"
 
     def handle(self, flags: int, reader: Reader) -> None:
         if flags & operations.GET:
@@ -57,7 +59,8 @@ class PutRequest(Request):
             return
         if self.kind is not channel.kind:
             part = request.merged(channel.base, part)
-        put = Put(part, request.widened(self.kind, bits, channel.kind), self._done)
+        wide = request.widened(self.kind, bits, channel.kind)
+        put = Put(part, wide, self._done, self._waits)
         self._put, self._flags = put, flags
         channel.expect(put)
         self.client.put_comes()
@@ -79,7 +82,7 @@ class PutRequest(Request):
         if put is None:
             return
         if put.claimed:
-            if now - put.since > _TAKEN:
+            if not put.waits and now - put.since > _TAKEN:
                 self._put = None
                 self.reply(self._flags)
         elif now - put.since > self.channel.patience and self._withdraw():

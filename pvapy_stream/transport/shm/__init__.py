@@ -2,7 +2,7 @@
 
 - `frames`, `attributes`: layout of an object in memory.
 - `pool_file`, `pool_owner`, `pool_user`: payload pools, in which large objects stay until the last
-  stage has finished with them; see `docs/decisions/0018-payload-pools.md`.
+  stage has finished with them; see `docs/decisions/0020-payload-pools.md`.
 - `references`: what is sent for them; `payloads` makes and `pool_reader` reads references.
 - `services`: iceoryx2 services, which carry the samples, and their memory; `nodes`: the iceoryx2
   node of this process.

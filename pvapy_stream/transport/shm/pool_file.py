@@ -1,6 +1,6 @@
 """Files of payload pools: layout, locks, and removal.
 
-See `docs/decisions/0018-payload-pools.md` for the protocol. Layout, in 8-byte integers:
+See `docs/decisions/0020-payload-pools.md` for the protocol. Layout, in 8-byte integers:
 
 - a header: magic and version, then `PoolLayout`, key of the pool, key of its owner's publisher;
 - for each column: state, process id, and key of its publisher (16 bytes);

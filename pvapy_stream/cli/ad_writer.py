@@ -1,0 +1,70 @@
+"""``ad-writer`` (record): write images when areaDetector's clients, such as Bluesky, ask for it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pvapy_stream.cli.command import SettingsCommand
+from pvapy_stream.errors import SettingsError
+from pvapy_stream.settings import AdWriterSettings
+from pvapy_stream.signals import run_until_signal
+
+_EPILOG = """\
+examples:
+  pvapy-stream ad-writer -p 13SIM1:HDF1: -ic 13SIM1:Pva1:Image --folder /data
+  pvput 13SIM1:HDF1:FileName scan
+  pvput 13SIM1:HDF1:Capture 1
+It has the records of areaDetector's HDF5 plugin, over PVAccess. An existing file is never replaced.
+exit codes: 0 all captures are complete; 1 some are not; 2 wrong options
+"""
+
+
+def run(settings: AdWriterSettings) -> int:
+    """Serve until stopped.
+
+    Raises:
+        PvapyStreamError: it cannot be started.
+    """
+    if not Path(settings.folder).is_dir():
+        raise SettingsError(f"--folder {settings.folder} is not a folder; make it first")
+    # Imported late: --help and wrong options need no EPICS.
+    from pvapy_stream import __version__, systemd
+    from pvapy_stream.areadetector.fields import FIELDS
+    from pvapy_stream.areadetector.plugin import Plugin
+    from pvapy_stream.areadetector.records import names
+    from pvapy_stream.pva.net.server import Server
+    from pvapy_stream.pva.search import NameCheck
+    from pvapy_stream.pva.serving import PutRights, put_check
+
+    # One of them stands for all.
+    check = NameCheck(names(settings.prefix, FIELDS)[:1])
+    may_put = put_check(PutRights(settings.control_from, settings.access_security))
+    server = Server(version=__version__)
+    plugin = Plugin(settings, server, __version__, may_put, _say)
+    check.refuse()
+    server.start()
+    try:
+        systemd.notify("READY=1")
+        _say(f"HDF5 plugin {settings.prefix} writes {settings.input_channel} to {settings.folder}")
+        run_until_signal(plugin.run)
+    finally:
+        server.stop()
+        for problem in plugin.problems:
+            sys.stderr.write(f"error: {problem}\n")
+    return 1 if plugin.problems else 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+COMMAND = SettingsCommand(
+    "pvapy-stream ad-writer",
+    "Write images to HDF5/NeXus files, controlled by the records of areaDetector's HDF5 plugin.",
+    AdWriterSettings,
+    run,
+    _EPILOG,
+)
+main = COMMAND.main

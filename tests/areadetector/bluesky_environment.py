@@ -1,0 +1,63 @@
+"""An environment with Bluesky and Tiled from the package index, in the folder for caches."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("ophyd-async[pva]", "bluesky", "tiled[client,server]")
+
+_INSTALLS = 900.0  # s
+
+
+def _folder() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return cache / "pvapy_stream" / f"bluesky-{version}"
+
+
+def python(wanted: bool) -> Path:
+    """The Python of the environment, which is made if tests of foreign packages are asked for.
+
+    Args:
+        wanted: whether it is to be made.
+    """
+    folder = _folder()
+    ready = folder / "ready"
+    found = folder / "bin" / "python"
+    if not ready.exists() and not wanted:
+        pytest.skip("Bluesky is not installed yet; install it, and run this, with: make foreign")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        # One of several processes of the tests makes it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ready.exists():
+            _make(folder, found)
+            ready.write_text("\n".join(PACKAGES))
+    return found
+
+
+def _make(folder: Path, found: Path) -> None:
+    try:
+        for command in (
+            [sys.executable, "-m", "venv", str(folder)],
+            [str(found), "-m", "pip", "install", "-q", *PACKAGES],
+        ):
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_INSTALLS, env=clean()
+            )
+            if done.returncode:
+                last = (done.stderr.strip().splitlines() or ["?"])[-1]
+                pytest.skip(f"Bluesky cannot be installed: {last}")
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"Bluesky could not be installed within {_INSTALLS:g} s")
+
+
+def clean() -> dict[str, str]:
+    """The environment variables, without those that would let it find this package."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
