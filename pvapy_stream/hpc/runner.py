@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,13 +16,13 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.errors import ProcessorError
 from pvapy_stream.hpc.accounts import STATS_PATIENCE, StageAccounts
 from pvapy_stream.hpc.control import configured, own_keys
-from pvapy_stream.hpc.counts import Baseline
+from pvapy_stream.hpc.counts import Baseline, StageCounts
 from pvapy_stream.hpc.deadline import Deadline
-from pvapy_stream.hpc.stage_stats import processor_stats
+from pvapy_stream.hpc.stage_stats import batch_stats, processor_stats
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.signals import in_main_thread
 from pvapy_stream.status.counted import publisher_stats
-from pvapy_stream.status.snapshot import LatencyStats, Snapshot
+from pvapy_stream.status.snapshot import BatchStats, LatencyStats, Snapshot
 from pvapy_stream.transport.ports import PublisherCounts, Receiver, ReceiverCounts, Troubled
 
 STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has
@@ -29,6 +30,7 @@ PROCESS_GRACE = 1.0  # s; beyond the time to drain, for the object that is being
 _LAST_TAKEN = 0.5  # s; least time that subscribers get for what was published last
 # s; who gives a command waits for a reply as long as `pvput` does by itself: 5 s.
 _COMMAND_PATIENCE = 4.0
+_BATCH_TICK = 0.001  # s; between two looks whether a batch is processed
 
 
 class StageRunner(StageAccounts):
@@ -145,6 +147,7 @@ class StageRunner(StageAccounts):
         if self.publisher is not None:
             self.publisher.start()
         # A source that waits for its clients begins with the first it sees: metadata come second.
+        self.stage.start()
         self.inbox.start()
         self.start_receiving()
         self.metadata.start()
@@ -169,6 +172,7 @@ class StageRunner(StageAccounts):
             self.stage.settle(self.accounts)
         finally:
             lock.release()
+        self.stage.end()
         self.metadata.stop()
         if self.publisher is not None:
             self.publisher.finish(max(_LAST_TAKEN, deadline.left))
@@ -179,6 +183,12 @@ class StageRunner(StageAccounts):
         def run() -> None:
             self.stop_receiving(deadline)
             self.flush(deadline)
+            if self.stage.n_waiting and _has(self.stage.lock, deadline):
+                try:
+                    if not self.stage.leaving:
+                        self.stage.finish_batch()
+                finally:
+                    self.stage.lock.release()
 
         thread = threading.Thread(target=run, name="drain", daemon=True)
         thread.start()
@@ -194,6 +204,7 @@ class StageRunner(StageAccounts):
     def _leave(self, deadline: Deadline) -> None:
         """Note what still waits."""
         self.stage.leave(self.waiting())
+        self.stage.leave_batch()
         if self.stage.n_left:
             limit = f"{self.settings.drain_timeout:g} s"
             self.log.error(
@@ -229,6 +240,20 @@ class StageRunner(StageAccounts):
 
     # -- commands --------------------------------------------------------------------------------
 
+    def _held(self) -> bool:
+        """Get the lock of the stage, when the batch of now is processed; False if that lasts."""
+        stage, deadline = self.stage, time.monotonic() + _COMMAND_PATIENCE
+        # In a thread of the stage: if user code does not return, commands go on.
+        batch = stage.hurry()
+        while stage.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            if stage.n_batches > batch:
+                return True
+            stage.lock.release()
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_BATCH_TICK)
+        return False
+
     @contextmanager
     def _between_objects(self, otherwise: str) -> Iterator[None]:
         """Hold the stage between two objects, for a command.
@@ -239,7 +264,7 @@ class StageRunner(StageAccounts):
         Raises:
             ProcessorError: process() does not return.
         """
-        if not self.stage.lock.acquire(timeout=_COMMAND_PATIENCE):
+        if not self._held():
             raise ProcessorError(
                 f"{otherwise}: process() has not returned for {_COMMAND_PATIENCE:g} s; give the"
                 " command again when it has"
@@ -286,6 +311,7 @@ class StageRunner(StageAccounts):
         """Process nothing until `resume`; what arrives waits in the queue."""
         self.paused = True
         self.inbox.pause()
+        self.stage.hurry()
         return "Paused"
 
     def resume(self, _: Any = None) -> str:
@@ -332,6 +358,7 @@ class StageRunner(StageAccounts):
             self.id,
             metadata_stats=self.metadata.stats(0.0, 0, {}),
             user_types=types or {},
+            batch_stats=self._batch_stats(self.stage.counts),
             **self.own_stats(0.0, self.stage.counts.base),
         )
 
@@ -373,8 +400,12 @@ class StageRunner(StageAccounts):
             processor_stats=processor_stats(counts, missed, unknown, epochs),
             latency_stats=LatencyStats(**latency),
             user_stats=self._user_stats,
+            batch_stats=self._batch_stats(counts),
             **own,
         )
+
+    def _batch_stats(self, counts: StageCounts) -> BatchStats | None:
+        return batch_stats(counts, self.stage.n_waiting) if self.stage.batching else None
 
 
 def _has(lock: Any, deadline: Deadline) -> bool:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva import ntndarray
@@ -89,6 +92,23 @@ class LazyObject:
         """Whether its frame and `stamp_ns` say all that its PvObject would."""
         return self.id is not None and self.frame.origin is None
 
+    @property
+    def form(self) -> tuple[object, ...]:
+        """Equal for frames of one source with the same shape, pixel type, codec and colour mode."""
+        return form_of(self.frame)
+
+    @property
+    def movable(self) -> int:
+        """Bytes of its pixels, if they lie in memory that the source needs back; else 0."""
+        return 0
+
+    def move_to(self, memory: NDArray[np.uint8]) -> None:
+        """Copy the pixels to memory of `movable` bytes, and give back what the source needs."""
+        raise ObjectError("its pixels lie in memory of this process already")
+
+    def detach(self) -> None:
+        """Give back memory that the source needs, if it lies there."""
+
     def copy(self) -> LazyObject:
         """Itself: it may be kept."""
         return self
@@ -106,6 +126,11 @@ class LazyObject:
             f"field {field} cannot be set: the object is shared with other subscribers; set it in"
             " a copy made with pvapy_stream.pva.lazy.pv_object(obj).copy()"
         )
+
+
+def form_of(frame: Frame) -> tuple[object, ...]:
+    """Shape, pixel type, codec and colour mode of a frame."""
+    return frame.stored_shape, frame.dtype, frame.codec, frame.color_mode
 
 
 def pv_object(obj: Any) -> Any:
