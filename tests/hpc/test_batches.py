@@ -318,6 +318,8 @@ def test_what_waits_has_no_fate_and_is_in_no_count_but_its_own(
     assert list(ledger.processed) == [1, 2, 3, 4]
     assert list(ledger.without_fate()) == [5, 6]
     assert "2 ids: 5-6 received by consumer 1 without a fate" in audit([ledger]).verdict
+    # Statistics that are reset now begin with these two.
+    assert stage.stage.unsettled(stage.stage.account) == 2
     snapshot = stage.snapshot()
     assert snapshot.batch_stats.n_queued == 2
     assert snapshot.processor_stats.n_processed == 4
