@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         found, args=settings.processor_args, publisher=output, batch_size=options.batch_size
     )
     if options.batch_size > 1 and not processor.stage.batching:
-        raise ProcessorError(
+        raise SettingsError(
             f"class {found.__name__} does not define process_batch; define it, or remove"
             f" --batch-size {options.batch_size}"
         )

@@ -242,7 +242,7 @@ def test_batches_are_counted_and_a_class_without_them_is_refused(
     with open(processors, "a") as file:
         file.write(
             "class Many(FrameProcessor):\n    def process_batch(self, frames):\n"
-            "        if any(frame.id == 3 for frame in frames):\n            raise ValueError('3')\n"
+            "        if 3 in [frame.id for frame in frames]:\n            raise ValueError('3')\n"
             "        return frames.images * 2\n"
         )
     given = ["--input", frames, "--dataset", "/entry/data", "--batch-size"]
