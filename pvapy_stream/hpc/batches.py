@@ -120,11 +120,11 @@ class BatchStage(Stage):
             return
         builder = self._builder
         try:
-            splits, kept, frame = builder.split_by(obj)
-            if splits:
+            kept = builder.add(obj)
+            if kept is None:
                 self.counts.batches.split += 1
                 self.finish_batch()
-            builder.add(frame)
+                kept = builder.add(obj)
         except Exception as error:
             self._failed(f"process: {type(error).__name__}", value, error)
             return

@@ -117,19 +117,21 @@ class BatchBuilder:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._form: tuple[object, ...] | None = None
-        self._memory = _Blocks()
-        self._block: _Bytes | None = None
-        self._n_rows = 0
-        self._frames: list[Frame | LazyObject] = []
         # How many frames the present batch may have.
         self.room = size
+        self._form: tuple[object, ...] | None = None
+        self._memory = _Blocks()
+        self._frames: list[Frame | LazyObject] = []
+        # Pixels of the frames that were moved, one each row, and the address of the first row.
+        self._rows: _Bytes | None = None
+        self._address = self._n_rows = 0
 
-    def split_by(self, obj: Any) -> tuple[bool, Any, Frame | LazyObject]:
-        """Look at the next object.
+    def add(self, obj: Any) -> Any:
+        """Add an object to the batch.
 
         Returns:
-            whether it cannot be in one batch with those before, the object to keep, and its frame.
+            the object, or a copy that may be kept; None if it cannot be in one batch with those
+            before: it is not added.
 
         Raises:
             ObjectError: it is no image.
@@ -141,46 +143,43 @@ class BatchBuilder:
             obj = obj.copy()
             frame = to_frame(obj)
             form = form_of(frame)
-        if form == self._form:
-            return False, obj, frame
-        self._form = form
-        return bool(self._frames), obj, frame
-
-    def add(self, frame: Frame | LazyObject) -> None:
-        """Add what `split_by` returned, after `take` if it said so."""
+        frames = self._frames
+        if not frames:
+            self._form = form
+            self._begin(frame)
+        elif form != self._form:
+            return None
         if isinstance(frame, LazyObject):
-            n_bytes = frame.movable
-            if not self._frames:
-                self._begin(n_bytes or frame.frame.nbytes)
-            if n_bytes:
-                self._move(frame, n_bytes)
-            else:
-                frame.detach()
-        elif not self._frames:
-            self._begin(frame.nbytes)
-        self._frames.append(frame)
+            self._keep(frame)
+        frames.append(frame)
+        return obj
 
-    def _begin(self, n_bytes: int) -> None:
-        self.room = max(1, min(self.size, MOST_BYTES // max(1, n_bytes)))
+    def _begin(self, first: Frame | LazyObject) -> None:
+        movable = first.movable if isinstance(first, LazyObject) else 0
+        size = movable or (first.frame if isinstance(first, LazyObject) else first).nbytes
+        self.room = max(1, min(self.size, MOST_BYTES // max(1, size)))
         self._n_rows = 0
+        if movable:
+            self._rows = rows = self._memory.block(self.room, movable)
+            # numpy's types do not know this.
+            self._address = rows.__array_interface__["data"][0]  # pyright: ignore[reportAttributeAccessIssue]
 
-    def _move(self, frame: LazyObject, n_bytes: int) -> None:
-        block = self._block
-        if block is None:
-            block = self._block = self._memory.block(self.room, n_bytes)
-        if block.shape[1] != n_bytes:
-            # Its payload is not what its dimensions need; the frame says so when it is read.
+    def _keep(self, frame: LazyObject) -> None:
+        """Copy what lies in memory that its source needs back."""
+        movable, rows, row = frame.movable, self._rows, self._n_rows
+        # A payload of another size is not what its dimensions need; the frame says so later.
+        if rows is not None and movable == rows.shape[1] and row == len(self._frames):
+            frame.move_to(rows, row, self._address + row * movable)
+            self._n_rows += 1
+        else:
             frame.detach()
-            return
-        frame.move_to(block[len(self._frames)])
-        self._n_rows += 1
 
     def take(self) -> FrameBatch:
         """What was gathered; the next batch begins."""
         batch = FrameBatch(self._frames)
-        if self._block is not None and self._n_rows == len(batch):
-            batch._rows = self._block[: len(batch)]  # noqa: SLF001 - of this module
-        self._frames, self._block = [], None
+        if self._rows is not None and self._n_rows == len(batch):
+            batch._rows = self._rows[: len(batch)]  # noqa: SLF001 - of this module
+        self._frames, self._rows = [], None
         return batch
 
 

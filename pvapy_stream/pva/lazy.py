@@ -102,8 +102,14 @@ class LazyObject:
         """Bytes of its pixels, if they lie in memory that the source needs back; else 0."""
         return 0
 
-    def move_to(self, memory: NDArray[np.uint8]) -> None:
-        """Copy the pixels to memory of `movable` bytes, and give back what the source needs."""
+    def move_to(self, rows: NDArray[np.uint8], row: int, address: int) -> None:
+        """Copy the pixels elsewhere, and give back what the source needs.
+
+        Args:
+            rows: memory in rows of `movable` bytes.
+            row: number of the row to copy to.
+            address: of that row; to make an array for it takes longer than to copy small images.
+        """
         raise ObjectError("its pixels lie in memory of this process already")
 
     def detach(self) -> None:

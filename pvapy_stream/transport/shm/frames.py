@@ -241,9 +241,9 @@ def frame_at(
     if moved is None:
         n = header.payload // stored.itemsize
         payload = _array_in(memory, stored, n, offset=header.payload_at)
-        payload.flags.writeable = False
     else:
         payload = moved.view(stored)
+    payload.flags.writeable = False
     return Frame(
         header.id,
         payload,

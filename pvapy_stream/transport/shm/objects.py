@@ -37,8 +37,8 @@ class SharedObject(LazyObject):
         self.id = header.id if header.kind == FRAME else None
         self._header = header
         self._memory: SampleMemory | bytes = memory
-        # The payload, when it is elsewhere.
-        self._moved: npt.NDArray[np.uint8] | None = None
+        # Rows of memory and the number of the row that the payload is in, if it was moved.
+        self._moved: tuple[npt.NDArray[np.uint8], int] | None = None
         self._builder = builder
 
     @property
@@ -47,7 +47,9 @@ class SharedObject(LazyObject):
 
     def _make_frame(self) -> Frame:
         if self._header.kind == FRAME:
-            return frame_at(self._header, self._memory, self._moved)
+            moved = self._moved
+            payload = None if moved is None else moved[0][moved[1]]
+            return frame_at(self._header, self._memory, payload)
         return to_frame(self.pv_object())
 
     def _make_object(self) -> pva.PvObject:
@@ -96,12 +98,15 @@ class SharedObject(LazyObject):
         self._memory = bytes(memoryview(self._memory).cast("B")[:used])
         self._frame = None
 
-    def move_to(self, memory: npt.NDArray[np.uint8]) -> None:
-        header, at = self._header, self._header.payload_at
-        memory[:] = np.frombuffer(self._memory, np.uint8, header.payload, at)
-        memory.flags.writeable = False
-        self._moved, self._frame = memory, None
-        self._memory = bytes(memoryview(self._memory).cast("B")[:at])
+    def move_to(self, rows: npt.NDArray[np.uint8], row: int, address: int) -> None:
+        header, memory = self._header, self._memory
+        if isinstance(memory, bytes):
+            return
+        ctypes.memmove(address, ctypes.addressof(memory) + header.payload_at, header.payload)
+        self._moved, self._frame = (rows, row), None
+        # What is left of it are the attributes.
+        end = header.payload_at if header.attributes else 0
+        self._memory = bytes(memoryview(memory).cast("B")[:end]) if end else b""
 
 
 class NewestId(LazyObject):
