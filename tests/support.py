@@ -146,6 +146,8 @@ class Commands:
             if program.process.poll() is None:
                 program.process.kill()
                 program.process.wait(10)
+            # What pytest shows of a test that failed.
+            sys.stdout.write(program.text)
             for stream in (program.process.stdout, program.process.stderr):
                 if stream is not None:
                     stream.close()
@@ -240,10 +242,10 @@ def pvput(channel: str, **fields: str) -> str:
 def command(channel: str, name: str, args: str = "") -> str:
     """Put a command on a control channel and wait for the reply."""
     before = get(channel, "objectTime")
-    pvput(channel, command=name, **({"args": args} if args else {}))
+    printed = pvput(channel, command=name, **({"args": args} if args else {}))
     reply = wait_until(
         lambda: (r := get(channel)) and r["objectTime"] != before and r,
-        what=f"reply to {name} on {channel}",
+        what=f"reply to {name} on {channel}; pvput printed: {printed}",
     )
     return reply["statusMessage"]
 

@@ -217,11 +217,12 @@ class DaskPrograms:
 
     def _look(self) -> None:
         """Ask all workers how their programs do; one that is gone is not waited for."""
-        there = self.workers()
         by_worker: dict[str, list[DaskProgram]] = {}
         for program in list(self._programs.values()):
             if program.seen["code"] is None:
                 by_worker.setdefault(program.host, []).append(program)
+        # After the programs: the worker of one that was started meanwhile may not be in it.
+        there = self.workers()
         for worker, programs in by_worker.items():
             if worker not in there:
                 for program in programs:

@@ -114,6 +114,38 @@ def test_a_cluster_from_a_file_and_one_that_is_not_there(
         make_launcher("tcp://127.0.0.1:1")
 
 
+def test_a_program_of_a_worker_that_has_just_come_is_not_taken_for_lost(
+    prefix: str, tmp_path: Path
+) -> None:
+    """Who looks after the programs has asked which workers there are before it came."""
+    cluster = LocalCluster(
+        n_workers=0, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
+    )
+    launcher = make_launcher(cluster.scheduler_address)
+    assert isinstance(launcher, dask.DaskPrograms)
+    workers, asked, started = launcher.workers, threading.Event(), threading.Event()
+
+    def answered_late() -> dict[str, Any]:
+        found = workers()
+        if threading.current_thread().name == "dask-look" and not started.is_set():
+            asked.set()
+            started.wait(60)
+        return found
+
+    launcher.workers = answered_late
+    assert asked.wait(60)
+    cluster.scale(1)
+    spec = ProgramSpec("cam", "sim", argv=("-cn", f"{prefix}image", "-rt", "600"))
+    program = launcher.start(spec, tmp_path, 1)
+    started.set()
+    seen = program.seen
+    wait_until(lambda: program.seen is not seen)
+    assert program.poll() is None
+    program.kill()
+    launcher.close()
+    cluster.close()
+
+
 def test_a_placed_stage_waits_for_its_worker_to_return(
     cluster: Any, tmp_path: Path, prefix: str
 ) -> None:
