@@ -255,7 +255,7 @@ def test_a_block_is_used_again_when_no_array_is_left_of_it() -> None:
 def test_a_batch_of_large_images_is_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pvapy_stream.hpc.frame_batch.MOST_BYTES", 100)
     builder = BatchBuilder(64)
-    builder.add(frame())
+    builder.add(numbered(1))
     assert builder.room == 2
     processor = Doubles()
     run(processor, 5, 64)

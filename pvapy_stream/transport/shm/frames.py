@@ -242,7 +242,8 @@ def frame_at(
         n = header.payload // stored.itemsize
         payload = _array_in(memory, stored, n, offset=header.payload_at)
     else:
-        payload = moved.view(stored)
+        # numpy's types do not say what `view` returns.
+        payload = moved.view(stored)  # pyright: ignore[reportUnknownMemberType]
     payload.flags.writeable = False
     return Frame(
         header.id,
