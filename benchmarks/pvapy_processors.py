@@ -27,7 +27,7 @@ class Mean(AdImageProcessor):
     mean: Any = None
 
     def process(self, pvObject: Any) -> Any:
-        _, image, *_ = self.reshapeNtNdArray(pvObject)
+        image: Any = self.reshapeNtNdArray(pvObject)[1]
         self.mean = image.mean()
         return pvObject
 

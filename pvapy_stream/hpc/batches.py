@@ -19,6 +19,7 @@ from pvapy_stream.hpc.processor import BatchResultError, UserDataProcessor, take
 from pvapy_stream.hpc.stage import PUBLISHING, Stage
 
 _LAST = 1.0  # s; for the thread to end
+_TICK = 0.001  # s; between two looks whether a batch is processed
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ class BatchStage(Stage):
         self._builder = BatchBuilder(batch_size)
         self._timeout = batch_timeout
         self._waiting: list[_Waiting] = []
+        # How many batches were taken to be processed.
+        self._n_taken = 0
         # When the present batch is processed though it is not complete; monotonic, s.
         self._due = math.inf
         self._woken = threading.Event()
@@ -82,13 +85,25 @@ class BatchStage(Stage):
         if self._thread is not None:
             self._thread.join(_LAST)
 
-    def hurry(self) -> int:
-        number = self.n_batches
-        if not self._waiting:
-            return number - 1
-        self._due = -math.inf
-        self._woken.set()
-        return number
+    def hurry(self) -> None:
+        if self._waiting:
+            self._due = -math.inf
+            self._woken.set()
+
+    def acquire(self, patience: float) -> bool:
+        deadline = time.monotonic() + patience
+        # What comes from now on need not be processed.
+        number = self._n_taken if self._waiting else self._n_taken - 1
+        # By a thread of its own: if user code does not return, this one goes on.
+        self.hurry()
+        while self.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            if self._n_taken > number:
+                return True
+            self.lock.release()
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_TICK)
+        return False
 
     def _run(self) -> None:
         while not self._ended:
@@ -160,6 +175,7 @@ class BatchStage(Stage):
             return
         account = self.account
         batch = self._builder.take()
+        self._n_taken += 1
         self.counts.batches.batches += 1
         self.counts.batches.frames += len(waiting)
         alone = bursts.current() is None
@@ -171,7 +187,6 @@ class BatchStage(Stage):
                 self._process_alone(batch, waiting)
         finally:
             self.account_to(account)
-            self.n_batches += 1
             if alone:
                 bursts.end()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -30,7 +29,6 @@ PROCESS_GRACE = 1.0  # s; beyond the time to drain, for the object that is being
 _LAST_TAKEN = 0.5  # s; least time that subscribers get for what was published last
 # s; who gives a command waits for a reply as long as `pvput` does by itself: 5 s.
 _COMMAND_PATIENCE = 4.0
-_BATCH_TICK = 0.001  # s; between two looks whether a batch is processed
 
 
 class StageRunner(StageAccounts):
@@ -240,20 +238,6 @@ class StageRunner(StageAccounts):
 
     # -- commands --------------------------------------------------------------------------------
 
-    def _held(self) -> bool:
-        """Get the lock of the stage, when the batch of now is processed; False if that lasts."""
-        stage, deadline = self.stage, time.monotonic() + _COMMAND_PATIENCE
-        # In a thread of the stage: if user code does not return, commands go on.
-        batch = stage.hurry()
-        while stage.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            if stage.n_batches > batch:
-                return True
-            stage.lock.release()
-            if time.monotonic() > deadline:
-                break
-            time.sleep(_BATCH_TICK)
-        return False
-
     @contextmanager
     def _between_objects(self, otherwise: str) -> Iterator[None]:
         """Hold the stage between two objects, for a command.
@@ -264,7 +248,7 @@ class StageRunner(StageAccounts):
         Raises:
             ProcessorError: process() does not return.
         """
-        if not self._held():
+        if not self.stage.acquire(_COMMAND_PATIENCE):
             raise ProcessorError(
                 f"{otherwise}: process() has not returned for {_COMMAND_PATIENCE:g} s; give the"
                 " command again when it has"

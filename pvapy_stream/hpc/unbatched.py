@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class Unbatched:
     """A stage that processes each object as it takes it.
 
     Attributes:
+        lock: is held while an object is processed.
         batching: whether the present processor gets batches.
-        n_batches: number of batches that are over.
         n_waiting: number of objects that wait for their batch to be complete.
     """
 
+    lock: Any
     batching = False
-    n_batches = 0
     n_waiting = 0
 
     def start(self) -> None:
@@ -25,13 +27,16 @@ class Unbatched:
     def finish_batch(self) -> None:
         """Process what waits for its batch to be complete. Needs the lock of the stage."""
 
-    def hurry(self) -> int:
-        """Have what waits processed soon, in another thread; this itself waits for nothing.
+    def hurry(self) -> None:
+        """Have what waits processed soon, in another thread; this itself waits for nothing."""
 
-        Returns:
-            number of the present batch, which is over when `n_batches` is larger.
+    def acquire(self, patience: float) -> bool:
+        """Get the lock between two objects, when what waits now is processed.
+
+        Args:
+            patience: how long that may last, s; False if it lasts longer.
         """
-        return -1
+        return self.lock.acquire(timeout=patience)
 
     def leave_batch(self) -> None:
         """Write down what still waits when the time to drain is over."""
