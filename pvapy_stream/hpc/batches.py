@@ -17,6 +17,7 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.frame_batch import BatchBuilder, FrameBatch
 from pvapy_stream.hpc.processor import BatchResultError, UserDataProcessor, takes_batches
 from pvapy_stream.hpc.stage import PUBLISHING, Stage
+from pvapy_stream.pva.lazy import pv_object
 
 _LAST = 1.0  # s; for the thread to end
 _TICK = 0.001  # s; between two looks whether a batch is processed
@@ -131,6 +132,8 @@ class BatchStage(Stage):
 
     def _process(self, value: int, obj: Any) -> None:
         if not self.batching:
+            # Of a processor that was replaced just now.
+            self.finish_batch()
             super()._process(value, obj)
             return
         builder = self._builder
@@ -176,6 +179,12 @@ class BatchStage(Stage):
         account = self.account
         batch = self._builder.take()
         self._n_taken += 1
+        if not self.batching:
+            for one in waiting:
+                self.account_to(one.account)
+                super()._process(one.value, pv_object(one.obj))
+            self.account_to(account)
+            return
         self.counts.batches.batches += 1
         self.counts.batches.frames += len(waiting)
         alone = bursts.current() is None

@@ -11,6 +11,7 @@ import pytest
 
 from pvapy_stream.accounting.audit import audit
 from pvapy_stream.errors import ProcessorError, SettingsError
+from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.hpc.workers import UserMpDataProcessor
 from pvapy_stream.settings import ConsumerSettings
 from pvapy_stream.transport.memory_mode import MemoryPublisher
@@ -102,6 +103,23 @@ def test_commands_act_behind_the_batch_that_waits(bench: Bench, tmp_path: Path) 
     wait_until(lambda: len(published(stage)) == 5)
     snapshot = stage.snapshot()
     assert (snapshot.receiver_stats.n_received, snapshot.processor_stats.n_processed) == (1, 1)
+
+
+@pytest.mark.parametrize("more", [(), (3,)])
+def test_what_waits_when_a_class_without_batches_comes_is_processed_by_that(
+    bench: Bench, tmp_path: Path, more: tuple[int, ...]
+) -> None:
+    stage = consumer(bench, tmp_path)
+    publisher = publish(bench, 1, 2)
+    # As for frames that come while the command waits for the lock.
+    stage.stage.use(UserDataProcessor())
+    stage.stage.processor.outputChannel = "out"
+    stage.stage.processor.dataPublisher = stage.stage.output
+    for number in more:
+        publisher.publish(numbered(number))
+    bench.stop()
+    assert list(stage.stage.ledger.processed) == [1, 2, *more]
+    assert [number for number, _ in published(stage)] == [1, 2, *more]
 
 
 def test_a_batch_ends_with_its_epoch(bench: Bench, tmp_path: Path) -> None:
