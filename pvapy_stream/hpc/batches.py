@@ -15,7 +15,13 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.errors import TransportError
 from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.frame_batch import BatchBuilder, FrameBatch
-from pvapy_stream.hpc.processor import BatchResultError, UserDataProcessor, takes_batches
+from pvapy_stream.hpc.processor import (
+    BatchResultError,
+    UserDataProcessor,
+    publish_result,
+    results_of,
+    takes_batches,
+)
 from pvapy_stream.hpc.stage import PUBLISHING, Stage
 from pvapy_stream.pva.lazy import pv_object
 
@@ -208,7 +214,7 @@ class BatchStage(Stage):
             output.thread = threading.get_ident()
         kind = ""
         try:
-            results = processor.results_of(batch)
+            results = results_of(processor, batch)
         except BatchResultError as error:
             failure, kind, retries = error, "process: wrong results", False
         except TransportError as error:
@@ -279,7 +285,7 @@ class BatchStage(Stage):
         if output is not None:
             output.input_id, output.sent, output.failure = one.value, False, None
         try:
-            processor.publish_result(result, frame, one.obj)
+            publish_result(processor, result, frame, one.obj)
         except TransportError as error:
             self._failed(PUBLISHING, one.value, error)
         except Exception as error:

@@ -154,7 +154,7 @@ class FrameProcessor(UserDataProcessor):
         """
         if not takes_batches(self):
             return frame
-        (result,) = self.results_of(FrameBatch([frame]))
+        (result,) = self._results_of(FrameBatch([frame]))
         if isinstance(result, BaseException):
             raise result
         return result
@@ -174,12 +174,7 @@ class FrameProcessor(UserDataProcessor):
         """
         return [self.process_frame(frame) for frame in frames]
 
-    def results_of(self, batch: FrameBatch) -> list[FrameResult | BaseException]:
-        """Process a batch; a result for each of its frames.
-
-        Raises:
-            ProcessorError: `process_batch` returned another number of results.
-        """
+    def _results_of(self, batch: FrameBatch) -> list[FrameResult | BaseException]:
         results = self.process_batch(batch)
         if results is None:
             return [None] * len(batch)
@@ -200,16 +195,10 @@ class FrameProcessor(UserDataProcessor):
         frame = frame_of(pvObject.copy() if self.keeps_frames else pvObject)
         result = self.process_frame(frame)
         if result is not None:
-            self.publish_result(result, frame, pvObject)
+            self._publish_result(result, frame, pvObject)
         return result
 
-    def publish_result(self, result: FrameResult, frame: Frame, pvObject: Any) -> None:
-        """Publish what was returned for a frame, other than None.
-
-        Raises:
-            TransportError: it could not be published.
-            TypeError: it is neither a frame, an image nor several of them.
-        """
+    def _publish_result(self, result: FrameResult, frame: Frame, pvObject: Any) -> None:
         if result is frame and self._passes_through:
             # Handed on as it came: no new object is needed.
             self.updateOutputChannel(pvObject)
@@ -263,6 +252,27 @@ def takes_batches(processor: Any) -> bool:
         isinstance(processor, FrameProcessor)
         and type(processor).process_batch is not FrameProcessor.process_batch
     )
+
+
+def results_of(processor: FrameProcessor, batch: FrameBatch) -> list[FrameResult | BaseException]:
+    """Process a batch; a result for each of its frames.
+
+    Raises:
+        BatchResultError: `process_batch` returned another number of results.
+    """
+    return processor._results_of(batch)  # noqa: SLF001 - of this module
+
+
+def publish_result(
+    processor: FrameProcessor, result: FrameResult, frame: Frame, pvObject: Any
+) -> None:
+    """Publish what was returned for a frame, other than None.
+
+    Raises:
+        TransportError: it could not be published.
+        TypeError: it is neither a frame, an image nor several of them.
+    """
+    processor._publish_result(result, frame, pvObject)  # noqa: SLF001 - of this module
 
 
 def batches_refused(processor: Any) -> str:

@@ -152,7 +152,7 @@ def test_a_batch_that_hangs_stops_neither_status_nor_commands(
         entered.set()
         going.wait(60)
 
-    monkeypatch.setattr(stage.stage.processor, "results_of", hang)
+    monkeypatch.setattr(stage.stage.processor, "process_batch", hang)
     publish(bench, 1)
     assert entered.wait(60)
     with pytest.raises(ProcessorError, match=r"has not returned for 0\.2 s"):
