@@ -13,7 +13,7 @@ stage consumers consumer --n-consumers 4 --input-channel "${pv}image" \
     --processor-class $processors.Transpose
 stage collector collector --producer-id-list 1,2,3,4 --input-channel "${pv}part:*" \
     --output-channel "${pv}all" --status-channel "${pv}collector" --server-queue-size 500 \
-    --collector-cache-size 200
+    --collector-cache-size 200 --gap-timeout 30
 stage write write --input-channel "${pv}all" --output "$work/all.h5" \
     --status-channel "${pv}written" --server-queue-size 500 --compression bslz4
 

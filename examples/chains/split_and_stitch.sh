@@ -14,7 +14,7 @@ stage split consumer --n-consumers 4 --input-channel "${pv}image" \
     --processor-args '{"tilesX": 2, "tilesY": 2, "tile": "processorId"}'
 stage stitch collector --producer-id-list 1,2,3,4 --input-channel "${pv}tile:*" \
     --output-channel "${pv}whole" --status-channel "${pv}collector" --server-queue-size 500 \
-    --collector-cache-size 200 --processor-class $processors.TileStitcher
+    --collector-cache-size 200 --gap-timeout 30 --processor-class $processors.TileStitcher
 stage write write --input-channel "${pv}whole" --output "$work/whole.h5" \
     --status-channel "${pv}written" --server-queue-size 500
 

@@ -43,7 +43,9 @@ from pvapy_stream.transport.ports import Publisher
 _NANO = 1_000_000_000
 _MAX_ID = 2**31 - 1  # uniqueId is a 32-bit field
 _NOTIFY_TIMEOUT = 2.0
-_LAST_TAKEN = 0.5  # s; least time that subscribers in shared memory get for the last frames
+# s; least time that subscribers get to take the last frames, where they are known, and once a stop
+# is requested
+_LAST_TAKEN, _LAST_TAKEN_AT_STOP = 10.0, 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +138,7 @@ class SimServer:
                 self._state = "draining"
             if self._gate is not None:
                 self._keeper.write(final=True)
-                publisher.finish(_LAST_TAKEN)
+                publisher.finish(_LAST_TAKEN_AT_STOP if stop.is_set() else _LAST_TAKEN)
                 self._gate.end(stop)
             else:
                 self._let_clients_finish(publisher, stop)
@@ -191,8 +193,10 @@ class SimServer:
     def _let_clients_finish(self, publisher: Publisher, stop: threading.Event) -> None:
         settings = self.settings
         end = time.monotonic() + settings.shutdown_delay
-        patience = 0.0 if stop.is_set() else settings.shutdown_delay
-        publisher.finish(max(_LAST_TAKEN, patience))
+        if stop.is_set():
+            publisher.finish(_LAST_TAKEN_AT_STOP)
+        else:
+            publisher.finish(max(_LAST_TAKEN, settings.shutdown_delay))
         if settings.hosted:
             # Who monitors a channel does not tell what it has taken.
             stop.wait(max(0.0, end - time.monotonic()))

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pvaccess as pva
+import pytest
 
 from pvapy_stream.accounting.ledger import read_ledgers
 from tests.support import (
@@ -155,6 +156,7 @@ def test_a_source_that_restarts_is_followed_and_its_first_object_is_skipped(
 
 METADATA = """
 import pvaccess as pva
+import pytest
 from pvapy_stream import UserDataProcessor
 
 class Collect(UserDataProcessor):
@@ -275,3 +277,34 @@ def test_what_never_came_at_the_end_is_missed(
     (account,) = read_ledgers(ledger)
     assert str(account.processed | account.missed) == "1-300"
     assert get(source.channel, "uniqueId") == 300
+
+
+@pytest.mark.parametrize("mode", ["pva", "shm"])
+def test_a_source_that_ends_waits_for_who_has_not_taken_its_last_frames(
+    prefix: str, commands: Commands, tmp_path: Path, mode: str
+) -> None:
+    """More than the kernel keeps of a connection."""
+    channel, file, n = f"{prefix}image", tmp_path / "ledger.json", 40
+    consumer = commands(
+        "consumer", "-ic", channel, "-im", mode, "-sqs", "500", "-sc", f"{prefix}status",
+        "--ledger", file,
+    )  # fmt: skip
+    source = commands(
+        "sim", "-cn", channel, "-om", mode, "-nx", "1024", "-ny", "1024", "-nf", "2", "-fps",
+        "1000", "--n-publish", n, "-rt", "0", "--start-delay", "3", "--shutdown-delay", "0",
+        "-ll", "info",
+    )  # fmt: skip
+    wait_for_monitors([f"{prefix}status"])
+    consumer.signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: f"published {n} frames" in source.text)
+        with pytest.raises(AssertionError, match="still running"):
+            source.wait(3)
+    finally:
+        consumer.signal(signal.SIGCONT)
+    assert source.wait() == 0, source.text
+    wait_until(lambda: status(f"{prefix}status")["processorStats"]["nProcessed"] == n)
+    consumer.signal()
+    assert consumer.wait() == 0, consumer.text
+    (ledger,) = read_ledgers(file)
+    assert list(ledger.processed) == list(range(1, n + 1))

@@ -24,7 +24,7 @@ from pvapy_stream.pva.wire.searching import ANY, REPLY_REQUIRED, Search, SearchR
 
 _CONNECTIONS = 500
 _TICK = 0.5  # s; between looks for clients that are too slow
-_LAST = 1.0  # s; for what is under way to clients at the end
+_LAST = 5.0  # s; for what is under way to clients at the end
 
 _log = logging.getLogger(__name__)
 
