@@ -68,7 +68,7 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="frames that process_batch gets at a time; 1: one by one [default 1]",
+        help="frames that process_batch gets at a time; 1: one by one [default 1 frames]",
     )
 
 

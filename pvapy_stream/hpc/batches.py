@@ -126,8 +126,10 @@ class BatchStage(Stage):
                     self._woken.wait(left)
                 continue
             with self.lock:
+                if self.leaving:
+                    return
                 # It may have been complete meanwhile, and another one have begun.
-                if self._due <= time.monotonic() and not self.leaving:
+                if self._due <= time.monotonic():
                     self.counts.batches.timed_out += self._due > -math.inf
                     try:
                         self.finish_batch()
