@@ -24,13 +24,14 @@ from numpy.typing import ArrayLike
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ProcessorError, TransportError
-from pvapy_stream.frame import ColorMode, Frame
+from pvapy_stream.frame import AttributeValue, ColorMode, Frame
 from pvapy_stream.hpc.batches import BatchStage
 from pvapy_stream.hpc.counts import BatchCounts
 from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.processor import UserDataProcessor, batches_refused, completed
 from pvapy_stream.plugins import made
-from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
+from pvapy_stream.pva.lazy import StreamObject, frame_of
+from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.transport.memory_mode import MemoryPublisher
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
@@ -46,7 +47,7 @@ def frame(
     *,
     time: float = 0.0,
     color_mode: ColorMode | None = None,
-    **attributes: Any,
+    **attributes: AttributeValue,
 ) -> Frame:
     """A frame.
 
@@ -67,12 +68,12 @@ def frame(
     )
 
 
-def image_object(image: ArrayLike | None = None, id: int = 1, **others: Any) -> Any:
+def image_object(image: ArrayLike | None = None, id: int = 1, **others: Any) -> pva.PvObject:
     """An NTNDArray `pvaccess.PvObject`; arguments as for `frame`."""
     return ObjectBuilder().build(frame(image, id, **others))
 
 
-def metadata_object(value: Any, time: float = 0.0) -> Any:
+def metadata_object(value: object, time: float = 0.0) -> pva.PvObject:
     """A `pvaccess.PvObject` of a metadata channel: value and timeStamp (s since 1970)."""
     kind = {str: pva.STRING, bool: pva.BOOLEAN, int: pva.LONG}.get(type(value), pva.DOUBLE)
     return pva.PvObject(
@@ -81,7 +82,7 @@ def metadata_object(value: Any, time: float = 0.0) -> Any:
     )
 
 
-def metadata_queue(objects: Iterable[Any]) -> Any:
+def metadata_queue(objects: Iterable[pva.PvObject]) -> pva.PvObjectQueue:
     """A `pvaccess.PvObjectQueue` with these objects, as in `metadataQueueMap`."""
     queue = pva.PvObjectQueue(0)
     for obj in objects:
@@ -104,12 +105,12 @@ class Result:
         batches: counts of batches.
     """
 
-    published: list[Any]
+    published: list[StreamObject]
     errors: dict[str, int]
     last_error: str
-    stats: dict[str, Any]
+    stats: Mapping[str, object]
     ledger: Ledger
-    processor: Any
+    processor: UserDataProcessor
     seconds: float
     batches: BatchCounts
 
@@ -125,7 +126,7 @@ class Result:
         Raises:
             ObjectError: they are not images.
         """
-        return [to_frame(obj) for obj in self.published]
+        return [frame_of(obj) for obj in self.published]
 
 
 class ProcessorRun:
@@ -148,9 +149,9 @@ class ProcessorRun:
         self,
         processor: Any,
         *,
-        args: Mapping[str, Any] | None = None,
-        configure: Any = None,
-        metadata: Mapping[str, Iterable[Any]] | None = None,
+        args: Mapping[str, object] | None = None,
+        configure: object = None,
+        metadata: Mapping[str, Iterable[pva.PvObject]] | None = None,
         id_field: str = "uniqueId",
         publisher: Publisher | None = None,
         batch_size: int = 1,
@@ -178,7 +179,7 @@ class ProcessorRun:
         if configure is not None:
             self.processor.configure(configure)
 
-    def feed(self, obj: Any) -> None:
+    def feed(self, obj: StreamObject) -> None:
         """Process one object in the stage."""
         start = time.perf_counter()
         self.stage.handle(obj)
@@ -216,14 +217,16 @@ class ProcessorRun:
             self.stage.counts.batches,
         )
 
-    def _open_output(self, first: Any) -> Output | None:
+    def _open_output(self, first: StreamObject) -> Output | None:
         prototype = self.processor.getOutputPvObjectType(first)
         if prototype is None:
             return None
         return Output(_SameStructure(self.publisher, prototype), self.ledger, self._id_field)
 
 
-def run_processor(processor: Any, objects: Iterable[Any], **options: Any) -> Result:
+def run_processor(
+    processor: Any, objects: Iterable[StreamObject | Frame], **options: Any
+) -> Result:
     """Run a processor over objects as a consumer does, without a network.
 
     An error of the processor does not end the run; it is counted, as in a stream.
@@ -243,11 +246,11 @@ def run_processor(processor: Any, objects: Iterable[Any], **options: Any) -> Res
 class _SameStructure(Publisher):
     """Refuses what a hosted channel would refuse: objects of another structure than its first."""
 
-    def __init__(self, publisher: Publisher, prototype: Any) -> None:
+    def __init__(self, publisher: Publisher, prototype: StreamObject) -> None:
         self._structure = _fields(prototype)
         self._publisher = publisher
 
-    def publish(self, obj: Any) -> None:
+    def publish(self, obj: StreamObject) -> None:
         fields = _fields(obj)
         if fields != self._structure:
             wrong = ", ".join(
@@ -264,12 +267,12 @@ class _SameStructure(Publisher):
         return self._publisher.counts()
 
 
-def _fields(obj: Any) -> list[tuple[str, Any]]:
+def _fields(obj: StreamObject) -> list[tuple[str, object]]:
     """Names and types in their order."""
     return list(obj.getStructureDict().items())
 
 
-def _made(processor: Any, args: Mapping[str, Any], id_field: str) -> UserDataProcessor:
+def _made(processor: Any, args: Mapping[str, object], id_field: str) -> UserDataProcessor:
     """A processor with the attributes that runners set."""
     names = {
         "processorId": 1,

@@ -1,1 +1,1 @@
-"""Which id met which fate: id sets, the sequence of ids, ledgers, who writes them, the audit."""
+"""The fate of each id: id sets, the sequence of ids, ledgers and their files, the audit."""

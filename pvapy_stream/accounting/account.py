@@ -8,18 +8,18 @@ from typing import Any
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 
-# Ids may go back more often: then those epochs are left out in which nothing was lost or dropped.
-# If there are no such epochs, what follows stays in the last one.
+# If there are more epochs, those in which nothing was lost or dropped are removed. If there are
+# no such epochs, further ids are recorded in the last one.
 MOST_EPOCHS = 256
 
 
 class Account:
-    """Ledgers of what came by one input.
+    """The ledgers of one input.
 
     Attributes:
-        ledger: of the present epoch.
-        ledgers: of all epochs that are kept, in order.
-        left_out: how many ids were processed in those that are not.
+        ledger: the ledger of the present epoch.
+        ledgers: the ledgers of all epochs that are kept, oldest first.
+        left_out: number of ids that were processed in the epochs that were removed.
     """
 
     __slots__ = ("ledger", "ledgers", "left_out")
@@ -30,16 +30,16 @@ class Account:
         self.left_out = 0
 
     def begin_epoch(self) -> bool:
-        """Begin a ledger for ids that start again; False when there is no room for it."""
-        if len(self.ledgers) >= MOST_EPOCHS and not self._leave_one_out():
+        """Begin a new ledger, as ids started again; False if there are too many already."""
+        if len(self.ledgers) >= MOST_EPOCHS and not self._remove_clean_epoch():
             self.ledger.crowded += 1
             return False
         self.ledger = self.ledger.next_epoch()
         self.ledgers.append(self.ledger)
         return True
 
-    def _leave_one_out(self) -> bool:
-        """Leave out the oldest epoch of which there is nothing to tell; False if there is none."""
+    def _remove_clean_epoch(self) -> bool:
+        """Remove the oldest epoch without losses or drops; False if there is none."""
         for number, one in enumerate(self.ledgers):
             if one.clean:
                 self.left_out += len(one.processed)
@@ -48,15 +48,16 @@ class Account:
         return False
 
     def note_late_start(self, value: int, first: int = 1, but: IdSet | None = None) -> IdSet:
-        """Ids start again: whether any were sent before `value` is unknown, if they may have been.
+        """Record the ids before the first one of an epoch that may have been sent as unknown.
 
         Args:
-            value: the first id that came in this epoch, or could still come.
-            first: the first that may have been sent; smaller ones that came earlier may be, too.
-            but: ids that are known: they came in another way, or were dropped on purpose.
+            value: the first id that arrived in this epoch, or can still arrive.
+            first: the smallest id that may have been sent, unless an earlier epoch began lower.
+            but: ids that are not unknown: they arrived through another input, or were dropped on
+                purpose.
 
         Returns:
-            the ids that are unknown.
+            the ids that were recorded.
         """
         firsts = [(one.received - one.skipped).first for one in self.ledgers]
         unknown = IdSet()
@@ -68,15 +69,15 @@ class Account:
         return unknown
 
     def confirm(self, ids: IdSet) -> int:
-        """Ids that were received are processed now; how many they were."""
-        return self._share_out(ids, _confirm)
+        """Record received ids as processed; the number of ids that were recorded."""
+        return self._each_epoch(ids, _confirm)
 
     def fail_late(self, error: str, ids: IdSet) -> int:
-        """Ids that were taken met an error afterwards; how many they were."""
-        return self._share_out(ids, lambda ledger, some: ledger.fail_late(error, some))
+        """Record a later error of received ids; the number of ids that were recorded."""
+        return self._each_epoch(ids, lambda ledger, some: ledger.fail_late(error, some))
 
-    def _share_out(self, ids: IdSet, take: Callable[[Ledger, IdSet], IdSet]) -> int:
-        """Give ids to the oldest epochs that wait for them."""
+    def _each_epoch(self, ids: IdSet, take: Callable[[Ledger, IdSet], IdSet]) -> int:
+        """Call `take` for each epoch, oldest first, with the ids that no earlier epoch took."""
         taken = 0
         for ledger in self.ledgers:
             if not ids:
@@ -87,7 +88,7 @@ class Account:
         return taken
 
     def plain(self, closed: bool) -> list[dict[str, Any]]:
-        """The ledgers for files and pipes."""
+        """The ledgers as plain values, for files and pipes; `closed` is an entry of each."""
         return [{**one.to_dict(), "closed": closed} for one in self.ledgers]
 
 

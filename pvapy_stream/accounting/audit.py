@@ -35,9 +35,9 @@ class AuditResult:
         missed: how many of the sent ids are missed in the ledgers.
         without_fate: how many ids did not arrive, or have no fate in a stage.
         restarts: how many processes were restarted.
-        failures: where ids have no fate, and what cannot be known, a sentence each.
-        drops: where ids were not processed, a sentence each; failures only if it is strict.
-        notes: what could not be audited, a sentence each.
+        failures: where ids have no fate, and what cannot be known, one sentence each.
+        drops: where ids were not processed, one sentence each; failures only if it is strict.
+        notes: what could not be audited, one sentence each.
     """
 
     stages: tuple[StageAccount, ...]
@@ -60,7 +60,7 @@ class AuditResult:
 
     @property
     def verdict(self) -> str:
-        """The last line."""
+        """The summary in one line: numbers of ids, and OK or the reasons for the failure."""
         reasons = [*self.failures, *(self.drops if self.strict else ())]
         counts = [f"published {self.published}", f"processed {self.processed}"]
         if self.filtered:
@@ -72,7 +72,7 @@ class AuditResult:
         return f"audit: {', '.join(counts)}: {verdict}"
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON: id sets as lists of [first, last]."""
+        """The result as plain values for JSON; id sets are lists of [first, last]."""
         return {
             "ok": self.ok,
             "strict": self.strict,
@@ -98,7 +98,7 @@ def audit(
     Args:
         ledgers: ledgers of all stages of the run.
         strict: whether an id that was not processed is a failure too.
-        notes: additional notes, a sentence each.
+        notes: additional notes, one sentence each.
     """
     stages = accounts(ledgers)
     channels = channel_audits(stages)
@@ -129,7 +129,7 @@ def audit(
 
 
 def _missed(stage: StageAccount, channels: Sequence[ChannelAudit]) -> IdSet:
-    """What a stage missed, without what its source says it never sent."""
+    """The ids that a stage missed, without those that its source did not publish."""
     sources = [one for one in channels if one.channel in stage.inputs]
     if not sources or not all(one.publishers for one in sources):
         return stage.ledger.missed
@@ -139,7 +139,7 @@ def _missed(stage: StageAccount, channels: Sequence[ChannelAudit]) -> IdSet:
 def _count_published(stages: Sequence[StageAccount]) -> int:
     outputs = {stage.ledger.output_channel for stage in stages}
     sources = [stage for stage in stages if not stage.inputs]
-    # A source without ledger: what is known is what came from it.
+    # A source without a ledger: only the ids that arrived from it are known.
     entries = [stage for stage in stages if stage.inputs and not outputs & set(stage.inputs)]
     sent = sum(
         sum(map(len, layers(p.published for s in sources if s.ledger.output_channel == name
@@ -156,7 +156,7 @@ def _count_processed(stages: Sequence[StageAccount]) -> int:
 
 
 def _count(stages: Sequence[StageAccount], of: Callable[[Ledger], IdSet]) -> int:
-    """How many ids there are on all input channels, each as often as one subscriber had it."""
+    """Number of ids on all input channels; repeated ids count as in the subscriber with most."""
     total = 0
     for channel in in_order(stage.ledger.input_channel for stage in stages):
         here = [stage for stage in stages if stage.ledger.input_channel == channel]

@@ -1,9 +1,9 @@
-"""Compares the ledgers of a run: every published id must arrive and meet a fate.
+"""Compares the ledgers of a run: every published id must arrive and have a fate.
 
-A channel on which one ledger publishes and from which others receive is an arrow. Who receives
-there is split into subscribers, each of which must get every published id: a stage alone, or all
-stages of one distributor group together. An id that was published twice, by a source that started
-again, must arrive twice. What cannot be known is a failure. Pure bookkeeping: no EPICS, no files.
+The receivers of a channel are grouped into subscribers, each of which must get every published id:
+a single stage, or all stages of one distributor group together. An id that was published twice, by
+a source that was restarted, must arrive twice. What cannot be known is a failure. This module uses
+no EPICS and no files.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from pvapy_stream.accounting.witness import inputs, witnessed
 
 @dataclass(frozen=True, slots=True)
 class StageAccount:
-    """One stage, with what all its incarnations wrote in all epochs of ids.
+    """The ledgers of one stage: of all its processes, and of all epochs of ids.
 
     Attributes:
-        ledger: all its ledgers as one: an id has every fate it met.
+        ledger: all its ledgers merged: an id has each fate that it has in one of them.
         parts: the single ledgers, in the order of incarnations and epochs.
-        without_fate: ids that were received and of which nothing else is known.
-        dropped: ids that met a fate other than processing, by that fate; skipped and filtered ones
-            are not here.
+        without_fate: received ids that have no fate.
+        dropped: ids that were not processed, by fate; without skipped and filtered ids.
     """
 
     ledger: Ledger
@@ -48,17 +47,17 @@ class StageAccount:
 
     @property
     def speaks_of_ids(self) -> bool:
-        """False for a stage whose objects have no ids: nothing can be said about them."""
+        """False for a stage whose objects have no ids; it cannot be audited."""
         return bool(self.ledger.received or self.ledger.published or not self.ledger.anonymous)
 
     @property
     def restarts(self) -> int:
-        """How often its process was started again."""
+        """How often its process was restarted."""
         return max(part.incarnation for part in self.parts) - 1 if self.parts else 0
 
     @property
     def left_out(self) -> int:
-        """How many epochs have no ledger: nothing was lost or dropped in them."""
+        """Number of epochs whose ledgers were removed: nothing was lost or dropped in them."""
         newest: dict[tuple[int, float], int] = {}
         for part in self.parts:
             if part.incarnation:
@@ -67,7 +66,7 @@ class StageAccount:
         return sum(newest.values()) - kept
 
     def count(self, name: str) -> int:
-        """How many ids a set of its ledgers has, over all incarnations and epochs."""
+        """Number of ids in one of the sets, such as ``missed``, of all processes and epochs."""
         found: list[IdSet | dict[str, IdSet]] = [getattr(part, name) for part in self.parts]
         return sum(
             len(ids) if isinstance(ids, IdSet) else sum(map(len, ids.values())) for ids in found
@@ -76,17 +75,17 @@ class StageAccount:
 
 @dataclass(frozen=True, slots=True)
 class SubscriberAudit:
-    """What became of a channel's ids at one receiver, or one group of receivers.
+    """The ids of a channel at one subscriber: a receiver, or a group of receivers.
 
     Attributes:
         name: such as ``consumer 1`` or ``group g (consumer 1, consumer 2)``.
         lost: published ids that did not arrive, and so have no fate.
-        noted: those of them that a receiver noted as missed.
-        lost_by: ids that some members of a distributor set got and this member did not.
+        noted: lost ids that a receiver recorded as missed.
+        lost_by: by member of a distributor set, ids that it lacks and other members received.
         unprocessed: published ids that arrived and that nobody processed.
-        unknown: ids of which nobody can tell whether they were published.
-        surplus: ids that became results more often than they were published.
-        doubts: why something cannot be known, a sentence each.
+        unknown: ids of which it is not known whether they were published.
+        surplus: ids that were processed more often than they were published.
+        doubts: why something cannot be known, one sentence each.
     """
 
     name: str
@@ -104,8 +103,8 @@ class ChannelAudit:
     """One channel that stages of the run publish on, or receive from.
 
     Attributes:
-        publishers: names of the stages that publish there; empty where none wrote a ledger.
-        published: ids that went out.
+        publishers: names of the stages that publish on it; empty if none of them has a ledger.
+        published: ids that were published on it.
     """
 
     channel: str
@@ -115,7 +114,7 @@ class ChannelAudit:
 
 
 def accounts(ledgers: Iterable[Ledger]) -> tuple[StageAccount, ...]:
-    """One account a stage, of all its ledgers, with what others witness of killed ones."""
+    """One account for each stage; those of killed stages are completed from their receivers."""
     by_stage: dict[tuple[str, int, str, str, str, str], list[Ledger]] = {}
     for one in witnessed(list(ledgers)):
         key = (
@@ -135,10 +134,10 @@ def _account(same: Sequence[Ledger]) -> StageAccount:
         for part in parts
     )
     testified = union(part.processed for part in parts if part.incarnation == 0)
-    # An id that was dropped and then processed, when it came again, is processed.
+    # An id that was dropped, arrived again and was then processed counts as processed.
     arrived = [part.received - part.skipped for part in parts]
     short = excess(arrived, [part.processed for part in parts]) if len(parts) > 1 else None
-    once = whole.processed if short is None else whole.processed - _more_than_sent(parts, short)
+    once = whole.processed if short is None else whole.processed - _in_several_epochs(parts, short)
     fates = {f"rejected ({policy})": ids for policy, ids in whole.rejected.items()}
     fates |= {f"failed ({error})": ids for error, ids in whole.failed.items()}
     fates["left at stop"] = whole.left
@@ -152,9 +151,9 @@ def _account(same: Sequence[Ledger]) -> StageAccount:
 
 
 def _parts(ledgers: Iterable[Ledger]) -> Iterable[Ledger]:
-    """One ledger for each process and epoch: a writer has several, one for each acquisition.
+    """One ledger for each process and epoch; those of the acquisitions of a writer are merged.
 
-    An id that two of its acquisitions asked for came once.
+    An id that two acquisitions requested arrived once.
     """
     for (process, _), group in groupby(ledgers, lambda one: (one.process, one.epoch)):
         found = list(group)
@@ -171,13 +170,13 @@ def _same_epoch(one: Ledger, other: Ledger) -> bool:
     return one.process != other.process or one.epoch == other.epoch
 
 
-def _more_than_sent(parts: Sequence[Ledger], short: IdSet) -> IdSet:
-    """Ids processed fewer times than they came, where they came in several epochs."""
+def _in_several_epochs(parts: Sequence[Ledger], short: IdSet) -> IdSet:
+    """The ids in `short` if there are several epochs, else none."""
     return short if any(part.epoch > 1 for part in parts) else IdSet()
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Names without empty ones and repetitions."""
+    """Names in their order, without empty and repeated ones."""
     return list(dict.fromkeys(filter(None, names)))
 
 
@@ -205,7 +204,7 @@ def _audit_channel(channel: str, stages: Sequence[StageAccount]) -> ChannelAudit
 
 
 def subscribers(channel: str, stages: Sequence[StageAccount]) -> list[list[StageAccount]]:
-    """Who must get every id of a channel: stages alone, and groups of stages."""
+    """The subscribers of a channel: each a single stage, or the stages of a group."""
     found: dict[tuple[str, int], list[StageAccount]] = {}
     for number, stage in enumerate(stages):
         if channel in stage.inputs and stage.speaks_of_ids:
@@ -230,10 +229,10 @@ def _audit_subscriber(
     lost = excess(sent, arrived) - (skipped - union(arrived))
     unknown = IdSet()
     doubts: tuple[str, ...] = ()
-    told = union(sent)
+    known = union(sent)
     if not publishers or any(_is_open_source(stage) for stage in publishers):
         # An initial update between ids that arrived was published in this run.
-        told |= skipped & _span(union(arrived))
+        known |= skipped & _span(union(arrived))
         unknown, doubts = _unknown(members)
         unknown = unknown - missed
         doubts += tuple(doubt for stage in publishers for doubt in _doubts_of_source(stage))
@@ -242,17 +241,17 @@ def _audit_subscriber(
     group = members[0].ledger.group
     names = ", ".join(in_order(member.name for member in members))
     several = [stage for stage in members if len(stage.inputs) > 1]
-    told_all = publishers and not any(stage.left_out for stage in publishers)
+    all_known = publishers and not any(stage.left_out for stage in publishers)
     return SubscriberAudit(
         name=f"group {group} ({names})" if group else names,
         lost=lost,
         noted=lost & missed,
         lost_by=_lost_in_sets(union(sent), members),
-        unprocessed=(skipped & told) - processed,
+        unprocessed=(skipped & known) - processed,
         unknown=unknown - union(sent),
-        # Who has several inputs in one ledger does not say which id came by which, and of epochs
-        # that were left out nobody says what was published.
-        surplus=excess(results, sent) - repeated if told_all and not several else IdSet(),
+        # A ledger of several inputs does not record which id arrived through which input, and it
+        # is not known what was published in epochs whose ledgers were removed.
+        surplus=excess(results, sent) - repeated if all_known and not several else IdSet(),
         doubts=doubts,
     )
 
@@ -263,7 +262,10 @@ def _span(ids: IdSet) -> IdSet:
 
 
 def bag(members: Sequence[StageAccount], of: Callable[[Ledger], IdSet]) -> list[IdSet]:
-    """Ids of the members of a subscriber, as often as they came; those of a set came together."""
+    """Id sets of the members of a subscriber: an id is in as many sets as it arrived.
+
+    Members of one distributor set receive the same ids, which count once.
+    """
     found: list[IdSet] = []
     for name in dict.fromkeys(member.ledger.client_set for member in members):
         replicas = [
@@ -280,15 +282,15 @@ def bag(members: Sequence[StageAccount], of: Callable[[Ledger], IdSet]) -> list[
 
 
 def _is_open_source(stage: StageAccount) -> bool:
-    """Whether a source was killed: what it published at last, nobody wrote down."""
+    """Whether a source was killed: its ledger may lack the ids that it published last."""
     return not stage.inputs and any(not part.closed for part in stage.parts)
 
 
 def _doubts_of_source(stage: StageAccount) -> Iterable[str]:
-    """What a killed source leaves open.
+    """Why it is not known what a killed source published, one sentence for each process.
 
-    Its ledger says less than it published: its last objects may be lost with it, and what a later
-    process sent once more, and lost, may look like what the killed one had sent.
+    Its ledger may lack its last ids. If a later process sent the same ids again and they were lost,
+    they may be mistaken for ids of the killed process that arrived.
     """
     parts = [part for part in stage.parts if part.incarnation]
     for part, following in zip(parts, [*parts[1:], None], strict=True):
@@ -302,7 +304,7 @@ def _doubts_of_source(stage: StageAccount) -> Iterable[str]:
 
 
 def _unknown(members: Sequence[StageAccount]) -> tuple[IdSet, tuple[str, ...]]:
-    """What receivers cannot tell of a source that did not tell it, and why."""
+    """Ids that a source without complete ledger may or may not have published, and why."""
     received = union(part.received for member in members for part in member.parts)
     between: list[IdSet] = []
     doubts: list[str] = []
@@ -321,7 +323,7 @@ def _unknown(members: Sequence[StageAccount]) -> tuple[IdSet, tuple[str, ...]]:
             last = part.received.last
             first = None
             if following is not None:
-                # One that ended in order and was started again was away in between.
+                # A process that ended in order and was restarted received nothing in between.
                 came = following.received
                 first = (came if part.closed else came - following.skipped).first
             if last is not None and first is not None and first > last:
@@ -334,21 +336,22 @@ def _unknown(members: Sequence[StageAccount]) -> tuple[IdSet, tuple[str, ...]]:
 
 
 def _holes(members: Sequence[StageAccount]) -> IdSet:
-    """What none of a group has, see `holes`."""
+    """Ids that no member of a group has, see `holes`."""
     if not members[0].ledger.group or any(member.left_out for member in members):
-        # Which ids came in an epoch that has been left out is not known any more.
+        # The ids of an epoch whose ledger was removed are not known.
         return IdSet()
     return holes([part for member in members for part in member.parts if part.incarnation])
 
 
 def _lost_in_sets(published: IdSet, members: Sequence[StageAccount]) -> dict[str, IdSet]:
-    """What each member of a distributor set lacks of what was its set's."""
+    """By member of a distributor set, ids that were sent to its set and that it lacks."""
     lacking: dict[str, IdSet] = {}
     for name in in_order(member.ledger.client_set for member in members):
         of_set = [member for member in members if member.ledger.client_set == name]
         others = union(m.ledger.received for m in members if m.ledger.client_set != name)
-        # An initial update comes to a client whoever's turn it is; so does what a client takes
-        # for missed while sets come and go.
+        # The ids that were sent to this set. Initial updates are not among them: every client
+        # receives them. Nor are ids that another set received: a client may count them as missed
+        # while the number of sets changes.
         turns = union(
             ids
             for member in of_set
@@ -359,7 +362,7 @@ def _lost_in_sets(published: IdSet, members: Sequence[StageAccount]) -> dict[str
         )
         arrived = union(member.ledger.received for member in of_set)
         for member in of_set:
-            # What came to none of them is lost for the group, and reported there.
+            # Ids that no member received are lost by the whole group, and reported there.
             lacks = (turns & published & arrived) - member.ledger.received
             if lacks:
                 lacking[f"{member.name} of set {name}"] = lacks

@@ -36,7 +36,7 @@ _PLAIN_RECORDS = 20_000  # intervals that a file lists one by one; more are pack
 class IdSet(IdStore):
     """A set of ids, quick to add to in order.
 
-    Not locked: one thread adds, and whoever reads meanwhile must hold the owner's lock.
+    Not locked: a thread that reads while another one adds needs a lock that both use.
     """
 
     __slots__ = ()
@@ -84,7 +84,7 @@ class IdSet(IdStore):
             self._rebuild(union(np.concatenate([self.ranges(), ranges])))
 
     def remove(self, other: IdSet) -> None:
-        """Take ids away; what it costs depends on what lies between the first and the last."""
+        """Remove ids; the time depends on how many intervals are between the first and the last."""
         first, last = other.first, other.last
         if first is not None and last is not None and self._has_within(first, last):
             self._remove_within(first, last, other.ranges())
@@ -156,12 +156,12 @@ class IdSet(IdStore):
         return IdSet.of_ranges(difference(ranges, difference(ranges, other.near(self).ranges())))
 
     def near(self, other: IdSet) -> IdSet:
-        """The ids from the first to the last of another set; few where that has few."""
+        """The ids of this set between the first and the last id of another set."""
         first, last = other.first, other.last
         return IdSet() if first is None or last is None else self.between(first, last)
 
     def copy(self) -> IdSet:
-        """A set of its own with the same ids."""
+        """An independent set with the same ids."""
         return IdSet.of_ranges(self.ranges())
 
     # -- forms -----------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def _n_ids(ranges: Ranges) -> int:
 def _without(
     block: Comb | PackedIntervals, first: int, last: int, holes: Ranges
 ) -> Iterator[Comb | PackedIntervals]:
-    """A block without ranges that lie from first to last; of a pattern, only that part is split."""
+    """A block without `holes`, which are between first and last; a pattern is split only there."""
     if isinstance(block, Comb):
         inner = cut(block, first, last)
         before = (inner.first - block.first) // block.period
@@ -59,7 +59,7 @@ def _packed(ranges: Ranges) -> Iterator[PackedIntervals]:
 class IdStore:
     """Ids in order, quick to add to.
 
-    Not locked: one thread adds, and whoever reads meanwhile must hold the owner's lock.
+    Not locked: a thread that reads while another one adds needs a lock that both use.
     """
 
     __slots__ = (
@@ -117,7 +117,7 @@ class IdStore:
                 self._rebuild(self.ranges())
 
     def _begin_run(self, start: int, end: int) -> None:
-        """Begin a run that the fast ways cannot take; it may begin a pattern."""
+        """Begin a new run of ids; if the last runs are equal, they become a pattern."""
         if self._times or len(self._starts) >= _PACK_AT:
             self._close()
         elif (before := self._end - self._start) > 0:
@@ -139,7 +139,7 @@ class IdStore:
         self._next = start + period
 
     def _close(self) -> None:
-        """Put the growing run and pattern away."""
+        """Move the growing run and pattern to the closed intervals or the blocks."""
         start, end, times = self._start, self._end, self._times
         if times:
             whole = end - start == self._width
@@ -186,18 +186,18 @@ class IdStore:
         return np.stack(pairs, axis=1)
 
     def _closed_within(self, first: int, last: int) -> tuple[int, int]:
-        """Which closed intervals have ids from first to last: the first, and one behind."""
+        """Start and stop index of the closed intervals that have ids from first to last."""
         return bisect_right(self._ends, first), bisect_right(self._starts, last)
 
     def _blocks_within(self, first: int, last: int) -> tuple[int, int]:
-        """Which blocks have ids from first to last: the first, and one behind."""
+        """Start and stop index of the blocks that have ids from first to last."""
         low = max(0, bisect_right(self._firsts, first) - 1)
         if low < len(self._blocks) and self._blocks[low].end <= first:
             low += 1
         return low, bisect_right(self._firsts, last)
 
     def _late_within(self, first: int, last: int) -> tuple[int, int]:
-        """Which ids out of order lie from first to last: the first, and one behind."""
+        """Start and stop index of the ids out of order from first to last."""
         return bisect_left(self._late, first), bisect_right(self._late, last)
 
     def _has_within(self, first: int, last: int) -> bool:
@@ -210,7 +210,7 @@ class IdStore:
         )
 
     def _rebuild(self, ranges: Ranges) -> None:
-        """Become the set of sorted, disjoint ranges."""
+        """Replace all ids by those of sorted, disjoint ranges."""
         self._clear()
         for block in compress(ranges):
             if isinstance(block, Comb):
@@ -221,7 +221,7 @@ class IdStore:
         self._reopen()
 
     def _remove_within(self, first: int, last: int, holes: Ranges) -> None:
-        """Take away sorted, disjoint ranges that lie from first to last; all else stays."""
+        """Remove sorted, disjoint ranges, all of them between first and last."""
         self._close()
         low, high = self._late_within(first, last)
         if low < high:
@@ -243,13 +243,13 @@ class IdStore:
             self._blocks[low:high] = rest
             self._firsts[low:high] = [block.first for block in rest]
         if last >= self._end - 1:
-            # The largest may be gone.
+            # The largest id may have been removed.
             tops = [*self._ends[-1:], *(b.end for b in self._blocks[-1:])]
             tops += [value + 1 for value in self._late[-1:]]
             self._start = self._end = max(tops, default=_FLOOR)
 
     def _reopen(self) -> None:
-        """Take the last block apart again where it is short, so that what follows joins it."""
+        """Make the last block a growing pattern or open intervals again, so that ids extend it."""
         last = self._blocks[-1] if self._blocks else None
         if last is None:
             return

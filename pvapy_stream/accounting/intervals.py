@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 # Half-open ranges: (n, 2) array of start and end. Sorted and disjoint where not said otherwise.
 Ranges = NDArray[np.int64]
 
-KEPT = 16  # runs of a pattern that are kept as such; shorter ones are plain intervals
+KEPT = 16  # runs; patterns with fewer are stored as plain intervals
 NONE: Ranges = np.empty((0, 2), np.int64)
 
 
@@ -74,14 +74,14 @@ def holds(comb: Comb, value: int) -> bool:
 
 
 def cut(comb: Comb, first: int, last: int) -> Comb:
-    """The runs of a comb that reach into [first, last]; they may reach out of it."""
+    """The runs of a pattern that overlap [first, last]; the outer ones may extend beyond it."""
     low = max(0, (first - comb.first - comb.width) // comb.period + 1)
     high = min(comb.times, max(0, (last - comb.first) // comb.period + 1))
     return Comb(comb.first + low * comb.period, comb.width, comb.period, max(0, high - low))
 
 
 def pattern(comb: Comb, low: int, high: int) -> Iterator[Comb]:
-    """The runs low to high (not included) of a comb, if there are any."""
+    """The runs of a pattern from index low to before high, if there are any."""
     if low < high:
         yield Comb(comb.first + low * comb.period, comb.width, comb.period, high - low)
 
@@ -97,7 +97,7 @@ def comb_ranges(comb: Comb) -> Ranges:
 
 
 def compress(ranges: Ranges, keep: int = KEPT) -> Iterator[Comb | Ranges]:
-    """Sorted ranges as patterns of at least `keep` runs, and what lies between them, in order."""
+    """Sorted ranges as patterns of at least `keep` runs and the ranges between them, in order."""
     n = len(ranges)
     if n < max(keep, 2):
         if n:
@@ -109,7 +109,7 @@ def compress(ranges: Ranges, keep: int = KEPT) -> Iterator[Comb | Ranges]:
     equal = widths[1:] == widths[:-1]
     follows = equal[1:] & equal[:-1] & (steps[1:] == steps[:-1])
     edges = np.flatnonzero(np.diff(np.concatenate([[False], follows, [False]]).astype(np.int8)))
-    # Most stretches of irregular ids are short: leave them out at once.
+    # Most regular stretches in irregular ids are short: discard them first.
     stretches = np.reshape(edges, (-1, 2))
     stretches = stretches[stretches[:, 1] - stretches[:, 0] + 2 >= keep]
     done = 0
@@ -126,7 +126,7 @@ def compress(ranges: Ranges, keep: int = KEPT) -> Iterator[Comb | Ranges]:
 
 
 def packed_text(ranges: Ranges) -> str:
-    """The first id, the bytes of a step, and gaps and widths in turns as compressed text."""
+    """Ranges as a text: first id, bytes of a number, and widths and gaps in turn, compressed."""
     steps = np.diff(np.ravel(ranges))
     size = next(n for n in (1, 2, 4, 8) if int(steps.max()) < 2 ** (8 * n))
     packed = base64.b85encode(zlib.compress(steps.astype(f"<u{size}").tobytes(), 1))
@@ -157,7 +157,7 @@ def union(ranges: Ranges) -> Ranges:
     if np.any(ranges[1:, 0] < ranges[:-1, 0]):
         ranges = ranges[np.argsort(ranges[:, 0], kind="stable")]
     reach = np.maximum.accumulate(ranges[:, 1])
-    # A range starts anew where it begins past everything before it.
+    # A new range starts where all ranges before it have ended.
     new = np.concatenate([[True], ranges[1:, 0] > reach[:-1]])
     if new.all():
         return ranges

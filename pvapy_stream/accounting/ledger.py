@@ -161,7 +161,7 @@ class Ledger:
         self.failed.setdefault(error, IdSet()).add(value)
 
     def fail_late(self, error: str, ids: IdSet) -> IdSet:
-        """Record a later error of ids that count as processed, or wait; returns these ids.
+        """Record a later error of ids that count as processed or have no fate; returns these ids.
 
         Only ids of this ledger are returned, not those of another epoch.
         """
@@ -194,15 +194,15 @@ class Ledger:
     @property
     def clean(self) -> bool:
         """Whether nothing was lost or dropped."""
-        told = (
+        noted = (
             self.missed, self.unknown, self.left, self.skipped, self.duplicate, self.repeated,
             self.excused, *self.rejected.values(), *self.failed.values(),
         )  # fmt: skip
         plain = not self.anonymous and self.asked is None
-        return plain and not any(told) and not self.without_fate()
+        return plain and not any(noted) and not self.without_fate()
 
     def to_dict(self) -> dict[str, object]:
-        """For files and pipes: plain values only."""
+        """The ledger as plain values, for files and pipes."""
         return {name: _plain(getattr(self, name)) for name in self.__slots__}
 
     @classmethod
@@ -246,13 +246,13 @@ def union(sets: Iterable[IdSet]) -> IdSet:
 
 
 def wanted(ledgers: Sequence[Ledger]) -> IdSet | None:
-    """What stages asked for together; None when one of them wants all."""
+    """The ids that the stages requested; None if one of them takes all."""
     asked = [one.asked for one in ledgers]
     return None if None in asked else union(ids for ids in asked if ids is not None)
 
 
 def merged(ledgers: Sequence[Ledger]) -> Ledger:
-    """One ledger of a stage that has several: an id has every fate it met in any of them."""
+    """Merge the ledgers of a stage: an id has each fate that it has in one of them."""
     total = replace(
         ledgers[0],
         **{name: union(getattr(one, name) for one in ledgers) for name in _SETS},

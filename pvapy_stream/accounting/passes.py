@@ -1,4 +1,7 @@
-"""Ledgers of several stages that are of one pass of a source, and what none of them has."""
+"""Ledgers of several stages for the same pass of a source, and ids that none of them has.
+
+A pass is one epoch of the ids of a source.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pvapy_stream.accounting.ledger import Ledger, union
 
 
 def arrived_in(part: Ledger) -> IdSet:
-    """What arrived, without initial updates that nobody took."""
+    """Ids that arrived, without initial updates that were not processed."""
     return part.received - (part.skipped - part.processed)
 
 
@@ -27,16 +30,18 @@ def may_be_same_pass(one: Ledger, other: Ledger) -> bool:
 def _is_same_source(one: Ledger, other: Ledger) -> bool | None:
     """Whether the ids of two epochs come from one program; None where that is not known.
 
-    A program has a name for each transport: shared memory and PVA are told apart by their words.
+    A program has one name for each transport, which begins with a word for the transport.
     """
     if set(one.sources) & set(other.sources):
         return True
-    ways = {name.split()[0] for name in one.sources} & {name.split()[0] for name in other.sources}
-    return False if ways else None
+    transports = {name.split()[0] for name in one.sources} & {
+        name.split()[0] for name in other.sources
+    }
+    return False if transports else None
 
 
 def not_found(parts: Sequence[Ledger], name: str) -> IdSet:
-    """Ids of a set of ledgers that none of them has received, in the same pass of the source."""
+    """Ids of one of the sets, such as ``missed``, that no ledger of the same pass has received."""
     return union(
         ids - union(arrived_in(other) for other in parts if may_be_same_pass(other, part))
         for part in parts
@@ -45,18 +50,18 @@ def not_found(parts: Sequence[Ledger], name: str) -> IdSet:
 
 
 def holes(parts: Sequence[Ledger]) -> IdSet:
-    """What none of those who share a stream has, of what its source sent while they were there.
+    """Ids that a source sent to stages that share its stream, and that none of them received.
 
-    What is lost of a share, its owner cannot always tell: not after the last object that came of
-    it, nor before the first, nor while shares change. Those who got what was sent before and after
-    it can.
+    A stage cannot always know which ids of its share are lost: not after the last object that it
+    received, nor before the first, nor while the number of stages changes. The ids that the other
+    stages received before and after show it.
 
     Args:
-        parts: all ledgers of those who share it.
+        parts: the ledgers of all stages that share the stream.
     """
     passes: list[list[Ledger]] = []
     for part in parts:
-        # Which pass a process that was started again has seen first, is not known.
+        # It is not known which pass a restarted process received first.
         known = part.incarnation == 1
         same = (one for one in passes if known and _is_of_pass(part, one[0]))
         of_pass = next(same, None)
@@ -77,7 +82,7 @@ def _is_of_pass(part: Ledger, other: Ledger) -> bool:
 
 
 def _sent_to(parts: Sequence[Ledger]) -> IdSet:
-    """The ids that a source sent while some of those who share its stream were there."""
+    """The ids that a source sent while at least one of the stages received."""
     arrived, shown = union(map(arrived_in, parts)), union(part.skipped for part in parts)
     known = [arrived.last, shown.last, *(part.newest for part in parts)]
     last = max((value for value in known if value is not None), default=None)
@@ -89,7 +94,7 @@ def _sent_to(parts: Sequence[Ledger]) -> IdSet:
     if before is not None:
         first = before + 1
     elif first is None and any(part.epoch > 1 or part.opened for part in parts):
-        # They were there before it had sent anything.
+        # They were connected before the source sent its first id.
         first = 1
     if first is None or last is None or first > last:
         return IdSet()

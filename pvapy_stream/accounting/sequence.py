@@ -10,7 +10,7 @@ from pvapy_stream.accounting.idset import Comb, IdSet
 JUMP = 1_000_000
 # An id that follows larger ones is out of order if it is at most this much smaller.
 DISORDER = 64
-# Stands for the last id when the next one is known to begin a new epoch; larger than any id.
+# Used as the last id when the next one is known to begin a new epoch; larger than any id.
 _BEFORE_RESTART = 2**63
 
 
@@ -71,7 +71,7 @@ class SequenceTracker:
         self.run_end = 0
 
     def reset_counts(self) -> None:
-        """Begin to count anew; the sequence goes on."""
+        """Set the counts to zero; the sequence continues."""
         self.missed, self.unknown = IdSet(), IdSet()
         self.n_restarts = 0
         self.remark = ""
@@ -86,16 +86,16 @@ class SequenceTracker:
         self.run_end = value + self.run - 1
 
     def stand_at(self, value: int) -> None:
-        """The sequence stands at an id that did not come: the one after it is the next."""
+        """Continue after an id that did not arrive: the next id is expected to follow it."""
         self.last = self.run_end = value
 
     def expect_restart(self) -> None:
-        """Ids begin anew: the next one is `Step.BACK`, however large it is."""
+        """Ids start again: the next one is `IdStep.BACK`, however large it is."""
         if self.last is not None:
             self.last = _BEFORE_RESTART
 
     def observe(self, value: int) -> IdStep:
-        """Process an id. After `Step.BACK`, the caller decides whether to call `begin_epoch`."""
+        """Process an id. After `IdStep.BACK`, the caller decides whether to call `begin_epoch`."""
         last = self.last
         if last is None:
             self.last = value

@@ -1,7 +1,7 @@
-"""Completes the ledgers of a run in which stages were killed, from the ledgers of their receivers.
+"""Completes the ledgers of killed stages from the ledgers of their receivers.
 
-The last entries of a killed stage are lost with it. But what others received from it, it published,
-and therefore received and processed. The audit gets these ids as one more ledger of the stage.
+The last entries of a killed stage are lost. But ids that others received from it were published,
+and therefore received and processed. The audit gets these ids as an additional ledger of the stage.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pvapy_stream.accounting.ledger import Ledger, union
 
 
 def witnessed(ledgers: Sequence[Ledger]) -> list[Ledger]:
-    """All ledgers, and for each killed stage one more with the ids its receivers got from it."""
+    """All ledgers, and for each killed stage one more with the ids its receivers have from it."""
     found: dict[str, list[Ledger]] = {}
     for one in ledgers:
         if not one.closed and one.output_channel:
@@ -38,9 +38,9 @@ def witnessed(ledgers: Sequence[Ledger]) -> list[Ledger]:
 def _testimonies(
     killed: list[Ledger], ids: IdSet, ledgers: Sequence[Ledger], doubtful: Container[str]
 ) -> list[Ledger]:
-    """Ledgers with these ids, one for each input; ids of unknown input go with the last."""
+    """Ledgers with these ids, one for each input; ids of unknown input are in the last one."""
     made: list[Ledger] = []
-    # A complete ledger of an input's publisher decides; the other ids came by the other inputs.
+    # Inputs whose publishers have complete ledgers first; other ids came through the last input.
     whole_last = sorted(killed, key=lambda one: one.input_channel in doubtful)
     by_input = {one.input_channel: one for one in whole_last}
     left = ids

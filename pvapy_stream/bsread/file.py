@@ -19,16 +19,16 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.bsread.file_channel import FileChannel
-from pvapy_stream.bsread.file_columns import ChunkColumn, append
+from pvapy_stream.bsread.file_columns import ChunkColumn, Value, append
 from pvapy_stream.errors import FileError, MissingExtraError, PvapyStreamError
 from pvapy_stream.files.disk import (
     Reserve,
@@ -62,7 +62,7 @@ _CHECK_EVERY = 500_000  # bytes, of the space on the disk
 _PER_CHANNEL = 24_000  # bytes; chunks that a flush may begin in each channel
 # HDF5 would keep up to 8 MB of each dataset, of which a channel has three; what is written here is
 # gathered before, and written once.
-_NO_CACHE: Mapping[str, Any] = {"rdcc_nbytes": 0, "rdcc_nslots": 1}
+_NO_CACHE: Mapping[str, int] = {"rdcc_nbytes": 0, "rdcc_nslots": 1}
 
 _CLOSING = 200_000  # bytes; to complete a file
 _MOST_NAMED = 200  # channels with damaged values that a file names
@@ -79,7 +79,7 @@ class MessageLike(Protocol):
     @property
     def timestamp_ns(self) -> int | None: ...
     @property
-    def channels(self) -> Any: ...
+    def channels(self) -> Sequence[Value]: ...
     @property
     def nbytes(self) -> int: ...
 
@@ -194,7 +194,7 @@ class SwissfelFile:
         self._flush_if_due()
         return row
 
-    def _add_values(self, row: int, values: Any) -> int:
+    def _add_values(self, row: int, values: Sequence[Value]) -> int:
         """Take the values of a row; how many of them are damaged."""
         plan, n_bad = self._plan, 0
         if len(plan) != len(values):

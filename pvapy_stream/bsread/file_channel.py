@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pvapy_stream.bsread.file_columns import (
     Column,
@@ -14,6 +14,9 @@ from pvapy_stream.bsread.file_columns import (
 )
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.files.names import quoted
+
+if TYPE_CHECKING:
+    import h5py
 
 _MOST_KINDS = 1000
 
@@ -69,7 +72,7 @@ class FileChannel:
         """Whether the file lacks something of it."""
         return not self.named or any(not column.made for column in self.columns.values())
 
-    def make(self, data: Any, pulses: Any) -> None:
+    def make(self, data: h5py.Group, pulses: h5py.Dataset) -> None:
         """Make what the file lacks."""
         key = quoted(self.name)
         if not self.named:
@@ -87,7 +90,7 @@ class FileChannel:
                 column.make(group)
                 self._newest = column
 
-    def bind(self, data: Any) -> None:
+    def bind(self, data: h5py.Group) -> None:
         """Find the datasets in a file that was opened anew."""
         for column in self.columns.values():
             if column.made:

@@ -7,7 +7,7 @@ rows; large ones are chunks of their own, written as they come, compressed ones 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import h5py
@@ -15,6 +15,7 @@ import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
+from pvapy_stream.bsread.packing import Buffer
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.files.swissfel_layout import DATA, PRESENT, TIMES, make_dataset
 
@@ -27,7 +28,7 @@ _LARGEST = 2**31  # bytes of one value
 _LZ4, _BITSHUFFLE = 32004, 32008
 _SKIP_FILTER = 1
 
-_FILTERS: dict[int, Callable[[], Any]] = {
+_FILTERS: dict[int, Callable[[], Mapping[str, object]]] = {
     0: dict,
     _LZ4: hdf5plugin.LZ4,
     _BITSHUFFLE: lambda: hdf5plugin.Bitshuffle(cname="lz4"),
@@ -44,7 +45,7 @@ class ColumnHeader(Protocol):
     @property
     def compression(self) -> str: ...
     @property
-    def dtype(self) -> np.dtype[Any] | None: ...
+    def dtype(self) -> np.dtype[np.generic] | None: ...
     @property
     def array_shape(self) -> tuple[int, ...]: ...
 
@@ -53,9 +54,9 @@ class Value(Protocol):
     """A channel's value in one message; see `bsread.codec.ChannelValue`."""
 
     @property
-    def header(self) -> Any: ...
+    def header(self) -> ColumnHeader: ...
     @property
-    def data(self) -> Any: ...
+    def data(self) -> Buffer: ...
     @property
     def timestamp_ns(self) -> int | None: ...
     @property
@@ -80,7 +81,14 @@ class Column:
 
     Args:
         header: of the first value.
+
+    Attributes:
+        made: whether its datasets are in the file.
     """
+
+    _data: h5py.Dataset
+    _present: h5py.Dataset
+    _stamps: h5py.Dataset
 
     def __init__(self, header: ColumnHeader) -> None:
         self.kind = ColumnKind.of(header)
@@ -89,14 +97,7 @@ class Column:
         self._start = 0
         self._payloads: list[Any] = []
         self._times: list[int | None] = []
-        self._data: Any = None
-        self._present: Any = None
-        self._stamps: Any = None
-
-    @property
-    def made(self) -> bool:
-        """Whether its datasets are in the file."""
-        return self._data is not None
+        self.made = False
 
     @property
     def waits(self) -> bool:
@@ -125,13 +126,13 @@ class Column:
         else:
             self._start = row
 
-    def make(self, group: Any) -> None:
+    def make(self, group: h5py.Group) -> None:
         """Make the datasets in the channel's group."""
         self._make_data(group)
         make_marks(group)
         self.bind(group)
 
-    def step_aside(self, group: Any) -> None:
+    def step_aside(self, group: h5py.Group) -> None:
         """Give up the names of the datasets to a newer column: `data` becomes `data(1)`."""
         number = 1
         while f"{DATA}({number})" in group:
@@ -140,11 +141,12 @@ class Column:
         for name in (DATA, PRESENT, TIMES):
             group.move(name, f"{name}{self.suffix}")
 
-    def bind(self, group: Any) -> None:
+    def bind(self, group: h5py.Group) -> None:
         """Find the datasets, also in a file that was opened anew."""
         self._data = group[f"{DATA}{self.suffix}"]
         self._present = group[f"{PRESENT}{self.suffix}"]
         self._stamps = group[f"{TIMES}{self.suffix}"]
+        self.made = True
 
     def write(self) -> None:
         """Write the rows that wait."""
@@ -171,7 +173,7 @@ class Column:
     def _take(self, row: int, value: Value) -> Any:
         raise NotImplementedError
 
-    def _make_data(self, group: Any) -> None:
+    def _make_data(self, group: h5py.Group) -> None:
         raise NotImplementedError
 
     def _store(self, start: int, payloads: list[Any]) -> None:
@@ -200,7 +202,7 @@ class RowColumn(Column):
             self._plain = header
         return array.astype(self._dtype, copy=False).tobytes()
 
-    def _make_data(self, group: Any) -> None:
+    def _make_data(self, group: h5py.Group) -> None:
         rows = max(1, min(_MOST_ROWS, _BLOCK // self._n_bytes))
         make_dataset(group, DATA, self._dtype, self.kind.shape, rows)
 
@@ -231,12 +233,12 @@ class ChunkColumn(Column):
             found, data = 0, value.decode().astype(self._dtype).tobytes()
         if found not in (0, self._filter):
             found, data = 0, value.decode().tobytes()
-        if self._data is None:
+        if not self.made:
             return found, data
         self._put(row, found, data)
         return True
 
-    def _put(self, row: int, found: int, data: Any) -> None:
+    def _put(self, row: int, found: int, data: bytes) -> None:
         dataset = self._data.id
         if dataset.shape[0] <= row:
             dataset.set_extent((row + 1, *self.kind.shape))
@@ -244,7 +246,7 @@ class ChunkColumn(Column):
         dataset.write_direct_chunk((row, *self._offset), data, mask)
         self.n_bytes += len(data)
 
-    def _make_data(self, group: Any) -> None:
+    def _make_data(self, group: h5py.Group) -> None:
         make_dataset(group, DATA, self._dtype, self.kind.shape, 1, **_FILTERS[self._filter]())
 
     def _store(self, start: int, payloads: list[Any]) -> None:
@@ -260,7 +262,7 @@ class TextColumn(Column):
         # HDF5 ends a text at a NUL; this sign for it loses nothing.
         return value.decode().replace("\0", "\N{SYMBOL FOR NULL}")
 
-    def _make_data(self, group: Any) -> None:
+    def _make_data(self, group: h5py.Group) -> None:
         make_dataset(group, DATA, h5py.string_dtype("utf-8"), (), _MOST_ROWS)
 
     def _store(self, start: int, payloads: list[Any]) -> None:
@@ -286,7 +288,7 @@ def column_for(header: ColumnHeader) -> Column:
     return ChunkColumn(header) if packed or size >= _BLOCK else RowColumn(header)
 
 
-def make_marks(group: Any) -> None:
+def make_marks(group: h5py.Group) -> None:
     """Make the datasets that tell which rows have values, and their times."""
     for name, dtype, rows in ((PRESENT, np.uint8, _PRESENT_ROWS), (TIMES, np.int64, _MOST_ROWS)):
         if name not in group:
@@ -294,7 +296,7 @@ def make_marks(group: Any) -> None:
     group[TIMES].attrs["units"] = "ns"
 
 
-def append(dataset: Any, start: int, rows: NDArray[Any]) -> None:
+def append(dataset: h5py.Dataset, start: int, rows: NDArray[np.generic]) -> None:
     """Write rows at the end of a dataset; those between its end and them stay empty."""
     stop = start + len(rows)
     if dataset.shape[0] < stop:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -21,6 +21,11 @@ from pvapy_stream import __version__
 from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.link import PACKAGE, SHARED, owner_of
+
+if TYPE_CHECKING:
+    import pvaccess as pva
+
+    from pvapy_stream.pva.lazy import StreamObject
 
 # Without an installed distribution nothing else tells what is needed.
 _CORE = (
@@ -324,12 +329,12 @@ def channel(name: str, provider: str, timeout: float, id_field: str) -> Iterator
         yield from _current_id(obj, id_field)
 
 
-def structure_summary(obj: Any) -> str:
+def structure_summary(obj: StreamObject) -> str:
     """Fields of the top level with their types."""
     return ", ".join(f"{name} {_kind(kind)}" for name, kind in obj.getStructureDict().items())
 
 
-def _kind(kind: Any) -> str:
+def _kind(kind: object) -> str:
     if isinstance(kind, list):
         return f"{_kind(kind[0])}[]" if kind else "[]"
     if isinstance(kind, dict):
@@ -339,7 +344,7 @@ def _kind(kind: Any) -> str:
     return str(kind).rpartition(".")[2].lower()
 
 
-def _image(obj: Any) -> Iterator[Finding]:
+def _image(obj: pva.PvObject) -> Iterator[Finding]:
     from pvapy_stream.errors import ObjectError
     from pvapy_stream.pva.ntndarray import to_frame
 
@@ -367,7 +372,7 @@ def _image(obj: Any) -> Iterator[Finding]:
         )
 
 
-def _current_id(obj: Any, id_field: str) -> Iterator[Finding]:
+def _current_id(obj: StreamObject, id_field: str) -> Iterator[Finding]:
     from pvapy_stream.errors import ObjectError
     from pvapy_stream.pva.objects import id_reader
 

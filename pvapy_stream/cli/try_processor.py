@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
 from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.errors import ObjectError, ProcessorError, SettingsError, SourceError
 from pvapy_stream.hpc.processor import FrameProcessor, unused_methods
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.plugins import load_processor_class
-from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
+from pvapy_stream.pva.lazy import StreamObject, frame_of
+from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.settings import ConsumerSettings, LoggingSettings, SimulatorSettings
 from pvapy_stream.sim.frames import open_sources
 from pvapy_stream.testing import ProcessorRun, Result
@@ -134,10 +134,10 @@ class LastObject(Publisher):
     """A publisher that keeps only the last object, since files may be larger than the memory."""
 
     def __init__(self) -> None:
-        self.last: Any = None
+        self.last: StreamObject | None = None
         self._published = 0
 
-    def publish(self, obj: Any) -> None:
+    def publish(self, obj: StreamObject) -> None:
         self.last = obj
         self._published += 1
 
@@ -189,9 +189,9 @@ def _source_settings(options: argparse.Namespace) -> SimulatorSettings:
     )
 
 
-def _told(obj: Any) -> str:
+def _told(obj: StreamObject) -> str:
     try:
-        frame = to_frame(obj)
+        frame = frame_of(obj)
     except ObjectError:
         return f"structure of {', '.join(obj.keys())}"
     return f"{'x'.join(map(str, frame.image.shape))} {frame.dtype}, id {frame.id}"

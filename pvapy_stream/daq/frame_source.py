@@ -16,7 +16,7 @@ from pvapy_stream.bsread.images import ImageChannels, ImageMessage
 from pvapy_stream.daq.id_watch import IdWatch
 from pvapy_stream.errors import ObjectError, PvapyStreamError
 from pvapy_stream.frame import Frame
-from pvapy_stream.pva.lazy import frame_of
+from pvapy_stream.pva.lazy import StreamObject, frame_of
 from pvapy_stream.pva.objects import IdReader, id_reader
 from pvapy_stream.transport.mode import ReceiverOptions
 from pvapy_stream.transport.ports import Return
@@ -88,14 +88,14 @@ class ImageFollower(ABC):
         self._thread.start()
 
     @abstractmethod
-    def _take(self, obj: object, pulse_id: int) -> bool:
+    def _take(self, obj: StreamObject, pulse_id: int) -> bool:
         """Take an object, which may be reused after that; whether there was room for it.
 
         Raises:
             PvapyStreamError: it is no image, or cannot be sent.
         """
 
-    def message(self, obj: Any, pulse_id: int) -> ImageMessage:
+    def message(self, obj: StreamObject, pulse_id: int) -> ImageMessage:
         """An image that may be kept.
 
         Raises:
@@ -110,11 +110,11 @@ class ImageFollower(ABC):
         while not self._stop.wait(_TICK):
             self._receiver.keep_up()
 
-    def _deliver_again(self, obj: object, how: Return) -> None:
+    def _deliver_again(self, obj: StreamObject, how: Return) -> None:
         # The current object of a source at a reconnection may be one that was already received.
         self._deliver(obj, again=how.shown)
 
-    def _deliver(self, obj: Any, again: bool = False) -> None:
+    def _deliver(self, obj: StreamObject, again: bool = False) -> None:
         try:
             if self._read_id is None:
                 self._read_id = id_reader(self._id_field, obj)
@@ -164,7 +164,7 @@ class FrameSender(ImageFollower):
         self._socket.sndhwm = _MOST_WAITING
         self._socket.bind(self.address)
 
-    def _take(self, obj: object, pulse_id: int) -> bool:
+    def _take(self, obj: StreamObject, pulse_id: int) -> bool:
         parts = self._encoder.encode(frame_of(obj), pulse_id)
         try:
             self._socket.send_multipart(parts, zmq.NOBLOCK)
@@ -189,7 +189,7 @@ class FrameFeed(ImageFollower):
         self._waiting: queue.Queue[ImageMessage] = queue.Queue(_MOST_WAITING)
         self.start()
 
-    def _take(self, obj: object, pulse_id: int) -> bool:
+    def _take(self, obj: StreamObject, pulse_id: int) -> bool:
         if self._waiting.full():
             return False
         self._waiting.put_nowait(self.message(obj, pulse_id))

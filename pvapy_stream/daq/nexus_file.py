@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from pvapy_stream.files.nexus import FrameWriter
 from pvapy_stream.files.record import NOT_DECODABLE
 from pvapy_stream.frame import Frame
 from pvapy_stream.settings import FileSettings
+
+if TYPE_CHECKING:
+    import h5py
 
 _LZ4_PREFIX = 4  # bytes of the size before an lz4 block
 _NO_IMAGE = "(no image)"
@@ -139,7 +142,7 @@ class NexusMessages:
 
     def _frame_of_message(self, message: Item) -> Frame:
         image: ChannelValue | None = None
-        attributes: dict[str, Any] = {}
+        attributes: dict[str, object] = {}
         for value in message.channels:
             if not value.present:
                 continue
@@ -231,7 +234,7 @@ def _finish(path: Path, last: int | None, notes: Mapping[str, str | int]) -> Non
             _cut(file[ATTRIBUTES], name, n)
 
 
-def _cut(group: Any, name: str, n: int) -> None:
+def _cut(group: h5py.Group, name: str, n: int) -> None:
     """Make a column anew with its first n rows."""
     column = group[name]
     values, attributes, dtype = column[:n], dict(column.attrs), column.dtype

@@ -10,6 +10,7 @@ from pvapy_stream.bsread.images import ImageMessage
 from pvapy_stream.daq.cursor import Gone, RangeCursor
 from pvapy_stream.daq.frame_source import ImageFollower
 from pvapy_stream.daq.ring import Ring, RingLimits
+from pvapy_stream.pva.lazy import StreamObject
 
 _OVERHEAD = 2000  # bytes that Python and the ring take for an image beside its own
 
@@ -43,7 +44,7 @@ class ImagePast(ImageFollower):
         self.heard = float("-inf")
         self.start()
 
-    def _take(self, obj: object, pulse_id: int) -> bool:
+    def _take(self, obj: StreamObject, pulse_id: int) -> bool:
         message = self.message(obj, pulse_id)
         kept = KeptImage(
             pulse_id, message.timestamp_ns or time.time_ns(), message.nbytes + _OVERHEAD, message

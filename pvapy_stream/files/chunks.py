@@ -14,9 +14,9 @@ import struct
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hdf5plugin
 import numpy as np
@@ -25,6 +25,9 @@ from pvapy_stream.codecs import decompress
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import ColorMode, Frame, Pixels
 from pvapy_stream.plugins import require
+
+if TYPE_CHECKING:
+    import h5py
 
 NONE = "none"
 
@@ -55,13 +58,13 @@ def size_of(chunk: Chunk) -> int:
 
 
 def recycle(chunk: Chunk) -> None:
-    """Take back the memory of a chunk that `encode` made and nobody needs any more."""
+    """Reuse the memory of a chunk that `encode` made and that is no longer needed."""
     if isinstance(chunk, memoryview) and isinstance(chunk.obj, bytearray):
         _buffers.append(chunk.obj)
 
 
 def one_core_each() -> None:
-    """Keep the codecs from using threads of their own in this thread: there are others like it."""
+    """Let codecs use no further threads when called in this thread: several such threads run."""
     if (found := importlib.util.find_spec("bitshuffle")) is None or not found.origin:
         return
     # The library for OpenMP that comes with bitshuffle's wheels; the setting is the thread's own.
@@ -69,13 +72,13 @@ def one_core_each() -> None:
         ctypes.CDLL(str(library)).omp_set_num_threads(1)
 
 
-def filter_options(codec: str) -> dict[str, Any]:
-    """What `Any.create_dataset` needs for a codec."""
+def filter_options(codec: str) -> dict[str, object]:
+    """What `h5py.Group.create_dataset` needs for a codec."""
     return dict(_OPTIONS[codec]()) if codec != NONE else {}
 
 
-def codec_of(images: Any) -> str | None:
-    """How the chunks of a dataset are compressed; None for a way that is not one of ours."""
+def codec_of(images: h5py.Dataset) -> str | None:
+    """Codec of the chunks of a dataset; None if it is not one that this module writes."""
     plan = images.id.get_create_plist()
     filters = [plan.get_filter(at)[0] for at in range(plan.get_nfilters())]
     if not filters:
@@ -134,7 +137,7 @@ def check_stored(frame: Frame) -> None:
     decompress(frame.codec, frame.payload.view(np.uint8), frame.dtype, frame.nbytes)
 
 
-def check_pixels(image_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def check_pixels(image_shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
     """Refuse what cannot be a stack of images.
 
     Raises:
@@ -146,12 +149,12 @@ def check_pixels(image_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         raise ObjectError(f"an image of shape {image_shape} cannot be written: it has no pixels")
 
 
-# Memory that has been used before: what is new costs as much as compressing into it.
+# Memory to be reused: new memory takes as much time as the compression into it.
 _buffers: deque[bytearray] = deque(maxlen=16)
 
 
-def _joined(parts: Sequence[Any]) -> memoryview:
-    """Buffers laid end to end."""
+def _joined(parts: Sequence[bytes | memoryview]) -> memoryview:
+    """Buffers joined in one piece of reused memory."""
     size = sum(len(part) for part in parts)
     try:
         buffer = _buffers.pop()
@@ -171,7 +174,7 @@ def _lz4(image: Pixels) -> Chunk:
     compress = require("lz4.block", "codecs").compress
     plain = image.data.cast("B")
     block = min(len(plain), _LZ4_BLOCK)
-    parts: list[object] = [_HEADER.pack(len(plain), block)]
+    parts: list[bytes | memoryview] = [_HEADER.pack(len(plain), block)]
     for at in range(0, len(plain), block):
         piece = plain[at : at + block]
         packed = compress(piece, store_size=False)
@@ -222,7 +225,7 @@ _ENCODERS: dict[str, Callable[[Pixels], Chunk]] = {
 }
 _MODULES = {"lz4": "lz4.block", "bslz4": "bitshuffle", "zstd": "zstandard", "blosc": "blosc"}
 _FILTERS = {32001: "blosc", 32004: "lz4", 32008: "bslz4", 32015: "zstd"}
-_OPTIONS: dict[str, Callable[[], Any]] = {
+_OPTIONS: dict[str, Callable[[], Mapping[str, object]]] = {
     "lz4": hdf5plugin.LZ4,
     "bslz4": lambda: hdf5plugin.Bitshuffle(cname="lz4"),
     "zstd": lambda: hdf5plugin.Zstd(clevel=_ZSTD_LEVEL),

@@ -1,9 +1,9 @@
 """Attributes as columns: one dataset for each name, one row for each image.
 
 A file that is read while it is written can get no new datasets, and no dataset changes its type.
-So the columns are those of the first image; whatever does not fit them (a name that appears late,
-a value that is missing, text that is too long) is put down in a log in the file, and is worked
-into the columns when the file is closed or recovered.
+So the columns are those of the first image. What does not fit them (a name that appears late, a
+missing value, a text that is too long) is recorded in a log in the file, and is merged into the
+columns when the file is closed or recovered.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import h5py
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.files.names import quoted
@@ -39,7 +40,7 @@ class Columns:
     """The columns of one file while it is written. One thread at a time.
 
     Args:
-        group: where the datasets are made.
+        group: the group for the datasets.
         first: attributes of the first image.
     """
 
@@ -54,8 +55,8 @@ class Columns:
         )
         self._exceptions: list[tuple[int, str, object]] = []
 
-    def add(self, row: int, attributes: Mapping[str, Any]) -> None:
-        """Take the attributes of the next image."""
+    def add(self, row: int, attributes: Mapping[str, object]) -> None:
+        """Add the attributes of the next image."""
         columns = self._columns
         known = 0
         for name, column in columns.items():
@@ -71,7 +72,7 @@ class Columns:
             ]
 
     def write(self, start: int, stop: int) -> None:
-        """Write the rows from start to before stop; those after them are forgotten."""
+        """Write the rows from start to before stop; later rows are discarded."""
         for column in self._columns.values():
             column.write(start, stop)
         exceptions = [entry for entry in self._exceptions if entry[0] < stop]
@@ -85,12 +86,12 @@ class Columns:
 
 
 class _Column:
-    """One dataset, and the values that wait to be written to it."""
+    """One dataset, and values that are not written to it yet."""
 
     def __init__(self, group: h5py.Group, name: str, value: Any) -> None:
         self._kind = _kind(value)
         shape = np.shape(value)
-        dtype: Any = self._kind
+        dtype: object = self._kind
         self._width = 0
         if self._kind == "S":
             self._width = max(_TEXT_LENGTH, 2 * len(str(value).encode()))
@@ -98,7 +99,7 @@ class _Column:
         self._shape = shape
         self._dtype = np.dtype(dtype)
         self._fill: object = _fill(self._dtype, shape)
-        self._values: list[Any] = []
+        self._values: list[object] = []
         rows = max(1, _ROWS_PER_CHUNK * 8 // max(8, self._dtype.itemsize * int(np.prod(shape))))
         self._data = group.create_dataset(
             _quoted(name),
@@ -110,7 +111,7 @@ class _Column:
         self._data.attrs["name"] = name
 
     def add(self, value: Any) -> bool:
-        """Take the value of the next row; False if it does not fit, and stands as missing."""
+        """Add the value of the next row; False if it does not fit: the row gets a fill value."""
         if value is not _ABSENT and _kind(value) == self._kind:
             if self._width:
                 value = str(value).encode()
@@ -131,7 +132,7 @@ class _Column:
 
 
 def settle(group: h5py.Group, n_rows: int) -> None:
-    """Cut the columns to so many rows and work the log into them; the file is not in SWMR mode."""
+    """Cut the columns to `n_rows` and merge the log into them; the file is not in SWMR mode."""
     by_name: dict[str, dict[int, object]] = defaultdict(dict)
     for row, name, value in read_log(group):
         if row < n_rows:
@@ -144,8 +145,8 @@ def settle(group: h5py.Group, n_rows: int) -> None:
         _rewrite(group, name, values, n_rows)
 
 
-def read_log(group: Any) -> Iterator[tuple[int, str, object]]:
-    """Row, name and value (None for no value) of all that does not stand in the columns."""
+def read_log(group: h5py.Group) -> Iterator[tuple[int, str, object]]:
+    """Row, name and value (None for no value) of all entries in the log."""
     log = bytes(group[LOG][()]) if LOG in group else b""
     at = 0
     while at < len(log):
@@ -153,12 +154,12 @@ def read_log(group: Any) -> Iterator[tuple[int, str, object]]:
         try:
             yield from msgspec.msgpack.decode(log[at + _LENGTH : end])
         except msgspec.DecodeError:
-            return  # cut off when its writer was killed
+            return  # incomplete, as its writer was killed
         at = end
 
 
-def _rewrite(group: Any, name: str, exceptions: dict[int, object], n_rows: int) -> None:
-    """Make a column anew with the values of the log in it."""
+def _rewrite(group: h5py.Group, name: str, exceptions: dict[int, object], n_rows: int) -> None:
+    """Replace a column by one with the values of the log."""
     values: list[object] = [_ABSENT] * n_rows
     if (key := _quoted(name)) in group:
         old = _values(group[key])[:n_rows]
@@ -169,39 +170,44 @@ def _rewrite(group: Any, name: str, exceptions: dict[int, object], n_rows: int) 
     _store(group, name, values)
 
 
-def gather(sources: Sequence[Any], lengths: Sequence[int], order: Any, group: Any) -> None:
-    """Put the columns of several files together.
+def gather(
+    sources: Sequence[h5py.Group],
+    lengths: Sequence[int],
+    order: NDArray[np.int64],
+    group: h5py.Group,
+) -> None:
+    """Join the columns of several files.
 
     Args:
         sources: group with the columns of each file.
         lengths: images in each file.
-        order: (n,) rows of the files laid end to end, in the order they are to have.
-        group: where the columns are made.
+        order: (n,) row numbers in the joined files, in the order of the new columns.
+        group: the group for the new columns.
     """
     names = {key: data.attrs["name"] for one in sources for key, data in one.items() if key != LOG}
     for key, name in names.items():
-        values: list[Any] = []
+        values: list[object] = []
         for one, length in zip(sources, lengths, strict=True):
             found = _values(one[key])[:length] if key in one else []
             values += found + [_ABSENT] * (length - len(found))
         _store(group, name, [values[row] for row in order])
 
 
-def take_rows(source: Any, rows: Any, group: Any) -> None:
-    """Make columns with some rows of those of a file that was not closed.
+def take_rows(source: h5py.Group, rows: NDArray[np.int64], group: h5py.Group) -> None:
+    """Make columns from some rows of the columns of a file that was not closed.
 
     Values that cannot be read are absent.
 
     Args:
         source: group with its columns and log.
         rows: (n,) numbers of the rows.
-        group: where the columns are made; empty but for a log.
+        group: the group for the new columns; empty except for a log.
     """
     logged: dict[str, dict[int, object]] = defaultdict(dict)
     with suppress(*_UNREADABLE):
         for row, name, value in read_log(source):
             logged[name][row] = _ABSENT if value is None else value
-    found: dict[str, list[Any]] = {name: [] for name in logged}
+    found: dict[str, list[object]] = {name: [] for name in logged}
     for key in source:
         with suppress(*_UNREADABLE):
             if key != LOG:
@@ -216,8 +222,8 @@ def take_rows(source: Any, rows: Any, group: Any) -> None:
         _store(group, name, picked)
 
 
-def _values(data: Any) -> list[object]:
-    """What stands in a column; absent rows marked."""
+def _values(data: h5py.Dataset) -> list[object]:
+    """The values of a column; absent rows are `_ABSENT`."""
     text = h5py.check_string_dtype(data.dtype) is not None
     values = (data.asstr() if text else data)[()].tolist()
     for first, last in data.attrs.get("absent_rows", ()):
@@ -225,12 +231,12 @@ def _values(data: Any) -> list[object]:
     return values
 
 
-def _store(group: Any, name: str, values: list[object]) -> None:
+def _store(group: h5py.Group, name: str, values: list[object]) -> None:
     data = group.create_dataset(_quoted(name), data=joined(values))
     data.attrs["name"] = name
     absent = IdSet(row for row, value in enumerate(values) if value is _ABSENT)
     if absent:
-        # What stands there only fills the rows.
+        # The values in these rows are fill values.
         data.attrs["n_absent"] = len(absent)
         ranges = absent.ranges()[:_MOST_RANGES]
         data.attrs["absent_rows"] = np.stack([ranges[:, 0], ranges[:, 1] - 1], axis=1)
@@ -296,7 +302,7 @@ def _plain(value: object) -> object:
 
 
 def _fill(dtype: np.dtype, shape: tuple[int, ...]) -> object:
-    """What stands for a missing value: NaN, 0, False or no text."""
+    """The fill value of a missing value: NaN, 0, False or an empty text."""
     if dtype.kind == "S":
         return b""
     value = dtype.type(np.nan if dtype.kind == "f" else 0)
@@ -304,6 +310,6 @@ def _fill(dtype: np.dtype, shape: tuple[int, ...]) -> object:
 
 
 def _quoted(name: str) -> str:
-    """A name without what is special in HDF5 paths; the log has a name of its own."""
+    """A name without special characters of HDF5 paths, and different from that of the log."""
     key = quoted(name)
     return key.replace("l", "%6C", 1) if key == LOG else key

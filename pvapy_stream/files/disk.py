@@ -1,4 +1,4 @@
-"""What can be wrong with a disk or a folder: names that are taken, no space, no permission."""
+"""Checks of disks and folders: existing files, space and permissions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shlex
 import stat
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.names import part_of
@@ -19,10 +19,10 @@ _RESERVE = 2_000_000  # bytes of the disk that are kept to close the file with
 
 
 class Reserve:
-    """Holds space in a folder, in a file without a name; HDF5 needs some to close a file well."""
+    """Reserves disk space with a file without a name; HDF5 needs some to close a file."""
 
     def __init__(self, folder: Path) -> None:
-        self._file: Any = None
+        self._file: IO[bytes] | None = None
         try:
             self._file = tempfile.TemporaryFile(dir=folder)
             os.posix_fallocate(self._file.fileno(), 0, _RESERVE)
@@ -30,13 +30,13 @@ class Reserve:
             self.release()
 
     def release(self) -> None:
-        """Give the space back."""
+        """Free the space."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
-# Kept for ever: HDF5 may crash when the interpreter releases them.
+# Never released: HDF5 may crash when the interpreter releases them.
 _failed_to_close: list[object] = []
 
 
@@ -51,7 +51,7 @@ def failed_to_close() -> bool:
 
 
 def file_error(what: str, path: Path, error: BaseException) -> FileError:
-    """Our error for one of HDF5's or the system's, which may be long."""
+    """A `FileError` with a short cause, for an error of HDF5 or the operating system."""
     text = str(error)
     if "No space left" in text or "errno = 28" in text:
         cause = "no space left on device; free some, or write to another"
@@ -65,7 +65,7 @@ def file_error(what: str, path: Path, error: BaseException) -> FileError:
 
 
 class Identity(NamedTuple):
-    """Tells one plain file from another of the same name."""
+    """Identifies a plain file, also if its name was given to another one."""
 
     device: int
     inode: int
@@ -74,7 +74,7 @@ class Identity(NamedTuple):
 
 
 def identity(path: Path) -> Identity | None:
-    """Which plain file has a name; None when there is none, or a link, a folder or a device."""
+    """Identity of the plain file at a path; None for no file, a link, a folder or a device."""
     try:
         found = path.lstat()
     except OSError:
@@ -85,12 +85,12 @@ def identity(path: Path) -> Identity | None:
 
 
 def take_name(part: Path, path: Path, replaces: Identity | None = None) -> None:
-    """Give a file that is complete its name, unless another file has got it meanwhile.
+    """Rename a complete file to its final name, unless another file has that name by now.
 
     Args:
         part: the file.
-        path: its name from now on.
-        replaces: the file that had that name before, and may be replaced.
+        path: its final name.
+        replaces: identity of the file that had that name before, and may be replaced.
 
     Raises:
         FileError: another file has the name.
@@ -101,7 +101,7 @@ def take_name(part: Path, path: Path, replaces: Identity | None = None) -> None:
         return
     try:
         try:
-            # Unlike a rename, a link does not take the place of a file.
+            # Unlike a rename, a link does not replace a file.
             os.link(part, path)
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
@@ -118,10 +118,14 @@ def take_name(part: Path, path: Path, replaces: Identity | None = None) -> None:
 
 
 def check_new(path: Path, overwrite: bool) -> None:
-    """Refuse a name that is taken.
+    """Check that a file can be created at a path.
+
+    Args:
+        path: of the new file.
+        overwrite: whether a plain file may be replaced.
 
     Raises:
-        FileError: a file, or one that is being written, has that name.
+        FileError: a file exists there, or one is being written.
     """
     if os.path.lexists(path):
         if not overwrite:
@@ -132,7 +136,7 @@ def check_new(path: Path, overwrite: bool) -> None:
 
 
 def check_no_part(path: Path) -> None:
-    """Refuse a name whose file is being written, or was never closed: it may hold data.
+    """Check that no file is being written at a path, or was never closed: it may hold data.
 
     Raises:
         FileError: there is such a file.
@@ -145,12 +149,14 @@ def check_no_part(path: Path) -> None:
 
 
 def check_space(path: Path, size: int) -> None:
-    """Stop before the disk is full, or the file as large as is allowed.
+    """Check that there is space to write, and to close the file afterwards.
 
-    HDF5 needs some space to leave a file that can be read.
+    Args:
+        path: of the file, or of its folder.
+        size: bytes to write.
 
     Raises:
-        FileError: too little is free.
+        FileError: the disk has too little space, or the file would be larger than allowed.
     """
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if limit != resource.RLIM_INFINITY:
@@ -169,10 +175,10 @@ def check_space(path: Path, size: int) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder if it is not there.
+    """Create a folder if it does not exist.
 
     Raises:
-        FileError: it cannot be made, or not be written to.
+        FileError: it cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is known of a file when it is closed."""
+"""What is recorded in a file when it is closed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an acquisition ends, for its file.
+    """The end of an acquisition, as its file records it.
 
     Attributes:
-        last: pulse id after which the file is cut off; None for nowhere.
+        last: later pulse ids are removed from the file; None: all are kept.
         lost: first and last pulse id of ranges that are not in it.
         general: texts for /general that have changed.
-        about: what is noted of the acquisition.
+        about: attributes of the acquisition, by name.
     """
 
     last: int | None = None

@@ -16,11 +16,11 @@ def fixed_folder(name_format: str) -> Path:
 
 
 def check_requested(name_format: str, folder: Path) -> None:
-    """Refuse a name that a request may not choose.
+    """Check a file name that was given in a request.
 
     Args:
         name_format: path of the file, with keys.
-        folder: that was given on the command line.
+        folder: the folder that was given on the command line.
 
     Raises:
         SettingsError: the name has ``..`` in it, or is not below the folder.
@@ -37,10 +37,10 @@ def check_requested(name_format: str, folder: Path) -> None:
 
 
 def check_below(path: Path, folder: Path) -> None:
-    """Refuse a file that would not be below a folder, whatever links lead to it.
+    """Check that a file is below a folder, with links followed.
 
     Raises:
-        FileError: it would not.
+        FileError: it is not.
     """
     root = folder.resolve()
     found = path.parent.resolve()

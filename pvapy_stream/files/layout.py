@@ -49,24 +49,24 @@ class NexusFile:
         image_shape: of one image, (ny, nx) or (ny, nx, 3).
         dtype: of one pixel.
         codec: how chunks are compressed, see `chunks`.
-        attributes: of the first image; they tell the columns.
-        replaces: the file of that name that it takes the place of when it is closed; None for none.
+        attributes: of the first image; they determine the columns.
+        replaces: the file of that name that is replaced when this one is closed; None for none.
         image_name: another name for the images, "" for none.
-        notes: texts by name, such as why the file was begun.
-        origin: attributes of the file that tell who writes it.
+        notes: texts by name, such as the reason for a new file.
+        origin: attributes of the file that identify its writer.
 
     Raises:
-        FileError: it is being written by another, or cannot be made.
+        FileError: another writer has it open, or it cannot be created.
     """
 
     def __init__(
         self,
         path: Path,
         image_shape: tuple[int, ...],
-        dtype: np.dtype[Any],
+        dtype: np.dtype[np.generic],
         *,
         codec: str = "none",
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, object] | None = None,
         replaces: Identity | None = None,
         image_name: str = "",
         notes: Mapping[str, str] | None = None,
@@ -84,7 +84,7 @@ class NexusFile:
         self._replaces = replaces
         self._reserve = Reserve(path.parent)
         try:
-            # Readers take no locks in SWMR mode, and other writers are kept off by the name.
+            # Readers take no locks in SWMR mode, and the name excludes other writers.
             self._file = opened(self.part, "x")
         except (OSError, RuntimeError, ValueError) as error:
             self._reserve.release()
@@ -100,7 +100,11 @@ class NexusFile:
             raise file_error("write", self.part, error) from error
 
     def _make(
-        self, codec: str, attributes: Mapping[str, Any], image_name: str, notes: Mapping[str, str]
+        self,
+        codec: str,
+        attributes: Mapping[str, object],
+        image_name: str,
+        notes: Mapping[str, str],
     ) -> None:
         shape, dtype = self.kind
         data = make_tree(self._file, notes, len(shape) == 3)
@@ -116,7 +120,7 @@ class NexusFile:
         images.attrs["interpretation"] = "rgb-image" if len(shape) == 3 else "image"
         if image_name and f"/{image_name.strip('/')}" != images.name:
             self._file[image_name] = h5py.SoftLink(images.name)
-        self._image_set: Any = images
+        self._image_set = images
         self._images = images.id
         self._rows = [
             _column(data, "id", np.int64),
@@ -126,8 +130,8 @@ class NexusFile:
         describe(data["time"], entry["checksum"])
         self._columns = Columns(collection(entry, "attributes"), attributes)
 
-    def add(self, frame_id: int, time_ns: int, attributes: Mapping[str, Any]) -> int:
-        """Make room for one more image; its row. `put` fills it."""
+    def add(self, frame_id: int, time_ns: int, attributes: Mapping[str, object]) -> int:
+        """Add a row for an image, to be filled by `put`; the number of the row."""
         row = self.n_rows
         self._images.set_extent((row + 1, *self.kind[0]))
         self._columns.add(row, attributes)
@@ -144,7 +148,7 @@ class NexusFile:
         """Write ids, times and attributes of the next rows, whose images are all in the file.
 
         Args:
-            checksums: of those rows; rows after them are forgotten, if all goes well.
+            checksums: of those rows; later rows are discarded, unless this raises.
         """
         start, stop = self.n_written, self.n_written + len(checksums)
         if stop > start:
@@ -160,7 +164,7 @@ class NexusFile:
         self.n_written = self.n_rows = stop
 
     def prepare_to_end(self) -> None:
-        """Make space for what is left to do on a disk that is full."""
+        """Free the reserved space, to close the file on a full disk."""
         self._reserve.release()
 
     def close(self, record: LossRecord, notes: Mapping[str, str]) -> None:
@@ -172,7 +176,7 @@ class NexusFile:
         self._reserve.release()
         try:
             self._file.close()
-            # Those who read along hold a lock, which must not keep the file from its end.
+            # Readers may hold a lock, which must not prevent this.
             with opened(self.part, "r+", locking=False) as file:
                 complete(file, record, notes, self.n_written)
             take_name(self.part, self.path, self._replaces)
@@ -190,13 +194,13 @@ class NexusFile:
             note_failed_close(self)
 
 
-def opened(path: Path, mode: str, **options: Any) -> Any:
-    """An `h5py.File`, whose own types do not know what stands under which name."""
+def opened(path: Path, mode: str, **options: Any) -> h5py.File:
+    """Open a file in the newest format of HDF5; arguments as those of `h5py.File`."""
     return h5py.File(path, mode, libver="latest", **options)
 
 
-def make_tree(file: Any, notes: Mapping[str, str], colour: bool) -> Any:
-    """Make the groups that NeXus readers look for; the one for the images."""
+def make_tree(file: h5py.File, notes: Mapping[str, str], colour: bool) -> h5py.Group:
+    """Make the groups that NeXus readers expect; the group for the images."""
     file.attrs["NX_class"] = "NXroot"
     file.attrs["default"] = "entry"
     file.attrs["creator"] = f"{_PROGRAM} {_version()}"
@@ -215,21 +219,21 @@ def make_tree(file: Any, notes: Mapping[str, str], colour: bool) -> Any:
     return data
 
 
-def describe(time: Any, checksum: Any) -> None:
-    """Say what the numbers in two columns are."""
+def describe(time: h5py.Dataset, checksum: h5py.Dataset) -> None:
+    """Set the attributes that describe times and checksums."""
     time.attrs["units"] = "ns"
     time.attrs["start"] = _EPOCH
     checksum.attrs["description"] = "CRC-32 (as zlib's) of the stored chunk of each image"
 
 
-def collection(parent: Any, name: str) -> Any:
-    """A group for anything."""
+def collection(parent: h5py.Group, name: str) -> h5py.Group:
+    """Make a group of class NXcollection."""
     group = parent.create_group(name)
     group.attrs["NX_class"] = "NXcollection"
     return group
 
 
-def add_notes(entry: Any, notes: Mapping[str, str]) -> None:
+def add_notes(entry: h5py.Group, notes: Mapping[str, str]) -> None:
     """Write texts, each as an NXnote."""
     for name, text in notes.items():
         note = entry.create_group(name)
@@ -238,8 +242,8 @@ def add_notes(entry: Any, notes: Mapping[str, str]) -> None:
         note["description"] = text
 
 
-def complete(file: Any, record: LossRecord, notes: Mapping[str, str], n_rows: int) -> None:
-    """Make a file whole that is no longer in SWMR mode, with its first images."""
+def complete(file: h5py.File, record: LossRecord, notes: Mapping[str, str], n_rows: int) -> None:
+    """Complete a file with its first `n_rows` images; it is not in SWMR mode."""
     for name in (IMAGES, IDS, TIMES, CHECKSUMS):
         if file[name].shape[0] != n_rows:
             file[name].resize(n_rows, 0)
@@ -247,7 +251,7 @@ def complete(file: Any, record: LossRecord, notes: Mapping[str, str], n_rows: in
     settle(file[ATTRIBUTES], n_rows)
     entry["end_time"] = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
     add_notes(entry, notes)
-    # Last: a file with this record is whole.
+    # Last: a file with this record is complete.
     record.write(entry)
 
 
@@ -258,5 +262,5 @@ def _version() -> str:
         return "unknown"
 
 
-def _column(group: Any, name: str, dtype: Any) -> Any:
+def _column(group: h5py.Group, name: str, dtype: object) -> h5py.Dataset:
     return group.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(ROWS_PER_CHUNK,))

@@ -1,4 +1,4 @@
-"""A master file: one NeXus file that shows the images of several, in the order of their ids."""
+"""A master file: one NeXus file with the images of several as links, in the order of their ids."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -33,35 +32,32 @@ from pvapy_stream.files.reading import open_data
 from pvapy_stream.files.record import LossRecord
 from pvapy_stream.files.taken import run_of
 
-# Its lower half has no types.
-_h5: Any = h5py
-
 
 @dataclass(frozen=True, slots=True)
 class _Source:
     """One of the files: opened, with its ids so far."""
 
     path: Path
-    file: Any
+    file: h5py.File
     ids: NDArray[np.int64]
 
 
 def make_master(
     files: Sequence[str | Path], target: str | Path, *, overwrite: bool = False, run: str = ""
 ) -> int:
-    """Make a master over the files there are; it holds no pixels itself, but shows them.
+    """Make a master of existing files; it contains no pixels, but a virtual dataset of theirs.
 
     Files that are still being written (`.part`) are taken as they are now: make the master again
     when they are closed.
 
     Args:
         files: of images of one shape and type; any number, in any order.
-        target: the master; the files are found from where it is.
+        target: the master; it refers to the files by paths relative to its own.
         overwrite: whether a file that exists may be replaced.
-        run: names the run; a file that it wrote is not replaced, see `run_id`.
+        run: name of the run, see `run_id`; files that it wrote are not replaced.
 
     Returns:
-        how many images it shows.
+        number of images.
 
     Raises:
         FileError: a file cannot be read or written, or the images are of different kinds.
@@ -109,13 +105,15 @@ def _check_alike(sources: Sequence[_Source]) -> None:
             )
 
 
-def _fill(master: Any, sources: Sequence[_Source], order: NDArray[np.int64], target: Path) -> None:
+def _fill(
+    master: h5py.File, sources: Sequence[_Source], order: NDArray[np.int64], target: Path
+) -> None:
     data = make_tree(master, {}, sources[0].file[IMAGES].ndim == 4)
     entry = master["entry"]
     _make_images(data, sources, order, target)
 
-    def joined(name: str) -> Any:
-        # As many as there are ids: in a file that grows, the others may be longer by now.
+    def joined(name: str) -> NDArray[np.generic]:
+        # As many as there are ids: in a growing file, other datasets may be longer by now.
         parts = [one.file[name][: len(one.ids)] for one in sources]
         return np.concatenate(parts)[order]
 
@@ -138,13 +136,13 @@ def _fill(master: Any, sources: Sequence[_Source], order: NDArray[np.int64], tar
 
 
 def _make_images(
-    data: Any, sources: Sequence[_Source], order: NDArray[np.int64], target: Path
+    data: h5py.Group, sources: Sequence[_Source], order: NDArray[np.int64], target: Path
 ) -> None:
-    """A virtual dataset; a file's part in a distributed stream is one regular pattern."""
+    """Make the virtual dataset; the images of one file often form one regular pattern."""
     model = sources[0].file[IMAGES]
     image = model.shape[1:]
     rest = (0,) * len(image)
-    plan = _h5.h5p.create(_h5.h5p.DATASET_CREATE)
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     begin = 0
@@ -156,7 +154,7 @@ def _make_images(
         # Rows are not in the order of ids where a source started its ids again.
         for run in np.split(places, np.flatnonzero(np.diff(places) < 0) + 1):
             for comb in IdSet(run.tolist()).combs():
-                shown = _h5.h5s.create_simple((len(order), *image))
+                shown = h5py.h5s.create_simple((len(order), *image))
                 shown.select_hyperslab(
                     (comb.first, *rest),
                     (comb.times, *(1 for _ in image)),
@@ -164,10 +162,10 @@ def _make_images(
                     (comb.width, *image),
                 )
                 n_rows = comb.width * comb.times
-                stored = _h5.h5s.create_simple((len(one.ids), *image))
+                stored = h5py.h5s.create_simple((len(one.ids), *image))
                 stored.select_hyperslab((row, *rest), (n_rows, *image))
                 plan.set_virtual(shown, name, f"/{IMAGES}".encode(), stored)
                 row += n_rows
-    space = _h5.h5s.create_simple((len(order), *image))
-    _h5.h5d.create(data.id, b"data", _h5.h5t.py_create(model.dtype, logical=True), space, plan)
+    space = h5py.h5s.create_simple((len(order), *image))
+    h5py.h5d.create(data.id, b"data", h5py.h5t.py_create(model.dtype, logical=True), space, plan)
     data["data"].attrs["interpretation"] = model.attrs["interpretation"]

@@ -40,7 +40,7 @@ class FileNames:
                 " each other; put {fileId:06d} or {uniqueId} into it, or write all images to one"
                 " file"
             )
-        # Files that begin for another reason than the number of images need names too.
+        # Further files may also be needed for another reason than the number of images.
         self._differ = self.name(1, 1) != self.name(2, 2)
         self._numbered = self.name(1, 1) != self.name(2, 1)
 
@@ -70,7 +70,7 @@ class FileNames:
         return path if self._differ or file_id == 1 else _with_number(path, file_id)
 
     def candidates(self, file_id: int, first_id: int) -> Iterator[tuple[int, Path]]:
-        """Numbers and names for a file, for as long as names are taken; never the same again."""
+        """Numbers and names for a file, to be tried until one is free; each differs."""
         yield file_id, self.next_name(file_id, first_id)
         for number in itertools.count(file_id + 1):
             path = self.name(number, first_id)
@@ -78,10 +78,10 @@ class FileNames:
 
 
 def _check_widths(name_format: str) -> None:
-    """Refuse a number that would be written with thousands of digits.
+    """Check that no number would be written with thousands of digits.
 
     Raises:
-        SettingsError: there is one.
+        SettingsError: one would.
     """
     if wide := re.search(r"\d{4,}", "".join(re.findall(r":([^{}]*)\}", name_format))):
         raise SettingsError(
@@ -94,10 +94,10 @@ def _with_number(path: Path, number: int) -> Path:
 
 
 def check_parallel(name_format: str, processor_ids: Iterable[int], rotates: bool) -> None:
-    """Refuse a format that gives two processors the same name.
+    """Check that a format gives different names to several processors.
 
     Raises:
-        SettingsError: it does, or it is wrong in itself.
+        SettingsError: it does not, or it has a mistake.
     """
     names = [FileNames(name_format, number, rotates).name(1, 1) for number in processor_ids]
     if len(set(names)) < len(names):
@@ -118,7 +118,7 @@ def final_of(path: Path) -> Path:
 
 
 def quoted(name: str) -> str:
-    """A name of anything as one part of an HDF5 path."""
+    """Any name, encoded as one part of an HDF5 path."""
     key = name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
     if key in (".", ".."):
         key = key.replace(".", "%2E")
@@ -131,9 +131,9 @@ def written_since(name_format: str, since: float, *, unclosed: bool = False) -> 
     Args:
         name_format: path with keys.
         since: time in s.
-        unclosed: give those that are not closed, too, by the names they have now.
+        unclosed: include files that are not closed, by their present names.
     """
-    # Braces that are doubled stand for themselves.
+    # Doubled braces are literal ones.
     parts = re.split(r"(\{\{|\}\}|\{[^{}]*\})", name_format)
     pattern = "".join(
         part[0] if part in ("{{", "}}") else "*" if part[:1] == "{" else glob.escape(part)

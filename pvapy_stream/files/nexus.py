@@ -81,7 +81,7 @@ class FrameWriter:
         self._rows: RowWriter | None = None
         self._past = [0, 0]  # images and bytes of the files before
         self._failure: FileError | None = None
-        self._told = False
+        self._raised = False
         self._lost: dict[str, IdSet] = {}  # of the file, by kind of failure
         self._doubtful = IdSet()  # ids that were given up
         prepare(settings.compression)
@@ -144,14 +144,14 @@ class FrameWriter:
             self._newest_id = frame.id
             limit = self.settings.images_per_file
             if limit and rows.n_taken >= limit:
-                # What becomes of this frame if that fails is told like that of those before it.
+                # If that fails, `on_lost` reports this frame like earlier ones.
                 self._end_file(self._ledger(), {}, until=frame.id)
 
     def flush(self) -> None:
-        """Make all frames that were taken readable.
+        """Write all frames that were taken, so that readers see them.
 
         Raises:
-            FileError: that is not possible.
+            FileError: they cannot be written.
         """
         with self._lock:
             self._flush()
@@ -175,7 +175,7 @@ class FrameWriter:
             finally:
                 self._pool.shutdown(wait=True, cancel_futures=True)
         self._ticker.join(5)
-        if not self._told:
+        if not self._raised:
             self._raise_failure()
 
     def __enter__(self) -> FrameWriter:
@@ -188,7 +188,7 @@ class FrameWriter:
 
     def _raise_failure(self, cause: BaseException | None = None) -> None:
         if self._failure is not None:
-            self._told = True
+            self._raised = True
             raise FileError(str(self._failure)) from cause
 
     def _flush(self) -> None:
@@ -201,19 +201,19 @@ class FrameWriter:
             self._fail(rows, error)
 
     def _tick(self) -> None:
-        """Flush also when nothing comes."""
+        """Flush also while no frames arrive."""
         while not self._closed.wait(FLUSH_PERIOD / 4):
             with self._lock:
                 if self._rows is not None and self._rows.overdue:
                     self._flush()
 
     def _fail(self, rows: RowWriter, error: Exception, current: int | None = None) -> list[int]:
-        """Come to an end: keep what is written, give up what waits.
+        """End the writer after a failure: keep written frames, give up waiting ones.
 
         Args:
             rows: of the file.
-            error: why.
-            current: id of the frame whose `write` tells of its failure itself.
+            error: the failure.
+            current: id of the frame whose `write` raises the failure itself.
 
         Returns:
             the ids that are lost.
@@ -223,12 +223,12 @@ class FrameWriter:
             error if isinstance(error, FileError) else file_error("write", rows.file.part, error)
         )
         lost = rows.give_up()
-        # The end of the file tells what has become of them.
+        # Whether they are in the file is known when it is closed.
         self._doubtful.update(IdSet(lost) - IdSet([] if current is None else [current]))
         return lost
 
     def _refuse(self, frame_id: int, error: Exception) -> None:
-        """A frame that was taken turned out to be none."""
+        """Record that a frame that was taken cannot be decoded."""
         self._lost.setdefault(NOT_DECODABLE, IdSet()).add(frame_id)
         self._on_lost(IdSet([frame_id]), NOT_DECODABLE, str(error))
 
@@ -237,18 +237,17 @@ class FrameWriter:
     def _change_file(
         self, frame: Frame, shape: tuple[int, ...], dtype: np.dtype, codec: str | None
     ) -> RowWriter:
-        """Begin a file for images of this kind, and end the one before.
+        """Begin a file for images of this shape and type, and close the one before.
 
         Raises:
-            FileError: the one before could not be ended, or the new one not be begun.
+            FileError: the one before cannot be closed, or the new one cannot be created.
         """
         old = self._rows.file if self._rows is not None else None
         claim = self._claims.find(self._file_id + 1, frame.id)
         notes: dict[str, str] = {}
         if old is not None:
-            text = (
-                f"Images changed at id {frame.id} from {_told(*old.kind)} to {_told(shape, dtype)}:"
-            )
+            was, now = _shown(*old.kind), _shown(shape, dtype)
+            text = f"Images changed at id {frame.id} from {was} to {now}:"
             _log.warning("%s file %s follows %s", text, claim.path, old.path)
             notes = {"continues": f"{text} this file continues {old.path.name}."}
             ended = {"continued": f"{text} {claim.path.name} continues this file."}
@@ -293,7 +292,7 @@ class FrameWriter:
         return self._rows
 
     def _origin(self) -> dict[str, str]:
-        """Who writes, for those who find the file without its ledger."""
+        """Attributes of the file that identify its writer without a ledger."""
         ledger = self._ledger()
         if ledger is None:
             return {"run": self._run}
@@ -304,7 +303,7 @@ class FrameWriter:
         }
 
     def _end_file(self, ledger: Ledger | None, notes: dict[str, str], until: int | None) -> None:
-        """Close the file, if there is one; what goes wrong is kept as the writer's failure."""
+        """Close the file, if there is one; an error becomes the failure of the writer."""
         rows = self._rows
         if rows is None:
             return
@@ -323,7 +322,7 @@ class FrameWriter:
         except FileError as error:
             rows.file.abandon()
             self._failure = self._failure or error
-            # Only the file itself tells what has come through.
+            # Only the file itself shows which frames were written.
             found = witness(rows.file.part).ids
             self._saved(gone & found)
             gone = (gone - found) | (rows.saved - found)
@@ -346,5 +345,5 @@ def _image_kind(frame: Frame) -> tuple[tuple[int, ...], np.dtype]:
     return frame.image.shape, frame.image.dtype
 
 
-def _told(shape: tuple[int, ...], dtype: np.dtype) -> str:
+def _shown(shape: tuple[int, ...], dtype: np.dtype) -> str:
     return f"{'x'.join(map(str, shape))} {dtype}"

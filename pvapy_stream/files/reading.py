@@ -1,10 +1,10 @@
-"""Opening of files of frames, also of those that are being written or were never closed."""
+"""Opens files of frames, also those that are being written or were never closed."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,8 +14,11 @@ from pvapy_stream.files.chunks import NONE, checksum, codec_of
 from pvapy_stream.files.disk import file_error
 from pvapy_stream.files.layout import ATTRIBUTES, CHECKSUMS, IDS, IMAGES, TIMES, opened
 
+if TYPE_CHECKING:
+    import h5py
 
-def open_any(path: Path) -> Any:
+
+def open_any(path: Path) -> h5py.File:
     """Open a file to read, also one that is being written.
 
     Raises:
@@ -25,8 +28,8 @@ def open_any(path: Path) -> Any:
         try:
             return opened(path, "r")
         except OSError as error:
-            # What HDF5 says of a file that is being written, or whose writer was killed. Others
-            # are not to be read this way: the checks that this leaves out keep it from crashing.
+            # The message of HDF5 for a file that is being written, or whose writer was killed.
+            # Other files must not be opened with `swmr`: it omits checks that prevent crashes.
             if "open for write" not in str(error):
                 raise
             return opened(path, "r", swmr=True)
@@ -34,7 +37,7 @@ def open_any(path: Path) -> Any:
         raise file_error("read", path, error) from error
 
 
-def open_data(path: Path) -> Any:
+def open_data(path: Path) -> h5py.File:
     """Open a file of frames to read, also one that is being written.
 
     Raises:
@@ -48,8 +51,8 @@ def open_data(path: Path) -> Any:
     return file
 
 
-def chunk_is_whole(images: Any, row: int, expected: int) -> bool:
-    """Whether the stored chunk of an image is there and is what was written."""
+def chunk_is_whole(images: h5py.Dataset, row: int, expected: int) -> bool:
+    """Whether the stored chunk of an image exists and has the expected checksum."""
     try:
         _, chunk = images.id.read_direct_chunk((row,) + (0,) * (images.ndim - 1))
     except (OSError, RuntimeError, ValueError):
@@ -57,7 +60,7 @@ def chunk_is_whole(images: Any, row: int, expected: int) -> bool:
     return checksum(chunk) == expected
 
 
-def check_pixels_of(images: Any, row: int) -> None:
+def check_pixels_of(images: h5py.Dataset, row: int) -> None:
     """Decode the stored chunk of an image.
 
     Raises:

@@ -1,16 +1,19 @@
-"""The loss record of a file: what became of the ids that are not in it."""
+"""The loss record of a file: the fates of the ids that are not in it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, union
+
+if TYPE_CHECKING:
+    import h5py
 
 CLOSED = "closed"
 RECOVERED = "recovered"  # after its writer was killed
@@ -30,16 +33,16 @@ class LossRecord:
 
     Attributes:
         state: closed or recovered.
-        known: whether there was a ledger.
-        stage: kind and id of the stage that wrote.
+        known: whether the stage had a ledger.
+        stage: kind and id of the stage that wrote the file, such as ``consumer 1``.
         received: all ids that arrived.
         skipped: initial updates, which were not to be written.
         missed: ids that should have arrived and did not.
         left: ids that still waited at the end.
         filtered: ids that were dropped on purpose before the writer; they are no loss.
-        unknown: ids of which nobody can tell what became of them.
+        unknown: ids whose fate is not known.
         rejected: ids by the queue or policy that rejected them.
-        failed: ids by the error they met.
+        failed: ids by the error that they caused.
     """
 
     state: str = CLOSED
@@ -58,7 +61,7 @@ class LossRecord:
     def of(
         cls, ledger: Ledger | None, after: int | None = None, until: int | None = None
     ) -> LossRecord:
-        """What a ledger says of the ids after one and up to another; all when not given."""
+        """The part of a ledger for ids larger than `after` and up to `until`; None: no limit."""
         if ledger is None:
             return cls()
         first = _EVERYTHING[0] if after is None else after + 1
@@ -85,10 +88,7 @@ class LossRecord:
         )
 
     def losses(self, written: IdSet) -> dict[str, IdSet]:
-        """Ids that are lost, by what became of them.
-
-        Those that were written are not, nor are those that were filtered out.
-        """
+        """Lost ids by their fate, without those in `written` and those that were filtered."""
         found = {
             MISSED: self.missed - self.filtered,
             "left in a queue": self.left,
@@ -102,7 +102,7 @@ class LossRecord:
         return {**found, "received and not in the file": unexplained} if unexplained else found
 
     def merge(self, other: LossRecord) -> None:
-        """Take in the record of another file."""
+        """Add the record of another file to this one."""
         self.known &= other.known
         self.state = self.state if self.state == other.state else RECOVERED
         for name in _SETS:
@@ -111,7 +111,7 @@ class LossRecord:
             for reason, ids in getattr(other, name).items():
                 getattr(self, name).setdefault(reason, IdSet()).update(ids)
 
-    def write(self, parent: Any) -> None:
+    def write(self, parent: h5py.Group) -> None:
         """Write it as `loss_record`, an NXcollection: (n, 2) arrays of first and last id."""
         group = parent.create_group("loss_record")
         group.attrs["NX_class"] = "NXcollection"
@@ -127,7 +127,7 @@ class LossRecord:
                 _write_ids(reasons, f"reason_{number}", ids).attrs["reason"] = reason
 
     @classmethod
-    def read(cls, parent: Any) -> LossRecord | None:
+    def read(cls, parent: h5py.Group) -> LossRecord | None:
         """The record that `write` left; None for a file that was not closed."""
         group = parent.get("loss_record")
         if group is None:
@@ -154,11 +154,11 @@ def _filtered(ledger: Ledger) -> IdSet:
 
 
 def _unknown(ledger: Ledger) -> IdSet:
-    """Ids of which the stage cannot tell what became of them."""
+    """Ids of which the stage does not know whether they were sent."""
     return ledger.unknown
 
 
-# Gives the account of the stage as it stands.
+# Returns the present ledger of the stage.
 Account = Callable[[], Ledger | None]
 
 
@@ -172,12 +172,12 @@ def ids_of(ids: NDArray[np.int64]) -> IdSet:
     return IdSet.of_ranges(np.stack([ids[starts], ids[ends] + 1], axis=1))
 
 
-def _write_ids(group: Any, name: str, ids: IdSet) -> Any:
+def _write_ids(group: h5py.Group, name: str, ids: IdSet) -> h5py.Dataset:
     ranges = ids.ranges()
     data = group.create_dataset(name, data=np.stack([ranges[:, 0], ranges[:, 1] - 1], axis=1))
     data.attrs["count"] = len(ids)
     return data
 
 
-def _read_ids(data: Any) -> IdSet:
+def _read_ids(data: h5py.Dataset) -> IdSet:
     return IdSet.of_ranges(data[()].reshape(-1, 2) + np.array([0, 1]))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pvapy_stream.errors import FileError
 from pvapy_stream.files import swissfel_layout
@@ -29,6 +30,9 @@ from pvapy_stream.files.record import RECOVERED, LossRecord
 from pvapy_stream.files.superblock import is_cut, open_cut, unmark
 from pvapy_stream.files.witness import readable_rows
 
+if TYPE_CHECKING:
+    import h5py
+
 _DAMAGED = ".damaged"
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ROWS_AT_ONCE = 1024
@@ -38,16 +42,16 @@ _log = logging.getLogger(__name__)
 
 
 def repair(path: str | Path) -> tuple[Path, int]:
-    """Complete a file whose writer was killed, and take `.part` off its name.
+    """Complete a file whose writer was killed, and remove `.part` from its name.
 
-    What can be read of a file whose end is missing goes to a new one; it itself is kept, as
-    ``PATH.damaged``.
+    If the end of the file is missing, its readable part is copied to a new file, and the old one is
+    kept as ``PATH.damaged``.
 
     Returns:
-        its path now, and how many images, or rows, it has.
+        its new path, and its number of images or rows.
 
     Raises:
-        FileError: it is no file of ours, is whole already, or cannot be recovered.
+        FileError: this program did not write it, it is complete, or it cannot be recovered.
     """
     path = Path(path)
     target = final_of(path) if path.name.endswith(PART) else path
@@ -77,12 +81,12 @@ def repair(path: str | Path) -> tuple[Path, int]:
 
 
 def _opens(path: Path) -> bool:
-    """Whether a file can be opened; one whose last flush failed may not, and be readable yet."""
+    """Whether HDF5 opens a file; if its last flush failed, it may be readable only otherwise."""
     if not path.is_file():
         return True
     with path.open("rb") as file:
         if file.read(len(_SIGNATURE)) != _SIGNATURE:
-            # What it is instead, those say who open it.
+            # Not HDF5: opening it raises an error with the reason.
             return True
     try:
         open_any(path).close()
@@ -92,7 +96,7 @@ def _opens(path: Path) -> bool:
 
 
 def _closed_rows(path: Path) -> int | None:
-    """How many rows a file has that was closed; None for one that was not."""
+    """Number of rows of a file that was closed; None for one that was not."""
     if _holds_messages(path):
         with open_any(path) as file:
             state = file[swissfel_layout.ACQUISITION].attrs["state"]
@@ -113,7 +117,7 @@ def _check(path: Path) -> int:
         return n_good
 
 
-def _finish_frames(file: Any, n_good: int) -> None:
+def _finish_frames(file: h5py.File, n_good: int) -> None:
     text = f"The writer of this file was killed; recovered with {n_good} images."
     complete(file, LossRecord(RECOVERED), {"recovery": text}, n_good)
 
@@ -122,7 +126,7 @@ def _finish_frames(file: Any, n_good: int) -> None:
 
 
 def _copy_readable(path: Path, target: Path) -> int:
-    """Copy what can be read to a new file; how many images that are."""
+    """Copy all readable images to a new file; their number."""
     work = target.with_name(f"{target.name}.recovered")
     kept = path.with_name(path.name + _DAMAGED)
     if kept.exists():
@@ -144,8 +148,8 @@ def _copy_readable(path: Path, target: Path) -> int:
     return len(rows)
 
 
-def _copy(source: Any, rows: Any, work: Path) -> None:
-    """A new file with some rows of another, chunks as they are."""
+def _copy(source: h5py.File, rows: NDArray[np.int64], work: Path) -> None:
+    """Write some rows of a file to a new one, with unchanged chunks."""
     images = source[IMAGES]
     codec = codec_of(images)
     made = NexusFile(
@@ -176,7 +180,7 @@ def _copy(source: Any, rows: Any, work: Path) -> None:
 _ORIGIN = ("run", "stage", "input_channel")
 
 
-def _rows_of(data: Any, rows: Any) -> Any:
+def _rows_of(data: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Rows of a column, of which not all may be readable."""
     return data[: int(rows[-1]) + 1][rows]
 
@@ -190,13 +194,13 @@ def _holds_messages(path: Path) -> bool:
 
 
 def _check_messages(path: Path) -> int:
-    """How many rows there are."""
+    """Number of rows of a file that was not closed."""
     with open_any(path) as file:
         if file[swissfel_layout.ACQUISITION].attrs["state"] != swissfel_layout.OPEN:
             raise FileError(f"{path} is whole: its writer closed it; there is nothing to recover")
         return file[swissfel_layout.COUNTED].shape[0]
 
 
-def _finish_messages(file: Any, n_good: int) -> None:
+def _finish_messages(file: h5py.File, n_good: int) -> None:
     lost = swissfel_layout.gaps(file[swissfel_layout.COUNTED][:n_good])
     swissfel_layout.complete(file, lost, {}, swissfel_layout.RECOVERED)

@@ -1,4 +1,4 @@
-"""Images on their way into one file: compressed or checked in threads, written in their order."""
+"""Writes images to one file: they are compressed or checked in threads, and written in order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,11 +27,11 @@ from pvapy_stream.files.chunks import (
 )
 from pvapy_stream.files.disk import check_space
 from pvapy_stream.files.layout import NexusFile
-from pvapy_stream.frame import Frame
+from pvapy_stream.frame import Frame, Pixels
 
-FLUSH_PERIOD = 0.8  # s; what a crash may take
+FLUSH_PERIOD = 0.8  # s; frames of this time may be lost in a crash
 _FLUSH_ROWS = 4096
-_INLINE = 100_000  # bytes; a checksum of less is made sooner than handed to another thread
+_INLINE = 100_000  # bytes; for less, a checksum takes less time than a call in another thread
 
 # What HDF5 and the system raise when a file cannot be written.
 HDF5_ERRORS = (OSError, RuntimeError, ValueError)
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Pending(NamedTuple):
-    """An image on its way: its chunk and checksum are to come."""
+    """An image whose chunk and checksum are being made."""
 
     frame_id: int
     time_ns: int
@@ -54,9 +54,9 @@ class RowWriter:
     """Writes images to one file in the order in which they were taken. One thread at a time.
 
     Args:
-        file: where they go.
+        file: the file.
         pool: threads that compress, check and make checksums.
-        most: how many may be on their way.
+        most: how many images may be in work at a time.
         on_saved: gets the ids whose rows were flushed.
         on_refused: gets the id and the error of a frame whose payload cannot be decoded.
     """
@@ -102,12 +102,12 @@ class RowWriter:
 
     @property
     def overdue(self) -> bool:
-        """Whether something waits that should have been flushed by now."""
+        """Whether a flush of waiting images is overdue."""
         waits = self._pending or self._unsaved
         return bool(waits) and time.monotonic() - self._flushed_at > FLUSH_PERIOD
 
     def flush(self) -> None:
-        """Write all that was taken, and make it readable.
+        """Write all images that were taken, so that readers see them.
 
         Raises:
             OSError, RuntimeError, ValueError, FileError: the file cannot be written.
@@ -121,7 +121,7 @@ class RowWriter:
         self._settle()
 
     def give_up(self) -> list[int]:
-        """Save what is in the file already; the ids that are lost."""
+        """Flush the images that are in the file, and drop the others; the ids that are lost."""
         lost: list[int] = []
         for one in self._pending:
             one.work.cancel()
@@ -138,9 +138,9 @@ class RowWriter:
         return lost
 
     def _settle(self) -> None:
-        """Tell what has been flushed."""
+        """Report the ids that were flushed."""
         unsaved, self._unsaved, self._checksums = self._unsaved, [], []
-        # Ids that start again are told apart: each time counts.
+        # Each time that an id was written is reported.
         for ids in ascending(unsaved):
             self.saved.update(ids)
             self._on_saved(ids)
@@ -157,7 +157,7 @@ class RowWriter:
         return self._pool.submit(_encoded, codec, image)
 
     def _do(self, size: int, function: Callable[..., Work], *args: object) -> Future[Work]:
-        """Call a function: at once for what is small, else in another thread."""
+        """Call a function: in this thread if `size` is small, else in another one."""
         if size >= _INLINE:
             return self._pool.submit(function, *args)
         work: Future[Work] = Future()
@@ -165,7 +165,7 @@ class RowWriter:
         return work
 
     def _finish_one(self) -> None:
-        """Wait for the oldest image on its way and write it."""
+        """Wait for the oldest image in work and write it."""
         frame_id, time_ns, attributes, work = self._pending[0]
         try:
             chunk, check = work.result()
@@ -184,7 +184,7 @@ class RowWriter:
         self.n_bytes += size
 
 
-def _encoded(codec: str, image: Any) -> Work:
+def _encoded(codec: str, image: Pixels) -> Work:
     chunk = encode(codec, image)
     return chunk, checksum(chunk)
 

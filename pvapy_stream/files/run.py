@@ -1,4 +1,4 @@
-"""Names the run that a process belongs to, so that it does not replace what the run wrote."""
+"""The name of the run that a process belongs to, so that it replaces no file of the run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ RUN = "PVAPY_STREAM_RUN"
 
 
 def run_id() -> str:
-    """The same for all processes of a run, also for those that are started again.
+    """The name of the run: the same for all of its processes, also for restarted ones.
 
-    A program that starts others again, or goes on with an earlier run, gives the name in the
-    environment variable ``PVAPY_STREAM_RUN``.
+    A program that restarts others, or continues an earlier run, sets the environment variable
+    ``PVAPY_STREAM_RUN``.
     """
     if given := os.environ.get(RUN):
         return given
-    # A random key that a program hands to the processes it spawns; not to be told itself.
+    # A random key that spawned processes inherit. It is secret, so only its hash is used.
     key = bytes(multiprocessing.current_process().authkey)
     return hashlib.sha256(b"pvapy_stream run" + key).hexdigest()[:24]

@@ -1,4 +1,4 @@
-"""What a run should have saved, compared with its files: for its last line, and for the audit."""
+"""Compares the ledgers of a run with its files: for its last message, and for the audit."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ NOT_IN_FILE = "not in the file"
 
 @dataclass(frozen=True, slots=True)
 class Unsaved:
-    """What a run should have saved and did not.
+    """Ids that a run should have saved and did not.
 
     Attributes:
-        n_expected: ids that were to be saved.
-        lost: ids that are in no file, by what became of them.
-        n_filtered: ids that were dropped on purpose before the writers; they are not expected.
+        n_expected: number of ids that were to be saved.
+        lost: ids that are in no file, by their fate.
+        n_filtered: number of ids that were dropped on purpose before the writers, and so are not
+            expected.
         unfinished: files that have to be completed.
         unreadable: files that cannot be read.
     """
@@ -38,12 +39,12 @@ class Unsaved:
 
     @property
     def ok(self) -> bool:
-        """Whether all is in files that are complete."""
+        """Whether all expected ids are in complete files."""
         return not (self.lost or self.unfinished or self.unreadable)
 
     @property
     def arrived_ok(self) -> bool:
-        """Whether all that reached the writers is in files that are complete."""
+        """Whether all ids that reached the writers are in complete files."""
         return self.lost.keys() <= {MISSED} and not (self.unfinished or self.unreadable)
 
 
@@ -52,7 +53,7 @@ def unsaved(ledgers: Sequence[Ledger], files: Iterable[Witness]) -> Unsaved:
 
     Args:
         ledgers: of all writers, those of killed processes too.
-        files: what all files of the run hold, `.part` too.
+        files: the contents of all files of the run, `.part` included.
     """
     files = list(files)
     saved = union(one.ids for one in files)
@@ -68,7 +69,7 @@ def unsaved(ledgers: Sequence[Ledger], files: Iterable[Witness]) -> Unsaved:
 
 
 def lines_of(result: Unsaved, n_files: int) -> list[str]:
-    """What a run ends with: files to complete, then in the last line what is not in the files."""
+    """The last messages of a run: files to complete, then the ids that are not in the files."""
     lines = [f"{one.path} cannot be used: {one.problem}" for one in result.unreadable]
     lines += [
         f"{one.path} was not closed; {one.n_images} images in it can be read; complete it with:"
@@ -86,14 +87,14 @@ def lines_of(result: Unsaved, n_files: int) -> list[str]:
 
 
 def decided_by_files(ledgers: Sequence[Ledger]) -> tuple[list[Ledger], list[str]]:
-    """Ledgers as the files of killed writers decide, and what that changed.
+    """Correct the ledgers of killed writers by their files; the ledgers, and what was changed.
 
     The files of writers that closed their ledgers are not read: they may have been moved.
     """
     changed, notes = list(ledgers), list[str]()
     killed = {(one.file, one.run) for one in ledgers if one.file and not one.closed}
     for name_format, run in sorted(killed):
-        # Late, as HDF5 takes long to import, and many runs write no file.
+        # Imported here: the import of HDF5 takes long, and many runs write no file.
         from pvapy_stream.files.witness import Witness, witness
 
         seen = [witness(path) for path in written_since(name_format, 0, unclosed=True)]
@@ -104,7 +105,7 @@ def decided_by_files(ledgers: Sequence[Ledger]) -> tuple[list[Ledger], list[str]
         own = [one for one in changed if (one.file, one.run) == (name_format, run)]
         own += _unlisted(own, files)
         others = [one for one in changed if (one.file, one.run) != (name_format, run)]
-        # A writer whose files are all gone has saved nothing.
+        # A writer without any file left has saved nothing.
         named = [Witness(Path(name_format), stage=f"{one.stage} {one.stage_id}",
                          input_channel=one.input_channel) for one in own]  # fmt: skip
         corrected, sentences = decided(own, [*files, *named])
@@ -115,9 +116,9 @@ def decided_by_files(ledgers: Sequence[Ledger]) -> tuple[list[Ledger], list[str]
 
 
 def _unlisted(ledgers: Sequence[Ledger], files: Iterable[Witness]) -> list[Ledger]:
-    """Empty ledgers for the stages that wrote files and are in no ledger.
+    """Empty ledgers for stages that wrote files and have no ledger.
 
-    A program that is killed at its start has not yet noted all of its processes.
+    A program that is killed at its start has not recorded all of its processes yet.
     """
     first = ledgers[0]
     known = {f"{one.stage} {one.stage_id}" for one in ledgers if one.input_channel}
@@ -137,13 +138,13 @@ def _unlisted(ledgers: Sequence[Ledger], files: Iterable[Witness]) -> list[Ledge
 
 
 def decided(ledgers: Sequence[Ledger], files: Iterable[Witness]) -> tuple[list[Ledger], list[str]]:
-    """Ledgers as the files of their writers decide, and what that changed.
+    """Correct ledgers by the files of their writers; the ledgers, and what was changed.
 
-    A file belongs to the ledgers with its stage and input channel; ledgers without a file stay.
+    A file belongs to the ledgers with its stage and input channel; other ledgers are not changed.
 
     Args:
         ledgers: of a run.
-        files: what its files hold, `.part` too.
+        files: the contents of its files, `.part` included.
 
     Returns:
         changed copies of the ledgers, and a sentence for each change.
@@ -166,7 +167,7 @@ def decided(ledgers: Sequence[Ledger], files: Iterable[Witness]) -> tuple[list[L
 
 
 def _decide(ledgers: Sequence[Ledger], saved: IdSet) -> Iterable[str]:
-    """Change the ledgers of one writer; what was changed."""
+    """Correct the ledgers of one writer; one sentence for each change."""
     absent = union(one.processed for one in ledgers) - saved
     if absent:
         for one in ledgers:
@@ -181,7 +182,7 @@ def _decide(ledgers: Sequence[Ledger], saved: IdSet) -> Iterable[str]:
 
 
 def _confirm(ledgers: Sequence[Ledger], ids: IdSet) -> None:
-    """Call ids processed where they were received; others came to a process that was killed."""
+    """Mark ids as processed in the ledgers that received them, the rest in one that was killed."""
     left = ids
     for one in ledgers:
         known = left & one.received
@@ -193,7 +194,7 @@ def _confirm(ledgers: Sequence[Ledger], ids: IdSet) -> None:
 
 
 def _forget(ledger: Ledger, ids: IdSet) -> None:
-    """Take ids out of all fates that are none of being processed."""
+    """Remove ids from all fates other than processed and filtered."""
     for name in ("missed", "left", "skipped"):
         setattr(ledger, name, getattr(ledger, name) - ids)
     for fates in (ledger.failed, ledger.rejected):

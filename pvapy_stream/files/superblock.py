@@ -1,7 +1,7 @@
-"""The superblock of an HDF5 file: the mark of an open file, and where the file ends.
+"""The superblock of an HDF5 file: the mark of an open file, and the end of the file.
 
-HDF5 marks a file that is being written in its superblock, and refuses to open a marked one for
-anything but reading along, and one that is shorter than the superblock says for anything.
+HDF5 marks a file that is being written in its superblock. It opens a marked file only for reading
+in SWMR mode, and does not open a file that is shorter than its superblock says.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import io
 import os
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import h5py
 
 from pvapy_stream.errors import FileError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _FLAGS_AT = 11
@@ -25,13 +28,13 @@ _M = 0xFFFFFFFF
 
 
 def unmark(path: Path) -> None:
-    """Take the mark of an open file off the superblock, and set the end of the file.
+    """Remove the mark of an open file from the superblock, and set the end of the file.
 
-    This is what `h5clear` of the HDF5 tools does. The end of the file is put where it is, so that
-    nothing that is added later falls on data.
+    This is what `h5clear` of the HDF5 tools does. The end is set to the size of the file, so that
+    later additions do not overwrite data.
 
     Raises:
-        FileError: it is no file of ours.
+        FileError: this program did not write the file.
     """
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
@@ -58,20 +61,20 @@ def is_cut(path: Path) -> bool:
         return False
 
 
-def open_cut(path: Path) -> Any:
-    """Open a file to read that is shorter than it should be: what is missing reads as zeros.
+def open_cut(path: Path) -> h5py.File:
+    """Open a file whose end is missing, for reading; the missing bytes are read as zeros.
 
-    Nothing is written to it. HDF5 finds what is missing by its checksums.
+    The file is not changed. HDF5 detects the missing bytes by its checksums.
 
     Raises:
-        OSError: that is not possible.
-        FileError: it is no file of ours.
+        OSError: it cannot be opened.
+        FileError: this program did not write the file.
     """
     return h5py.File(_CutFile(path), "r")
 
 
 def _unmarked(block: bytes, size: int, path: Path) -> tuple[bytes, int]:
-    """A superblock without mark, and the end of the file that it tells."""
+    """A superblock without the mark, and the end of the file that it contains."""
     if len(block) < _SIZE or block[: len(_SIGNATURE)] != _SIGNATURE or block[len(_SIGNATURE)] < 2:
         raise FileError(f"{path} was not written by this program")
     made = bytearray(block[:_CHECKED])
@@ -82,7 +85,7 @@ def _unmarked(block: bytes, size: int, path: Path) -> tuple[bytes, int]:
 
 
 class _CutFile(io.RawIOBase):
-    """A file as it would be if it were as long as its superblock says, and not marked."""
+    """A file extended by zeros to the length in its superblock, and without the mark."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -110,7 +113,7 @@ class _CutFile(io.RawIOBase):
     def tell(self) -> int:
         return self._at
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
         wanted = max(0, min(len(view), self._end - self._at))
         self._file.seek(self._at)

@@ -1,16 +1,19 @@
-"""The tree of a file in the SwissFEL layout, and its end; see `bsread.file`."""
+"""Groups of a file in the SwissFEL layout, and its completion; see `bsread.file`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
+
+if TYPE_CHECKING:
+    import h5py
 
 DATA = "data"
 PRESENT = "is_data_present"
@@ -21,7 +24,7 @@ CHANNELS = "data"
 ACQUISITION = "acquisition"
 LOST = f"{ACQUISITION}/lost"
 
-# Pulse ids last: who counts rows counts them.
+# Pulse ids are last: readers count the rows by them.
 PULSES = ("timestamp", "flags", "pulse_id")
 COUNTED = f"{ACQUISITION}/pulse_id"
 
@@ -35,7 +38,7 @@ _ROWS = 1024
 _PROGRAM = "pvapy_stream"
 
 
-def make_tree(file: Any, general: Mapping[str, str], about: Mapping[str, str | int]) -> None:
+def make_tree(file: h5py.File, general: Mapping[str, str], about: Mapping[str, str | int]) -> None:
     """Make the groups of a new file."""
     file.create_group(CHANNELS)
     write_general(file, {**dict.fromkeys(_GENERAL, _NOT_GIVEN), **general})
@@ -50,7 +53,7 @@ def make_tree(file: Any, general: Mapping[str, str], about: Mapping[str, str | i
     _note(group, about)
 
 
-def write_general(file: Any, general: Mapping[str, str]) -> None:
+def write_general(file: h5py.File, general: Mapping[str, str]) -> None:
     """Write texts into /general, in place of those that are there."""
     group = file.require_group(GENERAL)
     for name, text in general.items():
@@ -61,14 +64,18 @@ def write_general(file: Any, general: Mapping[str, str]) -> None:
 
 
 def complete(
-    file: Any, lost: IdSet, about: Mapping[str, str | int], state: str, last: int | None = None
+    file: h5py.File,
+    lost: IdSet,
+    about: Mapping[str, str | int],
+    state: str,
+    last: int | None = None,
 ) -> int:
-    """Make a file whole that nobody writes any more; how many rows it has.
+    """Complete a file that is no longer written; its number of rows.
 
     Args:
         file: opened for writing, not in SWMR mode.
         lost: pulse ids that are not in it.
-        about: what is noted of the acquisition.
+        about: attributes of the acquisition, by name.
         state: `CLOSED` or `RECOVERED`.
         last: rows with higher pulse ids at the end are cut off.
     """
@@ -81,19 +88,19 @@ def complete(
             base, older, _ = name.partition("(")
             if base not in (DATA, PRESENT, TIMES):
                 continue
-            # An older column ends where it ends.
+            # An older column keeps its length.
             _fit(channel[name], min(n, channel[name].shape[0]) if older else n)
     ranges = lost.ranges()
     file[LOST] = np.stack([ranges[:, 0], ranges[:, 1] - 1], axis=1)
     group.attrs["end_time"] = _now()
     _note(group, about)
-    # Last: a file that says so is whole.
+    # Last: a file with this state is complete.
     group.attrs["state"] = state
     return n
 
 
-def _cut(group: Any, last: int) -> int:
-    """How many rows there are up to a pulse id; those beyond it among them are flagged."""
+def _cut(group: h5py.Group, last: int) -> int:
+    """Number of rows up to the last id that is not larger; larger ids among them are flagged."""
     ids = group["pulse_id"][()]
     within = np.flatnonzero(ids <= last)
     n = int(within[-1]) + 1 if within.size else 0
@@ -103,15 +110,15 @@ def _cut(group: Any, last: int) -> int:
     return n
 
 
-def damaged_channels(file: Any) -> list[str]:
-    """Read all values; what is wrong with them, a sentence for each channel concerned."""
+def damaged_channels(file: h5py.File) -> list[str]:
+    """Read all values; one sentence for each dataset that is incomplete or cannot be read."""
     n_rows = file[COUNTED].shape[0]
     closed = file[ACQUISITION].attrs["state"] != OPEN
     found = []
     for key, channel in file[CHANNELS].items():
         for name, dataset in channel.items():
             where = f"/{CHANNELS}/{key}/{name}"
-            # One who writes may be ahead with large values, and behind with absent ones.
+            # A writer may have written more rows of large values, and fewer of absent ones.
             if closed and "(" not in name and dataset.shape[0] != n_rows:
                 found.append(f"{where} has {dataset.shape[0]} rows, where there are {n_rows}")
             if name != "pulse_id" and (row := _unreadable_row(dataset)) is not None:
@@ -119,8 +126,8 @@ def damaged_channels(file: Any) -> list[str]:
     return found
 
 
-def _unreadable_row(dataset: Any) -> int | None:
-    rows = dataset.chunks[0]
+def _unreadable_row(dataset: h5py.Dataset) -> int | None:
+    rows = dataset.chunks[0] if dataset.chunks else _ROWS
     for start in range(0, dataset.shape[0], rows):
         try:
             dataset[start : start + rows]
@@ -130,7 +137,7 @@ def _unreadable_row(dataset: Any) -> int | None:
 
 
 def gaps(pulse_ids: NDArray[np.int64]) -> IdSet:
-    """Ids that are missing between those of a stream whose pulses come at a constant distance."""
+    """Missing ids of a stream whose pulse ids have a constant distance."""
     ids = np.unique(pulse_ids)
     steps = np.diff(ids)
     if not steps.size:
@@ -142,12 +149,12 @@ def gaps(pulse_ids: NDArray[np.int64]) -> IdSet:
     return missing
 
 
-def _fit(dataset: Any, n_rows: int) -> None:
+def _fit(dataset: h5py.Dataset, n_rows: int) -> None:
     if dataset.shape[0] != n_rows:
         dataset.resize(n_rows, 0)
 
 
-def _note(group: Any, about: Mapping[str, str | int]) -> None:
+def _note(group: h5py.Group, about: Mapping[str, str | int]) -> None:
     for name, value in about.items():
         group.attrs[name] = value
 
@@ -157,9 +164,14 @@ def _now() -> str:
 
 
 def make_dataset(
-    group: Any, name: str, dtype: object, shape: tuple[int, ...], rows: int, **options: object
-) -> object:
-    """Make a dataset without rows that can grow."""
+    group: h5py.Group,
+    name: str,
+    dtype: object,
+    shape: tuple[int, ...],
+    rows: int,
+    **options: object,
+) -> h5py.Dataset:
+    """Make a dataset with no rows, which can grow."""
     return group.create_dataset(
         name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape), **options
     )

@@ -1,4 +1,4 @@
-"""Which name a writer's next file gets when names are taken: nothing of this run is replaced."""
+"""Finds a free name for the next file of a writer; files of the same run are never replaced."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pvapy_stream.files.names import FileNames, part_of
 from pvapy_stream.files.reading import open_any
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_UNKNOWN = "unknown"  # a file of HDF5 that cannot be opened
+_UNKNOWN = "unknown"  # run of an HDF5 file that cannot be opened
 
 
 class Claim(NamedTuple):
-    """A name that may be used.
+    """A name that the next file can use.
 
     Attributes:
         number: of the file, 1 for the first.
         path: its name.
         replaces: the file that has the name now and may be replaced.
-        follows: a file of the same run that has the name before this one, or None.
+        follows: a file of the same run with the preceding name, or None.
     """
 
     number: int
@@ -37,12 +37,12 @@ class Claims:
 
     Args:
         names: makes the names.
-        overwrite: whether plain files that were there before the run may be replaced.
-        run: names the run, see `run_id`; "" when every file was there before.
+        overwrite: whether plain files from before the run may be replaced.
+        run: name of the run, see `run_id`; "" if all existing files are from before it.
         folder: no file may be outside of it; None for no limit.
 
     Attributes:
-        begun: names of this writer's files so far; none of them is given again.
+        begun: names of this writer's files so far; they are not used again.
     """
 
     def __init__(self, names: FileNames, overwrite: bool, run: str, folder: Path | None) -> None:
@@ -51,18 +51,18 @@ class Claims:
         self._run = run
         self._folder = folder
         self.begun: list[Path] = []
-        # Names up to this number were seen to be of the run; they are not looked at again.
+        # Names up to this number belong to files of the run; they are not checked again.
         self._seen: tuple[int, Path | None] = (0, None)
 
     def find(self, number: int, first_id: int) -> Claim:
         """The name for the next file.
 
         Args:
-            number: that it has if the name is free.
+            number: of the file, if its name is free.
             first_id: id of its first image.
 
         Raises:
-            FileError: the name is taken by a file that is not of this run, or leads out of the
+            FileError: a file that is not of this run has the name, or it is outside of the
                 folder.
         """
         follows: Path | None = None
@@ -81,12 +81,12 @@ class Claims:
         raise AssertionError("no free file name was found")
 
     def _is_of_this_run(self, path: Path) -> bool:
-        # One that cannot be opened may be what a killed process of the run left.
+        # A file that cannot be opened may be from a killed process of the run.
         return bool(self._run) and run_of(path) in (self._run, _UNKNOWN)
 
 
 def run_of(path: Path) -> str:
-    """The run that wrote a file; "" for a file that no run of ours wrote."""
+    """Name of the run that wrote a file; "" for other files."""
     if identity(path) is None:
         return ""
     try:

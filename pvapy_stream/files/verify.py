@@ -1,10 +1,10 @@
-"""Tells whether a file of frames is whole: ids, lengths, checksums, and what its record says."""
+"""Checks whether a file of frames is complete: ids, lengths, checksums and loss record."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,24 +18,27 @@ from pvapy_stream.files.record import RECOVERED, LossRecord, ids_of
 from pvapy_stream.files.superblock import is_cut
 from pvapy_stream.files.swissfel_layout import ACQUISITION, COUNTED, LOST, OPEN, damaged_channels
 
+if TYPE_CHECKING:
+    import h5py
+
 _UNREADABLE = "unreadable"
 _OPEN = "not closed"
 
 
 @dataclass(slots=True)
 class FileReport:
-    """What was found in one file.
+    """The result for one file.
 
     Attributes:
         path: the file.
         state: closed, recovered, not closed, master or unreadable.
-        n_images: images in it.
-        n_checked: images whose checksums are right.
+        n_images: number of images in it.
+        n_checked: number of images with the right checksum.
         ids: all ids in it.
-        lost: ids that are lost, by what became of them.
+        lost: lost ids, by their fate.
         filtered: ids that were dropped on purpose before the writer; they are no loss.
-        problems: what is wrong with the file.
-        notes: what is worth knowing.
+        problems: damage and losses, one sentence each.
+        notes: further information, one sentence each.
     """
 
     path: Path
@@ -60,11 +63,11 @@ class FileReport:
 
 
 def verify(path: str | Path, *, deep: bool = False) -> FileReport:
-    """Look at all of a file, or of a master and the files it shows; bad files raise nothing.
+    """Check a whole file, or a master and its files. A damaged file raises nothing.
 
     Args:
         path: the file.
-        deep: decode every image too; a checksum only tells that the bytes are those that came.
+        deep: decode every image too; a checksum only shows that the stored bytes are unchanged.
     """
     path = Path(path)
     report = FileReport(path)
@@ -86,13 +89,13 @@ def verify(path: str | Path, *, deep: bool = False) -> FileReport:
 
 
 def _hint(path: Path) -> str:
-    """What to do with a file whose end is missing."""
+    """Advice for a file whose end is missing, else ""."""
     if path.suffix != PART or not path.is_file() or not is_cut(path):
         return ""
     return f"; save the readable part with: verify --repair {path}"
 
 
-def _look_at_file(report: FileReport, file: Any, deep: bool) -> None:
+def _look_at_file(report: FileReport, file: h5py.File, deep: bool) -> None:
     record = LossRecord.read(file["entry"])
     report.state = record.state if record else _OPEN
     ids = _look_at_columns(report, file)
@@ -118,7 +121,7 @@ def _look_at_file(report: FileReport, file: Any, deep: bool) -> None:
         )
 
 
-def _decode_all(report: FileReport, images: object, n_rows: int, bad: IdSet) -> None:
+def _decode_all(report: FileReport, images: h5py.Dataset, n_rows: int, bad: IdSet) -> None:
     """Decode all images but those that are known to be damaged."""
     found, first = IdSet(), ""
     damaged = set(bad)
@@ -136,8 +139,8 @@ def _decode_all(report: FileReport, images: object, n_rows: int, bad: IdSet) -> 
         )
 
 
-def _look_at_messages(report: FileReport, file: Any) -> None:
-    """A file in the SwissFEL layout, which has no checksums: all of it is read."""
+def _look_at_messages(report: FileReport, file: h5py.File) -> None:
+    """Check a file in the SwissFEL layout by reading all of it, as it has no checksums."""
     report.state = str(file[ACQUISITION].attrs["state"])
     if report.state == OPEN:
         report.state = _OPEN
@@ -152,15 +155,15 @@ def _look_at_messages(report: FileReport, file: Any) -> None:
         report.lost["did not arrive"] = IdSet.of_ranges(lost + np.array([0, 1]))
 
 
-def _look_at_columns(report: FileReport, file: Any) -> NDArray[np.int64]:
-    """Lengths and ids; the ids."""
+def _look_at_columns(report: FileReport, file: h5py.File) -> NDArray[np.int64]:
+    """Check lengths and ids; the (n,) ids."""
     ids = file[IDS][()]
     names = [IMAGES, TIMES, CHECKSUMS]
     if report.state != _OPEN:
         names += [f"{ATTRIBUTES}/{name}" for name in file[ATTRIBUTES]]
     for name in names:
         length = file[name].shape[0]
-        # One who writes may be ahead with the images.
+        # A writer may have written more images than ids.
         if length != len(ids) and (report.state != _OPEN or length < len(ids)):
             report.problems.append(f"/{name} has {length} rows, where there are {len(ids)} ids")
     report.n_images = len(ids)
@@ -187,12 +190,12 @@ def _look_at_record(report: FileReport, record: LossRecord) -> None:
 
 
 def _gaps(ids: IdSet) -> IdSet:
-    """Ids between the first and the last that are not there."""
+    """Missing ids between the first and the last."""
     ranges = ids.ranges()
     return IdSet.of_ranges(np.stack([ranges[:-1, 1], ranges[1:, 0]], axis=1))
 
 
-def _look_at_master(report: FileReport, master: Any, deep: bool) -> None:
+def _look_at_master(report: FileReport, master: h5py.File, deep: bool) -> None:
     report.state = "master"
     ids = _look_at_columns(report, master)
     images = master[IMAGES]
@@ -225,14 +228,18 @@ def _look_at_master(report: FileReport, master: Any, deep: bool) -> None:
         for known in explained:
             rest = rest - known
         if rest:
-            # What one consumer does not get, another has: here all of it should be.
+            # An id that one consumer does not get goes to another: a master should have all.
             report.lost["in none of its files"] = rest
 
 
 def _compare(
-    report: FileReport, master: Any, ids: NDArray[np.int64], file: Any, theirs: NDArray[np.int64]
+    report: FileReport,
+    master: h5py.File,
+    ids: NDArray[np.int64],
+    file: h5py.File,
+    theirs: NDArray[np.int64],
 ) -> None:
-    """Whether the master shows a file's first and last image at their ids."""
+    """Compare the first and the last image of a file with those of the master."""
     for row in {0, len(theirs) - 1} if len(theirs) else ():
         place = int(np.searchsorted(ids, theirs[row]))
         if np.count_nonzero(ids == theirs[row]) != 1:

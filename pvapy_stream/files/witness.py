@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.errors import FileError
@@ -17,6 +18,9 @@ from pvapy_stream.files.names import PART
 from pvapy_stream.files.reading import chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import LossRecord, ids_of
 from pvapy_stream.files.superblock import is_cut, open_cut
+
+if TYPE_CHECKING:
+    import h5py
 
 _TAIL = 64  # rows at the end of a file that was not closed whose checksums are always compared
 
@@ -121,8 +125,8 @@ def ids_in(path: str | Path, *, deep: bool = False) -> IdSet:
     return witness(path, deep=deep).ids
 
 
-def _opened(path: Path) -> tuple[Any, bool]:
-    """A file, and whether its bytes are read past the checks of HDF5.
+def _opened(path: Path) -> tuple[h5py.File, bool]:
+    """Open a file; the file, and whether it was opened without the checks of HDF5.
 
     Raises:
         FileError: it cannot be read either way.
@@ -133,14 +137,16 @@ def _opened(path: Path) -> tuple[Any, bool]:
     try:
         return open_data(path), False
     except FileError:
-        # This process may have it open itself, and have been unable to close it.
+        # This process may have been unable to close the file, and have it still open.
         if not path.name.endswith(PART):
             raise
         return open_cut(path), True
 
 
-def readable_rows(file: Any, size: int = 0, *, deep: bool, closed: bool = False) -> Any:
-    """Which rows of a file can be read: array of bool.
+def readable_rows(
+    file: h5py.File, size: int = 0, *, deep: bool, closed: bool = False
+) -> NDArray[np.bool_]:
+    """Which rows of a file can be read: (n,) array of bool.
 
     Args:
         file: of frames, opened.
@@ -162,8 +168,8 @@ def readable_rows(file: Any, size: int = 0, *, deep: bool, closed: bool = False)
     return good
 
 
-def _common_rows(file: Any) -> int:
-    """Rows that images and columns have, as far as the columns can be read."""
+def _common_rows(file: h5py.File) -> int:
+    """Number of rows that images and columns have in common and that can be read."""
     n_rows = min(file[name].shape[0] for name in (IMAGES, IDS, TIMES, CHECKSUMS))
     while n_rows:
         try:
@@ -176,8 +182,8 @@ def _common_rows(file: Any) -> int:
     return n_rows
 
 
-def _is_stored(images: Any, row: int, size: int) -> bool:
-    """Whether a file has room for all bytes of an image."""
+def _is_stored(images: h5py.Dataset, row: int, size: int) -> bool:
+    """Whether all bytes of an image are within the file."""
     try:
         info = images.id.get_chunk_info_by_coord((row,) + (0,) * (images.ndim - 1))
     except (OSError, RuntimeError, ValueError):

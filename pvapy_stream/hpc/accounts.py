@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any
 
 import pvaccess as pva
 
@@ -27,8 +26,8 @@ class StageAccounts(StageParts):
 
     def __init__(self, settings: StageSettings, stage_id: int, server: pva.PvaServer) -> None:
         super().__init__(settings, stage_id, server)
-        # The account as it was last built, and when to build it anew.
-        self._ledgers: list[dict[str, Any]] = []
+        # The ledgers as they were last built, and the time at which they are built again.
+        self._ledgers: list[dict[str, object]] = []
         self._ledgers_due = 0.0
 
     @property
@@ -48,7 +47,7 @@ class StageAccounts(StageParts):
         for account in self.accounts:
             account.ledger.file, account.ledger.run = file, run_id() if file else ""
 
-    def ledgers(self, closed: bool = False, last: bool = False) -> list[dict[str, Any]]:
+    def ledgers(self, closed: bool = False, last: bool = False) -> list[dict[str, object]]:
         """The account for files and pipes; nothing when nobody asked for one.
 
         It is that of now, or, where building it takes long, that of a while ago.
@@ -61,7 +60,7 @@ class StageAccounts(StageParts):
             return []
         if not (closed or last) and time.monotonic() < self._ledgers_due:
             return self._ledgers
-        # A processor that hangs in process() holds the lock: its account is told all the same.
+        # If process() does not return, its thread holds the lock; the ledgers are built without it.
         locked = self.stage.lock.acquire(timeout=STATS_PATIENCE)
         try:
             start = time.thread_time()
@@ -80,7 +79,7 @@ class StageAccounts(StageParts):
             whole.missed.update(self.stage.missed(self.newest))
             return whole
 
-    def _with_missed(self, plain: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _with_missed(self, plain: list[dict[str, object]]) -> list[dict[str, object]]:
         """The ledgers with what is missed now, in that of the first source's present epoch."""
         account = self.accounts[0]
         present = plain[len(account.ledgers) - 1]

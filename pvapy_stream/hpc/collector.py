@@ -24,7 +24,7 @@ from pvapy_stream.hpc.reorder import DUPLICATE, Released, ReorderBuffer
 from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.stage_stats import queue_stats
-from pvapy_stream.pva.lazy import frame_of
+from pvapy_stream.pva.lazy import StreamObject, frame_of
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
 from pvapy_stream.settings import CollectorSettings
 from pvapy_stream.status.counted import rated
@@ -41,7 +41,7 @@ _LAST_ARRIVALS = 0.25  # s; how long what producers have just sent may be under 
 class Collector(StageRunner):
     """Receives from several producers and processes their objects in the order of ids.
 
-    Each producer has a ledger of its own; ids that none of them brought stand in the first.
+    Each producer has a ledger of its own; ids that none of them sent are in the first.
     """
 
     kind = "collector"
@@ -86,7 +86,7 @@ class Collector(StageRunner):
         self._read_id: IdReader | None = None
         self._collected = 0
 
-    def processor_config(self) -> dict[str, Any]:
+    def processor_config(self) -> dict[str, object]:
         return {**super().processor_config(), "objectIdOffset": max(self.settings.oid_offset, 1)}
 
     # -- the way of an object --------------------------------------------------------------------
@@ -98,17 +98,17 @@ class Collector(StageRunner):
             )
             source.receiver.start(put, partial(self._put_again, number))
 
-    def _put(self, producer: int, obj: Any) -> bool:
+    def _put(self, producer: int, obj: StreamObject) -> bool:
         self.sources[producer].arrived += 1
         return self.inbox.put(Arrival(producer, obj))
 
-    def _put_again(self, producer: int, obj: Any, how: Return) -> None:
+    def _put_again(self, producer: int, obj: StreamObject, how: Return) -> None:
         # In its turn: what the producer sent before may still wait.
         self.sources[producer].arrived += 1
         self.inbox.put_returned(Returned(Arrival(producer, obj), how))
 
     def _take_returned(self, returned: Returned) -> None:
-        """Take the first object of a producer that came back, unless it is an old one."""
+        """Take the first object of a producer that reconnected, unless it is an old one."""
         arrival: Arrival = returned.obj
         with self.stage.lock:
             source = self.sources[arrival.producer]
@@ -215,7 +215,7 @@ class Collector(StageRunner):
         self.stage.counts.skipped += 1
         self.stage.counts.duplicates += 1
 
-    def _id_of(self, obj: Any) -> int | None:
+    def _id_of(self, obj: StreamObject) -> int | None:
         try:
             if self._read_id is None:
                 self._read_id = id_reader(self.settings.oid_field, obj)
@@ -226,7 +226,7 @@ class Collector(StageRunner):
             self.stage.no_id(error)
             return None
 
-    def _fit_cache(self, obj: object) -> None:
+    def _fit_cache(self, obj: StreamObject) -> None:
         """Hold as many small images as fit: a producer that is slow for a moment costs none."""
         if self.settings.collector_cache_size < 0:
             with contextlib.suppress(ObjectError):
@@ -309,7 +309,7 @@ class Collector(StageRunner):
             finally:
                 self.stage.lock.release()
 
-    def waiting(self) -> list[tuple[Account, Any]]:
+    def waiting(self) -> list[tuple[Account, StreamObject]]:
         released = [*self._released, *self.buffer.drain()]
         waiting: list[Released | Arrival] = [*released, *self.inbox.left()]
         found = [(self.sources[one.producer].account, one.obj) for one in waiting]
@@ -332,7 +332,7 @@ class Collector(StageRunner):
 
     @property
     def missed(self) -> int:
-        """How many ids no producer brought."""
+        """Number of ids that should have arrived from a producer and did not."""
         return self.count_missed(source.filters for source in self.sources.values())
 
     def baseline(self, came: Mapping[str, ReceiverCounts]) -> Baseline:

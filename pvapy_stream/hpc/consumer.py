@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from pvapy_stream.hpc.parts import make_receiver
 from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.stage_stats import queue_stats
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.pva.objects import id_reader
 from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import ConsumerSettings
@@ -35,8 +36,24 @@ _IDLE = 1.0  # s without an object, after which some may be overdue
 _BLIND = "the source filters: what its share lacks, the audit of all ledgers shows"
 # How long nothing may come, while what the source has just sent is under way; s.
 _LAST_ARRIVALS = 1.0
-# The same where nobody can tell which ids are still to come.
+# The same if it is not known which ids are still to arrive.
 _LAST_ARRIVALS_BLIND = 0.25
+
+
+def empty_ledger(settings: ConsumerSettings, stage_id: int) -> Ledger:
+    """The ledger of a consumer that has received nothing."""
+    return Ledger(
+        stage="consumer",
+        stage_id=stage_id,
+        input_channel=(
+            settings.dealer
+            if settings.dealt
+            else settings.named(settings.input_channel, "consumer", "input", stage_id)
+        ),
+        output_channel=settings.named(settings.output_channel, "consumer", "output", stage_id),
+        group=(settings.distributor_group or "default") if settings.distributed else "",
+        client_set=settings.distributor_set or "",
+    )
 
 
 class Consumer(StageRunner):
@@ -48,14 +65,7 @@ class Consumer(StageRunner):
     def __init__(self, settings: ConsumerSettings, stage_id: int, server: pva.PvaServer) -> None:
         super().__init__(settings, stage_id, server)
         self.input_channel = settings.named(settings.input_channel, self.kind, "input", stage_id)
-        ledger = Ledger(
-            stage=self.kind,
-            stage_id=stage_id,
-            input_channel=settings.dealer if settings.dealt else self.input_channel,
-            output_channel=self.output_channel,
-            group=(settings.distributor_group or "default") if settings.distributed else "",
-            client_set=settings.distributor_set or "",
-        )
+        ledger = empty_ledger(settings, stage_id)
         tracker = SequenceTracker(settings.id_step, settings.sequential_updates)
         self.stage = self.make_stage(ledger, tracker, settings.initial_updates)
         self.inbox = self.make_inbox(
@@ -67,14 +77,14 @@ class Consumer(StageRunner):
         )
         self.receiver = self._make_receiver()
         self._source_filters = FilteredReceiver(self.input_channel, self._excuse)
-        self._left: list[Any] = []
+        self._left: Sequence[StreamObject] = []
         # Whether a source has come back, or another one.
         self._has_returned = False
         self._newest: int | None = None
         self._probed_at = 0.0
         self._probed_received = -1
 
-    def processor_config(self) -> dict[str, Any]:
+    def processor_config(self) -> dict[str, object]:
         settings = self.settings
         return {
             **super().processor_config(),
@@ -121,7 +131,7 @@ class Consumer(StageRunner):
             ),
         )
 
-    def _goes_to_dealer(self, obj: Any) -> bool:
+    def _goes_to_dealer(self, obj: StreamObject) -> bool:
         """Whether this object is the first of a dealer after some of the source itself."""
         dealer = self.settings.dealer
         if not self.unshared or self.stage.ledger.input_channel == dealer:
@@ -135,7 +145,7 @@ class Consumer(StageRunner):
             self._put_again,
         )
 
-    def _put_again(self, obj: Any, how: Return) -> None:
+    def _put_again(self, obj: StreamObject, how: Return) -> None:
         # In its turn: what the source sent before may still wait.
         receiver = self.receiver
         source = receiver.source if isinstance(receiver, Identified) else ""
@@ -147,7 +157,7 @@ class Consumer(StageRunner):
         if self._has_returned or not isinstance(receiver, Identified) or not receiver.first_source:
             return
         ledgers, sources = self.stage.account.ledgers, [receiver.first_source]
-        # It is noted once, mostly. If process() does not return, the status goes on.
+        # Usually noted once. If process() does not return, the status must still be updated.
         if all(one.sources == sources for one in ledgers) or not self.stage.lock.acquire(
             timeout=_NOTE_PATIENCE
         ):
@@ -179,7 +189,7 @@ class Consumer(StageRunner):
         """The source dropped objects on purpose: they are not missed, here and behind."""
         self.stage.pass_on(news.ids, news.handled, news.published)
         if self.settings.distributed:
-            # Which of the rest were ours cannot be told from their ids.
+            # Ids do not show which of the others were sent to this stage.
             with self.stage.lock:
                 self.stage.ledger.excused.update(news.ids)
                 if not self.stage.tracker.blind:
@@ -265,11 +275,11 @@ class Consumer(StageRunner):
     def flush(self, deadline: Deadline) -> None:
         self.inbox.drain(deadline)
 
-    def waiting(self) -> list[tuple[Account, Any]]:
+    def waiting(self) -> list[tuple[Account, StreamObject]]:
         left, self._left = self._left, []
         return [(self.stage.account, obj) for obj in (*self.inbox.left(), *left)]
 
-    def reset_stats(self, _: Any = None) -> str:
+    def reset_stats(self, _: object = None) -> str:
         reply = super().reset_stats()
         self._newest = None
         return reply

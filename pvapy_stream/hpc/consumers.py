@@ -14,9 +14,10 @@ from typing import Any
 
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.files.disk import failed_to_close
+from pvapy_stream.hpc.consumer import empty_ledger
 from pvapy_stream.hpc.reports import total_report
 from pvapy_stream.hpc.runner import STOP_GRACE
-from pvapy_stream.hpc.service import StageReport, StageService
+from pvapy_stream.hpc.service import STARTING, StageReport, StageService
 from pvapy_stream.launch.child import Child, SupervisedChild, words_of
 from pvapy_stream.launch.entry import HURRY, REMARK, STOP, Orders, enter
 from pvapy_stream.launch.supervisor import RestartPolicy, Restarts, Supervisor
@@ -39,7 +40,7 @@ _HURRY_GRACE = 6.0  # s; the same when the end was asked for twice
 _START_GRACE = 5.0  # s; for a stage that is asked to stop before it has started
 _LAST_GRACE = 5.0  # s; from the final report to the end of the process
 
-Ledgers = list[dict[str, Any]]
+Ledgers = list[dict[str, object]]
 Show = Callable[[Mapping[int, StageReport], Ledgers], str]
 
 _log = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ def run_stages(settings: StageSettings, stop: threading.Event, show: Show) -> st
     begun = _end_if_stopped_at_start(stop)
 
     def report(news: StageReport) -> None:
-        begun.set()
+        if news.snapshot.state != STARTING:
+            begun.set()
         service.remark = shown({number: news}, news.ledgers)
 
     service = StageService(settings, number, report, stop)
@@ -101,7 +103,7 @@ def _end_if_stopped_at_start(stop: threading.Event) -> threading.Event:
 
 
 class Shown:
-    """Calls `show`, gives its remark; what it raises is kept and told once, and ends no stage.
+    """Calls `show`, and returns its remark. An error is kept and logged once, and ends no stage.
 
     Attributes:
         problem: the last error, or "".
@@ -147,7 +149,7 @@ class _ConsumerProcess(Child):
 
     def poll(self) -> int | None:
         if self._final_at is not None and time.monotonic() - self._final_at > _LAST_GRACE:
-            # All is told; a library that does not let it go has no say.
+            # The final report has arrived, but a library keeps the process from ending.
             self.kill()
         return super().poll()
 
@@ -156,13 +158,18 @@ class _Consumer(SupervisedChild[_ConsumerProcess]):
     """One consumer id, over all its processes."""
 
     def __init__(
-        self, consumer_id: int, start: Callable[[int], _ConsumerProcess], restarts: Restarts
+        self,
+        consumer_id: int,
+        start: Callable[[int], _ConsumerProcess],
+        restarts: Restarts,
+        blank: Ledgers,
     ):
         super().__init__(
             f"consumer {consumer_id}", start, restarts, lambda line: _log.error("%s", line)
         )
         self.consumer_id = consumer_id
         self.past_ledgers: Ledgers = []
+        self._blank = blank
         self._past: StageReport | None = None
 
     def judge(self, process: _ConsumerProcess, code: int) -> str | None:
@@ -188,9 +195,11 @@ class _Consumer(SupervisedChild[_ConsumerProcess]):
 
     @property
     def ledgers(self) -> Ledgers:
-        """The accounts of all processes."""
+        """The accounts of all processes; a blank one of the first, until it reports."""
         now = self.process.report if self.process is not None else None
-        return self.past_ledgers + (now.ledgers if now is not None else [])
+        if now is None:
+            return self.past_ledgers or self._blank
+        return self.past_ledgers + now.ledgers
 
     def kill(self) -> None:
         """Kill a process that does not end, and say what is known of what it had."""
@@ -219,7 +228,12 @@ class Consumers(Supervisor[_Consumer]):
         policy = RestartPolicy(settings.max_restarts)
         super().__init__(
             [
-                _Consumer(number, partial(self._make_process, number), Restarts(policy))
+                _Consumer(
+                    number,
+                    partial(self._make_process, number),
+                    Restarts(policy),
+                    self._blank_ledgers(number),
+                )
                 for number in settings.ids
             ]
         )
@@ -228,6 +242,8 @@ class Consumers(Supervisor[_Consumer]):
 
     def run(self) -> str:
         """Run until all consumers have ended; returns why it is no success, or ""."""
+        # What a consumer receives is in no account if all are killed before there is one.
+        self._show()
         try:
             for one in self.members:
                 if self._stop.is_set():
@@ -255,6 +271,13 @@ class Consumers(Supervisor[_Consumer]):
         if dealing.gave_up:
             self._stop.set()
         return dealing.poll(sum(not one.ended for one in self.members))
+
+    def _blank_ledgers(self, consumer_id: int) -> Ledgers:
+        if not self._settings.ledger:
+            return []
+        ledger = empty_ledger(self._settings, consumer_id)
+        ledger.begin(self._settings.incarnation)
+        return [{**ledger.to_dict(), "closed": False}]
 
     def _make_process(self, consumer_id: int, incarnation: int) -> _ConsumerProcess:
         settings = self._settings.again(incarnation).replace(dealt=self._dealing.active)
@@ -310,7 +333,8 @@ def _serve(
     lock = threading.Lock()
 
     def report(news: StageReport) -> None:
-        begun.set()
+        if news.snapshot.state != STARTING:
+            begun.set()
         with lock:
             try:
                 pipe.send((news,))

@@ -10,11 +10,12 @@ from typing import Any, cast
 
 import pvaccess as pva
 
+from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.pva.records import bounded, control_type, time_fields
 from pvapy_stream.pva.serving import ANYBODY, PutRights, host_writable
 
 # Gets the decoded args; returns the reply; an exception makes it an error reply.
-Command = Callable[[Any], str]
+Command = Callable[[object], str]
 
 # Keys of a `configure` command that are ours, with their smallest value.
 _SYSTEM_KEYS = {
@@ -63,7 +64,7 @@ class ControlChannel:
         said = {"statusMessage": bounded(message), "command": "", "args": ""}
         self._server.update(self.name, {**said, **time_fields()})
 
-    def _on_put(self, record: Any) -> None:
+    def _on_put(self, record: pva.PvObject) -> None:
         command, args = record["command"], record["args"]
         if not command and not args:
             # Nothing was put: any client may ask for this by a get with record[process=true].
@@ -85,7 +86,7 @@ class ControlChannel:
                 f"unknown command {command!r}; known are {', '.join(sorted(self._commands))}"
             )
         _log.info("%s: %s %s", self.name, command, args)
-        value: Any = None
+        value: object = None
         if command in self._takes_args:
             if not args:
                 raise ValueError(f'{command} needs args: JSON such as {{"key": 1}}')
@@ -96,7 +97,7 @@ class ControlChannel:
         return self._commands[command](value)
 
 
-class KeysRead(dict[str, Any]):
+class KeysRead(dict[str, object]):
     """The arguments of a `configure` command, which note which of their keys are read.
 
     Attributes:
@@ -107,7 +108,7 @@ class KeysRead(dict[str, Any]):
         super().__init__(values)
         self.read: set[str] = set()
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> object:
         self.read.add(key)
         return super().__getitem__(key)
 
@@ -119,7 +120,7 @@ class KeysRead(dict[str, Any]):
         self.read.add(key)
         return super().get(key, default)
 
-    def pop(self, key: str, *default: Any) -> object:
+    def pop(self, key: str, *default: object) -> object:
         self.read.add(key)
         return super().pop(key, *default)
 
@@ -140,7 +141,7 @@ class KeysRead(dict[str, Any]):
     def items(self) -> Any:
         return self._all().items()
 
-    def copy(self) -> dict[str, Any]:
+    def copy(self) -> dict[str, object]:
         return self._all()
 
     def __or__(self, other: Any) -> Any:
@@ -155,7 +156,7 @@ class KeysRead(dict[str, Any]):
         return dict, (self._all(),)
 
 
-def configured(processor: Any, values: Any, ours: Iterable[str]) -> str:
+def configured(processor: UserDataProcessor, values: object, ours: Iterable[str]) -> str:
     """Configure a processor; the reply, which names the unknown keys.
 
     Args:
@@ -167,7 +168,7 @@ def configured(processor: Any, values: Any, ours: Iterable[str]) -> str:
     if not isinstance(values, dict):
         processor.configure(values)
         return reply
-    given = KeysRead(cast("dict[str, Any]", values))
+    given = KeysRead(cast("dict[str, object]", values))
     read, kept = given.read, weakref.ref(given)
     processor.configure(given)
     del given
@@ -180,7 +181,7 @@ def configured(processor: Any, values: Any, ours: Iterable[str]) -> str:
     return f"{reply}; taken: {', '.join(taken)}; unknown: {', '.join(unknown)}"
 
 
-def own_keys(values: Any) -> dict[str, int]:
+def own_keys(values: object) -> dict[str, int]:
     """Those of the arguments of a `configure` command that are ours.
 
     Raises:
@@ -188,11 +189,11 @@ def own_keys(values: Any) -> dict[str, int]:
     """
     if not isinstance(values, dict):
         return {}
-    given = cast("dict[str, Any]", values)
+    given = cast("dict[str, object]", values)
     return {key: _whole(key, given[key], low) for key, low in _SYSTEM_KEYS.items() if key in given}
 
 
-def _whole(key: str, value: Any, lowest: int) -> int:
+def _whole(key: str, value: object, lowest: int) -> int:
     if not isinstance(value, bool) and isinstance(value, (int, str)):
         text = str(value)
         if text.lstrip("-").isdigit() and int(text) >= lowest:

@@ -1,4 +1,4 @@
-"""What a stage counts, and how it begins to count anew.
+"""What a stage counts, and how its statistics are reset.
 
 No count is ever set back: receivers, inboxes, publishers and producers count from their start on.
 When statistics are reset, what had been counted is noted in a `Baseline`, and what is shown since

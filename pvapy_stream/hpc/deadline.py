@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 
-_TICK = 0.1  # s; how soon a waiting thread notices that the end was brought forward
+_TICK = 0.1  # s; longest time until a waiting thread notices an earlier end
 
 
 class Deadline:
-    """A moment that can be brought forward, from any thread.
+    """A time limit that any thread can shorten.
 
     Args:
         seconds: from now on.

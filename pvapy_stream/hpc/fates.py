@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any
 
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.idset import IdSet
@@ -15,6 +14,7 @@ from pvapy_stream.hpc.counts import StageCounts
 from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.troubles import LOG_EVERY, Troubles
 from pvapy_stream.hpc.unbatched import Unbatched
+from pvapy_stream.pva.lazy import StreamObject
 
 NO_ID = "object without an id"
 
@@ -24,7 +24,7 @@ class StageFates(Unbatched):
 
     Args:
         ledger: the account to write.
-        tracker: tells which ids were missed.
+        tracker: finds the ids that were missed.
 
     Attributes:
         counts: since the start, or since statistics were reset: then it is another object.
@@ -48,8 +48,8 @@ class StageFates(Unbatched):
         self._missed_before = 0
         self.lock = threading.RLock()
         self.own_epochs = True
-        # Where the sequence stands before an object of this epoch has come: at the id that the
-        # source showed, which nobody took; None: it has shown none.
+        # Position in the sequence before an object of this epoch has arrived: the id of the current
+        # object, which was not processed; None: there was no current object.
         self._place: int | None = None
         # What was skipped at first, and may be shown once more.
         self._initial: int | None = None
@@ -71,7 +71,7 @@ class StageFates(Unbatched):
         if self.output is not None:
             self.output.ledger = account.ledger
 
-    def _processed(self, value: int, obj: Any) -> None:
+    def _processed(self, value: int, obj: StreamObject) -> None:
         counts = self.counts
         if not self._confirms:
             counts.processed += 1
@@ -112,7 +112,7 @@ class StageFates(Unbatched):
         self.note_error(NO_ID, error)
 
     def note_error(self, what: str, error: Exception) -> None:
-        """Count an error that met no object."""
+        """Count an error that belongs to no object."""
         own = isinstance(error, PvapyStreamError)
         message = f"{what}: {error}" if own else f"{what}: {type(error).__name__}: {error}"
         self.counts.errors += 1
@@ -230,7 +230,7 @@ class StageFates(Unbatched):
         """Note what is missed in this epoch in the ledger."""
         ledger = self._summary.ledger
         if not self.own_epochs and self.tracker.missed & (ledger.received - ledger.skipped):
-            # They came before ids began anew: the first source of several has not come since then.
+            # They arrived before ids started again; the first source has sent none since then.
             self._summary.begin_epoch()
             ledger = self._summary.ledger
         ledger.missed.update(self.tracker.missed)

@@ -21,7 +21,7 @@ Reject = Callable[[str, Any], None]
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """The first object after the other side came back, and how it did."""
+    """The first object after the other side reconnected, and how it did."""
 
     obj: Any
     how: Return
@@ -90,7 +90,7 @@ class DirectInbox:
         return True
 
     def put_returned(self, returned: Returned) -> None:
-        """Take the first object after the other side came back; it is never rejected."""
+        """Take the first object after the other side reconnected; it is never rejected."""
         with self._lock:
             self._entered += 1
             if self._holding:
@@ -156,12 +156,12 @@ class QueueInbox:
 
     Args:
         handle: the stage.
-        reject: is told of what is rejected.
+        reject: called with the reason and the object that is rejected.
         size: of the queue; 0 is unlimited.
         accumulate: how many objects are waited for, before the stage gets them.
         accumulation_timeout: how long they are waited for, s.
         waits: whether the sender is made to wait while the queue is full, unless it is paused.
-        handle_returned: gets the first object after the other side came back.
+        handle_returned: called with the first object after the other side reconnected.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class QueueInbox:
         return True
 
     def put_returned(self, returned: Returned) -> None:
-        """Take the first object after the other side came back; it is never rejected."""
+        """Take the first object after the other side reconnected; it is never rejected."""
         copy = returned.copy()
         self._entered += 1
         self._queue.put(copy)

@@ -11,7 +11,7 @@ _LOG_EVERY = 1000
 
 
 class LateFailures:
-    """Ids by the error they met after the stage had taken them, and ids that are done at last.
+    """Ids that failed after `process` had returned, by error, and ids that were finished then.
 
     Any thread may note. The first error of each kind is logged, then every thousandth. The stage
     takes what was noted into its account.

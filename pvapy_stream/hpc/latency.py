@@ -8,10 +8,10 @@ from collections import deque
 
 import numpy as np
 
-from pvapy_stream.pva.lazy import time_of
+from pvapy_stream.pva.lazy import StreamObject, time_of
 
 _PERIOD = 0.01  # s; at most one object in this time is looked at, whatever the rate
-_KEPT = 500  # latest latencies, over which percentiles are told
+_KEPT = 500  # latest latencies, from which percentiles are computed
 
 
 class Latency:
@@ -31,7 +31,7 @@ class Latency:
         self._n = 0
         self._total = 0.0
 
-    def note(self, obj: object) -> None:
+    def note(self, obj: StreamObject) -> None:
         """Take an object that has just been processed; raises nothing."""
         now = time.time()
         self.due = now + _PERIOD

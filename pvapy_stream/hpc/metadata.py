@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pvaccess as pva
 
@@ -46,7 +45,7 @@ class MetadataReceiver:
         # A CA channel gives its value alone unless asked for its time too.
         fields = "value,timeStamp" if channel.provider == "ca" else ""
         self._request = monitor_request(fields, queue_size=server_queue_size)
-        self._pv: Any = None
+        self._pv: pva.Channel | None = None
         self.was_connected = self.came = self.overdue = False
         self.without = 0
         self._started = self._last_there = self._searching_since = 0.0
@@ -128,7 +127,7 @@ class MetadataReceiver:
             self._pv = None
 
     def counts(self) -> InboxCounts:
-        """What came, what the queue had no room for, what was read and what waits."""
+        """Numbers of objects that arrived, were rejected, were read, and wait."""
         counts = self.queue.getCounters()
         rejected = counts["nRejected"]
         return InboxCounts(
@@ -149,7 +148,7 @@ class MetadataReceiver:
         )
 
     def reset_counts(self) -> None:
-        """Begin to count anew."""
+        """Set the counts to zero."""
         self.note(0)
         self.without = 0
         self._past_overruns = 0

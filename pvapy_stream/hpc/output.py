@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked, without_mark
 from pvapy_stream.transport.filtered_ids import FilteredChannel
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
@@ -46,7 +46,7 @@ class Output:
         self.last_id: int | None = None
         self.failure: TransportError | None = None
 
-    def updateOutputChannel(self, pvObject: Any) -> None:
+    def updateOutputChannel(self, pvObject: StreamObject) -> None:
         """Publish an object.
 
         Raises:

@@ -26,7 +26,7 @@ from pvapy_stream.hpc.processor import (
 )
 from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.plugins import load_processor_class, made
-from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.pva.lazy import StreamObject, pv_object
 from pvapy_stream.pva.objects import LazyIds, opening_object
 from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import ConsumerSettings, StageSettings
@@ -41,7 +41,7 @@ def make_receiver(
     settings: StageSettings,
     channel: str,
     server: pva.PvaServer,
-    input_type: Callable[[], Any] = lambda: None,
+    input_type: Callable[[], pva.PvObject | None] = lambda: None,
     distributor: Distributor | None = None,
     number: int = 0,
     unshared: Callable[[str], None] | None = None,
@@ -137,7 +137,7 @@ class StageParts(ABC):
         # The source's newest id when the stage was stopped, if it was known.
         self._newest_at_end: int | None = None
         self.paused = False
-        self._known: Any = None
+        self._known: UserDataProcessor | None = None
         self._lazy = False
         self.log = logging.getLogger(f"pvapy_stream.{self.kind}-{stage_id}")
         self._awaited = Awaited(self.log, settings.receives.absent)
@@ -163,7 +163,7 @@ class StageParts(ABC):
             **options,
         )
 
-    def handle(self, obj: Any) -> None:
+    def handle(self, obj: StreamObject) -> None:
         """Hand an object to the stage as the processor wants it."""
         try:
             wanted = self.wanted(obj)
@@ -172,7 +172,7 @@ class StageParts(ABC):
             return
         self.stage.handle(wanted)
 
-    def wanted(self, obj: Any) -> Any:
+    def wanted(self, obj: StreamObject) -> StreamObject:
         """A PvObject, unless the processor can do without.
 
         Raises:
@@ -186,7 +186,7 @@ class StageParts(ABC):
     def make_inbox(
         self, handle: Handle, handle_returned: HandleReturned, reject: Reject, **queue: Any
     ) -> DirectInbox | QueueInbox:
-        """What stands before the stage, by the receiver queue size that was asked for."""
+        """The inbox of the stage, by the receiver queue size of the settings."""
         settings = self.settings
         if settings.receiver_queue_size < 0:
             return DirectInbox(
@@ -244,7 +244,7 @@ class StageParts(ABC):
                 type(processor).__name__,
             )
 
-    def processor_config(self) -> dict[str, Any]:
+    def processor_config(self) -> dict[str, object]:
         """A processor's configDict: the user's arguments, and what the incumbent adds."""
         settings = self.settings
         return {
@@ -261,7 +261,7 @@ class StageParts(ABC):
             "outputArgs": settings.output_args,
         }
 
-    def _open_output(self, first: Any) -> Output | None:
+    def _open_output(self, first: StreamObject) -> Output | None:
         prototype = self.stage.processor.getOutputPvObjectType(first)
         if prototype is None or self.publisher is None:
             return None

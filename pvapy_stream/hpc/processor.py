@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MethodType
 from typing import Any, Protocol
 
 import numpy as np
+import pvaccess as pva
 
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import ProcessorError
@@ -56,13 +57,13 @@ class UserDataProcessor:
     confirms = False
     no_batches = ""
 
-    def __init__(self, configDict: dict[str, Any] | None = None) -> None:
+    def __init__(self, configDict: Mapping[str, object] | None = None) -> None:
         self.logger = logging.getLogger(type(self).__name__)
         self.processorId: int | None = None
         self.inputChannel: str | None = None
         self.outputChannel: str | None = None
         self.objectIdField: str | None = None
-        self.pvaServer: Any = None
+        self.pvaServer: pva.PvaServer | None = None
         self.dataPublisher: DataPublisher | None = None
         self.metadataQueueMap: dict[str, Any] = {}
         self.metadata_connected: Callable[[str], bool] = lambda _: True
@@ -89,11 +90,11 @@ class UserDataProcessor:
     def resetStats(self) -> None:
         """Called at a `reset_stats` command."""
 
-    def getStats(self) -> dict[str, Any]:
+    def getStats(self) -> Mapping[str, object]:
         """Your statistics, for the status channel."""
         return {}
 
-    def getStatsPvaTypes(self) -> dict[str, Any]:
+    def getStatsPvaTypes(self) -> Mapping[str, object]:
         """PVA type of each of your statistics, such as ``{'nPeaks': pvaccess.ULONG}``."""
         return {}
 
@@ -208,7 +209,7 @@ class FrameProcessor(UserDataProcessor):
             for one in self._frames_of(result, frame):
                 self._publish(one)
 
-    def _frames_of(self, result: Any, taken: Frame) -> Iterator[Frame]:
+    def _frames_of(self, result: object, taken: Frame) -> Iterator[Frame]:
         """What `process_frame` returned as frames; arrays are images of the frame that it took."""
         several = (result,) if isinstance(result, np.ndarray) else result
         if not isinstance(several, Iterable):
@@ -221,7 +222,7 @@ class FrameProcessor(UserDataProcessor):
             else:
                 raise self._no_image(one)
 
-    def _no_image(self, result: Any) -> TypeError:
+    def _no_image(self, result: object) -> TypeError:
         return TypeError(
             f"process_frame of {type(self).__name__} returned a {type(result).__name__}; return a"
             " Frame, an image as an array, several of them, or None to publish nothing"

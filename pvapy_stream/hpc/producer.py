@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.hpc.counts import InboxCounts, SourceBaseline
 from pvapy_stream.hpc.stage_stats import queue_stats
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.status.counted import receiver_stats
 from pvapy_stream.status.snapshot import ProducerStats
 from pvapy_stream.transport.filtered_ids import Filtered, FilteredReceiver
@@ -20,7 +21,7 @@ class Arrival:
 
     __slots__ = ("obj", "ours", "producer")
 
-    def __init__(self, producer: int, obj: Any, ours: bool = False) -> None:
+    def __init__(self, producer: int, obj: StreamObject, ours: bool = False) -> None:
         self.producer = producer
         self.obj = obj
         # Whether it may be kept: the binding reuses what a monitor delivers.
@@ -49,7 +50,7 @@ class Producer:
         self.arrived = self.refused = self.taken = 0
         # What it said to have filtered, before all that it published by then has arrived.
         self.passed: Filtered | None = None
-        self.left: list[Any] = []
+        self.left: Sequence[StreamObject] = []
 
     def queue_counts(self) -> InboxCounts:
         """What of the inbox is its own, since the start."""

@@ -6,7 +6,11 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pvapy_stream.pva.lazy import StreamObject
+
 
 LATE = "late"
 _ALL, _NONE = float("inf"), float("-inf")
@@ -18,7 +22,7 @@ class Released(NamedTuple):
 
     id: int
     producer: Hashable
-    obj: Any
+    obj: StreamObject
 
 
 @dataclass(slots=True)
@@ -51,7 +55,7 @@ class ReorderBuffer:
         self._disorder = disorder
         self._producers = {name: _Producer(order) for order, name in enumerate(producers)}
         # (id, order of its producer, order of arrival, producer, object); the first three decide.
-        self._heap: list[tuple[int, int, int, Hashable, object]] = []
+        self._heap: list[tuple[int, int, int, Hashable, StreamObject]] = []
         self._arrivals: deque[tuple[float, int]] = deque()
         self._counter = 0
         self.last_released: int | None = None
@@ -63,7 +67,7 @@ class ReorderBuffer:
         """How many objects of each producer wait."""
         return Counter(item[3] for item in self._heap)
 
-    def add(self, producer: Hashable, value: int, obj: Any, now: float) -> str | None:
+    def add(self, producer: Hashable, value: int, obj: StreamObject, now: float) -> str | None:
         """Add an object.
 
         Args:

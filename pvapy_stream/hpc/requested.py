@@ -8,6 +8,7 @@ from typing import Any
 import pvaccess as pva
 
 from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.pva.request import field_names
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.transport.ports import Deliver
@@ -31,7 +32,7 @@ def checking(
         return deliver
     checked = False
 
-    def check_first(obj: object) -> bool | None:
+    def check_first(obj: StreamObject) -> bool | None:
         nonlocal checked
         if not checked:
             checked = True
@@ -50,7 +51,7 @@ def checking(
     return check_first
 
 
-def _has(obj: Any, path: str) -> bool:
+def _has(obj: StreamObject, path: str) -> bool:
     kind: Any = obj.getStructureDict()
     for part in path.split("."):
         # A union can hold any field.

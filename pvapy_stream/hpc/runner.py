@@ -18,6 +18,7 @@ from pvapy_stream.hpc.control import configured, own_keys
 from pvapy_stream.hpc.counts import Baseline, StageCounts
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.stage_stats import batch_stats, processor_stats
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.signals import in_main_thread
 from pvapy_stream.status.counted import publisher_stats
@@ -41,7 +42,7 @@ class StageRunner(StageAccounts):
     def __init__(self, settings: StageSettings, stage_id: int, server: pva.PvaServer) -> None:
         super().__init__(settings, stage_id, server)
         self.calls_stop = False
-        self._user_stats: dict[str, Any] = {}
+        self._user_stats: Mapping[str, object] = {}
         self._coverage: dict[str, tuple[int, int]] = {}
 
     # -- what each kind has of its own -----------------------------------------------------------
@@ -63,7 +64,7 @@ class StageRunner(StageAccounts):
         """Process what waits, until the deadline."""
 
     @abstractmethod
-    def waiting(self) -> list[tuple[Account, Any]]:
+    def waiting(self) -> list[tuple[Account, StreamObject]]:
         """Take what still waits after `flush`, with the account it belongs to."""
 
     @abstractmethod
@@ -100,7 +101,7 @@ class StageRunner(StageAccounts):
 
     @property
     def standing(self) -> tuple[str, int, str]:
-        """What is told as soon as it changes: phase, channels that delivered, why no share."""
+        """What is reported as soon as it changes: phase, channels that delivered, why no share."""
         return self.phase, self.heard + self.metadata.heard, self.unshared
 
     @abstractmethod
@@ -258,7 +259,7 @@ class StageRunner(StageAccounts):
         finally:
             self.stage.lock.release()
 
-    def configure(self, values: Any) -> str:
+    def configure(self, values: object) -> str:
         """A `configure` command: our own keys, then the processor's `configure` with all."""
         own = own_keys(values)
         ours = own.keys() if self.kind == "collector" else own.keys() - {"collectorCacheSize"}
@@ -276,11 +277,11 @@ class StageRunner(StageAccounts):
         tracker.offset = own.get("objectIdOffset", tracker.offset)
         tracker.run = own.get("nSequentialUpdates", tracker.run)
 
-    def reset_stats(self, _: Any = None) -> str:
-        """Begin to count anew; see `hpc.counts`.
+    def reset_stats(self, _: object = None) -> str:
+        """Reset the statistics; see `hpc.counts`.
 
         Raises:
-            ProcessorError: process() does not return; all counts go on.
+            ProcessorError: process() does not return; nothing is reset.
         """
         # Not under the lock of the stage: a receiver may hold a lock of its own while it delivers.
         came = {channel: one.counts() for channel, one in self.receivers().items()}
@@ -291,20 +292,20 @@ class StageRunner(StageAccounts):
             self.metadata.reset_counts()
         return "Stats reset successful"
 
-    def pause(self, _: Any = None) -> str:
+    def pause(self, _: object = None) -> str:
         """Process nothing until `resume`; what arrives waits in the queue."""
         self.paused = True
         self.inbox.pause()
         self.stage.hurry()
         return "Paused"
 
-    def resume(self, _: Any = None) -> str:
-        """Process what waited, then go on."""
+    def resume(self, _: object = None) -> str:
+        """Process the objects that wait, and continue."""
         self.paused = False
         self.inbox.resume()
         return "Resumed"
 
-    def reload(self, _: Any = None) -> str:
+    def reload(self, _: object = None) -> str:
         """Load the processor's file again and change over between two objects."""
         if not self.settings.processor_class:
             raise ProcessorError("there is no processor to reload; start with --processor-class")

@@ -30,10 +30,13 @@ from pvapy_stream.transport.own_server import host
 
 _HURRY_GRACE = 3.0  # s; beyond it, for all that closes, when the end was asked for twice
 _KEEP_UP_PERIOD = 0.25  # s
-_TICK = 0.1  # s; how soon a change of state is told
+_TICK = 0.1  # s; longest time until a change of state is reported
 _LAST_STATUS = 0.5  # s; how long the final status and reply stay before the server goes
 
 Report = Callable[["StageReport"], None]
+
+# The state of a stage whose processor has not started.
+STARTING = "starting"
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +100,7 @@ class StageService:
         self._report = report
         self._stop = stop
         # Set where the service knows better than the stage: starting, draining, stopped, failed.
-        self._state = "starting"
+        self._state = STARTING
         self.hangs = False
         self.remark = ""
         self._publish_lock = threading.Lock()
@@ -134,6 +137,10 @@ class StageService:
             self._names.refuse(settings.incarnation)
             self._host_channels()
             self._server.start()
+            # What a stage receives is in no account if it is killed before there is one. The
+            # processor is not asked for statistics: it has not started.
+            starting = Snapshot(self._runner.kind, self._id, state=STARTING)
+            self._report(StageReport(starting, self._runner.ledgers()))
             self._runner.start()
         except (PvapyStreamError, pva.PvaException) as error:
             return self._end("failed", str(error))

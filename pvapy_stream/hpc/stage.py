@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.idset import IdSet
@@ -15,25 +15,33 @@ from pvapy_stream.accounting.sequence import IdStep, SequenceTracker
 from pvapy_stream.errors import TransportError
 from pvapy_stream.hpc.counts import Baseline, StageCounts
 from pvapy_stream.hpc.fates import StageFates
+from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.processor import UserDataProcessor
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
 from pvapy_stream.transport.ports import Return
 
 PUBLISHING = "publishing"
 NO_RETURN = "did not return in time"
 
+_T = TypeVar("_T")
+
+
+def _no_output(_: StreamObject) -> None:
+    return None
+
 
 class Stage(StageFates):
-    """Runs a processor on objects and writes down the fate of each.
+    """Runs a processor on objects and records the fate of each.
 
     Args:
         processor: user code; its `start` has been called, or is before the first object.
         ledger: the account to write.
-        tracker: tells which ids were missed.
+        tracker: finds the ids that were missed.
         id_field: field with the object id.
         skip: how many first objects are not processed.
         open_output: makes the output from the first object received; None for no output.
-        read_id: reads ids; told from the first object when not given.
+        read_id: reads ids; None: chosen by the structure of the first object.
     """
 
     def __init__(
@@ -44,7 +52,7 @@ class Stage(StageFates):
         *,
         id_field: str,
         skip: int = 0,
-        open_output: Any = None,
+        open_output: Callable[[StreamObject], Output | None] | None = None,
         read_id: IdReader | None = None,
     ) -> None:
         super().__init__(ledger, tracker)
@@ -55,14 +63,14 @@ class Stage(StageFates):
         self.leaving, self.n_left = False, 0
         # Whether user code did not return in time, see `abandon`.
         self.abandoned = False
-        self._open_output = open_output
+        self._open_output = open_output or _no_output
         self._wants_output = open_output is not None
         self._id_field = id_field
         self._read_id = read_id
         # Asked once: this is said of each object.
         self._tells = self._log.isEnabledFor(logging.DEBUG)
 
-    def handle(self, obj: Any) -> None:
+    def handle(self, obj: StreamObject) -> None:
         """Take an object to its fate. Raises nothing: errors are counted, logged and shown."""
         with self.lock:
             self.taken += 1
@@ -112,7 +120,7 @@ class Stage(StageFates):
                 self._log.debug("processing object %d", value)
             self._process(value, obj)
 
-    def _process(self, value: int, obj: Any) -> None:
+    def _process(self, value: int, obj: StreamObject) -> None:
         """Process an object that was taken."""
         output = self.output
         if output is not None:
@@ -140,7 +148,7 @@ class Stage(StageFates):
         if output is not None:
             output.failure = None
 
-    def _take_marked(self, obj: Any, value: int) -> None:
+    def _take_marked(self, obj: StreamObject, value: int) -> None:
         """Take the object that a channel was opened with: it shows a structure, and is no frame."""
         trouble = self._open_from(obj) if self._wants_output else None
         if trouble is not None:
@@ -158,7 +166,7 @@ class Stage(StageFates):
         if trouble is not None:
             self._log.warning("an initial update cannot open the output: %s", trouble)
 
-    def prepare(self, first: Any) -> None:
+    def prepare(self, first: StreamObject) -> None:
         """Open the output from an object received before any that is processed.
 
         Raises:
@@ -170,12 +178,12 @@ class Stage(StageFates):
             if self._wants_output:
                 self._open_from(first)
 
-    def _first(self, obj: Any) -> int:
+    def _first(self, obj: StreamObject) -> int:
         self._read_id = id_reader(self._id_field, obj)
         return self._read_id(obj)
 
-    def _open_from(self, obj: Any) -> Exception | None:
-        """Open the output with an object's structure; why it cannot be told, to be tried again."""
+    def _open_from(self, obj: StreamObject) -> Exception | None:
+        """Open the output with an object's structure; the error if it fails, to be tried again."""
         try:
             self.output = self._open_output(obj)
         except Exception as error:
@@ -193,7 +201,7 @@ class Stage(StageFates):
         self._gathers = bool(getattr(processor, "gathers", False))
         self._later = bool(getattr(processor, "publishes_later", False))
 
-    def reject(self, policy: str, obj: Any) -> None:
+    def reject(self, policy: str, obj: StreamObject) -> None:
         """Write down an object that was dropped before the stage took it."""
         with self.lock:
             try:
@@ -214,7 +222,9 @@ class Stage(StageFates):
         """Skip the next objects."""
         self._to_skip = count
 
-    def handle_again(self, obj: Any, how: Return, shared: bool = False, source: str = "") -> bool:
+    def handle_again(
+        self, obj: StreamObject, how: Return, shared: bool = False, source: str = ""
+    ) -> bool:
         """Note the first object after a source came back; True if it is no new one, and skipped.
 
         Args:
@@ -234,7 +244,7 @@ class Stage(StageFates):
             self.taken += known
             return known
 
-    def _is_known(self, obj: Any, how: Return, shared: bool) -> bool:
+    def _is_known(self, obj: StreamObject, how: Return, shared: bool) -> bool:
         """Whether the first object after a source came back is no new one; then it is noted."""
         if is_marked(obj):
             self.counts.skipped += 1
@@ -260,7 +270,7 @@ class Stage(StageFates):
             return True
         return self._skip_shown(value, at, obj, shared)
 
-    def _skip_shown(self, value: int, at: int, obj: Any, shared: bool) -> bool:
+    def _skip_shown(self, value: int, at: int, obj: StreamObject, shared: bool) -> bool:
         """Skip what the source shows again, unless it is new; `at` is what it sent or showed."""
         if value == 0 < at:
             # What a channel holds at first. Its source goes on, or the next id tells that it does
@@ -282,7 +292,7 @@ class Stage(StageFates):
         self._skipped(value)
         return True
 
-    def leave(self, waiting: Iterable[tuple[Account, Any]]) -> None:
+    def leave(self, waiting: Iterable[tuple[Account, StreamObject]]) -> None:
         """Write down objects that still waited when the time to drain was over."""
         for account, obj in waiting:
             try:
@@ -315,7 +325,9 @@ class Stage(StageFates):
                     ledger.failed.setdefault(NO_RETURN, IdSet()).update(ids)
         self._close(newest)
 
-    def call(self, what: str, function: Any, *args: Any, fallback: Any = None) -> Any:
+    def call(
+        self, what: str, function: Callable[..., _T], *args: object, fallback: _T | None = None
+    ) -> _T | None:
         """Call the processor between two objects; an error is counted and gives the fallback."""
         with self.lock:
             try:
@@ -324,12 +336,14 @@ class Stage(StageFates):
                 self.note_error(what, error)
                 return fallback
 
-    def settle(self, accounts: Iterable[Account], processor: Any = None) -> None:
+    def settle(
+        self, accounts: Iterable[Account], processor: UserDataProcessor | None = None
+    ) -> None:
         """Note what became of objects after `process` had returned."""
         with self.lock:
             self._settle(list(accounts), processor or self.processor)
 
-    def _settle(self, accounts: list[Account], processor: Any) -> None:
+    def _settle(self, accounts: list[Account], processor: UserDataProcessor) -> None:
         late = getattr(processor, "late_failures", None)
         if late is None:
             return
@@ -343,14 +357,14 @@ class Stage(StageFates):
             self.troubles.note_late(kind, late.last, len(ids))
 
     def reset(self, base: Baseline | None = None) -> None:
-        """Begin to count anew; the ledger goes on.
+        """Reset the statistics; the ledger continues.
 
         Args:
-            base: what others have counted, of which `counts.base` is to remind who shows it.
+            base: what other parts have counted until now; kept as `counts.base`.
         """
         with self.lock:
             self._note_missed()
-            # It must know ids that go back: else they would stand with those before in one ledger.
+            # The sequence continues: without it, ids that go back would not begin a new ledger.
             self.tracker.reset_counts()
             self._missed_before = 0
             self.counts = StageCounts(base or Baseline())

@@ -38,7 +38,7 @@ class Job:
     object_id: int
     item: object
     context: object
-    result: Any = None
+    result: object = None
     error: tuple[str, str] = ("", "")
     slot: Slot | None = None
     size: int = 0
@@ -88,14 +88,14 @@ class UserMpWorker(Child):
         self.stopped = False
         # When it began with the first of its jobs; until it is ready, when it was started.
         self.busy_since = time.monotonic()
-        self.stats: dict[str, Any] = {}
+        self.stats: dict[str, object] = {}
         self.death = ""
         self._heard = heard
         super().__init__(
             f"worker-{worker_id}", run_worker, source, config, changes, worker_id,
             logging_settings(), daemon=True,
         )  # fmt: skip
-        # Our end would wait for one that hangs, whoever forgot to stop the pool.
+        # If the pool is not stopped, the end of this process must not wait for a worker that hangs.
         Finalize(self, self.process.kill, exitpriority=10)
 
     def take(self, message: Any) -> None:

@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
-from typing import Any
 
 from pvapy_stream.errors import ProcessorError
 from pvapy_stream.frame import ColorMode, Frame
@@ -54,10 +53,10 @@ class FrameParts:
 class PackedObject:
     """An object as bytes: a pickle, and the arrays in it beside it, not copied."""
 
-    def __init__(self, item: Any) -> None:
+    def __init__(self, item: object) -> None:
         buffers: list[pickle.PickleBuffer] = []
         head = pickle.dumps(_portable(item), protocol=5, buffer_callback=buffers.append)
-        self.parts: list[Any] = [head, *(buffer.raw() for buffer in buffers)]
+        self.parts: list[bytes | memoryview] = [head, *(buffer.raw() for buffer in buffers)]
         self.layout: Layout = tuple(len(part) for part in self.parts)
 
     @property
@@ -78,7 +77,7 @@ def room(layout: Layout) -> int:
     return sum(_aligned(length) for length in layout)
 
 
-def unpack(parts: Sequence[Any], origin: object) -> Any:
+def unpack(parts: Sequence[bytes | memoryview], origin: object) -> object:
     """The object of a pickle and its arrays, which are not copied.
 
     Args:

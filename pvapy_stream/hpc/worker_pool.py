@@ -48,8 +48,8 @@ class WorkerPool:
         self._source = source
         self._config = config
         self._deliver = deliver
-        self._changes: list[Any] = []
-        self._past_stats: list[dict[str, Any]] = []
+        self._changes: list[object] = []
+        self._past_stats: list[dict[str, object]] = []
         self._cond = threading.Condition()
         self._sequence = itertools.count()
         self._order: deque[Job] = deque()
@@ -102,8 +102,8 @@ class WorkerPool:
             list(self._changes),
         )  # fmt: skip
 
-    def submit(self, object_id: int, item: Any, context: Any = None) -> None:
-        """Hand over an object; waits for a worker to have room, which pushes back on the stream.
+    def submit(self, object_id: int, item: object, context: object = None) -> None:
+        """Hand over an object; waits until a worker can take it, which slows the stream down.
 
         Raises:
             ProcessorError: no worker is left, or none took it within the object timeout.
@@ -185,7 +185,7 @@ class WorkerPool:
 
     # -- commands --------------------------------------------------------------------------------
 
-    def configure(self, change: Any, timeout: float = 10.0) -> None:
+    def configure(self, change: object, timeout: float = 10.0) -> None:
         """Configure all workers, behind the objects they have.
 
         Raises:
@@ -214,7 +214,7 @@ class WorkerPool:
             )
 
     def reset_stats(self) -> None:
-        """Begin to count anew, here and in the workers."""
+        """Reset the statistics, here and in the workers."""
         with self._cond:
             self.counts = PoolCounts(alive=len(self._workers))
             self._past_stats = []
@@ -231,7 +231,7 @@ class WorkerPool:
         """Ids of objects without a result."""
         return [job.object_id for job in list(self._order) if not job.over]
 
-    def worker_stats(self) -> dict[str, Any]:
+    def worker_stats(self) -> dict[str, object]:
         """Numbers of all workers, also of those that died, added up; else the newest value."""
         total: dict[str, Any] = {}
         with self._cond:
@@ -318,7 +318,7 @@ class WorkerPool:
                 self._finish(job, error=(f"result: {type(error).__name__}", str(error)))
         worker.free.append(slot)
 
-    def _finish(self, job: Job, result: Any = None, error: tuple[str, str] = ("", "")) -> None:
+    def _finish(self, job: Job, result: object = None, error: tuple[str, str] = ("", "")) -> None:
         job.result, job.error, job.item, job.over = result, error, None, True
         if error[0]:
             self.counts.failed += 1

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -64,7 +64,7 @@ class UserMpDataProcessor:
     def resetStats(self) -> None:
         """Called in each worker at a `reset_stats` command."""
 
-    def getStats(self) -> dict[str, Any]:
+    def getStats(self) -> Mapping[str, object]:
         """The worker's statistics; numbers of all workers are added up."""
         return {}
 
@@ -147,12 +147,12 @@ def run_worker(
     try:
         _Worker(connection, processor).run()
     except (EOFError, OSError):
-        # The parent is gone: nobody is left to tell.
+        # The parent has ended: there is no one to report to.
         return
 
 
 class _Worker:
-    """Takes messages until it is told to stop."""
+    """Handles messages until the one to stop."""
 
     def __init__(self, connection: Connection, processor: Any) -> None:
         self._connection = connection
@@ -187,7 +187,7 @@ class _Worker:
     def _process(self, sequence: int, number: int, layout: tuple[int, ...]) -> None:
         memory = self._memory[number]
         try:
-            # True stands for the object at home that a frame is made from.
+            # True replaces the object in the parent process from which a frame is made.
             result = PackedObject(self._processor.process(unpack(parts_in(memory, layout), True)))
         except Exception as error:
             trace = "".join(traceback.format_exception(error))
@@ -216,7 +216,7 @@ class _Worker:
         else:
             self._connection.send(("stats", stats))
 
-    def _try(self, function: Any, *args: Any) -> str:
+    def _try(self, function: Callable[..., object], *args: object) -> str:
         """Call the user's code; what went wrong, or ""."""
         try:
             function(*args)

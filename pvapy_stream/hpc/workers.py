@@ -124,7 +124,7 @@ class UserMpWorkerPool(UserDataProcessor):
         pool.start()
         self._pool = pool
 
-    def process(self, pvObject: Any) -> Any:
+    def process(self, pvObject: pva.PvObject) -> Any:
         if self._pool is None:
             raise ProcessorError("the workers are not started")
         # Shares the pixels; the binding may reuse the object itself when this returns.
@@ -134,14 +134,14 @@ class UserMpWorkerPool(UserDataProcessor):
         self._pool.submit(self._read_id(kept), self.toWorker(kept), kept)
         return pvObject
 
-    def configure(self, configDict: Any) -> None:
+    def configure(self, configDict: object) -> None:
         """Configure the workers; the pool's own options are fixed at the start.
 
         Raises:
             ProcessorError: a worker refuses it.
         """
         if isinstance(configDict, dict):
-            values = cast("dict[str, Any]", configDict)
+            values = cast("dict[str, object]", configDict)
             own = [field.alias for field in WorkerPoolOptions.model_fields.values()]
             if fixed := [key for key in values if key in own]:
                 raise SettingsError(f"{', '.join(fixed)} cannot be changed while the workers run")
@@ -164,7 +164,7 @@ class UserMpWorkerPool(UserDataProcessor):
         if self._pool is not None:
             self._pool.reset_stats()
 
-    def getStats(self) -> dict[str, Any]:
+    def getStats(self) -> dict[str, object]:
         pool = self._pool
         if pool is None:
             return {}
@@ -184,7 +184,7 @@ class UserMpWorkerPool(UserDataProcessor):
         types = getattr(self._model, "getStatsPvaTypes", dict)() or {}
         return {**dict.fromkeys(own, pva.ULONG), **types}
 
-    def getOutputPvObjectType(self, pvObject: Any) -> Any:
+    def getOutputPvObjectType(self, pvObject: pva.PvObject) -> Any:
         self._builder = ObjectBuilder(pvObject)
         return self._builder.prototype
 

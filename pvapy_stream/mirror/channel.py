@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pvaccess as pva
 
@@ -16,7 +15,7 @@ from pvapy_stream.errors import ObjectError, TransportError
 from pvapy_stream.mirror.filtered import FilteredRelay
 from pvapy_stream.mirror.mirror_account import MirrorAccount
 from pvapy_stream.mirror.output import MirrorOutput
-from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.pva.lazy import StreamObject, pv_object
 from pvapy_stream.pva.objects import IdReader, LazyIds, id_reader, is_marked, mark
 from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import MirrorSettings
@@ -140,19 +139,19 @@ class MirrorChannel:
     def _start(self, number: int, receiver: Receiver) -> None:
         fresh = True
 
-        def deliver(obj: Any) -> None:
+        def deliver(obj: StreamObject) -> None:
             if fresh:
                 deliver_current(obj)
             else:
                 with self._lock:
                     self._pass_on(obj, self._id_of(obj))
 
-        def deliver_current(obj: Any, how: Return | None = None) -> None:
+        def deliver_current(obj: StreamObject, how: Return | None = None) -> None:
             nonlocal fresh
             fresh = False
             self._take_current(number, pv_object(obj), how)
 
-        def deliver_again(obj: Any, how: Return) -> None:
+        def deliver_again(obj: StreamObject, how: Return) -> None:
             if self._filters is not None:
                 how = self._filters.settled(how)
             if how.shown:
@@ -209,7 +208,7 @@ class MirrorChannel:
             self._filters.stop()
         self._times.end = time.time()
 
-    def _take_current(self, number: int, obj: Any, how: Return | None = None) -> None:
+    def _take_current(self, number: int, obj: StreamObject, how: Return | None = None) -> None:
         """Handle the current object that a monitor receives first, which may be old.
 
         It is published for clients of the mirror, but it is not an update: in the ledger it is
@@ -243,7 +242,7 @@ class MirrorChannel:
                 if self.output.lacks(obj):
                     self._publish(mark(obj.copy()), None, shown=True)
 
-    def _reader_for(self, obj: Any) -> IdReader | None:
+    def _reader_for(self, obj: StreamObject) -> IdReader | None:
         try:
             id_reader(self._oid_field, obj)
             return LazyIds(self._oid_field)
@@ -253,7 +252,7 @@ class MirrorChannel:
             )
             return None
 
-    def _id_of(self, obj: Any) -> int | None:
+    def _id_of(self, obj: StreamObject) -> int | None:
         if self._read_id is None:
             self.ledger.anonymous += 1
             return None
@@ -264,7 +263,7 @@ class MirrorChannel:
         """The ledger of the current epoch."""
         return self._account.ledger
 
-    def _pass_on(self, obj: Any, value: int | None) -> None:
+    def _pass_on(self, obj: StreamObject, value: int | None) -> None:
         """Publish an update and note its fate."""
         if value is None:
             self._publish(obj, None)
@@ -279,7 +278,7 @@ class MirrorChannel:
             ledger.processed.add(value)
             ledger.publish(value)
 
-    def _publish(self, obj: Any, value: int | None, *, shown: bool = False) -> bool:
+    def _publish(self, obj: StreamObject, value: int | None, *, shown: bool = False) -> bool:
         try:
             self.output.show(obj) if shown else self.output.publish(obj)
         except TransportError as error:

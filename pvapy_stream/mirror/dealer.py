@@ -11,6 +11,7 @@ import logging
 import signal
 import time
 import uuid
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -29,7 +30,7 @@ _QUEUE = 4  # objects for each consumer that asks for none
 _END_LIMIT = 15.0  # s; from the word to the end, consumers with full queues included
 _HURRY_LIMIT = 3.0  # s
 
-Ledgers = list[dict[str, Any]]
+Ledgers = list[dict[str, object]]
 
 _log = logging.getLogger(__name__)
 
@@ -214,7 +215,7 @@ def _run(pipe: Connection, settings: MirrorSettings, accounts: bool) -> None:
     tell(ledgers, problem, True)
 
 
-def _deal(settings: MirrorSettings, tell: Any, stop: Stop) -> tuple[Ledgers, str]:
+def _deal(settings: MirrorSettings, tell: Callable[..., None], stop: Stop) -> tuple[Ledgers, str]:
     """Distribute until the end; returns the ledgers, and why the run has failed, or ""."""
     from pvapy_stream.mirror.server import MirrorServer
     from pvapy_stream.status.shown import shown_on

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+
+import pvaccess as pva
 
 from pvapy_stream.transport.filtered_ids import Filtered, FilteredChannel, FilteredReceiver
 from pvapy_stream.transport.ports import Return
@@ -27,7 +28,7 @@ class FilteredRelay:
         self,
         source: str,
         mirror: str,
-        server: Any,
+        server: pva.PvaServer,
         take: Callable[[Filtered], None],
         hosted: Callable[[str], None],
     ) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import DISORDER, IdStep, SequenceTracker
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.pva.objects import is_marked
 
 
@@ -65,7 +64,7 @@ class MirrorAccount(Account):
         # 0 is what a channel holds at first; the next id tells whether its source goes on.
         return value > last and tracker is not None
 
-    def take(self, value: int, obj: Any) -> bool:
+    def take(self, value: int, obj: StreamObject) -> bool:
         """Note that an object arrived; False if it only opens the channel once more."""
         if self._fresh:
             self._fresh = False
@@ -79,7 +78,7 @@ class MirrorAccount(Account):
         self.ledger.received.add(value)
         return True
 
-    def _observe(self, step: IdStep, value: int, obj: Any) -> bool:
+    def _observe(self, step: IdStep, value: int, obj: StreamObject) -> bool:
         if step is not IdStep.NEXT and is_marked(obj):
             return False
         if step is IdStep.BACK:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.convert import type_of
-from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.pva.lazy import StreamObject, pv_object
 from pvapy_stream.pva.wire.types import Structure
 from pvapy_stream.settings.channel_map import MirrorEntry
 from pvapy_stream.transport.ports import Publisher
@@ -31,7 +30,7 @@ class MirrorOutput:
         self._kind: Structure | None = None
         self._changes = 0
 
-    def show(self, obj: Any) -> None:
+    def show(self, obj: StreamObject) -> None:
         """Show an object that is no update: it opens the channel.
 
         If the channel has another structure, clients connect again.
@@ -45,7 +44,7 @@ class MirrorOutput:
         self._publisher.open(obj)
         self._kind = kind
 
-    def publish(self, obj: Any) -> None:
+    def publish(self, obj: StreamObject) -> None:
         """Publish an object; if it has another structure, clients reconnect.
 
         Raises:
@@ -61,7 +60,7 @@ class MirrorOutput:
         if self._kind is None:
             self._kind = type_of(pv_object(obj))
 
-    def _open_anew(self, obj: Any, kind: Structure) -> None:
+    def _open_anew(self, obj: StreamObject, kind: Structure) -> None:
         self._take_away()
         self._publisher.publish(obj)
         self._kind = kind
@@ -77,7 +76,7 @@ class MirrorOutput:
             )
         self._publisher.stop()
 
-    def lacks(self, obj: Any) -> bool:
+    def lacks(self, obj: StreamObject) -> bool:
         """Whether the channel is not there yet, or has another structure than this object."""
         return self._kind is None or type_of(pv_object(obj)) != self._kind
 

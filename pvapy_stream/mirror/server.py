@@ -84,6 +84,8 @@ class MirrorServer:
         mirrors = [entry.mirror for entry in self.entries] if self._on_pva else []
         shown = self.settings.status_names("mirror", len(self.entries))
         twins = TwinWatch(mirrors or shown, self._tell_of_twins)
+        # What is received is in no account if the mirror is killed before there is one.
+        self._keeper.keep()
         try:
             for channel in self.channels:
                 channel.start()

@@ -24,7 +24,7 @@ from pvapy_stream.monitor.kinds import MonitorKind
 from pvapy_stream.monitor.outbox import Notifier
 from pvapy_stream.monitor.pictures import to_png
 from pvapy_stream.monitor.series import SeriesStore
-from pvapy_stream.pva.lazy import frame_of
+from pvapy_stream.pva.lazy import StreamObject, frame_of
 from pvapy_stream.pva.newest import Newest
 from pvapy_stream.settings import MonitorSettings
 from pvapy_stream.settings.values import Names
@@ -187,7 +187,7 @@ class _Every:
         self._receiver = MonitorReceiver(name)
         self._receiver.start(self._take)
 
-    def _take(self, obj: object) -> None:
+    def _take(self, obj: StreamObject) -> None:
         self._n += 1
         if self._n % self._every:
             return

@@ -9,11 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.monitor.channels import ChannelFinder
 from pvapy_stream.monitor.statuses import Tone, tone_of
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.status.fields import read
 from pvapy_stream.status.snapshot import Snapshot
 from pvapy_stream.transport.pva import MonitorReceiver
@@ -198,7 +198,7 @@ class _Stage:
     def start(self) -> None:
         self.receiver.start(self._take)
 
-    def _take(self, obj: Any) -> None:
+    def _take(self, obj: StreamObject) -> None:
         status = read(obj.toDict())
         counts = status.counts()
         now = time.monotonic()

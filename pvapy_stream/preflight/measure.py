@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,9 +22,10 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.plugins import load_processor_class
 from pvapy_stream.preflight.findings import Findings, queue_for
 from pvapy_stream.preflight.trial import CONNECT, DIFFERENT, Trial
+from pvapy_stream.pva.lazy import StreamObject, frame_of
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.sharing import ANSWERS, sharing_of
-from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
+from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.settings import ConsumerSettings, FileSettings, PreflightSettings
 from pvapy_stream.testing import ProcessorRun
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
@@ -105,9 +105,9 @@ class Preflight:
         """Size and rate of a source that runs."""
         self._say(f"the source {channel} …")
         arrivals: list[float] = []
-        first: list[Any] = []
+        first: list[StreamObject] = []
 
-        def take(obj: Any) -> None:
+        def take(obj: StreamObject) -> None:
             arrivals.append(time.monotonic())
             if not first:
                 first.append(obj.copy())
@@ -123,7 +123,7 @@ class Preflight:
                         " EPICS_PVA_ADDR_LIST (pvapy-stream doctor)"
                     )
                 receiver.keep_up()
-            frame = to_frame(first[0])
+            frame = frame_of(first[0])
             self._stop.wait(self._settings.seconds)
             if len(arrivals) < _ENOUGH:
                 self._stop.wait(max(0.0, _SLOW_SOURCE - self._settings.seconds))
@@ -286,7 +286,7 @@ class _Nowhere(Publisher):
     def __init__(self) -> None:
         self._published = 0
 
-    def publish(self, obj: Any) -> None:
+    def publish(self, obj: StreamObject) -> None:
         self._published += 1
 
     def counts(self) -> PublisherCounts:

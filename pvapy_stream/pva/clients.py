@@ -1,4 +1,4 @@
-"""How many clients have connected to our own PVA server. Linux; elsewhere, less is known.
+"""Number of clients connected to our own PVA server. Complete on Linux only.
 
 The binding cannot say who monitors a channel, so established TCP connections to the server's port
 are counted: one for each client process, however many channels it monitors. A connection counts
@@ -58,7 +58,7 @@ class ClientCounter:
         self._subscribed = subscribed
 
     def connections(self) -> dict[Endpoint, tuple[int, int] | None]:
-        """Clients by their end of the connection, with the bytes taken and sent, if known."""
+        """Clients by their address, with the bytes acknowledged and received, if known."""
         import psutil
 
         found: dict[Endpoint, tuple[int, int] | None] = {}
@@ -78,10 +78,10 @@ class ClientCounter:
         stop: threading.Event,
         clock: Callable[[], float] = time.monotonic,
     ) -> int:
-        """Wait until `n` clients are there and quiet, the time (s) is over or `stop` is set.
+        """Wait until `n` clients are connected and quiet, the time (s) is over or `stop` is set.
 
         Returns:
-            How many are there and quiet; all that are connected when the time is over.
+            number of clients connected and quiet; when the time is over, of those connected.
         """
         end = clock() + timeout
         before: object = None

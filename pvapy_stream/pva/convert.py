@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import pvaccess as pva
+from numpy.typing import NDArray
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.pva.structure import type_ids
@@ -26,9 +27,8 @@ from pvapy_stream.pva.wire.types import (
 
 Value = dict[str, object]
 
-# The binding's stubs do not say that its scalar types are numbers.
-_ScalarType: Any = pva.ScalarType
-_PvObject: Any = pva.PvObject
+# Looked up once: it is compared with for each attribute of an image.
+_ScalarType = pva.ScalarType
 _KIND_OF = {int(kind): Kind[name] for name, kind in _ScalarType.names.items()}
 _SCALAR_OF = {Kind[name]: kind for name, kind in _ScalarType.names.items()}
 
@@ -36,12 +36,12 @@ _SCALAR_OF = {Kind[name]: kind for name, kind in _ScalarType.names.items()}
 def type_of(obj: pva.PvObject) -> Structure:
     """The type of a PvObject; type ids below its first level are left out."""
     top, ids = type_ids(obj)
-    kind: dict[str, Any] = obj.getStructureDict()
+    kind = obj.getStructureDict()
     return Structure(top, tuple((n, wire_type(inner, ids.get(n, ""))) for n, inner in kind.items()))
 
 
-def value_of(obj: Any, kind: Structure, copy: bool = True) -> Value:
-    """What a PvObject holds.
+def value_of(obj: pva.PvObject, kind: Structure, copy: bool = True) -> Value:
+    """The value of a PvObject, as of `pva.wire`.
 
     Args:
         obj: the object.
@@ -52,7 +52,7 @@ def value_of(obj: Any, kind: Structure, copy: bool = True) -> Value:
     return _from_binding(kind, obj.toDict(), np.array if copy else np.asarray)
 
 
-def wire_value(kind: Type, value: Any) -> object:
+def wire_value(kind: Type, value: object) -> object:
     """The value of a field that `PvObject.toDict` gives.
 
     Arrays of numbers are copied: the binding writes new values into the memory of its arrays. Of a
@@ -77,13 +77,13 @@ def blank_object(kind: Structure) -> pva.PvObject:
     """
     ids = {n: _id(inner) for n, inner in kind.fields if _id(inner)}
     try:
-        return _PvObject(binding_kind(kind), kind.id, ids)
+        return pva.PvObject(binding_kind(kind), kind.id, ids)
     except (pva.PvaException, TypeError, ValueError) as error:
         raise ObjectError(f"no PvObject can have such a structure: {error}") from error
 
 
-def fill(obj: Any, kind: Structure, value: Mapping[str, object]) -> object:
-    """Set all fields of a PvObject of a type; it is given back.
+def fill(obj: pva.PvObject, kind: Structure, value: Mapping[str, object]) -> pva.PvObject:
+    """Set all fields of a PvObject of a type, and return it.
 
     Raises:
         ObjectError: the binding cannot hold one of the values.
@@ -104,26 +104,26 @@ def _id(kind: Type) -> str:
     return kind.id if isinstance(kind, Structure) else ""
 
 
-def wire_type(kind: Any, type_id: str = "") -> Type:
+def wire_type(kind: object, type_id: str = "") -> Type:
     """A type that the binding describes as in `getStructureDict`."""
     if isinstance(kind, _ScalarType):
-        return Scalar(_KIND_OF[int(cast("Any", kind))])
+        return Scalar(_KIND_OF[int(kind)])
     if isinstance(kind, dict):
-        fields = cast("dict[str, Any]", kind)
+        fields = cast("dict[str, object]", kind)
         return Structure(type_id, tuple((n, wire_type(inner)) for n, inner in fields.items()))
     if isinstance(kind, list):
-        inner = wire_type(cast("list[Any]", kind)[0], type_id)
+        inner = wire_type(cast("list[object]", kind)[0], type_id)
         if isinstance(inner, Scalar):
             return Array(inner.kind)
         return ArrayOf(cast("Structure | Union | Variant", inner))
-    choices = cast("tuple[dict[str, Any], ...]", kind)
+    choices = cast("tuple[dict[str, object], ...]", kind)
     if not choices:
         return Variant()
     return Union("", tuple((n, wire_type(inner)) for n, inner in choices[0].items()))
 
 
 def binding_kind(kind: Type) -> Any:
-    """What the binding calls a type, as in `getStructureDict`."""
+    """A type as the binding describes it, see `getStructureDict`."""
     match kind:
         case Scalar():
             return _SCALAR_OF[kind.kind]
@@ -139,7 +139,7 @@ def binding_kind(kind: Type) -> Any:
             return ()
 
 
-def _from_binding(kind: Type, value: Any, array: Callable[[Any], Any]) -> Any:
+def _from_binding(kind: Type, value: Any, array: Callable[[object], NDArray[np.generic]]) -> Any:
     match kind:
         case Scalar(Kind.BYTE):
             # The binding gives signed bytes as characters.
@@ -170,7 +170,7 @@ def _from_binding(kind: Type, value: Any, array: Callable[[Any], Any]) -> Any:
             return value
 
 
-def _to_binding(kind: Type, value: Any) -> object:
+def _to_binding(kind: Type, value: Any) -> Any:
     match kind:
         case Scalar(Kind.BYTE):
             return chr(value % 256)
@@ -198,7 +198,7 @@ def _to_binding(kind: Type, value: Any) -> object:
             return value
 
 
-def plain_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def plain_array(array: NDArray[np.generic]) -> NDArray[np.generic]:
     """An array that the binding can read: in the order of the machine, and aligned."""
     if not array.dtype.isnative:
         return array.astype(array.dtype.newbyteorder("="))

@@ -7,11 +7,13 @@ from functools import lru_cache
 from typing import Any, Protocol, cast
 
 import numpy as np
+import pvaccess as pva
+from numpy.typing import NDArray
 
 from pvapy_stream.errors import ObjectError
-from pvapy_stream.pva.convert import type_of, wire_value
+from pvapy_stream.pva.convert import Value, type_of, wire_value
 from pvapy_stream.pva.image_encoder import EncodedImage, ImageEncoder, image_kind, origin_of
-from pvapy_stream.pva.lazy import LazyObject, pv_object
+from pvapy_stream.pva.lazy import LazyObject, StreamObject, pv_object
 from pvapy_stream.pva.net.updates import Chunk, Update, changed, chunk_of
 from pvapy_stream.pva.put_objects import ValueObject
 from pvapy_stream.pva.updates import UpdateObject
@@ -31,7 +33,7 @@ from pvapy_stream.pva.wire.types import (
 
 
 class Passing(Protocol):
-    """What objects that are sent on as they came have in common."""
+    """The layout of objects that are sent on unchanged: the bit set of their fields."""
 
     changed: int
 
@@ -46,7 +48,7 @@ class ObjectEncoder:
         kind: the structure.
     """
 
-    def __init__(self, opening: Any) -> None:
+    def __init__(self, opening: pva.PvObject) -> None:
         self.kind = type_of(opening)
         self._objects = FieldEncoder(self.kind, wire_value)
         self._values = FieldEncoder(self.kind)
@@ -54,13 +56,13 @@ class ObjectEncoder:
             ImageEncoder(self.kind, self._fields_of) if self.kind == image_kind() else None
         )
         self._before: list[Chunk | None] | UpdateObject | EncodedImage | None = None
-        self._layout: Passing | None = None  # of the last object, if it was sent on as it came
+        self._layout: Passing | None = None  # of the last object, if it was sent on unchanged
         # Number of the template of the images so far; 0 if the last object was another.
         self._same_images = 0
         # Type of values that have this structure, too.
         self._known: Type | None = None
 
-    def update(self, obj: Any) -> Update:
+    def update(self, obj: StreamObject) -> Update:
         """An object as an update of the one before.
 
         Raises:
@@ -88,25 +90,25 @@ class ObjectEncoder:
         return Update(self.kind, layout.changed, None, None, obj)
 
     def _derived(self, images: ImageEncoder, obj: LazyObject) -> list[Chunk | None]:
-        """Fields of a frame that was made from that of another object; [] if it says too little."""
+        """Fields of a frame that was made from that of another object; [] if they are not known."""
         origin = origin_of(obj)
         if origin is None:
             return []
         try:
             fields = self._fields_of(origin)
         except ObjectError:
-            # It came with other fields than those that are published.
+            # It was received with other fields than those that are published.
             return []
         return images.derived(obj.frame, fields)
 
-    def _fields_of(self, obj: Any) -> list[Chunk | None]:
+    def _fields_of(self, obj: StreamObject) -> list[Chunk | None]:
         if isinstance(obj, UpdateObject) and self._has_form(obj.kind):
             fields = obj.fields
             if fields is not None:
                 return fields
         if isinstance(obj, ValueObject) and (wire := obj.wire) is not None:
             if self._has_form(wire.type):
-                return self._values.chunks(cast("dict[str, Any]", wire.value))
+                return self._values.chunks(cast("Value", wire.value))
         try:
             return self._objects.chunks(pv_object(obj).toDict())
         except UnicodeDecodeError as error:
@@ -147,14 +149,14 @@ class FieldEncoder:
     """
 
     def __init__(
-        self, kind: Structure, convert: Callable[[Type, Any], object] = lambda kind, value: value
+        self, kind: Structure, convert: Callable[[Type, object], object] = lambda kind, value: value
     ) -> None:
         self._kind = kind
         self._convert = convert
         self._before: dict[str, object] = {}
         self._chunks: dict[str, Chunk] = {}
 
-    def chunks(self, values: dict[str, Any]) -> list[Chunk | None]:
+    def chunks(self, values: Value) -> list[Chunk | None]:
         """The fields as they are sent.
 
         Raises:
@@ -174,7 +176,7 @@ class FieldEncoder:
 
     def _chunk(self, name: str, kind: Type, held: object) -> Chunk:
         if isinstance(kind, Array) and kind.kind in DTYPES and isinstance(held, np.ndarray):
-            array = cast("np.ndarray[Any, Any]", held)
+            array = cast("NDArray[np.generic]", held)
             if array.size and array.dtype.newbyteorder("<") != DTYPES[kind.kind]:
                 raise ObjectError(f"its structure differs: {name} has elements of {array.dtype}")
         try:
@@ -184,7 +186,7 @@ class FieldEncoder:
 
 
 def _same(kind: Type, one: object, other: object) -> bool:
-    """Whether two values of a field are surely the same; large arrays are not looked into."""
+    """Whether two values are known to be equal; unions and arrays of numbers never are."""
     if isinstance(kind, (Union, Variant)) or (isinstance(kind, Array) and kind.kind in DTYPES):
         return False
     return bool(one == other) if _without_arrays(kind) else _equal(one, other)

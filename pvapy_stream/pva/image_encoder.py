@@ -1,4 +1,4 @@
-"""Images as they are sent, from frames: no PvObject is built for each."""
+"""Encodes frames as the images of PVAccess messages, without a PvObject for each."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
-from pvapy_stream.frame import Frame
-from pvapy_stream.pva.convert import type_of, wire_type
-from pvapy_stream.pva.lazy import LazyObject
+from pvapy_stream.frame import AttributeValue, Frame, Pixels
+from pvapy_stream.pva.convert import Value, type_of, wire_type
+from pvapy_stream.pva.lazy import LazyObject, StreamObject
 from pvapy_stream.pva.net.updates import Chunk, chunk_of
 from pvapy_stream.pva.ntndarray import attribute_key, attribute_value, field_of, scalar_of
 from pvapy_stream.pva.put_objects import Origin
@@ -53,7 +53,7 @@ def image_kind() -> Structure:
 
 
 def origin_of(obj: LazyObject) -> Any:
-    """The object that a frame was made from, if all that it says still holds but for the pixels.
+    """The object that a frame was made from, if only the pixels of the frame differ from it.
 
     None if there is no such object.
     """
@@ -73,11 +73,13 @@ class ImageEncoder:
         whole: gives the fields of a PvObject.
 
     Attributes:
-        templates: how many templates there were.
+        templates: number of templates so far.
         changing: bit set of the fields in which images of one template differ.
     """
 
-    def __init__(self, kind: Structure, whole: Callable[[Any], list[Chunk | None]]) -> None:
+    def __init__(
+        self, kind: Structure, whole: Callable[[StreamObject], list[Chunk | None]]
+    ) -> None:
         self._whole = whole
         names = [name for name, _ in kind.fields]
         self._value, self._size, self._id, self._attribute = map(
@@ -86,17 +88,17 @@ class ImageEncoder:
         self._times = [names.index(name) for name in ("dataTimeStamp", "timeStamp")]
         self._choices = [name for name, _ in cast("Union", kind.get("value")).choices]
         self._attributes = cast("ArrayOf", kind.get("attribute"))
-        self._layouts: dict[tuple[Any, ...], dict[int, Chunk]] = {}
+        self._layouts: dict[tuple[object, ...], dict[int, Chunk]] = {}
         self.templates = 0
         places = (self._value, self._size, self._id, *self._times)
         self.changing = sum(1 << kind.starts[place] for place in places)
         self._bits, self._no_bits = _bit_set(self.changing), _bit_set(0)
-        self._layout: tuple[Any, ...] | None = None
-        self._key: tuple[Any, ...] = ()
+        self._layout: tuple[object, ...] | None = None
+        self._key: tuple[object, ...] = ()
         self._template: list[Chunk | None] = []
         self._tags: tuple[bytes, bytes] = b"", b""
         self._plain_size = 0  # `compressedSize` without a codec
-        self._heads: dict[tuple[np.dtype[Any], int], bytes] = {}
+        self._heads: dict[tuple[np.dtype[np.generic], int], bytes] = {}
 
     def image(self, obj: LazyObject) -> EncodedImage:
         """An image as it is sent.
@@ -145,7 +147,7 @@ class ImageEncoder:
                 made[place] = [packed + b"".join(made[place] or ())[_TAG]]
         return made
 
-    def _set_pixels(self, frame: Frame, made: list[Chunk | None]) -> np.ndarray[Any, Any]:
+    def _set_pixels(self, frame: Frame, made: list[Chunk | None]) -> Pixels:
         payload = steady_payload(frame)
         made[self._value] = self._pixels(payload)
         try:
@@ -175,7 +177,7 @@ class ImageEncoder:
         }
 
     def _prepare(self, obj: LazyObject, frame: Frame) -> None:
-        """Make the template anew if more than usual differs from the image before."""
+        """Make a new template if layout or attributes differ from those of the image before."""
         layout = (
             frame.stored_shape, frame.dtype, frame.payload.dtype, frame.codec, frame.color_mode,
         )  # fmt: skip
@@ -200,7 +202,7 @@ class ImageEncoder:
         head, *data = pixels
         return [self._bits + head, *data, rest + self._no_bits]
 
-    def _pixels(self, payload: np.ndarray[Any, Any]) -> Chunk:
+    def _pixels(self, payload: Pixels) -> Chunk:
         key = payload.dtype, payload.size
         head = self._heads.get(key)
         if head is None:
@@ -217,10 +219,10 @@ class ImageEncoder:
 
 
 class EncodedImage:
-    """An image that differs from its template in what changes with each alone.
+    """An image that differs from its template only in the fields that change with each image.
 
     Args:
-        encoder: has made it.
+        encoder: the encoder that made it.
         template: the other fields.
         pixels: the field with the pixels.
         rest: the other fields that change, as they are sent.
@@ -271,12 +273,12 @@ def layout_fields(frame: Frame) -> dict[str, object]:
     }
 
 
-def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    blank = cast("dict[str, Any]", default(cast("ArrayOf", image_kind().get("attribute")).element))
+def _attributes(values: Mapping[str, AttributeValue]) -> list[Value]:
+    blank = cast("Value", default(cast("ArrayOf", image_kind().get("attribute")).element))
     return [{**blank, "name": name, "value": _any(value)} for name, value in values.items()]
 
 
-def _any(value: Any) -> AnyValue:
+def _any(value: object) -> AnyValue:
     binding, plain = attribute_value(value)
     kind = wire_type(binding)
     if isinstance(kind, Array) and kind.kind is Kind.STRING:

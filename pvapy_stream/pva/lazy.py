@@ -1,11 +1,12 @@
-"""Objects that came without PVAccess: a PvObject is built when somebody wants one."""
+"""Objects that are not PvObjects yet: one is built when it is first needed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import pvaccess as pva
 from numpy.typing import NDArray
 
 from pvapy_stream.errors import ObjectError
@@ -13,17 +14,17 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.pva import ntndarray
 from pvapy_stream.pva.ntndarray import MARK, TAG, ObjectBuilder, to_frame
 
-Build = Callable[[Frame], Any]
+Build = Callable[[Frame], pva.PvObject]
 
 
 class LazyObject:
-    """A frame on its way through a stage that can do without a PvObject.
+    """An object of a stream as a frame, without a PvObject.
 
-    What only PvObjects have (`getInt`, `toDict`, `set` …) works too, and builds one. The binding's
-    own functions take none of these: give them `pv_object(obj)`.
+    Methods of PvObjects (`getInt`, `toDict`, `set` …) work too, and build one. Functions of the
+    binding do not take this class: give them `pv_object(obj)`.
 
     Attributes:
-        id: its id; None when only the PvObject has it.
+        id: its id; None if only the PvObject has it.
     """
 
     __slots__ = ("_build", "_frame", "_marked", "_object", "id")
@@ -32,7 +33,7 @@ class LazyObject:
         self.id = frame.id if frame is not None else None
         self._frame = frame
         self._build = build
-        self._object: Any = None
+        self._object: pva.PvObject | None = None
         self._marked = False
 
     @property
@@ -49,7 +50,7 @@ class LazyObject:
     def _make_frame(self) -> Frame:
         return to_frame(self.pv_object())
 
-    def pv_object(self) -> Any:
+    def pv_object(self) -> pva.PvObject:
         """The `pvaccess.PvObject`.
 
         Raises:
@@ -61,7 +62,7 @@ class LazyObject:
                 self._object.setInt(TAG, MARK)
         return self._object
 
-    def _make_object(self) -> object:
+    def _make_object(self) -> pva.PvObject:
         return (self._build or ObjectBuilder().build)(self.frame)
 
     def id_of(self, field: str) -> int | None:
@@ -70,11 +71,11 @@ class LazyObject:
 
     @property
     def marked(self) -> bool:
-        """Whether it only opens its channel, and is no frame."""
+        """Whether it is an opening object, and not a frame."""
         return self._marked
 
     def mark(self) -> None:
-        """Say that it only opens its channel."""
+        """Mark it as an opening object."""
         self._marked = True
 
     @property
@@ -84,12 +85,12 @@ class LazyObject:
 
     @property
     def stamp_ns(self) -> int:
-        """Time of the record, ns since 1970, where it is another than that of the data; else 0."""
+        """Time of the record, ns since 1970, if it differs from that of the data; else 0."""
         return 0
 
     @property
     def only_frame(self) -> bool:
-        """Whether its frame and `stamp_ns` say all that its PvObject would."""
+        """Whether its frame and `stamp_ns` contain all that its PvObject would."""
         return self.id is not None and self.frame.origin is None
 
     @property
@@ -116,10 +117,10 @@ class LazyObject:
         """Give back memory that the source needs, if it lies there."""
 
     def copy(self) -> LazyObject:
-        """Itself: it may be kept."""
+        """Itself: it never changes, so it may be kept."""
         return self
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self.pv_object(), name)
@@ -127,7 +128,7 @@ class LazyObject:
     def __getitem__(self, field: str) -> Any:
         return self.pv_object()[field]
 
-    def __setitem__(self, field: str, value: Any) -> None:
+    def __setitem__(self, field: str, value: object) -> None:
         raise ObjectError(
             f"field {field} cannot be set: the object is shared with other subscribers; set it in"
             " a copy made with pvapy_stream.pva.lazy.pv_object(obj).copy()"
@@ -139,7 +140,11 @@ def form_of(frame: Frame) -> tuple[object, ...]:
     return frame.stored_shape, frame.dtype, frame.codec, frame.color_mode
 
 
-def pv_object(obj: Any) -> Any:
+# What receivers deliver and publishers take.
+StreamObject: TypeAlias = pva.PvObject | LazyObject
+
+
+def pv_object(obj: StreamObject) -> pva.PvObject:
     """The `pvaccess.PvObject` of what a transport delivers.
 
     Raises:
@@ -148,12 +153,12 @@ def pv_object(obj: Any) -> Any:
     return obj.pv_object() if isinstance(obj, LazyObject) else obj
 
 
-def time_of(obj: Any) -> int:
+def time_of(obj: StreamObject) -> int:
     """Time of the data of a PvObject or of a `LazyObject`, ns since 1970; 0 when unknown."""
     return obj.time_ns if isinstance(obj, LazyObject) else ntndarray.time_of(obj)
 
 
-def frame_of(obj: Any) -> Frame:
+def frame_of(obj: StreamObject) -> Frame:
     """A frame of a PvObject or of a `LazyObject`.
 
     Raises:

@@ -1,8 +1,8 @@
 """Asks PVA name servers (EPICS_PVA_NAME_SERVERS) for the binding.
 
-The binding's own search over TCP uses its connection in several threads without a lock: it ended
-the process now and then, and it may need half a minute to find what is there. Here our own threads
-ask the name servers, and the binding, which knows nothing of name servers, asks us by UDP.
+The binding's own search over TCP uses its connection in several threads without a lock: it
+sometimes ended the process, and may take half a minute to find a channel. Here our own threads ask
+the name servers; the binding does not know them, and sends its searches to us by UDP.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ VARIABLE = "EPICS_PVA_NAME_SERVERS"
 _ADDRESSES = "EPICS_PVA_ADDR_LIST"
 # The binding asks only one port of an address, and 127.0.0.1 may be in its list.
 _HOST = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
-_NOBODY = "pvapy_stream:nobody"  # a channel that nobody serves, and that is not asked for
+_NOBODY = "pvapy_stream:nobody"  # a channel that no server has, and that is not searched for
 _CONNECT = 3.0  # s; for a connection, and for each message that opens it
-_BACKOFF = 0.5  # s; until a name server that is not there is tried again
-_TICK = 0.05  # s; how soon a new name is asked for
-_AGAIN = 0.5  # s; until a name that nobody serves is asked for again
+_BACKOFF = 0.5  # s; until the next attempt to connect to a name server that is absent
+_TICK = 0.05  # s; longest time until a new name is searched for
+_AGAIN = 0.5  # s; until the next search for a name that no server has
 _IDLE = 10.0  # s without names, after which the connection is closed
-# The binding asks again at growing intervals of up to 29 s; what it no longer asks for is dropped.
+# The binding asks again at growing intervals of up to 29 s; others are dropped.
 _KEPT = 60.0
 _MOST = 2000  # names in one request
 
-# The binding forgets what it has read when its last channel goes: this one stays.
+# The binding discards its settings when its last channel is closed: this one stays open.
 _first: list[pva.Channel] = []
 
 _log = logging.getLogger(__name__)
@@ -66,10 +66,10 @@ class _Wanted:
 
 
 class Relay:
-    """Answers searches that come by UDP with what name servers say.
+    """Answers the searches of the binding, received by UDP, with the replies of name servers.
 
     Args:
-        servers: host and port of each.
+        servers: host and port of each name server.
 
     Attributes:
         address: where it is asked, ``host:port``.
@@ -107,7 +107,7 @@ class Relay:
                 self._any.set()
 
     def _names(self) -> dict[int, str]:
-        """What is wanted, by our own numbers."""
+        """Names that are searched for, by our own numbers."""
         now = time.monotonic()
         with self._lock:
             for key in [key for key, one in self._wanted.items() if one.end < now]:
@@ -118,7 +118,7 @@ class Relay:
             return {self._numbers[name]: name for name in list(names)[:_MOST]}
 
     def _answer(self, reply: SearchReply) -> None:
-        """Tell all who want them where channels are."""
+        """Send a reply to all searches for the channels in it."""
         with self._lock:
             found = [
                 key for key, one in self._wanted.items()
@@ -135,7 +135,7 @@ class Relay:
                 self._link.sendto(answer, (one.sender[0], one.search.port or one.sender[1]))
 
     def _follow(self, host: str, port: int) -> None:
-        """Ask one name server, as long as the process lives."""
+        """Ask one name server, until the process ends."""
         while self._any.wait():
             try:
                 with _Server(host, port) as server:
@@ -208,7 +208,7 @@ class _Server:
         self._send(search_message(names, big=self._big))
 
     def receive(self, timeout: float) -> list[StreamMessage]:
-        """Messages that are whole by what comes next; none if nothing comes within `timeout` s."""
+        """Messages completed by the next bytes; none if no bytes arrive within `timeout` s."""
         self._link.settimeout(timeout)
         try:
             count = self._link.recv_into(self._assembler.space())

@@ -1,21 +1,20 @@
-"""The object that a channel holds, whenever somebody asks."""
+"""Gets the current object of a channel."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from pvapy_stream.errors import ObjectError
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.pva.net.client import channel
 from pvapy_stream.pva.put_objects import PutReader
 from pvapy_stream.pva.wire.types import Structure
 
 
 class Newest:
-    """Asks a channel for its object. Every question has a time limit, which the binding's has not.
+    """Gets the current object of a channel, with a time limit, which the binding does not keep.
 
     Args:
-        name: of the channel, which is searched for from now on.
-        fields: which are asked for, such as ``field(uniqueId)``; all if empty.
+        name: of the channel; the search for it begins at once.
+        fields: the fields to get, such as ``field(uniqueId)``; all if empty.
     """
 
     def __init__(self, name: str, fields: str = "") -> None:
@@ -24,15 +23,15 @@ class Newest:
         self._channel = channel(name)
         self._reader: PutReader | None = None
 
-    def get(self, timeout: float) -> Any:
+    def get(self, timeout: float) -> StreamObject:
         """The object: a `LazyObject` if it is an image, else a PvObject.
 
         Args:
-            timeout: s; for the channel to be there, and as long again for its answer.
+            timeout: s; for the connection, and the same time again for the answer.
 
         Raises:
-            TransportError: it is not there, does not answer or refuses.
-            ObjectError: its structure cannot be held.
+            TransportError: it is not found, does not answer or refuses.
+            ObjectError: the binding cannot hold its structure.
         """
         found = self._channel.get(self._fields, timeout, timeout)
         if not isinstance(found.type, Structure) or not isinstance(found.value, dict):
@@ -42,5 +41,5 @@ class Newest:
         return self._reader.read(found.value)
 
     def close(self) -> None:
-        """Let the channel go."""
+        """Close the channel."""
         self._channel.close()

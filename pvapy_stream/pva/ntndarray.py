@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
-from pvapy_stream.frame import ColorMode, Frame
+from pvapy_stream.frame import AttributeValue, ColorMode, Frame
 
-# What the object that a channel is opened with has in this field: it is no frame.
+# The value of this field in an opening object, which is no frame.
 TAG = "timeStamp.userTag"
 MARK = 0x7673
 
@@ -59,15 +59,15 @@ _PV_OF_SCALAR = {
 }
 DTYPE_OF_SCALAR = {int(scalar): dtype for dtype, scalar in _SCALAR_OF_DTYPE.items()}
 
-# What a partial field request may leave out, and what then is assumed.
+# Fields without which an object is no image; a field request may leave out all others.
 _NEEDED = ("value", "dimension", "uniqueId")
 
 
 def to_frame(obj: pva.PvObject) -> Frame:
-    """A frame that looks into an NTNDArray object; nothing is copied or decoded.
+    """A frame whose arrays are views of an NTNDArray object; nothing is copied or decoded.
 
     The frame's arrays stay valid when the binding reuses the object for the next update; its
-    attributes do not, unless they were looked at before.
+    attributes do not, unless they were read before.
 
     Raises:
         ObjectError: the object is no NTNDArray, or its dimensions and colour mode do not fit.
@@ -117,7 +117,7 @@ def blank_image(obj: pva.PvObject, frame: Frame) -> None:
             obj[name] = pixels.nbytes
 
 
-def read_attributes(obj: Any) -> dict[str, Any]:
+def read_attributes(obj: pva.PvObject) -> dict[str, AttributeValue]:
     """Values of the NTNDArray attributes by name."""
     if not obj.hasField("attribute"):
         return {}
@@ -131,7 +131,7 @@ def read_attributes(obj: Any) -> dict[str, Any]:
     return values
 
 
-def _codec(obj: Any) -> tuple[str, np.dtype | None]:
+def _codec(obj: pva.PvObject) -> tuple[str, np.dtype | None]:
     if not obj.hasField("codec"):
         return "", None
     name = obj.getString("codec.name")
@@ -146,7 +146,9 @@ def _codec(obj: Any) -> tuple[str, np.dtype | None]:
         ) from error
 
 
-def color_mode(shape: tuple[int, ...], attributes: Callable[[], dict[str, Any]]) -> ColorMode:
+def color_mode(
+    shape: tuple[int, ...], attributes: Callable[[], Mapping[str, AttributeValue]]
+) -> ColorMode:
     """How an NTNDArray orders its pixels.
 
     Args:
@@ -174,9 +176,9 @@ def color_mode(shape: tuple[int, ...], attributes: Callable[[], dict[str, Any]])
     )
 
 
-def time_of(obj: Any) -> int:
-    """When an object's data were taken, ns since 1970; 0 when it does not say."""
-    # The time the data were taken comes before the time the record was processed.
+def time_of(obj: pva.PvObject) -> int:
+    """Time at which an object's data were taken, ns since 1970; 0 if unknown."""
+    # The time of the data is preferred to the time at which the record was processed.
     for field in ("dataTimeStamp", "timeStamp"):
         if obj.hasField(field):
             seconds = obj.getLong(f"{field}.secondsPastEpoch")
@@ -189,22 +191,22 @@ class ObjectBuilder:
     """Makes NTNDArray objects from frames: a copy of a template with a few values replaced.
 
     A frame that came from an NTNDArray keeps everything of it that was not changed, its
-    attributes and extra fields too. Not locked: one builder a thread.
+    attributes and extra fields too. Not locked: use one builder for each thread.
 
     Args:
         like: an object of the stream; all objects get its structure if it is a whole NTNDArray.
     """
 
-    def __init__(self, like: Any = None) -> None:
+    def __init__(self, like: pva.PvObject | None = None) -> None:
         self.keeps_structure = like is not None and all(
             like.hasField(name) for name in pva.NtNdArray().keys()
         )
-        whole: Any = like if self.keeps_structure else pva.NtNdArray()
-        self.prototype: Any = whole.copy()
+        whole = like if like is not None and self.keeps_structure else pva.NtNdArray()
+        self.prototype = whole.copy()
         if self.prototype.hasField(TAG) and self.prototype.getInt(TAG) == MARK:
             # Frames are built from it.
             self.prototype.setInt(TAG, 0)
-        self._template: Any = None
+        self._template = self.prototype
         self._template_key: tuple[object, ...] | None = None
 
     def build(self, frame: Frame) -> pva.PvObject:
@@ -245,7 +247,7 @@ class ObjectBuilder:
             _set_codec(template, frame)
             apply_to = getattr(frame.attributes, "apply_to", None)
             if apply_to is not None:
-                # They came from an object, and know more than names and values.
+                # They were read from an object, and contain more than names and values.
                 apply_to(template)
             else:
                 template["attribute"] = _attributes(frame)
@@ -256,7 +258,7 @@ class ObjectBuilder:
         return obj
 
 
-def set_times(obj: Any, time_ns: int) -> None:
+def set_times(obj: pva.PvObject, time_ns: int) -> None:
     """Set both time stamps of an NTNDArray."""
     seconds, nanoseconds = divmod(time_ns, _NANO)
     for field in ("timeStamp", "dataTimeStamp"):
@@ -265,7 +267,7 @@ def set_times(obj: Any, time_ns: int) -> None:
             obj.setInt(f"{field}.nanoseconds", nanoseconds)
 
 
-def _set_layout(obj: Any, frame: Frame) -> None:
+def _set_layout(obj: pva.PvObject, frame: Frame) -> None:
     """Set dimensions, sizes and codec, where they differ from what the object has."""
     sizes = list(reversed(frame.stored_shape))
     if [d["size"] for d in obj["dimension"]] != sizes:
@@ -278,17 +280,17 @@ def _set_layout(obj: Any, frame: Frame) -> None:
         _set_codec(obj, frame)
 
 
-def _set_codec(obj: Any, frame: Frame) -> None:
+def _set_codec(obj: pva.PvObject, frame: Frame) -> None:
     kind = int(_SCALAR_OF_DTYPE[frame.dtype]) if frame.codec else 0
     obj["codec"] = pva.PvCodec(frame.codec, pva.PvInt(kind))
 
 
-def _attributes(frame: Frame) -> list[Any]:
+def _attributes(frame: Frame) -> list[pva.PvObject]:
     values = {**frame.attributes, "ColorMode": int(frame.color_mode)}
     return [pva.NtAttribute(name, pv_value(value)) for name, value in values.items()]
 
 
-def _merged_attributes(frame: Frame) -> list[Any]:
+def _merged_attributes(frame: Frame) -> list[pva.PvObject]:
     """The frame's attributes; unchanged ones of its origin keep type, source and description."""
     origin: Any = frame.origin
     before = read_attributes(origin)
@@ -326,8 +328,8 @@ def scalar_of(dtype: np.dtype) -> int:
     return int(_SCALAR_OF_DTYPE[dtype])
 
 
-def attribute_key(frame: Frame) -> tuple[Any, ...]:
-    """What tells attributes apart: types too, for 1 == 1.0 == True."""
+def attribute_key(frame: Frame) -> tuple[object, ...]:
+    """A key of the attributes; it contains types, as 1 == 1.0 == True."""
     wire = getattr(frame.attributes, "wire", None)
     if wire is not None:
         return (wire,)
@@ -345,7 +347,7 @@ def attribute_key(frame: Frame) -> tuple[Any, ...]:
     )
 
 
-def pv_value(value: Any) -> Any:
+def pv_value(value: object) -> pva.PvObject:
     """The PvObject of an attribute's value."""
     kind, plain = attribute_value(value)
     if isinstance(kind, list):
@@ -353,8 +355,8 @@ def pv_value(value: Any) -> Any:
     return _PV_OF_SCALAR[kind](plain)
 
 
-def attribute_value(value: Any) -> tuple[Any, Any]:
-    """The type that an attribute's value is sent as, in the binding's terms, and the value so."""
+def attribute_value(value: object) -> tuple[Any, Any]:
+    """The binding's type in which an attribute is sent, and the value converted to it."""
     if isinstance(value, (bool, np.bool_)):
         return pva.BOOLEAN, bool(value)
     if isinstance(value, (int, np.integer)):

@@ -1,4 +1,4 @@
-"""Reading ids from PvObjects, and telling their structures apart."""
+"""Ids and structures of PvObjects, and opening objects."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
-from pvapy_stream.pva.lazy import LazyObject, pv_object
+from pvapy_stream.pva.lazy import LazyObject, StreamObject, pv_object
 from pvapy_stream.pva.ntndarray import MARK, TAG, blank_image, to_frame
 from pvapy_stream.pva.serial import blank
 
-IdReader = Callable[[Any], int]
+IdReader = Callable[[StreamObject], int]
 
 # The typed getters take a third of the time of obj[field].
 _GETTERS = {
@@ -31,7 +31,7 @@ _GETTERS = {
 }
 
 
-def id_reader(field: str, example: Any) -> IdReader:
+def id_reader(field: str, example: StreamObject) -> IdReader:
     """A function that reads the id from objects of the example's structure.
 
     Raises:
@@ -73,7 +73,7 @@ class LazyIds:
         self._is_id = field == "uniqueId"
         self._read: IdReader | None = None
 
-    def __call__(self, obj: Any) -> int:
+    def __call__(self, obj: StreamObject) -> int:
         if isinstance(obj, LazyObject):
             value = obj.id if self._is_id else None
             if value is None:
@@ -93,7 +93,7 @@ def _whole(value: float | str) -> int:
         return int(float(value))
 
 
-def structure_at(obj: Any, field: str) -> Any:
+def structure_at(obj: StreamObject, field: str) -> Any:
     """Type of a field given by a dotted path."""
     kind: Any = obj.getStructureDict()
     for part in field.split("."):
@@ -101,8 +101,8 @@ def structure_at(obj: Any, field: str) -> Any:
     return kind
 
 
-def is_marked(obj: Any) -> bool:
-    """Whether an object only opens its channel, and is no frame."""
+def is_marked(obj: StreamObject) -> bool:
+    """Whether an object is an opening object, and not a frame."""
     if isinstance(obj, LazyObject):
         return obj.marked
     try:
@@ -111,10 +111,10 @@ def is_marked(obj: Any) -> bool:
         return False
 
 
-def mark(obj: Any) -> Any:
-    """Mark an object as one that only opens its channel; it is given back.
+def mark(obj: StreamObject) -> StreamObject:
+    """Mark an object as an opening object, and return it.
 
-    An object without timeStamp cannot be marked: clients then know it by being the first alone.
+    An object without timeStamp cannot be marked: clients then take the first object for it.
     """
     if isinstance(obj, LazyObject):
         obj.mark()
@@ -123,23 +123,23 @@ def mark(obj: Any) -> Any:
     return obj
 
 
-def without_mark(obj: Any) -> Any:
-    """The object, as one that is no opening object."""
+def without_mark(obj: StreamObject) -> pva.PvObject:
+    """The PvObject, with the mark of an opening object removed."""
     real = pv_object(obj)
     if real.hasField(TAG):
         real.setInt(TAG, 0)
     return real
 
 
-def opening_object(prototype: Any, first: Any, id_field: str) -> Any:
-    """A marked object of a prototype's structure, to open a channel with; it shows no result.
+def opening_object(prototype: StreamObject, first: StreamObject, id_field: str) -> StreamObject:
+    """An opening object with the structure of a prototype, without data.
 
-    An image keeps its shape and type, has no pixel but 0, and the id 0. What a processor made
-    itself of another structure stays as it is: the next stage may have to learn from it.
+    An image keeps its shape and type; its pixels and its id are 0. An object that is no image and
+    that the processor made itself is not changed: the next stage may need its values.
 
     Args:
-        prototype: what the processor gave as the structure of its output.
-        first: the object it was given.
+        prototype: result of the processor's `getOutputPvObjectType`.
+        first: the object that the processor got for it.
         id_field: field with the object id.
     """
     opening = pv_object(prototype).copy()

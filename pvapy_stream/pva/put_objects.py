@@ -1,6 +1,6 @@
-"""Objects of values that came over the wire, and back.
+"""Objects from values that were received, and back.
 
-Images look into the values, others become PvObjects.
+Images become `ValueObject`s, which use the values directly; others become PvObjects.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any, cast
 
 import numpy as np
+import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
-from pvapy_stream.frame import Frame
+from pvapy_stream.frame import AttributeValue, Frame
 from pvapy_stream.pva.convert import Value, blank_object, fill, plain_array, type_of, value_of
-from pvapy_stream.pva.lazy import LazyObject, pv_object
+from pvapy_stream.pva.lazy import LazyObject, StreamObject, pv_object
 from pvapy_stream.pva.ntndarray import DTYPE_OF_SCALAR, MARK, color_mode
 from pvapy_stream.pva.wire.buffers import legible
 from pvapy_stream.pva.wire.types import (
@@ -29,7 +30,7 @@ _NANO = 1_000_000_000
 _NEEDED = ("value", "dimension", "uniqueId")
 _STAMP = {"secondsPastEpoch": Kind.LONG, "nanoseconds": Kind.INT, "userTag": Kind.INT}
 _LISTS = ("dimension", "attribute")
-# Types of what is read of an image without a look at its type.
+# Types of the fields that are read from an image without a check of their types.
 _TYPES = {
     "uniqueId": Kind.INT,
     "dimension.size": Kind.INT,
@@ -41,7 +42,7 @@ _TYPES = {
 
 
 class PutReader:
-    """Makes objects of the values of one channel.
+    """Makes objects from the values of one channel.
 
     Args:
         kind: type of the channel.
@@ -58,7 +59,7 @@ class PutReader:
         self._blank = blank_object(kind)
         self.is_image = _is_image(kind)
 
-    def read(self, value: Value) -> Any:
+    def read(self, value: Value) -> StreamObject:
         """A `ValueObject` of an image, else a PvObject.
 
         Raises:
@@ -66,7 +67,7 @@ class PutReader:
         """
         return ValueObject(self, value) if self.is_image else self.build(value)
 
-    def build(self, value: Value) -> object:
+    def build(self, value: Value) -> pva.PvObject:
         """A PvObject.
 
         Raises:
@@ -83,7 +84,7 @@ def _is_image(kind: Structure) -> bool:
         name, _, inner = path.partition(".")
         field = kind.get(name)
         if field is None:
-            # It was not asked for.
+            # It was not requested.
             continue
         if name in _LISTS:
             field = field.element if isinstance(field, ArrayOf) else None
@@ -95,12 +96,12 @@ def _is_image(kind: Structure) -> bool:
 
 
 class ValueObject(LazyObject):
-    """An NTNDArray as it came over the wire."""
+    """An NTNDArray as it was received."""
 
     __slots__ = ("_reader", "_value")
 
     def __init__(self, reader: PutReader, value: Value | None) -> None:
-        # No id: whoever writes it elsewhere needs what only the PvObject has.
+        # No id: a publisher needs fields that the frame does not have.
         super().__init__(None)
         self._reader = reader
         self._value = value
@@ -118,19 +119,19 @@ class ValueObject(LazyObject):
         made._marked = self._marked
         return made
 
-    def _make_object(self) -> object:
+    def _make_object(self) -> pva.PvObject:
         return self._reader.build(self.value)
 
     @property
     def value(self) -> Value:
-        """What came."""
+        """The received value."""
         return self._value or {}
 
     def id_of(self, field: str) -> int | None:
         found: object = self.value
         for name in field.split("."):
             found = cast("Value", found).get(name) if isinstance(found, dict) else None
-        # What is no whole number is read as in all PvObjects.
+        # An id that is no integer is read from the PvObject.
         return found if isinstance(found, int) else None
 
     @property
@@ -139,7 +140,7 @@ class ValueObject(LazyObject):
 
     @property
     def wire(self) -> AnyValue | None:
-        """Its value; None if it was marked here, which the value does not say."""
+        """Its type and value; None if it was marked here: the value does not have the mark."""
         return None if self._marked else AnyValue(self._reader.kind, self.value)
 
     @property
@@ -152,7 +153,7 @@ class ValueObject(LazyObject):
 
 
 class Origin:
-    """The PvObject of a `ValueObject`, made when somebody looks at it."""
+    """The PvObject of a `ValueObject`, built when it is first used."""
 
     __slots__ = ("_owner",)
 
@@ -172,13 +173,13 @@ class Origin:
 
 
 class PutWriter:
-    """Makes values of the objects of a stream. Arrays are those of the object."""
+    """Converts the objects of a stream to values. Arrays are not copied."""
 
     def __init__(self) -> None:
         self._structure: dict[str, object] | None = None
         self._kind = Structure()
 
-    def write(self, obj: Any) -> AnyValue:
+    def write(self, obj: StreamObject) -> AnyValue:
         """The type and value of a PvObject or of a `LazyObject`.
 
         Raises:
@@ -187,15 +188,15 @@ class PutWriter:
         if isinstance(obj, ValueObject) and (wire := obj.wire) is not None:
             return wire
         real = pv_object(obj)
-        # To ask for all of the type costs ten times as much.
-        structure: dict[str, Any] = real.getStructureDict()
+        # `type_of` takes ten times as long.
+        structure = real.getStructureDict()
         if structure != self._structure:
             self._kind, self._structure = type_of(real), structure
         return AnyValue(self._kind, value_of(real, self._kind, copy=False))
 
 
 def frame_of_value(value: Value, origin: object = None) -> Frame:
-    """A frame that looks into the value of an NTNDArray; nothing is copied.
+    """A frame whose arrays are those of the value of an NTNDArray; nothing is copied.
 
     Raises:
         ObjectError: its dimensions, codec and colour mode do not make an image.
@@ -206,7 +207,7 @@ def frame_of_value(value: Value, origin: object = None) -> Frame:
     payload = plain_array(held) if isinstance(held, np.ndarray) else np.zeros(0, np.uint8)
     codec, dtype = _codec(cast("Value", value.get("codec", {})))
 
-    def attributes() -> dict[str, Any]:
+    def attributes() -> dict[str, AttributeValue]:
         return attributes_of_value(value)
 
     return Frame(
@@ -222,7 +223,7 @@ def frame_of_value(value: Value, origin: object = None) -> Frame:
     )
 
 
-def _codec(codec: Value) -> tuple[str, np.dtype[Any] | None]:
+def _codec(codec: Value) -> tuple[str, np.dtype[np.generic] | None]:
     name = str(codec.get("name", ""))
     if not name:
         return "", None
@@ -247,7 +248,7 @@ def attributes_of_value(value: Value) -> dict[str, object]:
         if isinstance(found, dict) and "value" in found:
             found = cast("Value", found)["value"]
         if isinstance(found, str):
-            # To be shown: surrogates stand for bytes that are no UTF-8.
+            # Shown to people: surrogates, from bytes that are no UTF-8, are replaced.
             found = legible(found.encode(errors="surrogateescape"))
         values[str(attribute.get("name", ""))] = found
     return values
@@ -255,7 +256,7 @@ def attributes_of_value(value: Value) -> dict[str, object]:
 
 def time_of_value(value: Value) -> int:
     """Time of the data of an NTNDArray, ns since 1970; 0 when unknown."""
-    # The time the data were taken comes before the time the record was processed.
+    # The time of the data is preferred to the time at which the record was processed.
     for field in ("dataTimeStamp", "timeStamp"):
         stamp = value.get(field)
         if isinstance(stamp, dict):

@@ -1,4 +1,4 @@
-"""The structure of control channels, and what they share with status channels."""
+"""The structure of control channels, and fields that status channels have too."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Distributor:
-    """What to ask of the server's distributor plugin."""
+    """Options for the distributor plugin of a server."""
 
     plugin: str = "pydistributor"
     group: str | None = None
@@ -18,7 +18,7 @@ class Distributor:
     mode: str | None = None
 
     def option(self) -> str:
-        """``plugin=key:value;…``, or "" when nothing is asked for."""
+        """``plugin=key:value;…``, or "" if no option is set."""
         keys = {
             "group": self.group,
             "set": self.client_set,
@@ -54,14 +54,14 @@ def monitor_request(
         fields: fields to receive, ``a,b`` or ``field(a,b)``; all when empty.
         id_field: added to the fields when it is not among them.
         queue_size: objects the server keeps for this monitor; 0 for its default.
-        distributor: what to ask of the distributor plugin.
+        distributor: options for the distributor plugin.
         pipeline: whether the server is to wait for updates to be acknowledged.
     """
     names = _fields(fields)
     option = distributor.option() if distributor else ""
     if names:
-        # The id field goes first and carries the plugin: asked of the whole structure (_), the
-        # plugin makes the server send all fields, whatever else the request says.
+        # The id field is first and has the options of the plugin: given for the whole structure
+        # (_), they make the server send all fields, whatever else is requested.
         first = id_field.split(".")[0] or names[0]
         rest = [name for name in names if name != first]
         names = [f"{first}[{option}]" if option else first, *rest]

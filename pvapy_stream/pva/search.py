@@ -1,7 +1,8 @@
-"""Asks the network who serves PVA channels, by UDP, without the binding.
+"""Searches for the servers of PVA channels, by UDP, without the binding.
 
-A name that two servers serve gets clients of either by chance, so it is looked for before it is
-hosted. The binding cannot tell how many servers answer, and its search cannot be given a limit.
+If two servers have a channel of the same name, a client gets one of them by chance, so a program
+searches for a name before it hosts it. The binding does not report how many servers answer, and its
+search has no time limit.
 Name servers (EPICS_PVA_NAME_SERVERS) are not asked.
 """
 
@@ -24,9 +25,9 @@ from pvapy_stream.pva.wire.searching import (
 )
 
 _TIMEOUT = 0.3  # s; for an answer
-_PATIENCE = 3.0  # s; a server that has been told to end, or whose end a gateway has not noticed
+_PATIENCE = 3.0  # s; for a server that is stopping, or whose end a gateway has not noticed
 _AGAIN = 0.1  # s; a datagram may be lost
-_LOOK_AGAIN = (3.0, 7.0, 20.0, 60.0)  # s; from one look for others with our names to the next
+_LOOK_AGAIN = (3.0, 7.0, 20.0, 60.0)  # s; pauses between searches for other servers of our names
 
 _log = logging.getLogger(__name__)
 
@@ -34,11 +35,11 @@ Servers = dict[str, dict[bytes, str]]  # by name: identity of each server, and i
 
 
 def find_servers(names: Sequence[str], timeout: float = _TIMEOUT) -> Servers:
-    """Who serves channels.
+    """Find the servers of channels.
 
     Args:
         names: of the channels.
-        timeout: s; how long answers are waited for. A name nobody serves takes all of it.
+        timeout: s; for the answers. It is used up if a name has no server.
 
     Returns:
         for each name, the servers that answered, by their identity; empty also when the network
@@ -70,7 +71,7 @@ def find_servers(names: Sequence[str], timeout: float = _TIMEOUT) -> Servers:
 
 
 class NameCheck:
-    """Looks, while a program starts, whether others serve the names that it is going to host.
+    """Checks, while a program starts, whether others serve the names that it is going to host.
 
     Args:
         names: of the channels; empty ones are left out.
@@ -91,7 +92,7 @@ class NameCheck:
             self._found = find_servers(self._names)
 
     def taken(self) -> str:
-        """Which name is served by whom, in a sentence; "" when none is. Waits for the search."""
+        """Wait for the search; a sentence with a name that is served and its server, else ""."""
         if self._names:
             self._thread.join(_PATIENCE + 5 * _TIMEOUT)
         for name, servers in self._found.items():
@@ -104,8 +105,8 @@ class NameCheck:
         """Wait for the search.
 
         Args:
-            incarnation: how often the program was started; when it was started again, what is left
-                of the one before must not keep it from its work, and is only logged.
+            incarnation: how often the program was started; for a restarted program, a name
+                that is served is only logged: it may be a remainder of the process before.
 
         Raises:
             TransportError: another program serves one of the names.
@@ -118,14 +119,14 @@ class NameCheck:
 
 
 class TwinWatch:
-    """Looks, while a program runs, whether others serve its names too.
+    """Checks, while a program runs, whether others serve its names too.
 
-    Of two that start together, neither sees the other before it serves. A name may also be hosted
-    only when the first object comes.
+    Two programs that start at the same time do not find each other before they serve. A name may
+    also be hosted only when the first object arrives.
 
     Args:
-        names: that the program hosts; empty ones are left out.
-        tell: gets a sentence, once, from a thread.
+        names: of the channels that the program hosts; empty ones are left out.
+        tell: called once at most, from a thread, with a sentence about a name served twice.
     """
 
     def __init__(self, names: Iterable[str], tell: Callable[[str], None]) -> None:
@@ -136,21 +137,21 @@ class TwinWatch:
             threading.Thread(target=self._run, name="twins", daemon=True).start()
 
     def stop(self) -> None:
-        """Look no longer."""
+        """End the checks."""
         self._stop.set()
 
     def _run(self) -> None:
         for pause in _LOOK_AGAIN:
             if self._stop.wait(pause):
                 return
-            told = served_twice(self._names)
-            if told and not self._stop.is_set():
-                self._tell(told)
+            problem = served_twice(self._names)
+            if problem and not self._stop.is_set():
+                self._tell(problem)
                 return
 
 
 def served_twice(names: Iterable[str]) -> str:
-    """Which name several servers serve, in a sentence; "" when none is."""
+    """A sentence with a name that several servers have, and these servers; "" for none."""
     for name, servers in find_servers([name for name in names if name]).items():
         if len(servers) > 1:
             where = ", ".join(sorted(servers.values()))
@@ -173,5 +174,5 @@ def _send(link: socket.socket, request: bytes) -> None:
         try:
             link.sendto(request, address)
         except OSError:
-            # One that is not reachable does not keep us from asking the others.
+            # An unreachable address must not prevent the search at the others.
             continue

@@ -1,14 +1,14 @@
 """PvObjects to bytes and back, by their structure.
 
 A PvObject becomes a small head (MessagePack: structure, values, lengths) and the bytes of its large
-arrays behind it, as they are in memory. Nothing is executed to read it back: a structure is names
-and types, a value is numbers, strings and arrays.
+arrays, unchanged. Reading executes no code: a structure consists of names and types, a value of
+numbers, strings and arrays.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -27,15 +27,12 @@ from pvapy_stream.pva.structure import (
     type_ids,
 )
 
-# Its stub does not know of type ids.
-_PvObject: Any = pva.PvObject
-
 Buffer = bytes | bytearray | memoryview
 
 MAX_HEAD = 64 * 2**20  # bytes; all that is not in large arrays
 _MAGIC = b"PVO\x01"
 _START = struct.Struct("<4sI")
-_ALIGN = 8  # large arrays start at a multiple of this, so that they can be looked into
+_ALIGN = 8  # large arrays start at a multiple of this, so that views of them are aligned
 _PADDING = bytes(_ALIGN)
 
 # What the binding, numpy and the codecs raise for values of another type than their field's.
@@ -49,15 +46,15 @@ _decode_schema = msgspec.msgpack.Decoder(tuple[str, dict[str, str], dict[str, An
 class ObjectWriter:
     """Turns the objects of one stream into bytes; remembers their structure between calls.
 
-    Type ids are those of the first object of a structure. Not locked: one writer a thread.
+    Type ids are those of the first object of a structure. Not locked: use one for each thread.
     """
 
     def __init__(self) -> None:
-        self._structure: dict[str, Any] = {}
+        self._structure: Mapping[str, object] = {}
         self._schema = b""
         self._codec = codec_of({})
 
-    def parts(self, obj: Any) -> list[Buffer]:
+    def parts(self, obj: pva.PvObject) -> list[Buffer]:
         """Parts whose concatenation is the object; large arrays are views of it, not copies.
 
         Raises:
@@ -82,7 +79,7 @@ class ObjectWriter:
             at += padding + array.nbytes
         return parts
 
-    def _learn(self, obj: Any) -> None:
+    def _learn(self, obj: pva.PvObject) -> None:
         structure = obj.getStructureDict()
         if self._schema and structure == self._structure and [*structure] == [*self._structure]:
             return
@@ -90,7 +87,7 @@ class ObjectWriter:
         self._structure, self._codec = structure, codec_of(structure)
 
 
-def dumps(obj: Any) -> bytes:
+def dumps(obj: pva.PvObject) -> bytes:
     """One object as bytes; `ObjectWriter` is faster for a stream.
 
     Raises:
@@ -99,8 +96,8 @@ def dumps(obj: Any) -> bytes:
     return b"".join(ObjectWriter().parts(obj))
 
 
-def loads(data: Buffer) -> Any:
-    """The `pvaccess.PvObject` that these bytes are; its arrays are copied once, into it.
+def loads(data: Buffer) -> pva.PvObject:
+    """The `pvaccess.PvObject` that was written to these bytes; its arrays are copied once.
 
     Raises:
         ObjectError: the bytes are no such object, or go beyond the limits of this module.
@@ -124,13 +121,13 @@ def loads(data: Buffer) -> Any:
     return obj
 
 
-def blank(obj: Any) -> Any:
+def blank(obj: pva.PvObject) -> pva.PvObject:
     """An object of the same structure and type ids, without its values."""
     type_id, ids = type_ids(obj)
-    return _PvObject(obj.getStructureDict(), type_id, ids)
+    return pva.PvObject(obj.getStructureDict(), type_id, ids)
 
 
-def _head(view: memoryview) -> tuple[bytes, Any, list[int], int]:
+def _head(view: memoryview) -> tuple[bytes, object, list[int], int]:
     if len(view) < _START.size:
         raise ObjectError(f"there are only {len(view)} of them")
     magic, n_head = _START.unpack_from(view)
@@ -159,8 +156,8 @@ def _arrays(view: memoryview, at: int, lengths: Sequence[int]) -> list[memoryvie
 
 
 @lru_cache(maxsize=64)
-def _known(schema: bytes) -> tuple[Codec, Any]:
-    """Codec of a structure, and an object of it to copy."""
+def _known(schema: bytes) -> tuple[Codec, pva.PvObject]:
+    """The codec of a structure, and an empty object of it, to be copied."""
     try:
         type_id, ids, plain = _decode_schema(schema)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -168,4 +165,4 @@ def _known(schema: bytes) -> tuple[Codec, Any]:
     structure = kind_of(plain)
     if not structure:
         raise ObjectError("their structure has no fields")
-    return codec_of(structure), _PvObject(structure, type_id, ids)
+    return codec_of(structure), pva.PvObject(structure, type_id, ids)

@@ -21,7 +21,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pvaccess as pva
 
@@ -45,7 +44,7 @@ _log = logging.getLogger(__name__)
 class PutRights:
     """Which clients may put to a control channel: all of them, unless limited.
 
-    Clients tell their user name themselves: this prevents mistakes, not forgery.
+    Clients state their user name themselves: this prevents mistakes, not forgery.
 
     Attributes:
         clients: ``HOST``, ``USER@HOST`` or ``USER@*``; empty for any client.
@@ -63,14 +62,14 @@ def new_server() -> pva.PvaServer:
     """A PVA server.
 
     Raises:
-        TransportError: the machine has no network, and nobody said to do without.
+        TransportError: the machine has only the loopback interface, and EPICS is not set up for it.
     """
     try:
         return pva.PvaServer()
     except RuntimeError as error:
         if "network interface" not in str(error):
             raise
-        # Without the binding's pages of C++.
+        # The binding's own message has pages of C++ details.
         raise TransportError(
             "this machine has only the loopback network interface, which PVAccess does not use by"
             ' default; give: eval "$(pvapy-stream env)"'
@@ -81,7 +80,7 @@ def make_server(rights: PutRights = ANYBODY) -> pva.PvaServer:
     """A PVA server, with access security active.
 
     Args:
-        rights: of the control channel it will host; what is wrong with them shows here.
+        rights: of the control channel that it will host; they are checked here.
 
     Raises:
         SettingsError: a host is unknown, or the file cannot be used.
@@ -110,7 +109,7 @@ def host_writable(
     server: pva.PvaServer,
     name: str,
     obj: pva.PvObject,
-    on_put: Callable[[Any], None],
+    on_put: Callable[[pva.PvObject], None],
     rights: PutRights = ANYBODY,
 ) -> None:
     """Host a channel to which clients may put.
@@ -133,7 +132,7 @@ def may_put(user: str, host: str) -> bool:
     """Whether a client may put to an input: any, unless the group DEFAULT of a file says otherwise.
 
     Args:
-        user: who it says it is.
+        user: name that the client states.
         host: its address.
     """
     return _security.may_put(user, host)
@@ -201,7 +200,7 @@ class _Security:
     ) -> None:
         parts = [file, *groups.values()]
         if _DEFAULT not in file_groups:
-            # Channels that a user's processor adds by itself are as open as they always were.
+            # Any client may put to channels that a user's processor adds by itself, as before.
             parts.append(f"ASG({_DEFAULT}) {{ RULE(1, READ) RULE(1, WRITE) }}")
         with tempfile.NamedTemporaryFile("w", prefix="pvapy-stream-", suffix=".acf") as made:
             made.write("\n".join(parts) + "\n")

@@ -1,22 +1,22 @@
-"""Arrays that are sent some time after they were published: nobody may write to them meanwhile."""
+"""Payloads that are sent some time after they were published, and must not change until then."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pvapy_stream.frame import Frame
 
-Pixels = np.ndarray[Any, Any]
+Pixels = NDArray[np.generic]
 
 
 def steady_payload(frame: Frame) -> Pixels:
-    """The payload of a frame, or a copy if somebody else could write to it.
+    """The payload of a frame, or a copy if other code could write to it.
 
-    An array that is read-only, or that only the frame refers to, stays as it is: a processor that
-    returns a new image pays for no copy, one that writes each image into the same array does.
+    An array that is read-only, or that only the frame refers to, is not copied. So a processor that
+    returns a new array each time causes no copy; one that reuses its array does.
     """
     payload = frame.payload
     owner = _owner(payload)
@@ -26,7 +26,7 @@ def steady_payload(frame: Frame) -> Pixels:
 
 
 def freeze(frame: Frame) -> Frame:
-    """Make the payload of a frame read-only; the frame is given back."""
+    """Make the payload of a frame read-only, and return the frame."""
     frame.payload.flags.writeable = False
     _owner(frame.payload).flags.writeable = False
     return frame
@@ -43,13 +43,13 @@ def _is_alone(frame: Frame) -> bool:
 
 
 def _references(frame: Frame) -> tuple[int, int]:
-    """How often a payload, and the memory it is a view of, are referred to."""
+    """Numbers of references to a payload, and to the array of which it is a view."""
     payload = frame.payload
     owner = _owner(payload)
     return sys.getrefcount(payload), sys.getrefcount(owner)
 
 
-# Of a frame whose payload nobody else has; counted from a function like `steady_payload`.
+# Numbers for a payload to which only its frame refers, counted as in `steady_payload`.
 def _count_alone() -> tuple[int, int]:
     frame = Frame(0, np.zeros((2, 2), np.uint8).reshape(-1), (2, 2))
     payload = frame.payload

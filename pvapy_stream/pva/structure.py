@@ -1,13 +1,13 @@
 """Structures of PvObjects as plain data, and codecs of their values made from them.
 
-A *kind* is what `PvObject.getStructureDict` says of a field: a scalar type, ``[kind]`` for arrays,
-a dict for structures, ``({name: kind},)`` for unions, ``()`` for variant unions. Its *plain* form
-is made of numbers, strings, lists and dicts only.
+A *kind* is the type of a field as `PvObject.getStructureDict` gives it: a scalar type, ``[kind]``
+for arrays, a dict for structures, ``({name: kind},)`` for unions, ``()`` for variant unions. Its
+*plain* form consists of numbers, strings, lists and dicts only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
@@ -22,11 +22,11 @@ from pvapy_stream.errors import ObjectError
 MAX_DEPTH = 32  # levels of structures in structures
 MAX_FIELDS = 10_000  # fields of one structure, all levels together
 
-# Arrays below this many bytes travel among the values.
+# Arrays of fewer bytes are stored with the values.
 INLINE = 256
 
-# The binding's stubs do not say that its scalar types are numbers.
-_ScalarType: Any = pva.ScalarType
+# Looked up once: it is compared with for each attribute of an image.
+_ScalarType = pva.ScalarType
 _BYTE_NUMBER = int(_ScalarType.BYTE)
 _SCALARS = {int(kind): kind for kind in _ScalarType.names.values()}
 _DTYPES = {
@@ -62,7 +62,7 @@ def plain_kind(kind: Any) -> object:
     return [_UNION, plain_kind(kind[0])] if kind else [_VARIANT]
 
 
-def kind_of(plain: object) -> object:
+def kind_of(plain: object) -> Any:
     """The kind whose plain form this is.
 
     Raises:
@@ -99,13 +99,13 @@ def _name(name: object) -> str:
 
 @dataclass(slots=True)
 class Writing:
-    """The large arrays met while values are made plain."""
+    """Collects large arrays while values are converted to their plain form."""
 
     arrays: list[np.ndarray] = field(default_factory=list)
 
 
 class Reading:
-    """The large arrays to be taken, in their order, while plain values become values."""
+    """Gives the large arrays, in their order, while plain forms are converted to values."""
 
     def __init__(self, arrays: list[memoryview]) -> None:
         self._arrays = arrays
@@ -113,10 +113,10 @@ class Reading:
         self.depth = 0  # of variants in variants
 
     def take(self, index: int) -> memoryview:
-        """The next array.
+        """The array with an index, which must be the next one.
 
         Raises:
-            ObjectError: another is asked for.
+            ObjectError: it is another one.
         """
         if index != self._taken or index >= len(self._arrays):
             raise ObjectError(f"array {index} is asked for where {self._taken} is next")
@@ -132,14 +132,14 @@ class Reading:
 class Codec:
     """Values of one kind to their plain form and back; None where both are the same."""
 
-    to_plain: Callable[[Any, Writing], Any] | None
-    from_plain: Callable[[Any, Reading], Any] | None
+    to_plain: Callable[[Any, Writing], object] | None
+    from_plain: Callable[[Any, Reading], object] | None
 
-    def write(self, value: Any, writing: Writing) -> Any:
+    def write(self, value: object, writing: Writing) -> object:
         """The plain form of a value."""
         return value if self.to_plain is None else self.to_plain(value, writing)
 
-    def read(self, plain: Any, reading: Reading) -> Any:
+    def read(self, plain: object, reading: Reading) -> Any:
         """The value of a plain form."""
         return plain if self.from_plain is None else self.from_plain(plain, reading)
 
@@ -165,7 +165,7 @@ def codec_of(kind: Any) -> Codec:
 _BYTE = Codec(lambda value, _: ord(value), lambda plain, _: chr(plain))
 
 
-def _structure(kind: dict[str, Any]) -> Codec:
+def _structure(kind: Mapping[str, object]) -> Codec:
     names = tuple(kind)
     codecs = [codec_of(inner) for inner in kind.values()]
     writers = [(name, codec.to_plain) for name, codec in zip(names, codecs, strict=True)]
@@ -173,11 +173,11 @@ def _structure(kind: dict[str, Any]) -> Codec:
     if all(writer is None for _, writer in writers) and len(names) > 1:
         take = itemgetter(*names)
 
-        def to_plain(value: Any, writing: Writing) -> Any:
+        def to_plain(value: Any, writing: Writing) -> object:
             return take(value)
     else:
 
-        def to_plain(value: Any, writing: Writing) -> Any:
+        def to_plain(value: Any, writing: Writing) -> object:
             return [
                 value[name] if write is None else write(value[name], writing)
                 for name, write in writers
@@ -208,11 +208,11 @@ def _list(codec: Codec) -> Codec:
     )
 
 
-def _array(kind: Any) -> Codec:
+def _array(kind: pva.ScalarType) -> Codec:
     dtype = _DTYPES[int(kind)]
     boolean = kind == pva.BOOLEAN
 
-    def to_plain(value: Any, writing: Writing) -> Any:
+    def to_plain(value: Any, writing: Writing) -> object:
         array = np.ascontiguousarray(value, dtype)
         if array.nbytes < INLINE:
             return array.tobytes()
@@ -231,12 +231,12 @@ def _array(kind: Any) -> Codec:
     return Codec(to_plain, from_plain)
 
 
-def _union(choices: dict[str, Any]) -> Codec:
+def _union(choices: Mapping[str, object]) -> Codec:
     names = list(choices)
     index_of = {name: index for index, name in enumerate(names)}
     codecs = [codec_of(kind) for kind in choices.values()]
 
-    def to_plain(value: Any, writing: Writing) -> Any:
+    def to_plain(value: Any, writing: Writing) -> object:
         if not value or not value[0]:
             return None
         ((name, inner),) = value[0].items()
@@ -292,11 +292,11 @@ def _codec_of_schema(schema: bytes) -> tuple[object, Codec]:
     return kind, codec_of(kind)
 
 
-def type_ids(obj: Any) -> tuple[str, dict[str, str]]:
+def type_ids(obj: pva.PvObject) -> tuple[str, dict[str, str]]:
     """An object's type id, and those of its structures and arrays of structures by name.
 
-    The binding shows them in `str` alone, so that is read, of a copy without texts and arrays. It
-    cannot make objects with type ids further down, so those are left out.
+    The binding shows them only in the result of `str`, so that is parsed, for a copy without texts
+    and arrays. It cannot make objects with type ids on lower levels, so those are left out.
     """
     kind = obj.getStructureDict()
     first, *lines = str(_emptied(obj, kind)).splitlines() or [""]
@@ -328,7 +328,12 @@ def _given(shown: str) -> str:
     return "" if shown == "structure" else shown
 
 
-def _emptied(obj: Any, kind: dict[str, Any], prefix: str = "", into: Any = None) -> object:
+def _emptied(
+    obj: pva.PvObject,
+    kind: Mapping[str, object],
+    prefix: str = "",
+    into: pva.PvObject | None = None,
+) -> pva.PvObject:
     made = obj.copy() if into is None else into
     for name, inner in kind.items():
         path = prefix + name
@@ -344,5 +349,5 @@ def _emptied(obj: Any, kind: dict[str, Any], prefix: str = "", into: Any = None)
     return made
 
 
-def _empty_dtype(kind: Any) -> np.dtype[Any]:
+def _empty_dtype(kind: pva.ScalarType) -> np.dtype[np.generic]:
     return np.dtype(bool) if kind == pva.BOOLEAN else _DTYPES[int(kind)]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import Frame
@@ -29,10 +30,10 @@ from pvapy_stream.pva.wire.types import Selected, Structure, default
 START = 5  # bytes of a monitor's message before the bit set: number of the request, and flags
 
 _NANO = 1_000_000_000
-# What a frame is made of without a look at the message.
+# Fields whose values are taken from the layout, not from the message.
 _FIXED = ("dimension", "codec")
 _ID, _PIXELS = "uniqueId", "value"
-# The time the data were taken comes before the time the record was processed.
+# The time of the data is preferred to the time at which the record was processed.
 _TIMES = [
     (f"{stamp}.secondsPastEpoch", f"{stamp}.nanoseconds")
     for stamp in ("dataTimeStamp", "timeStamp")
@@ -42,13 +43,13 @@ _CODECS = {
     big: (struct.Struct(">q" if big else "<q"), struct.Struct(">i" if big else "<i"))
     for big in (False, True)
 }
-# Messages in a row that had another layout, after which layouts are looked at now and then.
+# Messages in a row with another layout, after which a layout is read only for each `_AGAIN`th.
 _IN_VAIN = 8
 _AGAIN = 256  # messages
 _SMALL = 4096  # bytes; fewer are copied, and compared with those of the image before
 
 Payload = Sequence[Buffer]
-Pixels = np.ndarray[Any, Any]
+Pixels = NDArray[np.generic]
 _Place = tuple[int, int]  # chunk, and first byte in it
 # The bytes of a field that is not in the message; or chunk, first byte and end of its parts.
 _Field = tuple[Chunk, tuple[tuple[int, int, int], ...]]
@@ -58,11 +59,11 @@ class UpdateReader:
     """Makes objects of the messages of one monitor, one after the other.
 
     Args:
-        kind: type of what comes.
+        kind: type of the objects.
         known: types that the server has numbered.
 
     Attributes:
-        overruns: updates that stand for several, as the server replaced some before it sent them.
+        overruns: number of updates in which the server replaced earlier ones that it had not sent.
 
     Raises:
         ObjectError: the binding cannot hold such a structure.
@@ -136,14 +137,14 @@ class _ImageLayout:
         frame: of the first message of this layout.
         places: where numbers and pixels are, by their paths.
         fields: fields of the first level: where the bytes are, or the bytes of those that are not
-            in the message; None if they cannot be sent on as they came.
+            in the message; None if they cannot be sent on unchanged.
 
     Attributes:
         big: as above.
         version: of the types that the server had numbered.
         fits: whether a message has this layout, but for the two before.
         changed: bit set of the fields that are in the messages.
-        can_be_passed: whether messages can be sent on as they came.
+        can_be_passed: whether messages can be sent on unchanged.
         id_place: where the id is.
         unpack_id: reads it, from a chunk and a place.
     """
@@ -207,7 +208,7 @@ class _ImageLayout:
         return made
 
     def marked(self, payload: Payload) -> bool:
-        """Whether the object only opens its channel."""
+        """Whether it is an opening object."""
         if self._tag is None:
             return False
         chunk, at = self._tag
@@ -297,7 +298,7 @@ def _parts(payload: Payload, span: tuple[int, int]) -> tuple[tuple[int, int, int
 
 
 def _place(payload: Payload, span: tuple[int, int]) -> _Place | None:
-    """Chunk and first byte of what lies in one chunk."""
+    """Chunk and first byte of a span; None if it is not in one chunk."""
     first, end = span
     for number, chunk in enumerate(payload):
         if first < len(chunk):
@@ -307,12 +308,12 @@ def _place(payload: Payload, span: tuple[int, int]) -> _Place | None:
 
 
 class UpdateObject(ValueObject):
-    """An image that is where the socket put it; the other fields are read when they are needed."""
+    """An image in the receive buffer; the other fields are read when they are needed."""
 
     __slots__ = ("_layout", "_payload")
 
     def __init__(self, layout: _ImageLayout, payload: Payload, number: int) -> None:
-        # As the classes above do, in one step: this is made of each message.
+        # Sets all attributes of the base classes in one step: one is made for each message.
         self._frame = self._build = self._object = self._value = None
         self._marked = False
         self._reader = layout.objects
@@ -336,12 +337,12 @@ class UpdateObject(ValueObject):
 
     @property
     def fields(self) -> list[Chunk | None] | None:
-        """Fields of the first level, to be sent on as they came; None if they cannot be."""
+        """Fields of the first level, to be sent on unchanged; None if they cannot be."""
         return None if self._marked else self._layout.fields(self._payload)
 
     @property
     def layout(self) -> _ImageLayout | None:
-        """The same for all messages with the same fields; None if they cannot be sent on."""
+        """The layout, which messages with the same fields share; None if they cannot be sent on."""
         layout = self._layout
         return layout if layout.can_be_passed and not self._marked else None
 

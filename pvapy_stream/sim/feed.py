@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from pvapy_stream.errors import SourceError
 from pvapy_stream.frame import Frame
@@ -91,7 +90,7 @@ class ObjectFeed:
             return
         self.repeats = True
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         """Objects to publish, for ever when they repeat; id and times are the publisher's to set.
 
         Raises:
@@ -133,7 +132,7 @@ class ObjectFeed:
             self._error = error
         self._put(_END)
 
-    def _put(self, obj: Any) -> bool:
+    def _put(self, obj: object) -> bool:
         while not self._stop.is_set():
             try:
                 self._queue.put(obj, timeout=_POLL)

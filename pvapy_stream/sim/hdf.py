@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401 - registers the filters that compressed files need
@@ -39,7 +38,7 @@ class HdfSource:
     def __init__(self, path: Path, dataset: str | None = None, compressed: bool = False) -> None:
         self._path = path
         try:
-            self._file: Any = h5py.File(path, "r")
+            self._file = h5py.File(path, "r")
         except OSError as error:
             raise unreadable(
                 path, error, "check that it is a complete HDF5 file, and that no program writes it"
@@ -126,7 +125,7 @@ class HdfSource:
             )
         return CODEC_OF_FILTER[codes[0]]
 
-    def _named(self, name: str) -> Any:
+    def _named(self, name: str) -> h5py.Dataset:
         found = self._file.get(name)
         if isinstance(found, h5py.Dataset):
             return found
@@ -137,7 +136,7 @@ class HdfSource:
             f" {names}"
         )
 
-    def _only(self) -> Any:
+    def _only(self) -> h5py.Dataset:
         candidates = self._candidates()
         # Stacks come first: an image beside them is a mask or a background.
         stacks = [data for data in candidates if data.ndim > 2] or candidates
@@ -153,11 +152,11 @@ class HdfSource:
             f"{self._path} has several datasets of images; choose one with --hdf-dataset: {names}"
         )
 
-    def _candidates(self) -> list[Any]:
+    def _candidates(self) -> list[h5py.Dataset]:
         """Datasets that may hold images."""
-        found: list[Any] = []
+        found: list[h5py.Dataset] = []
 
-        def look(_: str, item: Any) -> None:
+        def look(_: str, item: object) -> None:
             if (
                 isinstance(item, h5py.Dataset)
                 and item.dtype.kind in "biuf"

@@ -129,6 +129,8 @@ class SimServer:
             metadata = HostedMetadata(server, settings.metadata_pv)
             publisher.open(mark(stamping.stamp(feed.prototype, 0, time.time_ns()).copy()))
             self._reporter.start()
+            # What is published is in no account if the simulator is killed before there is one.
+            self._keeper.keep()
             self._wait_for_start(feed, counter, stop)
             try:
                 finish = stop if self._gate is None else self._gate.finish

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pvaccess as pva
+
 from pvapy_stream.frame import Frame
-from pvapy_stream.pva.lazy import LazyObject
+from pvapy_stream.pva.lazy import LazyObject, StreamObject
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.pva.steady import freeze
 from pvapy_stream.transport.ports import Publisher
@@ -25,7 +27,7 @@ class Stamping:
     """
 
     build: Callable[[Frame], object] | None
-    stamp: Callable[[Any, int, int], Any]
+    stamp: Callable[[Any, int, int], StreamObject]
 
 
 def stamping_for(publisher: Publisher) -> Stamping:
@@ -33,7 +35,7 @@ def stamping_for(publisher: Publisher) -> Stamping:
     return _FRAMES if publisher.takes_lazy else _OBJECTS
 
 
-def stamp_object(obj: Any, frame_id: int, time_ns: int) -> object:
+def stamp_object(obj: pva.PvObject, frame_id: int, time_ns: int) -> pva.PvObject:
     """Set id and times of an NTNDArray."""
     seconds, nanoseconds = divmod(time_ns, _NANO)
     obj.setInt("uniqueId", frame_id)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pvapy_stream.accounting.sequence import IdStep, SequenceTracker
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.pva.objects import LazyIds, is_marked
 from pvapy_stream.transport.ports import Return
 
@@ -37,7 +36,7 @@ class Arrivals:
         self._shown_id: int | None = None
         self.missed = 0
 
-    def is_frame(self, obj: Any, how: Return | None = None) -> bool:
+    def is_frame(self, obj: StreamObject, how: Return | None = None) -> bool:
         """Whether an object is to be given out.
 
         Args:
@@ -76,7 +75,7 @@ class Arrivals:
             return self._initial
         return value > last
 
-    def _observe(self, value: int, obj: Any) -> bool:
+    def _observe(self, value: int, obj: StreamObject) -> bool:
         tracker = self._tracker
         before = tracker.last
         step = tracker.observe(value)

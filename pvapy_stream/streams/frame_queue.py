@@ -7,16 +7,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Generic, TypeVar
 
 from pvapy_stream.base_settings import Overflow
 
 Wake = Callable[[], None]
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
 
-class FrameQueue:
+class FrameQueue(Generic[_T]):
     """A bounded queue with an overflow policy. Any thread may use it.
 
     Args:
@@ -36,7 +37,7 @@ class FrameQueue:
         self._size = size
         self._overflow = overflow
         self._patience = patience
-        self._items: deque[Any] = deque()
+        self._items: deque[_T] = deque()
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._blocked = self._stuck = False
@@ -47,7 +48,7 @@ class FrameQueue:
     def __len__(self) -> int:
         return len(self._items)
 
-    def put(self, item: Any) -> bool:
+    def put(self, item: _T) -> bool:
         """Put an object into the queue; False when it was dropped."""
         with self._lock:
             taken = not self.closed and (len(self._items) < self._size or self._make_room())
@@ -86,7 +87,7 @@ class FrameQueue:
             self._patience,
         )
 
-    def take(self) -> Any | None:
+    def take(self) -> _T | None:
         """Take the oldest object; None when there is none."""
         with self._lock:
             if not self._items:

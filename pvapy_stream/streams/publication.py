@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -318,7 +318,7 @@ def publish(
     relay: bool = False,
     overflow: Literal["block", "drop-newest", "drop-oldest"] = "block",
     timeout: float = 5.0,
-    args: Mapping[str, Any] | None = None,
+    args: Mapping[str, object] | None = None,
 ) -> Publication:
     """Publish frames on a channel.
 

@@ -8,9 +8,9 @@ import threading
 import weakref
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any
 
 from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.pva.objects import is_marked
 from pvapy_stream.streams.arrivals import ID_FIELD, Arrivals
 from pvapy_stream.streams.frame_queue import FrameQueue
@@ -34,6 +34,9 @@ class Unusable:
         self.error = error
 
 
+Item = StreamObject | Unusable
+
+
 class Receiving:
     """Receives from one channel into a queue.
 
@@ -51,7 +54,7 @@ class Receiving:
     def __init__(self, settings: SubscriptionSettings) -> None:
         self._settings = settings
         mode = settings.receives
-        self.queue = FrameQueue(
+        self.queue = FrameQueue[Item](
             settings.channel, settings.queue_size, settings.overflow, settings.overflow_timeout
         )
         self.arrivals = Arrivals(mode.shows_value, settings.initial, settings.opening)
@@ -174,10 +177,10 @@ class Receiving:
 
     # -- the transport's thread ------------------------------------------------------------------
 
-    def _deliver(self, obj: object) -> bool:
+    def _deliver(self, obj: StreamObject) -> bool:
         return self._take(obj)
 
-    def _take(self, obj: Any, how: Return | None = None) -> bool:
+    def _take(self, obj: StreamObject, how: Return | None = None) -> bool:
         try:
             if not self.arrivals.is_frame(obj, how):
                 return True

@@ -15,7 +15,7 @@ from typing import Literal
 from pvapy_stream.errors import ObjectError, StreamTimeoutError, TransportError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import frame_of
-from pvapy_stream.streams.receiving import Receiving, Unusable
+from pvapy_stream.streams.receiving import Item, Receiving, Unusable
 from pvapy_stream.streams.stream_settings import SubscriptionSettings
 from pvapy_stream.transport.absence import Awaited
 
@@ -156,7 +156,7 @@ class Subscription:
             raise StopIteration
         return self._frame(item)
 
-    def _next(self) -> object | None:
+    def _next(self) -> Item | None:
         """Wait for the next object; None at the end."""
         if not self._is_open and not self._queue.closed:
             self._open()
@@ -224,7 +224,7 @@ class Subscription:
             raise StopAsyncIteration
         return self._frame(item)
 
-    async def _anext(self) -> object | None:
+    async def _anext(self) -> Item | None:
         if not self._is_open and not self._queue.closed:
             await self._aopen()
         since = time.monotonic()
@@ -304,7 +304,7 @@ class Subscription:
             " waits without a limit)"
         )
 
-    def _frame(self, item: object) -> Frame:
+    def _frame(self, item: Item) -> Frame:
         if isinstance(item, Unusable):
             raise ObjectError(f"channel {self.channel}: {item.error}") from item.error
         try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from pvapy_stream.transport.ports import (
     Deliver,
@@ -16,6 +16,9 @@ from pvapy_stream.transport.ports import (
     Return,
     Troubled,
 )
+
+if TYPE_CHECKING:
+    from pvapy_stream.pva.lazy import StreamObject
 
 _POLL = 0.05  # s
 
@@ -82,15 +85,15 @@ class AutoReceiver:
                     _log.info("channel %s: PVA", self.channel)
         return self._chosen is self._far
 
-    def _from_far(self, obj: object) -> None:
+    def _from_far(self, obj: StreamObject) -> None:
         if self._takes_far() and self._deliver is not None:
             self._deliver(obj)
 
-    def _from_far_again(self, obj: object, how: Return) -> None:
+    def _from_far_again(self, obj: StreamObject, how: Return) -> None:
         if self._takes_far() and self._deliver is not None:
             self._again(obj, how) if self._again else self._deliver(obj)
 
-    def stop(self, patience: float = 0.0) -> list[Any]:
+    def stop(self, patience: float = 0.0) -> Sequence[StreamObject]:
         self._stopped.set()
         if self._thread is not None:
             self._thread.join(5)
@@ -130,5 +133,5 @@ class AutoReceiver:
     def keep_up(self) -> None:
         (self._chosen or self._far).keep_up()
 
-    def newest(self, timeout: float) -> Any | None:
+    def newest(self, timeout: float) -> StreamObject | None:
         return self._chosen.newest(timeout) if self._chosen else None

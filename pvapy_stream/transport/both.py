@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pvapy_stream.errors import TransportError
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
+
+if TYPE_CHECKING:
+    from pvapy_stream.pva.lazy import StreamObject
 
 
 class BothPublisher(Publisher):
@@ -31,11 +34,11 @@ class BothPublisher(Publisher):
         for way in self._ways:
             way.start()
 
-    def open(self, prototype: Any) -> None:
+    def open(self, prototype: StreamObject) -> None:
         for way in self._ways:
             way.open(prototype)
 
-    def publish(self, obj: Any) -> None:
+    def publish(self, obj: StreamObject) -> None:
         failure: TransportError | None = None
         for way in self._ways:
             try:

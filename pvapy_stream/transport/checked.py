@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.sharing import ANSWERS, sharing_of
 from pvapy_stream.transport.ports import Deliver, DeliverAgain, Receiver, ReceiverCounts
+
+if TYPE_CHECKING:
+    from pvapy_stream.pva.lazy import StreamObject
 
 _CAME = 1.0  # s; how long a check waits for the channel
 _AGAIN = 2.0  # s; until a server without a distributor is checked again
@@ -95,7 +98,7 @@ class CheckedReceiver:
             inner.stop()
             self._look()
 
-    def stop(self, patience: float = 0.0) -> list[Any]:
+    def stop(self, patience: float = 0.0) -> Sequence[StreamObject]:
         self._deliver = None
         if self._looking is not None:
             self._looking.join(_CAME + 2 * ANSWERS)
@@ -113,5 +116,5 @@ class CheckedReceiver:
     def was_connected(self) -> bool:
         return self._inner.was_connected
 
-    def newest(self, timeout: float) -> Any | None:
+    def newest(self, timeout: float) -> StreamObject | None:
         return self._inner.newest(timeout) if self._running else None

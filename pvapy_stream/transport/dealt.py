@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pvapy_stream.transport import shm_mode
 from pvapy_stream.transport.mode import ReceiverOptions
@@ -18,6 +18,9 @@ from pvapy_stream.transport.ports import (
     Troubled,
 )
 from pvapy_stream.transport.shm import has_publisher
+
+if TYPE_CHECKING:
+    from pvapy_stream.pva.lazy import StreamObject
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ class DealtReceiver:
             return
         first, returns = True, self._direct.was_connected
 
-        def deliver_dealt(obj: object) -> None:
+        def deliver_dealt(obj: StreamObject) -> None:
             nonlocal first
             if first and returns and self._again is not None:
                 # Another program publishes now; its ids show whether they start again.
@@ -85,7 +88,7 @@ class DealtReceiver:
             "channel %s: the dealer of this command distributes its objects", self._what.channel
         )
 
-    def stop(self, patience: float = 0.0) -> list[Any]:
+    def stop(self, patience: float = 0.0) -> Sequence[StreamObject]:
         self._deliver = None
         return self._now.stop(patience)
 
@@ -106,5 +109,5 @@ class DealtReceiver:
         """Why no objects arrive; "" if it is not known."""
         return self._now.problem if isinstance(self._now, Troubled) else ""
 
-    def newest(self, timeout: float) -> Any | None:
+    def newest(self, timeout: float) -> StreamObject | None:
         return self._now.newest(timeout)

@@ -24,6 +24,7 @@ import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError, SettingsError, TransportError
 from pvapy_stream.pva import serial
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.pva.net.client_errors import NotSentError
 from pvapy_stream.transport.ejfat_settings import EjfatInputSettings, EjfatOutputSettings
 from pvapy_stream.transport.ejfat_wire import (
@@ -90,7 +91,7 @@ class EjfatPublisher(RemotePublisher):
         self._seconds_per_byte = 8 / (args.rate_gbps * 1e9) if args.rate_gbps > 0 else 0.0
         self._due = 0.0
 
-    def _send(self, obj: Any, patience: float) -> None:
+    def _send(self, obj: pva.PvObject, patience: float) -> None:
         event = self._event_of(obj)
         entropy = random.getrandbits(16)
         sent = datagrams(event, self._data_id, self._number, self._payload, entropy)
@@ -107,7 +108,7 @@ class EjfatPublisher(RemotePublisher):
             raise NotSentError(_why(OSError(error, "")))
         self._number += 1
 
-    def _event_of(self, obj: Any) -> bytes:
+    def _event_of(self, obj: pva.PvObject) -> bytes:
         try:
             event = b"".join(self._writer.parts(obj))
             if len(event) > LONGEST:
@@ -241,7 +242,7 @@ class EjfatReceiver(ServingReceiver):
             if obj is not None:
                 self._take(obj)
 
-    def _object_of(self, event: bytes) -> Any | None:
+    def _object_of(self, event: bytes) -> pva.PvObject | None:
         try:
             if event[:1] != _PICKLED:
                 return serial.loads(event)
@@ -261,7 +262,7 @@ class EjfatReceiver(ServingReceiver):
 
     # -- the contract ----------------------------------------------------------------------------
 
-    def stop(self, patience: float = 0.0) -> list[Any]:
+    def stop(self, patience: float = 0.0) -> list[StreamObject]:
         self._deadline = time.monotonic() + patience
         self._ending.set()
         for thread in self._threads:
@@ -315,10 +316,10 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """The class or function of this name, if PvObjects need it."""
         top = module.partition(".")[0]
-        found: Any = None
+        found: object = None
         if top == "pvaccess":
             found = getattr(pva, name, None)
-            if not (isinstance(found, type) and issubclass(found, (pva.PvObject, _SCALAR_TYPE))):
+            if not (isinstance(found, type) and issubclass(found, (pva.PvObject, pva.ScalarType))):
                 found = None
         elif top == "numpy" and name in self._NUMPY:
             found = super().find_class(module, name)
@@ -326,7 +327,7 @@ class _Unpickler(pickle.Unpickler):
             raise ObjectError(f"it is pickled and needs {module}.{name}, which is not allowed")
         return found
 
-    def load_object(self) -> object:
+    def load_object(self) -> pva.PvObject:
         """The `pvaccess.PvObject`.
 
         Raises:
@@ -342,9 +343,6 @@ class _Unpickler(pickle.Unpickler):
         if not isinstance(obj, pva.PvObject):
             raise ObjectError(f"it is pickled, and is not a PvObject but {type(obj).__name__}")
         return obj
-
-
-_SCALAR_TYPE: Any = pva.ScalarType
 
 
 def _open_socket(host: str, port: int, where: str) -> tuple[socket.socket, Any]:

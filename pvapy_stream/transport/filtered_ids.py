@@ -14,12 +14,12 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pvaccess as pva
 
 from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.pva.serving import host_readonly
 from pvapy_stream.transport.ports import Return
 from pvapy_stream.transport.pva import MonitorReceiver
@@ -247,7 +247,7 @@ class FilteredReceiver:
         if receiver is not None:
             receiver.stop()
 
-    def _on_update(self, obj: Any) -> None:
+    def _on_update(self, obj: StreamObject) -> None:
         if not obj.getULong("count"):
             return
         # Earlier versions do not say which program they are.

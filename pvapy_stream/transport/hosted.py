@@ -5,7 +5,7 @@ from __future__ import annotations
 import pvaccess as pva
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.pva.lazy import StreamObject, pv_object
 from pvapy_stream.pva.serving import host_readonly
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
@@ -23,7 +23,7 @@ class HostedPublisher(Publisher):
         self._published = 0
         self._errors = 0
 
-    def open(self, prototype: pva.PvObject) -> None:
+    def open(self, prototype: StreamObject) -> None:
         """Add the channel with an object of the structure that will be published.
 
         Raises:
@@ -36,7 +36,7 @@ class HostedPublisher(Publisher):
             raise TransportError(f"cannot host channel {self.channel}: {error}") from error
         self._open = True
 
-    def publish(self, obj: pva.PvObject) -> None:
+    def publish(self, obj: StreamObject) -> None:
         if not self._open:
             self.open(obj)
         try:

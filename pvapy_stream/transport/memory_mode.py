@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pvapy_stream.errors import TransportError
 from pvapy_stream.transport.mode import (
@@ -22,6 +22,9 @@ from pvapy_stream.transport.ports import (
     PublisherCounts,
     ReceiverCounts,
 )
+
+if TYPE_CHECKING:
+    from pvapy_stream.pva.lazy import StreamObject
 
 _LAST_DELIVERY = 5.0  # s; minimum time for an object in delivery at the end
 
@@ -72,10 +75,10 @@ class MemoryReceiver:
         # A processor may publish to the channel that it receives from.
         self._busy = threading.RLock()
         self._received = 0
-        self._newest: Any = None
+        self._newest: StreamObject | None = None
         self.was_connected = False
 
-    def feed(self, obj: Any) -> None:
+    def feed(self, obj: StreamObject) -> None:
         """Deliver one object.
 
         Raises:
@@ -86,7 +89,7 @@ class MemoryReceiver:
                 "the memory receiver is not started; call start(deliver) before feed(obj)"
             )
 
-    def take(self, obj: Any) -> bool:
+    def take(self, obj: StreamObject) -> bool:
         """Deliver an object; False if the receiver is not started, or has stopped."""
         with self._busy:
             if self._deliver is None:
@@ -103,7 +106,7 @@ class MemoryReceiver:
             _channels.add(self)
         self.keep_up()
 
-    def stop(self, patience: float = 0.0) -> list[Any]:
+    def stop(self, patience: float = 0.0) -> list[StreamObject]:
         with self._within(max(patience, _LAST_DELIVERY)):
             if self._deliver is not None and self.channel:
                 _channels.remove(self)
@@ -131,7 +134,7 @@ class MemoryReceiver:
     def keep_up(self) -> None:
         self.was_connected = self.was_connected or self.connected
 
-    def newest(self, timeout: float) -> Any | None:
+    def newest(self, timeout: float) -> StreamObject | None:
         return self._newest
 
 
@@ -144,7 +147,7 @@ class MemoryPublisher(Publisher):
 
     def __init__(self, channel: str = "") -> None:
         self.channel = channel
-        self.objects: list[object] = []
+        self.objects: list[StreamObject] = []
         self._published = 0
 
     @property
@@ -155,10 +158,10 @@ class MemoryPublisher(Publisher):
         if self.channel:
             _channels.add(self)
 
-    def open(self, prototype: Any) -> None:
+    def open(self, prototype: StreamObject) -> None:
         self.start()
 
-    def publish(self, obj: Any) -> None:
+    def publish(self, obj: StreamObject) -> None:
         self.objects.append(obj)
         self._published += 1
         for receiver in _channels.receivers(self.channel):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pvapy_stream.base_settings import Settings
 from pvapy_stream.errors import TransportError
@@ -73,9 +73,9 @@ class ReceiverOptions:
     pv_request: str = ""
     queue_size: int = 0
     distributor: Distributor | None = None
-    input_type: Callable[[], object] = _no_type
+    input_type: Callable[[], pva.PvObject | None] = _no_type
     number: int = 0
-    args: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    args: Mapping[str, object] = field(default_factory=dict[str, object])
     library: Literal["auto", "own", "binding"] = "binding"
     dealer: str = ""
     dealt: bool = False
@@ -102,7 +102,7 @@ class PublisherOptions:
     timeout: float = 5.0
     settings: Settings | None = None
     number: int = 0
-    args: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    args: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 def server_of(what: ReceiverOptions | PublisherOptions) -> pva.PvaServer:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
 
 import pvaccess as pva
 
 from pvapy_stream import bursts
 from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.pva.encoder import ObjectEncoder
-from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.pva.lazy import StreamObject, pv_object
 from pvapy_stream.pva.net.channel import Channel, ChannelMonitor
 from pvapy_stream.pva.net.updates import Update
 from pvapy_stream.transport.own_server import host
@@ -57,7 +56,7 @@ class OwnHostedPublisher(Publisher):
         self._published = self._errors = 0
         self._counted: list[Channel] = []
 
-    def open(self, prototype: Any) -> None:
+    def open(self, prototype: StreamObject) -> None:
         """Add the channel with an object of the structure that will be published.
 
         Raises:
@@ -66,7 +65,7 @@ class OwnHostedPublisher(Publisher):
         with self._lock:
             self._open(prototype)
 
-    def _open(self, prototype: Any) -> _Hosted:
+    def _open(self, prototype: StreamObject) -> _Hosted:
         try:
             if self._server is not None and self._server.hasRecord(self.channel):
                 raise TransportError("it is the name of another channel of this program")
@@ -77,7 +76,7 @@ class OwnHostedPublisher(Publisher):
         self._hosted = hosted
         return hosted
 
-    def publish(self, obj: Any) -> None:
+    def publish(self, obj: StreamObject) -> None:
         with self._lock:
             hosted = self._hosted or self._open(obj)
             try:
@@ -139,7 +138,7 @@ class _Hosted:
         TransportError: the name is taken on the server.
     """
 
-    def __init__(self, name: str, settings: PvaSettings, opening: Any) -> None:
+    def __init__(self, name: str, settings: PvaSettings, opening: pva.PvObject) -> None:
         self.encoder = ObjectEncoder(opening)
         self.channel = Channel(name, self.encoder.kind, self.encoder.update(opening))
         policy = settings.pva_overflow

@@ -6,10 +6,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from pvapy_stream.errors import ObjectError, TransportError, WireError
-from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.pva.lazy import StreamObject, pv_object
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.client_channel import ClientChannel
 from pvapy_stream.pva.newest import Newest
@@ -182,7 +181,7 @@ class OwnMonitorReceiver:
             self._instead = self._fallback()
             self._instead.start(self._deliver, self._deliver_again)
 
-    def stop(self, patience: float = 0.0) -> list[Any]:
+    def stop(self, patience: float = 0.0) -> Sequence[StreamObject]:
         if self._instead is not None:
             return self._instead.stop(patience)
         self._deliver_rest(time.monotonic() + patience)
@@ -249,7 +248,7 @@ class OwnMonitorReceiver:
             return f"the server refuses the monitor {self._request}: {self._refusal}"
         return self._unsupported
 
-    def newest(self, timeout: float) -> Any | None:
+    def newest(self, timeout: float) -> StreamObject | None:
         if self._instead is not None:
             return self._instead.newest(timeout)
         if not self._connected:

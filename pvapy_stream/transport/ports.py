@@ -6,12 +6,16 @@ transport is one file in this folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    from pvapy_stream.pva.lazy import StreamObject
+
 
 # Takes an object; returns False if it was rejected.
-Deliver = Callable[[Any], bool | None]
+Deliver: TypeAlias = "Callable[[StreamObject], bool | None]"
 
 
 class Return(NamedTuple):
@@ -28,7 +32,7 @@ class Return(NamedTuple):
 
 
 # Takes the first object after the other side reconnected.
-DeliverAgain = Callable[[Any, Return], bool | None]
+DeliverAgain: TypeAlias = "Callable[[StreamObject, Return], bool | None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ class Receiver(Protocol):
         """
         ...
 
-    def stop(self, patience: float = 0.0) -> list[Any]:
+    def stop(self, patience: float = 0.0) -> Sequence[StreamObject]:
         """Deliver waiting objects for at most `patience` s, and then nothing more.
 
         When this returns, no call of `deliver` is running. Remaining objects are returned; objects
@@ -138,7 +142,7 @@ class Receiver(Protocol):
         """Called a few times a second: check the connection."""
         ...
 
-    def newest(self, timeout: float) -> Any | None:
+    def newest(self, timeout: float) -> StreamObject | None:
         """The other side's newest object, or None if it is not available within `timeout` s."""
         ...
 
@@ -190,14 +194,14 @@ class Publisher(Protocol):
     def start(self) -> None:
         """Make the channel known to subscribers, if that is possible without an object."""
 
-    def open(self, prototype: Any) -> None:
+    def open(self, prototype: StreamObject) -> None:
         """Publish an opening object of the channel's structure; `publish` does it if necessary.
 
         Raises:
             TransportError: the channel is not possible.
         """
 
-    def publish(self, obj: Any) -> None:
+    def publish(self, obj: StreamObject) -> None:
         """Send one object.
 
         Raises:

@@ -7,10 +7,10 @@ import logging
 import queue
 import threading
 import time
-from typing import Any
 
 import pvaccess as pva
 
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.transport.ports import Deliver, DeliverAgain, ReceiverCounts, Return
 
 _PROVIDERS = {"pva": pva.PVA, "ca": pva.CA}
@@ -151,7 +151,7 @@ class MonitorReceiver:
             self.was_connected = self.was_connected or connected
             _log.info("channel %s is %s", self.channel, "connected" if connected else "gone")
 
-    def _on_update(self, obj: object) -> None:
+    def _on_update(self, obj: StreamObject) -> None:
         if threading.get_ident() != self._pinned:
             self._pin_thread()
         with self._busy:
@@ -226,7 +226,7 @@ class MonitorReceiver:
         pv.stopMonitor()
         self._retired.append((time.monotonic(), pv))
 
-    def stop(self, patience: float = 0.0) -> list[Any]:
+    def stop(self, patience: float = 0.0) -> list[StreamObject]:
         _watch.remove(self)
         self._close()
         self._deliver = None
@@ -258,10 +258,10 @@ class MonitorReceiver:
     def connected(self) -> bool:
         return self._connected
 
-    def newest(self, timeout: float) -> Any | None:
+    def newest(self, timeout: float) -> StreamObject | None:
         if not self._connected:
             return None
-        answer: queue.SimpleQueue[object | None] = queue.SimpleQueue()
+        answer: queue.SimpleQueue[pva.PvObject | None] = queue.SimpleQueue()
         # A separate thread: the binding's get never returns, whatever its time limit, if the source
         # disconnects between the connection of the channel and that of the get.
         threading.Thread(target=self._ask, args=(timeout, answer), daemon=True).start()
@@ -274,7 +274,7 @@ class MonitorReceiver:
             self._prober = None
         return newest
 
-    def _ask(self, timeout: float, answer: queue.SimpleQueue[Any | None]) -> None:
+    def _ask(self, timeout: float, answer: queue.SimpleQueue[pva.PvObject | None]) -> None:
         try:
             prober = self._prober
             if prober is None:

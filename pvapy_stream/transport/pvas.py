@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError, TransportError
@@ -34,7 +32,7 @@ class PutReceiver(HostedReceiver):
         TransportError: the name is taken in this program, or the structure cannot be served.
     """
 
-    def __init__(self, server: pva.PvaServer | None, channel: str, prototype: Any) -> None:
+    def __init__(self, server: pva.PvaServer | None, channel: str, prototype: pva.PvObject) -> None:
         super().__init__(channel)
         if server is not None and server.hasRecord(channel):
             raise TransportError(

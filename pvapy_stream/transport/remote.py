@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.pva.lazy import pv_object, time_of
+from pvapy_stream.pva.lazy import StreamObject, pv_object, time_of
 from pvapy_stream.pva.net import client
 from pvapy_stream.pva.net.client_channel import ClientChannel
 from pvapy_stream.pva.put_objects import PutWriter
@@ -27,7 +27,7 @@ class RemotePublisher(Publisher):
         self._attempts = Attempts(problem, limit)
         self._published = 0
 
-    def _prepare(self, obj: object) -> object:
+    def _prepare(self, obj: StreamObject) -> object:
         """The form in which an object is sent."""
         return pv_object(obj)
 
@@ -43,7 +43,7 @@ class RemotePublisher(Publisher):
         """
         raise NotImplementedError
 
-    def publish(self, obj: Any) -> None:
+    def publish(self, obj: StreamObject) -> None:
         ready = self._prepare(obj)
         self._attempts.make(lambda patience: self._send(ready, patience), time_of(obj))
         self._published += 1
@@ -73,7 +73,7 @@ class ChannelPublisher(RemotePublisher):
     def start(self) -> None:
         _ = self.remote
 
-    def _prepare(self, obj: object) -> object:
+    def _prepare(self, obj: StreamObject) -> object:
         try:
             return self._writer.write(obj)
         except (ValueError, TypeError, KeyError) as error:

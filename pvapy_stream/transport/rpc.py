@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.pva.net.channel import Call, Put, ServiceChannel
 from pvapy_stream.pva.put_objects import PutReader
 from pvapy_stream.pva.wire.status import Status
@@ -41,7 +42,7 @@ class RpcReceiver(HostedReceiver):
         else:
             put.answer(_DONE)
 
-    def _object(self, argument: AnyValue) -> object:
+    def _object(self, argument: AnyValue) -> StreamObject:
         kind = argument.type
         if not isinstance(kind, Structure) or not isinstance(argument.value, dict):
             raise TransportError("the argument is no structure")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from typing import Any
 
 from pvapy_stream.errors import PvapyStreamError
+from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.pva.net.channel import Channel, Put
 from pvapy_stream.pva.wire.status import Status
 from pvapy_stream.transport.own_server import host
@@ -31,7 +31,7 @@ class ServingReceiver:
         self.channel = channel
         self._deliver: Deliver | None = None
         self._busy = threading.Lock()
-        self._newest: Any = None
+        self._newest: StreamObject | None = None
         self._received = self._errors = 0
         self.was_connected = False
 
@@ -41,7 +41,7 @@ class ServingReceiver:
     def _close(self) -> None:
         """Stop accepting callers."""
 
-    def _take(self, obj: object) -> tuple[bool, str]:
+    def _take(self, obj: StreamObject) -> tuple[bool, str]:
         """Deliver an object of a caller. Raises nothing.
 
         Returns:
@@ -66,7 +66,7 @@ class ServingReceiver:
         self._deliver = deliver
         self._open()
 
-    def stop(self, patience: float = 0.0) -> list[Any]:
+    def stop(self, patience: float = 0.0) -> list[StreamObject]:
         taken = self._busy.acquire(timeout=max(patience, _LAST_DELIVERY))
         self._deliver = None
         if taken:
@@ -87,7 +87,7 @@ class ServingReceiver:
     def keep_up(self) -> None:
         pass
 
-    def newest(self, timeout: float) -> Any | None:
+    def newest(self, timeout: float) -> StreamObject | None:
         return self._newest
 
 

@@ -387,6 +387,23 @@ def test_ctrl_c_during_imports_prints_no_traceback(
 
 
 @pytest.mark.parametrize("n", [1, 2])
+def test_there_is_a_ledger_of_each_stage_before_it_receives(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path, n: int
+) -> None:
+    """Else what it receives before it is killed is in none."""
+    file = tmp_path / "ledger.json"
+    program = commands(
+        "consumer", "-ic", source.channel, "-nc", n, "-oc", f"{prefix}out:*", "--ledger", file,
+        "-pf", write_processor(tmp_path, SLOW_START), "-pc", "P",
+    )  # fmt: skip
+    wait_until(lambda: program.text.count("starting") == n)
+    ledgers = read_ledgers(file)
+    assert [one.stage_id for one in ledgers] == list(range(1, n + 1))
+    assert [one.output_channel for one in ledgers] == [f"{prefix}out:{k + 1}" for k in range(n)]
+    assert not any(one.closed or one.received for one in ledgers)
+
+
+@pytest.mark.parametrize("n", [1, 2])
 def test_a_ledger_that_cannot_be_written_ends_nothing(
     prefix: str, source: Source, commands: Commands, tmp_path: Path, n: int
 ) -> None:

@@ -10,7 +10,7 @@ from pvapy_stream.pva.wire.limits import DEFAULT, Limits
 
 Buffer = bytes | bytearray | memoryview
 
-NULL = -1  # a size that says: there is none
+NULL = -1  # the size of an array or string that is missing
 
 _LONG = 254
 _NONE = 255
@@ -26,7 +26,7 @@ _CODECS = {
 
 
 class Reader:
-    """Reads a message, which may lie in several chunks.
+    """Reads a message, which may consist of several chunks.
 
     Args:
         data: the message, or its chunks.
@@ -62,7 +62,7 @@ class Reader:
             raise WireError(f"a message has more than {self.limits.values} values")
 
     def take(self, count: int) -> memoryview:
-        """The next bytes, where they lie; joined if they lie in several chunks.
+        """A view of the next bytes; a joined copy if they are in several chunks.
 
         Raises:
             WireError: there are not so many.
@@ -92,17 +92,17 @@ class Reader:
         return codec.unpack(self.take(codec.size))[0]
 
     def peek(self, code: str) -> int:
-        """The next integer, which stays to be read; it must lie in one chunk with what is before.
+        """The next integer, without reading it; it must be in the same chunk as the byte before.
 
         Raises:
-            WireError: it is not there.
+            WireError: the message or the chunk ends before it.
         """
         codec = self._codecs[code]
         if self._at + codec.size > len(self._view):
             raise WireError("a message ends too early")
         return codec.unpack_from(self._view, self._at)[0]
 
-    # Data: what of a message may change and leaves its layout as it is.
+    # Data: the parts of a message that may change without a change of its layout.
 
     def datum(self, code: str) -> float:
         """A number that is a value, by its code in `struct`."""
@@ -116,7 +116,7 @@ class Reader:
     def text(self) -> str:
         """A string that is a value; bytes that are no UTF-8 become surrogates, as in file names.
 
-        `Writer.string` makes the same bytes of them again: some programs send bytes as a string.
+        `Writer.string` writes the same bytes again: some programs send bytes as a string.
         """
         return self._characters().decode(errors="surrogateescape")
 

@@ -1,7 +1,7 @@
 """Bit sets of fields, and structures of which only some fields are sent.
 
-A bit set is an `int`: its bit 0 stands for the whole structure, the others for fields as
-`types.Structure` numbers them. A bit that stands for a structure inside stands for all of it.
+A bit set is an `int`: bit 0 is the whole structure, the others are fields as `types.Structure`
+numbers them. The bit of an inner structure includes all of its fields.
 
 In a message: the number of bytes, then 8 of them at a time as a number in the message's byte order,
 and the rest, fewer than 8, from the lowest on.

@@ -169,12 +169,12 @@ class ChannelEnd:
 
 @dataclass(frozen=True, slots=True)
 class RequestText:
-    """A text for whoever uses a request: number of the request, severity (1 byte), text.
+    """A text for the user of a request: number of the request, severity (1 byte), text.
 
     Attributes:
         request_id: number of the request.
         severity: 0 information, 1 warning, 2 error, 3 fatal.
-        text: what is said.
+        text: the text.
     """
 
     request_id: int

@@ -1,9 +1,9 @@
-"""Updates of a stream that differ in their data alone: read once, and then known by their bytes.
+"""Recognises updates of a stream that differ only in their data, so that fields are read once.
 
 Most updates of a detector have the same fields, the same lengths of arrays and strings, and the
 same types of values; only numbers, characters and pixels change. The first of them is read field by
-field, and where its data lie is noted. A message with the same bytes everywhere else has the same
-layout, so its fields are where they were.
+field, and the places of its data are recorded. A message whose other bytes are the same has the
+same layout: its fields are at the same places.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pvapy_stream.pva.wire.changes import Rests, read_bits, read_changes
 from pvapy_stream.pva.wire.descriptions import Incoming
 from pvapy_stream.pva.wire.types import Structure
 
-_LARGE = 256  # bytes; longer data are passed over, shorter ones are masked
+_LARGE = 256  # bytes; longer data are left out, shorter ones are masked
 
 Span = tuple[int, int]  # first byte of the payload, and the one after the last
 
 
 class NotingReader(Reader):
-    """A reader that notes where data lie.
+    """A reader that records the places of data.
 
     Attributes:
-        data: where they do, in ascending order.
+        data: their spans, in ascending order.
     """
 
     __slots__ = ("_in_text", "data", "length")
@@ -143,12 +143,12 @@ _Piece = tuple[int, int, int, int, int]  # chunk, first byte, end, mask, bytes u
 
 
 def _pieces(payload: Sequence[Buffer], start: int, data: Sequence[Span]) -> list[_Piece]:
-    """What has to be compared, with a mask that leaves data out.
+    """The parts of a payload to compare, with a mask that excludes data.
 
     Args:
         payload: in chunks.
         start: first byte that is compared.
-        data: where they lie in the payload.
+        data: spans of the data in the payload.
     """
     pieces: list[_Piece] = []
     chunk_at = 0

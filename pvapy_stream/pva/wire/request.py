@@ -16,7 +16,7 @@ from pvapy_stream.errors import WireError
 from pvapy_stream.pva.wire.types import AnyValue, Kind, Scalar, Structure, Type
 
 OPTIONS = "_options"
-WHOLE = "_"  # stands for the whole structure, to which a plugin's options belong
+WHOLE = "_"  # the whole structure, to which a plugin's options belong
 
 _TOKEN = re.compile(r"\s*([\w.:;=+-]+|[][(){},])")
 _STRING = Scalar(Kind.STRING)
