@@ -21,7 +21,7 @@ export EPICS_CAS_AUTO_BEACON_ADDR_LIST := NO
 # The tests start hundreds of programs: each would compile all of its modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-failed test-more test-published check bench soak chaos docs format clean
+.PHONY: demo test test-failed test-more test-published check bench lowest soak chaos docs format clean
 
 demo: $(READY)
 	$(BIN)/pvapy-stream demo
@@ -54,6 +54,16 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks
+
+# The first hour of a user who installs nothing but the package, in the lowest versions it allows.
+LOWEST := $(VENV)/lowest
+lowest: $(READY)
+	$(PYTHON) -m venv $(LOWEST)
+	$(BIN)/python -m tools.lowest > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c $(LOWEST)/constraints.txt .
+	$(LOWEST)/bin/python -m pip check
+	tools/first_hour.sh $(LOWEST)/bin --remove
 
 # Ten minutes of the chain over shared memory; loses nothing, and memory is flat.
 soak: $(READY)

@@ -16,6 +16,28 @@ from pvapy_stream.errors import PvapyStreamError
 
 SHELLS = ("bash", "zsh", "tcsh")
 
+# Options that name a channel of another program, in all commands or in those that watch stages.
+_SOURCES = {"--input-channel", "--image-channel", "--channel"}
+_WATCHED = {"--status-channel", "--control-channel"}
+_WATCHERS = ("dashboard", "monitor", "report", "top")
+
+# Bash expands a list of words once more, so names of the network are compared one by one. It also
+# takes a colon for the end of a word, unless told otherwise.
+_CHANNELS = {
+    "bash": "_pvapy_stream_channels",
+    "preamble": {
+        "bash": """\
+COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}
+_pvapy_stream_channels() {
+  local name
+  timeout 10 pvapy-stream channels 2>/dev/null | while IFS= read -r name; do
+    [[ "$name" == "$1"* ]] && printf '%s\\n' "$name"
+  done
+}
+"""
+    },
+}
+
 _EPILOG = """\
 examples:
   pvapy-stream completion bash > ~/.local/share/bash-completion/completions/pvapy-stream
@@ -52,12 +74,20 @@ def _tell_values(parser: argparse.ArgumentParser) -> None:
             one.complete()
         for action in one._actions:  # noqa: SLF001 - there is no other way to ask
             metavar = str(action.metavar or "")
+            if _names_a_channel(one, action):
+                action.complete = _CHANNELS  # type: ignore[attr-defined]
             if metavar in ("FILE", "LEDGER", "FILE:CLASS"):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
             elif metavar in ("DIR", "FOLDER"):
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
             elif re.fullmatch(r"[a-z0-9_]+(\|[a-z0-9_]+)+", metavar):
                 action.choices = metavar.split("|")
+
+
+def _names_a_channel(parser: argparse.ArgumentParser, action: argparse.Action) -> bool:
+    """Whether it is the name of a channel that is there already."""
+    watches = parser.prog.removeprefix(PROG).strip().startswith(_WATCHERS)
+    return bool((_SOURCES | (_WATCHED if watches else set())) & set(action.option_strings))
 
 
 def run(options: argparse.Namespace) -> int:

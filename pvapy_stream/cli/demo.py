@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 import tempfile
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _DATASET = "/Scan 1/EBSD/Data/patterns"
 _FILE = "patterns.h5"
+# What the file's compression and the report need.
+_EXTRAS = {"bitshuffle": ("codecs", "the file is not compressed"), "jinja2": ("web", "no report")}
 _WIDE = 160
 _REFRESH = 0.5  # s
 
@@ -71,6 +74,11 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
         help="how many are written, at 100 a second [default 300 pulses]",
     )
     made.add_argument("--folder", help="folder for the file and the logs; default: a new one")
+    made.add_argument(
+        "--choose",
+        action="store_true",
+        help="ask what to run, this demonstration or a built-in template, and with which values",
+    )
     made.add_argument("--keep-running", action="store_true", help="publish until interrupted")
 
 
@@ -80,7 +88,15 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         PvapyStreamError: a part did not start.
     """
-    if options.bsread:
+    if options.choose:
+        from pvapy_stream.cli.choose import choose
+
+        return choose(lambda bsread: _run(options, bsread))
+    return _run(options, options.bsread)
+
+
+def _run(options: argparse.Namespace, bsread: bool) -> int:
+    if bsread:
         from pvapy_stream.cli.bsread_demo import run_demo
 
         return run_demo(options.folder, options.pulses)
@@ -179,15 +195,18 @@ class Demo:
             "workers",
         )
         gather = flow.add(Collector(input=workers["output"], server_queue_size=1000), "gather")
+        # A first try has to work without any extra.
         flow.add(
             Writer(
                 input=gather["output"],
                 output=_FILE,
-                compression="bslz4",
+                compression="bslz4" if _has("bitshuffle") else "none",
                 server_queue_size=1000,
             ),
             "disk",
         )
+        if not _has("jinja2"):
+            return flow
         status = [f"{{prefix}}{name}:status:1" for name in ("workers", "gather", "disk")]
         flow.add(
             Command(
@@ -240,11 +259,18 @@ class Demo:
         for problem in outcome.problems:
             self._say(f"The demonstration failed: {problem}")
         self._say(f"File, report, ledgers and logs are in {self._folder}")
+        for module, (extra, what) in _EXTRAS.items():
+            if not _has(module):
+                self._say(f"Without an extra, {what}:  pip install 'pvapy-stream[{extra}]'")
         self._say(_NEXT.format(folder=self._folder))
         return 0 if outcome.ok and whole else 1
 
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True)
+
+
+def _has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 COMMAND = CliCommand(

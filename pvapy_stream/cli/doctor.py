@@ -44,7 +44,7 @@ _COMPARED = {
     "<": operator.lt, "<=": operator.le, "==": operator.eq, "!=": operator.ne,
     ">=": operator.ge, ">": operator.gt,
 }  # fmt: skip
-_NOT_FOR_USERS = ("dev", "docs", "all")
+_NOT_FOR_USERS = ("dev", "docs", "bench", "all")
 
 _EPILOG = """\
 examples:

@@ -251,6 +251,7 @@ class SupervisedProgram(Supervised[Program]):
         self._going = False
         self._forced = False
         self.past: list[Ledger] = []
+        self._last_tail = ""
 
     def start(self) -> None:
         """Start it.
@@ -292,11 +293,14 @@ class SupervisedProgram(Supervised[Program]):
         return super().cause(process, code)
 
     def last_words(self, process: Program) -> str:
-        lines = [line for line in process.log_tail().splitlines() if line.strip()]
-        return lines[-1].strip() if lines else ""
+        lines = [line.strip() for line in process.log_tail().splitlines() if line.strip()]
+        # What a summary says after an error is not the reason.
+        errors = [line for line in lines if line.startswith("error: ")]
+        return (errors or lines or [""])[-1]
 
     def bury(self, process: Program, died: bool) -> None:
         self.past += process.ledgers() or []
+        self._last_tail = process.log_tail()
 
     def ledgers(self) -> list[Ledger]:
         """Accounts of all incarnations, as last written."""
@@ -311,5 +315,5 @@ class SupervisedProgram(Supervised[Program]):
         return self.process.state() if self.process is not None else "done"
 
     def log_tail(self) -> str:
-        """The last lines of its log."""
-        return self.process.log_tail() if self.process is not None else ""
+        """The last lines of its log, also if it has ended."""
+        return self.process.log_tail() if self.process is not None else self._last_tail

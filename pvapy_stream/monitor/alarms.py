@@ -10,6 +10,9 @@ from typing import Literal
 from pvapy_stream.settings import AlarmRule
 
 Change = Literal["enter", "leave", "repeat"]
+Level = Literal["info", "success", "warning", "failure"]
+
+_WORDS: dict[Change, str] = {"enter": "ALARM", "leave": "OK", "repeat": "still ALARM"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,7 @@ class AlarmEvent:
     @property
     def title(self) -> str:
         """One line for a subject of a mail."""
-        word = {"enter": "ALARM", "leave": "OK", "repeat": "still ALARM"}[self.change]
-        return f"{word}: {self.subject}: {self.rule}"
+        return f"{_WORDS[self.change]}: {self.subject}: {self.rule}"
 
     @property
     def message(self) -> str:
@@ -50,6 +52,16 @@ class AlarmEvent:
         return f"{now}, for {self.lasted:.0f} s now; the rule is {self.rule}"
 
 
+def level_of(titles: Iterable[str]) -> Level:
+    """How serious the messages with these titles are: a failure, its end, or information."""
+    words = {title.partition(": ")[0] for title in titles}
+    bad = bool(words & {_WORDS["enter"], _WORDS["repeat"]})
+    good = _WORDS["leave"] in words
+    if bad:
+        return "warning" if good else "failure"
+    return "success" if good else "info"
+
+
 def _number(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
 
@@ -57,13 +69,14 @@ def _number(value: float) -> str:
 class Alarm:
     """One rule for one subject. Pure: times come from the caller, s on a steady clock."""
 
-    __slots__ = ("_bad_since", "_told_at", "active", "rule", "subject")
+    __slots__ = ("_bad_since", "_good_since", "_told_at", "active", "rule", "subject")
 
     def __init__(self, rule: AlarmRule, subject: str) -> None:
         self.rule = rule
         self.subject = subject
         self.active = False
         self._bad_since: float | None = None
+        self._good_since: float | None = None
         self._told_at = 0.0
 
     def update(self, value: float, now: float) -> tuple[Change, float] | None:
@@ -74,11 +87,8 @@ class Alarm:
         if math.isnan(value):
             return None
         if not self.rule.is_bad(value, self.active):
-            since, self._bad_since = self._bad_since, None
-            if not self.active or since is None:
-                return None
-            self.active = False
-            return "leave", now - since
+            return self._end(now)
+        self._good_since = None
         if self._bad_since is None:
             self._bad_since = now
         lasted = now - self._bad_since
@@ -91,6 +101,19 @@ class Alarm:
             self._told_at = now
             return "repeat", lasted
         return None
+
+    def _end(self, now: float) -> tuple[Change, float] | None:
+        """The value is good; the alarm ends when it has been so for long enough."""
+        if not self.active or self._bad_since is None:
+            self._bad_since = None
+            return None
+        if self._good_since is None:
+            self._good_since = now
+        if now - self._good_since < self.rule.holds:
+            return None
+        lasted = self._good_since - self._bad_since
+        self.active, self._bad_since, self._good_since = False, None, None
+        return "leave", lasted
 
 
 class Alarms:

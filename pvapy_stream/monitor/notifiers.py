@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from pvapy_stream.errors import MonitorError, SettingsError
+from pvapy_stream.monitor.alarms import level_of
 from pvapy_stream.monitor.outbox import Notifier, Outbox
 from pvapy_stream.plugins import require
 from pvapy_stream.settings import NotifySettings
@@ -140,7 +141,7 @@ class EmailNotifier:
 
 
 class AppriseNotifier:
-    """Sends messages to a service of apprise.
+    """Sends messages to a service of apprise, as failure, success, warning or information.
 
     Raises:
         MissingExtraError: apprise is not installed.
@@ -161,7 +162,13 @@ class AppriseNotifier:
             )
 
     def notify(self, title: str, message: str) -> None:
-        if not self._apprise.notify(title=title, body=message):
+        """Send a message; several that were put together have their titles in the text.
+
+        Raises:
+            MonitorError: the service did not accept it.
+        """
+        level = level_of([title, *message.splitlines()])
+        if not self._apprise.notify(title=title, body=message, notify_type=level):
             raise MonitorError(f"{self._scheme}: the service did not accept the message")
 
 

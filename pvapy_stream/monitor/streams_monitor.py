@@ -44,8 +44,8 @@ class StreamsSettings(MonitorSettings, ChannelsSettings):
     alarms: Annotated[AlarmRules, opt("-a --alarm", "Monitor", metavar="RULE", many=True)] = Field(
         STREAM_ALARMS,
         description=(
-            "when to raise an alarm: 'QUANTITY[@CHANNEL] < VALUE [clear VALUE] [for TIME] [every"
-            " TIME]'; '': never"
+            "when to raise an alarm: 'QUANTITY[@CHANNEL] < VALUE [clear VALUE] [for TIME] [hold"
+            " TIME] [every TIME]'; '': never"
         ),
     )  # fmt: skip
 

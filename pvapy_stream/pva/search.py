@@ -15,14 +15,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from pvapy_stream.errors import TransportError, WireError
-from pvapy_stream.pva.net.environment import searched_addresses
-from pvapy_stream.pva.wire.searching import (
-    UNICAST,
-    SearchReply,
-    datagram,
-    found_in,
-    search_message,
-)
+from pvapy_stream.pva.net.environment import known_addresses, own_addresses
+from pvapy_stream.pva.net.questions import Questions
+from pvapy_stream.pva.wire.searching import SearchReply, datagram, found_in
 
 _TIMEOUT = 0.3  # s; for an answer
 _PATIENCE = 3.0  # s; for a server that is stopping, or whose end a gateway has not noticed
@@ -46,16 +41,18 @@ def find_servers(names: Sequence[str], timeout: float = _TIMEOUT) -> Servers:
         cannot be asked.
     """
     found: Servers = {name: {} for name in names}
+    questions = Questions(known_addresses(), own_addresses())
+    asked, by_group = dict(enumerate(names)), True
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             link.bind(("", 0))
-            request = search_message(dict(enumerate(names)), link.getsockname()[1], UNICAST)
             end, again = time.monotonic() + timeout, 0.0
             while (now := time.monotonic()) < end:
                 if now >= again:
                     again = now + _AGAIN
-                    _send(link, request)
+                    questions.send(link, asked, by_group)
+                    by_group = not by_group
                 link.settimeout(max(0.001, min(again, end) - now))
                 try:
                     answer, sender = link.recvfrom(65536)
@@ -67,6 +64,8 @@ def find_servers(names: Sequence[str], timeout: float = _TIMEOUT) -> Servers:
                             found[names[number]][reply.identity] = f"{reply.address}:{reply.port}"
     except OSError:
         return found
+    finally:
+        questions.close()
     return found
 
 
@@ -167,12 +166,3 @@ def _replies(data: bytes, sender: str) -> list[SearchReply]:
         return found_in(datagram(data), sender)
     except WireError:
         return []
-
-
-def _send(link: socket.socket, request: bytes) -> None:
-    for address in searched_addresses():
-        try:
-            link.sendto(request, address)
-        except OSError:
-            # An unreachable address must not prevent the search at the others.
-            continue

@@ -12,15 +12,16 @@ from pvapy_stream.settings.notify import NotifySettings
 from pvapy_stream.settings.rules import AlarmRules, check_units, parse_rule
 from pvapy_stream.settings.values import IdList, Names
 
-# The default: every loss of frames, and stages that fail or have disconnected.
+# The default: every loss of frames, and stages that fail or have disconnected. Single losses one
+# after another are one alarm, which holds for a minute; what is 0 or 1 needs no such time.
 STREAM_ALARMS = tuple(
     parse_rule(text)
     for text in (
         "connected < 1 for 5 s",
         "failed > 0",
-        "missed_rate > 0",
-        "rejected_rate > 0",
-        "error_rate > 0",
+        "missed_rate > 0 hold 1 min",
+        "rejected_rate > 0 hold 1 min",
+        "error_rate > 0 hold 1 min",
     )
 )
 
@@ -43,8 +44,8 @@ class MonitorSettings(NotifySettings):
     alarms: Annotated[AlarmRules, opt("-a --alarm", "Monitor", metavar="RULE", many=True)] = Field(
         (),
         description=(
-            "when to raise an alarm: 'QUANTITY[@SUBJECT] < VALUE [clear VALUE] [for TIME] [every"
-            " TIME]'"
+            "when to raise an alarm: 'QUANTITY[@SUBJECT] < VALUE [clear VALUE] [for TIME] [hold"
+            " TIME] [every TIME]'"
         ),
     )
     working_dir: Annotated[str, opt("-wd --working-dir", "Series", metavar="DIR")] = Field(

@@ -18,13 +18,14 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _UNIT = r"%|[A-Za-zµ]+(?:/[a-z]+)?"
 _RULE = re.compile(
     rf"""(?P<quantity>[\w.-]+)(?:@(?P<subject>\S+))?
-    \s*(?P<comparison><=|>=|<|>)\s*(?P<value>{_NUMBER})\s*(?P<unit>(?!(?:clear|for|every)\b)(?:{_UNIT}))?
-    (?:\s+clear\s+(?P<clear>{_NUMBER})\s*(?P<clear_unit>(?!(?:for|every)\b)(?:{_UNIT}))?)?
+    \s*(?P<comparison><=|>=|<|>)\s*(?P<value>{_NUMBER})\s*(?P<unit>(?!(?:clear|for|hold|every)\b)(?:{_UNIT}))?
+    (?:\s+clear\s+(?P<clear>{_NUMBER})\s*(?P<clear_unit>(?!(?:for|hold|every)\b)(?:{_UNIT}))?)?
     (?:\s+for\s+(?P<lasts>{_NUMBER})\s*(?P<lasts_unit>ms|s|min|h|d)?)?
+    (?:\s+hold\s+(?P<holds>{_NUMBER})\s*(?P<holds_unit>ms|s|min|h|d)?)?
     (?:\s+every\s+(?P<every>{_NUMBER})\s*(?P<every_unit>ms|s|min|h|d)?)?""",
     re.VERBOSE,
 )
-_EXAMPLE = "write it like 'free < 50', 'used@/data > 90 % clear 85 for 30 s every 1 h'"
+_EXAMPLE = "write it like 'free < 50', 'used_percent@/data > 90 % clear 85 for 30 s every 1 h'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class AlarmRule:
         clear: the bad state is left when the value no longer compares so with this one.
         subject: pattern of what it holds for, such as ``/data``; all when ``*``.
         lasts: s for which the value must be bad before the alarm is given.
+        holds: s for which it must be good before the alarm ends.
         every: s after which a lasting alarm is repeated; 0: never.
         unit: as it was written; "" for none.
     """
@@ -48,6 +50,7 @@ class AlarmRule:
     clear: float
     subject: str = "*"
     lasts: float = 0.0
+    holds: float = 0.0
     every: float = 0.0
     unit: str = ""
 
@@ -98,6 +101,7 @@ def parse_rule(text: str) -> AlarmRule:
         clear,
         found["subject"] or "*",
         _seconds(found["lasts"], found["lasts_unit"]),
+        _seconds(found["holds"], found["holds_unit"]),
         _seconds(found["every"], found["every_unit"]),
         found["unit"] or "",
     )

@@ -147,6 +147,8 @@ class _Hosted:
         self._timeout = settings.pva_timeout
         self._ends = self._gathered = False
         self._posted_at = self._gathered_at = 0.0
+        self._burst: list[bursts.Send] | None = None  # of the last object
+        self._fast = False  # whether objects of a burst follow each other so fast
         self.loop = host.add(self.channel)
         self._room = threading.Condition(self.loop.lock)
         self.channel.made_room = self._room.notify_all
@@ -176,7 +178,11 @@ class _Hosted:
             return False
         now = time.monotonic()
         before, self._posted_at = self._posted_at, now
-        if now - before > _FAST:
+        if sends is self._burst:
+            self._fast = now - before <= _FAST
+        # Before the first of a burst there was something else: it is as those of the one before.
+        self._burst = sends
+        if not self._fast:
             # What follows may take as long.
             return False
         if not self._gathered:

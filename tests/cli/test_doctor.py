@@ -80,6 +80,7 @@ def test_requirements_are_told_apart_by_extra() -> None:
         'lz4>=4.3; extra == "codecs"',
         "blosc; extra == 'codecs'",
         'pytest>=8; extra == "dev"',
+        'matplotlib>=3.8; extra == "bench"',
         'pvapy-stream[codecs]; extra == "all"',
         # Of another Python.
         'tomli>=2; python_version < "3.10"',

@@ -9,7 +9,7 @@ import pytest
 from pvapy_stream import __version__
 from pvapy_stream.cli import main as cli
 from pvapy_stream.cli.completion import command_tree
-from tests.support import PATIENCE
+from tests.support import PATIENCE, Source
 
 
 def python(code: str) -> str:
@@ -169,10 +169,11 @@ def test_the_tree_has_the_options_of_all_commands() -> None:
     assert "--oid-field" in parsers["doctor"]._option_string_actions
 
 
-def complete(script: Path, *words: str, begun: str = "") -> list[str]:
+def complete(script: Path, *words: str, begun: str = "", path: Path | str = "") -> list[str]:
     """What bash offers for the last word if that is an option, else for the next one."""
     typed = [*words] if words[-1].startswith("-") and not begun else [*words, begun or "''"]
     code = f"""
+        PATH={path}:$PATH
         source {script}
         COMP_WORDS=({" ".join(typed)}); COMP_CWORD={len(typed) - 1}
         COMP_LINE="${{COMP_WORDS[*]}}"; COMP_POINT=${{#COMP_LINE}}
@@ -180,7 +181,7 @@ def complete(script: Path, *words: str, begun: str = "") -> list[str]:
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
     done = subprocess.run(
-        ["bash", "-c", code], capture_output=True, text=True, timeout=30, check=True
+        ["bash", "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     return done.stdout.split()
 
@@ -201,6 +202,35 @@ def test_bash_completes_commands_and_their_options(
     (tmp_path / "mine.py").touch()
     there = complete(script, "pvapy-stream", "consumer", "--processor-file", begun=f"{tmp_path}/m")
     assert there == [f"{tmp_path}/mine.py"]
+
+
+def test_bash_completes_channels_that_are_there(
+    tmp_path: Path, source: Source, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["completion", "bash"]) == 0
+    script = tmp_path / "completion.bash"
+    script.write_text(capsys.readouterr().out)
+    (tmp_path / "pvapy-stream").write_text(
+        f'#!/bin/sh\nexec {sys.executable} -m pvapy_stream "$@"\n'
+    )
+    (tmp_path / "pvapy-stream").chmod(0o755)
+    name = source.channel
+    begun = name.removesuffix("image")
+    for words in (
+        ("pvapy-stream", "consumer", "--input-channel"), ("pvapy-hpc-consumer", "-ic"),
+        ("pvapy-stream", "top", "--status-channel"),
+    ):  # fmt: skip
+        assert complete(script, *words, begun=begun, path=tmp_path) == [name]
+    # A new name is the user's to choose.
+    assert complete(script, "pvapy-stream", "consumer", "-oc", begun=begun, path=tmp_path) == []
+
+
+def test_channels_are_listed(
+    source: Source, prefix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["channels", f"{prefix}*"]) == 0
+    assert capsys.readouterr().out == f"{source.channel}\n"
+    assert cli.main(["channels", f"{prefix}none"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,11 @@ SCRIPTS = {
     if name != cli.PROG
 }
 # Programs of others, which are not checked: a block with one of them is run, or says why not.
-FOREIGN = {"curl", "eval", "h5ls", "pvget", "pvput"}
+FOREIGN = {
+    "cp", "curl", "eval", "export", "h5ls", "journalctl", "kill", "mkdir", "pip",
+    "podman", "podman-compose", "pvget", "pvput", "python3", "rattler-build", "source", "sudo",
+    "systemctl", "until", "uv", "wait",
+}  # fmt: skip
 
 _PLACEHOLDER = re.compile(r"[A-Z][A-Z_]{2,}…?")
 

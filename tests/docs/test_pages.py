@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import configparser
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,8 @@ from tests.docs.blocks import PAGES, ROOT, Block, blocks_of, commands_of, spans_
 from tests.docs.programs import check, check_span, tomllib
 
 _TIME = 60  # s; of one block
+# Blocks that begin so are files, for the blocks after them.
+_FILE = re.compile(r"# (\w+\.(?:py|yaml))\n")
 _EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 
 
@@ -49,11 +53,17 @@ def run(block: Block, folder: Path) -> None:
         "PYTHONPATH": str(ROOT),
         "PVAPY_STREAM_PROJECTS": str(folder / "projects"),
     }
-    done = subprocess.run(
-        [*words, block.text],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=_TIME, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    with subprocess.Popen(
+        [*words, block.text], cwd=folder, env=environment, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as program:  # fmt: skip
+        try:
+            said, _ = program.communicate(timeout=_TIME)
+        finally:
+            # What a block that failed has left in the background.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+    assert program.returncode == 0, said
 
 
 def look_at(block: Block, folder: Path) -> None:
@@ -62,6 +72,8 @@ def look_at(block: Block, folder: Path) -> None:
     Raises:
         AssertionError: it fails, or nobody knows what it is.
     """
+    if file := _FILE.match(block.text):
+        (folder / file[1]).write_text(block.text)
     if block.is_shell:
         for words in commands_of(block.text):
             check(words)
@@ -73,7 +85,7 @@ def look_at(block: Block, folder: Path) -> None:
             tree = ast.parse(block.text)
             kept = [one for one in tree.body if isinstance(one, ast.Import | ast.ImportFrom)]
             exec(compile(ast.Module(kept, []), block.where, "exec"), {})
-        else:
+        elif not file or not file[1].endswith(".py"):
             run(block, folder)
     elif block.language == "yaml":
         look_at_yaml(block, folder)

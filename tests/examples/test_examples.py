@@ -32,6 +32,19 @@ def test_rotation(k: int) -> None:
     assert result.stats == {"nRotated": int(k != 0), "quarterTurns": k % 4}
 
 
+def test_hits_are_passed_on_and_the_others_filtered() -> None:
+    dark, hit = np.zeros((8, 8), np.uint16), np.zeros((8, 8), np.uint16)
+    hit[2:5, 2:6] = 300
+    frames = [frame(image, id) for id, image in enumerate([dark, hit, dark, hit], 1)]
+    result = run_processor(
+        load("hit_finder.py", "HitFinder"), frames, args={"threshold": 299, "minPixels": 12}
+    )
+    assert result.errors == {}
+    assert [f.id for f in result.frames] == [2, 4]
+    assert [f.attributes["nPixels"] for f in result.frames] == [12, 12]
+    assert list(result.ledger.filtered) == [1, 3]
+
+
 def test_rotation_of_colour_and_a_new_angle() -> None:
     image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     result = run_processor(

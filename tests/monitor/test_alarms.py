@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.monitor.alarms import Alarm, Alarms
+from pvapy_stream.monitor.alarms import Alarm, Alarms, level_of
 from pvapy_stream.monitor.disk_monitor import DiskSettings
 from pvapy_stream.settings import parse_rule
+from pvapy_stream.settings.monitor import STREAM_ALARMS
 
 
 def told(rule: str, values: list[tuple[float, float]]) -> list[tuple[float, str]]:
@@ -35,6 +37,46 @@ def test_the_bad_state_must_last() -> None:
     values = [(0, 9), (5, 1), (9, 9), (20, 9), (21, 9), (30, 9), (31, 1)]
     assert told("x > 5 for 10 s", values) == [(20, "enter"), (31, "leave")]
     assert told("x > 5 for 12 s", values) == [(21, "enter"), (31, "leave")]
+
+
+def test_the_alarm_ends_when_the_value_was_good_for_long_enough() -> None:
+    values = [(0, 9), (10, 0), (15, 9), (20, 0), (29, 0), (30, 0), (31, 9)]
+    assert told("x > 5 hold 10 s", values) == [(0, "enter"), (30, "leave"), (31, "enter")]
+    alarm = Alarm(parse_rule("x > 5 for 1 s hold 10 s every 1 h"), "x")
+    for value, now in ((9, 0), (9, 1), (0, 3), (0, 12)):
+        alarm.update(value, now)
+    # How long the bad state lasted, without the time it was held.
+    assert alarm.update(0, 13) == ("leave", 3)
+
+
+def test_losses_one_after_another_are_one_alarm() -> None:
+    (rule,) = [rule for rule in STREAM_ALARMS if rule.quantity == "missed_rate"]
+    assert rule.holds == 60
+    assert {r.quantity: r.holds for r in STREAM_ALARMS if not r.holds} == {
+        "connected": 0, "failed": 0,
+    }  # fmt: skip
+
+
+def test_the_examples_in_messages_work() -> None:
+    with pytest.raises(SettingsError) as wrong:
+        DiskSettings.of(alarms="free = 5")
+    _, _, advice = str(wrong.value).partition("write it like ")
+    examples = re.findall("'(.*?)'", advice.partition(" (given")[0])
+    assert len(examples) == 2
+    for example in examples:
+        assert len(DiskSettings.of(alarms=example).alarms) == 1
+
+
+@pytest.mark.parametrize(
+    ("titles", "level"),
+    [
+        (["ALARM: a: x < 5"], "failure"), (["still ALARM: a: x < 5"], "failure"),
+        (["OK: a: x < 5"], "success"), (["INFO", "Door"], "info"),
+        (["2 messages: ALARM: a, …", "ALARM: a: x", "    a: x is 4", "OK: a: x"], "warning"),
+    ],
+)  # fmt: skip
+def test_how_serious_messages_are(titles: list[str], level: str) -> None:
+    assert level_of(titles) == level
 
 
 def test_a_lasting_alarm_is_repeated() -> None:

@@ -20,6 +20,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 
 from pvapy_stream.errors import MissingExtraError, SettingsError
+from pvapy_stream.monitor.alarms import Alarms
 from pvapy_stream.monitor.notifiers import (
     CommandNotifier,
     EmailNotifier,
@@ -27,7 +28,7 @@ from pvapy_stream.monitor.notifiers import (
     make_notifiers,
 )
 from pvapy_stream.monitor.outbox import Outbox, RateLimit
-from pvapy_stream.settings import MonitorSettings
+from pvapy_stream.settings import MonitorSettings, parse_rule
 from tests.monitor.fakes import Listener
 from tests.support import get, wait_until
 
@@ -276,10 +277,19 @@ def test_apprise_speaks_to_services() -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         target = f"json://127.0.0.1:{server.server_port}/"
         (outbox,) = make_notifiers(MonitorSettings.of(notify=[target]))
-        outbox.notify("ALARM", "it is hot")
+        alarms = Alarms([parse_rule("temperature > 5 every 1 min")])
+        for n, (value, now) in enumerate(((9, 0), (9, 60), (1, 61)), 1):
+            (event,) = alarms.update("temperature", "crystal", value, now, "C")
+            outbox.notify(event.title, event.message)
+            # Messages that wait are put together.
+            wait_until(lambda n=n: outbox.n_sent == n)
+        outbox.notify("Door", "it is open")
         outbox.close()
         server.shutdown()
-    assert (posted[0]["title"], posted[0]["message"]) == ("ALARM", "it is hot")
+    assert [(post["title"].partition(":")[0], post["type"]) for post in posted] == [
+        ("ALARM", "failure"), ("still ALARM", "failure"), ("OK", "success"), ("Door", "info"),
+    ]  # fmt: skip
+    assert posted[0]["message"].startswith("crystal: temperature is 9 C; the rule is")
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,15 @@ COUNT = "label: count, class: tests.workflow.protocols:Count"
         ("protocol: []", "a workflow has no 'protocol'; did you mean 'protocols'?"),
         ("protocols: [{class: Simulator}]", "a protocol has no label"),
         ("a: [", "not YAML or JSON"),
+        (
+            "protocols: [{label: cam, class: Simulator, frame_rate: 5, frame_rate: 50}]",
+            "'frame_rate' is given twice, first in line 1; remove one of them",
+        ),
+        ("name: a\nprotocols: []\nname: b", "'name' is given twice, first in line 1"),
+        (
+            '[{"object.className": "Simulator", "object.id": 1, "object.id": 2}]',
+            "'object.id' is given twice",
+        ),
         ("just words", "is not a workflow"),
         ('[{"object.className": "Simulator"}]', "a protocol has no object.id"),
         (

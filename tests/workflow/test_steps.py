@@ -234,6 +234,98 @@ def test_a_stop_is_a_clean_end_or_tells_what_is_left(tmp_path: Path) -> None:
     assert "steps left" in protocol.error
 
 
+class Movies(Protocol):
+    """Looks at movies as they come, and closes when all are looked at."""
+
+    check_interval = 0.02
+    threads = 3
+
+    def __init__(self, come: list[int] | None = None) -> None:
+        super().__init__()
+        self.come = come or []
+        self.done: list[str] = []
+        self.checks = 0
+        self.may_end = threading.Event()
+
+    def insert_all_steps(self) -> None:
+        self.closing = self.insert_step(self.close, prerequisites=[], wait=True)
+
+    def steps_check(self) -> None:
+        if self.come:
+            new = self.insert_step(self.look, self.come.pop(0), prerequisites=[])
+            self.closing.add_prerequisites(new)
+        else:
+            self.closing.release()
+            # A closing step that did not wait would have run before the last look.
+            self.checks += 1
+            if self.checks > 3:
+                self.may_end.set()
+
+    def look(self, number: int) -> str:
+        # The last one takes longest.
+        if number == 5:
+            assert self.may_end.wait(30)
+        self.done.append(f"look {number}")
+        path = self.extra(str(number))
+        path.touch()
+        return str(path)
+
+    def close(self) -> None:
+        self.done.append("close")
+
+
+def test_a_closing_step_waits_for_all_that_was_added_to_it(tmp_path: Path) -> None:
+    protocol = Movies([1, 2, 3, 4, 5])
+    assert protocol.run(tmp_path) is State.FINISHED, protocol.error
+    assert sorted(protocol.done) == ["close", *(f"look {n}" for n in range(1, 6))]
+    assert protocol.done[-1] == "close"
+    assert steps(tmp_path)[0].prerequisites == (2, 3, 4, 5, 6)
+    # All is there: nothing runs again.
+    again = Movies([])
+    assert again.run(tmp_path) is State.FINISHED
+    assert again.done == []
+    # One is gone; it is looked at once more, then the closing step runs.
+    (tmp_path / "extra" / "3").unlink()
+    again = Movies([])
+    assert again.run(tmp_path) is State.FINISHED
+    assert again.done == ["look 3", "close"]
+    # One more has come since.
+    again = Movies([6])
+    assert again.run(tmp_path) is State.FINISHED
+    assert again.done == ["look 6", "close"]
+    assert steps(tmp_path)[0].prerequisites == (2, 3, 4, 5, 6, 7)
+
+
+def test_a_stop_closes_nothing_while_steps_are_left(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def insert(protocol: Scripted) -> None:
+        protocol.insert_step(protocol.note, "first")
+        protocol.insert_step("halt")
+        protocol.insert_step(protocol.note, "left")
+        protocol.insert_step(protocol.note, "closing", prerequisites=[], wait=True)
+
+    protocol = Scripted(insert)
+    protocol.halt = stop.set  # type: ignore[attr-defined]
+    assert protocol.run(tmp_path, stop) is State.ABORTED
+    assert protocol.done == ["first"]
+    assert protocol.error == "stopped with 1 steps left; resume continues with them"
+
+
+def test_a_step_that_has_begun_cannot_wait_for_more(tmp_path: Path) -> None:
+    def insert(protocol: Scripted) -> None:
+        first = protocol.insert_step(protocol.note, 1)
+        protocol.on_check = lambda: first.add_prerequisites(99)
+
+    protocol = Scripted(insert)
+    assert protocol.run(tmp_path) is State.FAILED
+    assert "step 1 (note) is finished, and cannot wait for further steps; insert it with" in (
+        protocol.error
+    )
+    with pytest.raises(WorkflowError, match="belongs to no run"):
+        Step(1, "note", b"[]", ()).add_prerequisites(2)
+
+
 def test_steps_in_processes(tmp_path: Path) -> None:
     protocol = InProcesses(deaths=1)
     assert protocol.run(tmp_path) is State.FINISHED, protocol.error

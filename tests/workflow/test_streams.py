@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import pytest
 
 from pvapy_stream.workflow import Project
 from tests.support import Commands, Program, status, wait_until
@@ -173,3 +174,38 @@ def test_a_stage_that_cannot_start_is_named_with_its_log(
     assert program.wait() == 1, program.text
     assert "stage work work-1 ended with exit code 1" in program.text
     assert "module 'no.such' of processor class" in program.text
+
+
+@pytest.mark.parametrize(
+    ("work", "output", "reason"),
+    [
+        ("Broken", "a.h5", "ValueError: there is no map of the detector"),
+        # The last line of a writer is its summary, not the reason.
+        ("Fine", "/proc/none/a.h5", "/proc/none"),
+    ],
+)
+def test_the_reason_why_a_stage_does_not_start_is_told(
+    work: str, output: str, reason: str, tmp_path: Path, commands: Commands
+) -> None:
+    (tmp_path / "work.py").write_text(
+        "from pvapy_stream import FrameProcessor\n"
+        "class Fine(FrameProcessor):\n"
+        "    def process_frame(self, frame):\n"
+        "        return frame\n"
+        "class Broken(Fine):\n"
+        "    def start(self):\n"
+        "        raise ValueError('there is no map of the detector')\n"
+    )
+    file = tmp_path / "work.yaml"
+    file.write_text(
+        "protocols:\n"
+        "  - {label: cam, class: Simulator, n_publish: 5}\n"
+        "  - {label: work, class: Consumer, input: cam.output, processor_file: work.py,"
+        f" processor_class: {work}}}\n"
+        f"  - {{label: disk, class: Writer, input: work.output, output: {output}}}\n"
+    )
+    program = run(commands, file, tmp_path / "run")
+    assert program.wait() == 1
+    (told,) = [line for line in "".join(program.err).splitlines() if "ended with exit code" in line]
+    assert reason in told
+    assert "(empty)" not in program.text

@@ -55,6 +55,38 @@ def test_fields_defaults_and_the_environment() -> None:
     assert flow.problems() == []
 
 
+def test_fields_without_an_alias_have_the_name_of_their_label() -> None:
+    made = Template(
+        """[{"object.className": "tests.workflow.protocols:Count", "object.id": "1",
+        "object.label": "count", "n": "~Number of items|3|3~",
+        "comment": "by ~Who|me|0~ for ~Whom|you|0|whom~"}]"""
+    )
+    assert list(made.fields) == ["Number of items", "Who", "whom"]
+    values, problems = made.parse_values({"Number of items": "5", "Who": "~"}, defaults=True)
+    assert problems == []
+    assert made.fill(values).nodes["count"].params == {"n": 5, "comment": "by ~ for you"}
+
+
+@pytest.mark.parametrize("field", ["~Who|me~", "~Who|me|0|who|5~", "~|~"])
+def test_what_looks_like_a_field_is_no_text(field: str) -> None:
+    with pytest.raises(SettingsError, match=r"is not a field; write ~label\|default\|type~ or"):
+        Template(f'[{{"object.className": "Simulator", "object.id": 1, "comment": "a {field}"}}]')
+
+
+def test_a_pipe_between_folders_of_users_is_no_field() -> None:
+    line = "echo ~/a | tee ~/b"
+    made = Template(f'[{{"object.className": "Command", "object.id": 1, "command": "{line}"}}]')
+    (node,) = made.fill({}).nodes.values()
+    assert node.params["command"] == line
+
+
+def test_servers_of_the_import_can_be_given() -> None:
+    made = Template.read(ready()["empiar_import"])
+    values, _ = made.parse_values({"api": "http://a/", "files": "ftp://b/"}, defaults=True)
+    params = made.fill(values).nodes["movies"].params
+    assert (params["api"], params["files"]) == ("http://a/", "ftp://b/")
+
+
 def test_wrong_values_and_wrong_fields_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     _, problems = template().parse_values({"n": "many", "m": "1"})
     assert problems == [

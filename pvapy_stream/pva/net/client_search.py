@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pvapy_stream.errors import WireError
+from pvapy_stream.pva.net.client_beacons import Beacons
 from pvapy_stream.pva.net.environment import (
     NAME_SERVERS,
     Address,
@@ -17,16 +18,12 @@ from pvapy_stream.pva.net.environment import (
     UnknownHost,
     asked_by_udp,
 )
+from pvapy_stream.pva.net.heard import Credits
 from pvapy_stream.pva.net.link import Watch
 from pvapy_stream.pva.net.lookup import Lookup
+from pvapy_stream.pva.net.questions import Questions
 from pvapy_stream.pva.net.server_link import ServerLink
-from pvapy_stream.pva.wire.searching import (
-    UNICAST,
-    SearchReply,
-    datagram,
-    found_in,
-    search_message,
-)
+from pvapy_stream.pva.wire.searching import SearchReply, datagram, found_in
 
 FIRST = 0.05  # s; until a name is asked for again
 LONGEST = 1.0  # s; it doubles up to this
@@ -35,6 +32,8 @@ _BACKOFF = 0.2  # s; until a name server that is not there is tried again
 _LARGEST = 1200  # bytes of names in one datagram
 _AT_ONCE = 64  # datagrams, before others have their turn
 _NOTHING = 3600.0  # s; there is nothing to search for
+# Searches because of beacons: so many in a row, and so many a second, whoever sends them.
+_BURST, _RATE = 8, 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +46,7 @@ class _Sought:
     next_at: float
     pause: float
     longest: float
+    by_group: bool = True  # the next search, at addresses of this host
 
 
 class _NameServer:
@@ -80,11 +80,14 @@ class Searcher:
         found: Callable[[int, SearchReply], None],
     ) -> None:
         self._watch = watch
-        self._asked = list(settings.searched)
+        self._questions = Questions(settings.searched, settings.own)
         self._lookup = Lookup(settings.unknown)
         self._found = found
         self._sought: dict[int, _Sought] = {}
         self._socket: socket.socket | None = None
+        self._beacons = Beacons(watch, settings, self._hear)
+        self._credits = Credits(_BURST, _RATE)
+        self._news = False  # of a server, because of which it will search again
         self._servers = [_NameServer(address) for address in settings.name_servers]
 
     def add(self, number: int, name: str, pause: float = FIRST, longest: float = LONGEST) -> None:
@@ -105,31 +108,53 @@ class Searcher:
 
     def search(self, now: float) -> float:
         """Ask for what is due; how long nothing is due, s."""
-        if not self._sought and not self._servers:
+        if not self._sought and not self._servers and not self._beacons.listens:
+            # As in each round while frames are received.
             return _NOTHING
+        pause = self._beacons.listen(bool(self._sought), now)
         if self._sought:
             for host, address in self._lookup.poll(now):
                 self._ask_also(host, address)
+        if self._news:
+            pause = min(pause, self._ask_again(now))
         due = {number: one for number, one in self._sought.items() if one.next_at <= now}
         for one in due.values():
             one.next_at = now + one.pause
             one.pause = min(2 * one.pause, one.longest)
+        if due:
+            self._send(due)
         names = {number: one.name for number, one in due.items()}
-        if names:
-            self._send(names)
         for server in self._servers:
             self._ask(server, names, now)
-        return min((one.next_at for one in self._sought.values()), default=now + _NOTHING) - now
+        ends = (one.next_at - now for one in self._sought.values())
+        return min(pause, min(ends, default=_NOTHING))
+
+    def _hear(self) -> None:
+        self._news = True
+
+    def _ask_again(self, now: float) -> float:
+        """Ask for everything, if it may; how long that has to wait, s."""
+        wait = self._credits.wait(now)
+        if wait:
+            return wait
+        self._credits.take()
+        self._news = False
+        for one in self._sought.values():
+            # By beacons that came to the group it is known that what is sent there is heard.
+            one.next_at, one.by_group = now, True
+        return _NOTHING
 
     def _ask_also(self, host: UnknownHost, address: Address) -> None:
         if host.variable == NAME_SERVERS:
             self._servers.append(_NameServer(address))
         else:
-            self._asked += asked_by_udp([address])
+            self._questions.asked += asked_by_udp([address])
 
     def close(self) -> None:
         """Search no more."""
         self._sought.clear()
+        self._beacons.close()
+        self._questions.close()
         for server in self._servers:
             if server.link is not None:
                 server.link.close("the client ends")
@@ -138,18 +163,16 @@ class Searcher:
             self._socket.close()
             self._socket = None
 
-    def _send(self, names: dict[int, str]) -> None:
+    def _send(self, due: dict[int, _Sought]) -> None:
         link = self._socket or self._open()
         if link is None:
             return
-        port = link.getsockname()[1]
-        for part in _parts(names):
-            for address, alone in self._asked:
-                try:
-                    # To one of several servers on a host; it passes it on to the others.
-                    link.sendto(search_message(part, port, UNICAST if alone else 0), address)
-                except OSError as error:
-                    _log.debug("%s:%d cannot be asked: %s", *address, error)
+        for by_group in (True, False):
+            names = {number: one.name for number, one in due.items() if one.by_group is by_group}
+            for part in _parts(names):
+                self._questions.send(link, part, by_group)
+        for one in due.values():
+            one.by_group = not one.by_group
 
     def _open(self) -> socket.socket | None:
         link: socket.socket | None = None

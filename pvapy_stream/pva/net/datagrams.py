@@ -1,8 +1,9 @@
 """UDP of a server: searches beside the other servers of the host, and beacons.
 
 Of several servers on a host only one gets a search that is sent to the address of the host. It
-passes the search on to the multicast group 224.0.0.128 on loopback, which all of them have joined;
-there it hears it too. What a client sends to a broadcast address reaches all of them anyway.
+passes the search on to the multicast group of the host (`local_group`), which all of them have
+joined; there it hears it too. What a client sends to a broadcast address reaches all of them
+anyway. So it goes with beacons, which clients listen for.
 """
 
 from __future__ import annotations
@@ -11,9 +12,18 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.net.environment import Address, ServerSettings, interfaces_of_host
+from pvapy_stream.pva.net.heard import Credits, Heard
+from pvapy_stream.pva.net.local_group import (
+    GROUP,
+    LOOPBACK_ADDRESS,
+    LocalGroup,
+    listen,
+    udp_socket,
+)
 from pvapy_stream.pva.wire.buffers import Writer
 from pvapy_stream.pva.wire.searching import (
     ANY,
@@ -22,16 +32,15 @@ from pvapy_stream.pva.wire.searching import (
     Beacon,
     Search,
     datagram,
-    origin_tag,
     read_address,
     read_datagram,
 )
 from pvapy_stream.pva.wire.stream import Command, StreamMessage, message
 
-_GROUP = "224.0.0.128"
-_LOOPBACK = "127.0.0.1"
 _AT_ONCE = 64  # datagrams, before others have their turn
 _DATAGRAM = 65536
+_BURST, _RATE = 20, 20.0  # beacons that are passed on in a row, and in a second
+_BETWEEN = 0.02  # s; from one beacon to the next, however fast channels come and go
 
 Answer = Callable[[Search], "Writer | None"]
 
@@ -49,16 +58,16 @@ class Datagrams:
     def __init__(self, settings: ServerSettings, answer: Answer) -> None:
         self._settings = settings
         self._answer = answer
-        self._sends = _socket()
+        self._sends = udp_socket()
         self._sends.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        self._sends.setsockopt(
-            socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(_LOOPBACK)
-        )
+        self._group = LocalGroup()
+        self._heard, self._credits = Heard(), Credits(_BURST, _RATE)
         self._own: set[str] = set()
-        # Address of the interface of each socket; None for the group.
+        # For each socket the address of the host that it alone gets what is sent to, or None.
         self._receives: dict[socket.socket, str | None] = {}
+        self._passes_on = False
         self._bind()
-        self._next_beacon = 0.0
+        self._next_beacon = self._last_beacon = 0.0
         self._beacons = 0
 
     @property
@@ -67,42 +76,31 @@ class Datagrams:
         return list(self._receives)
 
     def _bind(self) -> None:
-        port, wanted = self._settings.broadcast_port, self._settings.interfaces
+        wanted = self._settings.interfaces
         for address, broadcast in interfaces_of_host():
             if wanted and address not in wanted:
                 continue
             self._own |= {address, broadcast}
-            self._open(address, port, address)
-            if broadcast and broadcast != address:
+            self._open(address, address)
+            if broadcast:
                 # What is bound to an address of its own gets nothing that is sent to all.
-                self._open(broadcast, port, address)
-        group = self._open(_GROUP, port, None)
-        if group is None:
-            return
-        try:
-            joined = socket.inet_aton(_GROUP) + socket.inet_aton(_LOOPBACK)
-            group.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, joined)
-        except OSError as error:
-            _log.warning("searches of other servers of this host are not heard: %s", error)
-            del self._receives[group]
-            group.close()
+                self._open(broadcast, None)
+        self._passes_on = self._open(GROUP, None)
 
-    def _open(self, address: str, port: int, interface: str | None) -> socket.socket | None:
-        link = _socket()
+    def _open(self, address: str, alone: str | None) -> bool:
+        port = self._settings.broadcast_port
         try:
-            link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            link.bind((address, port))
+            self._receives[listen(address, port)] = alone
         except OSError as error:
             _log.warning("searches at %s:%d are not heard: %s", address, port, error)
-            link.close()
-            return None
-        self._receives[link] = interface
-        return link
+            return False
+        return True
 
     def close(self) -> None:
         """Close all sockets."""
         for link in (*self._receives, self._sends):
             link.close()
+        self._group.close()
 
     def read(self, link: socket.socket) -> None:
         """Take what has come."""
@@ -119,7 +117,7 @@ class Datagrams:
             except WireError as error:
                 _log.debug("a datagram of %s is ignored: %s", sender[0], error)
 
-    def _take(self, found: list[StreamMessage], sender: str, interface: str | None) -> None:
+    def _take(self, found: list[StreamMessage], sender: str, alone: str | None) -> None:
         for one in found:
             if one.command == Command.ORIGIN_TAG:
                 origin = read_address(read_datagram(one))
@@ -127,14 +125,16 @@ class Datagrams:
                     # It came in at an interface that is not ours.
                     return
             elif one.command == Command.SEARCH:
-                self._search(Search.read(read_datagram(one)), sender, interface)
+                self._search(Search.read(read_datagram(one)), sender, alone)
+            elif one.command == Command.BEACON and alone is not None:
+                self._pass_on(one, sender, alone)
 
-    def _search(self, search: Search, sender: str, interface: str | None) -> None:
-        if search.flags & UNICAST and interface is not None and None in self._receives.values():
+    def _search(self, search: Search, sender: str, alone: str | None) -> None:
+        if search.flags & UNICAST and alone is not None and self._passes_on:
             writer = Writer()
             search.passed_on(sender).write(writer)
-            data = origin_tag(interface) + b"".join(message(Command.SEARCH, writer))
-            self._send(data, (_GROUP, self._settings.broadcast_port))
+            data = b"".join(message(Command.SEARCH, writer))
+            self._group.send(data, self._settings.broadcast_port, alone)
             return
         if search.protocols and TCP not in search.protocols:
             return
@@ -150,24 +150,41 @@ class Datagrams:
         except OSError as error:
             _log.debug("%s:%d cannot be sent to: %s", *to, error)
 
-    def beacon(self, now: float, identity: bytes, changes: int, where: Address) -> None:
-        """Send beacons, if it is time."""
-        if now < self._next_beacon:
+    def _pass_on(self, found: StreamMessage, sender: str, alone: str) -> None:
+        """Let the clients of this host hear a beacon; they cannot listen where we do."""
+        if self._credits.wait(time.monotonic()):
             return
-        self._next_beacon = now + self._settings.beacon_period
-        writer = Writer()
-        Beacon(identity, self._beacons % 256, changes % 65536, *where).write(writer)
-        self._beacons += 1
-        data = b"".join(message(Command.BEACON, writer, server=True))
-        for address in self._settings.beacons:
-            self._send(data, address)
+        beacon = Beacon.read(read_datagram(found))
+        if self._heard.is_news(beacon):
+            self._credits.take()
+            self._tell_here(beacon, sender, alone)
+
+    def _tell_here(self, beacon: Beacon, sender: str, origin: str) -> None:
+        if beacon.address == ANY:
+            beacon = replace(beacon, address=sender)
+        self._group.send(_packed(beacon), self._settings.broadcast_port, origin)
+
+    def beacon(self, now: float, identity: bytes, changes: int, where: Address) -> float:
+        """Send beacons, if it is time; how long it is until the next ones, s."""
+        if now >= self._next_beacon:
+            self._next_beacon, self._last_beacon = now + self._settings.beacon_period, now
+            made = Beacon(identity, self._beacons % 256, changes % 65536, *where)
+            self._beacons += 1
+            data = _packed(made)
+            for address in self._settings.beacons:
+                self._send(data, address)
+            if self._settings.beacons_here:
+                here = LOOPBACK_ADDRESS if made.address == ANY else made.address
+                self._tell_here(made, here, here)
+        return self._next_beacon - now
 
     def beacon_soon(self) -> None:
-        """Send the next beacon now: something has changed."""
-        self._next_beacon = min(self._next_beacon, time.monotonic())
+        """Send the next beacon as soon as possible: something has changed."""
+        soon = max(time.monotonic(), self._last_beacon + _BETWEEN)
+        self._next_beacon = min(self._next_beacon, soon)
 
 
-def _socket() -> socket.socket:
-    link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    link.setblocking(False)
-    return link
+def _packed(beacon: Beacon) -> bytes:
+    writer = Writer()
+    beacon.write(writer)
+    return b"".join(message(Command.BEACON, writer, server=True))

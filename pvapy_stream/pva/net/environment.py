@@ -44,6 +44,7 @@ class ServerSettings:
         broadcast_port: UDP; of searches.
         ignored: addresses whose searches are not answered.
         beacons: where beacons go.
+        beacons_here: whether the programs of this host hear them too.
         beacon_period: s.
     """
 
@@ -52,6 +53,7 @@ class ServerSettings:
     broadcast_port: int = BROADCAST_PORT
     ignored: frozenset[str] = frozenset()
     beacons: tuple[Address, ...] = ()
+    beacons_here: bool = False
     beacon_period: float = _BEACON_PERIOD
 
     @classmethod
@@ -73,17 +75,26 @@ class ServerSettings:
         interfaces = tuple(
             host for host, _ in _addresses(given.get("EPICS_PVAS_INTF_ADDR_LIST", ""), 0)
         )
-        beacons = _addresses(listed, broadcast_port)
+        interfaces = () if ANY in interfaces else interfaces
+        beacons, own = _addresses(listed, broadcast_port), interfaces_of_host()
+        # One is sent to the port that the host's programs listen at.
+        here = any((address, broadcast_port) in beacons for address, _ in own)
         if auto.strip().upper() != "NO":
-            beacons += [(one, broadcast_port) for _, one in interfaces_of_host() if one]
+            here = True
+            beacons += [
+                (broadcast, broadcast_port)
+                for address, broadcast in own
+                if broadcast and (not interfaces or address in interfaces)
+            ]
         return cls(
-            () if ANY in interfaces else interfaces,
+            interfaces,
             _number(value("SERVER_PORT"), SERVER_PORT),
             broadcast_port,
             frozenset(
                 host for host, _ in _addresses(given.get("EPICS_PVAS_IGNORE_ADDR_LIST", ""), 0)
             ),
             tuple(dict.fromkeys(beacons)),
+            here,
             max(0.1, _real(value("BEACON_PERIOD"), _BEACON_PERIOD)),
         )
 
@@ -111,11 +122,17 @@ class ClientSettings:
         searched: where searches are sent by UDP, and whether one host alone gets them there.
         name_servers: that are asked over TCP.
         unknown: hosts that are to be asked as soon as they are known.
+        own: addresses of this host.
+        broadcasts: broadcast addresses that are searched at; beacons are heard there too.
+        broadcast_port: UDP; of beacons.
     """
 
     searched: tuple[tuple[Address, bool], ...] = ()
     name_servers: tuple[Address, ...] = ()
     unknown: tuple[UnknownHost, ...] = ()
+    own: frozenset[str] = frozenset()
+    broadcasts: tuple[str, ...] = ()
+    broadcast_port: int = BROADCAST_PORT
 
     @classmethod
     def of(cls) -> ClientSettings:
@@ -130,13 +147,27 @@ class ClientSettings:
                 " name",
                 host.name, host.variable,
             )  # fmt: skip
-        return cls(asked_by_udp(found), tuple(dict.fromkeys(servers)), tuple(unknown))
+        searched, interfaces = asked_by_udp(found), interfaces_of_host()
+        asked = {host for (host, _), _ in searched}
+        return cls(
+            searched,
+            tuple(dict.fromkeys(servers)),
+            tuple(unknown),
+            frozenset(address for address, _ in interfaces),
+            tuple(broadcast for _, broadcast in interfaces if broadcast in asked),
+            _client_port(),
+        )
 
 
 def asked_by_udp(addresses: Iterable[Address]) -> tuple[tuple[Address, bool], ...]:
     """Addresses to search at, and whether one host alone gets what is sent there."""
     shared = {broadcast for _, broadcast in interfaces_of_host()}
     return tuple((one, one[0] not in shared and not _is_group(one[0])) for one in addresses)
+
+
+def own_addresses() -> frozenset[str]:
+    """IPv4 addresses of the host."""
+    return frozenset(address for address, _ in interfaces_of_host())
 
 
 def interfaces_of_host() -> list[tuple[str, str]]:
@@ -163,14 +194,23 @@ def listed_addresses(text: str, port: int) -> list[Address]:
     return [(host, _number(own, port)) for host, _, own in entries]
 
 
+def known_addresses() -> tuple[tuple[Address, bool], ...]:
+    """As `asked_by_udp`, of those of a client of this process whose hosts are known."""
+    return asked_by_udp(_resolved(searched_addresses()))
+
+
 def searched_addresses() -> list[Address]:
     """Where a client of this process sends its searches."""
-    port = _number(os.environ.get("EPICS_PVA_BROADCAST_PORT", ""), BROADCAST_PORT)
+    port = _client_port()
     found = listed_addresses(os.environ.get("EPICS_PVA_ADDR_LIST", ""), port)
     if os.environ.get("EPICS_PVA_AUTO_ADDR_LIST", "YES").strip().upper() != "NO":
         found.append(("127.0.0.1", port))
         found += [(broadcast, port) for _, broadcast in interfaces_of_host() if broadcast]
     return list(dict.fromkeys(found))
+
+
+def _client_port() -> int:
+    return _number(os.environ.get("EPICS_PVA_BROADCAST_PORT", ""), BROADCAST_PORT)
 
 
 def _addresses(text: str, port: int) -> list[Address]:

@@ -211,9 +211,9 @@ class Server:
                 connection.check(now)
             if self._cannot_accept and self._listener is not None:
                 self.watch(self._listener, selectors.EVENT_READ, self._accept)
-        if self._datagrams is not None:
-            self._datagrams.beacon(now, self.identity, self._changes, self._where)
-        return _TICK
+        if self._datagrams is None:
+            return _TICK
+        return self._datagrams.beacon(now, self.identity, self._changes, self._where)
 
     def _reader(self, link: socket.socket) -> Callable[[int], None]:
         def read(events: int) -> None:
@@ -261,13 +261,14 @@ class Server:
             connection.drop(channel)
 
     def _close(self) -> None:
+        if self._datagrams is not None:
+            # First: it would get searches that are meant for other servers of the host.
+            self._datagrams.close()
         connections = list(self._connections)
         for connection in connections:
             connection.handle(selectors.EVENT_WRITE)
         let_arrive([one.link for one in connections if not one.closed], _LAST)
         for connection in connections:
             connection.close("the server ends")
-        if self._datagrams is not None:
-            self._datagrams.close()
         if self._listener is not None:
             self._listener.close()

@@ -213,7 +213,11 @@ def read_datagram(found: StreamMessage) -> Reader:
 
 
 def search_message(
-    channels: Mapping[int, str], port: int = 0, flags: int = 0, big: bool = False
+    channels: Mapping[int, str],
+    port: int = 0,
+    flags: int = 0,
+    big: bool = False,
+    address: str = ANY,
 ) -> bytes:
     """A message that searches for channels.
 
@@ -222,10 +226,11 @@ def search_message(
         port: where replies are to be sent; 0 over TCP, where they come on the same connection.
         flags: `REPLY_REQUIRED`, `UNICAST`.
         big: whether it is big-endian.
+        address: where replies are to be sent; `ANY`: where it comes from.
     """
     writer = Writer(big)
     named = tuple(channels.items())
-    Search(secrets.randbits(32), flags, ANY, port, channels=named).write(writer)
+    Search(secrets.randbits(32), flags, address, port, channels=named).write(writer)
     return b"".join(message(Command.SEARCH, writer))
 
 

@@ -31,7 +31,9 @@ _ROOM = 2**16  # bytes; less is no place to receive messages of unknown length i
 _LEAST, _MOST = 2 * _ROOM, 8 * _ROOM  # bytes that are received at once
 _SMALL = 4096  # bytes; segments of fewer are joined
 _FEW = 3  # parts
-_OWN_SEGMENT = 2**16  # bytes; arrays of so many are sent in a segment of their own
+# Bytes; arrays of so many are sent in a segment of their own. Smaller ones are received where other
+# messages are, and to put segments together would cost more than their pixels.
+_OWN_SEGMENT = _MOST - _ROOM
 _MIDDLE = _FROM_SERVER | _SEGMENT
 _pack_head = struct.Struct("<4BI").pack
 _pack_begin = struct.Struct("<4BIIB").pack
@@ -339,7 +341,7 @@ def lay_out(
 ) -> tuple[int, bool, list[Buffer], int]:
     """The payload of a server's message, in segments if it has large arrays.
 
-    Each array of 64 KiB or more is a segment of its own: it can be received where it is wanted.
+    Each array of 448 KiB or more is a segment of its own: it can be received where it is wanted.
 
     Args:
         command: of the message.

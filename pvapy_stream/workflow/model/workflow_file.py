@@ -16,6 +16,7 @@ from pvapy_stream.workflow.model.parameters import Form, MultiPointer
 from pvapy_stream.workflow.model.registry import Kind, registered
 from pvapy_stream.workflow.model.spelling import nearest
 from pvapy_stream.workflow.model.streaming_stage import StreamingStage
+from pvapy_stream.workflow.model.unique_keys import load_yaml
 
 _TOP = ("name", "description", "channels", "protocols")
 _NODE = ("label", "class", "after", "comment")
@@ -59,7 +60,7 @@ def parse_workflow(text: str, name: str = "", sources: Path | None = None) -> Wo
         SettingsError: it is neither YAML nor JSON of a workflow.
     """
     try:
-        content = yaml.safe_load(text)
+        content = load_yaml(text)
     except yaml.YAMLError as error:
         raise SettingsError(f"not YAML or JSON: {' '.join(str(error).split())}") from error
     flow = Workflow(name, sources=sources)

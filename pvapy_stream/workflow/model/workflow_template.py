@@ -1,4 +1,4 @@
-"""Templates: workflow.json with fields ``~label|default|type|alias~`` to be filled in."""
+"""Templates: workflow.json with fields ``~label|default|type|alias~``; the alias is optional."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from pvapy_stream.workflow.model.graph import Workflow
 from pvapy_stream.workflow.model.parameters import Boolean, Float, Int, Param, String
 from pvapy_stream.workflow.model.workflow_file import parse_workflow
 
-_FIELD = re.compile(r"~([^~|\n]*)\|([^~|\n]*)\|([^~|\n]*)\|([^~|\n]*)~")
+_FIELD = re.compile(r"~([^~|\n]*)\|([^~|\n]*)\|([^~|\n]*)(?:\|([^~|\n]*))?~")
+# Whatever else looks like one; folders of users (~/data) do not.
+_BROKEN_FIELD = re.compile(r"~(?!/)[^~\"\n]*\|[^~\"\n]*~(?!/)")
 _VARIABLE = re.compile(r"%\((\w+)\)s")
 _BOOLEANS = {"true", "false", "0", "1"}
 _KINDS = {"0": "string", "1": "path", "2": "boolean", "3": "integer", "4": "float"}
@@ -89,13 +91,18 @@ class Template:
         self._body = _VARIABLE.sub(_expand, text[start:])
         self.fields: dict[str, TemplateField] = {}
         for found in _FIELD.finditer(self._body):
-            field = _field(*(part.strip() for part in found.groups()))
+            field = _field(*_parts(found))
             if field.alias in self.fields:
                 raise SettingsError(
                     f"two fields have the alias {field.alias!r}: {self.fields[field.alias].label}"
                     f" and {field.label}; give them different ones"
                 )
             self.fields[field.alias] = field
+        if broken := _BROKEN_FIELD.search(_FIELD.sub("", self._body)):
+            raise SettingsError(
+                f"{broken[0]} is not a field; write ~label|default|type~ or"
+                " ~label|default|type|alias~"
+            )
         # What is wrong with the rest is better told now than after the form was filled in.
         self._places = self._find_places()
 
@@ -190,7 +197,7 @@ class Template:
         return text
 
     def _value(self, found: re.Match[str], values: Mapping[str, Any], quoted: bool) -> str:
-        label, _, _, alias = (part.strip() for part in found.groups())
+        label, _, _, alias = _parts(found)
         value = values[alias or label]
         encoded = json.dumps(value, ensure_ascii=False)
         # A field that is a part of a longer text loses its quotes; a whole one is as it is.
@@ -228,6 +235,10 @@ class Template:
             if not holds(param.condition, current):
                 shown.discard(alias)
         return shown
+
+
+def _parts(found: re.Match[str]) -> list[str]:
+    return [part.strip() for part in found.groups(default="")]
 
 
 def _expand(found: re.Match[str]) -> str:

@@ -16,7 +16,8 @@ from typing import Any, Protocol, cast
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.launch.dask import DaskSteps
 from pvapy_stream.workflow.model.registry import find_class, reference
-from pvapy_stream.workflow.run.steps import State, Step, StepGraph, StepStore
+from pvapy_stream.workflow.run.step_graph import StepGraph
+from pvapy_stream.workflow.run.steps import State, Step, StepStore
 
 _COMMIT_PERIOD = 0.05  # s; when steps are quick, several are written at once
 _TICK = 0.1  # s; how soon a released step or a stop is noticed
@@ -296,23 +297,23 @@ class StepLoop:
 
     def _stopped(self) -> tuple[State, str]:
         """A stop is a clean end where nothing was left undone."""
-        left = [s for s in self._graph.steps.values() if s.state is State.NEW]
-        for step in [s for s in self._graph.steps.values() if s.state is State.WAITING]:
-            step.release()
-        closing = set(self._graph.steps.values()) - set(left)
-        while (step := self._graph.next()) is not None:
-            if step in closing:
+        if not self._left():
+            # Those that close the run; what they wait for has ended.
+            for step in list(self._graph.steps.values()):
+                step.release()
+            while not self._problem and (step := self._graph.next()) is not None:
                 self._submit(step)
                 self._take_end(*self._ended.get())
-            else:
-                step.state = State.NEW
-                self._store.put(step)
         self._commit()
         if self._problem:
             return State.FAILED, self._problem
-        if left:
-            return State.ABORTED, f"stopped with {len(left)} steps left; resume continues with them"
+        if left := self._left():
+            return State.ABORTED, f"stopped with {left} steps left; resume continues with them"
         return State.FINISHED, ""
+
+    def _left(self) -> int:
+        """Steps that were not run, and do not wait to be released."""
+        return sum(step.state is State.NEW for step in self._graph.steps.values())
 
 
 def _words(error: BaseException) -> str:

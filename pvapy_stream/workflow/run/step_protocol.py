@@ -28,7 +28,8 @@ from pvapy_stream.workflow.model.parameters import (
 )
 from pvapy_stream.workflow.model.validators import GE, GT
 from pvapy_stream.workflow.run.execution import execute
-from pvapy_stream.workflow.run.steps import State, Step, StepGraph, StepStore
+from pvapy_stream.workflow.run.step_graph import StepGraph
+from pvapy_stream.workflow.run.steps import State, Step, StepStore
 from pvapy_stream.workflow.run.stream_set import Item, StreamSet, StreamState, key_maker
 
 RESUME, RESTART = "resume", "restart"

@@ -76,12 +76,14 @@ def test_an_update_is_encoded_once_for_all_with_the_same_selection(
     assert len(encoded) == 2
 
 
-def test_large_arrays_are_sent_from_where_they_are_in_a_segment_of_their_own(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("size", "segmented"), [(2**20, True), (2**18, False)])
+def test_large_arrays_are_sent_from_where_they_are(
+    served: Served, monkeypatch: pytest.MonkeyPatch, size: int, segmented: bool
 ) -> None:
+    """Very large ones in a segment of their own."""
     monitor = served.monitor().start()
     monitor.next()
-    pixels = np.arange(2**20, dtype=np.uint8)
+    pixels = np.arange(size, dtype=np.uint8)
     sent: list[Any] = []
     keep = Update.encoded
 
@@ -94,7 +96,7 @@ def test_large_arrays_are_sent_from_where_they_are_in_a_segment_of_their_own(
     got = monitor.next().value["value"].value
     assert np.array_equal(got, pixels)
     (made,) = sent
-    assert made.segmented
+    assert made.segmented is segmented
     assert any(np.shares_memory(np.frombuffer(part, np.uint8), pixels) for part in made.parts)
 
 

@@ -87,6 +87,37 @@ def test_a_long_burst_is_sent_in_groups(
     assert len(alone) == 4
 
 
+def test_the_first_of_a_burst_is_sent_as_those_of_the_burst_before(
+    make: Make, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage that receives two at once sends two at once, however long receiving takes."""
+    alone: list[int] = []
+    plain = Connection.send_now
+    monkeypatch.setattr(Connection, "send_now", lambda *args: (alone.append(1), plain(*args))[1])
+    for limit in ("_FAST", "_LATEST"):
+        monkeypatch.setattr(f"pvapy_stream.transport.own_hosted.{limit}", 60.0)
+    publisher = make()
+    publisher.open(lazy(0))
+    got = client(publisher.channel)
+    wait_until(lambda: got.ids == [0])
+    hosted: Any = publisher._hosted  # pyright: ignore
+    sent: list[int] = []
+    for first, between in ((1, 0.0), (3, 0.0), (5, 120.0), (7, 0.0)):
+        # As if the burst before had been long ago, and the two of this one so far apart.
+        hosted._posted_at -= 120.0
+        alone.clear()
+        bursts.begin()
+        publish(publisher, first, first)
+        hosted._posted_at -= between
+        publish(publisher, first + 1, first + 1)
+        bursts.end()
+        sent.append(len(alone))
+    # Of the first burst nothing is known. After the slow one, the first is sent at once.
+    assert sent == [1, 0, 1, 1]
+    wait_until(lambda: got.ids[-1] == 8)
+    assert got.ids == list(range(9))
+
+
 def test_what_is_gathered_is_sent_though_the_burst_does_not_end(make: Make, client: Any) -> None:
     """As when the processor hangs at what follows."""
     publisher = make()
