@@ -225,10 +225,25 @@ def read_header(memory: SampleBytes) -> SampleHeader:
     return header
 
 
-def frame_at(header: SampleHeader, memory: SampleBytes | bytes) -> Frame:
-    """A frame whose read-only arrays are views of `memory`, which they keep alive."""
+def frame_at(
+    header: SampleHeader,
+    memory: SampleBytes | bytes,
+    moved: npt.NDArray[np.uint8] | None = None,
+) -> Frame:
+    """A frame whose read-only arrays are views of `memory`, which they keep alive.
+
+    Args:
+        header: of the frame.
+        memory: where it is.
+        moved: where its payload is, if that is elsewhere.
+    """
     stored = _DTYPES[header.stored]
-    payload = _array_in(memory, stored, header.payload // stored.itemsize, offset=header.payload_at)
+    if moved is None:
+        n = header.payload // stored.itemsize
+        payload = _array_in(memory, stored, n, offset=header.payload_at)
+    else:
+        # numpy's types do not say what `view` returns.
+        payload = moved.view(stored)  # pyright: ignore[reportUnknownMemberType]
     payload.flags.writeable = False
     return Frame(
         header.id,

@@ -7,6 +7,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 import iceoryx2 as iox
+import numpy as np
+import numpy.typing as npt
 import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
@@ -14,19 +16,29 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.pva import ntndarray, serial
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
-from pvapy_stream.transport.shm.frames import FRAME, OPENING, Copy, SampleHeader, frame_at
+from pvapy_stream.transport.shm.frames import (
+    FRAME,
+    OPENING,
+    Copy,
+    SampleHeader,
+    Sendable,
+    frame_at,
+    parts_of_frame,
+)
 
 
 class SharedObject(LazyObject):
     """An object in shared memory; its sample is released when nothing refers to the memory."""
 
-    __slots__ = ("_builder", "_header", "_memory")
+    __slots__ = ("_builder", "_header", "_memory", "_moved")
 
     def __init__(self, header: SampleHeader, memory: SampleMemory, builder: ObjectBuilder) -> None:
         super().__init__(None)
         self.id = header.id if header.kind == FRAME else None
         self._header = header
         self._memory: SampleMemory | bytes = memory
+        # Rows of memory and the number of the row that the payload is in, if it was moved.
+        self._moved: tuple[npt.NDArray[np.uint8], int] | None = None
         self._builder = builder
 
     @property
@@ -35,7 +47,9 @@ class SharedObject(LazyObject):
 
     def _make_frame(self) -> Frame:
         if self._header.kind == FRAME:
-            return frame_at(self._header, self._memory)
+            moved = self._moved
+            payload = None if moved is None else moved[0][moved[1]]
+            return frame_at(self._header, self._memory, payload)
         return to_frame(self.pv_object())
 
     def _make_object(self) -> pva.PvObject:
@@ -59,14 +73,40 @@ class SharedObject(LazyObject):
         header = self._header
         return header.time_ns if header.kind == FRAME else ntndarray.time_of(self.pv_object())
 
-    def parts(self) -> Copy:
+    def parts(self) -> Sendable:
         """The object, to be copied unchanged into other shared memory."""
+        if self._moved is not None:
+            return parts_of_frame(self.frame, stamp_ns=self._header.stamp_ns)
         return Copy(self._header, self._memory)
+
+    @property
+    def form(self) -> tuple[object, ...]:
+        # Dimensions, types, colour mode and codec. No frame is made for this.
+        return self._header[13:24] if self._header.kind == FRAME else super().form
+
+    @property
+    def movable(self) -> int:
+        header = self._header
+        is_pixels = header.kind == FRAME and not header.codec[0]
+        return header.payload if is_pixels and not isinstance(self._memory, bytes) else 0
 
     def detach(self) -> None:
         """Copy it to memory of this process, which releases the sample."""
+        if isinstance(self._memory, bytes):
+            return
         used = self._header.payload_at + self._header.payload
         self._memory = bytes(memoryview(self._memory).cast("B")[:used])
+        self._frame = None
+
+    def move_to(self, rows: npt.NDArray[np.uint8], row: int, address: int) -> None:
+        header, memory = self._header, self._memory
+        if isinstance(memory, bytes):
+            return
+        ctypes.memmove(address, ctypes.addressof(memory) + header.payload_at, header.payload)
+        self._moved, self._frame = (rows, row), None
+        # What is left of it are the attributes.
+        end = header.payload_at if header.attributes else 0
+        self._memory = bytes(memoryview(memory).cast("B")[:end]) if end else b""
 
 
 class NewestId(LazyObject):
