@@ -18,6 +18,7 @@ TOPICS = (
     "consumer",
     "rates",
     "chain",
+    "batches",
     "flatness",
     "tuning",
     "simulator",

@@ -39,7 +39,7 @@ def run(quick: bool) -> list[Row | Plot]:
     rates: dict[str, list[float]] = {"pvapy": [], "ours over PVA": [], "ours over shm": []}
     for size, (first, n) in _SIZES.items():
         frames = n // 4 if quick else n
-        theirs = _search(size, first, 1 if quick else 2, PASS_THROUGH[PVAPY], stages=2)
+        theirs = search(size, first, 1 if quick else 2, PASS_THROUGH[PVAPY], stages=2)
         ours = unpaced_flow(size, frames, PASS_THROUGH[OURS], 2, "pva")
         flows[size] = flow = unpaced_flow(size, frames, PASS_THROUGH[OURS], 2, "shm")
         for curve, found in zip(rates.values(), (theirs, ours, flow), strict=True):
@@ -108,7 +108,7 @@ def _longer(flow: Flow, frames: int) -> list[Row]:
 
 def _transpose(quick: bool) -> list[Row]:
     """Highest rate of one consumer that transposes 128x128."""
-    theirs = _search(128, 800.0, 1 if quick else 2, TRANSPOSE[PVAPY], stages=1)
+    theirs = search(128, 800.0, 1 if quick else 2, TRANSPOSE[PVAPY], stages=1)
     n = 10_000 if quick else 40_000
     ours, shm = (unpaced_flow(128, n, TRANSPOSE[OURS], 1, mode) for mode in ("pva", "shm"))
     name = "transpose, one consumer, 128x128: highest lossless rate, ours over"
@@ -119,12 +119,22 @@ def _transpose(quick: bool) -> list[Row]:
     ]  # fmt: skip
 
 
-def _search(size: int, rate: float, halvings: int, args: tuple[object, ...], stages: int) -> Flow:
-    """Go up until pvapy loses frames, then halve the interval a few times."""
+def search(
+    size: int,
+    rate: float,
+    halvings: int,
+    args: tuple[object, ...],
+    stages: int,
+    published: bool = True,
+) -> Flow:
+    """Go up until pvapy loses frames, then halve the interval a few times.
+
+    `published`: whether its last stage publishes each frame.
+    """
     best, failed = Flow(0.0, float("inf")), 0.0
     with Source(size) as source:
         while halvings >= 0 and rate > 2:
-            found = _burst(source, rate, args, stages)
+            found = _burst(source, rate, args, stages, published)
             if found is not None:
                 best = max(best, found, key=lambda flow: flow.rate)
             if found is None or found.rate < 0.97 * rate:
@@ -137,7 +147,9 @@ def _search(size: int, rate: float, halvings: int, args: tuple[object, ...], sta
     return best
 
 
-def _burst(source: Source, rate: float, args: tuple[object, ...], stages: int) -> Flow | None:
+def _burst(
+    source: Source, rate: float, args: tuple[object, ...], stages: int, published: bool
+) -> Flow | None:
     """One burst through a chain; None when frames were lost or it did not keep up."""
     n = max(10, int(rate * _SECONDS))
     chain: list[Consumer] = []
@@ -151,7 +163,9 @@ def _burst(source: Source, rate: float, args: tuple[object, ...], stages: int) -
         before = chain[0].cpu()
         sent = source.burst(rate, n)
         start = time.monotonic()
-        while (chain[-1].last_id() or 0) < sent["last"]:
+        if not published:
+            time.sleep(_KEEPS_UP)
+        while published and (chain[-1].last_id() or 0) < sent["last"]:
             if time.monotonic() - start > _KEEPS_UP:
                 return None
             time.sleep(0.01)

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.notes import Notes
 from pvapy_stream.frame import Frame
+from pvapy_stream.hpc.frame_batch import FrameBatch
 from pvapy_stream.hpc.processor import FrameProcessor, UserDataProcessor
 
 
@@ -15,6 +16,19 @@ class Transpose(FrameProcessor):
 
     def process_frame(self, frame: Frame) -> Frame:
         return frame.replace(image=frame.image.T)
+
+
+class Mean(FrameProcessor):
+    """The mean of each image, which is published with none of them."""
+
+    gathers = True
+    means: Any = None
+
+    def process_frame(self, frame: Frame) -> None:
+        self.means = frame.image.mean()
+
+    def process_batch(self, frames: FrameBatch) -> None:
+        self.means = frames.images.mean(axis=(1, 2))
 
 
 class Noting(UserDataProcessor):

@@ -21,6 +21,17 @@ class Transpose(AdImageProcessor):
         return made
 
 
+class Mean(AdImageProcessor):
+    """The mean of each image, which is published with none of them."""
+
+    mean: Any = None
+
+    def process(self, pvObject: Any) -> Any:
+        image: Any = self.reshapeNtNdArray(pvObject)[1]
+        self.mean = image.mean()
+        return pvObject
+
+
 class Noting(UserDataProcessor):
     """Passes objects on, and notes which and when in the file that its arguments name."""
 

@@ -3,6 +3,9 @@
 Try it without a network, then stream:
 
     pvapy-stream try examples/hit_finder.py:HitFinder --args '{"threshold": 200, "minPixels": 20}'
+    pvapy-stream consumer --input-channel pvapy:image --output-channel hits:image \
+        --processor-file examples/hit_finder.py --processor-class HitFinder \
+        --processor-args '{"threshold": 200, "minPixels": 20}'
 """
 
 from __future__ import annotations

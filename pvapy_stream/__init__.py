@@ -21,6 +21,7 @@ from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.frame import ColorMode, Frame
 
 try:
+    from pvapy_stream.hpc.frame_batch import FrameBatch
     from pvapy_stream.hpc.processor import FrameProcessor, UserDataProcessor
 except ModuleNotFoundError as error:
     # Without pvapy `doctor` shows what to do; other commands fail where they use it.
@@ -61,6 +62,7 @@ __all__ = [
     "ConsumerSettings",
     "FileSettings",
     "Frame",
+    "FrameBatch",
     "FrameProcessor",
     "FrameWriter",
     "Ledger",

@@ -219,7 +219,7 @@ class Frame:
             )
         pixels = pixels.reshape(self.stored_shape)
         if self.color_mode is not ColorMode.MONO:
-            pixels = pixels.transpose(_TO_IMAGE[self.color_mode])
+            pixels = pixels.transpose(image_axes(self.color_mode))
         view = pixels.view()
         view.flags.writeable = False
         return view
@@ -230,6 +230,11 @@ class Frame:
             f"Frame({self.id}, {'x'.join(map(str, self.stored_shape)) or 'empty'}"
             f" {self.dtype}{codec})"
         )
+
+
+def image_axes(color_mode: ColorMode) -> tuple[int, ...]:
+    """Axes that bring stored pixels to an image, for `transpose`; () if they are in its order."""
+    return _TO_IMAGE.get(color_mode, ())
 
 
 def to_stored(image: Pixels, color_mode: ColorMode) -> Pixels:

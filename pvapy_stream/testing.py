@@ -23,11 +23,12 @@ from numpy.typing import ArrayLike
 
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
-from pvapy_stream.errors import TransportError
+from pvapy_stream.errors import ProcessorError, TransportError
 from pvapy_stream.frame import AttributeValue, ColorMode, Frame
+from pvapy_stream.hpc.batches import BatchStage
+from pvapy_stream.hpc.counts import BatchCounts
 from pvapy_stream.hpc.output import Output
-from pvapy_stream.hpc.processor import UserDataProcessor, completed
-from pvapy_stream.hpc.stage import Stage
+from pvapy_stream.hpc.processor import UserDataProcessor, batches_refused, completed
 from pvapy_stream.plugins import made
 from pvapy_stream.pva.lazy import StreamObject, frame_of
 from pvapy_stream.pva.ntndarray import ObjectBuilder
@@ -101,6 +102,7 @@ class Result:
         ledger: the fate of every id.
         processor: the processor, stopped.
         seconds: time spent in the stage, s.
+        batches: counts of batches.
     """
 
     published: list[StreamObject]
@@ -110,6 +112,7 @@ class Result:
     ledger: Ledger
     processor: UserDataProcessor
     seconds: float
+    batches: BatchCounts
 
     @property
     def ok(self) -> bool:
@@ -136,6 +139,10 @@ class ProcessorRun:
         metadata: objects by name of their metadata channel.
         id_field: field with the object id.
         publisher: publisher of the output; default: objects are kept in memory.
+        batch_size: frames that `process_batch` gets at a time, as with ``--batch-size``.
+
+    Raises:
+        ProcessorError: the processor cannot be given batches.
     """
 
     def __init__(
@@ -147,17 +154,21 @@ class ProcessorRun:
         metadata: Mapping[str, Iterable[pva.PvObject]] | None = None,
         id_field: str = "uniqueId",
         publisher: Publisher | None = None,
+        batch_size: int = 1,
     ) -> None:
         self.processor = _made(processor, args or {}, id_field)
+        if batch_size > 1 and (why := batches_refused(self.processor)):
+            raise ProcessorError(why)
         self.processor.metadataQueueMap = {
             name: metadata_queue(objects) for name, objects in (metadata or {}).items()
         }
         self.publisher: Publisher = MemoryPublisher() if publisher is None else publisher
         self.ledger = Ledger("test", 1, INPUT, OUTPUT)
-        self.stage = Stage(
+        self.stage = BatchStage(
             self.processor,
             self.ledger,
             SequenceTracker(),
+            batch_size=batch_size,
             id_field=id_field,
             open_output=self._open_output,
         )
@@ -175,7 +186,11 @@ class ProcessorRun:
         self._seconds += time.perf_counter() - start
 
     def finish(self) -> Result:
-        """Stop the processor and return the result."""
+        """Process what waits for its batch, stop the processor and return the result."""
+        start = time.perf_counter()
+        with self.stage.lock:
+            self.stage.finish_batch()
+        self._seconds += time.perf_counter() - start
         self.stage.finish()
         stats = self.stage.call("getStats", self.processor.getStats, fallback={}) or {}
         types = (
@@ -199,6 +214,7 @@ class ProcessorRun:
             self.ledger,
             self.processor,
             self._seconds,
+            self.stage.counts.batches,
         )
 
     def _open_output(self, first: StreamObject) -> Output | None:
@@ -218,7 +234,7 @@ def run_processor(
     Args:
         processor: a processor class or a processor.
         objects: each a `pvaccess.PvObject` or a `Frame`.
-        options: args, configure, metadata, id_field, publisher; see `ProcessorRun`.
+        options: args, configure, metadata, id_field, publisher, batch_size; see `ProcessorRun`.
     """
     run = ProcessorRun(processor, **options)
     builder = ObjectBuilder()

@@ -54,6 +54,8 @@ def _groups(kind: str, snapshot: Snapshot) -> dict[str, Mapping[str, Any]]:
             found[f"{kind} {number}"] = group["receiverStats"]
         elif separator and name.startswith(kind):
             found[f"{kind} {number}"] = group
+    if kind == "processor":
+        found["batches"] = stats.get("batchStats", {})
     return {name: group for name, group in found.items() if group}
 
 

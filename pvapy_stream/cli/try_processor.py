@@ -24,6 +24,7 @@ examples:
   pvapy-stream try peak_finder.py:PeakFinder
   pvapy-stream try peak_finder.py:PeakFinder --input scan.h5 --n 500 --args '{"threshold": 100}'
   pvapy-stream try my.package:PeakFinder --input scan.h5 --dataset /entry/data/data
+  pvapy-stream try mean.py:Mean --batch-size 64
 exit codes: 0 all well; 1 frames met errors, or there are none; 2 wrong options
 """
 
@@ -62,6 +63,13 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="JSON object for the processor's constructor",
     )
+    made.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="frames that process_batch gets at a time; 1: one by one [default 1 frames]",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,10 +83,19 @@ def run(options: argparse.Namespace) -> int:
     settings = ConsumerSettings.of(input_channel="try", processor_args=options.args)
     if options.n < 0:
         raise SettingsError(f"--n {options.n} is below 0; give how many frames to use, 0 for all")
+    if options.batch_size < 1:
+        raise SettingsError(f"--batch-size {options.batch_size} is below 1; give 1 or more")
     sources = open_sources(_source_settings(options))
     output = LastObject()
     found = _class_of(options.processor)
-    processor = ProcessorRun(found, args=settings.processor_args, publisher=output)
+    processor = ProcessorRun(
+        found, args=settings.processor_args, publisher=output, batch_size=options.batch_size
+    )
+    if options.batch_size > 1 and not processor.stage.batching:
+        raise SettingsError(
+            f"class {found.__name__} does not define process_batch; define it, or remove"
+            f" --batch-size {options.batch_size}"
+        )
     builder = ObjectBuilder()
     for frame in sources:
         processor.feed(builder.build(frame))
@@ -101,6 +118,12 @@ def report(result: Result, count: int, output: LastObject) -> list[str]:
         + (f", the last: {_told(output.last)}" if output.last is not None else _hint(result)),
         f"Errors: {sum(result.errors.values())}",
     ]
+    if (batches := result.batches).batches:
+        lines.append(
+            f"Batches: {batches.batches} of {batches.frames} frames,"
+            f" {batches.split} ended by another shape or pixel type,"
+            f" {batches.retried} raised and were tried frame by frame"
+        )
     lines += [f"  {kind}: {number}" for kind, number in sorted(result.errors.items())]
     if result.last_error:
         lines.append(f"  the last: {result.last_error}")

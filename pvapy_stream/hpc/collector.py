@@ -237,6 +237,7 @@ class Collector(StageRunner):
         """The ids of a producer start again: for its account, and for all if it is the first."""
         if self.buffer.begins_anew(source.number, value):
             self._begin_anew(source, value)
+        self.stage.finish_batch()
         source.account.begin_epoch()
         # Producers share the ids: the first of each is known by what it sent before.
         source.account.note_late_start(value + skipped, first=value + skipped)
@@ -283,6 +284,9 @@ class Collector(StageRunner):
             gone = source.receiver.was_connected and not source.receiver.connected
             self.buffer.set_live(number, not gone)
         self._settling.note(self.stage.tracker.last)
+        if not any(source.receiver.connected for source in self.sources.values()):
+            # Nothing more comes for the batch that waits.
+            self.stage.hurry()
         if self.filtered is not None:
             self.filtered.flush()
         if not self.paused and self.stage.lock.acquire(timeout=0.1):

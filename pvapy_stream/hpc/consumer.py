@@ -203,6 +203,9 @@ class Consumer(StageRunner):
             self._note_first_source()
         self._source_filters.keep_up(self.receiver.connected)
         self._settling.note(self.stage.tracker.last)
+        if not self.receiver.connected:
+            # Nothing more comes for the batch that waits.
+            self.stage.hurry()
         if self.filtered is not None:
             self.filtered.flush()
         self.metadata.keep_up(self.stage.counts.processed)

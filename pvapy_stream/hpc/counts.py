@@ -103,16 +103,37 @@ class Baseline:
 
 
 @dataclass(slots=True)
+class BatchCounts:
+    """Batches that were processed, all of them included in the others.
+
+    Attributes:
+        batches: how many.
+        frames: frames in them.
+        timed_out: those that were processed because their time was over.
+        split: those that ended because a frame of another shape or pixel type came.
+        retried: those that raised, and whose frames were then tried alone.
+    """
+
+    batches: int = 0
+    frames: int = 0
+    timed_out: int = 0
+    split: int = 0
+    retried: int = 0
+
+
+@dataclass(slots=True)
 class StageCounts:
     """What a stage counted since its start or last reset. Times: s since 1970, 0 for none yet.
 
     Attributes:
         base: what others had counted by then.
         latency: of the objects.
+        batches: of a stage that processes batches.
     """
 
     base: Baseline = field(default_factory=Baseline)
     latency: Latency = field(default_factory=Latency)
+    batches: BatchCounts = field(default_factory=BatchCounts)
     start_time: float = field(default_factory=time.time)
     end_time: float = 0.0
     first_time: float = 0.0

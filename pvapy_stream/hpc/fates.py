@@ -13,12 +13,13 @@ from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.hpc.counts import StageCounts
 from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.troubles import LOG_EVERY, Troubles
+from pvapy_stream.hpc.unbatched import Unbatched
 from pvapy_stream.pva.lazy import StreamObject
 
 NO_ID = "object without an id"
 
 
-class StageFates:
+class StageFates(Unbatched):
     """The account of a stage; not locked, the stage holds `lock`.
 
     Args:
@@ -154,6 +155,7 @@ class StageFates:
             self._log.warning("id %d came again (%d such objects so far)", value, n)
 
     def _begin_epoch(self, value: int) -> None:
+        self.finish_batch()
         self._note_end()
         self._missed_before += len(self.tracker.missed)
         self.tracker.begin_epoch(value)
@@ -211,6 +213,7 @@ class StageFates:
     def end_epoch(self) -> None:
         """Ids begin anew: what was missed up to here belongs to the present ledgers."""
         with self.lock:
+            self.finish_batch()
             tracker = self.tracker
             self._note_missed()
             self._missed_before += len(tracker.missed)
@@ -277,7 +280,7 @@ class StageFates:
             output, last = self.output, self.tracker.last
             if output is None or output.filtered is None:
                 return
-            later = self._later or self._gathers or output.later
+            later = self._later or self._gathers or output.later or self.n_waiting
             if published is not None and last is not None and last >= published and not later:
                 # It has its fate here: what became of it is published.
                 published = output.last_id

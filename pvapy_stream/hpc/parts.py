@@ -12,10 +12,18 @@ import pvaccess as pva
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError, ProcessorError, PvapyStreamError
+from pvapy_stream.hpc.batches import BatchStage
 from pvapy_stream.hpc.inbox import DirectInbox, Handle, HandleReturned, QueueInbox, Reject
 from pvapy_stream.hpc.metadata import Metadata
 from pvapy_stream.hpc.output import Output
-from pvapy_stream.hpc.processor import UserDataProcessor, completed, takes_lazy, unused_methods
+from pvapy_stream.hpc.processor import (
+    UserDataProcessor,
+    batches_refused,
+    completed,
+    takes_batches,
+    takes_lazy,
+    unused_methods,
+)
 from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.lazy import StreamObject, pv_object
@@ -137,14 +145,22 @@ class StageParts(ABC):
     def make_stage(self, ledger: Ledger, tracker: SequenceTracker, skip: int) -> Stage:
         """The stage, with the processor."""
         settings = self.settings
-        return Stage(
-            self._make_processor(),
+        processor = self._make_processor()
+        options: dict[str, Any] = {
+            "id_field": settings.oid_field,
+            "skip": skip,
+            "open_output": self._open_output if self.publisher else None,
+            "read_id": LazyIds(settings.oid_field) if settings.receives.lazy else None,
+        }
+        if settings.batch_size == 1:
+            return Stage(processor, ledger, tracker, **options)
+        return BatchStage(
+            processor,
             ledger,
             tracker,
-            id_field=settings.oid_field,
-            skip=skip,
-            open_output=self._open_output if self.publisher else None,
-            read_id=LazyIds(settings.oid_field) if settings.receives.lazy else None,
+            batch_size=settings.batch_size,
+            batch_timeout=settings.batch_timeout,
+            **options,
         )
 
     def handle(self, obj: StreamObject) -> None:
@@ -203,6 +219,8 @@ class StageParts(ABC):
                     f"processor {settings.processor_class} cannot be made:"
                     f" {type(error).__name__}: {error}"
                 ) from error
+            if settings.batch_size > 1:
+                self._check_batches(processor)
         processor.processorId = self.id
         processor.objectIdField = settings.oid_field
         processor.inputChannel = self.input_channel
@@ -213,6 +231,18 @@ class StageParts(ABC):
         processor.dataPublisher = None
         processor.account = self.whole_account
         return processor
+
+    def _check_batches(self, processor: UserDataProcessor) -> None:
+        size, name = self.settings.batch_size, self.settings.processor_class
+        if why := batches_refused(processor):
+            raise ProcessorError(f"processor {name} cannot be used with --batch-size {size}: {why}")
+        if not takes_batches(processor):
+            self.log.warning(
+                "--batch-size %d has no effect: class %s does not define process_batch; objects"
+                " are processed one by one",
+                size,
+                type(processor).__name__,
+            )
 
     def processor_config(self) -> dict[str, object]:
         """A processor's configDict: the user's arguments, and what the incumbent adds."""

@@ -11,7 +11,9 @@ import numpy as np
 import pvaccess as pva
 
 from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.errors import ProcessorError
 from pvapy_stream.frame import Frame
+from pvapy_stream.hpc.frame_batch import FrameBatch
 from pvapy_stream.hpc.late import LateFailures
 from pvapy_stream.pva.lazy import LazyObject, frame_of, pv_object
 from pvapy_stream.pva.ntndarray import ObjectBuilder
@@ -45,6 +47,7 @@ class UserDataProcessor:
         publishes_later: set it to True in a class that publishes after `process` has returned.
         confirms: set it to True in a class that finishes objects later, as a writer does: they
             count as processed when it calls ``late_failures.done(ids)``.
+        no_batches: why a class cannot take frames in batches, in one that nobody may give any.
         late_failures: records objects that fail after `process` has returned; they then count as
             failed.
     """
@@ -52,6 +55,7 @@ class UserDataProcessor:
     gathers = False
     publishes_later = False
     confirms = False
+    no_batches = ""
 
     def __init__(self, configDict: Mapping[str, object] | None = None) -> None:
         self.logger = logging.getLogger(type(self).__name__)
@@ -119,35 +123,83 @@ class UserDataProcessor:
             self.dataPublisher.updateOutputChannel(pvObject)
 
 
+# What a processor may return for a frame.
+FrameResult = Frame | np.ndarray | Iterable[Frame | np.ndarray] | None
+
+
 class FrameProcessor(UserDataProcessor):
     """Processor of images: `process_frame` gets a `Frame`, and its return value is published.
+
+    With ``--batch-size``, `process_batch` gets many frames at a time instead, if the class has it.
 
     Attributes:
         keeps_frames: set it to True in a class that keeps frames after `process_frame` returns, to
             publish them later. They are then made from a copy of the object, since the binding
             reuses objects. Images alone may always be kept.
+        retries_frames: when `process_batch` raises, it is called once more with each frame alone,
+            so that only those count as failed that fail alone. Set it to False in a class that must
+            not see a frame twice: then all frames of the batch have failed.
     """
 
     keeps_frames = False
+    retries_frames = True
     _builder: ObjectBuilder | None = None
     _passes_through = False
 
-    def process_frame(
-        self, frame: Frame
-    ) -> Frame | np.ndarray | Iterable[Frame | np.ndarray] | None:
+    def process_frame(self, frame: Frame) -> FrameResult:
         """Called with each frame; return the frame or frames to publish, or None.
 
         An array is published as the frame's image.
 
         To keep the frame itself, not only its image, see `keeps_frames`.
         """
-        return frame
+        if not takes_batches(self):
+            return frame
+        (result,) = self._results_of(FrameBatch([frame]))
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def process_batch(
+        self, frames: FrameBatch
+    ) -> Iterable[FrameResult | BaseException] | np.ndarray | None:
+        """Called with up to ``--batch-size`` frames of one shape and pixel type, in their order.
+
+        Return a result for each frame, in the same order: what `process_frame` would return for it,
+        or an exception for a frame that has failed. An array of n images is n results; None alone
+        publishes nothing. A class that has only this method gets batches of one frame without
+        ``--batch-size``.
+
+        Args:
+            frames: a sequence of frames; its `images` is one read-only array, (n, ny, nx).
+        """
+        return [self.process_frame(frame) for frame in frames]
+
+    def _results_of(self, batch: FrameBatch) -> list[FrameResult | BaseException]:
+        results = self.process_batch(batch)
+        if results is None:
+            return [None] * len(batch)
+        if isinstance(results, Frame) or not isinstance(results, Iterable):
+            found, told = None, f"a {type(results).__name__}"
+        else:
+            found = [*results]
+            told = f"{len(found)} results"
+        if found is None or len(found) != len(batch):
+            raise BatchResultError(
+                f"process_batch of {type(self).__name__} returned {told} for {len(batch)} frames;"
+                " return one result for each frame, in their order: a Frame, an image, several of"
+                " them, None to publish nothing, or an exception"
+            )
+        return found
 
     def process(self, pvObject: Any) -> Any:
         frame = frame_of(pvObject.copy() if self.keeps_frames else pvObject)
         result = self.process_frame(frame)
-        if result is None:
-            return None
+        if result is not None:
+            self._publish_result(result, frame, pvObject)
+        return result
+
+    def _publish_result(self, result: FrameResult, frame: Frame, pvObject: Any) -> None:
         if result is frame and self._passes_through:
             # Handed on as it came: no new object is needed.
             self.updateOutputChannel(pvObject)
@@ -156,7 +208,6 @@ class FrameProcessor(UserDataProcessor):
         else:
             for one in self._frames_of(result, frame):
                 self._publish(one)
-        return result
 
     def _frames_of(self, result: object, taken: Frame) -> Iterator[Frame]:
         """What `process_frame` returned as frames; arrays are images of the frame that it took."""
@@ -192,6 +243,52 @@ class FrameProcessor(UserDataProcessor):
         self.updateOutputChannel(LazyObject(frame, build) if lazy else build(frame))
 
 
+class BatchResultError(ProcessorError):
+    """`process_batch` returned something that is not one result for each frame."""
+
+
+def takes_batches(processor: Any) -> bool:
+    """Whether a processor has a `process_batch` of its own."""
+    return (
+        isinstance(processor, FrameProcessor)
+        and type(processor).process_batch is not FrameProcessor.process_batch
+    )
+
+
+def results_of(processor: FrameProcessor, batch: FrameBatch) -> list[FrameResult | BaseException]:
+    """Process a batch; a result for each of its frames.
+
+    Raises:
+        BatchResultError: `process_batch` returned another number of results.
+    """
+    return processor._results_of(batch)  # noqa: SLF001 - of this module
+
+
+def publish_result(
+    processor: FrameProcessor, result: FrameResult, frame: Frame, pvObject: Any
+) -> None:
+    """Publish what was returned for a frame, other than None.
+
+    Raises:
+        TransportError: it could not be published.
+        TypeError: it is neither a frame, an image nor several of them.
+    """
+    processor._publish_result(result, frame, pvObject)  # noqa: SLF001 - of this module
+
+
+def batches_refused(processor: Any) -> str:
+    """Why a processor cannot be given batches though it may expect some; "" otherwise."""
+    kind = type(processor)
+    if why := getattr(processor, "no_batches", ""):
+        return why
+    if hasattr(kind, "process_batch") and not isinstance(processor, FrameProcessor):
+        return (
+            f"process_batch of class {kind.__name__} is not called, as the class has no frames;"
+            " derive it from pvapy_stream.FrameProcessor"
+        )
+    return ""
+
+
 def completed(processor: Any) -> Any:
     """A user's processor with our methods in place of those of the interface that it lacks.
 
@@ -209,7 +306,9 @@ def unused_methods(kind: type) -> str:
     Classes of this package may do so on purpose.
     """
     ours = FrameProcessor if issubclass(kind, FrameProcessor) else UserDataProcessor
-    called = ("process_frame", "process") if ours is FrameProcessor else ("process",)
+    called = ("process",)
+    if ours is FrameProcessor:
+        called = ("process_frame", "process", "process_batch")
     if (
         kind.__module__.startswith("pvapy_stream.")
         or not issubclass(kind, UserDataProcessor)

@@ -15,14 +15,14 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.errors import ProcessorError
 from pvapy_stream.hpc.accounts import STATS_PATIENCE, StageAccounts
 from pvapy_stream.hpc.control import configured, own_keys
-from pvapy_stream.hpc.counts import Baseline
+from pvapy_stream.hpc.counts import Baseline, StageCounts
 from pvapy_stream.hpc.deadline import Deadline
-from pvapy_stream.hpc.stage_stats import processor_stats
+from pvapy_stream.hpc.stage_stats import batch_stats, processor_stats
 from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.signals import in_main_thread
 from pvapy_stream.status.counted import publisher_stats
-from pvapy_stream.status.snapshot import LatencyStats, Snapshot
+from pvapy_stream.status.snapshot import BatchStats, LatencyStats, Snapshot
 from pvapy_stream.transport.ports import PublisherCounts, Receiver, ReceiverCounts, Troubled
 
 STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has
@@ -146,6 +146,7 @@ class StageRunner(StageAccounts):
         if self.publisher is not None:
             self.publisher.start()
         # A source that waits for its clients begins with the first it sees: metadata come second.
+        self.stage.start()
         self.inbox.start()
         self.start_receiving()
         self.metadata.start()
@@ -170,6 +171,7 @@ class StageRunner(StageAccounts):
             self.stage.settle(self.accounts)
         finally:
             lock.release()
+        self.stage.end()
         self.metadata.stop()
         if self.publisher is not None:
             self.publisher.finish(max(_LAST_TAKEN, deadline.left))
@@ -180,6 +182,12 @@ class StageRunner(StageAccounts):
         def run() -> None:
             self.stop_receiving(deadline)
             self.flush(deadline)
+            if self.stage.n_waiting and _has(self.stage.lock, deadline):
+                try:
+                    if not self.stage.leaving:
+                        self.stage.finish_batch()
+                finally:
+                    self.stage.lock.release()
 
         thread = threading.Thread(target=run, name="drain", daemon=True)
         thread.start()
@@ -195,6 +203,7 @@ class StageRunner(StageAccounts):
     def _leave(self, deadline: Deadline) -> None:
         """Note what still waits."""
         self.stage.leave(self.waiting())
+        self.stage.leave_batch()
         if self.stage.n_left:
             limit = f"{self.settings.drain_timeout:g} s"
             self.log.error(
@@ -240,7 +249,7 @@ class StageRunner(StageAccounts):
         Raises:
             ProcessorError: process() does not return.
         """
-        if not self.stage.lock.acquire(timeout=_COMMAND_PATIENCE):
+        if not self.stage.acquire(_COMMAND_PATIENCE):
             raise ProcessorError(
                 f"{otherwise}: process() has not returned for {_COMMAND_PATIENCE:g} s; give the"
                 " command again when it has"
@@ -287,6 +296,7 @@ class StageRunner(StageAccounts):
         """Process nothing until `resume`; what arrives waits in the queue."""
         self.paused = True
         self.inbox.pause()
+        self.stage.hurry()
         return "Paused"
 
     def resume(self, _: object = None) -> str:
@@ -333,6 +343,7 @@ class StageRunner(StageAccounts):
             self.id,
             metadata_stats=self.metadata.stats(0.0, 0, {}),
             user_types=types or {},
+            batch_stats=self._batch_stats(self.stage.counts),
             **self.own_stats(0.0, self.stage.counts.base),
         )
 
@@ -374,8 +385,12 @@ class StageRunner(StageAccounts):
             processor_stats=processor_stats(counts, missed, unknown, epochs),
             latency_stats=LatencyStats(**latency),
             user_stats=self._user_stats,
+            batch_stats=self._batch_stats(counts),
             **own,
         )
+
+    def _batch_stats(self, counts: StageCounts) -> BatchStats | None:
+        return batch_stats(counts, self.stage.n_waiting) if self.stage.batching else None
 
 
 def _has(lock: Any, deadline: Deadline) -> bool:

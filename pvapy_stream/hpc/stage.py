@@ -116,33 +116,37 @@ class Stage(StageFates):
             if trouble is not None:
                 self._failed("opening the output", value, trouble)
                 return
-            output = self.output
-            if output is not None:
-                output.input_id = value
-                output.sent = False
-                output.thread = threading.get_ident()
             if self._tells:
                 self._log.debug("processing object %d", value)
-            try:
-                self.processor.process(obj)
-            except TransportError as error:
-                self._failed(PUBLISHING, value, error)
-            except (Exception, SystemExit) as error:
-                # An exit would end this thread alone, without a word.
-                self._failed(f"process: {type(error).__name__}", value, error)
+            self._process(value, obj)
+
+    def _process(self, value: int, obj: StreamObject) -> None:
+        """Process an object that was taken."""
+        output = self.output
+        if output is not None:
+            output.input_id = value
+            output.sent = False
+            output.thread = threading.get_ident()
+        try:
+            self.processor.process(obj)
+        except TransportError as error:
+            self._failed(PUBLISHING, value, error)
+        except (Exception, SystemExit) as error:
+            # An exit would end this thread alone, without a word.
+            self._failed(f"process: {type(error).__name__}", value, error)
+        else:
+            if self.abandoned:
+                return
+            if output is None:
+                self._processed(value, obj)
+            elif output.failure is not None:
+                self._failed(PUBLISHING, value, output.failure)
+            elif output.sent or output.later or self._later:
+                self._processed(value, obj)
             else:
-                if self.abandoned:
-                    return
-                if output is None:
-                    self._processed(value, obj)
-                elif output.failure is not None:
-                    self._failed(PUBLISHING, value, output.failure)
-                elif output.sent or output.later or self._later:
-                    self._processed(value, obj)
-                else:
-                    self._filtered(value, output)
-            if output is not None:
-                output.failure = None
+                self._filtered(value, output)
+        if output is not None:
+            output.failure = None
 
     def _take_marked(self, obj: StreamObject, value: int) -> None:
         """Take the object that a channel was opened with: it shows a structure, and is no frame."""

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from pvapy_stream.hpc.counts import InboxCounts, StageCounts
 from pvapy_stream.status.counted import Times
-from pvapy_stream.status.snapshot import ProcessorStats, QueueStats
+from pvapy_stream.status.snapshot import BatchStats, ProcessorStats, QueueStats
 
 
 def queue_stats(counts: InboxCounts) -> QueueStats:
     """Statistics of a queue."""
     return QueueStats(
         counts.received - counts.rejected, counts.rejected, counts.delivered, counts.queued
+    )
+
+
+def batch_stats(counts: StageCounts, waiting: int) -> BatchStats:
+    """Statistics of batches; `waiting`: frames of a batch that is not complete."""
+    found = counts.batches
+    return BatchStats(
+        found.batches, found.frames, found.timed_out, found.split, found.retried, waiting
     )
 
 

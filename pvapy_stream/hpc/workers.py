@@ -54,6 +54,7 @@ class UserMpWorkerPool(UserDataProcessor):
     """
 
     publishes_later = True
+    no_batches = "its workers take one object at a time; remove --batch-size"
     workerClass: ClassVar[type | None] = None  # noqa: N815 - as the key
 
     def __init__(self, configDict: dict[str, object] | None = None) -> None:

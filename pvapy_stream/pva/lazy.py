@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import numpy as np
 import pvaccess as pva
+from numpy.typing import NDArray
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import Frame
@@ -91,6 +93,29 @@ class LazyObject:
         """Whether its frame and `stamp_ns` contain all that its PvObject would."""
         return self.id is not None and self.frame.origin is None
 
+    @property
+    def form(self) -> tuple[object, ...]:
+        """Equal for frames of one source with the same shape, pixel type, codec and colour mode."""
+        return form_of(self.frame)
+
+    @property
+    def movable(self) -> int:
+        """Bytes of its pixels, if they lie in memory that the source needs back; else 0."""
+        return 0
+
+    def move_to(self, rows: NDArray[np.uint8], row: int, address: int) -> None:
+        """Copy the pixels elsewhere, and give back what the source needs.
+
+        Args:
+            rows: memory in rows of `movable` bytes.
+            row: number of the row to copy to.
+            address: of that row; to make an array for it takes longer than to copy small images.
+        """
+        raise ObjectError("its pixels lie in memory of this process already")
+
+    def detach(self) -> None:
+        """Give back memory that the source needs, if it lies there."""
+
     def copy(self) -> LazyObject:
         """Itself: it never changes, so it may be kept."""
         return self
@@ -108,6 +133,11 @@ class LazyObject:
             f"field {field} cannot be set: the object is shared with other subscribers; set it in"
             " a copy made with pvapy_stream.pva.lazy.pv_object(obj).copy()"
         )
+
+
+def form_of(frame: Frame) -> tuple[object, ...]:
+    """Shape, pixel type, codec and colour mode of a frame."""
+    return frame.stored_shape, frame.dtype, frame.codec, frame.color_mode
 
 
 # What receivers deliver and publishers take.

@@ -132,6 +132,19 @@ class StageSettings(
     processor_args: Annotated[
         JsonObject, opt("-pa --processor-args", "Processor", metavar="JSON")
     ] = Field(default_factory=dict, description="JSON object for the processor's constructor")
+    batch_size: Annotated[int, opt("--batch-size", "Processor", "frames", metavar="N")] = Field(
+        1,
+        ge=1,
+        description=(
+            "frames that a processor with process_batch gets at a time; 1: one by one; fewer if"
+            " their pixels are more than 256 MB"
+        ),
+    )
+    batch_timeout: Annotated[float, opt("--batch-timeout", "Processor", "s", metavar="T")] = Field(
+        0.1,
+        gt=0,
+        description="longest time that the first frame of a batch waits for the others",
+    )
     runtime: Annotated[float, opt("-rt --runtime", "Run", "s", metavar="T")] = Field(
         0, description="stop after this time; 0: run until stopped"
     )
@@ -164,6 +177,20 @@ class StageSettings(
             warn_once(
                 f"--output-mode {self.output_mode} has no effect without --output-channel: nothing"
                 " is published"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _batches_are_used(self) -> StageSettings:
+        if "batch_timeout" in self.model_fields_set and self.batch_size == 1:
+            warn_once(
+                "--batch-timeout has no effect without --batch-size: frames are processed one by"
+                " one"
+            )
+        if self.batch_size > 1 and not self.processor_class:
+            warn_once(
+                f"--batch-size {self.batch_size} has no effect without --processor-class: objects"
+                " are passed on unchanged"
             )
         return self
 

@@ -113,6 +113,26 @@ class LatencyStats:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchStats:
+    """Counts of batches of frames.
+
+    Attributes:
+        n_batches, n_frames: batches that were processed, and frames in them.
+        n_timed_out: batches that were processed because their time was over.
+        n_split: batches that ended because a frame of another shape or pixel type came.
+        n_retried: batches that raised; their frames were then tried alone.
+        n_queued: frames that wait for their batch to be complete.
+    """
+
+    n_batches: int = 0
+    n_frames: int = 0
+    n_timed_out: int = 0
+    n_split: int = 0
+    n_retried: int = 0
+    n_queued: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ProducerStats:
     """Counts of one producer of a collector."""
 
@@ -172,6 +192,7 @@ class Snapshot:
     queue_stats: QueueStats = QueueStats()
     processor_stats: ProcessorStats = ProcessorStats()
     latency_stats: LatencyStats = LatencyStats()
+    batch_stats: BatchStats | None = None
     producer_stats: Mapping[int, ProducerStats] = field(default_factory=dict[int, ProducerStats])
     metadata_stats: Mapping[int, MetadataStats] = field(default_factory=dict[int, MetadataStats])
     user_stats: Mapping[str, object] = field(default_factory=dict[str, Any])

@@ -234,3 +234,28 @@ def test_wrong_arguments(
 ) -> None:
     assert main(["try", *arguments]) == code
     assert message in capsys.readouterr().err
+
+
+def test_batches_are_counted_and_a_class_without_them_is_refused(
+    processors: str, frames: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open(processors, "a") as file:
+        file.write(
+            "class Many(FrameProcessor):\n    def process_batch(self, frames):\n"
+            "        if 3 in [frame.id for frame in frames]:\n            raise ValueError('3')\n"
+            "        return frames.images * 2\n"
+        )
+    given = ["--input", frames, "--dataset", "/entry/data", "--batch-size"]
+    assert main(["try", f"{processors}:Many", *given, "2"]) == 1
+    shown = capsys.readouterr().out
+    assert "Processed frames: 4 of 5" in shown
+    assert (
+        "Batches: 3 of 5 frames, 0 ended by another shape or pixel type, 1 raised and were tried"
+        " frame by frame" in shown
+    )
+    assert main(["try", f"{processors}:Many", *given, "1"]) == 1
+    assert "Batches" not in capsys.readouterr().out
+    assert main(["try", f"{processors}:Crop", *given, "2"]) == 2
+    assert "class Crop does not define process_batch" in capsys.readouterr().err
+    assert main(["try", f"{processors}:Many", *given, "0"]) == 2
+    assert "--batch-size 0 is below 1" in capsys.readouterr().err

@@ -83,6 +83,24 @@ def test_moving_average_needs_a_window() -> None:
         run_processor(load("moving_average.py", "MovingAverage"), [], args={"n": 0})
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_means_of_batches(size: int) -> None:
+    frames = [
+        frame(np.full((2, 3), value, np.uint16), id, exposure=0.5)
+        for id, value in enumerate([2, 4, 1, 20], 1)
+    ]
+    frames.append(frame(np.full((2, 3, 3), 8, np.uint8), 5))
+    result = run_processor(
+        load("batch_means.py", "BatchMeans"), frames, args={"threshold": 2}, batch_size=size
+    )
+    assert result.errors == {}
+    assert [(f.id, f.attributes["Mean"]) for f in result.frames] == [
+        (1, 2.0), (2, 4.0), (4, 20.0), (5, 8.0)
+    ]  # fmt: skip
+    assert result.frames[0].attributes["exposure"] == 0.5
+    assert list(result.ledger.filtered) == [3]
+
+
 def test_polar_coordinates() -> None:
     kind = {"id": pva.ULONG, "x": pva.DOUBLE, "y": pva.DOUBLE}
     points = [

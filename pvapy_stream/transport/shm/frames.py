@@ -253,14 +253,22 @@ def read_header(memory: SampleBytes) -> SampleHeader:
 
 
 def frame_at(
-    header: SampleHeader, memory: SampleBytes | bytes, attributes: bytes | None = None
+    header: SampleHeader,
+    memory: SampleBytes | bytes,
+    attributes: bytes | None = None,
+    moved: npt.NDArray[np.uint8] | None = None,
 ) -> Frame:
     """A frame whose read-only arrays are views of `memory`, which they keep alive.
 
-    `attributes` are its attributes, if they are not in `memory`.
+    `attributes` are its attributes, and `moved` its payload, if they are not in `memory`.
     """
     stored = _DTYPES[header.stored]
-    payload = _array_in(memory, stored, header.payload // stored.itemsize, offset=header.payload_at)
+    if moved is None:
+        n = header.payload // stored.itemsize
+        payload = _array_in(memory, stored, n, offset=header.payload_at)
+    else:
+        # numpy's types do not say what `view` returns.
+        payload = moved.view(stored)  # pyright: ignore[reportUnknownMemberType]
     payload.flags.writeable = False
     return Frame(
         header.id,

@@ -7,6 +7,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 import iceoryx2 as iox
+import numpy as np
+import numpy.typing as npt
 import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
@@ -22,6 +24,7 @@ from pvapy_stream.transport.shm.frames import (
     Sendable,
     copy_parts,
     frame_at,
+    parts_of_frame,
 )
 
 
@@ -35,7 +38,7 @@ class SharedObject(LazyObject):
         attributes: its attributes, if only the payload is in `memory`.
     """
 
-    __slots__ = ("_attributes", "_builder", "_header", "_memory")
+    __slots__ = ("_attributes", "_builder", "_header", "_memory", "_moved")
 
     def __init__(
         self,
@@ -49,6 +52,8 @@ class SharedObject(LazyObject):
         self._header = header
         self._memory = memory
         self._attributes = attributes
+        # Rows of memory and the number of the row that the payload is in, if it was moved.
+        self._moved: tuple[npt.NDArray[np.uint8], int] | None = None
         self._builder = builder
 
     @property
@@ -57,7 +62,9 @@ class SharedObject(LazyObject):
 
     def _make_frame(self) -> Frame:
         if self._header.kind == FRAME:
-            return frame_at(self._header, self._memory, self._attributes)
+            moved = self._moved
+            payload = None if moved is None else moved[0][moved[1]]
+            return frame_at(self._header, self._memory, self._attributes, payload)
         return to_frame(self.pv_object())
 
     def _make_object(self) -> pva.PvObject:
@@ -83,14 +90,40 @@ class SharedObject(LazyObject):
 
     def parts(self) -> Sendable:
         """The object, to be published unchanged in shared memory."""
+        if self._moved is not None:
+            return parts_of_frame(self.frame, stamp_ns=self._header.stamp_ns)
         if self._attributes is None:
             return Copy(self._header, self._memory)
         return copy_parts(self._header, self._memory, self._attributes)
 
+    @property
+    def form(self) -> tuple[object, ...]:
+        # Dimensions, types, colour mode and codec. No frame is made for this.
+        return self._header[13:24] if self._header.kind == FRAME else super().form
+
+    @property
+    def movable(self) -> int:
+        header = self._header
+        is_pixels = header.kind == FRAME and not header.codec[0]
+        return header.payload if is_pixels and not isinstance(self._memory, bytes) else 0
+
     def detach(self) -> None:
         """Copy it to memory of this process, which releases the shared memory."""
+        if isinstance(self._memory, bytes):
+            return
         used = self._header.payload_at + self._header.payload
         self._memory = bytes(memoryview(self._memory).cast("B")[:used])
+        self._frame = None
+
+    def move_to(self, rows: npt.NDArray[np.uint8], row: int, address: int) -> None:
+        header, memory = self._header, self._memory
+        if isinstance(memory, bytes):
+            return
+        ctypes.memmove(address, ctypes.addressof(memory) + header.payload_at, header.payload)
+        self._moved, self._frame = (rows, row), None
+        # What is left of it are the attributes.
+        end = header.payload_at if header.attributes and self._attributes is None else 0
+        self._memory = bytes(memoryview(memory).cast("B")[:end]) if end else b""
 
 
 class NewestId(LazyObject):
