@@ -20,6 +20,8 @@ _PROGRAMS = {
     "* --control-from: none > *": _ACCESS,
     "* --access-security: none > *": _ACCESS,
     "* --pause-queue-size: none > *": "command pause, which PvaPy has not",
+    "* --batch-size: none > *": "many images in one call of the processor, which PvaPy has not",
+    "* --batch-timeout: none > *": "many images in one call of the processor, which PvaPy has not",
     "* --drain-timeout: none > *": "what waits at stop is processed; PvaPy throws it away",
     "* --status-period: none > *": "PvaPy has a fixed period of 10 s",
     "* --log-format: none > *": "form of log lines; PvaPy has one",

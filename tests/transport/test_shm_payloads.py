@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -229,7 +230,11 @@ def test_a_pool_without_free_slots_means_copies_and_its_holders_are_named(
     in_pool = [one.id for one in kept if place(one.payload)]
     assert in_pool == [*range(1, len(in_pool) + 1)]
     assert len(in_pool) == 32
-    assert f"process {os.getpid()}: 32" in caplog.text
+    # The publisher may still hold those that were sent last.
+    found = re.search(rf"this program: (\d+), process {os.getpid()}: (\d+)\b", caplog.text)
+    assert found, caplog.text
+    own, others = map(int, found.groups())
+    assert own + others >= 32 > own
     kept.clear()
     gc.collect()
     first.publish(frame(101))

@@ -288,6 +288,9 @@ def attributes_at(
     header: SampleHeader, memory: npt.NDArray[np.uint8] | SampleBytes | bytes
 ) -> WireAttributes:
     """The attributes, copied from memory; they are small."""
+    if not header.attributes:
+        # Of an object without any, nothing is left when its payload is moved.
+        return WireAttributes(b"")
     at = header.attributes_at
     return WireAttributes(_bytes_in(memory, np.uint8, header.attributes, at).tobytes())
 
