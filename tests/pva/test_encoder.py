@@ -19,8 +19,9 @@ from pvapy_stream.pva.ntndarray import ObjectBuilder, to_frame
 from pvapy_stream.pva.put_objects import PutReader
 from pvapy_stream.pva.steady import freeze, steady_payload
 from pvapy_stream.pva.wire.types import ArrayOf, Kind, Scalar, Structure
-from pvapy_stream.transport.shm.frames import SampleEncoder, read_header
+from pvapy_stream.transport.shm.frames import read_header
 from pvapy_stream.transport.shm.objects import SharedObject
+from pvapy_stream.transport.shm.sample_encoder import SampleEncoder
 from tests.support import image
 
 BUILDER = ObjectBuilder()

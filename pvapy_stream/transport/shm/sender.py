@@ -21,7 +21,6 @@ from pvapy_stream.transport.shm.frames import (
     OPENING,
     Copy,
     Parts,
-    SampleEncoder,
     Sendable,
 )
 from pvapy_stream.transport.shm.peer_directory import PeerDirectory, has_subscribers, new_key
@@ -32,6 +31,7 @@ from pvapy_stream.transport.shm.peer_file import (
     SubscriberInfo,
 )
 from pvapy_stream.transport.shm.references import Reference
+from pvapy_stream.transport.shm.sample_encoder import SampleEncoder
 from pvapy_stream.transport.shm.set_service import SetService, Subscriber, default_queue
 from pvapy_stream.transport.shm.subscriber_table import SubscriberTable
 from pvapy_stream.transport.shm_settings import ShmSettings
