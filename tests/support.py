@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -97,7 +98,12 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "COLUMNS": "200", **{k: str(v) for k, v in env.items()}},
+            env={
+                **os.environ,
+                "COLUMNS": "200",
+                "PYTHONFAULTHANDLER": "1",
+                **{k: str(v) for k, v in env.items()},
+            },
         )
         self.out: list[str] = []
         self.err: list[str] = []
@@ -121,6 +127,18 @@ class Program:
             reader.join(5)
         return code
 
+    def kill(self) -> None:
+        """End it by force, if it still runs; it prints what its threads do."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGABRT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(2)
+            self.process.kill()
+            self.process.wait(10)
+        for reader in self._readers:
+            # Its children may still write.
+            reader.join(0.1)
+
     @property
     def text(self) -> str:
         return "".join(self.out) + "".join(self.err)
@@ -143,9 +161,7 @@ class Commands:
 
     def close(self) -> None:
         for program in self._started:
-            if program.process.poll() is None:
-                program.process.kill()
-                program.process.wait(10)
+            program.kill()
             # What pytest shows of a test that failed.
             sys.stdout.write(program.text)
             for stream in (program.process.stdout, program.process.stderr):
