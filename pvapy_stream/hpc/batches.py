@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from pvapy_stream import bursts
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.errors import TransportError
-from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.frame_batch import BatchBuilder, FrameBatch
 from pvapy_stream.hpc.processor import (
     BatchResultError,
@@ -249,7 +248,7 @@ class BatchStage(Stage):
             if self.leaving:
                 self._leave(waiting[number:])
                 return
-            self._process_batch(FrameBatch([batch[number]]), [one])
+            self._process_batch(batch.alone(number), [one])
 
     def _take_results(self, batch: FrameBatch, waiting: list[_Waiting], results: list[Any]) -> None:
         """Publish the results of frames, and write down what became of each."""
@@ -275,19 +274,20 @@ class BatchStage(Stage):
                         done.append(one)
                     else:
                         self._filtered(one.value, output)
-                elif self._publish(one, batch[number], result):
+                elif self._publish(one, batch, number, result):
                     done.append(one)
         finally:
             self._processed_all(done)
 
-    def _publish(self, one: _Waiting, frame: Frame, result: Any) -> bool:
+    def _publish(self, one: _Waiting, batch: FrameBatch, number: int, result: Any) -> bool:
         """Publish the result of a frame; whether the frame is processed now."""
         processor: Any = self.processor
         output = self.output
         if output is not None:
             output.input_id, output.sent, output.failure = one.value, False, None
         try:
-            publish_result(processor, result, frame, one.obj)
+            # A damaged one raises here, if the processor has not looked at it.
+            publish_result(processor, result, batch[number], one.obj)
         except TransportError as error:
             self._failed(PUBLISHING, one.value, error)
         except Exception as error:

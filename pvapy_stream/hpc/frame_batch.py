@@ -50,6 +50,11 @@ class FrameBatch(Sequence[Frame]):
             return [_frame(one) for one in found]
         return _frame(found)
 
+    def alone(self, number: int) -> FrameBatch:
+        """A batch of one of the frames."""
+        # It is not looked at: a damaged one may raise.
+        return FrameBatch([self._frames[number]])
+
     def __iter__(self) -> Iterator[Frame]:
         return map(_frame, self._frames)
 

@@ -7,12 +7,16 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pvaccess as pva
 import pytest
 
 from pvapy_stream.accounting.audit import audit
 from pvapy_stream.errors import ProcessorError, SettingsError
+from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.processor import UserDataProcessor
 from pvapy_stream.hpc.workers import UserMpDataProcessor
+from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.settings import ConsumerSettings
 from pvapy_stream.transport.memory_mode import MemoryPublisher
 from tests.hpc.bench import Bench, wait_for
@@ -120,6 +124,52 @@ def test_what_waits_when_a_class_without_batches_comes_is_processed_by_that(
     bench.stop()
     assert list(stage.stage.ledger.processed) == [1, 2, *more]
     assert [number for number, _ in published(stage)] == [1, 2, *more]
+
+
+class Damaged(LazyObject):
+    """An image that is found to be damaged when it is looked at."""
+
+    __slots__ = ()
+
+    def __init__(self, number: int) -> None:
+        super().__init__(None)
+        self.id = number
+
+    @property
+    def form(self) -> tuple[object, ...]:
+        return ("uint16",)
+
+    def copy(self) -> Damaged:
+        return self
+
+    def _make_frame(self) -> Frame:
+        number = self.id or 0
+        if number == 2:
+            raise ValueError("damaged")
+        return Frame(number, np.full((4, 6), number, np.uint16), (4, 6))
+
+    def _make_object(self) -> pva.PvObject:
+        return numbered(self.id or 0)
+
+
+@pytest.mark.parametrize("body", ["return frames.images + 1", "return [1 + np.zeros((2, 2))] * 4"])
+def test_a_damaged_frame_fails_alone_also_if_the_processor_does_not_look_at_it(
+    bench: Bench, tmp_path: Path, body: str
+) -> None:
+    stage = consumer(
+        bench,
+        tmp_path,
+        "import numpy as np\nfrom pvapy_stream import FrameProcessor\n"
+        f"class P(FrameProcessor):\n    def process_batch(self, frames):\n        {body}\n".replace(
+            "* 4", "* len(frames)"
+        ),
+    )
+    for number in (1, 2, 3, 4):
+        stage.stage.handle(Damaged(number))
+    ledger = stage.stage.ledger
+    assert [list(ids) for ids in ledger.failed.values()] == [[2]]
+    assert list(ledger.processed) == [1, 3, 4]
+    assert not ledger.without_fate()
 
 
 def test_a_batch_ends_with_its_epoch(bench: Bench, tmp_path: Path) -> None:
