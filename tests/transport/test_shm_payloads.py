@@ -254,7 +254,7 @@ def test_several_groups_get_one_payload(chain: Chain) -> None:
         first.publish(frame(number))
     places: dict[int, set[Any]] = {}
     wait_until(lambda: got["alone"][-1].id == 8 == got["a"][-1].id)
-    wait_until(lambda: len(got["b1"]) + len(got["b2"]) >= 9)
+    wait_until(lambda: {obj.id for obj in got["b1"] + got["b2"]} >= {*range(1, 9)})
     for objects in got.values():
         for obj in objects:
             if obj.id and place(obj.frame.payload):
