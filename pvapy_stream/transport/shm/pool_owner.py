@@ -64,6 +64,9 @@ class PoolOwner:
         Raises:
             OSError: shared memory is full.
         """
+        if self._free and self._free[-1] not in self._allocated:
+            # One that was used is faster than new memory, which the kernel has to clear first.
+            self._collect()
         while self._free or self._collect():
             slot = self._free.pop()
             if slot not in self._allocated:
