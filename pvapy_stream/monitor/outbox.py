@@ -8,6 +8,8 @@ import time
 from collections import deque
 from typing import Protocol
 
+from pvapy_stream.rate_limit import RateLimit
+
 _RETRY_AFTER = (1.0, 5.0, 20.0)  # s
 _KEPT = 100  # messages; of more that wait, only the number is told
 _SHOWN = 20  # of them in a message that puts several together
@@ -20,35 +22,6 @@ class Notifier(Protocol):
     """Whoever is told."""
 
     def notify(self, title: str, message: str) -> None: ...
-
-
-class RateLimit:
-    """At most so many messages a minute, in bursts of up to that number. Pure.
-
-    Args:
-        per_minute: 0 for no limit.
-    """
-
-    def __init__(self, per_minute: float) -> None:
-        self._per_second = per_minute / 60
-        self._capacity = max(1.0, per_minute)
-        self._tokens = self._capacity
-        self._at: float | None = None
-
-    def delay(self, now: float) -> float:
-        """How long to wait until a message may go, s."""
-        if not self._per_second:
-            return 0.0
-        if self._at is not None:
-            grown = self._tokens + max(0.0, now - self._at) * self._per_second
-            self._tokens = min(self._capacity, grown)
-        self._at = now
-        # Rounding must not leave a wait of a nanosecond again and again.
-        return max(0.0, 1 - self._tokens) / self._per_second if self._tokens < 1 - 1e-9 else 0.0
-
-    def spend(self) -> None:
-        """Note that a message goes."""
-        self._tokens -= 1
 
 
 class Outbox:

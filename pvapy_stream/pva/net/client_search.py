@@ -18,12 +18,12 @@ from pvapy_stream.pva.net.environment import (
     UnknownHost,
     asked_by_udp,
 )
-from pvapy_stream.pva.net.heard import Credits
 from pvapy_stream.pva.net.link import Watch
 from pvapy_stream.pva.net.lookup import Lookup
 from pvapy_stream.pva.net.questions import Questions
 from pvapy_stream.pva.net.server_link import ServerLink
 from pvapy_stream.pva.wire.searching import SearchReply, datagram, found_in
+from pvapy_stream.rate_limit import RateLimit
 
 FIRST = 0.05  # s; until a name is asked for again
 LONGEST = 1.0  # s; it doubles up to this
@@ -32,8 +32,8 @@ _BACKOFF = 0.2  # s; until a name server that is not there is tried again
 _LARGEST = 1200  # bytes of names in one datagram
 _AT_ONCE = 64  # datagrams, before others have their turn
 _NOTHING = 3600.0  # s; there is nothing to search for
-# Searches because of beacons: so many in a row, and so many a second, whoever sends them.
-_BURST, _RATE = 8, 2.0
+# Searches because of beacons: so many in a row, and so many a minute, whoever sends them.
+_BURST, _PER_MINUTE = 8, 120
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Searcher:
         self._sought: dict[int, _Sought] = {}
         self._socket: socket.socket | None = None
         self._beacons = Beacons(watch, settings, self._hear)
-        self._credits = Credits(_BURST, _RATE)
+        self._limit = RateLimit(_PER_MINUTE, _BURST)
         self._news = False  # of a server, because of which it will search again
         self._servers = [_NameServer(address) for address in settings.name_servers]
 
@@ -134,10 +134,10 @@ class Searcher:
 
     def _ask_again(self, now: float) -> float:
         """Ask for everything, if it may; how long that has to wait, s."""
-        wait = self._credits.wait(now)
+        wait = self._limit.delay(now)
         if wait:
             return wait
-        self._credits.take()
+        self._limit.spend()
         self._news = False
         for one in self._sought.values():
             # By beacons that came to the group it is known that what is sent there is heard.

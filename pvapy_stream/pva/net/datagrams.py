@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.net.environment import Address, ServerSettings, interfaces_of_host
-from pvapy_stream.pva.net.heard import Credits, Heard
+from pvapy_stream.pva.net.heard import Heard
 from pvapy_stream.pva.net.local_group import (
     GROUP,
     LOOPBACK_ADDRESS,
@@ -36,10 +36,11 @@ from pvapy_stream.pva.wire.searching import (
     read_datagram,
 )
 from pvapy_stream.pva.wire.stream import Command, StreamMessage, message
+from pvapy_stream.rate_limit import RateLimit
 
 _AT_ONCE = 64  # datagrams, before others have their turn
 _DATAGRAM = 65536
-_BURST, _RATE = 20, 20.0  # beacons that are passed on in a row, and in a second
+_BURST, _PER_MINUTE = 20, 1200  # beacons that are passed on in a row, and in a minute
 _BETWEEN = 0.02  # s; from one beacon to the next, however fast channels come and go
 
 Answer = Callable[[Search], "Writer | None"]
@@ -61,7 +62,7 @@ class Datagrams:
         self._sends = udp_socket()
         self._sends.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         self._group = LocalGroup()
-        self._heard, self._credits = Heard(), Credits(_BURST, _RATE)
+        self._heard, self._limit = Heard(), RateLimit(_PER_MINUTE, _BURST)
         self._own: set[str] = set()
         # For each socket the address of the host that it alone gets what is sent to, or None.
         self._receives: dict[socket.socket, str | None] = {}
@@ -152,11 +153,11 @@ class Datagrams:
 
     def _pass_on(self, found: StreamMessage, sender: str, alone: str) -> None:
         """Let the clients of this host hear a beacon; they cannot listen where we do."""
-        if self._credits.wait(time.monotonic()):
+        if self._limit.delay(time.monotonic()):
             return
         beacon = Beacon.read(read_datagram(found))
         if self._heard.is_news(beacon):
-            self._credits.take()
+            self._limit.spend()
             self._tell_here(beacon, sender, alone)
 
     def _tell_here(self, beacon: Beacon, sender: str, origin: str) -> None:

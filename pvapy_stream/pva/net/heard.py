@@ -1,4 +1,4 @@
-"""What is made of beacons: which servers are new or have changed, and how much follows at most."""
+"""Which beacons are news: of servers that are new or have changed."""
 
 from __future__ import annotations
 
@@ -25,30 +25,6 @@ class Heard:
             del self._changes[next(iter(self._changes))]
         self._changes[beacon.identity] = beacon.changes
         return True
-
-
-class Credits:
-    """Something may be done a few times at once, and so often in the long run.
-
-    Args:
-        most: times at once.
-        rate: 1/s.
-    """
-
-    def __init__(self, most: int, rate: float) -> None:
-        self._most = self._left = float(most)
-        self._rate = rate
-        self._at = 0.0
-
-    def wait(self, now: float) -> float:
-        """How long it must be waited for, s."""
-        self._left = min(self._most, self._left + (now - self._at) * self._rate)
-        self._at = now
-        return max(0.0, (1.0 - self._left) / self._rate)
-
-    def take(self) -> None:
-        """It is done."""
-        self._left -= 1.0
 
 
 def may_be_beacon(data: Buffer) -> bool:
