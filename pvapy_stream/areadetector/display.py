@@ -10,7 +10,7 @@ from pvapy_stream.areadetector.records import MAJOR, Records
 from pvapy_stream.frame import Frame
 
 
-class Display:
+class PluginDisplay:
     """Shows captures, from any thread, and images, from one.
 
     Args:

@@ -30,7 +30,7 @@ TEMPORARY = ".part"
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class RecordField:
     """A record.
 
     Attributes:
@@ -74,20 +74,22 @@ def _control(
     twin: bool = True,
     twin_choices: tuple[str, ...] = (),
     units: str = "",
-) -> Field:
+) -> RecordField:
     shown = f"{name}_RBV" if twin else ""
-    return Field(name, kind, text, value, choices, permitted, why, True, shown, twin_choices, units)
+    return RecordField(
+        name, kind, text, value, choices, permitted, why, True, shown, twin_choices, units
+    )
 
 
-def _yes(name: str, text: str, why: str, choices: tuple[str, ...] = NO_YES) -> Field:
+def _yes(name: str, text: str, why: str, choices: tuple[str, ...] = NO_YES) -> RecordField:
     return _control(name, Kind.INT, text, 1, choices, (1,), why)
 
 
-def _no(name: str, text: str, why: str, choices: tuple[str, ...] = NO_YES) -> Field:
+def _no(name: str, text: str, why: str, choices: tuple[str, ...] = NO_YES) -> RecordField:
     return _control(name, Kind.INT, text, 0, choices, (0,), why)
 
 
-def _files() -> Iterator[Field]:
+def _files() -> Iterator[RecordField]:
     yield _control("FilePath", Kind.STRING, "folder of the file", "")
     yield _control("FileName", Kind.STRING, "name of the file", "")
     yield _control("FileTemplate", Kind.STRING, "format of path, name and number", "%s%s_%3.3d.h5")
@@ -119,22 +121,28 @@ def _files() -> Iterator[Field]:
     yield _no("DeleteDriverFile", "delete the file of the driver", "no file is ever deleted")
     yield _control("FileFormat", Kind.INT, "format of files", 0, ("HDF5", "Invalid"), (0,))
     yield _control("LazyOpen", Kind.INT, "create the file with the first image", 0, NO_YES)
-    yield Field("FilePathExists_RBV", Kind.INT, "whether the folder can be written to", 0, NO_YES)
-    yield Field("FullFileName_RBV", Kind.STRING, "the newest file", "")
-    yield Field("NumCaptured_RBV", Kind.INT, "images that were flushed, up to the first loss")
-    yield Field("WriteStatus", Kind.INT, "whether all went well", 0, ("Write OK", "Write error"))
-    yield Field("WriteMessage", Kind.STRING, "what went wrong", "")
+    yield RecordField(
+        "FilePathExists_RBV", Kind.INT, "whether the folder can be written to", 0, NO_YES
+    )
+    yield RecordField("FullFileName_RBV", Kind.STRING, "the newest file", "")
+    yield RecordField("NumCaptured_RBV", Kind.INT, "images that were flushed, up to the first loss")
+    yield RecordField(
+        "WriteStatus", Kind.INT, "whether all went well", 0, ("Write OK", "Write error")
+    )
+    yield RecordField("WriteMessage", Kind.STRING, "what went wrong", "")
 
 
-def _hdf5() -> Iterator[Field]:
+def _hdf5() -> Iterator[RecordField]:
     swmr = "files are always written so that others can read them meanwhile"
     yield _yes("SWMRMode", "others may read while it is written", swmr, OFF_ON)
-    yield Field(
+    yield RecordField(
         "SWMRSupported_RBV", Kind.INT, "whether others may read", 1,
         ("Not Supported", "Supported"),
     )  # fmt: skip
-    yield Field("SWMRActive_RBV", Kind.INT, "whether a file can be read now", 0, ("Off", "Active"))
-    yield Field("SWMRCbCounter_RBV", Kind.INT, "flushes of this capture")
+    yield RecordField(
+        "SWMRActive_RBV", Kind.INT, "whether a file can be read now", 0, ("Off", "Active")
+    )
+    yield RecordField("SWMRCbCounter_RBV", Kind.INT, "flushes of this capture")
     yield _control(
         "FlushNow", Kind.INT, "flush all images received until now", 0, ("Done", "Flush"),
         twin=False,
@@ -143,8 +151,8 @@ def _hdf5() -> Iterator[Field]:
     chunk = "each image is one chunk"
     yield _yes("ChunkSizeAuto", "chunks have the size of images", chunk)
     yield _control("NumFramesChunks", Kind.INT, "images in a chunk", 1, (), (0, 1), chunk)
-    yield Field("NumRowChunks_RBV", Kind.INT, "rows in a chunk")
-    yield Field("NumColChunks_RBV", Kind.INT, "columns in a chunk")
+    yield RecordField("NumRowChunks_RBV", Kind.INT, "rows in a chunk")
+    yield RecordField("NumColChunks_RBV", Kind.INT, "columns in a chunk")
     yield _control(
         "NumExtraDims", Kind.INT, "further dimensions", 0, (), (0,), "they are not supported"
     )
@@ -153,8 +161,8 @@ def _hdf5() -> Iterator[Field]:
         "XMLFileName", Kind.STRING, "file that describes the layout", "", (), ("",),
         "the layout is fixed",
     )  # fmt: skip
-    yield Field("XMLValid_RBV", Kind.INT, "whether that file is valid", 1, NO_YES)
-    yield Field("XMLErrorMsg_RBV", Kind.STRING, "what is wrong with it", "")
+    yield RecordField("XMLValid_RBV", Kind.INT, "whether that file is valid", 1, NO_YES)
+    yield RecordField("XMLErrorMsg_RBV", Kind.STRING, "what is wrong with it", "")
     yield _yes("StoreAttr", "store attributes", "attributes are always stored")
     yield _no("StorePerform", "store times of writing", "they are not stored")
     yield _control(
@@ -167,15 +175,17 @@ def _hdf5() -> Iterator[Field]:
         "only Byte is used",
     )  # fmt: skip
     yield _control("BloscLevel", Kind.INT, "of Blosc", 5, (), (5,), "only 5 is used")
-    yield Field("RunTime", Kind.DOUBLE, "from first image to end", 0.0, units="s")
-    yield Field("IOSpeed", Kind.DOUBLE, "mean over that time", 0.0, units="Mbit/s")
+    yield RecordField("RunTime", Kind.DOUBLE, "from first image to end", 0.0, units="s")
+    yield RecordField("IOSpeed", Kind.DOUBLE, "mean over that time", 0.0, units="Mbit/s")
 
 
-def _plugin() -> Iterator[Field]:
-    yield Field("PortName_RBV", Kind.STRING, "name of the writer", "")
-    yield Field("PluginType_RBV", Kind.STRING, "kind of the plugin", "NDFileHDF5")
-    yield Field("ADCoreVersion_RBV", Kind.STRING, "version of areaDetector's records", "3.12.1")
-    yield Field("DriverVersion_RBV", Kind.STRING, "version of this program", "")
+def _plugin() -> Iterator[RecordField]:
+    yield RecordField("PortName_RBV", Kind.STRING, "name of the writer", "")
+    yield RecordField("PluginType_RBV", Kind.STRING, "kind of the plugin", "NDFileHDF5")
+    yield RecordField(
+        "ADCoreVersion_RBV", Kind.STRING, "version of areaDetector's records", "3.12.1"
+    )
+    yield RecordField("DriverVersion_RBV", Kind.STRING, "version of this program", "")
     yield _control("NDArrayPort", Kind.STRING, "source of images; only shown", "")
     yield _control("NDArrayAddress", Kind.INT, "address of the source; only shown")
     yield _control("EnableCallbacks", Kind.INT, "whether images are taken", 1, _ENABLE)
@@ -185,31 +195,33 @@ def _plugin() -> Iterator[Field]:
         "all images are taken", units="s",
     )  # fmt: skip
     yield _control("ArrayCounter", Kind.INT, "images received")
-    yield Field("ArrayRate_RBV", Kind.DOUBLE, "images received", 0.0, units="Hz")
-    yield Field("DroppedArrays_RBV", Kind.INT, "images lost since the start")
+    yield RecordField("ArrayRate_RBV", Kind.DOUBLE, "images received", 0.0, units="Hz")
+    yield RecordField("DroppedArrays_RBV", Kind.INT, "images lost since the start")
     yield _control("QueueSize", Kind.INT, "images that may wait", 0, (), (), "set --queue-size")
-    yield Field("QueueFree", Kind.INT, "places left for images")
-    yield Field("QueueUse", Kind.INT, "images that wait")
+    yield RecordField("QueueFree", Kind.INT, "places left for images")
+    yield RecordField("QueueUse", Kind.INT, "images that wait")
     yield _control(
         "NDAttributesFile", Kind.STRING, "attributes of the images, as XML", "", (), ("",),
         "attributes come with the images; give the file to the driver", twin=False,
     )  # fmt: skip
 
 
-def _array() -> Iterator[Field]:
-    yield Field("NDimensions_RBV", Kind.INT, "number of dimensions")
-    yield Field("Dimensions_RBV", Kind.INT, "dimensions, fastest first", [], array=True)
+def _array() -> Iterator[RecordField]:
+    yield RecordField("NDimensions_RBV", Kind.INT, "number of dimensions")
+    yield RecordField("Dimensions_RBV", Kind.INT, "dimensions, fastest first", [], array=True)
     for number in range(3):
-        yield Field(f"ArraySize{number}", Kind.INT, "one dimension", twin=f"ArraySize{number}_RBV")
-    yield Field("ArraySizeX_RBV", Kind.INT, "columns")
-    yield Field("ArraySizeY_RBV", Kind.INT, "rows")
-    yield Field("ArraySizeZ_RBV", Kind.INT, "colours; 0 for none")
-    yield Field("ArraySize_RBV", Kind.INT, "size of an image", units="bytes")
-    yield Field("DataType_RBV", Kind.INT, "type of pixels", 1, DATA_TYPES)
-    yield Field("ColorMode_RBV", Kind.INT, "colour mode", MONO, _COLOR_MODES)
-    yield Field("Codec_RBV", Kind.STRING, "compression in which images arrive", "")
-    yield Field("UniqueId_RBV", Kind.LONG, "id of the newest image")
-    yield Field("TimeStamp_RBV", Kind.DOUBLE, "its time, since 1970", 0.0, units="s")
+        yield RecordField(
+            f"ArraySize{number}", Kind.INT, "one dimension", twin=f"ArraySize{number}_RBV"
+        )
+    yield RecordField("ArraySizeX_RBV", Kind.INT, "columns")
+    yield RecordField("ArraySizeY_RBV", Kind.INT, "rows")
+    yield RecordField("ArraySizeZ_RBV", Kind.INT, "colours; 0 for none")
+    yield RecordField("ArraySize_RBV", Kind.INT, "size of an image", units="bytes")
+    yield RecordField("DataType_RBV", Kind.INT, "type of pixels", 1, DATA_TYPES)
+    yield RecordField("ColorMode_RBV", Kind.INT, "colour mode", MONO, _COLOR_MODES)
+    yield RecordField("Codec_RBV", Kind.STRING, "compression in which images arrive", "")
+    yield RecordField("UniqueId_RBV", Kind.LONG, "id of the newest image")
+    yield RecordField("TimeStamp_RBV", Kind.DOUBLE, "its time, since 1970", 0.0, units="s")
 
 
-FIELDS: Sequence[Field] = (*_files(), *_hdf5(), *_plugin(), *_array())
+FIELDS: Sequence[RecordField] = (*_files(), *_hdf5(), *_plugin(), *_array())

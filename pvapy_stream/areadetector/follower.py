@@ -8,7 +8,7 @@ from pvapy_stream.streams.receiving import Receiving
 from pvapy_stream.transport.ports import Return
 
 
-class Follower(Receiving):
+class PluginReceiving(Receiving):
     """Receives as a subscription does, and keeps what its source shows at first.
 
     Attributes:

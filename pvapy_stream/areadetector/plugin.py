@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.areadetector.capture import Capture
-from pvapy_stream.areadetector.display import Display
+from pvapy_stream.areadetector.display import PluginDisplay
 from pvapy_stream.areadetector.fields import CODECS, FIELDS, TEMPORARY, Value
-from pvapy_stream.areadetector.follower import Follower
+from pvapy_stream.areadetector.follower import PluginReceiving
 from pvapy_stream.areadetector.memory import Memory
 from pvapy_stream.areadetector.records import MAJOR, MINOR, NO_ALARM, Record, Records
 from pvapy_stream.areadetector.target import Target
@@ -67,7 +67,7 @@ class Plugin:
         self._wake = threading.Event()
         self._target = Target(Path(settings.folder))
         self._memory = Memory(self._target.root, settings.prefix)
-        self._follower = Follower(
+        self._follower = PluginReceiving(
             SubscriptionSettings.of(
                 channel=settings.input_channel,
                 mode=settings.input_mode,
@@ -83,7 +83,7 @@ class Plugin:
         self._flushed_at = self._looked_at = 0.0
         self._dropped = self._counted = self._n_items = 0
         self._records = Records(settings.prefix, FIELDS, server, self._on_put, may_put)
-        self._display = Display(self._records)
+        self._display = PluginDisplay(self._records)
         self._actions: dict[str, Callable[[Any], None]] = {
             "FilePath": self._set_path,
             "CreateDirectory": lambda value: self._set("CreateDirectory", value),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from pvapy_stream.areadetector.fields import Field, Value
+from pvapy_stream.areadetector.fields import RecordField, Value
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.pva.net.channel import Channel, Put
 from pvapy_stream.pva.net.server import Server
@@ -76,7 +76,7 @@ class Record:
     def __init__(
         self,
         name: str,
-        field: Field,
+        field: RecordField,
         choices: tuple[str, ...],
         on_put: OnPut | None,
         may_put: Callable[[str, str], bool],
@@ -198,7 +198,7 @@ class Records:
     def __init__(
         self,
         prefix: str,
-        fields: Iterable[Field],
+        fields: Iterable[RecordField],
         server: Server,
         on_put: OnPut,
         may_put: Callable[[str, str], bool],
@@ -228,6 +228,6 @@ class Records:
         self._records[name].set(value, severity, message)
 
 
-def names(prefix: str, fields: Iterable[Field]) -> list[str]:
+def names(prefix: str, fields: Iterable[RecordField]) -> list[str]:
     """Names of the channels of fields."""
     return [prefix + one for field in fields for one in (field.name, field.twin) if one]

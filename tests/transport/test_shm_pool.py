@@ -20,7 +20,7 @@ from pvapy_stream.transport.shm.pool_file import PoolLayout, create_pool, open_p
 from pvapy_stream.transport.shm.pool_owner import PoolOwner
 from pvapy_stream.transport.shm.pool_reader import PoolReader
 from pvapy_stream.transport.shm.pool_user import PoolUser, held_memory_of, join_pool
-from pvapy_stream.transport.shm.references import Place
+from pvapy_stream.transport.shm.references import PayloadPlace
 
 OWNER = bytes(range(16))
 LAYOUT = PoolLayout(8, 4096)
@@ -320,7 +320,7 @@ def test_who_gets_no_column_copies_before_the_sender_lets_go() -> None:
     one.pool.slot(slot)[:] = 9
     header = header_of(100)
     reader = PoolReader()
-    place = Place(one.key, slot, one.generation(slot))
+    place = PayloadPlace(one.key, slot, one.generation(slot))
     assert reader.payload(place, header) == bytes([9]) * 100
     assert reader.payload(place._replace(generation=0), header) is None
     assert "reused" in reader.problem
@@ -336,7 +336,9 @@ def test_who_keeps_many_gets_copies() -> None:
     for _ in range(LAYOUT.n_slots):
         slot = one.take()
         assert slot is not None
-        kept.append(reader.payload(Place(one.key, slot, one.generation(slot)), header_of(10)))
+        kept.append(
+            reader.payload(PayloadPlace(one.key, slot, one.generation(slot)), header_of(10))
+        )
     assert [held_memory_of(one) is not None for one in kept] == [True, True] + [False] * 6
     reader.close()
 

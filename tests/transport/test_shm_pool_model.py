@@ -23,7 +23,7 @@ from pvapy_stream.transport.shm import folder
 from pvapy_stream.transport.shm.frames import Parts
 from pvapy_stream.transport.shm.pool_file import PoolLayout
 from pvapy_stream.transport.shm.pool_owner import PoolOwner
-from pvapy_stream.transport.shm.references import InFlight, Place, Reference
+from pvapy_stream.transport.shm.references import InFlight, PayloadPlace, Reference
 from tests.transport.test_shm_pool import OWNER, killed, look_for_dead, owner, pools, user
 
 
@@ -43,7 +43,7 @@ class Stage:
         self.secured = 0
         self.in_flight = InFlight()  # of the references that it sent on
         self.n_sent = 0
-        self.held: list[tuple[Place, Any, int]] = []
+        self.held: list[tuple[PayloadPlace, Any, int]] = []
         self.alive = True
 
 
@@ -110,7 +110,7 @@ class Chain(RuleBasedStateMachine):
             return
         self.number += 1
         self.owner.pool.slot(slot).view(np.int64)[:] = self.number
-        place = Place(self.owner.key, slot, self.owner.generation(slot))
+        place = PayloadPlace(self.owner.key, slot, self.owner.generation(slot))
         reference = Reference(Parts(1, self.number), place, 0, self.owner)
         self.n_sent += 1
         self.in_flight.add(self.n_sent, reference)
@@ -272,7 +272,7 @@ def test_in_flight_holds_until_secured(steps: list[int]) -> None:
     one = owner()
     slot = one.take()
     assert slot is not None
-    reference = Reference(Parts(1, 1), Place(one.key, slot, 1), 0, one)
+    reference = Reference(Parts(1, 1), PayloadPlace(one.key, slot, 1), 0, one)
     in_flight, sent, secured = InFlight(), 0, 0
     for step in steps:
         if step:

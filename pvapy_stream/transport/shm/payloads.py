@@ -12,7 +12,7 @@ from pvapy_stream.transport.shm.peer_directory import has_subscribers
 from pvapy_stream.transport.shm.pool_file import PoolLayout, possible
 from pvapy_stream.transport.shm.pool_owner import PoolOwner
 from pvapy_stream.transport.shm.pool_user import PoolUser, address_of, held_memory_of, join_pool
-from pvapy_stream.transport.shm.references import Place, Reference
+from pvapy_stream.transport.shm.references import PayloadPlace, Reference
 from pvapy_stream.transport.shm.services import free_memory
 
 # Bytes of a payload; a copy of a smaller one is cheaper than a reference.
@@ -81,7 +81,7 @@ class Payloads:
             return None
         user.acquire(slot)
         generation = int(received.pool.generations[slot])
-        return Reference(parts, Place(key, slot, generation), payload_at, user)
+        return Reference(parts, PayloadPlace(key, slot, generation), payload_at, user)
 
     def _join(self, key: bytes) -> PoolUser | None:
         user = join_pool(key, has_subscribers, self._publisher)
@@ -103,7 +103,7 @@ class Payloads:
         except BaseException:
             own.release(slot)
             raise
-        return Reference(parts, Place(own.key, slot, own.generation(slot)), 0, own)
+        return Reference(parts, PayloadPlace(own.key, slot, own.generation(slot)), 0, own)
 
     def _create(self, nbytes: int, queue: int) -> PoolOwner | None:
         if self._too_large and nbytes >= self._too_large:

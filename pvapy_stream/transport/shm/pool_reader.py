@@ -8,7 +8,7 @@ from pvapy_stream.transport.shm.frames import SampleHeader
 from pvapy_stream.transport.shm.peer_directory import has_subscribers
 from pvapy_stream.transport.shm.pool_file import PoolFile, open_pool
 from pvapy_stream.transport.shm.pool_user import PoolUser, join_pool
-from pvapy_stream.transport.shm.references import Place
+from pvapy_stream.transport.shm.references import PayloadPlace
 
 if TYPE_CHECKING:
     from pvapy_stream.transport.shm.pool_user import HeldMemory
@@ -27,7 +27,7 @@ class PoolReader:
         self._without_column: dict[bytes, PoolFile] = {}
         self.problem = ""
 
-    def payload(self, place: Place, header: SampleHeader) -> HeldMemory | bytes | None:
+    def payload(self, place: PayloadPlace, header: SampleHeader) -> HeldMemory | bytes | None:
         """The slot with a payload, held; or a copy of the slot; None if it is lost.
 
         The sender must hold the slot until this returns.
@@ -56,7 +56,7 @@ class PoolReader:
             self._users[key] = user
         return user
 
-    def _copy(self, place: Place, header: SampleHeader) -> bytes | None:
+    def _copy(self, place: PayloadPlace, header: SampleHeader) -> bytes | None:
         pool = self._without_column.get(place.pool) or open_pool(place.pool)
         if pool is None:
             self.problem = f"the pool {place.pool.hex()} of a payload cannot be opened"

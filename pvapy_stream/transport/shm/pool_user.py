@@ -173,10 +173,10 @@ def held_memory_of(array: object) -> HeldMemory | None:
     while isinstance(array, (np.ndarray, memoryview)):
         # numpy's and Python's types do not say what a view is of.
         array = cast("object", array.base if isinstance(array, np.ndarray) else array.obj)
-    return cast("HeldMemory", array) if isinstance(array, _Held) else None
+    return cast("HeldMemory", array) if isinstance(array, _HeldSlot) else None
 
 
-class _Held:
+class _HeldSlot:
     """What all types of `held_memory_type` have in common."""
 
 
@@ -191,7 +191,7 @@ def held_memory_type(size: int) -> type[HeldMemory]:
     def release(self: HeldMemory) -> None:
         self.user.release(self.slot)
 
-    kind = type("HeldMemory", (_Held, ctypes.c_uint8 * size), {"__del__": release})
+    kind = type("HeldMemory", (_HeldSlot, ctypes.c_uint8 * size), {"__del__": release})
     return cast("type[HeldMemory]", kind)
 
 

@@ -22,7 +22,7 @@ from pvapy_stream.transport.shm.frames import (
 _PLACE = struct.Struct("<16s QQ")
 
 
-class Place(NamedTuple):
+class PayloadPlace(NamedTuple):
     """Where a payload is.
 
     Attributes:
@@ -36,10 +36,10 @@ class Place(NamedTuple):
     generation: int
 
 
-def place_at(header: SampleHeader, address: int) -> Place:
+def place_at(header: SampleHeader, address: int) -> PayloadPlace:
     """Where the payload of a sample is."""
     at = header.attributes_at + header.attributes
-    return Place(*_PLACE.unpack(ctypes.string_at(address + at, _PLACE.size)))
+    return PayloadPlace(*_PLACE.unpack(ctypes.string_at(address + at, _PLACE.size)))
 
 
 class Holder(Protocol):
@@ -65,7 +65,7 @@ class Reference:
 
     __slots__ = ("_holder", "_parts", "_payload_at", "_place", "size")
 
-    def __init__(self, parts: Parts, place: Place, payload_at: int, holder: Holder) -> None:
+    def __init__(self, parts: Parts, place: PayloadPlace, payload_at: int, holder: Holder) -> None:
         self._parts = parts
         self._place = place
         self._payload_at = payload_at
