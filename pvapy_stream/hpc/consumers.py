@@ -66,11 +66,10 @@ def run_stages(settings: StageSettings, stop: threading.Event, show: Show) -> st
         return Consumers(settings, stop, show).run()
     shown = Shown(show)
     number = min(settings.ids)
-    begun = _end_if_stopped_at_start(stop)
+    note_start = _end_if_stopped_at_start(stop)
 
     def report(news: StageReport) -> None:
-        if news.snapshot.state != STARTING:
-            begun.set()
+        note_start(news)
         service.remark = shown({number: news}, news.ledgers)
 
     service = StageService(settings, number, report, stop)
@@ -80,13 +79,17 @@ def run_stages(settings: StageSettings, stop: threading.Event, show: Show) -> st
     return "; ".join(filter(None, (problem, shown.problem)))
 
 
-def _end_if_stopped_at_start(stop: threading.Event) -> threading.Event:
+def _end_if_stopped_at_start(stop: threading.Event) -> Callable[[StageReport], None]:
     """End this process by force when a stage whose start hangs is asked to stop.
 
     Returns:
-        what to set when the stage has started.
+        what is to get the reports of the stage, which show when it has started.
     """
     begun = threading.Event()
+
+    def note(report: StageReport) -> None:
+        if report.snapshot.state != STARTING:
+            begun.set()
 
     def watch() -> None:
         stop.wait()
@@ -99,7 +102,7 @@ def _end_if_stopped_at_start(stop: threading.Event) -> threading.Event:
             leave_by_force()
 
     threading.Thread(target=watch, name="start-watch", daemon=True).start()
-    return begun
+    return note
 
 
 class Shown:
@@ -329,12 +332,11 @@ def _serve(
     settings: StageSettings, consumer_id: int, pipe: Connection, stop: Stop, orders: Orders
 ) -> bool:
     """Run the stage; whether something in it hangs."""
-    begun = _end_if_stopped_at_start(stop)
+    note_start = _end_if_stopped_at_start(stop)
     lock = threading.Lock()
 
     def report(news: StageReport) -> None:
-        if news.snapshot.state != STARTING:
-            begun.set()
+        note_start(news)
         with lock:
             try:
                 pipe.send((news,))

@@ -140,7 +140,7 @@ class SimServer:
                 self._state = "draining"
             if self._gate is not None:
                 self._keeper.write(final=True)
-                publisher.finish(_LAST_TAKEN_AT_STOP if stop.is_set() else _LAST_TAKEN)
+                _let_take(publisher, stop)
                 self._gate.end(stop)
             else:
                 self._let_clients_finish(publisher, stop)
@@ -195,10 +195,7 @@ class SimServer:
     def _let_clients_finish(self, publisher: Publisher, stop: threading.Event) -> None:
         settings = self.settings
         end = time.monotonic() + settings.shutdown_delay
-        if stop.is_set():
-            publisher.finish(_LAST_TAKEN_AT_STOP)
-        else:
-            publisher.finish(max(_LAST_TAKEN, settings.shutdown_delay))
+        _let_take(publisher, stop, settings.shutdown_delay)
         if settings.hosted:
             # Who monitors a channel does not tell what it has taken.
             stop.wait(max(0.0, end - time.monotonic()))
@@ -313,3 +310,8 @@ class SimServer:
             logger.error("frame %d: %s; further failures are only counted", frame_id, error)
         self.totals.failed += 1
         self.ledger.fail("publish", frame_id)
+
+
+def _let_take(publisher: Publisher, stop: threading.Event, delay: float = 0.0) -> None:
+    """Let subscribers take the last frames."""
+    publisher.finish(_LAST_TAKEN_AT_STOP if stop.is_set() else max(_LAST_TAKEN, delay))
