@@ -21,13 +21,27 @@ N = 200
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Calls of the kernel by which updates are sent at once, or together."""
+def alone(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Calls of the kernel by which updates are sent at once."""
     made: list[int] = []
-    plain, flush = Connection.send_now, Connection.flush
+    plain = Connection.send_now
     monkeypatch.setattr(Connection, "send_now", lambda *args: (made.append(1), plain(*args))[1])
-    monkeypatch.setattr(Connection, "flush", lambda self: (made.append(1), flush(self))[1])
     return made
+
+
+@pytest.fixture
+def calls(alone: list[int], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Calls of the kernel by which updates are sent at once, or together."""
+    flush = Connection.flush
+    monkeypatch.setattr(Connection, "flush", lambda self: (alone.append(1), flush(self))[1])
+    return alone
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No object of a burst is late, however slow the machine is."""
+    for limit in ("_FAST", "_LATEST"):
+        monkeypatch.setattr(f"pvapy_stream.transport.own_hosted.{limit}", 60.0)
 
 
 def publish(publisher: Publisher, first: int, last: int) -> None:
@@ -60,14 +74,9 @@ def test_a_burst_takes_few_calls_and_comes_in_its_order(
 
 
 def test_a_long_burst_is_sent_in_groups(
-    make: Make, client: Any, monkeypatch: pytest.MonkeyPatch
+    make: Make, client: Any, unhurried: None, alone: list[int]
 ) -> None:
     """Once the first has waited long enough, the next group begins."""
-    alone: list[int] = []
-    plain = Connection.send_now
-    monkeypatch.setattr(Connection, "send_now", lambda *args: (alone.append(1), plain(*args))[1])
-    for limit in ("_FAST", "_LATEST"):
-        monkeypatch.setattr(f"pvapy_stream.transport.own_hosted.{limit}", 60.0)
     publisher = make()
     publisher.open(lazy(0))
     got = client(publisher.channel)
@@ -88,14 +97,9 @@ def test_a_long_burst_is_sent_in_groups(
 
 
 def test_the_first_of_a_burst_is_sent_as_those_of_the_burst_before(
-    make: Make, client: Any, monkeypatch: pytest.MonkeyPatch
+    make: Make, client: Any, unhurried: None, alone: list[int]
 ) -> None:
     """A stage that receives two at once sends two at once, however long receiving takes."""
-    alone: list[int] = []
-    plain = Connection.send_now
-    monkeypatch.setattr(Connection, "send_now", lambda *args: (alone.append(1), plain(*args))[1])
-    for limit in ("_FAST", "_LATEST"):
-        monkeypatch.setattr(f"pvapy_stream.transport.own_hosted.{limit}", 60.0)
     publisher = make()
     publisher.open(lazy(0))
     got = client(publisher.channel)
@@ -154,10 +158,8 @@ def test_a_client_that_is_gone_or_full_ends_no_burst(make: Make, client: Any) ->
 
 
 def test_a_connection_that_breaks_at_the_end_of_a_burst_ends_nothing_else(
-    make: Make, client: Any, monkeypatch: pytest.MonkeyPatch
+    make: Make, client: Any, unhurried: None
 ) -> None:
-    monkeypatch.setattr("pvapy_stream.transport.own_hosted._FAST", 60.0)
-    monkeypatch.setattr("pvapy_stream.transport.own_hosted._LATEST", 60.0)
     publisher = make()
     publisher.open(lazy(0))
     gone = [follow(publisher.channel, "field()") for _ in range(3)]
