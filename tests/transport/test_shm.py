@@ -27,12 +27,8 @@ from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.processors.passthrough import PassThrough
 from pvapy_stream.processors.transpose import Transpose
 from pvapy_stream.pva.lazy import LazyObject, frame_of, pv_object
-from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.pva.objects import LazyIds
-from pvapy_stream.settings import ShmSettings
 from pvapy_stream.transport.shm import (
-    ShmPublisher,
-    ShmReceiver,
     folder,
     has_publisher,
     nodes,
@@ -50,34 +46,9 @@ from pvapy_stream.transport.shm.frames import (
 from pvapy_stream.transport.shm.peer_file import SUBSCRIBER
 from tests.support import wait_until
 from tests.transport.pairs import Ids, Peer, make_object
+from tests.transport.shm_ends import Ends, connect, detector_object
 
 Shm = Callable[..., Any]
-
-
-class Ends:
-    """Publishers and receivers of one channel, stopped at the end."""
-
-    def __init__(self, channel: str) -> None:
-        self.channel = channel
-        self.made: list[Any] = []
-
-    def publisher(self, prototype: Any = None, **settings: Any) -> ShmPublisher:
-        options = {f"shm_{name}": value for name, value in settings.items()}
-        made = ShmPublisher(self.channel, ShmSettings.of(**options))
-        self.made.append(made)
-        made.start()
-        made.open(make_object(0) if prototype is None else prototype)
-        return made
-
-    def receiver(self, deliver: Any, again: Any = None, **share: Any) -> ShmReceiver:
-        made = ShmReceiver(self.channel, **share)
-        self.made.append(made)
-        made.start(deliver, again)
-        return made
-
-    def stop(self) -> None:
-        for end in self.made:
-            end.stop()
 
 
 @pytest.fixture
@@ -87,31 +58,7 @@ def ends(prefix: str) -> Iterator[Ends]:
     made.stop()
 
 
-def connect(publisher: ShmPublisher, n: int = 1) -> None:
-    wait_until(lambda: publisher.subscribers == n, what=f"{n} subscribers")
-
-
 # -- what arrives --------------------------------------------------------------------------------
-
-
-def detector_object() -> Any:
-    """An image as a detector plugin publishes it, with all that our own frames do not have."""
-    obj = ObjectBuilder().build(Frame.of(5, np.arange(12, dtype=np.int16).reshape(3, 4)))
-    obj["attribute"] = [
-        pva.NtAttribute("Gain", pva.PvDouble(2.5)),
-        pva.NtAttribute("Count", pva.PvShort(-3)),
-        pva.NtAttribute("Name", pva.PvString("Ni")),
-        pva.NtAttribute("Curve", pva.PvObject({"value": [pva.FLOAT]}, {"value": [1.0, 2.0]})),
-    ]
-    with_source = obj["attribute"]
-    with_source[0].update(descriptor="gain of the amplifier", source="DET:GAIN", sourceType=1)
-    obj["attribute"] = with_source
-    obj["dimension"] = [pva.PvDimension(4, 8, 100, 2, True), pva.PvDimension(3, 0, 3, 1, False)]
-    obj["alarm"] = {"severity": 2, "status": 1, "message": "HIGH"}
-    obj["descriptor"] = "a test"
-    obj.setInt("timeStamp.userTag", 77)
-    obj.setLong("timeStamp.secondsPastEpoch", 1_700_000_000)
-    return obj
 
 
 OTHER = pva.PvObject(

@@ -15,7 +15,7 @@ from pvapy_stream.hpc.frame_batch import BatchBuilder, FrameBatch
 from pvapy_stream.pva.lazy import LazyObject, pv_object
 from pvapy_stream.pva.ntndarray import to_frame
 from tests.support import wait_until
-from tests.transport.test_shm import Ends, connect, detector_object
+from tests.transport.shm_ends import Ends, connect, detector_object
 
 N = 40  # more than a receiver may hold
 

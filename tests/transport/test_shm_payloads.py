@@ -17,7 +17,6 @@ import pytest
 
 from pvapy_stream.frame import ColorMode, Frame
 from pvapy_stream.pva.lazy import LazyObject, pv_object
-from pvapy_stream.settings import ShmSettings
 from pvapy_stream.transport.shm import (
     ShmPublisher,
     ShmReceiver,
@@ -29,6 +28,7 @@ from pvapy_stream.transport.shm import (
 from pvapy_stream.transport.shm.peer_directory import new_key
 from pvapy_stream.transport.shm.pool_user import held_memory_of
 from tests.support import wait_until
+from tests.transport.shm_ends import ManyEnds, connect
 
 SIDE = 300  # pixels; of two bytes
 
@@ -47,30 +47,18 @@ def place(payload: Any) -> tuple[bytes, int] | None:
     return None if memory is None else (memory.user.pool.key, memory.slot)
 
 
-class Chain:
-    """Publishers and receivers of a chain, in one process."""
+class Chain(ManyEnds):
+    """Those of a chain, in one process."""
 
     def __init__(self, prefix: str) -> None:
+        super().__init__()
         self.prefix = prefix
-        self.ends: list[Any] = []
 
-    def publisher(self, number: int, **options: Any) -> ShmPublisher:
-        settings = ShmSettings.of(**{f"shm_{name}": value for name, value in options.items()})
-        made = ShmPublisher(f"{self.prefix}{number}", settings)
-        self.ends.append(made)
-        made.start()
-        return made
+    def publisher(self, number: int, **settings: Any) -> ShmPublisher:
+        return self.start_publisher(f"{self.prefix}{number}", **settings)
 
     def receiver(self, number: int, deliver: Callable[[Any], Any], **share: Any) -> ShmReceiver:
-        made = ShmReceiver(f"{self.prefix}{number}", **share)
-        self.ends.append(made)
-        made.start(deliver)
-        return made
-
-    def stop(self) -> None:
-        for end in self.ends:
-            end.stop()
-        self.ends.clear()
+        return self.start_receiver(f"{self.prefix}{number}", deliver, **share)
 
 
 @pytest.fixture
@@ -78,10 +66,6 @@ def chain(prefix: str) -> Iterator[Chain]:
     made = Chain(f"{prefix}pool")
     yield made
     made.stop()
-
-
-def connect(publisher: ShmPublisher, n: int = 1) -> None:
-    wait_until(lambda: publisher.subscribers == n, what=f"{n} subscribers")
 
 
 def relayed(chain: Chain, change: Callable[[LazyObject], LazyObject]) -> tuple[list[Any], ...]:
