@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from pvapy_stream import bursts
 from pvapy_stream.accounting.account import Account
-from pvapy_stream.errors import TransportError
 from pvapy_stream.hpc.frame_batch import BatchBuilder, FrameBatch
 from pvapy_stream.hpc.processor import (
     BatchResultError,
@@ -21,7 +20,7 @@ from pvapy_stream.hpc.processor import (
     results_of,
     takes_batches,
 )
-from pvapy_stream.hpc.stage import PUBLISHING, Stage
+from pvapy_stream.hpc.stage import Stage, kind_of
 from pvapy_stream.pva.lazy import pv_object
 
 _LAST = 1.0  # s; for the thread to end
@@ -218,12 +217,9 @@ class BatchStage(Stage):
             results = results_of(processor, batch)
         except BatchResultError as error:
             failure, kind, retries = error, "process: wrong results", False
-        except TransportError as error:
-            failure, kind, retries = error, PUBLISHING, processor.retries_frames
         except (Exception, SystemExit) as error:
             # An exit would end this thread alone, without a word.
-            failure, kind = error, f"process: {type(error).__name__}"
-            retries = processor.retries_frames
+            failure, kind, retries = error, kind_of(error), processor.retries_frames
         else:
             if not self.abandoned:
                 self._take_results(batch, waiting, results)
@@ -288,10 +284,8 @@ class BatchStage(Stage):
         try:
             # A damaged one raises here, if the processor has not looked at it.
             publish_result(processor, result, batch[number], one.obj)
-        except TransportError as error:
-            self._failed(PUBLISHING, one.value, error)
         except Exception as error:
-            self._failed(f"process: {type(error).__name__}", one.value, error)
+            self._failed(kind_of(error), one.value, error)
         else:
             if output is None or output.sent or output.later or self._later:
                 return not self.abandoned

@@ -27,6 +27,11 @@ NO_RETURN = "did not return in time"
 _T = TypeVar("_T")
 
 
+def kind_of(error: BaseException) -> str:
+    """Kind of an error of a processor in ledgers."""
+    return PUBLISHING if isinstance(error, TransportError) else f"process: {type(error).__name__}"
+
+
 def _no_output(_: StreamObject) -> None:
     return None
 
@@ -129,11 +134,9 @@ class Stage(StageFates):
             output.thread = threading.get_ident()
         try:
             self.processor.process(obj)
-        except TransportError as error:
-            self._failed(PUBLISHING, value, error)
         except (Exception, SystemExit) as error:
             # An exit would end this thread alone, without a word.
-            self._failed(f"process: {type(error).__name__}", value, error)
+            self._failed(kind_of(error), value, error)
         else:
             if self.abandoned:
                 return
