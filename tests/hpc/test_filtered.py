@@ -173,8 +173,9 @@ def test_a_source_that_is_started_again_says_nothing_of_what_was_lost_before(
     assert receiver.follows
     # As if it were away for longer than it is waited for.
     monkeypatch.setattr(filtered_ids, "_SEARCH", 0.0)
+    monitor: Any = receiver._receiver  # pyright: ignore
     server.removeRecord(first.name)
-    wait_until(lambda: told(1, 3, 5) and not receiver.follows)
+    wait_until(lambda: told(1, 3, 5) and not monitor.connected and not receiver.follows)
     second = FilteredChannel(server, f"{prefix}out")
     # As many ranges as before, and then more.
     filters(second, 21, 23)

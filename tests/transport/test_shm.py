@@ -628,6 +628,7 @@ def test_a_subscriber_may_keep_an_object_while_another_takes_its_place(ends: End
     publisher = ends.publisher()
     first = ends.receiver(kept.append)
     connect(publisher)
+    wait_until(lambda: kept)
     first.stop()
     connect(publisher, 0)
     got = Ids()
