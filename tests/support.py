@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pvaccess as pva
 
 from pvapy_stream.errors import TransportError
@@ -36,7 +37,11 @@ def rounds(count: int) -> int:
     return count * int(os.environ.get("PVAPY_ROUNDS", "1"))
 
 
-def wait_until(condition: Callable[[], Any], timeout: float = PATIENCE, what: str = "") -> Any:
+def wait_until(
+    condition: Callable[[], Any],
+    timeout: float = PATIENCE,
+    what: str | Callable[[], str] = "",
+) -> Any:
     """Wait for a condition; its value. What a channel does not show yet is not there yet."""
     began = time.monotonic()
     while True:
@@ -48,7 +53,8 @@ def wait_until(condition: Callable[[], Any], timeout: float = PATIENCE, what: st
             return value
         waited = time.monotonic() - began
         if waited > timeout:
-            raise AssertionError(f"not within {timeout} s: {what or condition}")
+            told = what() if callable(what) else what
+            raise AssertionError(f"not within {timeout} s: {told or condition}")
         # To ask for a status costs a few ms of CPU: who waits long asks less often.
         time.sleep(min(0.02 + waited / 50, 0.1))
 
@@ -130,6 +136,10 @@ class Program:
     def kill(self) -> None:
         """End it by force, if it still runs; it prints what its threads do."""
         if self.process.poll() is None:
+            # Its processes first: they end with it.
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    child.send_signal(signal.SIGABRT)
             self.signal(signal.SIGABRT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(2)
@@ -293,7 +303,9 @@ def wait_for_monitors(channels: Iterable[str], updates: int = 1) -> None:
             lambda channel=channel: (
                 status(channel).get("receiverStats", {}).get("nReceived", 0) >= updates
             ),
-            what=f"first update at {channel}",
+            what=lambda channel=channel: (
+                f"first update at {channel}, which shows {status(channel)}"
+            ),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 
@@ -27,7 +28,10 @@ def texts() -> Iterator[str]:
                 )
 
 
-SOURCE = "\n".join(text.replace("\n", " ") for text in texts())
+@functools.cache
+def source() -> str:
+    """All texts, one a line; seconds, which not every process of the tests is to spend."""
+    return "\n".join(text.replace("\n", " ") for text in texts())
 
 
 def test_the_page_has_messages() -> None:
@@ -38,4 +42,4 @@ def test_the_page_has_messages() -> None:
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_message_is_one_of_the_programs(message: str) -> None:
     parts = [re.escape(part.strip()) for part in message.split("…") if part.strip()]
-    assert re.search(r"[^\n]*".join(parts), SOURCE), message
+    assert re.search(r"[^\n]*".join(parts), source()), message

@@ -257,7 +257,6 @@ def test_a_storm_of_beacons_causes_few_searches(
     took = time.monotonic() - began
     # Nine at once, the first one among them; then two a second.
     assert 2 <= len(ear.searches) <= 10 + 2 * took
-    assert took > 1.0
     if way == "address":
         assert len(ear.beacons) <= 25 + 20 * took + 5
 
