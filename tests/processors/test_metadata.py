@@ -407,7 +407,7 @@ def test_a_stream_with_real_ca_and_pva_channels(prefix: str, commands: Commands)
         last, user = found["processorStats"]["lastObjectId"], found["userStats"]
         return user if last == 100 and not user["nHeld"] else None
 
-    found = wait_until(done, what="all frames")
+    found = wait_until(done, what=lambda: f"all frames; {status(f'{prefix}s')}")
     assert found["nAssociated"] + found["nIncomplete"] > 66
     assert found[f"{prefix[:-1]}_p_coverage"] > 0.9
     assert found[f"{prefix[:-1]}_c_coverage"] > 0.9

@@ -21,7 +21,7 @@ from pvapy_stream.pva.net.server import Server
 from tests.ports import free_port
 from tests.pva.interop.catalogue import CASES, channel_name
 from tests.pva.interop.partners import FIXED
-from tests.support import BIN, PATIENCE, as_json
+from tests.support import PATIENCE, TOOLS, as_json
 
 SPVIRIT_PORT = free_port()  # UDP; of searches for channels of its server
 
@@ -62,14 +62,13 @@ class Pvmonitor:
     """The program `pvmonitor`, which follows many channels; or `pvget -m`."""
 
     def __init__(self, request: str, *names: str, program: str = "pvmonitor") -> None:
-        self._words = [BIN / program, *["-m"] * (program == "pvget"), "-M", "json", "-r", request]
+        self._words = [TOOLS / program, *["-m"] * (program == "pvget"), "-M", "json", "-r", request]
         self._words += names
         self._start()
 
     def _start(self) -> None:
-        # A group of its own: the program that is started starts another.
         self.process = subprocess.Popen(
-            self._words, stdout=subprocess.PIPE, text=True, start_new_session=True
+            self._words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self._came: dict[str, list[Any]] = {}
 
@@ -93,7 +92,7 @@ class Pvmonitor:
         return self._came[name].pop(0)
 
     def signal(self, number: int) -> None:
-        os.killpg(self.process.pid, number)
+        self.process.send_signal(number)
 
     def close(self) -> None:
         self.signal(signal.SIGKILL)

@@ -15,7 +15,7 @@ from pvapy_stream.pva.net.channel import Channel
 from tests.pva.interop.catalogue import CASES, channel_name, exact, plain, shown_by
 from tests.pva.interop.conftest import Partners, Pvmonitor, Remote, Served
 from tests.pva.interop.partners import WHOLE
-from tests.support import BIN, PATIENCE, pvput
+from tests.support import PATIENCE, TOOLS, pvput
 
 MAKES = ("p4p", "pvapy", "spvirit", "pvmonitor")
 # What clients ask for, and what they get of a structure.
@@ -148,7 +148,7 @@ def test_puts_to_outputs_are_refused(partners: Partners, served: Served, make: s
 
 def run(*words: object) -> str:
     return subprocess.run(
-        [BIN / str(words[0]), *map(str, words[1:])],
+        [TOOLS / str(words[0]), *map(str, words[1:])],
         capture_output=True, text=True, timeout=PATIENCE,
     ).stdout  # fmt: skip
 

@@ -6,9 +6,7 @@ and sends it to our monitor. spvirit and softIocPVA take part with the types tha
 
 from __future__ import annotations
 
-import os
 import queue
-import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -33,7 +31,7 @@ from tests.pva.interop.catalogue import (
 )
 from tests.pva.interop.conftest import Partners, Remote
 from tests.pva.interop.partners import WHOLE
-from tests.support import BIN, PATIENCE
+from tests.support import PATIENCE, TOOLS
 
 LIMITS = (PATIENCE, PATIENCE)
 # A server of PVXS shows a union without a value, and takes none; that of pvapy may crash when
@@ -145,11 +143,11 @@ def ioc(interop_prefix: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     database = tmp_path_factory.mktemp("ioc") / "ioc.db"
     database.write_text("\n".join(lines))
     program = subprocess.Popen(
-        [BIN / "softIocPVA", "-S", "-d", database],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
+        [TOOLS / "softIocPVA", "-S", "-d", database],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     yield prefix
-    os.killpg(program.pid, signal.SIGKILL)
+    program.kill()
     program.wait(PATIENCE)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -19,7 +17,7 @@ from pvapy_stream.pva.ntndarray import to_frame
 from pvapy_stream.pva.objects import mark
 from pvapy_stream.transport.own_server import host
 from pvapy_stream.transport.ports import Publisher
-from tests.support import BIN, PATIENCE, image, pvget, pvput, wait_until
+from tests.support import PATIENCE, TOOLS, image, pvget, pvput, wait_until
 from tests.transport.own_hosted.channels import BUILDER, P4P, Make, frame, lazy
 
 ATTRIBUTES: dict[str, Any] = {
@@ -139,15 +137,15 @@ def test_the_tools_of_epics(make: Make) -> None:
 
     def run(*words: object) -> str:
         return subprocess.run(
-            [BIN / str(words[0]), *map(str, words[1:])],
+            [TOOLS / str(words[0]), *map(str, words[1:])],
             capture_output=True, text=True, timeout=PATIENCE,
         ).stdout  # fmt: skip
 
     assert "epics:nt/NTAttribute:1.0[] attribute" in run("pvinfo", "-w", "10", publisher.channel)
     assert publisher.channel in run("pvlist", f"127.0.0.1:{host.port}").split()
     with subprocess.Popen(
-        [BIN / "pvmonitor", "-r", "field(uniqueId)", publisher.channel],
-        stdout=subprocess.PIPE, text=True, start_new_session=True,
+        [TOOLS / "pvmonitor", "-r", "field(uniqueId)", publisher.channel],
+        stdout=subprocess.PIPE, text=True,
     ) as program:  # fmt: skip
         try:
             assert program.stdout is not None
@@ -155,8 +153,7 @@ def test_the_tools_of_epics(make: Make) -> None:
             publisher.publish(lazy(8))
             assert [program.stdout.readline().split()[-1] for _ in "ab"][1] == "8"
         finally:
-            # The program that was started has started another.
-            os.killpg(program.pid, signal.SIGKILL)
+            program.kill()
 
 
 # What clients ask for, where, and how many of 40 objects are delivered in all.
