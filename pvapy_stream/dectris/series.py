@@ -243,4 +243,3 @@ class SeriesBook:
             f"{series.name}: {n_images - len(came)} of {n_images} images did not come: image ids"
             f" {missing}{f'; {why}' if why else ''}"
         )
-

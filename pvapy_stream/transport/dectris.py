@@ -231,9 +231,7 @@ class DectrisReceiver:
                 " ones are only counted"
             )
 
-    def _object(
-        self, placed: Placed, message: Image, picture: Picture, name: str
-    ) -> LazyObject:
+    def _object(self, placed: Placed, message: Image, picture: Picture, name: str) -> LazyObject:
         return LazyObject(
             Frame(
                 placed.id,
@@ -345,4 +343,3 @@ def _no_threshold(name: str, known: tuple[str, ...]) -> str:
         f"the detector has no threshold {name!r}; it has {', '.join(known) or 'none'}; choose with"
         ' {"threshold": NAME} in --input-args, or ?threshold=NAME behind the address'
     )
-
