@@ -30,13 +30,13 @@ class DectrisSimSettings(LoggingSettings):
     compression: Annotated[Literal["none", "lz4", "bslz4"], opt("--compression", "Images")] = Field(
         "bslz4", description="compression of the images"
     )
-    thresholds: Annotated[int, opt("--thresholds", "Images", metavar="N")] = Field(
+    thresholds: Annotated[int, opt("--thresholds", "Images", "thresholds", metavar="N")] = Field(
         1, ge=1, le=4, description="number of thresholds, each with its own image"
     )
-    n_images: Annotated[int, opt("-n --n-images", "Series", metavar="N")] = Field(
+    n_images: Annotated[int, opt("-n --n-images", "Series", "images", metavar="N")] = Field(
         100, ge=1, le=10_000_000, description="images of a series"
     )
-    n_series: Annotated[int, opt("--n-series", "Series", metavar="N")] = Field(
+    n_series: Annotated[int, opt("--n-series", "Series", "series", metavar="N")] = Field(
         1, ge=0, description="number of series; 0: no limit"
     )
     first_series: Annotated[int, opt("--first-series", "Series", metavar="N")] = Field(

@@ -19,7 +19,7 @@ NO_UNIT = set(
     """
     --acquisition --collector-id --consumer-id --first-pulse --pulse-id --stop-pulse-id user_id
     --metrics-port --output_port --port --range-port --rest-port --smtp-port rest_port
-    --drop --duplicate --malformed --missing --reorder --color-mode --maximum --minimum
+    --first-series --drop --duplicate --malformed --missing --reorder --color-mode --maximum --minimum
     --saturation --seed
     --distributor-updates --every --max-readers --max-restarts --n-consumers --n-distributor-sets
     --n-frames

@@ -67,7 +67,7 @@ def test_images_are_stored_as_they_came(commands: Commands, tmp_path: Path, pref
         plan = images.id.get_create_plist()
         assert plan.get_filter(0)[0] == 32008
         assert len(chunk) < LIKE.nbytes / 2
-        attributes = found["entry/instrument/NDAttributes"]
+        attributes = found["entry/attributes"]
         assert list(attributes["ImageId"]) == list(range(40))
         assert set(attributes["IncidentEnergy"]) == {12400.0}
 
@@ -93,10 +93,12 @@ def test_a_mirror_shares_a_detector(
         program.signal()
         assert program.wait() == 0, program.text
     with h5py.File(file) as found:
-        ids = list(found["entry/instrument/NDAttributes/ImageId"])
+        ids = list(found["entry/attributes/ImageId"])
     # Who connects after the first image has begun gets those that follow.
     assert ids[-30:] == list(range(30))
-    pixels_are_those_of(file, [(1, n) for n in range(60 - len(ids), 30)] + [(2, n) for n in range(30)])
+    pixels_are_those_of(
+        file, [(1, n) for n in range(60 - len(ids), 30)] + [(2, n) for n in range(30)]
+    )
 
 
 def test_a_killed_detector_that_is_started_again(

@@ -212,14 +212,16 @@ def test_messages_that_wait_at_the_end_are_given_back() -> None:
 def test_a_second_receiver_of_a_detector_is_refused() -> None:
     receiver = DectrisReceiver("tcp://127.0.0.1:1", DectrisInputSettings.of())
     try:
-        with pytest.raises(TransportError, match="already receives from tcp://127.0.0.1:1"):
+        with pytest.raises(TransportError, match="already receives from tcp"):
             DectrisReceiver("tcp://127.0.0.1:1?threshold=b", DectrisInputSettings.of())
     finally:
         receiver.stop()
     DectrisReceiver("tcp://127.0.0.1:1", DectrisInputSettings.of()).stop()
 
 
-@pytest.mark.parametrize("channel", ["image", "host:31001", "tcp://a:1?x=1", "tcp://a:1?threshold="])
+@pytest.mark.parametrize(
+    "channel", ["image", "host:31001", "tcp://a:1?x=1", "tcp://a:1?threshold="]
+)
 def test_other_channels_are_refused(channel: str) -> None:
     with pytest.raises(SettingsError, match="write tcp://HOST:31001"):
         DectrisReceiver(channel, DectrisInputSettings.of())
