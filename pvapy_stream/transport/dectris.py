@@ -29,7 +29,7 @@ from pvapy_stream.transport.ports import Deliver, DeliverAgain, ReceiverCounts, 
 
 REFUSED = "refused message"
 
-_TICK = 0.05  # s
+_TICK = 50  # ms
 _ENDS = 5.0  # s; minimum time for an object in delivery at the end
 _LOGGED = 20  # problems that are logged; then every 1000th
 _LOG_EVERY = 1000
@@ -116,7 +116,7 @@ class DectrisReceiver:
         poller.register(self._events, zmq.POLLIN)
         while True:
             stopping = self._stopping.is_set()
-            ready = dict(poller.poll(0 if stopping else _TICK * 1000))
+            ready = dict(poller.poll(0 if stopping else _TICK))
             if self._socket in ready:
                 self._receive()
             elif self._events in ready:

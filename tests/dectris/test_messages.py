@@ -57,9 +57,11 @@ def test_a_start_has_its_scalars_and_an_end_its_series() -> None:
         encode(
             {
                 "type": "start", "series_id": 3, "number_of_images": 10, "channels": ["a", "b"],
-                "incident_energy": 12400.0, "saturation_value": 9, "detector_translation": [0.0, 0.0, 0.2],
+                "incident_energy": 12400.0, "saturation_value": 9,
+                "detector_translation": [0.0, 0.0, 0.2],
                 "threshold_energy": {"a": 6000.0}, "image_size_x": 50, "image_size_y": 40,
-                "image_dtype": "uint32", "flatfield": {"a": written(PIXELS)}, "count_time": "x" * 5000,
+                "image_dtype": "uint32", "flatfield": {"a": written(PIXELS)},
+                "count_time": "x" * 5000,
             }
         )
     )  # fmt: skip
@@ -140,7 +142,7 @@ def _packed(codec: Any = "bslz4", element: Any = 4, data: Any = None) -> Any:
         (_packed(data=struct.pack(">QI", 8001, 8192) + packed("bslz4")[12:]), "their size"),
         (_packed(data=struct.pack(">QI", 8000, 7) + packed("bslz4")[12:]), "blocks of 7 bytes"),
         (_packed("lz4", 0, struct.pack(">QI", 8000, 0)), "cannot give|blocks of 0 bytes"),
-        (tagged(40, [[40, 50], tagged(66, tagged(56500, ["lz4", 0, packed("lz4")]))]), "big-endian"),
+        (_matrix(tag=66, data=tagged(56500, ["lz4", 0, packed("lz4")])), "big-endian"),
         (tagged(1040, [[40, 50], tagged(70, PIXELS.tobytes())]), "no array of two dimensions"),
     ],
 )  # fmt: skip
