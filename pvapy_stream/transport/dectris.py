@@ -99,7 +99,8 @@ class DectrisReceiver:
         self._attributes: tuple[Start | None, str, Mapping[str, object]] = (None, "", {})
         self._heard = 0.0
         self.was_connected = False
-        self.problem = ""
+        # What was wrong last, and what all else follows from.
+        self._problem = self._cause = ""
         self._stopping = threading.Event()
         self._deadline = float("inf")
         self._thread = threading.Thread(target=self._run, name=f"dectris {channel}", daemon=True)
@@ -198,7 +199,8 @@ class DectrisReceiver:
     def _check_threshold(self, start: Start) -> None:
         name = self._threshold
         if name and start.channels and name not in start.channels:
-            self._tell(_no_threshold(name, start.channels))
+            self._cause = _no_threshold(name, start.channels)
+            self._tell(self._cause)
 
     def _take_image(self, message: Image) -> None:
         start = self._book.start_of(message.series)
@@ -278,14 +280,14 @@ class DectrisReceiver:
         except Exception as error:
             self._errors += 1
             _log.exception("channel %s: an object could not be delivered", self.channel)
-            self.problem = f"an object could not be delivered: {error}"
+            self._problem = f"an object could not be delivered: {error}"
 
     # -- what is wrong ---------------------------------------------------------------------------
 
     def _tell(self, text: str, kind: str = "") -> None:
         """Something is wrong, or missing."""
         self._errors += 1
-        self.problem = text
+        self._problem = text
         if kind and kind in self._warned:
             return
         if kind:
@@ -328,6 +330,11 @@ class DectrisReceiver:
     @property
     def connected(self) -> bool:
         return self._connections > 0
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, or missing; "" if nothing is."""
+        return self._cause or self._problem
 
     def keep_up(self) -> None:
         pass

@@ -102,10 +102,14 @@ def test_a_threshold_is_chosen(pair: Any, by: str) -> None:
     assert got.frames[0].attributes["ThresholdEnergy"] == 7200.0
 
 
-def test_a_threshold_that_there_is_not_is_an_error_with_those_there_are(pair: Any) -> None:
+def test_a_threshold_that_there_is_not_is_an_error_with_those_there_are(
+    pair: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     got = pair({"threshold": "low"}, thresholds=2, n_images=5)
     assert got.ids == []
-    assert "5 of 5 images did not come" in got.receiver.problem
+    # Not what follows from it: that all images are missing.
+    assert "no threshold 'low'; it has threshold_1, threshold_2; choose" in got.receiver.problem
+    assert "5 of 5 images did not come" in caplog.text
     assert got.receiver.counts().drops == {REFUSED: 5}
 
 
