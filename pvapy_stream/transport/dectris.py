@@ -117,7 +117,8 @@ class DectrisReceiver:
         poller.register(self._events, zmq.POLLIN)
         while True:
             stopping = self._stopping.is_set()
-            ready = dict(poller.poll(0 if stopping else _TICK))
+            # Also at the end: what was sent last is still on its way.
+            ready = dict(poller.poll(_TICK))
             if self._socket in ready:
                 self._receive()
             elif self._events in ready:
@@ -141,6 +142,9 @@ class DectrisReceiver:
         except zmq.Again:
             return
         self._heard = time.monotonic()
+        while not self._connections and self._events.poll(0):
+            # A stream without pauses would keep it waiting.
+            self._note_connection()
         self.was_connected = True
         try:
             if more:

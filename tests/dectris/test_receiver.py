@@ -60,6 +60,8 @@ def pair() -> Iterator[Any]:
         thread = threading.Thread(target=simulator.run, args=(threading.Event(),))
         thread.start()
         thread.join(60)
+        # The simulator's socket is closed when all is sent.
+        wait_until(lambda: got.receiver.was_connected and not got.receiver.connected)
         got.receiver.stop(30)
         return got
 
