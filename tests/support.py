@@ -297,6 +297,17 @@ def status(channel: str) -> dict[str, Any]:
     return get(channel) or {}
 
 
+def shown(channel: str) -> str:
+    """A channel's value as text, or why there is none."""
+    newest = Newest(channel)
+    try:
+        return str(pv_object(newest.get(2.0)).toDict())
+    except TransportError as error:
+        return str(error)
+    finally:
+        newest.close()
+
+
 def wait_for_monitors(channels: Iterable[str], updates: int = 1) -> None:
     """Wait until stages with these status channels have received their initial update."""
     for channel in channels:
@@ -304,9 +315,7 @@ def wait_for_monitors(channels: Iterable[str], updates: int = 1) -> None:
             lambda channel=channel: (
                 status(channel).get("receiverStats", {}).get("nReceived", 0) >= updates
             ),
-            what=lambda channel=channel: (
-                f"first update at {channel}, which shows {status(channel)}"
-            ),
+            what=lambda channel=channel: f"first update at {channel}, which shows {shown(channel)}",
         )
 
 

@@ -193,7 +193,7 @@ class MonitorReceiver:
         pv = self._pv
         if self._deliver is None or pv is None:
             return
-        if not self._retry or (self._connected and not self._silent):
+        if not (self._silent if self._connected else self._retry):
             return
         patience = _SILENT_AFTER if self._connected else _SEARCH_AGAIN_AFTER
         if time.monotonic() - self._absent_since < patience:

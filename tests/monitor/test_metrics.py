@@ -105,10 +105,9 @@ def test_a_collector_and_a_writer(
         *where,
         ports[1],
     )  # fmt: skip
-    collector = wait_until(lambda: scrape(ports[0]))
-    wait_until(lambda: "pvapy_stream_stage_state" in scrape(ports[0]))
-    collector = scrape(ports[0])
-    assert value(collector, "stage_state", kind="collector", state="waiting") == 1
+    wait_until(
+        lambda: value(scrape(ports[0]), "stage_state", kind="collector", state="waiting") == 1
+    )
     wait_for_monitors([f"{prefix}w"])
     source.publish(range(1, 6))
     wait_until(lambda: value(scrape(ports[1]), "stage_processed_objects", kind="consumer") == 5)

@@ -289,7 +289,7 @@ def test_command_stops_on_sigterm_and_prints_three_lines(command: Any, prefix: s
     lines = out.splitlines()
     assert len(lines) == 3
     assert re.fullmatch(r"Server runtime: [\d.]+ seconds", lines[0])
-    assert re.fullmatch(r"Published frames: \d+ @ (19\d|20\d)[\d.]+ fps", lines[1])
+    assert re.fullmatch(r"Published frames: \d+ @ [\d.]+ fps", lines[1])
     assert re.fullmatch(r"Data rate: [\d.]+MBps", lines[2])
     assert client.ids[-1] <= int(lines[1].split()[2])
 

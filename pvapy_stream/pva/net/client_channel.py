@@ -291,13 +291,15 @@ class ClientChannel:
         self.search()
 
     def check(self, now: float) -> None:
-        """Search again if the server does not create it; set up what was refused."""
+        """Search again if the server does not create it; set up what was refused, or not set up."""
         if 0 < self._retry_at <= now:
             self._step()
         link = self._opening
         if link is not None and now - self._opening_since > _CREATED:
             link.end_channel(self, None)
             self._again("the server does not create it")
+        for one in self._monitors:
+            one.check(now)
 
     def _close(self) -> None:
         for one in (*self._requests.values(), *self._monitors):

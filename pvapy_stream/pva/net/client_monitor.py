@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -80,6 +81,8 @@ class Watched(Place, Protocol):
 
 
 _AGAIN = 2.0  # s; until a server that has refused a monitor is asked again
+_SET_UP = 10.0  # s; a server sets a monitor up within this
+_ENDS = "pvRecord is deleted"  # so pvDatabaseCPP refuses what comes as a channel is removed
 _WINDOW = 4  # updates that are under way, for a request without a queue size
 _LARGEST_WINDOW = 2**16
 
@@ -111,6 +114,7 @@ class ClientMonitor:
         self._paced = False
         self._taken = 0  # since some were acknowledged
         self._number = 0
+        self._asked_at = 0.0
         self._running = False
 
     def step(self) -> None:
@@ -136,6 +140,15 @@ class ClientMonitor:
         if self._paced:
             writer.number("I", self._window)
         link.send(Command.MONITOR, writer)
+        self._asked_at = time.monotonic()
+
+    def check(self, now: float) -> None:
+        """Connect anew if the server does not set it up."""
+        link = self._place.link
+        if link is None or not self._number or self._running or now - self._asked_at < _SET_UP:
+            return
+        # What else it answers on this connection could not be understood without that reply.
+        link.close(f"it did not set up the monitor of channel {self._place.name} in {_SET_UP:g} s")
 
     def _found_sharing(self, found: Sharing) -> None:
         if not found.why:
@@ -207,6 +220,8 @@ class ClientMonitor:
         self._number, self._running = 0, False
         if status is None:
             self._follower.lost("the server has ended the monitor")
+        elif status.text == _ENDS:
+            self._follower.lost("the server is about to end the channel")
         else:
             self._follower.refused(status.text or "the server gives no reason")
         self._place.retry(_AGAIN)

@@ -268,6 +268,12 @@ def _large() -> Writer:
     return writer
 
 
+def test_a_refusal_as_the_channel_ends_is_no_error(follow: Follow) -> None:
+    """pvDatabaseCPP refuses in these words what comes while it removes a channel."""
+    _, seen = follow(good, Status.error("pvRecord is deleted"))
+    wait_until(lambda: seen.events == ["lost"] * 2)
+
+
 def test_a_refusal_without_a_channel_that_is_lost(follow: Follow) -> None:
     server, seen = follow(good, Status.error("not today"))
     wait_until(lambda: seen.events == ["refused: not today"] * 2)

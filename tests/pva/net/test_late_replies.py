@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pvapy_stream.pva.net import server_program
+from pvapy_stream.pva.net import client_monitor, server_program
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.client_errors import NoAnswerError
 from pvapy_stream.pva.net.environment import ClientSettings
@@ -46,6 +46,35 @@ def test_an_update_after_the_end_of_the_channel_is_passed_over(
     wait_until(lambda: ids(seen) == [1, 2])
     assert seen.events.count("lost") == 1
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+
+
+class Silent(BadServer):
+    """Does not answer the first request for a monitor, and answers pings."""
+
+    def __init__(self) -> None:
+        super().__init__(good)
+        self.asked = 0
+
+    def _answer(self, link: socket.socket, found: StreamMessage, known: Outgoing) -> None:
+        if found.command == Command.MONITOR:
+            self.asked += 1
+            if self.asked == 1:
+                return
+        super()._answer(link, found, known)
+
+
+def test_a_monitor_that_is_not_set_up_is_asked_for_on_another_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_monitor, "_SET_UP", 0.5)
+    server, seen = Silent(), Seen()
+    client = Client(ClientSettings((), (("127.0.0.1", server.port),)))
+    client.channel("x").monitor("", seen)
+    wait_until(lambda: ids(seen) == [1])
+    assert seen.events[:2] == ["lost", "began"]
+    assert server.asked == 2
+    client.stop()
+    server.close()
 
 
 class Forgetful(BadServer):
