@@ -9,6 +9,7 @@
     ├── TransportError              a channel cannot be reached, hosted or published to
     │   └── StreamTimeoutError      a time limit was exceeded; a TimeoutError too
     ├── BsreadError                 a bsread message is malformed
+    ├── DectrisError                a message of DECTRIS Stream V2 is malformed
     ├── WireError                   a PVAccess message is malformed, or cannot be created
     ├── SourceError                 frames cannot be read from a file or folder
     ├── FileError                   a data file cannot be written or read
@@ -62,6 +63,10 @@ class StreamTimeoutError(TransportError, TimeoutError):
 
 class BsreadError(PvapyStreamError):
     """A bsread message, or one value of it, does not follow the format or exceeds a limit."""
+
+
+class DectrisError(PvapyStreamError):
+    """A message of DECTRIS Stream V2 does not follow the format or exceeds a limit."""
 
 
 class WireError(PvapyStreamError):

@@ -20,6 +20,7 @@ from pvapy_stream.signals import STOP_SIGNALS, runs_until_signal, stop_running
 COMMAND_OF = {
     "AdWriterSettings": "ad-writer",
     "BsreadSimSettings": "bsread-sim",
+    "DectrisSimSettings": "dectris-sim",
     "BufferSettings": "bsread-buffer",
     "CollectorSettings": "collector",
     "ConsumerSettings": "consumer",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         MetricsSettings,
     )
     from pvapy_stream.settings.consumer import ConsumerSettings
+    from pvapy_stream.settings.dectris_sim import DectrisSimSettings
     from pvapy_stream.settings.mirror import MirrorSettings
     from pvapy_stream.settings.monitor import (
         ChannelsSettings,
@@ -63,6 +64,7 @@ _HOMES = {
         "MetricsSettings",
     ),
     "pvapy_stream.settings.consumer": ("ConsumerSettings",),
+    "pvapy_stream.settings.dectris_sim": ("DectrisSimSettings",),
     "pvapy_stream.settings.mirror": ("MirrorSettings",),
     "pvapy_stream.settings.monitor": (
         "ChannelsSettings",
@@ -114,6 +116,7 @@ __all__ = [
     "CollectorSettings",
     "ConsumerSettings",
     "DashboardSettings",
+    "DectrisSimSettings",
     "FileSettings",
     "HostSettings",
     "LedgerSettings",

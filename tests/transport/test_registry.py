@@ -22,7 +22,7 @@ from pvapy_stream.hpc.parts import make_receiver
 from pvapy_stream.settings import ConsumerSettings
 make_receiver(ConsumerSettings.of(input_channel="a"), "a", None)
 for name in ("zmq", "iceoryx2", "pvapy_stream.transport.pvas", "pvapy_stream.transport.rpc",
-             "pvapy_stream.transport.ejfat", "wsgiref"):
+             "pvapy_stream.transport.ejfat", "cbor2", "wsgiref"):
     assert name not in sys.modules, name
 """
 
@@ -32,7 +32,8 @@ def test_each_file_declares_the_mode_of_its_name_and_the_list_is_complete() -> N
     files = {file.name.removesuffix("_mode.py") for file in folder.glob("*_mode.py")}
     assert files == {registry.find(name).name for name in files}
     assert files == {mode.name for mode in registry.modes(everywhere=True)}
-    assert registry.names() == ("pva", "ca", "pvas", "rpc", "shm", "auto", "both", "ejfat")
+    listed = ("pva", "ca", "pvas", "rpc", "shm", "auto", "both", "dectris", "ejfat")
+    assert registry.names() == listed
 
 
 def test_the_contract_covers_each_mode_with_both_ends() -> None:

@@ -1,0 +1,1 @@
+"""DECTRIS Stream V2: messages and series. No I/O; the receiver is a transport."""
