@@ -62,6 +62,7 @@ _SIMULATOR = {
 _MODES = {
     "*-mode shm: none > yes": _SHM,
     "input-mode auto: none > yes": "shared memory where the source has it, else pva",
+    "input-mode dectris: none > yes": "Stream V2 of DECTRIS detectors",
     "output-mode both: none > yes": "pvas and shared memory at once",
 }
 _FIELDS = {

@@ -14,7 +14,7 @@ import pytest
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.sim.dectris import pixels_of
 from tests.ports import free_port
-from tests.support import Commands, wait_until
+from tests.support import Commands, wait_for_monitors, wait_until
 
 LIKE = np.zeros((64, 96), np.uint32)
 
@@ -83,22 +83,28 @@ def test_a_mirror_shares_a_detector(
         "save", "-ic", name, "-o", file, "--server-queue-size", 200,
         "--status-channel", f"{prefix}status",
     )  # fmt: skip
-    consumer = commands("consumer", "-ic", name, "--server-queue-size", 200)
-    sim = detector(
-        commands, address, "-n", 30, "--n-series", 2, "-fps", 50, "--compression", compression
+    consumer = commands(
+        "consumer", "-ic", name, "--server-queue-size", 200, "-sc", f"{prefix}consumer"
     )
+    # The mirror has a channel when it has seen an image; then it is found.
+    first = detector(commands, address, "-n", 1, "--compression", compression)
+    assert first.wait() == 0
+    wait_for_monitors([f"{prefix}status", f"{prefix}consumer"])
+    sim = detector(
+        commands, address, "-n", 30, "--first-series", 2, "--n-series", 2, "-fps", 50,
+        "--compression", compression,
+    )  # fmt: skip
     assert sim.wait() == 0
-    wait_until(lambda: len(read_ledgers(ledger)[0].published) == 60)
+    wait_until(lambda: len(read_ledgers(ledger)[0].published) == 61)
     for program in (consumer, save, mirror):
         program.signal()
         assert program.wait() == 0, program.text
     with h5py.File(file) as found:
         ids = list(found["entry/attributes/ImageId"])
-    # Who connects after the first image has begun gets those that follow.
-    assert ids[-30:] == list(range(30))
-    pixels_are_those_of(
-        file, [(1, n) for n in range(60 - len(ids), 30)] + [(2, n) for n in range(30)]
-    )
+    # The image that the channel showed may be among them.
+    assert ids[-60:] == 2 * list(range(30))
+    shown = [(1, 0)] * (len(ids) - 60)
+    pixels_are_those_of(file, shown + [(series, n) for series in (2, 3) for n in range(30)])
 
 
 def test_a_killed_detector_that_is_started_again(
