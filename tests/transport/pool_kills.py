@@ -22,7 +22,7 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.settings import ShmSettings
 from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, folder, nodes
-from pvapy_stream.transport.shm.pool_user import held_memory_of
+from pvapy_stream.transport.shm.slot_memory import held_memory_of
 from tests.transport.kills import PATIENCE, ended, leftovers, start
 
 SHAPE = (256, 256)
