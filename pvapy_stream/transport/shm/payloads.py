@@ -89,24 +89,25 @@ class Payloads:
     def _in_place(self, parts: Parts) -> Reference | None:
         """A reference to a payload that was received in a slot, or written into a reserved one."""
         memory, payload_at = held_memory_of(parts.memory), parts.payload_at
+        payload = parts.payload
         if memory is None:
             # A frame that was made from a received one, with other attributes for instance.
-            payload = parts.payload
             memory = held_memory_of(payload)
             if memory is None or not isinstance(payload, np.ndarray):
                 return None
             pool = memory.user.pool
             payload_at = address_of(payload) - pool.address - memory.slot * pool.layout.slot_size
-            if isinstance(memory.user, PoolOwner):
-                # The rest of it is not written yet, and may be published later.
-                if payload_at or parts.nbytes != memory.reserved:
-                    return None
-                end_writing(payload)
-        pool, slot = memory.user.pool, memory.slot
+        user, pool, slot = memory.user, memory.user.pool, memory.slot
+        written_here = isinstance(user, PoolOwner)
+        if written_here and (payload_at or parts.nbytes != memory.reserved):
+            # The rest of it is not written yet, and may be published later.
+            return None
         key = pool.key
-        holder = self._holder(memory.user, key)
+        holder = self._holder(user, key)
         if holder is None:
             return None
+        if written_here and isinstance(payload, np.ndarray):
+            end_writing(payload)
         holder.acquire(slot)
         generation = int(pool.generations[slot])
         return Reference(parts, PayloadPlace(key, slot, generation), payload_at, holder)
