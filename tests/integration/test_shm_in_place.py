@@ -132,7 +132,8 @@ def test_a_chain_gets_what_processors_write_in_place(
     print(name, n_source, stats, status(f"{prefix}s1")["userStats"])
     assert n_source > N / 2
     assert stats["nInPool"] > N / 4
-    assert stats["nReadOnly"] > N / 4 - 1
+    # A batch is published when all of it is written.
+    assert name == "InBatches" or stats["nReadOnly"] > N / 4 - 1
     for program in (first, second):
         program.signal()
         assert program.wait() == 0, program.text

@@ -44,7 +44,7 @@ class Sink:
         self.frames: dict[int, Frame] = {}
         self.last = 0
         self._keep = keep
-        chain.receiver(number, self._deliver, **share)
+        self.receiver = chain.receiver(number, self._deliver, **share)
 
     def _deliver(self, obj: Any) -> None:
         if not obj.id:
@@ -350,13 +350,18 @@ def test_memory_of_a_pool_that_became_too_small_is_published(chain: Chain) -> No
     wait_until(lambda: not path.exists())
 
 
-def test_memory_outlives_its_publisher(chain: Chain) -> None:
+@pytest.mark.parametrize("read", [True, False], ids=["read", "removed"])
+def test_memory_outlives_its_publisher(chain: Chain, read: bool) -> None:
     publisher, sink = started(chain)
     pixels, other = reserved(publisher, 5), chain.publisher(1)
     others = Sink(chain, 1)
     connect(other)
     sink.frames.clear()
     publisher.stop()
+    if not read:
+        # The file of the pool has gone with the last who read it: others get a copy.
+        sink.receiver.stop()
+    assert len([*(folder.path() / "pools").glob("*")]) == read
     pixels += 1
     assert (pixels == 6).all()
     send(other, 1, pixels)
