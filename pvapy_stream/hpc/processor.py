@@ -150,7 +150,8 @@ class FrameProcessor(UserDataProcessor):
     def process_frame(self, frame: Frame) -> FrameResult:
         """Called with each frame; return the frame or frames to publish, or None.
 
-        An array is published as the frame's image.
+        An array is published as the frame's image. One from `Frame.like` is not copied for that
+        in shared memory.
 
         To keep the frame itself, not only its image, see `keeps_frames`.
         """
