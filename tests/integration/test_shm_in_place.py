@@ -129,7 +129,6 @@ def test_a_chain_gets_what_processors_write_in_place(
     assert got == expected
     wait_until(lambda: processed(prefix, 0) == N)
     stats = wait_until(lambda: status(f"{prefix}s0")["userStats"])
-    print(name, n_source, stats, status(f"{prefix}s1")["userStats"])
     assert n_source > N / 2
     assert stats["nInPool"] > N / 4
     # A batch is published when all of it is written.

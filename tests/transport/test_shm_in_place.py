@@ -17,7 +17,7 @@ import pytest
 from pvapy_stream.frame import ColorMode, Frame, new_image
 from pvapy_stream.hpc.frame_batch import FrameBatch
 from pvapy_stream.hpc.output import Output
-from pvapy_stream.pva.lazy import LazyObject
+from pvapy_stream.pva.lazy import LazyObject, frame_of
 from pvapy_stream.transport.both import BothPublisher
 from pvapy_stream.transport.memory_mode import MemoryPublisher
 from pvapy_stream.transport.shm import ShmPublisher, folder, pool_file, pool_user
@@ -237,7 +237,8 @@ def test_without_free_slots_or_memory_arrays_are_ordinary(
     del pixels
     for _ in range(3):
         number += 1
-        assert place(pixels := new_image(SHAPE, np.uint16, output=publisher)) is None
+        pixels = new_image(SHAPE, np.uint16, output=publisher)
+        assert place(pixels) is None
         pixels[...] = number
         send(publisher, number, pixels)
         sink.wait_for(number)
@@ -383,6 +384,7 @@ def test_colour_is_written_in_place_in_the_order_of_its_mode(chain: Chain) -> No
     for mode in (ColorMode.RGB1, ColorMode.RGB2, ColorMode.RGB3):
         source = Frame.of(number, value, color_mode=mode)
         source.output = publisher
+        pixels = source.like()
         # The first has another size.
         for _ in range(2):
             number += 1
@@ -422,7 +424,7 @@ def test_of_several_outputs_the_one_with_memory_gives_it(chain: Chain) -> None:
     both.publish(LazyObject(Frame.of(2, pixels)))
     sink.wait_for(2)
     assert place(sink.frames[2].payload) == place(pixels)
-    assert (memory.objects[0].frame.image == 2).all()
+    assert (frame_of(memory.objects[0]).image == 2).all()
     assert BothPublisher([memory]).reserve(10**6) is None
 
 
