@@ -132,7 +132,7 @@ class TiledRun:
             if self._parent is None:
                 self._parent = self._connect()
             self._container = self._make_container()
-        self.path = "/".join(self._container.path_parts)
+        self.path = "/".join(filter(None, self._container.path_parts))
 
     def _connect(self) -> Any:
         from httpx import Timeout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -245,10 +246,11 @@ def test_what_a_server_that_is_gone_does_not_take_is_named_and_the_stage_goes_on
     wait_until(lambda: sink.user["nLost"] == 20, what="the frames that were given up")
     server.start()
 
+    more = itertools.count(31)
+
     def takes_again() -> bool:
         # It is tried again after some seconds, with frames.
-        number = sink.stats["nReceived"] + 1
-        source.publish([number], 0.1)
+        source.publish([next(more)], 0.1)
         return sink.user["nStored"] > 10
 
     wait_until(takes_again, what="a frame that is taken again")
