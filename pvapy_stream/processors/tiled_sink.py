@@ -62,12 +62,6 @@ class TiledSinkOptions(Options):
         parts = urlsplit(uri)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be the address of a Tiled server, such as http://host:8000")
-        if parts.username or parts.query:
-            # Without it: the message is logged.
-            raise ValueError(
-                "must not contain a key or password, which others could read in the list of"
-                f" processes; set {KEY_VARIABLE}, or give apiKeyFile"
-            )
         return uri
 
     @field_validator("name", mode="after")
@@ -104,6 +98,13 @@ class TiledSink(OptionProcessor[TiledSinkOptions]):
     confirms = True
 
     def __init__(self, configDict: dict[str, object] | None = None) -> None:
+        parts = urlsplit(str((configDict or {}).get("uri", "")))
+        if parts.username or parts.password or parts.query:
+            # Here, as an error of an option repeats its value, and is logged.
+            raise SettingsError(
+                "uri: must not contain a key or password, which others could read in the list of"
+                f" processes; set {KEY_VARIABLE}, or give apiKeyFile"
+            )
         super().__init__(configDict)
         self._changed = threading.Condition()
         self._filling: Rows | None = None

@@ -15,6 +15,7 @@ import pytest
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
 from pvapy_stream.frame import Frame
 from tests.areadetector.bluesky_environment import python, tiled_python
+from tests.areadetector.tiled_proxy import LosesReply
 from tests.areadetector.tiled_server import TiledReader, TiledServer
 from tests.support import Commands, Program, Source, image, status, wait_until
 
@@ -395,3 +396,40 @@ def test_a_server_that_comes_after_the_stage(
     wait_until(lambda: sink.stats["nProcessed"] == 10, what="the frames that waited")
     assert sink.end() == 0
     assert list(sink.ledger.processed) == [*range(1, 11)]
+
+
+@pytest.mark.parametrize("retry", [0, 500])
+def test_a_reply_that_is_lost(
+    sink: Sink, source: Source, server: TiledServer, reader: TiledReader, retry: int
+) -> None:
+    with LosesReply(server.port) as connection:
+        sink(uri=connection.address, retryTime=retry, batchFrames=5).receives()
+        source.publish(range(1, 6))
+        stored(reader, [*range(1, 6)])
+        connection.at = b"/count"
+        source.publish(range(6, 11))
+        # The server counts them, and nobody is told.
+        stored(reader, [*range(1, 11)])
+        wait_until(lambda: connection.lost, what="the lost reply")
+        if retry:
+            # They are written again, where they were.
+            source.publish(range(11, 16))
+            stored(reader, [*range(1, 16)])
+            assert sink.end() == 0
+            assert list(sink.ledger.processed) == [*range(1, 16)]
+            return
+        wait_until(lambda: sink.user["nLost"] == 5, what="the frames that were given up")
+        more = itertools.count(11)
+
+        def takes_again() -> bool:
+            source.publish([next(more)], 0.1)
+            return sink.user["nStored"] > 5
+
+        wait_until(takes_again, what="a frame that is taken again")
+        assert sink.end() == 1
+        # What a reader may have seen stays as it was; the next rows are elsewhere.
+        assert reader.read(RUN)["ids"] == [*range(1, 11)]
+        again = reader.read(RUN, "_2")
+        assert again["ids"] == again["first"]
+        assert [*range(1, 6), *again["ids"]] == list(sink.ledger.processed)
+        assert kinds(sink.ledger)["tiled: no answer"][:5] == [*range(6, 11)]
