@@ -143,7 +143,8 @@ def put(source: Source, number: int, pixels: np.ndarray, **attributes: object) -
 def test_a_second_client_sees_the_images_while_the_run_goes_on(
     sink: Sink, source: Source, server: TiledServer, reader: TiledReader
 ) -> None:
-    sink(attributes=["exposure", "absent"], metadata={"sample": "nickel"}, batchFrames=7)
+    about = {"attributes": ["exposure", "absent"], "metadata": {"sample": "nickel"}}
+    sink(["--log-level", "info"], batchFrames=7, **about)
     sink.receives()
     for number in range(1, 21):
         put(source, number, image(number), exposure=number / 2)
