@@ -40,6 +40,7 @@ CACHES = "-ccs 40", "-ccs 4000"
 _IDS = re.compile(r"^(\S+) \{.*?: ?(\d+)\}")
 _IMAGES = 60  # s; until enough images have come
 _LATE = 3 * RATE  # images; until all outputs of a chain that is started are followed
+_FOUND = 200  # images; at 100 Hz, the channels of metadata are found before they are over
 _ENDS = 30  # s; until a program of PvaPy that was interrupted has ended
 _MOVES = 5  # s; until a channel that is published on has another object
 
@@ -240,6 +241,9 @@ class Run:
     def wait_for_images(self) -> None:
         """Wait until enough images were seen at all ends."""
         needed = max(20, 3 * len(self.ends) * self.run)
+        if any("--metadata-channels" in stage for stage in self.example.stages):
+            # Each channel is searched for once a second at least.
+            needed = max(needed, _FOUND)
 
         def seen() -> bool:
             if not all(self.ids.values()) and time.monotonic() > self._since + 10:

@@ -66,10 +66,10 @@ def test_the_buffer_and_the_mirror_take_its_name(
 ) -> None:
     wrong = commands("buffer", f"nats://{prefix}image")
     assert wrong.wait() == 2
-    assert "pva://CHANNEL, shm://CHANNEL or push://CHANNEL" in wrong.text
+    assert "pva://CHANNEL, shm://CHANNEL, dectris://CHANNEL or push://CHANNEL" in wrong.text
     wrong = commands("mirror", "-cm", f"({prefix}a,{prefix}b,nats)")
     assert wrong.wait() == 2
-    assert "pva|ca|shm|push" in wrong.text
+    assert "pva|ca|shm|dectris|push" in wrong.text
     ledger = folder / "ledger.json"
     mirror = commands("mirror", "-cm", f"({prefix}m,{prefix}image,push)", "--ledger", ledger)
     simulator = commands(
@@ -89,9 +89,9 @@ def test_help_schema_and_errors_name_it(folder: Path, commands: Commands) -> Non
     shown = commands("consumer", "--help")
     assert shown.wait() == 0
     text = " ".join(shown.text.split())
-    assert "pva|ca|pvas|rpc|shm|auto|ejfat|push" in text
+    assert "pva|ca|pvas|rpc|shm|auto|dectris|ejfat|push" in text
     assert "ejfat: UDP datagrams (experimental); push: a ZeroMQ socket" in text
-    assert "JSON object with arguments of input modes ejfat, push; other modes need none" in text
+    assert "arguments of input modes dectris, ejfat, push; other modes need none" in text
     assert text.count("cannot be loaded: ModuleNotFoundError") == 1
     schema = commands("workflow", "schema")
     assert schema.wait() == 0
@@ -100,7 +100,7 @@ def test_help_schema_and_errors_name_it(folder: Path, commands: Commands) -> Non
     assert "push" in json.dumps(consumer["properties"]["input_mode"])
     wrong = commands("consumer", "-ic", "a", "-im", "pusch")
     assert wrong.wait() == 2
-    assert "'auto', 'ejfat' or 'push' (given 'pusch')" in " ".join(wrong.text.split())
+    assert "'auto', 'dectris', 'ejfat' or 'push' (given 'pusch')" in " ".join(wrong.text.split())
     wrong = commands("consumer", "-ic", "a", "-im", "push", "-ia", '{"limits": 3}')
     assert wrong.wait() == 2
     assert "--input-args: unknown setting 'limits'; known are limit" in wrong.text
