@@ -26,7 +26,7 @@ class TiledServer:
     """
 
     def __init__(self, python: Path, *options: object) -> None:
-        self._python, self._options = python, options
+        self._python, self._options = python, [*map(str, options)]
         self.key, self.port = uuid.uuid4().hex, free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.said: list[str] = []

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,17 @@ import numpy as np
 import psutil
 import pytest
 
-from pvapy_stream.accounting.ledger import Ledger, read_ledgers
+from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.frame import Frame
 from tests.areadetector.bluesky_environment import python, tiled_python
 from tests.areadetector.tiled_proxy import LosesReply
 from tests.areadetector.tiled_server import TiledReader, TiledServer
-from tests.support import Commands, Program, Source, image, status, wait_until
+from tests.processors.tiled_stage import NAME, Sink
+from tests.support import Commands, Source, image, wait_until
 
 # The first one installs Tiled.
 pytestmark = [pytest.mark.foreign, pytest.mark.timeout(1500)]
 
-_ROOT = Path(__file__).parents[2]
-NAME = "scan"
 RUN = f"{NAME}.1"
 
 
@@ -49,63 +47,6 @@ def reader(pythons: tuple[Path, Path], server: TiledServer) -> Iterator[TiledRea
     made = TiledReader(pythons[0], server)
     yield made
     made.close()
-
-
-class Sink:
-    """A consumer with the processor."""
-
-    def __init__(
-        self, commands: Commands, python: Path, source: Source, server: TiledServer, folder: Path
-    ) -> None:
-        self._commands, self._python, self._source = commands, str(python), source
-        self._server, self._ledger = server, folder / "ledger.json"
-        self._status = f"{source.channel}:sink"
-        self.program: Program
-
-    def __call__(self, options: Iterable[object] = (), **args: object) -> Sink:
-        """Start it, and wait until it receives, or has ended."""
-        given = {"uri": self._server.address, "name": NAME, "batchTime": 0.2, **args}
-        env: dict[str, object] = {"TILED_API_KEY": self._server.key, "PYTHONPATH": _ROOT}
-        if "apiKeyFile" in args:
-            del env["TILED_API_KEY"]
-        self.program = self._commands(
-            "consumer", "-ic", self._source.channel, "-sc", self._status, "-sqs", 5000,
-            "-pc", "pvapy_stream.processors.TiledSink", "-pa", json.dumps(given),
-            "--ledger", self._ledger, *options, python=self._python, **env,
-        )  # fmt: skip
-        return self
-
-    def receives(self) -> Sink:
-        """Wait until it has what the channel shows."""
-        wait_until(
-            lambda: self.state.get("receiverStats", {}).get("nReceived", 0) > 0, what="the channel"
-        )
-        return self
-
-    @property
-    def state(self) -> dict[str, Any]:
-        try:
-            return status(self._status)
-        except Exception:
-            return {}
-
-    @property
-    def stats(self) -> dict[str, Any]:
-        return self.state.get("processorStats", {})
-
-    @property
-    def user(self) -> dict[str, Any]:
-        return self.state.get("userStats", {})
-
-    def end(self) -> int:
-        if self.program.process.poll() is None:
-            self.program.signal()
-        return self.program.wait()
-
-    @property
-    def ledger(self) -> Ledger:
-        (found,) = read_ledgers(self._ledger)
-        return found
 
 
 @pytest.fixture
@@ -278,6 +219,7 @@ def test_a_disk_that_is_full_fails_the_frames_that_are_not_stored(
         reader = TiledReader(pythons[0], server)
         sink = Sink(commands, pythons[1], source, server, tmp_path)
         sink(retryTime=0.5, batchFrames=4).receives()
+        done = 0
         noise = np.random.default_rng(1)
         for number in range(1, 41):
             pixels = noise.integers(0, 1 << 16, (512, 512), np.uint16)
