@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from pvapy_stream.errors import CodecError, MissingExtraError
 from pvapy_stream.plugins import require
 
-_HDF5_HEADER = struct.Struct(">QI")
-_BLOCK_LENGTH = struct.Struct(">I")
-_BITSHUFFLE_BLOCK = 8192  # bytes, for all pixel types
+# What the filters for lz4 (32004) and bslz4 (32008) put first: uncompressed size, block size.
+HDF5_HEADER = struct.Struct(">QI")
+BLOCK_LENGTH = struct.Struct(">I")
+BITSHUFFLE_BLOCK = 8192  # bytes, for all pixel types
 _BITSHUFFLE_MULTIPLE = 8  # elements; what is left of a value is not compressed
 _BITSHUFFLE_LEAST = 128  # elements in a block
 # Version of the format, of the codec, flags, size of an element, and three sizes in bytes: plain,
@@ -106,8 +107,8 @@ def check_bslz4(payload: bytes | memoryview | Bytes, nbytes_expected: int, items
     _check_ratio(len(view), nbytes_expected)
     if itemsize < 1 or nbytes_expected % itemsize:
         raise CodecError(f"{nbytes_expected} bytes are no elements of {itemsize} bytes")
-    header = _hdf5_header(view, nbytes_expected)
-    start, block = (0, 0) if header is None else (_HDF5_HEADER.size, header)
+    header = hdf5_header(view, nbytes_expected)
+    start, block = (0, 0) if header is None else (HDF5_HEADER.size, header)
     if block % itemsize or block // itemsize % _BITSHUFFLE_MULTIPLE:
         raise CodecError(
             f"the header has blocks of {block} bytes, with elements of {itemsize} bytes"
@@ -116,9 +117,9 @@ def check_bslz4(payload: bytes | memoryview | Bytes, nbytes_expected: int, items
     whole, left = divmod(nbytes_expected // itemsize, n_elements or _default_block(itemsize))
     at, end = start, len(view)
     for _ in range(whole + (left >= _BITSHUFFLE_MULTIPLE)):
-        if at + _BLOCK_LENGTH.size > end:
+        if at + BLOCK_LENGTH.size > end:
             raise CodecError("the payload ends within its blocks")
-        at += _BLOCK_LENGTH.size + _BLOCK_LENGTH.unpack_from(view, at)[0]
+        at += BLOCK_LENGTH.size + BLOCK_LENGTH.unpack_from(view, at)[0]
     if at + left % _BITSHUFFLE_MULTIPLE * itemsize != end:
         raise CodecError(f"its blocks end at byte {at} of {end}")
     return Blocks(start, n_elements)
@@ -136,19 +137,19 @@ def check_lz4(payload: bytes | memoryview | Bytes, nbytes_expected: int) -> None
     """
     view = _view(payload)
     _check_ratio(len(view), nbytes_expected)
-    block = _hdf5_header(view, nbytes_expected)
+    block = hdf5_header(view, nbytes_expected)
     if block is None:
         return
     if not block:
         raise CodecError("the header has blocks of 0 bytes")
     n_blocks = -(-nbytes_expected // block)
-    if _HDF5_HEADER.size + n_blocks * _BLOCK_LENGTH.size > len(view):
+    if HDF5_HEADER.size + n_blocks * BLOCK_LENGTH.size > len(view):
         raise CodecError(f"{len(view)} bytes cannot hold {n_blocks} blocks")
-    at, end = _HDF5_HEADER.size, len(view)
+    at, end = HDF5_HEADER.size, len(view)
     for _ in range(n_blocks):
-        if at + _BLOCK_LENGTH.size > end:
+        if at + BLOCK_LENGTH.size > end:
             raise CodecError("the payload ends within its blocks")
-        at += _BLOCK_LENGTH.size + _BLOCK_LENGTH.unpack_from(view, at)[0]
+        at += BLOCK_LENGTH.size + BLOCK_LENGTH.unpack_from(view, at)[0]
     if at != end:
         raise CodecError(f"its blocks end at byte {at} of {end}")
 
@@ -212,7 +213,7 @@ def _check_ratio(packed: int, size: int) -> None:
 
 def _default_block(itemsize: int) -> int:
     """Elements in a block of bitshuffle when nothing else is said."""
-    n_elements = _BITSHUFFLE_BLOCK // itemsize // _BITSHUFFLE_MULTIPLE * _BITSHUFFLE_MULTIPLE
+    n_elements = BITSHUFFLE_BLOCK // itemsize // _BITSHUFFLE_MULTIPLE * _BITSHUFFLE_MULTIPLE
     return max(n_elements, _BITSHUFFLE_LEAST)
 
 
@@ -228,12 +229,12 @@ def strip_hdf5_header(codec: str, chunk: bytes, size: int) -> bytes:
     Raises:
         CodecError: it is damaged.
     """
-    header = _hdf5_header(chunk, size)
+    header = hdf5_header(chunk, size)
     if header is None or codec not in ("lz4", "bslz4"):
         return chunk
     if codec == "bslz4":
         # Only the header tells of another block size than bitshuffle's own.
-        return chunk[_HDF5_HEADER.size :] if header == _BITSHUFFLE_BLOCK else chunk
+        return chunk[HDF5_HEADER.size :] if header == BITSHUFFLE_BLOCK else chunk
     check_lz4(chunk, size)
     blocks = _lz4_blocks(chunk, size, header)
     # A block that did not shrink is stored raw by the HDF5 filter, which a bare LZ4 decoder cannot
@@ -246,11 +247,11 @@ def _view(payload: bytes | memoryview | Bytes) -> memoryview:
     return view.cast("B")
 
 
-def _hdf5_header(payload: bytes | memoryview | Bytes, size: int) -> int | None:
+def hdf5_header(payload: bytes | memoryview | Bytes, size: int) -> int | None:
     """Block size in bytes if the payload starts with an HDF5 filter header, else None."""
-    if len(payload) < _HDF5_HEADER.size:
+    if len(payload) < HDF5_HEADER.size:
         return None
-    uncompressed, block = _HDF5_HEADER.unpack_from(_view(payload))
+    uncompressed, block = HDF5_HEADER.unpack_from(_view(payload))
     return block if uncompressed == size else None
 
 
@@ -258,11 +259,11 @@ def _lz4_blocks(
     payload: bytes | memoryview | Bytes, size: int, block: int
 ) -> list[tuple[memoryview, int]]:
     """Compressed bytes and uncompressed length of each block behind an HDF5 lz4 header."""
-    view, at, left = _view(payload), _HDF5_HEADER.size, size
+    view, at, left = _view(payload), HDF5_HEADER.size, size
     blocks: list[tuple[memoryview, int]] = []
     while left > 0:
-        (length,) = _BLOCK_LENGTH.unpack_from(view, at)
-        at += _BLOCK_LENGTH.size
+        (length,) = BLOCK_LENGTH.unpack_from(view, at)
+        at += BLOCK_LENGTH.size
         blocks.append((view[at : at + length], min(block, left)))
         at += length
         left -= min(block, left)
@@ -278,7 +279,7 @@ def _blosc(payload: Bytes, dtype: np.dtype, size: int) -> np.ndarray:
 def _lz4(payload: Bytes, dtype: np.dtype, size: int) -> np.ndarray:
     block = require("lz4.block", "codecs")
     check_lz4(payload, size)
-    header = _hdf5_header(payload, size)
+    header = hdf5_header(payload, size)
     if header is None:
         return np.frombuffer(block.decompress(payload.tobytes(), uncompressed_size=size), dtype)
     parts = [

@@ -282,14 +282,19 @@ def get(channel: str, field: str = "") -> Any:
 
     Not through the binding, whose get has now and then hung, or ended the process of the tests.
     """
-    newest = Newest(channel)
     try:
-        value = pv_object(newest.get(2.0))
+        value = _newest(channel)
     except TransportError:
         return None
+    return value[field] if field else value.toDict()
+
+
+def _newest(channel: str) -> Any:
+    newest = Newest(channel)
+    try:
+        return pv_object(newest.get(2.0))
     finally:
         newest.close()
-    return value[field] if field else value.toDict()
 
 
 def status(channel: str) -> dict[str, Any]:
@@ -299,13 +304,10 @@ def status(channel: str) -> dict[str, Any]:
 
 def shown(channel: str) -> str:
     """A channel's value as text, or why there is none."""
-    newest = Newest(channel)
     try:
-        return str(pv_object(newest.get(2.0)).toDict())
+        return str(_newest(channel).toDict())
     except TransportError as error:
         return str(error)
-    finally:
-        newest.close()
 
 
 def wait_for_monitors(channels: Iterable[str], updates: int = 1) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pvapy_stream.cli.command import SettingsCommand
+from pvapy_stream.cli.command import SettingsCommand, say
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.settings import AdWriterSettings
 from pvapy_stream.signals import run_until_signal
@@ -41,23 +41,18 @@ def run(settings: AdWriterSettings) -> int:
     check = NameCheck(names(settings.prefix, FIELDS)[:1])
     may_put = put_check(PutRights(settings.control_from, settings.access_security))
     server = Server(version=__version__)
-    plugin = Plugin(settings, server, __version__, may_put, _say)
+    plugin = Plugin(settings, server, __version__, may_put, say)
     check.refuse()
     server.start()
     try:
         systemd.notify("READY=1")
-        _say(f"HDF5 plugin {settings.prefix} writes {settings.input_channel} to {settings.folder}")
+        say(f"HDF5 plugin {settings.prefix} writes {settings.input_channel} to {settings.folder}")
         run_until_signal(plugin.run)
     finally:
         server.stop()
         for problem in plugin.problems:
             sys.stderr.write(f"error: {problem}\n")
     return 1 if plugin.problems else 0
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 COMMAND = SettingsCommand(

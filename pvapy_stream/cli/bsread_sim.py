@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
-from pvapy_stream.cli.command import SettingsCommand
+from pvapy_stream.cli.command import SettingsCommand, say
 from pvapy_stream.settings import BsreadSimSettings
 from pvapy_stream.signals import run_until_signal
 
@@ -37,19 +36,14 @@ def run(settings: BsreadSimSettings, gate: Gate | None = None) -> int:
     from pvapy_stream.bsread.simulator import BsreadSimulator
 
     simulator = BsreadSimulator(settings)
-    _say(f"sending {len(settings.all_channels)} channels on {simulator.address}")
+    say(f"sending {len(settings.all_channels)} channels on {simulator.address}")
     code = run_until_signal(lambda stop: simulator.run(stop, gate))
     counts = simulator.summary()
-    _say(
+    say(
         f"{counts['pulses']} pulses, {counts['sent']} messages sent, {counts['not taken']} not"
         f" taken, {counts['late']} late; {counts['rate']:.1f} messages/s"
     )
     return code
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 COMMAND = SettingsCommand(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -14,6 +15,12 @@ from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import LoggingSettings, Settings
 
 S = TypeVar("S", bound=Settings)
+
+
+def say(line: str) -> None:
+    """Write a line to standard output, at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _no_arguments(_: argparse.ArgumentParser) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from pvapy_stream.cli.command import SettingsCommand
+from pvapy_stream.cli.command import SettingsCommand, say
 from pvapy_stream.settings.dectris_sim import DectrisSimSettings
 from pvapy_stream.signals import run_until_signal
 
@@ -27,15 +25,10 @@ def run(settings: DectrisSimSettings) -> int:
     from pvapy_stream.sim.dectris import DectrisSimulator
 
     simulator = DectrisSimulator(settings)
-    _say(f"a detector at {simulator.address}")
+    say(f"a detector at {simulator.address}")
     code = run_until_signal(simulator.run)
-    _say(f"{simulator.images} images sent")
+    say(f"{simulator.images} images sent")
     return code
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 COMMAND = SettingsCommand(

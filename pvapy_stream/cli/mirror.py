@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pvapy_stream.cli.command import SettingsCommand
+from pvapy_stream.cli.command import SettingsCommand, say
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.pva.search import NameCheck
 from pvapy_stream.settings import MirrorSettings
@@ -39,7 +39,7 @@ def run(settings: MirrorSettings) -> int:
     from pvapy_stream.status.metrics import served
     from pvapy_stream.status.shown import shown_on
 
-    server = MirrorServer(settings, _say)
+    server = MirrorServer(settings, say)
     names.refuse(settings.incarnation)
     with (
         served(settings, server.snapshots),
@@ -49,11 +49,6 @@ def run(settings: MirrorSettings) -> int:
     for problem in server.problems():
         sys.stderr.write(f"error: {problem}\n")
     return code
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 COMMAND = SettingsCommand(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from pvapy_stream.codecs import check_bslz4, check_lz4, strip_hdf5_header
+from pvapy_stream.codecs import check_bslz4, hdf5_header, strip_hdf5_header
 from pvapy_stream.dectris.cbor import tag_of, tagged
 from pvapy_stream.errors import CodecError, DectrisError
 from pvapy_stream.frame import Pixels
@@ -27,8 +26,6 @@ _TYPES = {
     **{81: ">f4", 82: ">f8", 85: "<f4", 86: "<f8"},
 }
 _TAGS = {np.dtype(kind): tag for tag, kind in _TYPES.items() if tag != 68 and kind[0] != ">"}
-# Uncompressed size and size of a block.
-_HEADER = struct.Struct(">QI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +80,12 @@ def read_picture(value: object) -> Picture:
     return Picture(shape, native, "", pixels.astype(native, copy=False))
 
 
-def _is_list(value: object, length: int) -> bool:
+def _is_list(value: object, length: int) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, (list, tuple)) and len(value) == length
 
 
 def _shape(value: object) -> tuple[int, int]:
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
+    if not _is_list(value, 2):
         raise DectrisError(f"an image has the dimensions {_short(value)}, not two")
     ny, nx = value
     if any(type(n) is not int or not 0 < n < 2**31 for n in (ny, nx)):
@@ -99,7 +96,7 @@ def _shape(value: object) -> tuple[int, int]:
 def _compressed(
     content: object, shape: tuple[int, int], dtype: np.dtype[Any], size: int
 ) -> Picture:
-    if not isinstance(content, (list, tuple)) or len(content) != 3:
+    if not _is_list(content, 3):
         raise DectrisError("compressed pixels have no algorithm, element size and bytes")
     codec, element, chunk = content
     if not isinstance(codec, str) or codec not in ("lz4", "bslz4"):
@@ -112,13 +109,15 @@ def _compressed(
         raise DectrisError(
             f"bslz4 has elements of {_short(element)} bytes, and pixels have {dtype.itemsize}"
         )
-    if len(chunk) < _HEADER.size or _HEADER.unpack_from(chunk)[0] != size:
+    if hdf5_header(chunk, size) is None:
         raise DectrisError(
             f"compressed pixels do not begin with their size, which is {size} bytes for"
             f" {shape[1]}x{shape[0]} pixels of type {dtype.name}"
         )
     try:
-        check_lz4(chunk, size) if codec == "lz4" else check_bslz4(chunk, size, dtype.itemsize)
+        if codec == "bslz4":
+            check_bslz4(chunk, size, dtype.itemsize)
+        # It checks lz4 itself.
         bare = strip_hdf5_header(codec, chunk, size)
     except CodecError as error:
         raise DectrisError(f"pixels compressed with {codec}: {error}") from error

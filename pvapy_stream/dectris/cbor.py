@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import Any
 
@@ -19,8 +20,15 @@ _KNOWN_TAGS = (
 )
 
 
+@functools.cache
 def _cbor2() -> Any:
     return require("cbor2", "dectris")
+
+
+@functools.cache
+def _left_alone() -> Any:
+    """Decoders of the known tags, which leave them tags."""
+    return {tag: lambda value, _immutable, tag=tag: tagged(tag, value) for tag in _KNOWN_TAGS}
 
 
 def check_installed() -> None:
@@ -40,13 +48,10 @@ def decode(message: bytes) -> Any:
             follow the item.
     """
     library = _cbor2()
-    tagged = {
-        tag: lambda value, _immutable, tag=tag: library.CBORTag(tag, value) for tag in _KNOWN_TAGS
-    }
     try:
         decoder = library.CBORDecoder(
             io.BytesIO(message),
-            semantic_decoders=tagged,
+            semantic_decoders=_left_alone(),
             read_size=min(len(message), _CHUNK) or 1,
             max_depth=_DEPTH,
             allow_indefinite=False,

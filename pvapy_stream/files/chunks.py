@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
-import struct
 import threading
 import zlib
 from collections import deque
@@ -21,7 +20,13 @@ from typing import TYPE_CHECKING, Any
 import hdf5plugin
 import numpy as np
 
-from pvapy_stream.codecs import decompress
+from pvapy_stream.codecs import (
+    BITSHUFFLE_BLOCK,
+    BLOCK_LENGTH,
+    HDF5_HEADER,
+    decompress,
+    hdf5_header,
+)
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import ColorMode, Frame, Pixels
 from pvapy_stream.plugins import require
@@ -33,11 +38,7 @@ NONE = "none"
 
 Chunk = bytes | memoryview | Pixels
 
-# What the filters for lz4 (32004) and bslz4 (32008) put first: uncompressed size, block size.
-_HEADER = struct.Struct(">QI")
-_BLOCK_LENGTH = struct.Struct(">I")
 _LZ4_BLOCK = 1 << 30  # bytes; the filter's own default
-_BITSHUFFLE_BLOCK = 8192  # bytes; bitshuffle's own choice for all pixel types
 _ZSTD_LEVEL = 1
 _BLOSC_LEVEL = 5
 
@@ -174,13 +175,13 @@ def _lz4(image: Pixels) -> Chunk:
     compress = require("lz4.block", "codecs").compress
     plain = image.data.cast("B")
     block = min(len(plain), _LZ4_BLOCK)
-    parts: list[bytes | memoryview] = [_HEADER.pack(len(plain), block)]
+    parts: list[bytes | memoryview] = [HDF5_HEADER.pack(len(plain), block)]
     for at in range(0, len(plain), block):
         piece = plain[at : at + block]
         packed = compress(piece, store_size=False)
         # The filter takes a block as long as its pixels for plain pixels.
         parts += [
-            _BLOCK_LENGTH.pack(min(len(packed), len(piece))),
+            BLOCK_LENGTH.pack(min(len(packed), len(piece))),
             packed if len(packed) < len(piece) else piece,
         ]
     return _joined(parts)
@@ -190,7 +191,7 @@ def _bslz4(image: Pixels) -> Chunk:
     # As unsigned numbers: only the size of a pixel matters.
     pixels = image.reshape(-1).view(f"u{image.dtype.itemsize}")
     packed = require("bitshuffle", "codecs").compress_lz4(pixels)
-    return _joined((_HEADER.pack(image.nbytes, _BITSHUFFLE_BLOCK), packed.data.cast("B")))
+    return _joined((HDF5_HEADER.pack(image.nbytes, BITSHUFFLE_BLOCK), packed.data.cast("B")))
 
 
 _own = threading.local()
@@ -235,27 +236,24 @@ _OPTIONS: dict[str, Callable[[], Mapping[str, object]]] = {
 }
 
 
-def _has_header(payload: Pixels, size: int) -> bool:
-    return payload.size >= _HEADER.size and _HEADER.unpack_from(payload.data)[0] == size
-
-
 def _direct_lz4(payload: Pixels, size: int) -> Chunk | None:
-    if _has_header(payload, size):
+    if hdf5_header(payload, size) is not None:
         return payload
     if payload.size >= size or size > _LZ4_BLOCK:
         # The filter would take a block of this length for plain pixels.
         return None
-    header = _HEADER.pack(size, size) + _BLOCK_LENGTH.pack(payload.size)
+    header = HDF5_HEADER.pack(size, size) + BLOCK_LENGTH.pack(payload.size)
     return b"".join((header, payload.data))
 
 
 def _direct_bslz4(payload: Pixels, size: int) -> Chunk | None:
-    if not _has_header(payload, size):
-        return b"".join((_HEADER.pack(size, _BITSHUFFLE_BLOCK), payload.data))
-    if _HEADER.unpack_from(payload.data)[1]:
+    block = hdf5_header(payload, size)
+    if block is None:
+        return b"".join((HDF5_HEADER.pack(size, BITSHUFFLE_BLOCK), payload.data))
+    if block:
         return payload
     # bitshuffle takes its own block size for 0, its filter takes it for an error.
-    return b"".join((_HEADER.pack(size, _BITSHUFFLE_BLOCK), payload.data[_HEADER.size :]))
+    return b"".join((HDF5_HEADER.pack(size, BITSHUFFLE_BLOCK), payload.data[HDF5_HEADER.size :]))
 
 
 def _direct_blosc(payload: Pixels, _: int) -> Chunk | None:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from pvapy_stream.base_settings import opt
 from pvapy_stream.settings.common import LedgerSettings, LoggingSettings
+from pvapy_stream.settings.values import Part
 
 _SHAPE = re.compile(r"\d+(x\d+)*")
 _EVERY = re.compile(r"every(\d+)(\+(\d+))?")
@@ -67,7 +68,6 @@ def _channels(value: Any) -> object:
 
 
 SimChannels = Annotated[tuple[SimChannel, ...], BeforeValidator(_channels)]
-Part = Annotated[float, Field(ge=0, le=1)]
 
 
 class BsreadSimSettings(LoggingSettings, LedgerSettings):

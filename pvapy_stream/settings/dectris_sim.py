@@ -8,8 +8,7 @@ from pydantic import Field
 
 from pvapy_stream.base_settings import opt
 from pvapy_stream.settings.common import LoggingSettings
-
-Part = Annotated[float, Field(ge=0, le=1)]
+from pvapy_stream.settings.values import Part
 
 
 class DectrisSimSettings(LoggingSettings):

@@ -7,10 +7,13 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from pvapy_stream.base_settings import PIXEL_TYPES, PixelKind, lower
 from pvapy_stream.settings.incumbent import warn_once
+
+# A fraction.
+Part = Annotated[float, Field(ge=0, le=1)]
 
 # A field that is asked for, and its options.
 _REQUESTED = re.compile(r"[\w.:-]+(?:\[[^][]*\]|\{[^{}]*\})?")

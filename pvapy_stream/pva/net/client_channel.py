@@ -291,7 +291,7 @@ class ClientChannel:
         self.search()
 
     def check(self, now: float) -> None:
-        """Search again if the server does not create it; set up what was refused, or not set up."""
+        """Begin anew with what the server does not create, has refused, or does not set up."""
         if 0 < self._retry_at <= now:
             self._step()
         link = self._opening
