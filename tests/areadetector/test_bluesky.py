@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 from pvapy_stream.cli.main import main
 from tests.areadetector.bluesky_environment import clean, python
 from tests.areadetector.clients import Plugin
-from tests.ports import free_port
+from tests.areadetector.tiled_server import TiledServer
 from tests.support import PATIENCE, Commands, Source, wait_until
 
 # The first one installs Bluesky.
@@ -81,32 +80,10 @@ def simulated(prefix: str, commands: Commands, tmp_path: Path) -> tuple[str, np.
 @pytest.fixture
 def tiled(bluesky: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """A Tiled server that may read the files: its address and key."""
-    key, port = uuid.uuid4().hex, free_port()
     files = tmp_path / "files"
     files.mkdir(exist_ok=True)
-    process = subprocess.Popen(
-        [
-            bluesky.with_name("tiled"), "serve", "catalog", "--temp", "--read", files,
-            "--api-key", key, "--host", "127.0.0.1", "--port", str(port),
-        ],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean(),
-    )  # fmt: skip
-    said: list[str] = []
-    assert process.stdout is not None
-    reader = threading.Thread(target=said.extend, args=(process.stdout,), daemon=True)
-    reader.start()
-    try:
-        wait_until(
-            lambda: "startup complete" in "".join(said) or process.poll() is not None,
-            what="Tiled",
-        )
-        assert process.poll() is None, "".join(said)
-        yield f"http://127.0.0.1:{port}", key
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
-        reader.join(PATIENCE)
-        process.stdout.close()
+    with TiledServer(bluesky, "--temp", "--read", files) as server:
+        yield server.address, server.key
 
 
 def test_a_scan_of_ophyd_async_has_all_images(
