@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from pvapy_stream.areadetector.fields import Value
 from pvapy_stream.areadetector.records import PATIENCE, Record
@@ -51,8 +51,9 @@ class CaServer:
 
     def __init__(self, records: Iterable[Record]) -> None:
         require("caproto", "ca")
-        # It logs a traceback for each put that is refused, which the plugin logs too.
-        logging.getLogger("caproto.circ").setLevel(logging.CRITICAL)
+        # It logs a traceback for each put that is refused, which the plugin logs too, and for each
+        # beacon for which no client listens.
+        logging.getLogger("caproto").setLevel(logging.CRITICAL)
         self._loop = asyncio.new_event_loop()
         self._changes: asyncio.Queue[tuple[Any, Value, int]] = asyncio.Queue()
         self._channels: dict[str, Any] = {}
@@ -132,7 +133,11 @@ class CaServer:
     async def _write_changes(self) -> None:
         while True:
             channel, value, severity = await self._changes.get()
-            await channel.show(value, severity)
+            try:
+                await channel.show(value, severity)
+            except Exception:
+                # The other records must go on.
+                _log.exception("a value cannot be shown over Channel Access")
 
 
 def _channel(record: Record) -> Any:
@@ -177,12 +182,12 @@ class _Served:
     def __init__(self, *, record: Record, writes: bool, **about: Any) -> None:
         self._record = record
         self._writes = writes
-        super().__init__(value=self._form(record.value), **about)
+        super().__init__(value=self._form(record.value), **about)  # type: ignore[call-arg]
 
     def _form(self, value: Value) -> Any:
         """A value of the record, as caproto has it."""
         if self._record.choices:
-            return self._record.choices[int(value)]
+            return self._record.choices[cast("int", value)]
         if isinstance(value, str) and self._record.field.name not in _LONG_TEXTS:
             return value.encode()[:_SHORT_TEXT].decode(errors="ignore")
         if isinstance(value, int):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from pathlib import Path
 
 import pytest
+from caproto import ChannelType
 
+from pvapy_stream.areadetector.ca_server import _channel
+from pvapy_stream.areadetector.fields import FIELDS
+from pvapy_stream.areadetector.records import Records
+from pvapy_stream.pva.net.server import Server
 from tests.areadetector.clients import Plugin, ids_in
 from tests.support import PATIENCE, TOOLS, Commands, Source, wait_until
 
@@ -71,7 +77,7 @@ def test_a_capture_with_a_put_that_waits(plugin: Plugin, source: Source) -> None
     assert waiting.returncode == 0, told
     assert caget(plugin, "Capture_RBV") == "Done"
     assert caget(plugin, "NumCaptured_RBV") == "10"
-    assert caget(plugin, "UniqueId_RBV") == str(ids[-1])
+    wait_until(lambda: caget(plugin, "UniqueId_RBV") == str(ids[-1]))
     assert caget(plugin, "WriteStatus") == "Write OK"
     path = plugin.folder / "scan.h5"
     assert caget(plugin, "FullFileName_RBV", "-S") == str(path)
@@ -139,3 +145,14 @@ def test_a_port_that_cannot_be_used_is_an_error(
     told = next(line for line in program.err if line.startswith("error:"))
     assert "cannot be served over Channel Access" in told
     assert "Cannot assign requested address" in told
+
+
+def test_an_id_of_64_bits_starts_again_as_those_of_areadetector() -> None:
+    field = next(one for one in FIELDS if one.name == "UniqueId_RBV")
+    server = Server(version="0")
+    records = Records("p:", [field], server, lambda record, put: None, lambda user, host: True)
+    [record] = records
+    channel = _channel(record)
+    for number, shown in ((5, 5), (2**31 - 1, 2**31 - 1), (2**31, -(2**31)), (2**40 + 7, 7)):
+        asyncio.run(channel.show(number, 0))
+        assert asyncio.run(channel.read(ChannelType.LONG))[1][0] == shown
