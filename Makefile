@@ -45,9 +45,9 @@ test-more: $(READY)
 test-published: $(READY)
 	PVAPY_PUBLISHED=1 $(BIN)/python -m pytest tests/incumbent
 
-# Bluesky and Tiled from the package index, in an environment of their own, which is kept.
+# Bluesky and Tiled from the package index, in environments of their own, which are kept.
 foreign: $(READY)
-	$(BIN)/python -m pytest -m foreign tests/areadetector
+	$(BIN)/python -m pytest -m foreign tests/areadetector tests/processors
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -99,11 +99,11 @@ class Source:
 
 
 class Program:
-    """A command under test, with all it printed."""
+    """A command under test, with all it printed; `python`: of another environment."""
 
-    def __init__(self, *args: str, **env: object) -> None:
+    def __init__(self, *args: str, python: str = sys.executable, **env: object) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "pvapy_stream.cli.main", *args],
+            [python, "-W", "error", "-m", "pvapy_stream.cli.main", *args],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -163,12 +163,12 @@ class Commands:
     def __init__(self) -> None:
         self._started: list[Program] = []
 
-    def __call__(self, *args: object, **env: object) -> Program:
+    def __call__(self, *args: object, python: str = sys.executable, **env: object) -> Program:
         """Start a program; a stage tells five times a second how it stands, unless asked else."""
         words = list(map(str, args))
         if words[0] in ("consumer", "collector", "write") and "--status-period" not in words:
             words += ["--status-period", "0.2"]
-        program = Program(*words, **env)
+        program = Program(*words, python=python, **env)
         self._started.append(program)
         return program
 
