@@ -20,14 +20,20 @@ from pvapy_stream.hpc.output import Output
 from pvapy_stream.pva.lazy import LazyObject, frame_of
 from pvapy_stream.transport.both import BothPublisher
 from pvapy_stream.transport.memory_mode import MemoryPublisher
-from pvapy_stream.transport.shm import ShmPublisher, folder, pool_file, pool_user
+from pvapy_stream.transport.shm import ShmPublisher, folder, pool_file, pool_user, sender
 from pvapy_stream.transport.shm.slot_memory import held_memory_of
-from tests.support import wait_until
+from tests.support import PATIENCE, wait_until
 from tests.transport.shm_ends import connect
 from tests.transport.test_shm_payloads import SIDE, Chain, frame, place
 
 SHAPE = (SIDE, SIDE)
 N_SLOTS, MAX_RESERVED = 32, 8
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An array is ordinary if the publisher is busy for a while, which no test is about."""
+    monkeypatch.setattr(sender, "_RESERVING", PATIENCE)
 
 
 @pytest.fixture
@@ -79,12 +85,20 @@ def started(chain: Chain, **settings: Any) -> tuple[ShmPublisher, Sink]:
     return publisher, sink
 
 
-def settled(publisher: ShmPublisher) -> Any:
-    """The pool, when the publisher itself holds nothing but what it gave out and shows."""
+def pool_of(publisher: ShmPublisher) -> Any:
     own = publisher._payloads._own
     assert own is not None
-    wait_until(lambda: not any(s.in_flight for s in publisher._table._subscribers.values()))
     return own
+
+
+def holds_nothing(publisher: ShmPublisher) -> bool:
+    with publisher._lock:
+        return not pool_of(publisher).n_held
+
+
+def all_are_free(publisher: ShmPublisher) -> bool:
+    with publisher._lock:
+        return pool_of(publisher).unused
 
 
 def test_what_is_written_in_place_is_not_copied(chain: Chain) -> None:
@@ -119,9 +133,8 @@ def test_memory_that_is_not_published_is_given_back(chain: Chain) -> None:
     del cycle
     gc.collect()
     kept.clear()
-    own = settled(publisher)
-    assert own.n_held == 0
-    wait_until(lambda: own.unused)
+    wait_until(lambda: holds_nothing(publisher))
+    wait_until(lambda: all_are_free(publisher))
 
 
 def test_a_published_array_is_read_only_and_stays_as_long_as_it_is_kept(chain: Chain) -> None:
@@ -286,8 +299,7 @@ def test_several_threads_reserve_while_another_publishes(chain: Chain) -> None:
     # The publisher shows the last one to those who come.
     publisher.publish(frame(100))
     sink.wait_for(100)
-    own = settled(publisher)
-    wait_until(lambda: not own.n_held)
+    wait_until(lambda: holds_nothing(publisher))
 
 
 def _last(ready: list[np.ndarray]) -> np.ndarray:
@@ -355,7 +367,7 @@ def test_memory_of_a_pool_that_became_too_small_is_published(chain: Chain) -> No
 def test_memory_outlives_its_publisher(chain: Chain, read: bool) -> None:
     publisher, sink = started(chain)
     pixels, other = reserved(publisher, 5), chain.publisher(1)
-    path = folder.path() / "pools" / settled(publisher).key.hex()
+    path = folder.path() / "pools" / pool_of(publisher).key.hex()
     others = Sink(chain, 1)
     connect(other)
     sink.frames.clear()
