@@ -150,6 +150,7 @@ def test_a_port_that_cannot_be_used_is_an_error(
 def test_an_id_of_64_bits_starts_again_as_those_of_areadetector() -> None:
     field = next(one for one in FIELDS if one.name == "UniqueId_RBV")
     server = Server(version="0")
+    server.start()
     try:
         records = Records("p:", [field], server, lambda record, put: None, lambda *_: True)
         [record] = records
