@@ -6,7 +6,7 @@ Transports declare settings too, so this lies below them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -61,27 +61,29 @@ class Opt:
 opt = Opt.of
 
 
-@runtime_checkable
-class Completed(Protocol):
+class Completed:
     """Metadata of a setting whose help depends on what is installed."""
+
+    __slots__ = ()
 
     def complete(self, description: str) -> str:
         """The description with what is known when somebody reads it."""
-        ...
+        raise NotImplementedError
 
 
-@runtime_checkable
-class Choices(Protocol):
+class Choices(Completed):
     """Metadata of a setting whose choices depend on what is installed."""
+
+    __slots__ = ()
 
     def names(self) -> tuple[str, ...]:
         """The choices that are shown."""
-        ...
+        raise NotImplementedError
 
 
 def is_plain(field: FieldInfo) -> bool:
     """Whether the description and the choices of a setting do not depend on what is installed."""
-    return not any(isinstance(item, (Completed, Choices)) for item in field.metadata)
+    return not any(isinstance(item, Completed) for item in field.metadata)
 
 
 def description_of(field: FieldInfo) -> str:

@@ -9,13 +9,14 @@ from typing import Literal
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
+from pvapy_stream.base_settings import Choices, Completed
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.transport import registry
 
 
 @dataclass(frozen=True, slots=True)
-class ModeChoice:
-    """Metadata of a setting that is the name of a mode; a `Choices` and a `Completed`.
+class ModeChoice(Choices):
+    """Metadata of a setting that is the name of a mode.
 
     Attributes:
         end: which end the mode must have.
@@ -63,8 +64,8 @@ class ModeChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class ArgsHelp:
-    """Metadata of ``--input-args`` and ``--output-args``: which modes take any; a `Completed`."""
+class ArgsHelp(Completed):
+    """Metadata of ``--input-args`` and ``--output-args``: which modes take any."""
 
     end: Literal["input", "output"]
 
@@ -74,16 +75,16 @@ class ArgsHelp:
         return description.replace("MODES", f"mode{'s' * (len(found) > 1)} {', '.join(found)}")
 
 
-class StreamsHelp:
-    """Metadata of a setting that may be a stream of images; a `Completed`."""
+class StreamsHelp(Completed):
+    """Metadata of a setting that may be a stream of images."""
 
     def complete(self, description: str) -> str:
         """The description with all forms of such streams in place of ``IMAGES``."""
         return description.replace("IMAGES", image_forms())
 
 
-class ProvidersHelp:
-    """Metadata of the mirror's channel map; a `Completed`."""
+class ProvidersHelp(Completed):
+    """Metadata of the mirror's channel map."""
 
     def complete(self, description: str) -> str:
         """The description with the names of all providers in place of ``PROVIDERS``."""

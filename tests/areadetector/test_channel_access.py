@@ -150,9 +150,13 @@ def test_a_port_that_cannot_be_used_is_an_error(
 def test_an_id_of_64_bits_starts_again_as_those_of_areadetector() -> None:
     field = next(one for one in FIELDS if one.name == "UniqueId_RBV")
     server = Server(version="0")
-    records = Records("p:", [field], server, lambda record, put: None, lambda user, host: True)
-    [record] = records
-    channel = _channel(record)
+    server.start()
+    try:
+        records = Records("p:", [field], server, lambda record, put: None, lambda *_: True)
+        [record] = records
+        channel = _channel(record)
+    finally:
+        server.stop()
     for number, shown in ((5, 5), (2**31 - 1, 2**31 - 1), (2**31, -(2**31)), (2**40 + 7, 7)):
         asyncio.run(channel.show(number, 0))
         assert asyncio.run(channel.read(ChannelType.LONG))[1][0] == shown
