@@ -4,9 +4,10 @@
 
     /                 NXroot, default=entry
       entry           NXentry, default=data
-        data          NXdata, signal=data
+        data          NXdata, signal=data, axes=id, y, x[, colour]
           data        (n, ny, nx[, 3]) images, one a chunk
           id          (n,) ids
+          y, x        (ny,), (nx,) numbers of the pixels, from 0 on; colour: (3,)
           time        (n,) ns since 1970-01-01 UTC, 0 for unknown
         checksum      (n,) CRC-32 of each image's chunk as it is stored
         attributes    NXcollection, one column for each attribute
@@ -50,6 +51,7 @@ ND_ATTRIBUTES = "entry/instrument/NDAttributes"
 
 ROWS_PER_CHUNK = 1024
 _PROGRAM = "pvapy_stream"
+_AXES = ("y", "x", "colour")
 _EPOCH = "1970-01-01T00:00:00Z"
 
 
@@ -129,7 +131,7 @@ class NexusFile:
         notes: Mapping[str, str],
     ) -> None:
         shape, dtype = self.kind
-        data = make_tree(self._file, notes, len(shape) == 3)
+        data = make_tree(self._file, notes, shape)
         images = data.create_dataset(
             "data",
             (0, *shape),
@@ -221,7 +223,9 @@ def opened(path: Path, mode: str, **options: Any) -> h5py.File:
     return h5py.File(path, mode, libver="latest", **options)
 
 
-def make_tree(file: h5py.File, notes: Mapping[str, str], colour: bool) -> h5py.Group:
+def make_tree(
+    file: h5py.File, notes: Mapping[str, str], image_shape: tuple[int, ...]
+) -> h5py.Group:
     """Make the groups that NeXus readers expect; the group for the images."""
     file.attrs["NX_class"] = "NXroot"
     file.attrs["default"] = "entry"
@@ -236,8 +240,13 @@ def make_tree(file: h5py.File, notes: Mapping[str, str], colour: bool) -> h5py.G
     data = entry.create_group("data")
     data.attrs["NX_class"] = "NXdata"
     data.attrs["signal"] = "data"
-    data.attrs["axes"] = ["id", ".", ".", "."] if colour else ["id", ".", "."]
-    data.attrs["id_indices"] = 0
+    # Each dimension has its field: validators know no "." for one without.
+    axes = ["id", *_AXES[: len(image_shape)]]
+    data.attrs["axes"] = axes
+    for number, name in enumerate(axes):
+        data.attrs[f"{name}_indices"] = number
+    for name, length in zip(axes[1:], image_shape, strict=True):
+        data[name] = np.arange(length, dtype=np.int32)
     return data
 
 

@@ -108,7 +108,7 @@ def _check_alike(sources: Sequence[_Source]) -> None:
 def _fill(
     master: h5py.File, sources: Sequence[_Source], order: NDArray[np.int64], target: Path
 ) -> None:
-    data = make_tree(master, {}, sources[0].file[IMAGES].ndim == 4)
+    data = make_tree(master, {}, sources[0].file[IMAGES].shape[1:])
     entry = master["entry"]
     _make_images(data, sources, order, target)
 
