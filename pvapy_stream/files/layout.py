@@ -12,9 +12,9 @@
         checksum      (n,) CRC-32 of each image's chunk as it is stored
         attributes    NXcollection, one column for each attribute
         loss_record   NXcollection, only in files that were closed
-        instrument    only where the names of areaDetector's HDF5 plugin are wanted: links
-          detector    NXdetector: data
-          NDAttributes  NXcollection: the columns, and NDArrayUniqueId
+        instrument    only of series, and where the names of areaDetector's plugin are wanted
+          beam, detector  NXbeam, NXdetector: data, and what is the same for all images
+          NDAttributes  NXcollection of links: the columns, and NDArrayUniqueId
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ from pvapy_stream.files.disk import (
     show_name,
     take_name,
 )
+from pvapy_stream.files.instrument import make_detector, write_series
 from pvapy_stream.files.names import part_of
 from pvapy_stream.files.record import LossRecord
+from pvapy_stream.series import SeriesMetadata
 
 IMAGES = "entry/data/data"
 IDS = "entry/data/id"
@@ -70,6 +72,7 @@ class NexusFile:
         origin: attributes of the file that identify its writer.
         area_detector: whether it has the names of areaDetector's HDF5 plugin too.
         live: whether readers find it under its name already while it is written.
+        series: what is the same for all images; None if nothing is known.
 
     Raises:
         FileError: another writer has it open, or it cannot be created.
@@ -89,6 +92,7 @@ class NexusFile:
         origin: Mapping[str, str] | None = None,
         area_detector: bool = False,
         live: bool = False,
+        series: SeriesMetadata | None = None,
     ) -> None:
         self.path = path
         self.part = part_of(path)
@@ -110,6 +114,8 @@ class NexusFile:
         try:
             self._file.attrs.update(origin or {})
             self._make(codec, attributes or {}, image_name, notes or {})
+            if series is not None:
+                write_series(self._file["entry"], series)
             if area_detector:
                 _add_instrument(self._file)
             self._file.swmr_mode = True
@@ -291,11 +297,7 @@ def complete(file: h5py.File, record: LossRecord, notes: Mapping[str, str], n_ro
 
 def _add_instrument(file: Any) -> None:
     """Links with the names that areaDetector's HDF5 plugin gives."""
-    instrument = file["entry"].create_group("instrument")
-    instrument.attrs["NX_class"] = "NXinstrument"
-    detector = instrument.create_group("detector")
-    detector.attrs["NX_class"] = "NXdetector"
-    detector["data"] = h5py.SoftLink(f"/{IMAGES}")
+    instrument = make_detector(file["entry"])
     collection(instrument, "NDAttributes")["NDArrayUniqueId"] = h5py.SoftLink(f"/{IDS}")
     _link_columns(file)
 
