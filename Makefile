@@ -48,7 +48,8 @@ test-published: $(READY)
 # Bluesky, Tiled and validators of NeXus from the package index, in environments of their own,
 # which are kept.
 foreign: $(READY)
-	$(BIN)/python -m pytest -m foreign tests/areadetector tests/files tests/processors
+	$(BIN)/python -m pytest -m foreign tests/areadetector tests/dectris tests/files \
+		tests/processors
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -16,7 +16,9 @@ from pvapy_stream.files.master import make_master
 from pvapy_stream.files.nexus import FrameWriter
 from pvapy_stream.files.repair import repair
 from pvapy_stream.frame import Frame
+from pvapy_stream.series import PIXEL_MASK, PIXEL_MASK_APPLIED, Field, of_attributes
 from pvapy_stream.settings import FileSettings
+from pvapy_stream.sim.dectris import mask_of
 from tests.bsread.messages import Stream, camera, scalars
 from tests.files.partners import Partners, partners  # noqa: F401 - a fixture
 from tests.files.support import frame, pixels, write, writer
@@ -55,6 +57,26 @@ def _of_area_detector(folder: Path) -> Path:
     return folder / "a.h5"
 
 
+def _of_a_series(folder: Path) -> Path:
+    # As a detector says it, and as that of DECTRIS is simulated.
+    values = {
+        "IncidentEnergy": 12_400.0, "IncidentWavelength": 1.0, "BeamCenterX": 3.0,
+        "BeamCenterY": 4.0, "PixelSizeX": 75e-6, "PixelSizeY": 75e-6, "DetectorDistance": 0.2,
+        "CountTime": 0.01, "FrameTime": 0.01, "SaturationValue": 2**32 - 2, "SensorMaterial": "Si",
+        "SensorThickness": 450e-6, "ThresholdEnergy": 6200.0, "DetectorDescription": "detector",
+        "DetectorSerialNumber": "SIM-1",
+    }  # fmt: skip
+    mask = {PIXEL_MASK: Field(mask_of(1, (8, 6))), PIXEL_MASK_APPLIED: Field(False)}
+    series = of_attributes(values, mask)
+    with writer(folder / "a.h5") as made:
+        for number in range(1, 6):
+            image = pixels(number)
+            made.write(
+                Frame(number, image.reshape(-1), image.shape, attributes=values, series=series)
+            )
+    return folder / "a.h5"
+
+
 def _continued(folder: Path) -> Path:
     made = writer(folder / "a.h5")
     made.write(frame(0, (4, 4)))
@@ -88,7 +110,8 @@ def _messages(folder: Path) -> Path:
 
 
 KINDS: list[Callable[[Path], Path]] = [
-    _plain, _with_a_ledger, _odd_attributes, _of_area_detector, _continued, _recovered, _messages,
+    _plain, _with_a_ledger, _odd_attributes, _of_area_detector, _of_a_series, _continued,
+    _recovered, _messages,
 ]  # fmt: skip
 NUMBERS = list(range(1, 6))
 
