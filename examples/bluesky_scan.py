@@ -5,7 +5,8 @@ The images may be those of a detector, or of a simulator:
     pvapy-stream sim -cn 13SIM1:Pva1:Image -fps 50 --runtime 0
     pvapy-stream ad-writer -p 13SIM1:HDF1: -ic 13SIM1:Pva1:Image --folder /data
 
-This runs where Bluesky is installed; pvapy_stream need not be there:
+With `--channel-access`, the writer can be reached as ca://13SIM1:HDF1: too. This runs where Bluesky
+is installed; pvapy_stream need not be there:
 
     pip install "ophyd-async[pva]" bluesky "tiled[client]"
     python bluesky_scan.py 13SIM1:HDF1: /data --frames 100 --tiled http://localhost:8000
@@ -38,7 +39,7 @@ class StreamDetector(StandardDetector):
     """The images of a stream.
 
     Args:
-        prefix: of the writer's records.
+        prefix: of the writer's records, with the protocol before it if that is not pva://.
         paths: gives the names of files.
         acquire: starts and stops the source; None for one that runs all the time.
         name: of the detector.
@@ -51,7 +52,7 @@ class StreamDetector(StandardDetector):
         acquire: DetectorAcquireLogic | None = None,
         name: str = "",
     ) -> None:
-        self.hdf = NDFileHDF5IO(f"pva://{prefix}")
+        self.hdf = NDFileHDF5IO(prefix if "://" in prefix else f"pva://{prefix}")
         # The writer knows how images are from what it receives.
         form = NDArrayDescription(
             [self.hdf.array_size1, self.hdf.array_size0], self.hdf.data_type, self.hdf.color_mode

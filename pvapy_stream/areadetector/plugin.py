@@ -49,6 +49,7 @@ class Plugin:
         say: gets a line for each capture that is over.
 
     Attributes:
+        records: what clients see.
         problems: what went wrong, a line for each capture.
     """
 
@@ -82,8 +83,8 @@ class Plugin:
         self._n_captures = 0
         self._flushed_at = self._looked_at = 0.0
         self._dropped = self._counted = self._n_items = 0
-        self._records = Records(settings.prefix, FIELDS, server, self._on_put, may_put)
-        self._display = PluginDisplay(self._records)
+        self.records = Records(settings.prefix, FIELDS, server, self._on_put, may_put)
+        self._display = PluginDisplay(self.records)
         self._actions: dict[str, Callable[[Any], None]] = {
             "FilePath": self._set_path,
             "CreateDirectory": lambda value: self._set("CreateDirectory", value),
@@ -92,7 +93,7 @@ class Plugin:
         self._begin(version)
 
     def _set(self, name: str, value: Value, severity: int = NO_ALARM, message: str = "") -> None:
-        self._records.set(name, value, severity, message)
+        self.records.set(name, value, severity, message)
 
     def _begin(self, version: str) -> None:
         self._set("DriverVersion_RBV", version)
@@ -200,7 +201,7 @@ class Plugin:
 
     def _set_path(self, text: str) -> None:
         try:
-            path, good = self._target.path(text, self._records["CreateDirectory"])
+            path, good = self._target.path(text, self.records["CreateDirectory"])
         except FileError as error:
             # What is written after this must not go to the folder before.
             self._path_problem = str(error)
@@ -216,7 +217,7 @@ class Plugin:
         Raises:
             PvapyStreamError: there is no file for it.
         """
-        records, settings = self._records, self._settings
+        records, settings = self.records, self._settings
         # What came before is not part of it. Clients trigger when they see that it has begun.
         for _ in range(len(self._follower.queue)):
             self._take_image()
@@ -311,7 +312,7 @@ class Plugin:
         if item is None:
             return False
         self._n_items += 1
-        if not self._records["EnableCallbacks"]:
+        if not self.records["EnableCallbacks"]:
             return True
         self._counted += 1
         try:
@@ -327,10 +328,10 @@ class Plugin:
         if capture is None:
             return True
         capture.take(frame)
-        every = self._records["NumFramesFlush"]
+        every = self.records["NumFramesFlush"]
         if every and capture.unflushed >= every:
             capture.flush()
-        limit = self._records["NumCapture"]
+        limit = self.records["NumCapture"]
         if capture.over or (limit and capture.taken >= limit):
             self._end()
         return True
@@ -391,7 +392,7 @@ class Plugin:
         self._set("DroppedArrays_RBV", follower.queue.dropped + follower.arrivals.missed)
         counted, self._counted = self._counted, 0
         if counted:
-            self._set("ArrayCounter", self._records["ArrayCounter"] + counted)
+            self._set("ArrayCounter", self.records["ArrayCounter"] + counted)
         self._set("ArrayRate_RBV", round(counted / since, 1))
         if self._opening is not None:
             self._display.image(self._opening)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any, cast
 
 from pvapy_stream.areadetector.fields import RecordField, Value
@@ -18,7 +19,7 @@ from pvapy_stream.pva.wire.types import Array, Kind, Scalar, Structure
 NO_ALARM, MINOR, MAJOR = 0, 1, 2
 
 _DRIVER = 2  # status of an alarm: it comes from a driver
-_PATIENCE = 30.0  # s; a disk may be slow
+PATIENCE = 30.0  # s; a put is taken within this, as a disk may be slow
 _LONGEST = 4096  # bytes of a text
 _ALARM = Structure(
     "alarm_t",
@@ -84,7 +85,9 @@ class Record:
     ) -> None:
         self.field = field
         self.value: Value = field.value
-        self._choices = list(choices)
+        self.choices = choices
+        # Called with each new value and severity, in any thread.
+        self.on_change: Callable[[Value, int], None] | None = None
         self._lock = lock
         self._alarm = (NO_ALARM, "")
         self.channel = _ControlChannel(
@@ -93,14 +96,14 @@ class Record:
             self._structure(),
             None if on_put is None else lambda put: on_put(self, put),
             may_put,
-            _PATIENCE,
+            PATIENCE,
         )
         self.channel.blocks = True
 
     def _kind(self) -> Structure:
         field = self.field
         value = Array(field.kind) if field.array else Scalar(field.kind)
-        if self._choices:
+        if self.choices:
             return Structure(
                 "epics:nt/NTEnum:1.0",
                 (
@@ -125,8 +128,8 @@ class Record:
                 "secondsPastEpoch": seconds, "nanoseconds": nanoseconds, "userTag": 0,
             },
         }  # fmt: skip
-        if self._choices:
-            made["value"] = {"index": self.value, "choices": self._choices}
+        if self.choices:
+            made["value"] = {"index": self.value, "choices": list(self.choices)}
             made["descriptor"] = self.field.text
         else:
             made["value"] = self.value
@@ -144,6 +147,8 @@ class Record:
                 return
             self.value, self._alarm = value, alarm
             self.channel.update(self._structure())
+            if self.on_change is not None:
+                self.on_change(value, severity)
 
     def alarm(self, message: str) -> None:
         """Show an alarm, with the value as it is."""
@@ -158,20 +163,20 @@ class Record:
         field = self.field
         given = put.value.get("value")
         # The value is the first field, and bit 1; that of a choice has two fields more.
-        if not put.bits & (0b1111 if self._choices else 0b11):
+        if not put.bits & (0b1111 if self.choices else 0b11):
             raise ObjectError(f"{self.channel.name}: only the value can be put")
-        value = cast("Value", cast("dict[str, Any]", given)["index"] if self._choices else given)
-        if self._choices and not 0 <= cast("int", value) < len(self._choices):
+        value = cast("Value", cast("dict[str, Any]", given)["index"] if self.choices else given)
+        if self.choices and not 0 <= cast("int", value) < len(self.choices):
             raise ObjectError(
                 f"{self.channel.name}: there is no choice {value}; there are"
-                f" {', '.join(self._choices)}"
+                f" {', '.join(self.choices)}"
             )
         if isinstance(value, str):
             # Clients that put arrays of characters end them with a 0.
             value = value.rstrip("\0")
             _check_text(self.channel.name, value)
         if field.permitted is not None and value not in field.permitted:
-            shown = self._choices[cast("int", value)] if self._choices else repr(value)
+            shown = self.choices[cast("int", value)] if self.choices else repr(value)
             raise ObjectError(f"{self.channel.name} cannot be {shown[:80]}: {field.why}")
         return value
 
@@ -216,6 +221,10 @@ class Records:
                 twin = Record(prefix + field.twin, field, choices, None, may_put, lock)
                 self._twins[field.name] = twin
                 server.add(twin.channel)
+
+    def __iter__(self) -> Iterator[Record]:
+        """All records, also those that show others."""
+        return chain(self._records.values(), self._twins.values())
 
     def __getitem__(self, name: str) -> Any:
         """The value of a record."""

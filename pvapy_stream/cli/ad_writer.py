@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from pvapy_stream.cli.command import SettingsCommand, say
@@ -15,7 +16,8 @@ examples:
   pvapy-stream ad-writer -p 13SIM1:HDF1: -ic 13SIM1:Pva1:Image --folder /data
   pvput 13SIM1:HDF1:FileName scan
   pvput 13SIM1:HDF1:Capture 1
-It has the records of areaDetector's HDF5 plugin, over PVAccess. An existing file is never replaced.
+It has the records of areaDetector's HDF5 plugin, over PVAccess, and with --channel-access also
+over Channel Access. An existing file is never replaced.
 exit codes: 0 all captures are complete; 1 some are not; 2 wrong options
 """
 
@@ -43,15 +45,20 @@ def run(settings: AdWriterSettings) -> int:
     server = Server(version=__version__)
     plugin = Plugin(settings, server, __version__, may_put, say)
     check.refuse()
-    server.start()
-    try:
+    with ExitStack() as ends:
+        server.start()
+        ends.callback(server.stop)
+        if settings.channel_access:
+            from pvapy_stream.areadetector.ca_server import CaServer
+
+            older = CaServer(plugin.records)
+            older.start()
+            ends.callback(older.stop)
         systemd.notify("READY=1")
         say(f"HDF5 plugin {settings.prefix} writes {settings.input_channel} to {settings.folder}")
         run_until_signal(plugin.run)
-    finally:
-        server.stop()
-        for problem in plugin.problems:
-            sys.stderr.write(f"error: {problem}\n")
+    for problem in plugin.problems:
+        sys.stderr.write(f"error: {problem}\n")
     return 1 if plugin.problems else 0
 
 

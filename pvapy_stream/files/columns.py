@@ -247,7 +247,10 @@ def joined(values: list[Any]) -> np.ndarray:
     present = [value for value in values if value is not _ABSENT]
     kinds = {_kind(value) for value in present}
     shapes = {np.shape(value) for value in present}
-    if kinds <= {"?"}:
+    if len(shapes) > 1:
+        # Such as a number and an array.
+        dtype, shapes = np.dtype("O"), {()}
+    elif kinds <= {"?"}:
         dtype = np.dtype("?")
     elif kinds <= {"?", "i8"}:
         dtype = np.dtype("i8")
@@ -256,8 +259,6 @@ def joined(values: list[Any]) -> np.ndarray:
     elif kinds <= {"?", "i8", "u8", "f8"}:
         dtype = np.dtype("f8")
     else:
-        dtype, shapes = np.dtype("O"), {()}
-    if len(shapes) > 1:
         dtype, shapes = np.dtype("O"), {()}
     if dtype.kind == "O":
         texts = ["" if value is _ABSENT else str(value) for value in values]

@@ -59,6 +59,10 @@ class AdWriterSettings(LoggingSettings, AccessSettings):
         description="ids may be missing, as behind a stage that filters; else they are a loss",
     )
 
+    channel_access: Annotated[bool, opt("--channel-access", "Channels")] = Field(
+        False, description="serve the records over Channel Access too"
+    )
+
     @model_validator(mode="after")
     def _input_is_no_record(self) -> AdWriterSettings:
         if self.input_channel.startswith(self.prefix):

@@ -12,7 +12,7 @@ import pytest
 
 from tests.docs.programs import PROJECT
 
-PACKAGES = ("ophyd-async[pva]", "bluesky", "tiled[client,server]")
+PACKAGES = ("ophyd-async[ca,pva]", "bluesky", "ophyd", "pyepics", "tiled[client,server]")
 
 _INSTALLS = 900.0  # s
 
@@ -40,15 +40,20 @@ def python(wanted: bool, name: str = "bluesky", packages: tuple[str, ...] = PACK
     folder = _folder(name)
     ready = folder / "ready"
     found = folder / "bin" / "python"
-    if not ready.exists() and not wanted:
+    wish = "\n".join(packages)
+
+    def is_ready() -> bool:
+        return ready.exists() and ready.read_text() == wish
+
+    if not is_ready() and not wanted:
         pytest.skip(f"{name} is not installed yet; install it, and run this, with: make foreign")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         # One of several processes of the tests makes it.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not ready.exists():
+        if not is_ready():
             _make(folder, found, name, packages)
-            ready.write_text("\n".join(packages))
+            ready.write_text(wish)
     return found
 
 

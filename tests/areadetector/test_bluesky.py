@@ -15,7 +15,7 @@ import pytest
 
 from pvapy_stream.cli.main import main
 from tests.areadetector.bluesky_environment import clean, python
-from tests.areadetector.clients import Plugin
+from tests.areadetector.clients import Plugin, ids_in
 from tests.areadetector.tiled_server import TiledServer
 from tests.support import PATIENCE, Commands, Source, wait_until
 
@@ -86,7 +86,9 @@ def tiled(bluesky: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
         yield server.address, server.key
 
 
+@pytest.mark.parametrize("protocol", ["pva", "ca"])
 def test_a_scan_of_ophyd_async_has_all_images(
+    protocol: str,
     bluesky: Path,
     simulated: tuple[str, np.ndarray],
     prefix: str,
@@ -96,10 +98,11 @@ def test_a_scan_of_ophyd_async_has_all_images(
     channel, images = simulated
     files = tmp_path / "files"
     files.mkdir()
-    plugin = Plugin(commands, prefix, channel, files)
+    plugin = Plugin(commands, prefix, channel, files, "--channel-access")
     wait_until(lambda: plugin.get("ArraySizeX_RBV") == 32, what="the form of images")
-    said = scan(bluesky, plugin, "scan", FRAMES, channel=channel)
-    assert "error" not in said
+    address = f"{protocol}://{plugin.prefix}"
+    said = scan(bluesky, plugin, "scan", FRAMES, channel=channel, prefix=address)
+    assert "error" not in said, said["error"]
     path = files / "scan.h5"
     [descriptor] = of(said, "descriptor")
     key = descriptor["data_keys"]["detector"]
@@ -191,3 +194,29 @@ def test_tiled_serves_what_was_scanned(
     read = said["read"]
     assert (read["shape"], read["dtype"]) == ([FRAMES, 16, 32], "uint16")
     assert np.array_equal(np.array(read["pixels"]), images.reshape(FRAMES, -1))
+
+
+def test_ophyd_captures_images(
+    bluesky: Path, prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    plugin = Plugin(commands, prefix, source.channel, tmp_path, "--channel-access")
+    plugin.connected(source)
+    ids = [*range(plugin.last + 1, plugin.last + FRAMES + 1)]
+    partner = subprocess.Popen(
+        [
+            bluesky, Path(__file__).with_name("ophyd_partner.py"), plugin.prefix, tmp_path, "scan",
+            str(FRAMES),
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean(),
+    )  # fmt: skip
+    wait_until(
+        lambda: partner.poll() is not None or plugin.get("Capture_RBV") == 1, what="the capture"
+    )
+    source.publish(ids, 0.01)
+    told, _ = partner.communicate(timeout=PATIENCE)
+    assert partner.returncode == 0, told
+    said = json.loads(told.splitlines()[-1])
+    path = tmp_path / "scan.h5"
+    assert said == {"captured": FRAMES, "file": str(path), "status": "Write OK", "capturing": 0}
+    assert ids_in(path) == ids
+    assert main(["verify", "--deep", str(path)]) == 0

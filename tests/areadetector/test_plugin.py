@@ -43,7 +43,7 @@ class Waiting:
             queue.put(LazyObject(Frame.of(number, image(number))))
 
     def get(self, name: str) -> object:
-        return self.plugin._records[name]
+        return self.plugin.records[name]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import lz4.block
 import nexusformat.nexus as nx
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pvapy_stream.accounting.ledger import Ledger
@@ -150,6 +150,7 @@ VALUES = st.one_of(
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@example([{"a": np.array([0, 0])}, {"a": 2**63}])
 @given(rows=st.lists(st.dictionaries(st.sampled_from("ab/"), VALUES, max_size=3), min_size=1))
 def test_any_attributes_make_whole_columns(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
