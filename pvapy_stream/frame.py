@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pvapy_stream.codecs import decompress
 from pvapy_stream.errors import ObjectError
+from pvapy_stream.series import SeriesMetadata
 
 Pixels = NDArray[Any]
 AttributeValue = Any  # int, float, str, bool or an array of those
@@ -54,6 +55,8 @@ class Frame:
             `origin`.
         layout_changed: whether shape, pixel type, codec or size differ from those of `origin`.
         time_changed: whether the time differs from that of `origin`.
+        series: what is the same for all images of its series, where the transport gives that;
+            frames that are sent on do not carry it.
     """
 
     __slots__ = (
@@ -67,6 +70,7 @@ class Frame:
         "layout_changed",
         "origin",
         "payload",
+        "series",
         "stored_shape",
         "time_changed",
         "time_ns",
@@ -86,6 +90,7 @@ class Frame:
             Mapping[str, AttributeValue] | Callable[[], Mapping[str, AttributeValue]] | None
         ) = None,
         origin: object = None,
+        series: SeriesMetadata | None = None,
     ) -> None:
         self.id = id
         self.payload = payload
@@ -95,6 +100,7 @@ class Frame:
         self.codec = codec
         self.color_mode = color_mode
         self.origin = origin
+        self.series = series
         self.attributes_changed = self.layout_changed = self.time_changed = False
         self._attributes: (
             Mapping[str, AttributeValue] | Callable[[], Mapping[str, AttributeValue]]
@@ -192,6 +198,7 @@ class Frame:
             color_mode=mode,
             attributes=self._attributes if attributes is None else attributes,
             origin=self.origin,
+            series=self.series,
         )
         made.attributes_changed = (
             self.attributes_changed or attributes is not None or mode is not self.color_mode
