@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from pvapy_stream.codecs import decompress
 from pvapy_stream.errors import ObjectError
@@ -57,6 +57,7 @@ class Frame:
         time_changed: whether the time differs from that of `origin`.
         series: what is the same for all images of its series, where the transport gives that;
             frames that are sent on do not carry it.
+        output: what a new image is published with, see `like`; None if that is not known.
     """
 
     __slots__ = (
@@ -69,6 +70,7 @@ class Frame:
         "id",
         "layout_changed",
         "origin",
+        "output",
         "payload",
         "series",
         "stored_shape",
@@ -101,6 +103,7 @@ class Frame:
         self.color_mode = color_mode
         self.origin = origin
         self.series = series
+        self.output: object = None
         self.attributes_changed = self.layout_changed = self.time_changed = False
         self._attributes: (
             Mapping[str, AttributeValue] | Callable[[], Mapping[str, AttributeValue]]
@@ -186,7 +189,7 @@ class Frame:
         if image is not None:
             if (image.ndim == 3) != (mode is not ColorMode.MONO):
                 mode = ColorMode.RGB1 if image.ndim == 3 else ColorMode.MONO
-            stored = to_stored(image, mode)
+            stored = to_stored(image, mode, self.output)
             payload, shape, dtype, codec = stored.reshape(-1), stored.shape, image.dtype, ""
         made = Frame(
             self.id if id is None else id,
@@ -208,7 +211,36 @@ class Frame:
             != (self.stored_shape, self.dtype, self.codec, self.payload.nbytes)
         )
         made.time_changed = self.time_changed or time_ns is not None
+        made.output = self.output
         return made
+
+    def like(self, shape: tuple[int, ...] | None = None, dtype: DTypeLike | None = None) -> Pixels:
+        """A writable array for a new image, where the next stage reads it if that is possible.
+
+        A processor fills it, and returns it, or a frame that has it as its image: then its pixels
+        are not copied to be published in shared memory. ::
+
+            return np.multiply(frame.image, 2, out=frame.like())
+
+        Write all of it: its content is undefined, as with `numpy.empty`. Take a new one for each
+        image: it is read-only when it was published. Without a subscriber in shared memory, for a
+        small image (below 64 kB), and if many such arrays are kept, it is an ordinary array, which
+        is copied to be published.
+
+        Args:
+            shape: (ny, nx), or (ny, nx, 3) for colour; default: that of the image.
+            dtype: pixel type; default: that of the image.
+
+        Raises:
+            ObjectError: another shape, or none is given and the frame has no image.
+        """
+        if shape is None:
+            shape = self.stored_shape
+            if self.color_mode is not ColorMode.MONO and len(shape) == 3:
+                shape = tuple(shape[axis] for axis in _TO_IMAGE[self.color_mode])
+        return new_image(
+            shape, self.dtype if dtype is None else dtype, self.color_mode, self.output
+        )
 
     def _decode(self) -> Pixels:
         if not self.has_image:
@@ -244,8 +276,49 @@ def image_axes(color_mode: ColorMode) -> tuple[int, ...]:
     return _TO_IMAGE.get(color_mode, ())
 
 
-def to_stored(image: Pixels, color_mode: ColorMode) -> Pixels:
+def new_image(
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    color_mode: ColorMode = ColorMode.RGB1,
+    output: object = None,
+) -> Pixels:
+    """A writable array for an image; in memory of an output, if that has some.
+
+    Args:
+        shape: (ny, nx), or (ny, nx, 3) for colour.
+        dtype: pixel type.
+        color_mode: how the pixels of colour lie in memory; MONO: as with RGB1.
+        output: has a method `reserve`, as publishers have; others give no memory.
+
+    Raises:
+        ObjectError: another shape.
+    """
+    if len(shape) != 2 and (len(shape) != 3 or shape[2] != 3):
+        raise ObjectError(f"an image is (ny, nx) or (ny, nx, 3), not {shape}")
+    axes = _TO_STORED.get(color_mode, ()) if len(shape) == 3 else ()
+    if color_mode is ColorMode.RGB1 or not axes:
+        return _empty(shape, np.dtype(dtype), output)
+    stored = _empty(tuple(shape[axis] for axis in axes), np.dtype(dtype), output)
+    image = stored.transpose(_TO_IMAGE[color_mode])
+    memory: object = stored.base
+    if memory is None:
+        return image
+    # Not as a view of another array: to make this one read-only is then enough.
+    return np.ndarray(shape, dtype, memory, 0, image.strides)
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype, output: object) -> Pixels:
+    reserve = getattr(output, "reserve", None)
+    if reserve is None or dtype.hasobject:
+        return np.empty(shape, dtype)
+    memory = reserve(math.prod(shape) * dtype.itemsize)
+    return np.empty(shape, dtype) if memory is None else np.ndarray(shape, dtype, memory)
+
+
+def to_stored(image: Pixels, color_mode: ColorMode, output: object = None) -> Pixels:
     """Order an image's pixels as the colour mode stores them; contiguous.
+
+    If they have to be copied, it is into memory of `output`, if that has some.
 
     Raises:
         ObjectError: a shape that does not fit the colour mode.
@@ -253,10 +326,10 @@ def to_stored(image: Pixels, color_mode: ColorMode) -> Pixels:
     if color_mode is ColorMode.MONO:
         if image.ndim != 2:
             raise ObjectError(f"a mono image is (ny, nx), not {image.shape}")
-        return _contiguous(image)
+        return _contiguous(image, output)
     if image.ndim != 3 or image.shape[2] != 3:
         raise ObjectError(f"a colour image is (ny, nx, 3), not {image.shape}")
-    return np.ascontiguousarray(image.transpose(_TO_STORED[color_mode]))
+    return _contiguous(image.transpose(_TO_STORED[color_mode]), output)
 
 
 # Columns copied at a time from an array whose columns are contiguous: their cache lines are then
@@ -267,11 +340,18 @@ _STRIP_OF_BYTES = 32
 _STRIPS_PAY = 256 * 256
 
 
-def _contiguous(image: Pixels) -> Pixels:
+def _contiguous(image: Pixels, output: object) -> Pixels:
     """The image in C order; a transposed or turned one is copied strip by strip."""
-    if image.size < _STRIPS_PAY or abs(image.strides[0]) >= abs(image.strides[1]):
+    if image.flags.c_contiguous:
         return np.ascontiguousarray(image)
-    copy = np.empty(image.shape, image.dtype)
+    copy = _empty(image.shape, image.dtype, output)
+    if (
+        image.ndim != 2
+        or image.size < _STRIPS_PAY
+        or abs(image.strides[0]) >= abs(image.strides[1])
+    ):
+        copy[...] = image
+        return copy
     step = _STRIP_OF_BYTES if image.itemsize == 1 else _STRIP
     for x in range(0, image.shape[1], step):
         copy[:, x : x + step] = image[:, x : x + step]

@@ -29,9 +29,13 @@ class FrameBatch(Sequence[Frame]):
 
     Args:
         frames: the frames; for tests of processors.
+
+    Attributes:
+        output: that of its frames, see `Frame`.
     """
 
     def __init__(self, frames: Iterable[Frame | LazyObject]) -> None:
+        self.output: object = None
         self._frames: list[Frame | LazyObject] = [*frames]
         # Pixels of all frames, if they lie in one block: (n, bytes).
         self._rows: _Bytes | None = None
@@ -47,8 +51,8 @@ class FrameBatch(Sequence[Frame]):
     def __getitem__(self, index: int | slice) -> Frame | list[Frame]:
         found = self._frames[index]
         if isinstance(found, list):
-            return [_frame(one) for one in found]
-        return _frame(found)
+            return [self._frame(one) for one in found]
+        return self._frame(found)
 
     def alone(self, number: int) -> FrameBatch:
         """A batch of one of the frames."""
@@ -56,7 +60,13 @@ class FrameBatch(Sequence[Frame]):
         return FrameBatch([self._frames[number]])
 
     def __iter__(self) -> Iterator[Frame]:
-        return map(_frame, self._frames)
+        return map(self._frame, self._frames)
+
+    def _frame(self, one: Frame | LazyObject) -> Frame:
+        frame = one.frame if isinstance(one, LazyObject) else one
+        if self.output is not None:
+            frame.output = self.output
+        return frame
 
     @property
     def images(self) -> Pixels:
@@ -98,10 +108,6 @@ def stacked(images: Sequence[Pixels]) -> Pixels:
             + ", ".join(sorted(f"{shape} {dtype}" for shape, dtype in kinds))
         )
     return np.stack(images)
-
-
-def _frame(one: Frame | LazyObject) -> Frame:
-    return one.frame if isinstance(one, LazyObject) else one
 
 
 def _read_only(images: Pixels) -> Pixels:

@@ -78,6 +78,14 @@ class Output:
         else:
             self.later = True
 
+    def reserve(self, nbytes: int) -> object | None:
+        """Memory for the payload of an object, see `Publisher.reserve`. For any thread."""
+        return self._publisher.reserve(nbytes)
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        # A frame that is sent to another process has none there.
+        return type(None), ()
+
     def counts(self) -> PublisherCounts:
         return self._publisher.counts()
 

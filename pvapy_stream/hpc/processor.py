@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import pvaccess as pva
+from numpy.typing import DTypeLike
 
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import ProcessorError
-from pvapy_stream.frame import Frame
+from pvapy_stream.frame import Frame, Pixels, new_image
 from pvapy_stream.hpc.frame_batch import FrameBatch
 from pvapy_stream.hpc.late import LateFailures
 from pvapy_stream.pva.lazy import LazyObject, frame_of, pv_object
@@ -149,7 +150,8 @@ class FrameProcessor(UserDataProcessor):
     def process_frame(self, frame: Frame) -> FrameResult:
         """Called with each frame; return the frame or frames to publish, or None.
 
-        An array is published as the frame's image.
+        An array is published as the frame's image. One from `Frame.like` is not copied for that
+        in shared memory.
 
         To keep the frame itself, not only its image, see `keeps_frames`.
         """
@@ -175,7 +177,20 @@ class FrameProcessor(UserDataProcessor):
         """
         return [self.process_frame(frame) for frame in frames]
 
+    def reserve(self, shape: tuple[int, ...], dtype: DTypeLike) -> Pixels:
+        """A writable array for an image, as `Frame.like` gives it, in any thread.
+
+        Args:
+            shape: (ny, nx), or (ny, nx, 3) for colour.
+            dtype: pixel type.
+
+        Raises:
+            ObjectError: another shape.
+        """
+        return new_image(shape, dtype, output=self.dataPublisher)
+
     def _results_of(self, batch: FrameBatch) -> list[FrameResult | BaseException]:
+        batch.output = self.dataPublisher
         results = self.process_batch(batch)
         if results is None:
             return [None] * len(batch)
@@ -194,6 +209,7 @@ class FrameProcessor(UserDataProcessor):
 
     def process(self, pvObject: Any) -> Any:
         frame = frame_of(pvObject.copy() if self.keeps_frames else pvObject)
+        frame.output = self.dataPublisher
         result = self.process_frame(frame)
         if result is not None:
             self._publish_result(result, frame, pvObject)

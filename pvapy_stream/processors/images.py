@@ -6,6 +6,7 @@ each of the three values of a pixel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -46,9 +47,9 @@ def mean_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float32 if small else np.float64)
 
 
-def mean_of(total: Pixels, count: int, dtype: np.dtype) -> Pixels:
-    """A sum of `count` images or pixels of a type, divided."""
-    return np.true_divide(total, count, dtype=np.float64).astype(mean_dtype(dtype), copy=False)
+def mean_of(total: Pixels, count: int, into: Pixels) -> Pixels:
+    """A sum of `count` images or pixels, divided as float64; returns `into`."""
+    return np.true_divide(total, count, out=into, dtype=np.float64)
 
 
 class RegionOptions(Options):
@@ -103,15 +104,29 @@ class Binning(OptionProcessor[BinningOptions]):
     options_type = BinningOptions
 
     def process_frame(self, frame: Frame) -> Frame:
-        return frame.replace(binned(frame.image, self.options.bx, self.options.by, self._mean))
+        options = self.options
+        return frame.replace(binned(frame.image, options.bx, options.by, self._mean, frame.like))
 
     @property
     def _mean(self) -> bool:
         return self.options.mode == "mean"
 
 
-def binned(image: Pixels, bx: int, by: int, mean: bool = False) -> Pixels:
+def binned(
+    image: Pixels,
+    bx: int,
+    by: int,
+    mean: bool = False,
+    new: Callable[[tuple[int, ...], np.dtype], Pixels] = np.empty,
+) -> Pixels:
     """Sums or means of bx times by pixels: (ny // by, nx // bx) or (ny // by, nx // bx, 3).
+
+    Args:
+        image: (ny, nx) or (ny, nx, 3).
+        bx: columns of a bin.
+        by: its rows.
+        mean: whether means are made.
+        new: makes the array for the result, of a shape and a pixel type.
 
     Raises:
         ObjectError: a bin is larger than the image.
@@ -122,13 +137,17 @@ def binned(image: Pixels, bx: int, by: int, mean: bool = False) -> Pixels:
             f"bins of {bx}x{by} (bx, by) are larger than the image of {image.shape[1]}x"
             f"{image.shape[0]} pixels"
         )
-    dtype = sum_dtype(image.dtype, bx * by)
-    total = np.zeros((ny, nx, *image.shape[2:]), dtype)
+    shape, dtype = (ny, nx, *image.shape[2:]), sum_dtype(image.dtype, bx * by)
+    total = np.empty(shape, dtype) if mean else new(shape, dtype)
     # By whole strided images: many times as fast as sums over short axes.
     for row in range(by):
         for column in range(bx):
-            total += image[row : ny * by : by, column : nx * bx : bx]
-    return mean_of(total, bx * by, image.dtype) if mean else total
+            part = image[row : ny * by : by, column : nx * bx : bx]
+            if row or column:
+                total += part
+            else:
+                total[...] = part
+    return mean_of(total, bx * by, new(shape, mean_dtype(image.dtype))) if mean else total
 
 
 class StackOptions(Options):
@@ -163,16 +182,16 @@ class _Stack(OptionProcessor[StackOptions]):
             # The number in the works stays when `configure` changes it.
             self._count = self.options.n_frames
             self._total = np.zeros(image.shape, sum_dtype(image.dtype, self._count))
-        self._total += image
         self._frames.append(frame)
         if len(self._frames) < self._count:
+            self._total += image
             return None
         frames, total = self._frames, self._total
         self._frames, self._total = [], None
         self.counts["nPublished"] += 1
         named = frames[0] if self.options.id_of == "first" else frames[-1]
         return named.replace(
-            self._result(total, len(frames), image.dtype),
+            self._result(total, image, len(frames), named),
             attributes={
                 **named.attributes,
                 "NFrames": len(frames),
@@ -181,8 +200,16 @@ class _Stack(OptionProcessor[StackOptions]):
             },
         )
 
-    def _result(self, total: Pixels, count: int, dtype: np.dtype) -> Pixels:
-        return total
+    def _result(self, total: Pixels, last: Pixels, count: int, named: Frame) -> Pixels:
+        """The image to publish.
+
+        Args:
+            total: sum of the images before the last one.
+            last: the last image.
+            count: number of images.
+            named: the frame whose id the result has.
+        """
+        return np.add(total, last, out=named.like(total.shape, total.dtype))
 
     def _leave(self, kind: str, why: str) -> None:
         self.counts["nLeft"] += len(self._frames)
@@ -222,8 +249,9 @@ class AverageFrames(_Stack):
     Everything else, and the keys, are as for `SumFrames`.
     """
 
-    def _result(self, total: Pixels, count: int, dtype: np.dtype) -> Pixels:
-        return mean_of(total, count, dtype)
+    def _result(self, total: Pixels, last: Pixels, count: int, named: Frame) -> Pixels:
+        total += last
+        return mean_of(total, count, named.like(total.shape, mean_dtype(last.dtype)))
 
 
 class ThresholdCountOptions(Options):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import numpy as np
 import pvaccess as pva
 from pydantic import Field, model_validator
 
@@ -199,7 +198,7 @@ class Puzzle:
                 f" {place.full_x}x{place.full_y}"
             )
         first = self.first.image
-        whole = np.empty((ys[-1], xs[-1], *first.shape[2:]), first.dtype)
+        whole = self.first.like((ys[-1], xs[-1], *first.shape[2:]), first.dtype)
         for (x, y), tile in tiles.items():
             whole[ys[y] : ys[y + 1], xs[x] : xs[x + 1]] = tile
         return whole

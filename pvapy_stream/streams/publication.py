@@ -13,9 +13,10 @@ from types import TracebackType
 from typing import Literal, TypeVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from pvapy_stream.errors import StreamTimeoutError, TransportError
-from pvapy_stream.frame import AttributeValue, Frame, Pixels
+from pvapy_stream.frame import AttributeValue, Frame, Pixels, new_image
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.pva.objects import mark
@@ -147,6 +148,23 @@ class Publication:
             publisher.publish(LazyObject(frame, build) if publisher.takes_lazy else build(frame))
             return frame.id
 
+    def reserve(self, shape: tuple[int, ...], dtype: DTypeLike) -> Pixels:
+        """A writable array for an image, where subscribers read it if that is possible.
+
+        In mode ``shm`` (and ``both``), an image that is written into such an array and then sent
+        is not copied. Write all of it: its content is undefined, as with `numpy.empty`. Take a new
+        one for each image: it may be read-only when it was sent. If no subscriber could read it,
+        or if the image is small, it is an ordinary array, and is sent as such.
+
+        Args:
+            shape: (ny, nx), or (ny, nx, 3) for colour.
+            dtype: pixel type.
+
+        Raises:
+            ObjectError: another shape.
+        """
+        return new_image(shape, dtype, output=self._publisher)
+
     def wait_for_subscribers(self, count: int = 1, timeout: float = 60.0) -> None:
         """Wait until this number of subscribers are connected.
 
@@ -265,6 +283,10 @@ class AsyncPublication:
         """As `Publication.open`."""
         await self._run(self._publication.open)
         return self
+
+    def reserve(self, shape: tuple[int, ...], dtype: DTypeLike) -> Pixels:
+        """As `Publication.reserve`."""
+        return self._publication.reserve(shape, dtype)
 
     async def send(
         self,

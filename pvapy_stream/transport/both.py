@@ -48,6 +48,13 @@ class BothPublisher(Publisher):
         if failure is not None:
             raise failure
 
+    def reserve(self, nbytes: int) -> object | None:
+        for way in self._ways:
+            memory = way.reserve(nbytes)
+            if memory is not None:
+                return memory
+        return None
+
     def finish(self, patience: float) -> None:
         deadline = time.monotonic() + patience
         for way in self._ways:

@@ -277,9 +277,8 @@ class DectrisReceiver:
 
     def _common(self, start: Start | None, name: str) -> _Shared:
         """What all images of a series have."""
-        shared = self._shared
-        if shared.start is start and shared.threshold == name:
-            return shared
+        if self._shared.start is start and self._shared.threshold == name:
+            return self._shared
         attributes = {} if start is None else dict(start.attributes)
         attributes["Threshold"] = name
         series: SeriesMetadata | None = None

@@ -209,6 +209,15 @@ class Publisher(Protocol):
         """
         ...
 
+    def reserve(self, nbytes: int) -> object | None:
+        """Memory with a writable buffer of so many bytes, or more, for the payload of an object.
+
+        An object that is then published with all of that memory as its payload is not copied, and
+        its arrays become read-only. Memory that is not published is given back at its end. It may
+        be called in any thread. None: there is no such memory, now or ever.
+        """
+        return None
+
     def finish(self, patience: float) -> None:
         """Let subscribers take queued objects, for at most `patience` s; none will follow."""
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from pvapy_stream.frame import Frame
+from pvapy_stream.frame import Frame, new_image
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.settings import ShmSettings
 from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, folder, nodes
-from pvapy_stream.transport.shm.pool_user import held_memory_of
+from pvapy_stream.transport.shm.slot_memory import held_memory_of
 from tests.transport.kills import PATIENCE, ended, leftovers, start
 
 SHAPE = (256, 256)
@@ -47,13 +47,20 @@ def source(first: int) -> None:
 
 
 def stage(number: int) -> None:
-    """Pass on each object, and keep the last ones."""
+    """Pass on each object, and keep the last ones; every other one is written anew in place."""
     publisher = ShmPublisher(channel(number + 1), ShmSettings.of(shm_timeout=1))
     publisher.start()
     kept: deque[Any] = deque(maxlen=KEPT)
 
     def deliver(obj: Any) -> None:
-        kept.append(obj.frame.payload)
+        frame = obj.frame
+        kept.append(frame.payload)
+        if frame.id % 2 and frame.payload.size:
+            image = new_image(SHAPE, np.uint32, output=publisher)
+            np.copyto(image, frame.image)
+            obj = LazyObject(frame.replace(image))
+            # This is never published, and the other is kept after it was.
+            kept.extend((new_image(SHAPE, np.uint32, output=publisher), image))
         publisher.publish(obj)
 
     ShmReceiver(channel(number)).start(deliver)

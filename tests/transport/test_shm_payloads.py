@@ -26,7 +26,7 @@ from pvapy_stream.transport.shm import (
     receiver,
 )
 from pvapy_stream.transport.shm.peer_directory import new_key
-from pvapy_stream.transport.shm.pool_user import held_memory_of
+from pvapy_stream.transport.shm.slot_memory import held_memory_of
 from tests.support import wait_until
 from tests.transport.shm_ends import ManyEnds, connect
 

@@ -19,8 +19,9 @@ from pvapy_stream.transport.shm.frames import Parts, SampleHeader, read_header
 from pvapy_stream.transport.shm.pool_file import PoolLayout, create_pool, open_pool, sweep
 from pvapy_stream.transport.shm.pool_owner import PoolOwner
 from pvapy_stream.transport.shm.pool_reader import PoolReader
-from pvapy_stream.transport.shm.pool_user import PoolUser, held_memory_of, join_pool
+from pvapy_stream.transport.shm.pool_user import PoolUser, join_pool
 from pvapy_stream.transport.shm.references import PayloadPlace
+from pvapy_stream.transport.shm.slot_memory import held_memory_of
 
 OWNER = bytes(range(16))
 LAYOUT = PoolLayout(8, 4096)

@@ -61,6 +61,8 @@ class Chain(RuleBasedStateMachine):
         self.in_flight = InFlight()  # of the source
         self.n_sent = self.number = 0
         self.started = 0
+        # What the source itself wrote in place and keeps, with its number.
+        self.own: list[tuple[Any, int]] = []
         self.between: list[Callable[[], None]] = []
         used, unheld = self.owner._used, self.owner._unheld
         self.n_passes = -1  # of the owner over the columns; -1: it does not read them
@@ -116,6 +118,32 @@ class Chain(RuleBasedStateMachine):
         self.in_flight.add(self.n_sent, reference)
         self.stages[0].received.append((self.n_sent, place, self.number))
         reference.release()
+
+    @rule()
+    def reserve(self) -> None:
+        memory = self.owner.reserve(4096)
+        if memory is not None:
+            self.number += 1
+            np.frombuffer(memory, np.int64)[:] = self.number
+            self.own.append((memory, self.number))
+
+    @rule(again=st.booleans())
+    def publish_in_place(self, again: bool) -> None:
+        if not self.own or not self.stages[0].alive:
+            return
+        memory, number = self.own[-1]
+        place = PayloadPlace(self.owner.key, memory.slot, self.owner.generation(memory.slot))
+        for _ in range(1 + again):
+            self.owner.acquire(memory.slot)
+            reference = Reference(Parts(1, number), place, 0, self.owner)
+            self.n_sent += 1
+            self.in_flight.add(self.n_sent, reference)
+            self.stages[0].received.append((self.n_sent, place, number))
+            reference.release()
+
+    @rule(now=st.booleans())
+    def drop_own(self, now: bool) -> None:
+        self.do(now, lambda: self.own.pop(0) if self.own else None)
 
     @rule(index=st.integers(0, 2), now=st.booleans())
     def acquire(self, index: int, now: bool) -> None:
@@ -229,6 +257,8 @@ class Chain(RuleBasedStateMachine):
         for stage in self.stages:
             for _, memory, number in stage.held:
                 assert (np.frombuffer(memory, np.int64) == number).all()
+        for memory, number in self.own:
+            assert (np.frombuffer(memory, np.int64) == number).all()
 
     def teardown(self) -> None:
         """All leave, and nothing is left."""
@@ -240,6 +270,7 @@ class Chain(RuleBasedStateMachine):
                 stage.receives.close()
                 stage.publishes.close()
         self.in_flight.end()
+        self.own.clear()
         self.stages.clear()
         look_for_dead(self.owner)
         assert self.owner.unused

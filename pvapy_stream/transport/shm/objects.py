@@ -155,7 +155,7 @@ def sample_memory_type(size: int) -> type[SampleMemory]:
 
 
 if TYPE_CHECKING:
-    from pvapy_stream.transport.shm.pool_user import HeldMemory
+    from pvapy_stream.transport.shm.slot_memory import HeldMemory
 
     class SampleMemory(ctypes.Array[ctypes.c_uint8]):
         """Memory of a received sample, of a type from `sample_memory_type`.

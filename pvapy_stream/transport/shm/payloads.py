@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +12,13 @@ from pvapy_stream.transport.shm.frames import Parts
 from pvapy_stream.transport.shm.peer_directory import has_subscribers
 from pvapy_stream.transport.shm.pool_file import PoolLayout, possible
 from pvapy_stream.transport.shm.pool_owner import PoolOwner
-from pvapy_stream.transport.shm.pool_user import PoolUser, address_of, held_memory_of, join_pool
-from pvapy_stream.transport.shm.references import PayloadPlace, Reference
+from pvapy_stream.transport.shm.pool_user import PoolUser, join_pool
+from pvapy_stream.transport.shm.references import Holder, PayloadPlace, Reference
 from pvapy_stream.transport.shm.services import free_memory
+from pvapy_stream.transport.shm.slot_memory import address_of, end_writing, held_memory_of
+
+if TYPE_CHECKING:
+    from pvapy_stream.transport.shm.slot_memory import HeldMemory
 
 # Bytes of a payload; a copy of a smaller one is cheaper than a reference.
 MIN_PAYLOAD = 64 * 2**10
@@ -58,30 +63,60 @@ class Payloads:
         try:
             return self._in_place(parts) or self._written(parts, queue)
         except (OSError, TransportError) as error:
-            kind = f"{type(error).__name__} {getattr(error, 'errno', '')}"
-            if kind != self._problem:
-                self._problem = kind
-                _log.warning("payloads are copied for each stage: %s", error)
+            self._note(error)
             return None
 
+    def reserve(self, nbytes: int) -> HeldMemory | None:
+        """Memory for a payload, which `reference` then does not copy; None: there is none.
+
+        Only if there is a pool already: the first payload of a size makes it.
+        """
+        own = self._own
+        if self._closed or own is None or own.layout.slot_size < nbytes:
+            return None
+        try:
+            return own.reserve(nbytes)
+        except OSError as error:
+            self._note(error)
+            return None
+
+    def _note(self, error: Exception) -> None:
+        kind = f"{type(error).__name__} {getattr(error, 'errno', '')}"
+        if kind != self._problem:
+            self._problem = kind
+            _log.warning("payloads are copied for each stage: %s", error)
+
     def _in_place(self, parts: Parts) -> Reference | None:
-        """A reference to a payload that was received in a slot."""
+        """A reference to a payload that was received in a slot, or written into a reserved one."""
         memory, payload_at = held_memory_of(parts.memory), parts.payload_at
+        payload = parts.payload
         if memory is None:
             # A frame that was made from a received one, with other attributes for instance.
-            payload = parts.payload
             memory = held_memory_of(payload)
             if memory is None or not isinstance(payload, np.ndarray):
                 return None
-            payload_at = address_of(payload) - memory.user.address_of(memory.slot)
-        received, slot = memory.user, memory.slot
-        key = received.pool.key
-        user = self._others.get(key) or self._join(key)
-        if user is None:
+            pool = memory.user.pool
+            payload_at = address_of(payload) - pool.address - memory.slot * pool.layout.slot_size
+        user, pool, slot = memory.user, memory.user.pool, memory.slot
+        written_here = isinstance(user, PoolOwner)
+        if written_here and (payload_at or parts.nbytes != memory.reserved):
+            # The rest of it is not written yet, and may be published later.
             return None
-        user.acquire(slot)
-        generation = int(received.pool.generations[slot])
-        return Reference(parts, PayloadPlace(key, slot, generation), payload_at, user)
+        key = pool.key
+        holder = self._holder(user, key)
+        if holder is None:
+            return None
+        if written_here and isinstance(payload, np.ndarray):
+            end_writing(payload)
+        holder.acquire(slot)
+        generation = int(pool.generations[slot])
+        return Reference(parts, PayloadPlace(key, slot, generation), payload_at, holder)
+
+    def _holder(self, user: object, key: bytes) -> Holder | None:
+        """Through whom we hold the slots of a pool that somebody in this process uses."""
+        if isinstance(user, PoolOwner) and (user is self._own or user in self._retired):
+            return user
+        return self._others.get(key) or self._join(key)
 
     def _join(self, key: bytes) -> PoolUser | None:
         user = join_pool(key, has_subscribers, self._publisher)

@@ -7,7 +7,8 @@ import logging
 import threading
 import time
 import uuid
-from typing import cast
+from collections import deque
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -21,10 +22,15 @@ from pvapy_stream.transport.shm.pool_file import (
     create_pool,
     remove_if_unused,
 )
+from pvapy_stream.transport.shm.slot_memory import held_memory_type
+
+if TYPE_CHECKING:
+    from pvapy_stream.transport.shm.slot_memory import HeldMemory
 
 _CLEAR_PERIOD = 0.05  # s between two looks for dead users
 _WARN_PERIOD = 60.0  # s
 _ATTEMPTS = 3  # to read counters while users come and go
+_MAX_SHARE = 4  # no more than 1/4 of the slots are reserved
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +58,10 @@ class PoolOwner:
         self._free = [*reversed(range(layout.n_slots))]
         # How often this publisher itself holds each slot.
         self._held = [0] * layout.n_slots
+        # Slots whose memory was given out by `reserve`: how many, and those that were given back.
+        self._n_reserved = 0
+        self._given_back: deque[int] = deque()
+        self._memory_type = held_memory_type(layout.slot_size)
         self._allocated: set[int] = set()
         self._fence = threading.Lock()
         self._clear_due = self._warn_due = 0.0
@@ -102,9 +112,39 @@ class PoolOwner:
         """Undo `take` or `acquire`."""
         self._held[slot] -= 1
 
+    def reserve(self, nbytes: int) -> HeldMemory | None:
+        """The memory of a slot to write a payload into, held until its end; None if there is none.
+
+        Args:
+            nbytes: bytes of the payload.
+
+        Raises:
+            OSError: shared memory is full.
+        """
+        self._take_back()
+        if self._n_reserved >= max(1, self.layout.n_slots // _MAX_SHARE):
+            return None
+        slot = self.take()
+        if slot is None:
+            return None
+        memory = self._memory_type.from_address(self.pool.address + slot * self.layout.slot_size)
+        memory.user, memory.slot, memory.reserved = self, slot, nbytes
+        self._n_reserved += 1
+        return memory
+
+    def give_back(self, slot: int) -> None:
+        """End the hold of a reserved memory. Called by the garbage collector at any instant."""
+        self._given_back.append(slot)
+
+    def _take_back(self) -> None:
+        while self._given_back:
+            self._held[self._given_back.popleft()] -= 1
+            self._n_reserved -= 1
+
     @property
     def n_held(self) -> int:
         """Number of slots this publisher itself holds."""
+        self._take_back()
         return sum(map(bool, self._held))
 
     @property
@@ -121,6 +161,7 @@ class PoolOwner:
         if now >= self._clear_due:
             self._clear_due = now + _CLEAR_PERIOD
             self._clear_dead()
+        self._take_back()
         free = set(self._free)
         candidates = [slot for slot, held in enumerate(self._held) if not held and slot not in free]
         if candidates:

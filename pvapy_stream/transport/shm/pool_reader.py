@@ -11,7 +11,7 @@ from pvapy_stream.transport.shm.pool_user import PoolUser, join_pool
 from pvapy_stream.transport.shm.references import PayloadPlace
 
 if TYPE_CHECKING:
-    from pvapy_stream.transport.shm.pool_user import HeldMemory
+    from pvapy_stream.transport.shm.slot_memory import HeldMemory
 
 
 class PoolReader:

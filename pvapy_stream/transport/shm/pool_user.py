@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING, cast
-
-import numpy as np
-import numpy.typing as npt
 
 from pvapy_stream.transport.shm.pool_file import (
     FREE,
@@ -23,6 +18,10 @@ from pvapy_stream.transport.shm.pool_file import (
     open_pool,
     remove_if_unused,
 )
+from pvapy_stream.transport.shm.slot_memory import held_memory_type
+
+if TYPE_CHECKING:
+    from pvapy_stream.transport.shm.slot_memory import HeldMemory
 
 _CLOSE = -1  # in the queue of released slots
 _MAX_SHARE = 4  # a user that keeps more than 1/4 of the slots copies what it receives
@@ -95,7 +94,7 @@ class PoolUser:
         return False
 
     def release(self, slot: int) -> None:
-        """Undo one `acquire`. May be called by the garbage collector at any instant."""
+        """Undo one `acquire`. Called by the garbage collector at any instant."""
         if self._process != _process:
             # The copy of an object in a forked process: what it holds is counted by the other one.
             return
@@ -118,6 +117,8 @@ class PoolUser:
                 self._releasing.release()
             if last:
                 self._leave()
+
+    give_back = release
 
     def address_of(self, slot: int) -> int:
         """Address of a slot."""
@@ -166,49 +167,3 @@ def join_pool(
         pool.close()
         return None
     return PoolUser(pool, column, has_subscribers)
-
-
-def held_memory_of(array: object) -> HeldMemory | None:
-    """The held slot that an array is a view of; None if it is none."""
-    while isinstance(array, (np.ndarray, memoryview)):
-        # numpy's and Python's types do not say what a view is of.
-        array = cast("object", array.base if isinstance(array, np.ndarray) else array.obj)
-    return cast("HeldMemory", array) if isinstance(array, _HeldSlot) else None
-
-
-class _HeldSlot:
-    """What all types of `held_memory_type` have in common."""
-
-
-@lru_cache(maxsize=64)
-def held_memory_type(size: int) -> type[HeldMemory]:
-    """Type of the memory of a slot that is held; its end releases the slot.
-
-    Args:
-        size: bytes of the slot.
-    """
-
-    def release(self: HeldMemory) -> None:
-        self.user.release(self.slot)
-
-    kind = type("HeldMemory", (_HeldSlot, ctypes.c_uint8 * size), {"__del__": release})
-    return cast("type[HeldMemory]", kind)
-
-
-def address_of(array: npt.NDArray[np.uint8]) -> int:
-    """Address of the first element."""
-    return cast("int", array.__array_interface__["data"][0])
-
-
-if TYPE_CHECKING:
-
-    class HeldMemory(ctypes.Array[ctypes.c_uint8]):
-        """Memory of a slot, of a type from `held_memory_type`.
-
-        Attributes:
-            user: who holds it.
-            slot: its number.
-        """
-
-        user: PoolUser
-        slot: int

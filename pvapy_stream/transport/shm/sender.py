@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import iceoryx2 as iox
 import pvaccess as pva
@@ -36,9 +37,13 @@ from pvapy_stream.transport.shm.set_service import SetService, Subscriber, defau
 from pvapy_stream.transport.shm.subscriber_table import SubscriberTable
 from pvapy_stream.transport.shm_settings import ShmSettings
 
+if TYPE_CHECKING:
+    from pvapy_stream.transport.shm.slot_memory import HeldMemory
+
 _REFRESH_PERIOD = 0.05  # s; of the thread that updates the subscribers while nothing is published
 _PAYLOADS_PERIOD = 1.0  # s
 _MIN_WAIT, _MAX_WAIT = 50e-6, 3e-4  # s between two checks of a full queue
+_RESERVING = 0.01  # s; a thread that reserves memory while another publishes waits no longer
 _STALLED = 0.1  # s; a subscriber that sleeps for so long with a full queue has nothing to take
 
 _log = logging.getLogger(__name__)
@@ -87,6 +92,8 @@ class ShmPublisher(Publisher):
         self._ended = threading.Event()
         self._current: Sendable | None = None
         self._current_flags = INITIAL
+        # Whether the last large object was sent as references.
+        self._refers = False
         self._published = self._errors = self._rejected = 0
 
     # -- lifecycle -------------------------------------------------------------------------------
@@ -227,8 +234,20 @@ class ShmPublisher(Publisher):
                     sent = reference or parts
                 self._note_sent(service, service.send(sent))
         finally:
+            self._refers = reference is not None
             if reference is not None:
                 reference.release()
+
+    def reserve(self, nbytes: int) -> HeldMemory | None:
+        # Without subscribers, or if they get copies, memory of this process costs less.
+        if nbytes < payloads.MIN_PAYLOAD or not self._refers:
+            return None
+        if not self._lock.acquire(timeout=_RESERVING):
+            return None
+        try:
+            return self._payloads.reserve(nbytes)
+        finally:
+            self._lock.release()
 
     def _send(
         self,
