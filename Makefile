@@ -45,9 +45,11 @@ test-more: $(READY)
 test-published: $(READY)
 	PVAPY_PUBLISHED=1 $(BIN)/python -m pytest tests/incumbent
 
-# Bluesky and Tiled from the package index, in environments of their own, which are kept.
+# Bluesky, Tiled and validators of NeXus from the package index, in environments of their own,
+# which are kept.
 foreign: $(READY)
-	$(BIN)/python -m pytest -m foreign tests/areadetector tests/processors
+	$(BIN)/python -m pytest -m foreign tests/areadetector tests/dectris tests/files \
+		tests/processors
 
 check: $(READY)
 	$(BIN)/ruff check .

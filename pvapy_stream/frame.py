@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from pvapy_stream.codecs import decompress
 from pvapy_stream.errors import ObjectError
+from pvapy_stream.series import SeriesMetadata
 
 Pixels = NDArray[Any]
 AttributeValue = Any  # int, float, str, bool or an array of those
@@ -54,6 +55,8 @@ class Frame:
             `origin`.
         layout_changed: whether shape, pixel type, codec or size differ from those of `origin`.
         time_changed: whether the time differs from that of `origin`.
+        series: what is the same for all images of its series, where the transport gives that;
+            frames that are sent on do not carry it.
         output: what a new image is published with, see `like`; None if that is not known.
     """
 
@@ -69,6 +72,7 @@ class Frame:
         "origin",
         "output",
         "payload",
+        "series",
         "stored_shape",
         "time_changed",
         "time_ns",
@@ -88,6 +92,7 @@ class Frame:
             Mapping[str, AttributeValue] | Callable[[], Mapping[str, AttributeValue]] | None
         ) = None,
         origin: object = None,
+        series: SeriesMetadata | None = None,
     ) -> None:
         self.id = id
         self.payload = payload
@@ -97,6 +102,7 @@ class Frame:
         self.codec = codec
         self.color_mode = color_mode
         self.origin = origin
+        self.series = series
         self.output: object = None
         self.attributes_changed = self.layout_changed = self.time_changed = False
         self._attributes: (
@@ -195,6 +201,7 @@ class Frame:
             color_mode=mode,
             attributes=self._attributes if attributes is None else attributes,
             origin=self.origin,
+            series=self.series,
         )
         made.attributes_changed = (
             self.attributes_changed or attributes is not None or mode is not self.color_mode

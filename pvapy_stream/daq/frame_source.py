@@ -17,7 +17,7 @@ from pvapy_stream.daq.id_watch import IdWatch
 from pvapy_stream.errors import ObjectError, PvapyStreamError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import StreamObject, frame_of
-from pvapy_stream.pva.objects import IdReader, id_reader
+from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
 from pvapy_stream.transport.mode import ReceiverOptions
 from pvapy_stream.transport.ports import Return
 from pvapy_stream.transport.registry import make_receiver
@@ -116,6 +116,9 @@ class ImageFollower(ABC):
 
     def _deliver(self, obj: StreamObject, again: bool = False) -> None:
         try:
+            if is_marked(obj):
+                # It shows what images will be like, and is none.
+                return
             if self._read_id is None:
                 self._read_id = id_reader(self._id_field, obj)
             pulse_id = self._read_id(obj)

@@ -17,6 +17,7 @@ from pvapy_stream.daq.items import Item
 from pvapy_stream.errors import FileError, ObjectError, PvapyStreamError
 from pvapy_stream.files.disk import file_error
 from pvapy_stream.files.ending import PLAIN, Ending
+from pvapy_stream.files.instrument import SeriesFinder
 from pvapy_stream.files.layout import (
     ATTRIBUTES,
     CHECKSUMS,
@@ -72,6 +73,7 @@ class NexusMessages:
         self._channel = ""
         self._ledger = Ledger("writer")
         self._not_written = IdSet()
+        self._finder = SeriesFinder()
         # Braces in a name are keys to a FrameWriter.
         output = str(path).replace("{", "{{").replace("}", "}}")
         self._writer = FrameWriter(
@@ -138,7 +140,10 @@ class NexusMessages:
         source, frame = message.source, message.frame
         self._channel = source.name
         attributes = {name: _plain(one) for name, one in source.attributes(frame).items()}
-        return frame.replace(id=message.pulse_id, attributes=attributes)
+        made = frame.replace(id=message.pulse_id, attributes=attributes)
+        # The new names of its attributes do not tell it.
+        made.series = self._finder.of(frame)
+        return made
 
     def _frame_of_message(self, message: Item) -> Frame:
         image: ChannelValue | None = None

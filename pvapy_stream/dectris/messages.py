@@ -67,6 +67,8 @@ class Start:
         energies: energies of the thresholds by channel, eV.
         shape: (ny, nx) of its images; None if it is not given.
         dtype: type of their pixels; "" if it is not given.
+        masks: pixel masks by channel, not read yet.
+        mask_applied: whether the detector applied them; None if it is not given.
     """
 
     series: SeriesName
@@ -76,6 +78,8 @@ class Start:
     energies: Mapping[str, float]
     shape: tuple[int, int] | None = None
     dtype: str = ""
+    masks: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    mask_applied: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,8 @@ def _start(content: Mapping[Any, Any]) -> Start:
         {name: float(value) for name, value in found if _is_number(value)},
         _shape(content),
         kind if isinstance(kind := content.get("image_dtype"), str) and kind in _PIXELS else "",
+        masks if isinstance(masks := content.get("pixel_mask"), Mapping) else {},
+        applied if isinstance(applied := content.get("pixel_mask_enabled"), bool) else None,
     )
 
 

@@ -4,16 +4,17 @@
 
     /                 NXroot, default=entry
       entry           NXentry, default=data
-        data          NXdata, signal=data
+        data          NXdata, signal=data, axes=id, y, x[, colour]
           data        (n, ny, nx[, 3]) images, one a chunk
           id          (n,) ids
+          y, x        (ny,), (nx,) numbers of the pixels, from 0 on; colour: (3,)
           time        (n,) ns since 1970-01-01 UTC, 0 for unknown
         checksum      (n,) CRC-32 of each image's chunk as it is stored
         attributes    NXcollection, one column for each attribute
         loss_record   NXcollection, only in files that were closed
-        instrument    only where the names of areaDetector's HDF5 plugin are wanted: links
-          detector    NXdetector: data
-          NDAttributes  NXcollection: the columns, and NDArrayUniqueId
+        instrument    only of series, and where the names of areaDetector's plugin are wanted
+          beam, detector  NXbeam, NXdetector: data, and what is the same for all images
+          NDAttributes  NXcollection of links: the columns, and NDArrayUniqueId
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ from pvapy_stream.files.disk import (
     show_name,
     take_name,
 )
+from pvapy_stream.files.instrument import make_detector, write_series
 from pvapy_stream.files.names import part_of
 from pvapy_stream.files.record import LossRecord
+from pvapy_stream.series import SeriesMetadata
 
 IMAGES = "entry/data/data"
 IDS = "entry/data/id"
@@ -50,6 +53,7 @@ ND_ATTRIBUTES = "entry/instrument/NDAttributes"
 
 ROWS_PER_CHUNK = 1024
 _PROGRAM = "pvapy_stream"
+_AXES = ("y", "x", "colour")
 _EPOCH = "1970-01-01T00:00:00Z"
 
 
@@ -68,6 +72,7 @@ class NexusFile:
         origin: attributes of the file that identify its writer.
         area_detector: whether it has the names of areaDetector's HDF5 plugin too.
         live: whether readers find it under its name already while it is written.
+        series: what is the same for all images; None if nothing is known.
 
     Raises:
         FileError: another writer has it open, or it cannot be created.
@@ -87,6 +92,7 @@ class NexusFile:
         origin: Mapping[str, str] | None = None,
         area_detector: bool = False,
         live: bool = False,
+        series: SeriesMetadata | None = None,
     ) -> None:
         self.path = path
         self.part = part_of(path)
@@ -108,6 +114,8 @@ class NexusFile:
         try:
             self._file.attrs.update(origin or {})
             self._make(codec, attributes or {}, image_name, notes or {})
+            if series is not None:
+                write_series(self._file["entry"], series)
             if area_detector:
                 _add_instrument(self._file)
             self._file.swmr_mode = True
@@ -129,7 +137,7 @@ class NexusFile:
         notes: Mapping[str, str],
     ) -> None:
         shape, dtype = self.kind
-        data = make_tree(self._file, notes, len(shape) == 3)
+        data = make_tree(self._file, notes, shape)
         images = data.create_dataset(
             "data",
             (0, *shape),
@@ -221,7 +229,9 @@ def opened(path: Path, mode: str, **options: Any) -> h5py.File:
     return h5py.File(path, mode, libver="latest", **options)
 
 
-def make_tree(file: h5py.File, notes: Mapping[str, str], colour: bool) -> h5py.Group:
+def make_tree(
+    file: h5py.File, notes: Mapping[str, str], image_shape: tuple[int, ...]
+) -> h5py.Group:
     """Make the groups that NeXus readers expect; the group for the images."""
     file.attrs["NX_class"] = "NXroot"
     file.attrs["default"] = "entry"
@@ -236,8 +246,13 @@ def make_tree(file: h5py.File, notes: Mapping[str, str], colour: bool) -> h5py.G
     data = entry.create_group("data")
     data.attrs["NX_class"] = "NXdata"
     data.attrs["signal"] = "data"
-    data.attrs["axes"] = ["id", ".", ".", "."] if colour else ["id", ".", "."]
-    data.attrs["id_indices"] = 0
+    # Each dimension has its field: validators know no "." for one without.
+    axes = ["id", *_AXES[: len(image_shape)]]
+    data.attrs["axes"] = axes
+    for number, name in enumerate(axes):
+        data.attrs[f"{name}_indices"] = number
+    for name, length in zip(axes[1:], image_shape, strict=True):
+        data[name] = np.arange(length, dtype=np.int32)
     return data
 
 
@@ -282,11 +297,7 @@ def complete(file: h5py.File, record: LossRecord, notes: Mapping[str, str], n_ro
 
 def _add_instrument(file: Any) -> None:
     """Links with the names that areaDetector's HDF5 plugin gives."""
-    instrument = file["entry"].create_group("instrument")
-    instrument.attrs["NX_class"] = "NXinstrument"
-    detector = instrument.create_group("detector")
-    detector.attrs["NX_class"] = "NXdetector"
-    detector["data"] = h5py.SoftLink(f"/{IMAGES}")
+    instrument = make_detector(file["entry"])
     collection(instrument, "NDAttributes")["NDArrayUniqueId"] = h5py.SoftLink(f"/{IDS}")
     _link_columns(file)
 

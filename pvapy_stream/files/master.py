@@ -16,6 +16,7 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.columns import gather
 from pvapy_stream.files.disk import check_new, file_error, identity, take_name
+from pvapy_stream.files.instrument import common, read_series, write_series
 from pvapy_stream.files.layout import (
     ATTRIBUTES,
     CHECKSUMS,
@@ -108,8 +109,11 @@ def _check_alike(sources: Sequence[_Source]) -> None:
 def _fill(
     master: h5py.File, sources: Sequence[_Source], order: NDArray[np.int64], target: Path
 ) -> None:
-    data = make_tree(master, {}, sources[0].file[IMAGES].ndim == 4)
+    data = make_tree(master, {}, sources[0].file[IMAGES].shape[1:])
     entry = master["entry"]
+    series = common(read_series(one.file["entry"]) for one in sources)
+    if series is not None:
+        write_series(entry, series)
     _make_images(data, sources, order, target)
 
     def joined(name: str) -> NDArray[np.generic]:

@@ -15,6 +15,7 @@ from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import FileError, ObjectError
 from pvapy_stream.files.chunks import check_pixels, one_core_each, prepare, stored_form
 from pvapy_stream.files.disk import check_space, file_error, make_folder
+from pvapy_stream.files.instrument import SeriesFinder
 from pvapy_stream.files.layout import NexusFile
 from pvapy_stream.files.names import FileNames
 from pvapy_stream.files.record import (
@@ -27,6 +28,7 @@ from pvapy_stream.files.rows import FLUSH_PERIOD, HDF5_ERRORS, RowWriter
 from pvapy_stream.files.taken import Claim, Claims
 from pvapy_stream.files.witness import witness
 from pvapy_stream.frame import Frame
+from pvapy_stream.series import SeriesMetadata, changes
 from pvapy_stream.settings import FileSettings
 
 _TROUBLE = (*HDF5_ERRORS, FileError)
@@ -85,6 +87,8 @@ class FrameWriter:
         self._last_id: int | None = None  # the last id of the files before
         self._newest_id: int | None = None
         self._rows: RowWriter | None = None
+        self._finder = SeriesFinder()
+        self._series: SeriesMetadata | None = None  # of the file
         self._past = [0, 0]  # images and bytes of the files before
         self._failure: FileError | None = None
         self._raised = False
@@ -161,10 +165,12 @@ class FrameWriter:
     def _rows_for(self, frame: Frame) -> RowWriter:
         form = stored_form(frame)
         shape, dtype = (form[1], frame.dtype) if form else _image_kind(frame)
-        rows = self._rows
-        if rows is None or rows.file.kind != (shape, dtype):
+        rows, series = self._rows, self._finder.of(frame)
+        other = changes(self._series, series)
+        if rows is None or other or rows.file.kind != (shape, dtype):
             check_pixels(shape, dtype)
-            rows = self._change_file(frame, shape, dtype, form[0] if form else None)
+            self._series = series
+            rows = self._change_file(frame, shape, dtype, form[0] if form else None, other)
         return rows
 
     def flush(self) -> None:
@@ -255,9 +261,14 @@ class FrameWriter:
     # -- files -----------------------------------------------------------------------------------
 
     def _change_file(
-        self, frame: Frame, shape: tuple[int, ...], dtype: np.dtype, codec: str | None
+        self,
+        frame: Frame,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        codec: str | None,
+        other: list[str],
     ) -> RowWriter:
-        """Begin a file for images of this shape and type, and close the one before.
+        """Begin a file for images of this shape, type and series, and close the one before.
 
         Raises:
             FileError: the one before cannot be closed, or the new one cannot be created.
@@ -268,6 +279,8 @@ class FrameWriter:
         if old is not None:
             was, now = _shown(*old.kind), _shown(shape, dtype)
             text = f"Images changed at id {frame.id} from {was} to {now}:"
+            if was == now:
+                text = f"A series with another {', '.join(other)} begins at id {frame.id}:"
             _log.warning("%s file %s follows %s", text, claim.path, old.path)
             notes = {"continues": f"{text} this file continues {old.path.name}."}
             ended = {"continued": f"{text} {claim.path.name} continues this file."}
@@ -307,6 +320,7 @@ class FrameWriter:
             origin=self._origin(),
             area_detector=self._area_detector,
             live=self._live,
+            series=self._series,
         )
         self._file_id = claim.number
         self._rows = RowWriter(file, self._pool, self._in_flight, self._on_saved, self._refuse)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from pvapy_stream.files import swissfel_layout
 from pvapy_stream.files.chunks import NONE, codec_of
 from pvapy_stream.files.columns import take_rows
 from pvapy_stream.files.disk import file_error, same_file, take_name
+from pvapy_stream.files.instrument import read_series
 from pvapy_stream.files.layout import (
     ATTRIBUTES,
     CHECKSUMS,
@@ -30,6 +32,7 @@ from pvapy_stream.files.reading import chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import RECOVERED, LossRecord
 from pvapy_stream.files.superblock import is_cut, open_cut, unmark
 from pvapy_stream.files.witness import readable_rows
+from pvapy_stream.series import SeriesMetadata
 
 if TYPE_CHECKING:
     import h5py
@@ -165,6 +168,7 @@ def _copy(source: h5py.File, rows: NDArray[np.int64], work: Path) -> None:
         codec=codec or NONE,
         origin={name: str(value) for name, value in source.attrs.items() if name in _ORIGIN},
         area_detector=ND_ATTRIBUTES in source,
+        series=_series(source),
     )
     ids, times, checks = (_rows_of(source[name], rows) for name in (IDS, TIMES, CHECKSUMS))
     offset = (0,) * (images.ndim - 1)
@@ -185,6 +189,13 @@ def _copy(source: h5py.File, rows: NDArray[np.int64], work: Path) -> None:
 
 
 _ORIGIN = ("run", "stage", "input_channel")
+
+
+def _series(source: h5py.File) -> SeriesMetadata | None:
+    """What the file has for all of its images, if that can be read."""
+    with suppress(*_TROUBLE):
+        return read_series(source["entry"])
+    return None
 
 
 def _rows_of(data: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -40,6 +40,13 @@ def pixels_of(series: int, image: int, threshold: int, like: np.ndarray) -> np.n
     return made.astype(like.dtype).reshape(like.shape)
 
 
+def mask_of(threshold: int, shape: tuple[int, int]) -> np.ndarray:
+    """The pixel mask of a threshold: as many bad pixels at the end of the last row."""
+    mask = np.zeros(shape, np.uint32)
+    mask[-1, -threshold:] = 2
+    return mask
+
+
 class DectrisSimulator:
     """Sends series until the end, or until it is stopped.
 
@@ -151,6 +158,11 @@ class DectrisSimulator:
             "incident_energy": _ENERGY,
             "incident_wavelength": 1.0,
             "number_of_images": settings.n_images,
+            "pixel_mask": {
+                name: self._written(mask_of(number + 1, self._like.shape))
+                for number, name in enumerate(self._channels())
+            },
+            "pixel_mask_enabled": False,
             "pixel_size_x": 75e-6,
             "pixel_size_y": 75e-6,
             "saturation_value": int(np.iinfo(settings.pixel_type).max) - 1,

@@ -11,7 +11,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zmq
@@ -21,9 +21,16 @@ from pvapy_stream.dectris.arrays import Picture, read_picture
 from pvapy_stream.dectris.cbor import check_installed
 from pvapy_stream.dectris.messages import End, Image, Start, read_message
 from pvapy_stream.dectris.series import LATE, Placed, SeriesBook
-from pvapy_stream.errors import DectrisError, TransportError
+from pvapy_stream.errors import CodecError, DectrisError, TransportError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import LazyObject, StreamObject
+from pvapy_stream.series import (
+    PIXEL_MASK,
+    PIXEL_MASK_APPLIED,
+    Field,
+    SeriesMetadata,
+    of_attributes,
+)
 from pvapy_stream.transport.dectris_settings import DectrisInputSettings, address_of
 from pvapy_stream.transport.ports import Deliver, DeliverAgain, ReceiverCounts, Return
 
@@ -40,6 +47,22 @@ _log = logging.getLogger(__name__)
 
 # Receivers of this process by address: a second one would take messages from the first.
 _receivers: weakref.WeakValueDictionary[str, DectrisReceiver] = weakref.WeakValueDictionary()
+
+
+class _Shared(NamedTuple):
+    """What all images of a series have.
+
+    Attributes:
+        start: its start message.
+        threshold: channel of the images.
+        attributes: their attributes.
+        series: the same for files; None if nothing is known.
+    """
+
+    start: Start | None
+    threshold: str
+    attributes: Mapping[str, object]
+    series: SeriesMetadata | None
 
 
 class DectrisReceiver:
@@ -96,7 +119,7 @@ class DectrisReceiver:
         self._received = self._errors = self._connections = 0
         self._drops: Counter[str] = Counter()
         self._warned: set[str] = set()
-        self._attributes: tuple[Start | None, str, Mapping[str, object]] = (None, "", {})
+        self._shared = _Shared(None, "", {}, None)
         self._heard = 0.0
         self.was_connected = False
         # What was wrong last, and what all else follows from.
@@ -238,6 +261,7 @@ class DectrisReceiver:
             )
 
     def _object(self, placed: Placed, message: Image, picture: Picture, name: str) -> LazyObject:
+        shared = self._common(placed.series.start, name)
         return LazyObject(
             Frame(
                 placed.id,
@@ -246,21 +270,41 @@ class DectrisReceiver:
                 time_ns=message.time_ns,
                 dtype=picture.dtype,
                 codec=picture.codec,
-                attributes={**self._common(placed.series.start, name), **message.attributes},
+                attributes={**shared.attributes, **message.attributes},
+                series=shared.series,
             )
         )
 
-    def _common(self, start: Start | None, name: str) -> Mapping[str, object]:
-        """Attributes that all images of a series have."""
-        known, of, attributes = self._attributes
-        if known is start and of == name:
-            return attributes
+    def _common(self, start: Start | None, name: str) -> _Shared:
+        """What all images of a series have."""
+        if self._shared.start is start and self._shared.threshold == name:
+            return self._shared
         attributes = {} if start is None else dict(start.attributes)
         attributes["Threshold"] = name
-        if start is not None and name in start.energies:
-            attributes["ThresholdEnergy"] = start.energies[name]
-        self._attributes = (start, name, attributes)
-        return attributes
+        series: SeriesMetadata | None = None
+        if start is not None:
+            if name in start.energies:
+                attributes["ThresholdEnergy"] = start.energies[name]
+            series = of_attributes(attributes, self._mask(start, name))
+        self._shared = _Shared(start, name, attributes, series)
+        return self._shared
+
+    def _mask(self, start: Start, name: str) -> dict[str, Field]:
+        """The pixel mask of a series, if it has one that can be read."""
+        if name not in start.masks:
+            return {}
+        try:
+            mask = read_picture(start.masks[name])
+            if start.shape is not None and mask.shape != start.shape:
+                raise DectrisError(f"it has the shape {mask.shape}, and images have {start.shape}")
+            pixels = Frame(0, mask.payload, mask.shape, dtype=mask.dtype, codec=mask.codec).image
+        except (DectrisError, CodecError) as error:
+            self._note(f"{start.series}: its pixel mask cannot be read: {error}")
+            return {}
+        fields = {PIXEL_MASK: Field(pixels)}
+        if start.mask_applied is not None:
+            fields[PIXEL_MASK_APPLIED] = Field(start.mask_applied)
+        return fields
 
     def _open(self, number: int, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
         """Deliver an opening object, which shows the structure of the images."""

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from pvapy_stream.accounting.ledger import read_ledgers
-from pvapy_stream.sim.dectris import pixels_of
+from pvapy_stream.files.verify import verify
+from pvapy_stream.sim.dectris import mask_of, pixels_of
 from tests.ports import free_port
-from tests.support import Commands, wait_for_monitors, wait_until
+from tests.support import Commands, pvget, wait_for_monitors, wait_until
 
 LIKE = np.zeros((64, 96), np.uint32)
 
@@ -87,7 +88,7 @@ def test_a_mirror_shares_a_detector(
         "consumer", "-ic", name, "--server-queue-size", 200, "-sc", f"{prefix}consumer"
     )
     # The mirror has a channel when it has seen an image; then it is found.
-    first = detector(commands, address, "-n", 1, "--compression", compression)
+    first = detector(commands, address, "-n", 1, "-fps", 50, "--compression", compression)
     assert first.wait() == 0
     wait_for_monitors([f"{prefix}status", f"{prefix}consumer"])
     sim = detector(
@@ -125,3 +126,103 @@ def test_a_killed_detector_that_is_started_again(
     came = len(found.processed)
     assert found.processed.last == 1020
     assert len(found.missed) == 1020 - came
+
+
+def metadata_of(file: Path) -> tuple[dict[str, Any], np.ndarray | None, bytes | None]:
+    """Value and units of all that a file has for its series, and its mask."""
+    with h5py.File(file) as found:
+        instrument = found["entry/instrument"]
+        classes = [group.attrs["NX_class"] for group in (instrument, *instrument.values())]
+        assert classes == ["NXinstrument", "NXbeam", "NXdetector"]
+        detector = instrument["detector"]
+        assert detector["data"] == found["entry/data/data"]
+        mask = detector["pixel_mask"][()] if "pixel_mask" in detector else None
+        values = {
+            f"{group}/{name}": (
+                data.asstr()[()] if data.dtype.kind == "O" else data[()].item(),
+                data.attrs.get("units", ""),
+            )
+            for group in ("beam", "detector")
+            for name, data in instrument[group].items()
+            if data.shape == ()
+        }
+        applied = values.pop("detector/pixel_mask_applied", (None, ""))
+        return values, mask, applied[0]
+
+
+def sent(rate: float, threshold: int = 1) -> dict[str, Any]:
+    """What the detector says of its series, in the terms of NeXus."""
+    return {
+        "beam/incident_energy": (12_400.0, "eV"),
+        "beam/incident_wavelength": (1.0, "angstrom"),
+        "detector/beam_center_x": (48.0, "pixel"),
+        "detector/beam_center_y": (32.0, "pixel"),
+        "detector/count_time": (1 / rate, "s"),
+        "detector/description": ("simulated detector", ""),
+        "detector/distance": (0.2, "m"),
+        "detector/frame_time": (1 / rate, "s"),
+        "detector/saturation_value": (2**32 - 2, ""),
+        "detector/sensor_material": ("Si", ""),
+        "detector/sensor_thickness": (450e-6, "m"),
+        "detector/serial_number": ("SIM-1", ""),
+        "detector/threshold_energy": (6200.0 + 1000 * (threshold - 1), "eV"),
+        "detector/x_pixel_size": (75e-6, "m"),
+        "detector/y_pixel_size": (75e-6, "m"),
+    }
+
+
+@pytest.mark.parametrize("compression", ["none", "bslz4"])
+def test_a_file_has_the_metadata_of_its_series(
+    commands: Commands, tmp_path: Path, prefix: str, compression: str
+) -> None:
+    address, file = f"tcp://127.0.0.1:{free_port()}", tmp_path / "scan.h5"
+    save = commands(
+        "save", "-ic", f"{address}?threshold=threshold_2", "-im", "dectris", "-o", file,
+        "--status-channel", f"{prefix}status",
+    )  # fmt: skip
+    same = ("--thresholds", 2, "--compression", compression)
+    # The first two series have the same metadata, the third one has not.
+    assert detector(commands, address, "-n", 10, "--n-series", 2, "-fps", 100, *same).wait() == 0
+    third = detector(commands, address, "-n", 10, "--first-series", 3, "-fps", 80, *same)
+    assert third.wait() == 0
+    save.signal()
+    assert save.wait() == 0, save.text
+    for path, rate, series, ids in (
+        (file, 100, [1] * 10 + [2] * 10, range(1, 21)),
+        (tmp_path / "scan.2.h5", 80, [3] * 10, range(21, 31)),
+    ):
+        values, mask, applied = metadata_of(path)
+        assert values == sent(rate, 2)
+        assert mask is not None
+        assert np.array_equal(mask, mask_of(2, (64, 96)))
+        assert applied is False
+        with h5py.File(path) as found:
+            assert list(found["entry/data/id"]) == list(ids)
+            assert list(found["entry/attributes/SeriesId"]) == series
+            for image, number, row in zip(
+                found["entry/data/data"], series, found["entry/attributes/ImageId"], strict=True
+            ):
+                assert np.array_equal(image, pixels_of(number, row, 2, LIKE))
+        assert verify(path).ok
+    assert "A series with another count_time, frame_time begins at id 21" in save.text
+
+
+def test_behind_a_mirror_the_metadata_are_those_of_the_attributes(
+    commands: Commands, tmp_path: Path, prefix: str
+) -> None:
+    address, name, file = f"tcp://127.0.0.1:{free_port()}", f"{prefix}image", tmp_path / "a.h5"
+    mirror = commands("mirror", "-cm", f"({name},{address},dectris)")
+    save = commands(
+        "save", "-ic", name, "-o", file, "--server-queue-size", 200, "-sc", f"{prefix}status"
+    )
+    assert detector(commands, address, "-n", 1).wait() == 0
+    wait_for_monitors([f"{prefix}status"])
+    assert detector(commands, address, "-n", 20, "--first-series", 2).wait() == 0
+    wait_until(lambda: pvget(f"{prefix}status")["processorStats"]["nProcessed"] >= 20)
+    for program in (save, mirror):
+        program.signal()
+        assert program.wait() == 0, program.text
+    values, mask, _ = metadata_of(file)
+    assert values == sent(100)
+    # No transport carries it.
+    assert mask is None

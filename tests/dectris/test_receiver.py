@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 import zmq
 
+from pvapy_stream.dectris.arrays import written
 from pvapy_stream.dectris.cbor import encode
 from pvapy_stream.errors import SettingsError, TransportError
+from pvapy_stream.files import chunks
 from pvapy_stream.pva.lazy import LazyObject
+from pvapy_stream.series import PIXEL_MASK
 from pvapy_stream.settings import ConsumerSettings, DectrisSimSettings
-from pvapy_stream.sim.dectris import DectrisSimulator, pixels_of
+from pvapy_stream.sim.dectris import DectrisSimulator, mask_of, pixels_of
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.dectris import REFUSED, DectrisReceiver
 from pvapy_stream.transport.dectris_settings import DectrisInputSettings
@@ -246,3 +250,48 @@ def test_several_consumers_are_refused_with_the_cure() -> None:
 def test_it_is_a_stream_of_images() -> None:
     assert registry.image_stream("dectris://tcp://host:31001") == ("dectris", "tcp://host:31001")
     assert "dectris" in registry.providers()
+
+
+def _damaged(image: np.ndarray) -> Any:
+    """An image whose compressed blocks have their length, and cannot be decompressed."""
+    chunks.prepare("bslz4")
+    chunk = bytearray(chunks.encode("bslz4", image))
+    chunk[16:] = b"\xff" * (len(chunk) - 16)
+    return written(image, "bslz4", chunk)
+
+
+@pytest.mark.parametrize(
+    ("mask", "why"),
+    [
+        (lambda: b"\0\0\0\0", "no array of two dimensions"),
+        (lambda: written(np.zeros((24, 41), np.uint32)), r"shape \(24, 41\)"),
+        (lambda: written(np.zeros((24, 40), np.uint32), "bslz4", b"\0" * 40), "their size"),
+        (lambda: _damaged(np.zeros((24, 40), np.uint32)), ""),
+    ],
+    ids=["no array", "of other images", "without size", "damaged"],
+)
+def test_a_mask_that_cannot_be_read_is_named_and_images_arrive(
+    mask: Any, why: str, monkeypatch: pytest.MonkeyPatch, pair: Any, caplog: Any
+) -> None:
+    # The simulator sends another mask; all else is as it is.
+    start = DectrisSimulator._start
+
+    def other(self: DectrisSimulator, began: str) -> Any:
+        return {**start(self, began), "pixel_mask": {"threshold_1": mask()}}
+
+    monkeypatch.setattr(DectrisSimulator, "_start", other)
+    got = pair(n_images=5)
+    assert got.ids == [1, 2, 3, 4, 5]
+    assert (got.receiver.counts().errors, got.receiver.problem) == (0, "")
+    assert re.search(f"series 1: its pixel mask cannot be read: .*{why}", caplog.text)
+    series = got.frames[0].series
+    assert PIXEL_MASK not in series.fields
+    assert series.fields["detector/distance"].value == 0.2
+
+
+def test_all_images_of_a_series_share_its_mask(pair: Any) -> None:
+    got = pair({"threshold": "threshold_2"}, thresholds=2, n_images=5, n_series=2)
+    all_series = [frame.series for frame in got.frames]
+    assert len({id(series) for series in all_series}) == 2
+    for series in all_series:
+        assert np.array_equal(series.fields[PIXEL_MASK].value, mask_of(2, (24, 40)))
