@@ -20,7 +20,7 @@ from pvapy_stream.pva.lazy import StreamObject, frame_of
 from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
 from pvapy_stream.transport.mode import ReceiverOptions
 from pvapy_stream.transport.ports import Return
-from pvapy_stream.transport.registry import make_receiver
+from pvapy_stream.transport.registry import find, make_receiver
 
 _TICK = 0.5  # s
 _MOST_WAITING = 1000  # images
@@ -75,6 +75,9 @@ class ImageFollower(ABC):
         self._id_field = id_field
         self._channels = ImageChannels(self.channel)
         self._receiver = make_receiver(mode, ReceiverOptions(self.channel, queue_size=queue_size))
+        # A receiver of what is no stage makes the object that opens the stream. From a stage it
+        # comes, and shows that the source is there.
+        self._opens = find(mode).output is None
         self._read_id: IdReader | None = None
         self._last: int | None = None
         self.lost = self.errors = 0
@@ -116,12 +119,11 @@ class ImageFollower(ABC):
 
     def _deliver(self, obj: StreamObject, again: bool = False) -> None:
         try:
-            if is_marked(obj):
-                # It shows what images will be like, and is none.
-                return
             if self._read_id is None:
                 self._read_id = id_reader(self._id_field, obj)
             pulse_id = self._read_id(obj)
+            if self._opens and is_marked(obj):
+                return
             if again and pulse_id == self._last:
                 return
             taken = self._take(obj, pulse_id)
