@@ -166,11 +166,11 @@ class FrameWriter:
         form = stored_form(frame)
         shape, dtype = (form[1], frame.dtype) if form else _image_kind(frame)
         rows, series = self._rows, self._finder.of(frame)
-        other = changes(self._series, series)
-        if rows is None or other or rows.file.kind != (shape, dtype):
+        if rows is None or rows.file.kind != (shape, dtype) or changes(self._series, series):
             check_pixels(shape, dtype)
-            self._series = series
-            rows = self._change_file(frame, shape, dtype, form[0] if form else None, other)
+            return self._change_file(frame, shape, dtype, form[0] if form else None)
+        # It is equal, and known for the next frames: a pixel mask is not compared for each.
+        self._series = series
         return rows
 
     def flush(self) -> None:
@@ -261,12 +261,7 @@ class FrameWriter:
     # -- files -----------------------------------------------------------------------------------
 
     def _change_file(
-        self,
-        frame: Frame,
-        shape: tuple[int, ...],
-        dtype: np.dtype,
-        codec: str | None,
-        other: list[str],
+        self, frame: Frame, shape: tuple[int, ...], dtype: np.dtype, codec: str | None
     ) -> RowWriter:
         """Begin a file for images of this shape, type and series, and close the one before.
 
@@ -280,7 +275,8 @@ class FrameWriter:
             was, now = _shown(*old.kind), _shown(shape, dtype)
             text = f"Images changed at id {frame.id} from {was} to {now}:"
             if was == now:
-                text = f"A series with another {', '.join(other)} begins at id {frame.id}:"
+                others = ", ".join(changes(self._series, self._finder.of(frame)))
+                text = f"A series with another {others} begins at id {frame.id}:"
             _log.warning("%s file %s follows %s", text, claim.path, old.path)
             notes = {"continues": f"{text} this file continues {old.path.name}."}
             ended = {"continued": f"{text} {claim.path.name} continues this file."}
@@ -308,6 +304,7 @@ class FrameWriter:
         prepare(codec)
         make_folder(claim.path.parent)
         check_space(claim.path.parent, 0)
+        series = self._finder.of(frame)
         file = NexusFile(
             claim.path,
             shape,
@@ -320,9 +317,9 @@ class FrameWriter:
             origin=self._origin(),
             area_detector=self._area_detector,
             live=self._live,
-            series=self._series,
+            series=series,
         )
-        self._file_id = claim.number
+        self._file_id, self._series = claim.number, series
         self._rows = RowWriter(file, self._pool, self._in_flight, self._on_saved, self._refuse)
         self.files.append(claim.path)
         return self._rows

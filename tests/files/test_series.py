@@ -118,3 +118,23 @@ def test_a_recovered_file_has_them(tmp_path: Path, cut: bool) -> None:
     assert (count == 100) is not cut
     assert fields.pop("detector/distance") == (0.1, "m")
     assert np.array_equal(fields[PIXEL_MASK][0], MASK)  # type: ignore[index]
+
+
+def test_metadata_that_are_equal_are_compared_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[Field] = []
+    same = Field.same
+
+    def counted(self: Field, other: Field | None) -> bool:
+        compared.append(self)
+        return same(self, other)
+
+    monkeypatch.setattr(Field, "same", counted)
+    first, second = given(0.2), given(0.2)
+    frames = [of_transport(n, first) for n in range(1, 11)]
+    frames += [of_transport(n, second) for n in range(11, 21)]
+    [path] = write_all(tmp_path / "a.h5", frames)
+    assert found(path)[0] == [*range(1, 21)]
+    # Not for each image of the second series: a pixel mask has millions of values.
+    assert len(compared) == len(first.fields)
