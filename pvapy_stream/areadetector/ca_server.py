@@ -1,7 +1,10 @@
-"""The records over Channel Access, as clients older than PVAccess know them; served by caproto."""
+"""The records over Channel Access, as clients older than PVAccess know them; served by caproto.
 
-# The library is optional, so its types are unknown.
-# pyright: reportMissingImports=false
+Imported only where caproto is installed.
+"""
+
+# The library has no types.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 from __future__ import annotations
 
@@ -9,13 +12,25 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, cast
 
+from caproto import (
+    AccessRights,
+    AlarmStatus,
+    ChannelChar,
+    ChannelDouble,
+    ChannelEnum,
+    ChannelInteger,
+    ChannelString,
+    Forbidden,
+    SkipWrite,
+)
+from caproto.asyncio.server import Context
+
 from pvapy_stream.areadetector.fields import Value
-from pvapy_stream.areadetector.records import PATIENCE, Record
+from pvapy_stream.areadetector.records import LONGEST_TEXT, PATIENCE, Record
 from pvapy_stream.errors import ObjectError, TransportError
-from pvapy_stream.plugins import require
 from pvapy_stream.pva.net.channel import Put
 from pvapy_stream.pva.wire.status import Status
 from pvapy_stream.pva.wire.types import Kind
@@ -27,7 +42,6 @@ _LONG_TEXTS = frozenset(
         "XMLErrorMsg_RBV", "NDAttributesFile",
     }
 )  # fmt: skip
-_LONGEST_TEXT = 4096
 _SHORT_TEXT = 39
 _DIMENSIONS = 10
 _STARTS = 30.0  # s
@@ -44,13 +58,9 @@ class CaServer:
 
     Args:
         records: under the names of their channels.
-
-    Raises:
-        MissingExtraError: caproto is not installed.
     """
 
     def __init__(self, records: Iterable[Record]) -> None:
-        require("caproto", "ca")
         # It logs a traceback for each put that is refused, which the plugin logs too, and for each
         # beacon for which no client listens.
         logging.getLogger("caproto").setLevel(logging.CRITICAL)
@@ -118,8 +128,6 @@ class CaServer:
             self._loop.close()
 
     async def _serve(self) -> None:
-        from caproto.asyncio.server import Context
-
         async def begun(_: object) -> None:
             self._started.set()
 
@@ -140,48 +148,11 @@ class CaServer:
                 _log.exception("a value cannot be shown over Channel Access")
 
 
-def _channel(record: Record) -> Any:
-    """The channel of a record, of the type that it has in areaDetector."""
-    field = record.field
-    writes = record.channel.on_put is not None
-    about: dict[str, Any] = {"record": record, "writes": writes}
-    if record.choices:
-        kind, about["enum_strings"] = "Enum", record.choices
-    elif field.kind is Kind.STRING:
-        kind = "Char" if field.name in _LONG_TEXTS else "String"
-        about["string_encoding"] = "utf-8"
-        if kind == "Char":
-            about["max_length"] = _LONGEST_TEXT
-    else:
-        kind, about["units"] = ("Double" if field.kind is Kind.DOUBLE else "Integer"), field.units
-        if field.array:
-            about["max_length"] = _DIMENSIONS
-    return _types()[kind](**about)
-
-
-def _types() -> Mapping[str, type]:
-    """Types of channels, by names of caproto's."""
-    global _known
-    if not _known:
-        import caproto
-
-        kinds = ("Enum", "Char", "String", "Double", "Integer")
-        _known = {
-            kind: type(f"_{kind}", (_Served, getattr(caproto, f"Channel{kind}")), {})
-            for kind in kinds
-        }
-    return _known
-
-
-_known: Mapping[str, type] = {}
-
-
 class _Served:
     """What our channels add to those of caproto."""
 
-    def __init__(self, *, record: Record, writes: bool, **about: Any) -> None:
+    def __init__(self, *, record: Record, **about: Any) -> None:
         self._record = record
-        self._writes = writes
         super().__init__(value=self._form(record.value), **about)  # type: ignore[call-arg]
 
     def _form(self, value: Value) -> Any:
@@ -197,23 +168,18 @@ class _Served:
 
     async def show(self, value: Value, severity: int) -> None:
         """Show a new value of the record."""
-        from caproto import AlarmStatus
-
         status = AlarmStatus.WRITE if severity else AlarmStatus.NO_ALARM
         await self.write(  # type: ignore[attr-defined]
             self._form(value), verify_value=False, severity=severity, status=status
         )
 
     def check_access(self, hostname: str, username: str) -> Any:
-        from caproto import AccessRights
-
-        return AccessRights.READ | AccessRights.WRITE if self._writes else AccessRights.READ
+        writable = self._record.channel.on_put is not None
+        return AccessRights.READ | AccessRights.WRITE if writable else AccessRights.READ
 
     async def auth_write(
         self, hostname: str, username: str, *args: Any, user_address: Any = None, **options: Any
     ) -> Any:
-        from caproto import Forbidden
-
         # A client may claim any name of its host.
         if not self._record.channel.may_put(username, user_address[0]):
             raise Forbidden(f"{self._record.channel.name}: {username} may not put")
@@ -223,8 +189,6 @@ class _Served:
 
     async def verify_value(self, data: Any) -> Any:
         """Give what a client puts to the plugin; the record shows what became of it."""
-        from caproto import SkipWrite
-
         status = await _put(self._record, self._given(data))
         if not status.done:
             raise ObjectError(status.text)
@@ -236,12 +200,46 @@ class _Served:
             return data if isinstance(data, str) else data.item() if hasattr(data, "item") else data
         if isinstance(data, str):
             if data not in choices:
-                raise ObjectError(
-                    f"{self._record.channel.name}: there is no choice {data[:80]!r}; there are"
-                    f" {', '.join(choices)}"
-                )
+                raise self._record.no_choice(repr(data[:80]))
             return choices.index(data)
         return int(data)
+
+
+class _Enum(_Served, ChannelEnum):
+    pass
+
+
+class _Characters(_Served, ChannelChar):
+    pass
+
+
+class _Text(_Served, ChannelString):
+    pass
+
+
+class _Double(_Served, ChannelDouble):
+    pass
+
+
+class _Integer(_Served, ChannelInteger):
+    pass
+
+
+def _channel(record: Record) -> Any:
+    """The channel of a record, of the type that it has in areaDetector."""
+    field = record.field
+    about: dict[str, Any] = {"record": record}
+    if record.choices:
+        return _Enum(**about, enum_strings=record.choices)
+    if field.kind is Kind.STRING:
+        about["string_encoding"] = "utf-8"
+        if field.name in _LONG_TEXTS:
+            return _Characters(**about, max_length=LONGEST_TEXT)
+        return _Text(**about)
+    about["units"] = field.units
+    if field.array:
+        about["max_length"] = _DIMENSIONS
+    return (_Double if field.kind is Kind.DOUBLE else _Integer)(**about)
 
 
 async def _put(record: Record, value: Value) -> Status:

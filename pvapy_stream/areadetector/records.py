@@ -20,7 +20,7 @@ NO_ALARM, MINOR, MAJOR = 0, 1, 2
 
 _DRIVER = 2  # status of an alarm: it comes from a driver
 PATIENCE = 30.0  # s; a put is taken within this, as a disk may be slow
-_LONGEST = 4096  # bytes of a text
+LONGEST_TEXT = 4096  # bytes of a text
 _ALARM = Structure(
     "alarm_t",
     (
@@ -167,10 +167,7 @@ class Record:
             raise ObjectError(f"{self.channel.name}: only the value can be put")
         value = cast("Value", cast("dict[str, Any]", given)["index"] if self.choices else given)
         if self.choices and not 0 <= cast("int", value) < len(self.choices):
-            raise ObjectError(
-                f"{self.channel.name}: there is no choice {value}; there are"
-                f" {', '.join(self.choices)}"
-            )
+            raise self.no_choice(value)
         if isinstance(value, str):
             # Clients that put arrays of characters end them with a 0.
             value = value.rstrip("\0")
@@ -180,11 +177,19 @@ class Record:
             raise ObjectError(f"{self.channel.name} cannot be {shown[:80]}: {field.why}")
         return value
 
+    def no_choice(self, given: object) -> ObjectError:
+        """The error of a put of something that is none of the choices."""
+        return ObjectError(
+            f"{self.channel.name}: there is no choice {given}; there are {', '.join(self.choices)}"
+        )
+
 
 def _check_text(name: str, text: str) -> None:
     size = len(text.encode("utf-8", "replace"))
-    if size > _LONGEST:
-        raise ObjectError(f"{name}: a text of {size} bytes is too long; give at most {_LONGEST}")
+    if size > LONGEST_TEXT:
+        raise ObjectError(
+            f"{name}: a text of {size} bytes is too long; give at most {LONGEST_TEXT}"
+        )
     if not text.isprintable():
         raise ObjectError(f"{name}: {text[:80]!r} has characters that cannot be printed")
 

@@ -35,6 +35,7 @@ def run(settings: AdWriterSettings) -> int:
     from pvapy_stream.areadetector.fields import FIELDS
     from pvapy_stream.areadetector.plugin import Plugin
     from pvapy_stream.areadetector.records import names
+    from pvapy_stream.plugins import require
     from pvapy_stream.pva.net.server import Server
     from pvapy_stream.pva.search import NameCheck
     from pvapy_stream.pva.serving import PutRights, put_check
@@ -49,6 +50,7 @@ def run(settings: AdWriterSettings) -> int:
         server.start()
         ends.callback(server.stop)
         if settings.channel_access:
+            require("caproto", "ca")
             from pvapy_stream.areadetector.ca_server import CaServer
 
             older = CaServer(plugin.records)
