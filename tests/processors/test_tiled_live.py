@@ -81,6 +81,20 @@ def put(source: Source, number: int, pixels: np.ndarray, **attributes: object) -
     source.put(source.builder.build(made))
 
 
+def publish_until_taken(sink: Sink, source: Source, first: int, stored: int) -> None:
+    """Publish ids from the first on until more frames are stored than before.
+
+    The server is tried again after some seconds, with frames.
+    """
+    more = itertools.count(first)
+
+    def takes_again() -> bool:
+        source.publish([next(more)], 0.1)
+        return sink.user["nStored"] > stored
+
+    wait_until(takes_again, what="a frame that is taken again")
+
+
 def test_a_second_client_sees_the_images_while_the_run_goes_on(
     sink: Sink, source: Source, server: TiledServer, reader: TiledReader
 ) -> None:
@@ -189,14 +203,7 @@ def test_what_a_server_that_is_gone_does_not_take_is_named_and_the_stage_goes_on
     wait_until(lambda: sink.user["nLost"] == 20, what="the frames that were given up")
     server.start()
 
-    more = itertools.count(31)
-
-    def takes_again() -> bool:
-        # It is tried again after some seconds, with frames.
-        source.publish([next(more)], 0.1)
-        return sink.user["nStored"] > 10
-
-    wait_until(takes_again, what="a frame that is taken again")
+    publish_until_taken(sink, source, 31, stored=10)
     assert sink.end() == 1
     ledger = sink.ledger
     assert [*kinds(ledger)] == ["tiled: no answer"]
@@ -362,13 +369,7 @@ def test_a_reply_that_is_lost(
             assert list(sink.ledger.processed) == [*range(1, 16)]
             return
         wait_until(lambda: sink.user["nLost"] == 5, what="the frames that were given up")
-        more = itertools.count(11)
-
-        def takes_again() -> bool:
-            source.publish([next(more)], 0.1)
-            return sink.user["nStored"] > 5
-
-        wait_until(takes_again, what="a frame that is taken again")
+        publish_until_taken(sink, source, 11, stored=5)
         assert sink.end() == 1
         # What a reader may have seen stays as it was; the next rows are elsewhere.
         assert reader.read(RUN)["ids"] == [*range(1, 11)]

@@ -2,105 +2,31 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 import gc
-import os
-import pickle
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from pvapy_stream.frame import ColorMode, Frame, new_image
-from pvapy_stream.hpc.frame_batch import FrameBatch
-from pvapy_stream.hpc.output import Output
-from pvapy_stream.pva.lazy import LazyObject, frame_of
-from pvapy_stream.transport.both import BothPublisher
-from pvapy_stream.transport.memory_mode import MemoryPublisher
-from pvapy_stream.transport.shm import ShmPublisher, folder, pool_file, pool_user, sender
-from pvapy_stream.transport.shm.slot_memory import held_memory_of
-from tests.support import PATIENCE, wait_until
+from pvapy_stream.frame import new_image
+from pvapy_stream.transport.shm import folder, pool_file, pool_user
+from tests.support import wait_until
+from tests.transport.in_place.ends import (
+    MAX_RESERVED,
+    N_SLOTS,
+    SHAPE,
+    Sink,
+    all_are_free,
+    holds_nothing,
+    pool_of,
+    reserved,
+    send,
+    started,
+)
 from tests.transport.shm_ends import connect
 from tests.transport.test_shm_payloads import SIDE, Chain, frame, place
-
-SHAPE = (SIDE, SIDE)
-N_SLOTS, MAX_RESERVED = 32, 8
-
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An array is ordinary if the publisher is busy for a while, which no test is about."""
-    monkeypatch.setattr(sender, "_RESERVING", PATIENCE)
-
-
-@pytest.fixture
-def chain(prefix: str) -> Iterator[Chain]:
-    made = Chain(f"{prefix}place")
-    yield made
-    made.stop()
-
-
-class Sink:
-    """What a receiver got: frames by their ids; their pixels are looked at."""
-
-    def __init__(self, chain: Chain, number: int = 0, keep: bool = True, **share: Any) -> None:
-        self.frames: dict[int, Frame] = {}
-        self.last = 0
-        self._keep = keep
-        self.receiver = chain.receiver(number, self._deliver, **share)
-
-    def _deliver(self, obj: Any) -> None:
-        if not obj.id:
-            return
-        if self._keep:
-            self.frames[obj.id] = obj.frame
-        self.last = obj.id
-
-    def wait_for(self, number: int) -> None:
-        wait_until(lambda: self.last == number)
-
-
-def reserved(publisher: ShmPublisher, number: int, shape: Any = SHAPE) -> np.ndarray:
-    """An array in the publisher's pool, whose pixels are a number."""
-    pixels = new_image(shape, np.uint16, output=publisher)
-    pixels[...] = number
-    assert place(pixels), number
-    return pixels
-
-
-def send(publisher: ShmPublisher, number: int, pixels: np.ndarray) -> None:
-    publisher.publish(LazyObject(Frame.of(number, pixels)))
-
-
-def started(chain: Chain, **settings: Any) -> tuple[ShmPublisher, Sink]:
-    """A publisher whose pool is there, as the first frame was sent, and a receiver."""
-    publisher = chain.publisher(0, **settings)
-    sink = Sink(chain)
-    connect(publisher)
-    # The first object is sent twice, also as the current one: frame 1 shall come once.
-    for number in (0, 1):
-        publisher.publish(frame(number))
-    sink.wait_for(1)
-    return publisher, sink
-
-
-def pool_of(publisher: ShmPublisher) -> Any:
-    own = publisher._payloads._own
-    assert own is not None
-    return own
-
-
-def holds_nothing(publisher: ShmPublisher) -> bool:
-    with publisher._lock:
-        return not pool_of(publisher).n_held
-
-
-def all_are_free(publisher: ShmPublisher) -> bool:
-    with publisher._lock:
-        return pool_of(publisher).unused
 
 
 def test_what_is_written_in_place_is_not_copied(chain: Chain) -> None:
@@ -390,94 +316,3 @@ def test_memory_outlives_its_publisher(chain: Chain, read: bool) -> None:
     del pixels
     gc.collect()
     assert not path.exists()
-
-
-def test_colour_is_written_in_place_in_the_order_of_its_mode(chain: Chain) -> None:
-    publisher, sink = started(chain)
-    value = np.arange(100 * 200 * 3, dtype=np.uint16).reshape(100, 200, 3)
-    number = 1
-    for mode in (ColorMode.RGB1, ColorMode.RGB2, ColorMode.RGB3):
-        source = Frame.of(number, value, color_mode=mode)
-        source.output = publisher
-        pixels = source.like()
-        # The first has another size.
-        for _ in range(2):
-            number += 1
-            pixels = source.like()
-            np.multiply(source.image, 3, out=pixels)
-            send_frame = source.replace(pixels, id=number)
-            publisher.publish(LazyObject(send_frame))
-        sink.wait_for(number)
-        got = sink.frames[number]
-        assert (got.color_mode, got.dtype) == (mode, np.uint16)
-        assert (got.image == value * 3).all()
-        assert place(got.payload) == place(pixels) is not None
-        assert not pixels.flags.writeable
-
-
-def test_copies_that_a_new_image_needs_are_made_in_place(chain: Chain) -> None:
-    publisher, sink = started(chain)
-    source = sink.frames[1]
-    source.output = publisher
-    turned = np.arange(SIDE**2, dtype=np.uint16).reshape(SHAPE).T
-    for number, image in ((2, turned), (3, np.tile(turned, (2, 2))[::2, ::-2])):
-        made = source.replace(image, id=number)
-        assert place(made.payload)
-        publisher.publish(LazyObject(made))
-        sink.wait_for(number)
-        assert place(sink.frames[number].payload) == place(made.payload)
-        assert (sink.frames[number].image == image).all()
-
-
-def test_of_several_outputs_the_one_with_memory_gives_it(chain: Chain) -> None:
-    publisher, sink = started(chain)
-    memory = MemoryPublisher()
-    both = BothPublisher([memory, publisher])
-    pixels = new_image(SHAPE, np.uint16, output=both)
-    pixels[...] = 2
-    assert place(pixels)
-    both.publish(LazyObject(Frame.of(2, pixels)))
-    sink.wait_for(2)
-    assert place(sink.frames[2].payload) == place(pixels)
-    assert (frame_of(memory.objects[0]).image == 2).all()
-    assert BothPublisher([memory]).reserve(10**6) is None
-
-
-def test_a_frame_that_goes_elsewhere_has_no_output_there(chain: Chain) -> None:
-    publisher, sink = started(chain)
-    ledger: Any = None
-    one = sink.frames[1]
-    one.output = Output(publisher, ledger, "uniqueId")
-    pixels = one.like()
-    assert held_memory_of(pixels) is not None
-    assert pixels.shape == SHAPE
-    assert pixels.dtype == np.uint16
-    sent = pickle.loads(pickle.dumps(one))
-    assert sent.output is None
-    assert (sent.image == 1).all()
-    assert place(sent.like()) is None
-    assert copy.deepcopy(one).output is None
-    # What is made of it, and what is in a batch, has it.
-    assert one.replace(id=3).output is one.output
-    batch = FrameBatch([one.replace(id=4)])
-    assert batch[0].output is one.output
-    batch.output = publisher
-    assert [frame.output for frame in (batch[0], *batch, *batch[:])] == [publisher] * 3
-
-
-def test_a_forked_process_gives_nothing_back(chain: Chain) -> None:
-    publisher, sink = started(chain)
-    pixels = reserved(publisher, 2)
-    pid = os.fork()
-    if not pid:
-        try:
-            del pixels
-            gc.collect()
-        finally:
-            os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
-    for number in range(3, 3 + 2 * N_SLOTS):
-        send(publisher, number, reserved(publisher, number))
-        sink.wait_for(number)
-        sink.frames.clear()
-    assert (pixels == 2).all()
