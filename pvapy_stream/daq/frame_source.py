@@ -75,9 +75,9 @@ class ImageFollower(ABC):
         self._id_field = id_field
         self._channels = ImageChannels(self.channel)
         self._receiver = make_receiver(mode, ReceiverOptions(self.channel, queue_size=queue_size))
-        # A receiver of what is no stage makes the object that opens the stream. From a stage it
-        # comes, and shows that the source is there.
-        self._opens = find(mode).output is None
+        found = find(mode).input
+        # An opening object that comes from the source shows that it is there.
+        self._opens = found is not None and found.opens
         self._read_id: IdReader | None = None
         self._last: int | None = None
         self.lost = self.errors = 0

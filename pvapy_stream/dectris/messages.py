@@ -10,6 +10,7 @@ from typing import Any
 
 from pvapy_stream.dectris.cbor import decode, tag_of
 from pvapy_stream.errors import DectrisError
+from pvapy_stream.series import SERIES, SERIES_UNIQUE
 
 _DATE = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:([Zz])|([+-])(\d\d):(\d\d))"
@@ -174,9 +175,9 @@ def _image(content: Mapping[Any, Any]) -> Image:
     if not isinstance(data, Mapping) or not all(isinstance(name, str) for name in data):
         raise DectrisError("the image message has no data by channel")
     series, number = _series(content), _whole(content, "image_id")
-    attributes: dict[str, object] = {"SeriesId": series.number, "ImageId": number}
+    attributes: dict[str, object] = {SERIES: series.number, "ImageId": number}
     if series.unique:
-        attributes["SeriesUniqueId"] = series.unique
+        attributes[SERIES_UNIQUE] = series.unique
     for name, key in (
         ("StartTime", "start_time"),
         ("StopTime", "stop_time"),

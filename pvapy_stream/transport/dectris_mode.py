@@ -36,6 +36,7 @@ MODE = Mode(
         lazy=True,
         waits=True,
         shows_value=True,
+        opens=True,
         images=True,
         args=DectrisInputSettings,
         several=_several,

@@ -130,6 +130,7 @@ class InputMode:
         waits: its senders wait until an object is taken, so that it need not be rejected.
         hosts: it hosts the input on this program's PVA server; clients connect to it.
         shows_value: it begins with the current object, which is not an update.
+        opens: its receiver itself makes an object that opens the stream, before an image comes.
         monitors: it monitors a channel of a server, which exists also while nothing is published.
         images: ``NAME://CHANNEL`` is a stream of images for buffer and writer, and ``NAME`` a
             provider of the mirror: it needs only the name of a channel.
@@ -148,6 +149,7 @@ class InputMode:
     waits: bool = False
     hosts: bool = False
     shows_value: bool = False
+    opens: bool = False
     monitors: bool = False
     images: bool = False
     default_fields: str = ""
