@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.bsread.file_channel import FileChannel
@@ -311,10 +312,6 @@ class SwissfelFile:
             FileError: that is not possible; what was written stays as `PATH.part`.
         """
         problem = self._last_flush()
-        missing = IdSet(self._pulses)
-        for first, end in ending.lost:
-            missing.add_range(first, end)
-        self.lost = [(first, end - 1) for first, end in missing.ranges().tolist()]
         notes = dict(ending.about)
         if self.damaged:
             named = list(self.bad_values.items())[:_MOST_NAMED]
@@ -322,6 +319,8 @@ class SwissfelFile:
         try:
             self._file.close()
             with opened(self.part, "r+", locking=False) as file:
+                self._settle(file[COUNTED][()])
+                missing = self._name_lost(ending)
                 if ending.general:
                     write_general(file, ending.general)
                 self.n_rows = self.n_written = complete(file, missing, notes, CLOSED, ending.last)
@@ -332,10 +331,34 @@ class SwissfelFile:
             note_failed_close(self)
             self.abandon()
             # Only the file tells what has come through.
-            self.saved = _readable_ids(self.part)
+            ids = _readable_ids(self.part)
+            self._settle(ids)
+            self._name_lost(ending)
+            self.saved = ids_of(ids)
             raise problem or file_error("complete", self.part, error) from error
         if problem is not None:
             raise problem
+
+    def _settle(self, ids: NDArray[np.int64]) -> None:
+        """Take rows that the closed file has, though their flush failed, from those that wait.
+
+        Args:
+            ids: (n,) pulse ids of the rows of the file; a row is counted when its values are in it.
+        """
+        # By position: the same id may have come before.
+        come = ids[self.n_written : self.n_written + len(self._pulses)].tolist()
+        if come and come == self._pulses[: len(come)]:
+            for rows in (self._times, self._flags, self._pulses):
+                del rows[: len(come)]
+            self.n_written += len(come)
+
+    def _name_lost(self, ending: Ending) -> IdSet:
+        """Set `lost`: what the stream lost, and what was taken and is not in the file."""
+        missing = IdSet(self._pulses)
+        for first, end in ending.lost:
+            missing.add_range(first, end)
+        self.lost = [(first, end - 1) for first, end in missing.ranges().tolist()]
+        return missing
 
     def _last_flush(self) -> FileError | None:
         """Write what waits; why not all of it could be written."""
@@ -372,9 +395,9 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _readable_ids(path: Path) -> IdSet:
+def _readable_ids(path: Path) -> NDArray[np.int64]:
     """The pulse ids of a file that was not closed well; none when it cannot be read."""
     for swmr in (False, True):
         with suppress(*TROUBLE, KeyError), opened(path, "r", swmr=swmr, locking=False) as file:
-            return ids_of(file[COUNTED][()])
-    return IdSet()
+            return file[COUNTED][()]
+    return np.zeros(0, np.int64)
