@@ -39,7 +39,7 @@ _FIELDS = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Field:
+class SeriesField:
     """One value.
 
     Attributes:
@@ -50,7 +50,7 @@ class Field:
     value: Any
     units: str = ""
 
-    def same(self, other: Field | None) -> bool:
+    def same(self, other: SeriesField | None) -> bool:
         """Whether another one says the same."""
         if other is None or self.units != other.units:
             return False
@@ -68,11 +68,11 @@ class SeriesMetadata:
         fields: by their path below the instrument, ``detector/distance``.
     """
 
-    fields: Mapping[str, Field]
+    fields: Mapping[str, SeriesField]
 
 
 def of_attributes(
-    attributes: Mapping[str, object], more: Mapping[str, Field] | None = None
+    attributes: Mapping[str, object], more: Mapping[str, SeriesField] | None = None
 ) -> SeriesMetadata | None:
     """What the attributes of an image say of its series; None if they say nothing.
 
@@ -91,7 +91,7 @@ def of_attributes(
         elif name == "DetectorDistance":
             # Along the beam, which some detectors count backwards.
             value = abs(value)
-        fields[path] = Field(value, units)
+        fields[path] = SeriesField(value, units)
     return SeriesMetadata(fields) if fields else None
 
 

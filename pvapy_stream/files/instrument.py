@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from pvapy_stream.series import SERIES, SERIES_UNIQUE, Field, SeriesMetadata, of_attributes
+from pvapy_stream.series import SERIES, SERIES_UNIQUE, SeriesField, SeriesMetadata, of_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,14 +64,14 @@ def write_series(entry: Any, series: SeriesMetadata) -> None:
 
 def read_series(entry: Any) -> SeriesMetadata | None:
     """The metadata that `write_series` wrote; None if there are none."""
-    fields: dict[str, Field] = {}
+    fields: dict[str, SeriesField] = {}
     for name in ("beam", "detector"):
         for key, data in entry.get(f"{_GROUP}/{name}", {}).items():
             if key in _NO_FIELDS or not isinstance(data, h5py.Dataset):
                 continue
             text = h5py.check_string_dtype(data.dtype) is not None
             value = data.asstr()[()] if text else data[()]
-            fields[f"{name}/{key}"] = Field(value, str(data.attrs.get("units", "")))
+            fields[f"{name}/{key}"] = SeriesField(value, str(data.attrs.get("units", "")))
     return SeriesMetadata(fields) if fields else None
 
 

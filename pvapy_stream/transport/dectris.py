@@ -27,7 +27,7 @@ from pvapy_stream.pva.lazy import LazyObject, StreamObject
 from pvapy_stream.series import (
     PIXEL_MASK,
     PIXEL_MASK_APPLIED,
-    Field,
+    SeriesField,
     SeriesMetadata,
     of_attributes,
 )
@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 _receivers: weakref.WeakValueDictionary[str, DectrisReceiver] = weakref.WeakValueDictionary()
 
 
-class _Shared(NamedTuple):
+class _OfSeries(NamedTuple):
     """What all images of a series have.
 
     Attributes:
@@ -119,7 +119,7 @@ class DectrisReceiver:
         self._received = self._errors = self._connections = 0
         self._drops: Counter[str] = Counter()
         self._warned: set[str] = set()
-        self._shared = _Shared(None, "", {}, None)
+        self._shared = _OfSeries(None, "", {}, None)
         self._heard = 0.0
         self.was_connected = False
         # What was wrong last, and what all else follows from.
@@ -275,7 +275,7 @@ class DectrisReceiver:
             )
         )
 
-    def _common(self, start: Start | None, name: str) -> _Shared:
+    def _common(self, start: Start | None, name: str) -> _OfSeries:
         """What all images of a series have."""
         if self._shared.start is start and self._shared.threshold == name:
             return self._shared
@@ -286,10 +286,10 @@ class DectrisReceiver:
             if name in start.energies:
                 attributes["ThresholdEnergy"] = start.energies[name]
             series = of_attributes(attributes, self._mask(start, name))
-        self._shared = _Shared(start, name, attributes, series)
+        self._shared = _OfSeries(start, name, attributes, series)
         return self._shared
 
-    def _mask(self, start: Start, name: str) -> dict[str, Field]:
+    def _mask(self, start: Start, name: str) -> dict[str, SeriesField]:
         """The pixel mask of a series, if it has one that can be read."""
         if name not in start.masks:
             return {}
@@ -301,9 +301,9 @@ class DectrisReceiver:
         except (DectrisError, CodecError) as error:
             self._note(f"{start.series}: its pixel mask cannot be read: {error}")
             return {}
-        fields = {PIXEL_MASK: Field(pixels)}
+        fields = {PIXEL_MASK: SeriesField(pixels)}
         if start.mask_applied is not None:
-            fields[PIXEL_MASK_APPLIED] = Field(start.mask_applied)
+            fields[PIXEL_MASK_APPLIED] = SeriesField(start.mask_applied)
         return fields
 
     def _open(self, number: int, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:

@@ -16,7 +16,7 @@ from pvapy_stream.files.master import make_master
 from pvapy_stream.files.nexus import FrameWriter
 from pvapy_stream.files.repair import repair
 from pvapy_stream.frame import Frame
-from pvapy_stream.series import PIXEL_MASK, PIXEL_MASK_APPLIED, Field, of_attributes
+from pvapy_stream.series import PIXEL_MASK, PIXEL_MASK_APPLIED, SeriesField, of_attributes
 from pvapy_stream.settings import FileSettings
 from pvapy_stream.sim.dectris import mask_of
 from tests.bsread.messages import Stream, camera, scalars
@@ -66,7 +66,7 @@ def _of_a_series(folder: Path) -> Path:
         "SensorThickness": 450e-6, "ThresholdEnergy": 6200.0, "DetectorDescription": "detector",
         "DetectorSerialNumber": "SIM-1",
     }  # fmt: skip
-    mask = {PIXEL_MASK: Field(mask_of(1, (8, 6))), PIXEL_MASK_APPLIED: Field(False)}
+    mask = {PIXEL_MASK: SeriesField(mask_of(1, (8, 6))), PIXEL_MASK_APPLIED: SeriesField(False)}
     series = of_attributes(values, mask)
     with writer(folder / "a.h5") as made:
         for number in range(1, 6):

@@ -14,7 +14,7 @@ from pvapy_stream.files.nexus import FrameWriter
 from pvapy_stream.files.repair import repair
 from pvapy_stream.files.verify import verify
 from pvapy_stream.frame import Frame
-from pvapy_stream.series import PIXEL_MASK, Field, SeriesMetadata
+from pvapy_stream.series import PIXEL_MASK, SeriesField, SeriesMetadata
 from pvapy_stream.settings import FileSettings
 from tests.files.support import pixels
 
@@ -23,8 +23,11 @@ MASK = np.arange(48, dtype=np.uint32).reshape(8, 6)
 
 def given(distance: float) -> SeriesMetadata:
     """What a transport gives."""
-    fields = {"detector/distance": Field(distance, "m"), "beam/incident_energy": Field(1e4, "eV")}
-    return SeriesMetadata({**fields, PIXEL_MASK: Field(MASK)})
+    fields = {
+        "detector/distance": SeriesField(distance, "m"),
+        "beam/incident_energy": SeriesField(1e4, "eV"),
+    }
+    return SeriesMetadata({**fields, PIXEL_MASK: SeriesField(MASK)})
 
 
 def of_series(number: int, series: int, **attributes: object) -> Frame:
@@ -123,14 +126,14 @@ def test_a_recovered_file_has_them(tmp_path: Path, cut: bool) -> None:
 def test_metadata_that_are_equal_are_compared_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compared: list[Field] = []
-    same = Field.same
+    compared: list[SeriesField] = []
+    same = SeriesField.same
 
-    def counted(self: Field, other: Field | None) -> bool:
+    def counted(self: SeriesField, other: SeriesField | None) -> bool:
         compared.append(self)
         return same(self, other)
 
-    monkeypatch.setattr(Field, "same", counted)
+    monkeypatch.setattr(SeriesField, "same", counted)
     first, second = given(0.2), given(0.2)
     frames = [of_transport(n, first) for n in range(1, 11)]
     frames += [of_transport(n, second) for n in range(11, 21)]
