@@ -110,7 +110,7 @@ def write_ledgers(path: str | Path, ledgers: Entries, sync: bool = False) -> Non
                 os.fsync(file.fileno())
         part.replace(path)
         if sync:
-            _sync_folder(path.parent)
+            sync_to_disk(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
@@ -119,9 +119,13 @@ def write_ledgers(path: str | Path, ledgers: Entries, sync: bool = False) -> Non
         ) from error
 
 
-def _sync_folder(folder: Path) -> None:
-    """Flush a folder to disk, so that a new name in it is permanent."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk.
+
+    Raises:
+        OSError: they are not; some file systems say only then that there is no space.
+    """
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.keeper import sync_to_disk
 from pvapy_stream.bsread.file_channel import FileChannel
 from pvapy_stream.bsread.file_columns import ChunkColumn, Value, append
 from pvapy_stream.errors import FileError, MissingExtraError, PvapyStreamError
@@ -319,41 +320,41 @@ class SwissfelFile:
         try:
             self._file.close()
             with opened(self.part, "r+", locking=False) as file:
-                self._settle(file[COUNTED][()])
-                missing = self._name_lost(ending)
+                ids = file[COUNTED][()]
+                missing = self._settle(ids, ending)
                 if ending.general:
                     write_general(file, ending.general)
                 self.n_rows = self.n_written = complete(file, missing, notes, CLOSED, ending.last)
-                self.saved = ids_of(file[COUNTED][()])
-            _sync(self.part)
+                self.saved = ids_of(ids[: self.n_rows])
+            sync_to_disk(self.part)
             take_name(self.part, self.path, self._replaces)
         except (*TROUBLE, KeyError) as error:
             note_failed_close(self)
             self.abandon()
             # Only the file tells what has come through.
             ids = _readable_ids(self.part)
-            self._settle(ids)
-            self._name_lost(ending)
+            self._settle(ids, ending)
             self.saved = ids_of(ids)
             raise problem or file_error("complete", self.part, error) from error
         if problem is not None:
             raise problem
 
-    def _settle(self, ids: NDArray[np.int64]) -> None:
-        """Take rows that the closed file has, though their flush failed, from those that wait.
+    def _settle(self, ids: NDArray[np.int64], ending: Ending) -> IdSet:
+        """Take rows that the file has, though their flush failed, from those that wait; set `lost`.
 
         Args:
             ids: (n,) pulse ids of the rows of the file; a row is counted when its values are in it.
+            ending: what the stream lost.
+
+        Returns:
+            what the stream lost, and what was taken and is not in the file.
         """
         # By position: the same id may have come before.
         come = ids[self.n_written : self.n_written + len(self._pulses)].tolist()
-        if come and come == self._pulses[: len(come)]:
+        if come == self._pulses[: len(come)]:
             for rows in (self._times, self._flags, self._pulses):
                 del rows[: len(come)]
             self.n_written += len(come)
-
-    def _name_lost(self, ending: Ending) -> IdSet:
-        """Set `lost`: what the stream lost, and what was taken and is not in the file."""
         missing = IdSet(self._pulses)
         for first, end in ending.lost:
             missing.add_range(first, end)
@@ -384,15 +385,6 @@ class SwissfelFile:
         except TROUBLE:
             # Its disk is full: what was flushed is there.
             note_failed_close(self)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file is on disk: some file systems say only then that there is no space."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _readable_ids(path: Path) -> NDArray[np.int64]:
