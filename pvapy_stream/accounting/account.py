@@ -76,6 +76,10 @@ class Account:
         """Record a later error of received ids; the number of ids that were recorded."""
         return self._each_epoch(ids, lambda ledger, some: ledger.fail_late(error, some))
 
+    def reject_late(self, policy: str, ids: IdSet) -> int:
+        """Record received ids as dropped by a policy; the number of ids that were recorded."""
+        return self._each_epoch(ids, lambda ledger, some: _reject(ledger, policy, some))
+
     def _each_epoch(self, ids: IdSet, take: Callable[[Ledger, IdSet], IdSet]) -> int:
         """Call `take` for each epoch, oldest first, with the ids that no earlier epoch took."""
         taken = 0
@@ -93,8 +97,18 @@ class Account:
 
 
 def _confirm(ledger: Ledger, ids: IdSet) -> IdSet:
-    known = ids & ledger.received
-    if known:
-        known = known - ledger.fates(near=known)
-        ledger.processed.update(known)
+    known = _without_fate(ledger, ids)
+    ledger.processed.update(known)
     return known
+
+
+def _reject(ledger: Ledger, policy: str, ids: IdSet) -> IdSet:
+    known = _without_fate(ledger, ids)
+    if known:
+        ledger.rejected.setdefault(policy, IdSet()).update(known)
+    return known
+
+
+def _without_fate(ledger: Ledger, ids: IdSet) -> IdSet:
+    known = ids & ledger.received
+    return known - ledger.fates(near=known) if known else known

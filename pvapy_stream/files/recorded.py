@@ -24,16 +24,17 @@ from pvapy_stream.files.recording import (
     END,
     FORMAT,
     ID,
+    LIMITED,
     OBJECTS,
     ROWS_PER_CHUNK,
     TROUBLE,
-    VERSION,
 )
 from pvapy_stream.files.superblock import is_cut, open_cut
 
 if TYPE_CHECKING:
     import h5py
 
+_FORMATS = FORMAT[:-1]
 _BLOCK = 2**20  # bytes that are read at a time; a longer read would delay what is due
 
 
@@ -63,6 +64,10 @@ class RecordedStream:
         ids: (n_rows,) their ids.
         unreadable: ids of objects whose bytes could not be read; known when `rows` is over.
         problem: why the file has not all that came; "" if it has.
+        closed: whether its recorder closed it.
+        limited: whether it ended because a limit was reached.
+        channel, mode: where it was received from, and how.
+        stage, run: of the recorder, as in other files.
 
     Raises:
         FileError: it is not there, or no recording, or nothing of it can be read.
@@ -86,9 +91,11 @@ class RecordedStream:
     def _read_index(self) -> None:
         attributes: Any = self._file.attrs
         try:
-            kind, version = attributes.get("format"), attributes.get("version")
-            self.channel = str(attributes.get("channel", ""))
+            kind = str(attributes.get("format", ""))
+            self.channel = str(attributes.get("input_channel", ""))
             self.mode = str(attributes.get("mode", ""))
+            self.stage = str(attributes.get("stage", ""))
+            self.run = str(attributes.get("run", ""))
             state, problem = (
                 bytes(attributes.get(name, b"")).rstrip(b"\0").decode()
                 for name in ("state", "problem")
@@ -97,20 +104,16 @@ class RecordedStream:
         except (*TROUBLE, KeyError) as error:
             raise FileError(f"{self.path}: nothing of it can be read: {error}") from error
         if kind != FORMAT:
-            raise FileError(
-                f"{self.path} is no recording of pvapy-stream record; give one of its files"
-            )
-        if version != VERSION:
-            raise FileError(
-                f"{self.path} is a recording of version {version}, and only {VERSION} can be read;"
-                " use the version of pvapy_stream that wrote it"
-            )
+            found = kind if kind.startswith(_FORMATS) else "no recording of pvapy-stream record"
+            raise FileError(f"{self.path} is {found}; only {FORMAT!r} can be read")
         if self._cut:
             self.problem = "its end is missing"
         elif problem:
             self.problem = f"its recording ended early: {problem}"
-        elif state != CLOSED:
+        elif state not in (CLOSED, LIMITED):
             self.problem = "its recorder was killed, or has not ended"
+        self.closed = state in (CLOSED, LIMITED) and not self._cut
+        self.limited = state == LIMITED
         self._read_columns(group)
 
     def _read_columns(self, group: Any) -> None:

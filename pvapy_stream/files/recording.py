@@ -2,7 +2,7 @@
 
 ::
 
-    /                   attributes: format, version, state, problem, channel, mode, created
+    /                   attributes: format, state, problem, created, and what is known of the stream
     /objects/arrival    (n,) when each object came, ns since 1970-01-01 UTC
              id         (n,) its id
              end        (n,) where its bytes end in `bytes`; they begin where those before it end
@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -40,9 +41,9 @@ from pvapy_stream.files.disk import (
 from pvapy_stream.files.layout import opened
 from pvapy_stream.files.names import part_of
 
-FORMAT = "pvapy_stream recording"
-VERSION = 1
-OPEN, CLOSED = "open", "closed"  # states
+FORMAT = "pvapy_stream recording 1"
+# States; LIMITED: closed, as a limit was reached.
+OPEN, CLOSED, LIMITED = "open", "closed", "limited"
 OBJECTS = "objects"
 ARRIVAL, ID, END, CHECKSUM, BYTES = "arrival", "id", "end", "checksum", "bytes"
 COLUMNS: Mapping[str, str] = {ARRIVAL: "i8", ID: "i8", END: "u8", CHECKSUM: "u4"}
@@ -52,9 +53,12 @@ ROWS_PER_CHUNK = 4096
 TROUBLE = (OSError, RuntimeError, ValueError)
 
 _FLUSH_PERIOD = 0.8  # s; what a crash may take
-_FLUSH_BYTES = 16 * 2**20
+_PIECE = 2**18  # bytes that are written at a time: a longer call would delay other threads
 _CHUNK = 2**20  # bytes
-_PROBLEM = 400  # characters
+# HDF5 would keep up to 8 MB of each dataset, for which there may be no space at the end. What is
+# written here is gathered before, and written once.
+_NO_CACHE: Mapping[str, int] = {"rdcc_nbytes": 0, "rdcc_nslots": 1}
+_STATE, _PROBLEM = "S8", "S400"
 _INDEX = 150_000  # bytes of the disk that the rows of a flush may take
 
 Buffer = bytes | bytearray | memoryview
@@ -65,7 +69,7 @@ class RecordingFile:
 
     Args:
         path: its name when it is closed.
-        about: what is noted of the stream, by name, such as its channel.
+        about: what is noted of the stream, by name: input_channel, mode, stage, run.
         overwrite: whether a file of the same name, that is there now, may be replaced.
 
     Attributes:
@@ -86,6 +90,7 @@ class RecordingFile:
         self._rows: dict[str, list[int]] = {name: [] for name in COLUMNS}
         self._parts: list[Buffer] = []
         self._waiting = 0  # bytes in `_parts`
+        self._stored = 0  # bytes in the file
         self._flushed_at = float("-inf")
         make_folder(path.parent)
         if self.part.exists():
@@ -97,7 +102,7 @@ class RecordingFile:
         self._replaces = identity(path) if overwrite else None
         self._reserve = Reserve(path.parent)
         try:
-            self._file = opened(self.part, "x")
+            self._file = opened(self.part, "x", **_NO_CACHE)
             self._make(about or {})
             self._file.swmr_mode = True
         except TROUBLE as error:
@@ -107,13 +112,12 @@ class RecordingFile:
     def _make(self, about: Mapping[str, str]) -> None:
         file = self._file
         created = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        # At most 8 attributes, and those that change of fixed lengths: they are then changed in
+        # place. If they moved to the end of the file, nothing of a file that is cut could be read.
         for name, value in {**about, "created": created, "format": FORMAT}.items():
             file.attrs[name] = value
-        file.attrs["version"] = VERSION
-        # Of fixed lengths: they are changed in place at the end. If they moved to the end of the
-        # file, nothing of a file that is cut could be read.
-        file.attrs["state"] = np.array(OPEN, f"S{len(CLOSED)}")
-        file.attrs["problem"] = np.array("", f"S{_PROBLEM}")
+        file.attrs["state"] = np.array(OPEN, _STATE)
+        file.attrs["problem"] = np.array("", _PROBLEM)
         group = file.create_group(OBJECTS)
         self._columns: dict[str, Any] = {
             name: group.create_dataset(
@@ -152,10 +156,9 @@ class RecordingFile:
         for name, value in zip(COLUMNS, (arrival_ns, object_id, self.n_bytes, check), strict=True):
             self._rows[name].append(value)
         self.n_rows += 1
-        if self._waiting >= _FLUSH_BYTES:
-            self.flush()
-        else:
-            self.keep_up()
+        if self._waiting >= _PIECE:
+            self._guarded(self._put)
+        self.keep_up()
 
     def keep_up(self) -> None:
         """Flush what waits for too long; call several times a second when nothing comes.
@@ -163,7 +166,7 @@ class RecordingFile:
         Raises:
             FileError: it cannot be written.
         """
-        if self._parts and time.monotonic() - self._flushed_at > _FLUSH_PERIOD:
+        if self.n_written < self.n_rows and time.monotonic() - self._flushed_at > _FLUSH_PERIOD:
             self.flush()
 
     def flush(self) -> None:
@@ -172,37 +175,56 @@ class RecordingFile:
         Raises:
             FileError: that is not possible.
         """
+        self._guarded(self._write)
+
+    def _guarded(self, write: Callable[[], None]) -> None:
         try:
             check_space(self.part, self._waiting + _CHUNK + _INDEX)
-            self._write()
+            write()
         except TROUBLE as error:
             raise file_error("write", self.part, error) from error
 
-    def _write(self) -> None:
+    def _put(self) -> None:
+        """Write the bytes that wait."""
         data = np.frombuffer(b"".join(self._parts), np.uint8)
-        if data.size:
-            self._bytes.resize((self.n_bytes,))
-            self._bytes[self.n_bytes - data.size :] = data
+        end = self._stored + data.size
+        self._bytes.resize((end,))
+        for begin in range(0, data.size, _PIECE):
+            piece = data[begin : begin + _PIECE]
+            self._bytes[self._stored + begin : self._stored + begin + piece.size] = piece
+        # Only now: until here, another try writes the same.
+        self._stored = end
+        self._parts.clear()
+        self._waiting = 0
+
+    def _write(self) -> None:
+        """Write all that waits."""
+        self._put()
+        self._write_rows()
+
+    def _write_rows(self) -> None:
+        """Write the rows of all objects whose bytes are in the file."""
         # Bytes first: a reader, or who comes after a crash, goes by the rows.
         self._file.flush()
+        n = bisect_right(self._rows[END], self._stored)
+        stop = self.n_written + n
         for name, column in self._columns.items():
-            column.resize((self.n_rows,))
-            column[self.n_written :] = np.array(self._rows[name], column.dtype)
+            column.resize((stop,))
+            column[self.n_written :] = np.array(self._rows[name][:n], column.dtype)
         self._file.flush()
-        # Only now: until here, another try writes the same.
-        self._parts.clear()
         for rows in self._rows.values():
-            rows.clear()
-        self._waiting, self.n_written = 0, self.n_rows
+            del rows[:n]
+        self.n_written = stop
         self._flushed_at = time.monotonic()
 
-    def close(self, problem: str = "") -> None:
+    def close(self, problem: str = "", *, limited: bool = False) -> None:
         """Write what waits, complete and rename the file.
 
         When what waits cannot be written, the file is completed without it, and says why.
 
         Args:
             problem: why the recording ended early; "" if it did not.
+            limited: whether it ended because a limit was reached.
 
         Raises:
             FileError: something could not be written. The file is readable: with its own name if it
@@ -215,6 +237,10 @@ class RecordingFile:
         except FileError as error:
             failed, problem = error, str(error)
         self._reserve.release()
+        if problem:
+            # What was held back is enough for the rows of what is in the file.
+            with suppress(*TROUBLE):
+                self._write_rows()
         try:
             self._file.close()
             with opened(self.part, "r+", locking=False) as file:
@@ -223,9 +249,9 @@ class RecordingFile:
                 # Of the rows that are not complete there may be some columns.
                 for name in COLUMNS:
                     group[name].resize((self.n_written,))
-                told = problem.encode("ascii", "replace")[:_PROBLEM]
-                attributes.modify("problem", np.array(told, f"S{_PROBLEM}"))
-                attributes.modify("state", np.array(CLOSED, f"S{len(CLOSED)}"))
+                told = np.array(problem.encode("ascii", "replace"), _PROBLEM)
+                attributes.modify("problem", told)
+                attributes.modify("state", np.array(LIMITED if limited else CLOSED, _STATE))
             sync_to_disk(self.part)
             take_name(self.part, self.path, self._replaces)
         except TROUBLE as error:

@@ -17,6 +17,7 @@ from pvapy_stream.files.layout import CHECKSUMS, IDS, IMAGES, ROWS_PER_CHUNK, TI
 from pvapy_stream.files.names import PART
 from pvapy_stream.files.reading import chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import LossRecord, ids_of
+from pvapy_stream.files.recorded import RecordedStream
 from pvapy_stream.files.superblock import is_cut, open_cut
 
 if TYPE_CHECKING:
@@ -75,8 +76,9 @@ def witness(path: str | Path, *, deep: bool = False) -> Witness:
     """
     path = Path(path)
     try:
-        if (messages := _witness_messages(path)) is not None:
-            return messages
+        for kind in (_witness_messages, _witness_recording):
+            if (found := kind(path)) is not None:
+                return found
         file, raw = _opened(path)
         with file:
             record = None if raw else LossRecord.read(file["entry"])
@@ -97,6 +99,24 @@ def witness(path: str | Path, *, deep: bool = False) -> Witness:
         return Witness(path, problem=str(error))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         return Witness(path, problem=f"{path} cannot be read: {error}")
+
+
+def _witness_recording(path: Path) -> Witness | None:
+    """The same for a recording, which needs no completion to be read; None for another file."""
+    try:
+        stream = RecordedStream(path)
+    except FileError:
+        return None
+    with stream:
+        return Witness(
+            path,
+            ids_of(stream.ids),
+            stream.n_rows,
+            stream.closed,
+            stream.stage,
+            stream.channel,
+            stream.run,
+        )
 
 
 def _witness_messages(path: Path) -> Witness | None:

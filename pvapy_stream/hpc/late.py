@@ -22,6 +22,7 @@ class LateFailures:
         self._new: dict[str, IdSet] = {}
         # In their order; ids that start again are in a set of their own.
         self._done: list[IdSet] = []
+        self._rejected: dict[str, IdSet] = {}
         self.count = 0
         self.last = ""
         self._seen: dict[str, int] = {}
@@ -51,6 +52,22 @@ class LateFailures:
             if last is None or (ids.first is not None and ids.first <= last):
                 self._done.append(IdSet())
             self._done[-1].update(ids)
+
+    def reject(self, object_id: int, policy: str) -> None:
+        """An object is dropped by a named policy, which is no failure.
+
+        Only for processors with ``confirms = True``: other objects count as processed.
+        """
+        with self._lock:
+            self._rejected.setdefault(policy, IdSet()).add(object_id)
+
+    def take_rejected(self) -> dict[str, IdSet]:
+        """What was rejected since this was last asked, by policy."""
+        if not self._rejected:
+            return {}
+        with self._lock:
+            rejected, self._rejected = self._rejected, {}
+            return rejected
 
     def take(self) -> dict[str, IdSet]:
         """What failed since this was last asked, for the account."""

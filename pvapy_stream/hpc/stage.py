@@ -352,6 +352,9 @@ class Stage(StageFates):
             return
         for done in late.take_done():
             self.counts.processed += sum(one.confirm(done) for one in accounts)
+        for policy, ids in late.take_rejected().items():
+            for one in accounts:
+                one.reject_late(policy, ids)
         for kind, ids in late.take().items():
             n = sum(one.fail_late(kind, ids) for one in accounts)
             self.counts.errors += len(ids)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from pvapy_stream.settings.notify import NotifySettings
     from pvapy_stream.settings.preflight import PreflightSettings
+    from pvapy_stream.settings.recorder import RecordSettings
     from pvapy_stream.settings.rules import AlarmRule, parse_rule
     from pvapy_stream.settings.simulator import SimulatorSettings
     from pvapy_stream.settings.stage import StageSettings
@@ -72,6 +73,7 @@ _HOMES = {
     ),
     "pvapy_stream.settings.notify": ("NotifySettings",),
     "pvapy_stream.settings.preflight": ("PreflightSettings",),
+    "pvapy_stream.settings.recorder": ("RecordSettings",),
     "pvapy_stream.settings.rules": (
         "AlarmRule",
         "parse_rule",
@@ -129,6 +131,7 @@ __all__ = [
     "Opt",
     "PreflightSettings",
     "PvaSettings",
+    "RecordSettings",
     "ReportSettings",
     "Settings",
     "ShmSettings",

@@ -39,7 +39,9 @@ def content(number: int, size: int) -> bytes:
 
 def record(path: Path, n: int, size: int = 1000) -> None:
     """Record objects 1 to n, which came 1 ms after another."""
-    file = RecordingFile(path, {"channel": "the:channel", "mode": "pva"})
+    file = RecordingFile(
+        path, {"input_channel": "a", "mode": "pva", "stage": "consumer 1", "run": "r"}
+    )
     for number in range(1, n + 1):
         data = content(number, size)
         file.add(_START + number * 1_000_000, number, [data[:7], memoryview(data)[7:]])
@@ -56,7 +58,7 @@ def test_objects_are_read_as_they_were_written(tmp_path: Path) -> None:
     with RecordedStream(path) as stream:
         rows = [(row.arrival_ns, row.id, bytes(row.data)) for row in stream.rows()]
         again = [row.id for row in stream.rows()]
-        assert (stream.problem, stream.channel, stream.mode) == ("", "the:channel", "pva")
+        assert (stream.problem, stream.channel, stream.mode) == ("", "a", "pva")
         assert not stream.unreadable
     numbers = range(1, 2501)
     assert rows == [(_START + k * 1_000_000, k, content(k, 1000)) for k in numbers]
@@ -143,12 +145,12 @@ def test_files_that_are_no_recordings_are_refused(tmp_path: Path) -> None:
         RecordedStream(tmp_path / "text.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["data"] = [1, 2]
-    with pytest.raises(FileError, match=r"other\.h5 is no recording of pvapy-stream record"):
+    with pytest.raises(FileError, match=r"other\.h5 is no recording of pvapy-stream record; only"):
         RecordedStream(tmp_path / "other.h5")
     record(tmp_path / "new.h5", 1)
     with h5py.File(tmp_path / "new.h5", "r+") as file:
-        file.attrs["version"] = 2
-    with pytest.raises(FileError, match="a recording of version 2, and only 1 can be read"):
+        file.attrs["format"] = "pvapy_stream recording 2"
+    with pytest.raises(FileError, match="is pvapy_stream recording 2; only"):
         RecordedStream(tmp_path / "new.h5")
     with pytest.raises(FileError, match=r"new\.h5 exists; give another name"):
         RecordingFile(tmp_path / "new.h5")

@@ -10,8 +10,8 @@ def test_files_name_their_processors() -> None:
     assert processors.__all__ == [
         "AdImageDecryptor", "AdImageEncryptor", "AverageFrames", "Binning", "DataDecryptor",
         "DataEncryptor", "Hdf5Writer", "ImageFileWriter", "MetadataAssociator", "PassThrough",
-        "Region", "SumFrames", "ThresholdCount", "TileSplitter", "TileStitcher", "TiledSink",
-        "Transpose", "UserMpWorkerPool",
+        "Region", "StreamRecorder", "SumFrames", "ThresholdCount", "TileSplitter", "TileStitcher",
+        "TiledSink", "Transpose", "UserMpWorkerPool",
     ]  # fmt: skip
     assert [name for name in processors.__all__ if not hasattr(processors, name)] == []
 
