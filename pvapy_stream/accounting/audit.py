@@ -230,6 +230,8 @@ def _notes(stages: Sequence[StageAccount]) -> Iterable[str]:
             yield f"{stage.name}: started again {stage.restarts} times"
         if stage.ledger.duplicate:
             yield f"{stage.name}: {_ids(stage.ledger.duplicate)} arrived more than once"
+        for kind, ids in stage.ledger.faults.items():
+            yield f"{stage.name}: {_ids(ids)} {kind} on purpose"
         epochs = sum(part.epoch > 1 for part in stage.parts)
         if epochs:
             yield f"{stage.name}: ids started again {epochs + stage.left_out} times"
@@ -263,7 +265,7 @@ def _stage_dict(stage: StageAccount) -> dict[str, object]:
     }
     for name in _SETS:
         plain[name] = _ranges(getattr(one, name))
-    for name in ("rejected", "failed"):
+    for name in ("rejected", "failed", "faults"):
         plain[name] = {reason: _ranges(ids) for reason, ids in getattr(one, name).items()}
     plain["asked"] = None if one.asked is None else _ranges(one.asked)
     plain["anonymous"] = one.anonymous

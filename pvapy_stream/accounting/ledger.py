@@ -26,7 +26,7 @@ _SETS = (
     "received", "processed", "filtered", "skipped", "duplicate", "left", "missed", "unknown",
     "published", "repeated", "excused",
 )  # fmt: skip
-_BY_REASON = ("rejected", "failed")
+_BY_REASON = ("rejected", "failed", "faults")
 
 
 @dataclass(slots=True)
@@ -73,6 +73,7 @@ class Ledger:
         newest: the newest id that the source had sent when it was asked at the end, or showed; None
             if unknown.
         sources: names of the programs that the ids of this epoch came from, if known.
+        faults: ids by what a source did to them on purpose: a replay with faults.
         lap: 1 for the first epoch of a program, one more each time its ids go back.
     """
 
@@ -109,6 +110,7 @@ class Ledger:
     newest: int | None = None
     sources: list[str] = field(default_factory=list[str])
     lap: int = 1
+    faults: dict[str, IdSet] = field(default_factory=dict[str, IdSet])
 
     def next_epoch(self) -> Ledger:
         """An empty ledger of the same stage, for ids that start again."""

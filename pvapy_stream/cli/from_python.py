@@ -28,6 +28,7 @@ COMMAND_OF = {
     "MirrorSettings": "mirror",
     "PreflightSettings": "preflight",
     "RecordSettings": "record",
+    "ReplaySettings": "replay",
     "ReportSettings": "report",
     "SimulatorSettings": "sim",
     "TopSettings": "top",

@@ -28,6 +28,7 @@ _EPILOG = """\
 examples:
   pvapy-stream record -ic pvapy:image -o night.h5 --duration 600
   pvapy-stream record -im shm -ic detector -o night.h5 --max-size 20000 --ledger record.json
+  pvapy-stream replay night.h5 -cn replay:image
 Each object is kept as it came: all fields, compressed payloads, and when it arrived. The first
 update, the current object at the start, is skipped (-siu 0 records it). What comes after a limit is
 rejected, and is in the ledger. The recording of a killed program stays FILE.part; replay reads it.

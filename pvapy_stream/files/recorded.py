@@ -6,8 +6,9 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,11 +32,8 @@ from pvapy_stream.files.recording import (
 )
 from pvapy_stream.files.superblock import is_cut, open_cut
 
-if TYPE_CHECKING:
-    import h5py
-
 _FORMATS = FORMAT[:-1]
-_BLOCK = 2**20  # bytes that are read at a time; a longer read would delay what is due
+_BLOCK = 2**16  # bytes that are read at a time; a longer read would delay what is due
 
 
 class Recorded(NamedTuple):
@@ -118,7 +116,10 @@ class RecordedStream:
 
     def _read_columns(self, group: Any) -> None:
         try:
-            self._bytes: Any = group[BYTES]
+            # Without a cache for whole chunks: a piece of one is then read in less time.
+            access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+            access.set_chunk_cache(1, 0, 1.0)
+            self._bytes: Any = h5py.Dataset(h5py.h5d.open(group.id, BYTES.encode(), access))
             columns = {name: _readable(group[name]) for name in COLUMNS}
         except (*TROUBLE, KeyError) as error:
             raise FileError(f"{self.path}: nothing of it can be read: {error}") from error

@@ -121,6 +121,27 @@ def loads(data: Buffer) -> pva.PvObject:
     return obj
 
 
+def largest_array(data: Buffer) -> tuple[int, int]:
+    """Where the largest array of an object that was written to these bytes begins and ends.
+
+    Small arrays are not found: they are stored with the values.
+
+    Returns:
+        offsets of its first byte and of what follows it; (0, 0) if there is none.
+
+    Raises:
+        ObjectError: the bytes are no such object.
+    """
+    _, _, lengths, at = _head(memoryview(data))
+    found = (0, 0)
+    for length in lengths:
+        at += -at % _ALIGN
+        if length > found[1] - found[0]:
+            found = (at, at + length)
+        at += length
+    return found if found[1] <= len(data) else (0, 0)
+
+
 def blank(obj: pva.PvObject) -> pva.PvObject:
     """An object of the same structure and type ids, without its values."""
     type_id, ids = type_ids(obj)

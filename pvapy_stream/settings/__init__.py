@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pvapy_stream.settings.notify import NotifySettings
     from pvapy_stream.settings.preflight import PreflightSettings
     from pvapy_stream.settings.recorder import RecordSettings
+    from pvapy_stream.settings.replayer import ReplaySettings
     from pvapy_stream.settings.rules import AlarmRule, parse_rule
     from pvapy_stream.settings.simulator import SimulatorSettings
     from pvapy_stream.settings.stage import StageSettings
@@ -74,6 +75,7 @@ _HOMES = {
     "pvapy_stream.settings.notify": ("NotifySettings",),
     "pvapy_stream.settings.preflight": ("PreflightSettings",),
     "pvapy_stream.settings.recorder": ("RecordSettings",),
+    "pvapy_stream.settings.replayer": ("ReplaySettings",),
     "pvapy_stream.settings.rules": (
         "AlarmRule",
         "parse_rule",
@@ -132,6 +134,7 @@ __all__ = [
     "PreflightSettings",
     "PvaSettings",
     "RecordSettings",
+    "ReplaySettings",
     "ReportSettings",
     "Settings",
     "ShmSettings",

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from pvapy_stream.base_settings import lower, opt
-from pvapy_stream.settings.common import (
-    LedgerSettings,
-    LoggingSettings,
-    MetricsSettings,
-    StatusSettings,
-)
 from pvapy_stream.settings.incumbent import at_least
 from pvapy_stream.settings.modes import ModeChoice
-from pvapy_stream.settings.values import MetadataChannels, Names, PixelType
+from pvapy_stream.settings.source import SourceSettings
+from pvapy_stream.settings.values import MetadataChannels, PixelType
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.mode import OutputMode
 from pvapy_stream.transport.pva_library import PvaSettings
 from pvapy_stream.transport.shm_settings import ShmSettings
 
 
-class SimulatorSettings(
-    LoggingSettings, LedgerSettings, MetricsSettings, StatusSettings, ShmSettings, PvaSettings
-):
+class SimulatorSettings(SourceSettings, ShmSettings, PvaSettings):
     """A simulated area detector, which publishes images."""
 
     input_directory: Annotated[
@@ -91,9 +84,6 @@ class SimulatorSettings(
             " last one"
         ),
     )
-    channel_name: Annotated[str, opt("-cn --channel-name", "Channels", metavar="NAME")] = Field(
-        "pvapy:image", min_length=1, description="channel to publish on"
-    )
     output_mode: Annotated[
         str, BeforeValidator(lower), ModeChoice("source"), opt("-om --output-mode", "Channels")
     ] = Field("pva", description="how frames are published")
@@ -123,58 +113,8 @@ class SimulatorSettings(
     n_publish: Annotated[int, opt("--n-publish", "Run", "frames", metavar="N")] = Field(
         0, ge=0, description="stop after this number of published frames; 0: no limit"
     )
-    wait_for_clients: Annotated[int, opt("--wait-for-clients", "Run", metavar="N")] = Field(
-        0,
-        ge=0,
-        description=(
-            "start when this number of clients monitor the channel, instead of after the start"
-            " delay"
-        ),
-    )
-    wait_for_stages: Annotated[Names, opt("--wait-for-stages", "Run", metavar="LIST")] = Field(
-        (),
-        description=(
-            "start when the consumers and collectors with these status channels have received"
-            " their first object and metadata, so that the whole chain is connected"
-        ),
-    )
-    wait_timeout: Annotated[float, opt("--wait-timeout", "Run", "s", metavar="T")] = Field(
-        60, gt=0, description="longest wait for these clients and stages; then the simulator fails"
-    )
-    start_delay: Annotated[
-        float,
-        at_least(0, "--start-delay", "no delay"),
-        opt("-std --start-delay", "Run", "s", metavar="T"),
-    ] = Field(10, ge=0, description="time before the first frame")
-    shutdown_delay: Annotated[
-        float,
-        at_least(0, "--shutdown-delay", "no delay"),
-        opt("-shd --shutdown-delay", "Run", "s", metavar="T"),
-    ] = Field(10, ge=0, description="time after the last frame, in which clients can finish")
-    report_period: Annotated[
-        int, opt("-rp --report-period", "Reporting", "frames", metavar="N")
-    ] = Field(
-        1, description="number of frames between reports (at most 5 reports a second); 0: none"
-    )
-    disable_curses: Annotated[bool, opt("-dc --disable-curses", "Reporting")] = Field(
-        False, description="print plain lines instead of a live line"
-    )
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> SimulatorSettings:
-        if self.status_channel == self.channel_name:
-            raise ValueError(
-                f"--channel-name and --status-channel are both {self.channel_name}; give them"
-                " different names"
-            )
-        return self
 
     @property
     def publishes(self) -> OutputMode:
         """What the output mode is."""
         return registry.source_mode(self.output_mode)
-
-    @property
-    def hosted(self) -> list[str]:
-        """PVA channels that the simulator serves for its frames."""
-        return [self.channel_name] if self.publishes.hosts else []

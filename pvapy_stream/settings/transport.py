@@ -15,21 +15,9 @@ from pvapy_stream.transport.pva_library import PvaSettings
 from pvapy_stream.transport.shm_settings import ShmSettings
 
 
-class TransportSettings(ShmSettings, PvaSettings):
-    """How objects are received, and how they are published."""
+class PublishSettings(ShmSettings, PvaSettings):
+    """How objects are published."""
 
-    input_mode: Annotated[
-        str,
-        BeforeValidator(mode_name),
-        ModeChoice("input"),
-        opt("-im --input-mode", "Channels"),
-    ] = Field("pva", description="how objects are received")
-    input_args: Annotated[
-        JsonObject, ArgsHelp("input"), opt("-ia --input-args", "Channels", metavar="JSON")
-    ] = Field(
-        default_factory=dict,
-        description="JSON object with arguments of input MODES; other modes need none",
-    )
     output_mode: Annotated[
         str,
         BeforeValidator(mode_name),
@@ -52,17 +40,38 @@ class TransportSettings(ShmSettings, PvaSettings):
     )
 
     @model_validator(mode="after")
-    def _arguments_fit(self) -> TransportSettings:
-        registry.check_args("--input-args", self.receives, self.input_args)
+    def _output_args_fit(self) -> PublishSettings:
         registry.check_args("--output-args", self.publishes, self.output_args)
+        return self
+
+    @property
+    def publishes(self) -> OutputMode:
+        """The declaration of the output mode."""
+        return registry.output_mode(self.output_mode)
+
+
+class TransportSettings(PublishSettings):
+    """How objects are received, and how they are published."""
+
+    input_mode: Annotated[
+        str,
+        BeforeValidator(mode_name),
+        ModeChoice("input"),
+        opt("-im --input-mode", "Channels"),
+    ] = Field("pva", description="how objects are received")
+    input_args: Annotated[
+        JsonObject, ArgsHelp("input"), opt("-ia --input-args", "Channels", metavar="JSON")
+    ] = Field(
+        default_factory=dict,
+        description="JSON object with arguments of input MODES; other modes need none",
+    )
+
+    @model_validator(mode="after")
+    def _input_args_fit(self) -> TransportSettings:
+        registry.check_args("--input-args", self.receives, self.input_args)
         return self
 
     @property
     def receives(self) -> InputMode:
         """The declaration of the input mode."""
         return registry.input_mode(self.input_mode)
-
-    @property
-    def publishes(self) -> OutputMode:
-        """The declaration of the output mode."""
-        return registry.output_mode(self.output_mode)

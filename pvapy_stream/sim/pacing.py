@@ -7,7 +7,7 @@ import threading
 import time
 
 # A wait ends this much early, as a thread wakes up late; what remains is spun, at low rates only.
-_WAKE = 100e-6
+WAKE = 100e-6
 # Rates above one frame in this time are served in small groups rather than by spinning a core away.
 _SPIN_PERIOD = 500e-6
 _LATE = 1e-3
@@ -31,8 +31,7 @@ class Pacer:
 
     def __init__(self, rate: float, stop: threading.Event, runtime: float = 0) -> None:
         self._period = 1 / rate if rate else 0.0
-        self._late_after = max(self._period, _LATE)
-        self._early = _WAKE if self._period >= _SPIN_PERIOD else 0.0
+        self._early = WAKE if self._period >= _SPIN_PERIOD else 0.0
         self._stop = stop
         self._runtime = runtime if runtime > 0 else math.inf
         self._start: float | None = None
@@ -41,17 +40,31 @@ class Pacer:
 
     def wait(self, n: int) -> bool:
         """Wait until frame `n` (0 first) is due; False when stopped or over."""
+        return self.wait_until(n * self._period, self._period, self._early)
+
+    def wait_until(self, due: float, period: float, early: float = WAKE) -> bool:
+        """Wait until what has its own time is due; False when stopped or over.
+
+        Args:
+            due: time after the first call, s.
+            period: time from then to what is next, s.
+            early: how much earlier the wait ends, s; the rest is spun.
+        """
         now = time.perf_counter()
         if self._start is None:
             self._start = now
-        due = n * self._period
         elapsed = now - self._start
-        if self._period and elapsed - due > self._late_after:
+        if period and elapsed - due > max(period, _LATE):
             self.late += 1
         until = min(due, self._runtime)
         while (left := until - elapsed) > 0:
-            if left > self._early and self._stop.wait(left - self._early):
+            if left > early and self._stop.wait(left - early):
                 return False
             elapsed = time.perf_counter() - self._start
-        self.behind = elapsed >= due + self._period
+        self.behind = elapsed >= due + period
         return due < self._runtime and elapsed < self._runtime and not self._stop.is_set()
+
+    @property
+    def elapsed(self) -> float:
+        """Time since the first call, s."""
+        return 0.0 if self._start is None else time.perf_counter() - self._start

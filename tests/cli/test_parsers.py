@@ -19,7 +19,8 @@ NO_UNIT = set(
     """
     --acquisition --collector-id --consumer-id --first-pulse --pulse-id --stop-pulse-id user_id
     --metrics-port --output_port --port --range-port --rest-port --smtp-port rest_port
-    --drop --duplicate --malformed --missing --reorder --color-mode --maximum --minimum
+    --corrupt --delay --drop --duplicate --malformed --missing --reconnect --reorder
+    --color-mode --maximum --minimum
     --saturation --seed --first-series
     --distributor-updates --every --max-readers --max-restarts --n-consumers --n-distributor-sets
     --n-frames

@@ -19,7 +19,7 @@ import yaml
 
 from pvapy_stream.monitor.run import read_monitors
 from pvapy_stream.monitor.table_monitor import TableMonitor
-from pvapy_stream.sim.server import SimulatorStatus
+from pvapy_stream.sim.source_server import SimulatorStatus
 from pvapy_stream.status.metrics import metrics
 from pvapy_stream.status.snapshot import LatencyStats, Snapshot
 from tests.monitor.fakes import FakeClock, Listener

@@ -23,7 +23,7 @@ from pvapy_stream.hpc.reports import total_report
 from pvapy_stream.hpc.service import StageReport
 from pvapy_stream.monitor.stages import StageView
 from pvapy_stream.monitor.statuses import COUNTS
-from pvapy_stream.sim.server import SimulatorStatus
+from pvapy_stream.sim.source_server import SimulatorStatus
 from pvapy_stream.status.channel import structure
 from pvapy_stream.status.fields import read, values
 from pvapy_stream.status.metrics import MetricsCollector, metrics
