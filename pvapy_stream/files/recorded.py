@@ -117,9 +117,10 @@ class RecordedStream:
     def _read_columns(self, group: Any) -> None:
         try:
             # Without a cache for whole chunks: a piece of one is then read in less time.
-            access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+            low: Any = h5py
+            access = low.h5p.create(low.h5p.DATASET_ACCESS)
             access.set_chunk_cache(1, 0, 1.0)
-            self._bytes: Any = h5py.Dataset(h5py.h5d.open(group.id, BYTES.encode(), access))
+            self._bytes: Any = low.Dataset(low.h5d.open(group.id, BYTES.encode(), access))
             columns = {name: _readable(group[name]) for name in COLUMNS}
         except (*TROUBLE, KeyError) as error:
             raise FileError(f"{self.path}: nothing of it can be read: {error}") from error

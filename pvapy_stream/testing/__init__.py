@@ -8,10 +8,15 @@
         result = run_processor(Doubler, [image_object(np.ones((4, 6), np.uint16), id=7)])
         assert result.ok
         assert result.frames[0].image.max() == 2
+
+With ``pytest_plugins = ["pvapy_stream.testing"]`` in a test module or in the conftest.py of the
+tests, or with ``from pvapy_stream.testing import replay``, tests have the fixture `replay`, which
+gives them recordings of ``pvapy-stream record``; see `pvapy_stream.testing.replaying`.
 """
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -35,10 +40,23 @@ from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.transport.memory_mode import MemoryPublisher
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
+# Of the module that needs pytest, which is imported when one of them is used.
+_REPLAYING = ("Replay", "ReplayResult", "ReplaySource", "replay")
+
 INPUT = "test:input"
 OUTPUT = "test:output"
 
 _NANO = 1_000_000_000
+
+
+def __getattr__(name: str) -> Any:
+    if name in _REPLAYING:
+        return getattr(importlib.import_module(f"{__name__}.replaying"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_REPLAYING})
 
 
 def frame(
