@@ -22,6 +22,7 @@ TOPICS = (
     "flatness",
     "tuning",
     "simulator",
+    "replay",
     "startup",
     "memory",
     "collector",

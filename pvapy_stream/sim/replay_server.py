@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pvaccess as pva
+from numpy.typing import NDArray
 
 from pvapy_stream import bursts
 from pvapy_stream.accounting.idset import IdSet
@@ -141,8 +142,12 @@ class ReplayServer(SourceServer):
         """What is to be told at the end: how well intervals were kept, and the faults."""
         return [*self._report_intervals(), *self.faults.lines()]
 
+    def deviations(self) -> NDArray[np.float64]:
+        """How far each interval was from that of the recording, s."""
+        return np.abs(np.diff(np.array(self._lateness)))
+
     def _report_intervals(self) -> list[str]:
-        wrong = np.abs(np.diff(np.array(self._lateness)))
+        wrong = self.deviations()
         asked = self.settings.delay or self.settings.reconnect or math.isinf(self.settings.scale)
         if asked or not wrong.size:
             return []
