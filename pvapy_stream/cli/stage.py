@@ -19,7 +19,8 @@ from pvapy_stream import settings as models
 from pvapy_stream.cli.main import load
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.launch.entry import Orders, enter
-from pvapy_stream.settings import BsreadSimSettings, SimulatorSettings
+from pvapy_stream.settings import BsreadSimSettings
+from pvapy_stream.settings.source import SourceSettings
 from pvapy_stream.signals import stop_early
 
 _READY, _DONE = "ready", "done"
@@ -48,7 +49,7 @@ def _run(order: dict[str, Any], gate: StateFile) -> int:
     module = load(name)
     module.COMMAND.set_up(settings)
     # Not COMMAND.run: `save` alone is stricter than in a workflow, which has an audit.
-    if isinstance(settings, (SimulatorSettings, BsreadSimSettings)):
+    if isinstance(settings, (SourceSettings, BsreadSimSettings)):
         return module.run(settings, gate)
     return module.run(settings)
 

@@ -20,6 +20,12 @@ from pvapy_stream.workflow.library.streaming_stages import (
     MirrorStage as Mirror,
 )
 from pvapy_stream.workflow.library.streaming_stages import (
+    RecorderStage as Recorder,
+)
+from pvapy_stream.workflow.library.streaming_stages import (
+    ReplayStage as Replay,
+)
+from pvapy_stream.workflow.library.streaming_stages import (
     SimulatorStage as Simulator,
 )
 from pvapy_stream.workflow.library.streaming_stages import (
@@ -84,6 +90,8 @@ __all__ = [
     "Project",
     "Protocol",
     "Range",
+    "Recorder",
+    "Replay",
     "Scheduler",
     "Simulator",
     "State",

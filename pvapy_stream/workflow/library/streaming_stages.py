@@ -47,6 +47,31 @@ class SimulatorStage(StreamingStage):
         return Wired((self.spec(label, values),), Stream(values["channel_name"]))
 
 
+@register("Replay")
+class ReplayStage(StreamingStage):
+    """A source that publishes a recording at its intervals, with faults on request."""
+
+    label = "Replay"
+    settings = models.ReplaySettings
+    command = "replay"
+    accepts = ""
+    is_source = True
+    # Its ids would begin again.
+    max_restarts = 0
+
+    def wire(self, label: str, source: Stream | None, site: Site) -> Wired:
+        values = {
+            "channel_name": f"{site.prefix}{label}",
+            "report_period": 0,
+            "disable_curses": True,
+            **self.own_settings(site),
+        }
+        file = site.sources / str(values.get("file", ""))
+        if file.is_file():
+            values["file"] = str(file.absolute())
+        return Wired((self.spec(label, values),), Stream(str(values["channel_name"])))
+
+
 @register("Mirror")
 class MirrorStage(StreamingStage):
     """A server that republishes its input under its own name."""
@@ -219,6 +244,33 @@ class WriterStage(_Processing):
         if n > 1 and not any(name.startswith("distributor_") for name in values):
             field = values.get("oid_field", "uniqueId")
             values |= {"distributor_group": label, "distributor_trigger": field}
+        if "output" in values:
+            values["output"] = str((site.folder / str(values["output"])).absolute())
+        return Wired((self.spec(label, values),), None)
+
+
+@register("Recorder")
+class RecorderStage(_Processing):
+    """Records the stream as it came, with arrival times; its output is the file."""
+
+    label = "Recorder"
+    settings = models.RecordSettings
+    command = "record"
+    # A second file would be in the way of the first.
+    max_restarts = 0
+    ends_itself = True
+    outputs: ClassVar[Mapping[str, str]] = {"file": "file"}
+
+    def wire(self, label: str, source: Stream | None, site: Site) -> Wired:
+        self.needs_input(source)
+        values = self.channels(label, site, output=False)
+        if source is not None:
+            if len(source.ids) > 1:
+                raise SettingsError(
+                    f"one recorder cannot follow {len(source.ids)} channels; gather them first with"
+                    " a Collector"
+                )
+            values["input_channel"] = source.channels[0]
         if "output" in values:
             values["output"] = str((site.folder / str(values["output"])).absolute())
         return Wired((self.spec(label, values),), None)

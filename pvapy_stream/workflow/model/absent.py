@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from pvapy_stream import settings as models
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.plugins import load_processor_class
-from pvapy_stream.settings import SimulatorSettings, StageSettings
+from pvapy_stream.settings import ReplaySettings, SimulatorSettings, StageSettings
 from pvapy_stream.sim.frames import open_sources
 from pvapy_stream.workflow.model.plan import WiredStage, WorkflowPlan
 
@@ -43,3 +44,8 @@ def _look(one: WiredStage) -> None:
     ):
         for _ in open_sources(settings):
             break
+    if isinstance(settings, ReplaySettings):
+        # Here, as HDF5 takes long to import, and few workflows have one.
+        from pvapy_stream.files.recorded import RecordedStream
+
+        RecordedStream(Path(settings.file)).close()

@@ -8,6 +8,7 @@ from pvapy_stream.accounting.ledger import Ledger, union
 from pvapy_stream.launch.programs import ProgramSpec, SupervisedProgram
 from pvapy_stream.launch.supervisor import Supervisor
 from pvapy_stream.settings.channel_map import parse_channel_map
+from pvapy_stream.settings.source import SourceSettings
 from pvapy_stream.settings.values import mode_name
 from pvapy_stream.transport.registry import input_mode
 from pvapy_stream.workflow.model.plan import WiredStage
@@ -82,7 +83,7 @@ def hosted_names(spec: ProgramSpec) -> list[str]:
     settings = getattr(models, spec.settings_class).of(**spec.settings)
     if isinstance(settings, models.MirrorSettings):
         return [entry.mirror for entry in parse_channel_map(settings.channel_map)]
-    if isinstance(settings, models.SimulatorSettings):
+    if isinstance(settings, SourceSettings):
         return settings.hosted
     if isinstance(settings, models.StageSettings):
         kind = "collector" if isinstance(settings, models.CollectorSettings) else "consumer"
