@@ -87,8 +87,8 @@ class RecordedStream:
             raise
 
     def _read_index(self) -> None:
-        attributes: Any = self._file.attrs
         try:
+            attributes: Any = self._file.attrs
             kind = str(attributes.get("format", ""))
             self.channel = str(attributes.get("input_channel", ""))
             self.mode = str(attributes.get("mode", ""))
@@ -178,6 +178,12 @@ class RecordedStream:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def is_recording(file: h5py.File) -> bool:
+    """Whether an open file is a recording, of whatever version."""
+    attributes: Any = file.attrs
+    return str(attributes.get("format", "")).startswith(_FORMATS)
 
 
 def _readable(column: Any) -> NDArray[Any]:

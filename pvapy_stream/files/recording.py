@@ -244,14 +244,7 @@ class RecordingFile:
         try:
             self._file.close()
             with opened(self.part, "r+", locking=False) as file:
-                group: Any = file[OBJECTS]
-                attributes: Any = file.attrs
-                # Of the rows that are not complete there may be some columns.
-                for name in COLUMNS:
-                    group[name].resize((self.n_written,))
-                told = np.array(problem.encode("ascii", "replace"), _PROBLEM)
-                attributes.modify("problem", told)
-                attributes.modify("state", np.array(LIMITED if limited else CLOSED, _STATE))
+                complete_recording(file, self.n_written, problem, LIMITED if limited else CLOSED)
             sync_to_disk(self.part)
             take_name(self.part, self.path, self._replaces)
         except TROUBLE as error:
@@ -269,3 +262,20 @@ class RecordingFile:
             # Its disk is full: what was flushed is there.
             with suppress(*TROUBLE):
                 note_failed_close(self)
+
+
+def complete_recording(file: Any, n_rows: int, problem: str, state: str) -> None:
+    """Complete a recording that is open for writing with its first rows.
+
+    Args:
+        file: the file.
+        n_rows: how many objects are whole.
+        problem: why there are no more; "" if all is there.
+        state: CLOSED or LIMITED.
+    """
+    # Of the rows that are not complete there may be some columns.
+    for name in COLUMNS:
+        file[OBJECTS][name].resize((n_rows,))
+    told = np.array(problem.encode("ascii", "replace"), _PROBLEM)
+    file.attrs.modify("problem", told)
+    file.attrs.modify("state", np.array(state, _STATE))

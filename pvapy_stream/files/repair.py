@@ -30,6 +30,8 @@ from pvapy_stream.files.layout import (
 from pvapy_stream.files.names import PART, final_of, part_of
 from pvapy_stream.files.reading import chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import RECOVERED, LossRecord
+from pvapy_stream.files.recorded import RecordedStream
+from pvapy_stream.files.recording import CLOSED, complete_recording
 from pvapy_stream.files.superblock import is_cut, open_cut, unmark
 from pvapy_stream.files.witness import readable_rows
 from pvapy_stream.series import SeriesMetadata
@@ -65,6 +67,8 @@ def repair(path: str | Path) -> tuple[Path, int]:
     if target != path and target.exists() and not same_file(path, target):
         raise FileError(f"cannot recover {path}: {target} exists; move one of them away")
     try:
+        if (n_rows := _repair_recording(path, target)) is not None:
+            return target, n_rows
         if is_cut(path) or (target != path and not _opens(path)):
             return target, _copy_readable(path, target)
         if target != path and (n_closed := _closed_rows(path)) is not None:
@@ -222,3 +226,27 @@ def _check_messages(path: Path) -> int:
 def _finish_messages(file: h5py.File, n_good: int) -> None:
     lost = swissfel_layout.gaps(file[swissfel_layout.COUNTED][:n_good])
     swissfel_layout.complete(file, lost, {}, swissfel_layout.RECOVERED)
+
+
+# -- recordings ----------------------------------------------------------------------------------
+
+
+def _repair_recording(path: Path, target: Path) -> int | None:
+    """Complete a recording; its number of objects. None for another file."""
+    try:
+        stream = RecordedStream(path)
+    except FileError:
+        return None
+    with stream:
+        n_rows, closed, cut = stream.n_rows, stream.closed, is_cut(path)
+    if cut or (closed and target == path):
+        what = "its end is missing" if cut else "it is whole"
+        raise FileError(
+            f"{path}: {what}; pvapy-stream replay reads it as it is, there is nothing to complete"
+        )
+    if not closed:
+        unmark(path)
+        with opened(path, "r+") as file:
+            complete_recording(file, n_rows, "its recorder was killed", CLOSED)
+    take_name(path, target)
+    return n_rows

@@ -15,6 +15,7 @@ from pvapy_stream.files.layout import ATTRIBUTES, CHECKSUMS, IDS, IMAGES, TIMES
 from pvapy_stream.files.names import PART
 from pvapy_stream.files.reading import check_pixels_of, chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import RECOVERED, LossRecord, ids_of
+from pvapy_stream.files.recorded import RecordedStream, is_recording
 from pvapy_stream.files.superblock import is_cut
 from pvapy_stream.files.swissfel_layout import ACQUISITION, COUNTED, LOST, OPEN, damaged_channels
 
@@ -74,6 +75,9 @@ def verify(path: str | Path, *, deep: bool = False) -> FileReport:
     try:
         with open_any(path) as file:
             messages = ACQUISITION in file
+            if is_recording(file):
+                _look_at_recording(report)
+                return report
         with (open_any if messages else open_data)(path) as file:
             if messages:
                 _look_at_messages(report, file)
@@ -86,6 +90,17 @@ def verify(path: str | Path, *, deep: bool = False) -> FileReport:
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         report.problems.append(f"cannot be read: {error}")
     return report
+
+
+def _look_at_recording(report: FileReport) -> None:
+    with RecordedStream(report.path) as stream:
+        report.state = "closed" if stream.closed else _OPEN
+        report.n_checked = sum(1 for _ in stream.rows())
+        report.n_images, report.ids = stream.n_rows, ids_of(stream.ids) - stream.unreadable
+        if stream.problem:
+            report.problems.append(stream.problem)
+        if stream.unreadable:
+            report.problems.append(f"objects are damaged: ids {stream.unreadable}")
 
 
 def _hint(path: Path) -> str:

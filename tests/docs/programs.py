@@ -31,8 +31,8 @@ SCRIPTS = {
 # Programs of others, which are not checked: a block with one of them is run, or says why not.
 FOREIGN = {
     "cp", "curl", "eval", "export", "h5ls", "journalctl", "kill", "mkdir", "pip",
-    "podman", "podman-compose", "pvget", "pvput", "python3", "rattler-build", "source", "sudo",
-    "systemctl", "tiled", "until", "uv", "wait",
+    "podman", "podman-compose", "pvget", "pvput", "pytest", "python3", "rattler-build", "source",
+    "sudo", "systemctl", "tiled", "until", "uv", "wait",
 }  # fmt: skip
 
 _PLACEHOLDER = re.compile(r"[A-Z][A-Z_]{2,}…?")

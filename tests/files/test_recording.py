@@ -16,6 +16,8 @@ import pytest
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.recorded import RecordedStream
 from pvapy_stream.files.recording import RecordingFile
+from pvapy_stream.files.repair import repair
+from pvapy_stream.files.verify import verify
 
 _START = 1_700_000_000_000_000_000  # ns
 
@@ -23,6 +25,8 @@ _RECORD_UNTIL_KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pvapy_stream.files.recording import RecordingFile
+from pvapy_stream.files.repair import repair
+from pvapy_stream.files.verify import verify
 file = RecordingFile(Path(sys.argv[1]))
 for number in range(1, 6):
     file.add(number, number, [bytes([number]) * 100])
@@ -91,6 +95,41 @@ def test_a_killed_recorder_leaves_a_readable_file(tmp_path: Path) -> None:
     # It is not replaced.
     with pytest.raises(FileError, match=r"a\.h5\.part exists: it is being recorded, or"):
         RecordingFile(path, overwrite=True)
+
+
+def test_the_recording_of_a_killed_recorder_is_verified_and_completed(tmp_path: Path) -> None:
+    part = tmp_path / "a.h5.part"
+    subprocess.run([sys.executable, "-c", _RECORD_UNTIL_KILLED, tmp_path / "a.h5"], timeout=60)
+    report = verify(part)
+    assert (report.ok, report.n_checked, str(report.ids)) == (False, 5, "1-5")
+    assert repair(part) == (tmp_path / "a.h5", 5)
+    assert not part.exists()
+    report = verify(tmp_path / "a.h5")
+    assert report.problems == ["its recording ended early: its recorder was killed"]
+    with RecordedStream(tmp_path / "a.h5") as stream:
+        assert [row.id for row in stream.rows()] == [1, 2, 3, 4, 5]
+    with pytest.raises(FileError, match="it is whole; pvapy-stream replay reads it"):
+        repair(tmp_path / "a.h5")
+
+
+def test_recordings_are_verified(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    record(path, 600)
+    report = verify(path)
+    assert (report.ok, report.state, report.n_images, report.n_checked) == (
+        True,
+        "closed",
+        600,
+        600,
+    )
+    with h5py.File(path, "r+") as file:
+        file["objects/bytes"][4500] ^= 1
+    report = verify(path)
+    assert report.problems == ["objects are damaged: ids 5"]
+    assert str(report.ids) == "1-4,6-600"
+    os.truncate(path, path.stat().st_size - 1000)
+    with pytest.raises(FileError, match="its end is missing; pvapy-stream replay reads it"):
+        repair(path)
 
 
 def test_a_recording_can_be_read_while_it_is_written(tmp_path: Path) -> None:
