@@ -20,7 +20,7 @@ from pvapy_stream.cli.main import load
 from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.launch.entry import Orders, enter
 from pvapy_stream.settings import BsreadSimSettings
-from pvapy_stream.settings.source import SourceSettings
+from pvapy_stream.settings.stream_source import SourceSettings
 from pvapy_stream.signals import stop_early
 
 _READY, _DONE = "ready", "done"

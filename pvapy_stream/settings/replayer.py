@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pvapy_stream.base_settings import opt
-from pvapy_stream.settings.source import SourceSettings
+from pvapy_stream.settings.stream_source import SourceSettings
 from pvapy_stream.settings.transport import PublishSettings
 
 # Part of the objects that a fault is done to.

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from pvapy_stream.base_settings import lower, opt
 from pvapy_stream.settings.incumbent import at_least
 from pvapy_stream.settings.modes import ModeChoice
-from pvapy_stream.settings.source import SourceSettings
+from pvapy_stream.settings.stream_source import SourceSettings
 from pvapy_stream.settings.values import MetadataChannels, PixelType
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.mode import OutputMode

@@ -18,7 +18,7 @@ from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.pva.clients import ClientCounter, listening_ports
 from pvapy_stream.pva.search import TwinWatch
 from pvapy_stream.pva.serving import new_server
-from pvapy_stream.settings.source import SourceSettings
+from pvapy_stream.settings.stream_source import SourceSettings
 from pvapy_stream.sim.gate import Gate
 from pvapy_stream.sim.pacing import Pacer
 from pvapy_stream.sim.report import Reporter, Totals
