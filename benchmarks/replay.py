@@ -47,10 +47,10 @@ class _Replay(ReplayServer):
         self.waits: list[float] = []
         self._counter: _Waits | None = None
 
-    def _publish_one(self, *args: Any) -> None:
+    def _publish_one(self, one: Any, obj: Any, pacer: Pacer) -> None:
         if self._counter is None:
             self._counter = _Waits()
-        super()._publish_one(*args)
+        super()._publish_one(one, obj, pacer)
         self.waits.append(self._counter.seconds())
 
 

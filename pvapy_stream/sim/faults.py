@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from pvapy_stream.accounting.idset import IdSet
@@ -20,22 +20,34 @@ class Due(NamedTuple):
         id: its id.
         data: its bytes, in the format of `pva.serial`.
         shift: how much larger `id` is than in its bytes.
-        delayed: whether it is published late.
-        again: whether it is a duplicate on purpose.
-        reconnects: whether the channel disappears before it.
+        done: what is done to it on purpose, of `KINDS`.
     """
 
     at: float
     id: int
     data: Buffer
     shift: int = 0
-    delayed: bool = False
-    again: bool = False
-    reconnects: bool = False
+    done: tuple[str, ...] = ()
 
+    @property
+    def dropped(self) -> bool:
+        """Whether it is not published."""
+        return "drop" in self.done
 
-def _not_noted(kind: str, object_id: int) -> None:
-    pass
+    @property
+    def delayed(self) -> bool:
+        """Whether it is published late."""
+        return "delay" in self.done
+
+    @property
+    def again(self) -> bool:
+        """Whether it is the second of two."""
+        return "duplicate" in self.done
+
+    @property
+    def reconnects(self) -> bool:
+        """Whether the channel disappears before it."""
+        return "reconnect" in self.done
 
 
 class Faults:
@@ -47,24 +59,17 @@ class Faults:
     Args:
         rates: part of the objects, 0 to 1, by kind.
         seed: of the random numbers.
-        note: called with the kind and the id of what was done.
 
     Attributes:
-        done: ids by kind.
+        done: ids by kind, of what `note` was called with.
         counts: how many objects, by kind; more than ids if ids occur more than once.
         spared: ids of objects that were to be corrupted and have no array.
     """
 
-    def __init__(
-        self,
-        rates: Mapping[str, float],
-        seed: int,
-        note: Callable[[str, int], None] = _not_noted,
-    ) -> None:
+    def __init__(self, rates: Mapping[str, float], seed: int) -> None:
         self.done: dict[str, IdSet] = {}
         self.counts: dict[str, int] = {}
         self.spared = IdSet()
-        self._note = note
         self._rates = {kind: rates[kind] for kind in KINDS if rates.get(kind, 0.0) > 0}
         # Reproducible on purpose; these are no secrets.
         self._random = {kind: random.Random(f"{seed} {kind}") for kind in KINDS}  # noqa: S311
@@ -73,41 +78,33 @@ class Faults:
             self.done[kind], self.counts[kind] = IdSet(), 0
 
     def apply(self, objects: Iterable[Due]) -> Iterator[Due]:
-        """The stream with faults. An object is taken when the one before was taken from here."""
+        """The stream with faults; also what is dropped is there, with that in `done`."""
         if not self._rates:
             yield from objects
             return
         held: Due | None = None
         for one in objects:
-            chosen = {k for k, rate in self._rates.items() if self._random[k].random() < rate}
+            chosen = [k for k, rate in self._rates.items() if self._random[k].random() < rate]
             if "drop" in chosen:
-                self._done("drop", one.id)
+                yield one._replace(done=("drop",))
                 continue
             if "corrupt" in chosen:
                 one = self._corrupted(one)
-            if "delay" in chosen:
-                self._done("delay", one.id)
-                one = one._replace(delayed=True)
-            if "reconnect" in chosen:
-                self._done("reconnect", one.id)
-                one = one._replace(reconnects=True)
+            one = one._replace(
+                done=(*one.done, *(kind for kind in ("delay", "reconnect") if kind in chosen))
+            )
             if "reorder" in chosen and held is None:
                 held = one
                 continue
-            yield from self._repeated(one, "duplicate" in chosen)
+            yield one
+            if "duplicate" in chosen:
+                yield one._replace(done=("duplicate",))
             if held is not None:
-                self._done("reorder", held.id)
-                yield held._replace(at=one.at)
+                yield held._replace(at=one.at, done=(*held.done, "reorder"))
                 held = None
         if held is not None:
             # Nothing follows that it could come after.
             yield held
-
-    def _repeated(self, one: Due, twice: bool) -> Iterator[Due]:
-        yield one
-        if twice:
-            self._done("duplicate", one.id)
-            yield one._replace(again=True, delayed=False, reconnects=False)
 
     def _corrupted(self, one: Due) -> Due:
         """The object with a wrong byte in its largest array."""
@@ -118,13 +115,13 @@ class Faults:
             return one
         data = bytearray(one.data)
         data[begin + int(place * (end - begin))] ^= 0xFF
-        self._done("corrupt", one.id)
-        return one._replace(data=data)
+        return one._replace(data=data, done=("corrupt",))
 
-    def _done(self, kind: str, object_id: int) -> None:
-        self.done[kind].add(object_id)
-        self.counts[kind] += 1
-        self._note(kind, object_id)
+    def note(self, one: Due) -> None:
+        """The turn of an object has come: what is done to it counts now."""
+        for kind in one.done:
+            self.done[kind].add(one.id)
+            self.counts[kind] += 1
 
     def lines(self) -> list[str]:
         """What was done, a line for each kind that was requested."""

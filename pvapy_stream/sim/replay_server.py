@@ -99,7 +99,7 @@ class ReplayServer(SourceServer):
     def __init__(self, settings: ReplaySettings, gate: Gate | None = None) -> None:
         super().__init__(settings, gate, "replay")
         self.settings = settings
-        self.faults = Faults(settings.rates, settings.seed, self._note_fault)
+        self.faults = Faults(settings.rates, settings.seed)
         self._stream = RecordedStream(Path(settings.file))
         self._unusable = IdSet()
         self._lateness = array("d")  # s
@@ -197,10 +197,10 @@ class ReplayServer(SourceServer):
                 break
             # Objects that are due together are sent together.
             bursts.begin() if pacer.behind else bursts.end()
-            if one.delayed and stop.wait(settings.delay_time):
+            if one.done and not self._do_faults(one, stop):
                 break
-            if one.reconnects and not self._reconnect(stop):
-                break
+            if obj is None:
+                continue
             n_bytes += len(one.data)
             totals.frame_bytes = n_bytes / (totals.frames + totals.failed + 1)
             self._publish_one(one, obj, pacer)
@@ -208,11 +208,11 @@ class ReplayServer(SourceServer):
         totals.late = pacer.late
         logger.info("published %d objects, %d of them late", totals.frames, totals.late)
 
-    def _ready(self, objects: Iterator[Due]) -> Iterator[tuple[Due, pva.PvObject]]:
-        """The objects, without those that are none."""
+    def _ready(self, objects: Iterator[Due]) -> Iterator[tuple[Due, pva.PvObject | None]]:
+        """What is due with its objects, None for those that are dropped."""
         for one in objects:
             try:
-                obj = object_of(one, self.settings.oid_field)
+                obj = None if one.dropped else object_of(one, self.settings.oid_field)
             except ObjectError as error:
                 if not self._unusable:
                     logger.error("object %d: %s", one.id, error)
@@ -249,17 +249,24 @@ class ReplayServer(SourceServer):
         self.ledger.publish(one.id)
         self._last = one.id
 
-    def _note_fault(self, kind: str, object_id: int) -> None:
-        self.ledger.faults.setdefault(kind, IdSet()).add(object_id)
+    def _do_faults(self, one: Due, stop: threading.Event) -> bool:
+        """Do what is to be done before an object is published; False when stopped meanwhile."""
+        self.faults.note(one)
+        for kind in one.done:
+            self.ledger.faults.setdefault(kind, IdSet()).add(one.id)
+        if one.delayed:
+            bursts.end()
+            stop.wait(self.settings.delay_time)
+        if one.reconnects:
+            bursts.end()
+            self._reconnect(stop)
+        return not stop.is_set()
 
-    def _reconnect(self, stop: threading.Event) -> bool:
-        """Take the channel away, and bring it back; False when stopped meanwhile."""
-        bursts.end()
+    def _reconnect(self, stop: threading.Event) -> None:
+        """Take the channel away, and bring it back."""
         self.publisher.stop()
         publisher = registry.make_publisher(self.settings.output_mode, self._options)
-        if stop.wait(self.settings.reconnect_time):
-            return False
+        stop.wait(self.settings.reconnect_time)
         self.publisher = publisher
         publisher.start()
         publisher.open(self._opening.copy())
-        return True

@@ -134,6 +134,9 @@ class Replay:
         opening: Any = None
         with RecordedStream(Path(path)) as stream:
             for one in faults.apply(due_objects(stream, settings.scale, settings.loop)):
+                faults.note(one)
+                if one.dropped:
+                    continue
                 obj = object_of(one, field)
                 if opening is None:
                     opening = opening_object(obj, obj, field)

@@ -125,6 +125,23 @@ def test_faults_are_done_and_are_in_the_ledger(tmp_path: Path) -> None:
     assert f"replay 0: {len(dropped)} ids: {found.faults['drop']} drop on purpose" in notes
 
 
+def test_only_faults_whose_turn_came_are_told(tmp_path: Path) -> None:
+    path = recording(tmp_path / "a.h5", range(1, 201))
+    server = ReplayServer(ReplaySettings.of(file=str(path), **{**QUICK, "speed": 1}, drop=0.5))
+    stop, receiver, came = threading.Event(), MemoryReceiver("night"), list[int]()
+
+    def take(obj: Any) -> None:
+        came.append(frame_of(obj).id)
+        if len(came) == 10:
+            stop.set()
+
+    receiver.start(take)
+    assert server.run(stop) == 0
+    receiver.stop()
+    assert len(came) == 10
+    assert sorted([*came, *server.ledger.faults["drop"]]) == list(range(1, came[-1] + 1))
+
+
 def test_delays_and_reconnects_are_done(tmp_path: Path) -> None:
     path = recording(tmp_path / "a.h5", range(1, 41))
     heard = Heard(path, delay=0.1, delay_time=0.05, reconnect=0.1, reconnect_time=0.02)
