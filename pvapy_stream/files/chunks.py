@@ -48,9 +48,14 @@ except ImportError:
     _crc32 = zlib.crc32
 
 
-def checksum(chunk: Any) -> int:
-    """CRC-32 of a chunk as it is stored, as `zlib.crc32` gives it."""
-    return _crc32(memoryview(chunk).cast("B"))
+def checksum(chunk: Any, before: int = 0) -> int:
+    """CRC-32 of a chunk as it is stored, as `zlib.crc32` gives it.
+
+    Args:
+        chunk: its bytes.
+        before: checksum of what precedes it.
+    """
+    return _crc32(memoryview(chunk).cast("B"), before)
 
 
 def size_of(chunk: Chunk) -> int:

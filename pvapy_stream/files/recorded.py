@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.errors import FileError
+from pvapy_stream.files.chunks import checksum
 from pvapy_stream.files.disk import file_error
 from pvapy_stream.files.reading import open_any
 from pvapy_stream.files.recording import (
@@ -150,7 +150,7 @@ class RecordedStream:
             for row in range(at, stop):
                 end = int(ends[row])
                 piece = None if data is None else data[begin - start : end - start]
-                if piece is None or zlib.crc32(piece) != self._checks[row]:
+                if piece is None or checksum(piece) != self._checks[row]:
                     self.unreadable.add(int(self.ids[row]))
                 else:
                     yield Recorded(int(self.arrivals[row]), int(self.ids[row]), piece)

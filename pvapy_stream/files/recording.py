@@ -15,7 +15,6 @@ Arrival times are of a clock that does not go back. A row is there only when its
 from __future__ import annotations
 
 import time
-import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +27,7 @@ import numpy as np
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.keeper import sync_to_disk
 from pvapy_stream.errors import FileError
+from pvapy_stream.files.chunks import checksum
 from pvapy_stream.files.disk import (
     Reserve,
     check_new,
@@ -149,7 +149,7 @@ class RecordingFile:
         """
         check = 0
         for part in parts:
-            check = zlib.crc32(part, check)
+            check = checksum(part, check)
             self._waiting += len(part)
             self.n_bytes += len(part)
         self._parts += parts

@@ -20,6 +20,7 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.sequence import DISORDER
 from pvapy_stream.errors import ObjectError, SourceError, TransportError
 from pvapy_stream.files.recorded import RecordedStream
+from pvapy_stream.pva.convert import type_of
 from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.objects import opening_object
 from pvapy_stream.pva.serial import loads
@@ -114,12 +115,13 @@ class ReplayServer(SourceServer):
 
     def _make_opening(self) -> pva.PvObject:
         """An object without data that opens the channel."""
-        field = self.settings.oid_field
         for row in self._stream.rows():
-            first = loads(row.data)
-            return pv_object(opening_object(first, first, field))
+            return self._opening_like(loads(row.data))
         why = self._stream.problem or "nothing was recorded"
         raise SourceError(f"{self.settings.file} has no objects that can be read: {why}")
+
+    def _opening_like(self, obj: pva.PvObject) -> pva.PvObject:
+        return pv_object(opening_object(obj, obj, self.settings.oid_field))
 
     @property
     def problem(self) -> str:
@@ -172,8 +174,7 @@ class ReplayServer(SourceServer):
         return registry.make_publisher(settings.output_mode, self._options)
 
     def _open(self, server: pva.PvaServer) -> None:
-        self.publisher.start()
-        self.publisher.open(self._opening.copy())
+        self._open_anew(self.publisher)
 
     def _prepare(self, stop: threading.Event) -> None:
         pass
@@ -224,7 +225,7 @@ class ReplayServer(SourceServer):
         totals = self.totals
         self._lateness.append(pacer.elapsed - one.at)
         try:
-            self.publisher.publish(obj)
+            self._send(obj)
         except TransportError as error:
             self._note_failure(error, one.id)
             return
@@ -239,6 +240,22 @@ class ReplayServer(SourceServer):
             self._reporter.progress(totals)
         if self._keeper.due(now):
             self._keeper.keep()
+
+    def _send(self, obj: pva.PvObject) -> None:
+        """Publish an object; if it has another structure, clients reconnect, as at the time.
+
+        Raises:
+            TransportError: it cannot be published.
+        """
+        try:
+            self.publisher.publish(obj)
+        except TransportError:
+            if type_of(obj) == type_of(self._opening):
+                raise
+            self._opening = self._opening_like(obj)
+            self.publisher.stop()
+            self._open_anew(registry.make_publisher(self.settings.output_mode, self._options))
+            self.publisher.publish(obj)
 
     def _note_published(self, one: Due) -> None:
         last, published = self._last, self.ledger.published
@@ -267,6 +284,9 @@ class ReplayServer(SourceServer):
         self.publisher.stop()
         publisher = registry.make_publisher(self.settings.output_mode, self._options)
         stop.wait(self.settings.reconnect_time)
+        self._open_anew(publisher)
+
+    def _open_anew(self, publisher: Publisher) -> None:
         self.publisher = publisher
         publisher.start()
         publisher.open(self._opening.copy())

@@ -11,6 +11,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pvaccess as pva
 import pytest
 
 from pvapy_stream.accounting.audit import audit
@@ -21,6 +22,7 @@ from pvapy_stream.files.recording import RecordingFile
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.objects import is_marked
+from pvapy_stream.pva.serial import dumps
 from pvapy_stream.settings import ReplaySettings
 from pvapy_stream.sim.replay_server import ReplayServer
 from pvapy_stream.transport.memory_mode import MemoryReceiver
@@ -100,6 +102,19 @@ def test_a_source_that_was_restarted_while_it_was_recorded_is_so_again(tmp_path:
     heard = Heard(recording(tmp_path / "a.h5", [*range(1, 6), *range(1, 4)]), ledger=str(ledger))
     assert heard.ids == [1, 2, 3, 4, 5, 1, 2, 3]
     assert [str(one.published) for one in read_ledgers(ledger)] == ["1-5", "1-3"]
+
+
+def test_objects_of_another_structure_open_the_channel_anew(tmp_path: Path, prefix: str) -> None:
+    file = RecordingFile(tmp_path / "a.h5")
+    kinds = ({"uniqueId": pva.INT}, {"uniqueId": pva.INT, "value": pva.DOUBLE})
+    for n in range(1, 7):
+        obj = pva.PvObject(kinds[n > 3], {"uniqueId": n})
+        file.add(START + n, n, [dumps(obj)])
+    file.close()
+    heard = Heard(tmp_path / "a.h5", output_mode="pvas", channel_name=f"{prefix}a")
+    assert heard.code == 0
+    assert str(heard.server.ledger.published) == "1-6"
+    assert not heard.server.ledger.failed
 
 
 def test_faults_are_done_and_are_in_the_ledger(tmp_path: Path) -> None:
