@@ -28,8 +28,9 @@ from pvapy_stream.sim.pacing import Pacer
 from pvapy_stream.sim.report import Reporter, Totals
 from pvapy_stream.sim.stages import wait_for_stages
 from pvapy_stream.sim.stamping import Stamping, stamping_for
-from pvapy_stream.status.counted import rated
+from pvapy_stream.status.counted import pool_stats, rated
 from pvapy_stream.status.snapshot import (
+    PoolStats,
     ProcessorStats,
     PublisherStats,
     ReceiverStats,
@@ -38,7 +39,7 @@ from pvapy_stream.status.snapshot import (
 )
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.mode import PublisherOptions
-from pvapy_stream.transport.ports import Publisher
+from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
 _NANO = 1_000_000_000
 _MAX_ID = 2**31 - 1  # uniqueId is a 32-bit field
@@ -90,6 +91,7 @@ class SimServer:
         self._start_time = time.time()
         self._end_time = 0.0
         self._pacer: Pacer | None = None
+        self._publisher: Publisher | None = None
         self._reporter = Reporter(settings.report_period, not settings.disable_curses)
 
     def run(self, stop: threading.Event) -> int:
@@ -114,6 +116,7 @@ class SimServer:
                 settings.output_mode,
                 PublisherOptions(settings.channel_name, server, settings=settings),
             )
+            self._publisher = publisher
             stamping = stamping_for(publisher)
             feed = ObjectFeed(iter(open_sources(settings)), settings.cache_size, stamping.build)
         except BaseException:
@@ -167,7 +170,12 @@ class SimServer:
         settings, totals = self.settings, self.totals
         times = totals.times(self._start_time, self._end_time)
         late = self._pacer.late if self._pacer is not None else 0
-        published = PublisherStats(totals.frames, n_errors=totals.failed)
+        publisher = self._publisher
+        hindered = publisher.problem if publisher is not None else ""
+        counts = publisher.counts() if publisher is not None else PublisherCounts()
+        published = PublisherStats(
+            totals.frames, n_errors=totals.failed, n_rejected=counts.rejected
+        )
         processor = ProcessorStats(
             first_object_id=totals.first_id,
             last_object_id=totals.last_id,
@@ -178,12 +186,14 @@ class SimServer:
             "simulator",
             state=self._state,
             restarts=settings.incarnation - 1,
-            message=self._problem or self._keeper.problem or self._twin,
+            message=self._problem or self._keeper.problem or self._twin or hindered,
             object_id=totals.last_id,
             output_channel=settings.channel_name,
             receiver_stats=ReceiverStats(),
             publisher_stats=rated(published, times.seconds),
             processor_stats=times.rated(processor),
+            pool_stats=pool_stats(counts, hindered)
+            or (PoolStats() if settings.publishes.pools else None),
             own=SimulatorStatus(totals.frames, late, totals.failed),
             labels={"channel": settings.channel_name},
         )

@@ -61,7 +61,9 @@ class PublisherInfo(msgspec.Struct, frozen=True, omit_defaults=True):
 class SubscriberInfo(msgspec.Struct, frozen=True):
     """Description of a subscriber: its process, and its set in the distribution.
 
-    `pools`: whether it understands references to payloads in pools.
+    Attributes:
+        pools: whether it understands references to payloads in pools.
+        program, channel: names for messages; "" in other versions.
     """
 
     key: Key
@@ -72,11 +74,19 @@ class SubscriberInfo(msgspec.Struct, frozen=True):
     updates: Unsigned = 1
     queue: Unsigned = 0
     pools: bool = False
+    program: str = ""
+    channel: str = ""
 
     @property
     def name(self) -> str:
         """Name of its peer file."""
         return f"s-{self.publisher}-{self.key}"
+
+    @property
+    def who(self) -> str:
+        """Its program, for messages."""
+        process = f"process {self.pid}"
+        return f"{self.program} ({process})" if self.program else process
 
 
 class SubscriberState(IntEnum):

@@ -30,6 +30,7 @@ from pvapy_stream.transport.shm.objects import NewestId, SharedObject, sample_me
 from pvapy_stream.transport.shm.peer_directory import PeerDirectory, has_subscribers, new_key
 from pvapy_stream.transport.shm.peer_file import PUBLISHER, SubscriberInfo, SubscriberState
 from pvapy_stream.transport.shm.pool_file import possible
+from pvapy_stream.transport.shm.pool_holders import names_for_others
 from pvapy_stream.transport.shm.pool_reader import PoolReader
 from pvapy_stream.transport.shm.publisher_link import PublisherLink
 from pvapy_stream.transport.shm.references import place_at
@@ -313,8 +314,9 @@ class ShmReceiver:
             return
         group, client_set, updates, queue = self._distribution
         info = SubscriberInfo(
-            self._key, publisher.key, os.getpid(), group, client_set, updates, queue, possible()
-        )
+            self._key, publisher.key, os.getpid(), group, client_set, updates, queue, possible(),
+            *names_for_others(self.channel),
+        )  # fmt: skip
         try:
             link = PublisherLink(self._directory, file, info)
         except TransportError:

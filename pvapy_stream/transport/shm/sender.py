@@ -15,6 +15,7 @@ from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 from pvapy_stream.transport.shm import nodes, payloads, pool_file
+from pvapy_stream.transport.shm.copies import SUBSCRIBER, Copies
 from pvapy_stream.transport.shm.frames import (
     ALL_SUBSCRIBERS,
     EMPTY,
@@ -84,7 +85,8 @@ class ShmPublisher(Publisher):
         self._lock = threading.Lock()
         self._directory = PeerDirectory(channel)
         self._table = SubscriberTable(self._directory, self._key, self._create_service, self._greet)
-        self._payloads = payloads.Payloads(self._key)
+        self._copies = Copies(channel)
+        self._payloads = payloads.Payloads(self._key, self._copies, self._table.queued)
         self._payloads_due = 0.0
         self._file: PublisherFile | None = None
         self._node: iox.Node | None = None
@@ -222,6 +224,7 @@ class ShmPublisher(Publisher):
         if isinstance(parts, Copy):
             parts = parts.parts()
         reference: Reference | None = None
+        none = False
         try:
             for sets in self._table.groups.values():
                 service = sets.next()
@@ -229,8 +232,11 @@ class ShmPublisher(Publisher):
                     continue
                 self._make_room(service, parts)
                 sent: Sendable | Reference = parts
-                if service.takes_references():
+                if not service.takes_references():
+                    self._copies.note(SUBSCRIBER)
+                elif not none:
                     reference = reference or self._payloads.reference(parts, service.queue)
+                    none = reference is None
                     sent = reference or parts
                 self._note_sent(service, service.send(sent))
         finally:
@@ -300,10 +306,10 @@ class ShmPublisher(Publisher):
             if now - start > self._settings.shm_timeout:
                 one.stuck_at = one.counters.taken
                 _log.warning(
-                    "channel %s: subscriber %d has taken no object for %g s; objects for it are"
-                    " rejected until it takes one",
+                    "channel %s: %s has taken no object for %g s; objects for it are rejected until"
+                    " it takes one",
                     self.channel,
-                    one.info.pid,
+                    one.info.who,
                     self._settings.shm_timeout,
                 )
                 return
@@ -344,4 +350,14 @@ class ShmPublisher(Publisher):
         return self._table.n_active
 
     def counts(self) -> PublisherCounts:
-        return PublisherCounts(self._published, self._errors, self._rejected + self._table.rejected)
+        rejected = self._rejected + self._table.rejected
+        return PublisherCounts(self._published, self._errors, rejected, self._copies.counts.copy())
+
+    @property
+    def problem(self) -> str:
+        stuck = [
+            f"channel {self.channel}: {one.info.who} takes no objects; {one.rejected} were rejected"
+            for one in self._table.subscribers()
+            if one.stuck_at is not None and one.stuck_at == one.counters.taken
+        ]
+        return "; ".join(filter(None, (*stuck, self._copies.problem)))
