@@ -349,7 +349,8 @@ class StageRunner(StageAccounts):
         stage = self.stage
         locked = stage.lock.acquire(timeout=patience)
         try:
-            message = f"process() has not returned for {patience} s; userStats are old"
+            late = f"process() has not returned for {patience} s; userStats are old"
+            message = "; ".join(filter(None, (late, self.hindered)))
             if locked:
                 found = stage.call("getStats", stage.processor.getStats, fallback={})
                 self._user_stats = found or {}

@@ -46,6 +46,7 @@ _PAYLOADS_PERIOD = 1.0  # s
 _MIN_WAIT, _MAX_WAIT = 50e-6, 3e-4  # s between two checks of a full queue
 _RESERVING = 0.01  # s; a thread that reserves memory while another publishes waits no longer
 _STALLED = 0.1  # s; a subscriber that sleeps for so long with a full queue has nothing to take
+_TOLD = 1.0  # s; a wait for a subscriber that takes longer is in the status
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +95,8 @@ class ShmPublisher(Publisher):
         self._ended = threading.Event()
         self._current: Sendable | None = None
         self._current_flags = INITIAL
+        # Whose queue is full, and since when that is waited for.
+        self._waits_for: tuple[Subscriber, float] | None = None
         # Whether the last large object was sent as references.
         self._refers = False
         self._published = self._errors = self._rejected = 0
@@ -285,7 +288,11 @@ class ShmPublisher(Publisher):
         # A copy, as subscribers may leave meanwhile.
         for one in [*service.subscribers]:
             if one.active and one.full():
-                self._wait_for(one)
+                self._waits_for = one, time.monotonic()
+                try:
+                    self._wait_for(one)
+                finally:
+                    self._waits_for = None
 
     def _resize(self, service: SetService, parts: Sendable) -> None:
         """Allocate larger samples when the queues are empty: otherwise the order would be lost."""
@@ -355,9 +362,19 @@ class ShmPublisher(Publisher):
 
     @property
     def problem(self) -> str:
-        stuck = [
-            f"channel {self.channel}: {one.info.who} takes no objects; {one.rejected} were rejected"
+        found = [
+            f"{one.info.who} takes no objects: {one.waiting} are in its queue, and {one.rejected}"
+            " were rejected"
             for one in self._table.subscribers()
             if one.stuck_at is not None and one.stuck_at == one.counters.taken
         ]
-        return "; ".join(filter(None, (*stuck, self._copies.problem)))
+        # Read once: the thread that publishes changes it.
+        waits_for = self._waits_for
+        if waits_for is not None and (seconds := time.monotonic() - waits_for[1]) > _TOLD:
+            one = waits_for[0]
+            found.append(
+                f"publishing waits for {one.info.who}, which has taken none of the {one.waiting}"
+                f" objects in its queue for {seconds:.0f} s"
+            )
+        told = [f"channel {self.channel}: {text}" for text in found]
+        return "; ".join(filter(None, (*told, self._copies.problem)))
