@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ from pvapy_stream.transport.shm import (
 )
 from pvapy_stream.transport.shm.peer_directory import new_key
 from pvapy_stream.transport.shm.slot_memory import held_memory_of
-from tests.support import wait_until
+from tests.support import PATIENCE, wait_until
 from tests.transport.shm_ends import ManyEnds, connect
 
 SIDE = 300  # pixels; of two bytes
@@ -205,8 +206,15 @@ def test_a_pool_without_free_slots_means_copies_and_its_holders_are_named(
 ) -> None:
     monkeypatch.setattr(pool_user.PoolUser, "keeps_many", False)
     kept: list[Any] = []
-    first = chain.publisher(0)
-    chain.receiver(0, lambda obj: kept.append(obj.frame))
+    runs = threading.Event()
+    runs.set()
+
+    def keep(obj: Any) -> None:
+        runs.wait()
+        kept.append(obj.frame)
+
+    first = chain.publisher(0, timeout=PATIENCE)
+    chain.receiver(0, keep)
     connect(first)
     # Samples are copied in the receiver if many are kept.
     for number in range(1, 101):
@@ -231,10 +239,22 @@ def test_a_pool_without_free_slots_means_copies_and_its_holders_are_named(
     assert caplog.text.count("all 32 slots") == 1
     assert f"held by {found[0].split('held by ')[1].split(':')[0]}" in first.problem
     assert first.counts().copies == {"no_slot": 100 - 32, "no_memory": 0, "subscriber": 0}
+    # Copies wait for a full queue as references do: a holder that stops slows the source.
+    runs.clear()
+    thread = threading.Thread(target=lambda: [first.publish(frame(n)) for n in range(101, 201)])
+    thread.start()
+    wait_until(lambda: first._waits_for)
+    runs.set()
+    thread.join()
+    wait_until(lambda: kept[-1].id == 200)
+    # The first one comes twice, also as the current object.
+    assert [one.id for one in kept][-200:] == [*range(1, 201)]
+    assert all((one.image == one.id).all() for one in kept if one.id)
+    assert (first.counts().copies["no_slot"], first.counts().rejected) == (200 - 32, 0)
     kept.clear()
     gc.collect()
-    first.publish(frame(101))
-    wait_until(lambda: kept and kept[-1].id == 101)
+    first.publish(frame(201))
+    wait_until(lambda: kept and kept[-1].id == 201)
     assert place(kept[-1].payload)
 
 
