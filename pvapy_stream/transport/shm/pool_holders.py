@@ -34,7 +34,7 @@ def names_for_others(channel: str) -> tuple[str, str]:
     """Names of this program and of a channel, for messages of other programs."""
     file, *words = sys.argv or [""]
     path = Path(file)
-    name = path.parent.name if path.name == "__main__.py" else path.name
+    name = "pvapy-stream" if "pvapy_stream" in path.parts else path.name
     command = words[0] if words and words[0].isidentifier() else ""
     return f"{name} {command}".strip()[:_MAX_NAME], channel[:_MAX_NAME]
 
