@@ -114,7 +114,12 @@ class SubscriberTable:
             elif state == SubscriberState.LEAVING and one.active:
                 self._deactivate(one)
                 one.release()
-            elif state == SubscriberState.READY and not one.active:
+            elif (
+                state == SubscriberState.READY
+                and not one.active
+                and now >= one.activate_due
+                and one.has_emptied(now)
+            ):
                 self._activate(one)
 
     def _register(self, name: str) -> None:
