@@ -40,10 +40,8 @@ def test_a_queue_that_fills_before_its_subscriber_is_known_loses_nothing_later(
         for _ in range(n):
             number += 1
             publisher.publish(make_object(number))
-            wait_until(lambda: {*ends_of(ends)} == {number})
-
-    def ends_of(ends: tuple[Ids, ...]) -> list[int]:
-        return [one.ids[-1] if one.ids else 0 for one in ends]
+            for end in ends:
+                wait_until(lambda end=end, last=number: end.ids[-1:] == [last])
 
     connected, filled = threading.Event(), threading.Event()
     open_link = publisher_link.PublisherLink.open
