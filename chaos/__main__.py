@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side [%(default)s]")
     parser.add_argument("--table", type=Path, metavar="FILE", help="page to put the table into")
     parser.add_argument("--keep", action="store_true", help="keep the files of clean runs too")
-    parser.add_argument("--verbose", action="store_true", help="tell of clean runs too")
+    parser.add_argument("--verbose", action="store_true", help="report clean runs too")
     return parser
 
 

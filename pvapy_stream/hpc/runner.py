@@ -223,8 +223,8 @@ class StageRunner(StageAccounts):
         troubled = self.troubled()
         problems = [f"channel {channel}: {why}" for channel, why in troubled.items()]
         if absent := [channel for channel in self.absent() if channel not in troubled]:
-            told = self._awaited.to_check(absent)
-            problems.append(f"channel {', '.join(absent)} was never found; {told}")
+            hint = self._awaited.to_check(absent)
+            problems.append(f"channel {', '.join(absent)} was never found; {hint}")
         if not self.settings.metadata_optional:
             problems += [f"{one}, or give --metadata-optional" for one in self.metadata.absences()]
         return f"{who}: {'; '.join(problems)}" if problems else ""
@@ -355,8 +355,8 @@ class StageRunner(StageAccounts):
                 found = stage.call("getStats", stage.processor.getStats, fallback={})
                 self._user_stats = found or {}
                 stage.settle(self.accounts)
-                told = stage.processor.metadata_coverage
-                self._coverage = stage.call("metadata_coverage", told, fallback={}) or {}
+                coverage = stage.processor.metadata_coverage
+                self._coverage = stage.call("metadata_coverage", coverage, fallback={}) or {}
                 message = stage.troubles.recent or stage.tracker.remark or self.remark
             # Read once: without the lock, statistics may be reset meanwhile.
             counts = replace(stage.counts)

@@ -124,7 +124,7 @@ class SimServer:
             server.stop()
             raise
         server.start()
-        twins = TwinWatch(settings.hosted, self._tell_of_twins)
+        twins = TwinWatch(settings.hosted, self._report_twin)
         # Where subscribers are known, connections say nothing more.
         ports = frozenset() if publisher.knows_subscribers else listening_ports() - before
         counter = ClientCounter(ports, lambda: publisher.clients, lambda: publisher.subscribers)
@@ -154,8 +154,8 @@ class SimServer:
             twins.stop()
             feed.stop()
             self._reporter.end(self.totals)
-            # First the server: who is told that a record goes may ask for it once more, and would
-            # take the last frame for a new one.
+            # First the server: a client that learns that a record goes may ask for it again, and
+            # would take the last frame for a new one.
             server.stop()
             publisher.stop()
             self._keeper.close()
@@ -198,16 +198,16 @@ class SimServer:
             labels={"channel": settings.channel_name},
         )
 
-    def _tell_of_twins(self, told: str) -> None:
-        self._twin = told
-        logger.error("%s", told)
+    def _report_twin(self, message: str) -> None:
+        self._twin = message
+        logger.error("%s", message)
 
     def _let_clients_finish(self, publisher: Publisher, stop: threading.Event) -> None:
         settings = self.settings
         end = time.monotonic() + settings.shutdown_delay
         _let_take(publisher, stop, settings.shutdown_delay)
         if settings.hosted:
-            # Who monitors a channel does not tell what it has taken.
+            # A monitor does not report what it has taken.
             stop.wait(max(0.0, end - time.monotonic()))
 
     def _wait_for_start(

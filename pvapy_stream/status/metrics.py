@@ -33,7 +33,7 @@ class Metric:
         help: what it is.
         kind: of metric.
         value: for a summary, the sum.
-        labels: what tells it from others of the same name.
+        labels: distinguish it from others of the same name.
         quantiles: of a summary.
         count: of a summary.
     """

@@ -157,7 +157,7 @@ class ReportMonitor(Monitor):
         own = self._readers[-1]
         content = gather(self._watch.views(), self._readers, 3600 * settings.span, own)
         if not self._has_stages:
-            # The monitors whose series are shown tell whether there is more to come.
+            # The monitors whose series are shown report whether there is more to come.
             running = any(one["state"] == "RUNNING" for one in content["monitors"])
             state = "RUNNING" if running else "FINISHED"
         if self._audit is not None:
@@ -207,37 +207,56 @@ class ReportPublisher:
                 " %(REPORT_PATH)s, and write %% for a %"
             ) from error
         self._thread: threading.Thread | None = None
-        self._again = False
-        self.n_published = 0
-        self.last_error = ""
+        self._lock = threading.Lock()
+        self._is_running = False
+        self._is_newer = False
+        self.last_error = ""  # of the last version
 
     def publish(self) -> None:
-        """Begin to run the command, unless it is still running."""
-        self._again = True
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
-            self._thread.start()
+        """Begin to run the command, unless it is still running: then it is run again after that."""
+        with self._lock:
+            self._is_newer = True
+            if self._is_running:
+                return
+            self._is_running = True
+        self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
+        self._thread.start()
+
+    def _take(self) -> bool:
+        """Whether there is a version that the command has not been run for."""
+        with self._lock:
+            self._is_running, self._is_newer = self._is_newer, False
+            return self._is_running
 
     def _run(self) -> None:
-        while self._again:
-            self._again = False
-            try:
-                subprocess.run(
-                    self._words,
-                    check=True,
-                    capture_output=True,
-                    stdin=subprocess.DEVNULL,
-                    timeout=_PUBLISH_TIMEOUT,
-                )
-                self.n_published += 1
-            except (OSError, subprocess.SubprocessError) as error:
-                said = getattr(error, "stderr", None) or b""
-                text = f"{error} {said.decode(errors='replace').strip()[-200:]}".strip()
-                if text != self.last_error:
-                    _log.error("the report could not be published: %s", text)
-                self.last_error = text
+        disturbed = False
+        while self._take():
+            error = self._command()
+            # The page was replaced while the command read it: it may find the new one whole.
+            disturbed = bool(error) and self._is_newer and not disturbed
+            if disturbed:
+                continue
+            if error and error != self.last_error:
+                _log.error("the report could not be published: %s", error)
+            self.last_error = error
+
+    def _command(self) -> str:
+        """Run the command; why it failed, or ""."""
+        try:
+            subprocess.run(
+                self._words,
+                check=True,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                timeout=_PUBLISH_TIMEOUT,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            said = getattr(error, "stderr", None) or b""
+            return f"{error} {said.decode(errors='replace').strip()[-200:]}".strip()
+        return ""
 
     def close(self) -> None:
         """Wait until the last version is out."""
         if self._thread is not None:
-            self._thread.join(_PUBLISH_TIMEOUT)
+            # The command may run for the version before, and then once more.
+            self._thread.join(2 * _PUBLISH_TIMEOUT + 1)

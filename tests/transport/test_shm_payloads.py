@@ -319,7 +319,7 @@ def test_a_subscriber_of_an_older_version_gets_copies(
     assert place(got[-1].frame.payload)
 
 
-def test_too_little_memory_means_copies_and_how_much_is_needed_is_told(
+def test_too_little_memory_means_copies_and_the_log_says_how_much_is_needed(
     chain: Chain,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -337,12 +337,14 @@ def test_too_little_memory_means_copies_and_how_much_is_needed_is_told(
     assert not place(got[-1].frame.payload)
     assert first.counts().errors == 0
     assert first.counts().copies == {"no_slot": 0, "no_memory": 3, "subscriber": 0}
-    (told,) = [line for line in caplog.text.splitlines() if "too small for a payload pool" in line]
-    assert "8 objects of 0.3 MB needs 10 MB free" in told
-    found = re.search(r"remount,size=(\d+)m", told)
+    (message,) = [
+        line for line in caplog.text.splitlines() if "too small for a payload pool" in line
+    ]
+    assert "8 objects of 0.3 MB needs 10 MB free" in message
+    found = re.search(r"remount,size=(\d+)m", message)
     assert found
-    assert first.problem in told
-    # What is told is enough.
+    assert first.problem in message
+    # That is enough.
     subprocess.run(["mount", "-o", f"remount,size={found[1]}m", small_disk], check=True)
     first._payloads.refresh()
     first.publish(frame(4, side))

@@ -19,7 +19,7 @@ from pvapy_stream.monitor.series import SeriesStore
 from pvapy_stream.settings import ReportSettings, parse_rule
 from pvapy_stream.web.content import short
 from pvapy_stream.web.render import Renderer, clock, count, seconds, si
-from pvapy_stream.web.report import ReportMonitor, write_whole
+from pvapy_stream.web.report import ReportMonitor, ReportPublisher, write_whole
 from tests.support import Commands, Source, command, wait_for_monitors, wait_until
 from tests.web.browser import needs_chromium, overflow, page
 
@@ -192,6 +192,43 @@ def test_publish_commands_that_fail(series: Path, tmp_path: Path, commands: Comm
     report = commands(*common, "ls %(FOLDER)s")
     assert report.wait() == 2
     assert "use %(REPORT_FOLDER)s and %(REPORT_PATH)s" in report.text
+
+
+def test_the_last_version_decides_whether_a_report_was_published(tmp_path: Path) -> None:
+    # A command notes that it runs, waits, and fails or succeeds as it is told.
+    steps = tmp_path / "steps.sh"
+    steps.write_text(
+        "echo x >> count; n=$(wc -l < count);"
+        " until [ -e go$n ]; do sleep 0.01; done; exit $(cat go$n)"
+    )
+
+    def runs(number: int) -> bool:
+        return (tmp_path / "count").read_text().count("x") == number
+
+    def end(number: int, code: int) -> None:
+        (tmp_path / "code").write_text(str(code))
+        (tmp_path / "code").replace(tmp_path / f"go{number}")
+
+    publisher = ReportPublisher(f"sh -c 'cd {tmp_path}; . ./steps.sh'", tmp_path / "report.html")
+    (tmp_path / "count").touch()
+    publisher.publish()
+    wait_until(lambda: runs(1))
+    end(1, 3)
+    wait_until(lambda: "status 3" in publisher.last_error)
+    publisher.publish()
+    wait_until(lambda: runs(2))
+    # As `cp` fails, if a newer version replaces the page while it copies.
+    publisher.publish()
+    end(2, 4)
+    wait_until(lambda: runs(3))
+    assert "status 3" in publisher.last_error
+    end(3, 0)
+    wait_until(lambda: not publisher.last_error)
+    publisher.publish()
+    end(4, 5)
+    publisher.close()
+    assert runs(4)
+    assert "status 5" in publisher.last_error
 
 
 def test_series_that_are_no_series(tmp_path: Path) -> None:

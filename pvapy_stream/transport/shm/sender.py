@@ -46,7 +46,7 @@ _PAYLOADS_PERIOD = 1.0  # s
 _MIN_WAIT, _MAX_WAIT = 50e-6, 3e-4  # s between two checks of a full queue
 _RESERVING = 0.01  # s; a thread that reserves memory while another publishes waits no longer
 _STALLED = 0.1  # s; a subscriber that sleeps for so long with a full queue has nothing to take
-_TOLD = 1.0  # s; a wait for a subscriber that takes longer is in the status
+_LONG_WAIT = 1.0  # s; a wait for a subscriber that takes longer is in the status
 
 _log = logging.getLogger(__name__)
 
@@ -370,11 +370,11 @@ class ShmPublisher(Publisher):
         ]
         # Read once: the thread that publishes changes it.
         waits_for = self._waits_for
-        if waits_for is not None and (seconds := time.monotonic() - waits_for[1]) > _TOLD:
+        if waits_for is not None and (seconds := time.monotonic() - waits_for[1]) > _LONG_WAIT:
             one = waits_for[0]
             found.append(
                 f"publishing waits for {one.info.who}, which has taken none of the {one.waiting}"
                 f" objects in its queue for {seconds:.0f} s"
             )
-        told = [f"channel {self.channel}: {text}" for text in found]
-        return "; ".join(filter(None, (*told, self._copies.problem)))
+        messages = [f"channel {self.channel}: {text}" for text in found]
+        return "; ".join(filter(None, (*messages, self._copies.problem)))
