@@ -67,6 +67,41 @@ def test_a_queue_that_fills_before_its_subscriber_is_known_loses_nothing_later(
     assert publisher.counts().rejected == receiver.counts().overruns == 0
 
 
+def test_who_is_busy_with_another_publisher_joins_too(prefix: str) -> None:
+    first, second = Ends(f"{prefix}busy"), Ends(f"{prefix}busy")
+    fast, slow = first.publisher(queue_size=QUEUE), second.publisher(queue_size=QUEUE)
+    before, busy = Ids(), Ids()
+    second.receiver(before)
+    connect(fast)
+    connect(slow)
+    slow.publish(make_object(1))
+    ended = threading.Event()
+
+    def publish() -> None:
+        while not ended.is_set():
+            fast.publish(make_object(2))
+
+    def take(obj: Any) -> None:
+        # So long that there is always something in the queue of the fast one.
+        time.sleep(0.002)
+        busy(obj)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        receiver = first.receiver(take)
+        connect(fast, 2)
+        connect(slow, 2)
+        slow.publish(make_object(3))
+        wait_until(lambda: 3 in before.ids and 3 in busy.ids)
+        assert receiver.counts().overruns == 0
+    finally:
+        ended.set()
+        thread.join()
+        second.stop()
+        first.stop()
+
+
 def test_who_is_suspended_while_it_joins_keeps_nobody_waiting(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,6 +124,7 @@ class SubscriberCounters(ctypes.Structure):
         released: 1 when the publisher will send nothing more.
         secured: number of the last sample of which it holds the payload, or does not need it.
         copies: 1 if it cannot read pools.
+        emptied: how often it found its queue empty before it got its first object.
     """
 
     taken: int
@@ -132,6 +133,7 @@ class SubscriberCounters(ctypes.Structure):
     released: int
     secured: int
     copies: int
+    emptied: int
     _fields_: ClassVar = [
         ("taken", ctypes.c_uint64),
         ("sleeping", ctypes.c_uint64),
@@ -139,7 +141,8 @@ class SubscriberCounters(ctypes.Structure):
         ("released", ctypes.c_uint64),
         ("secured", ctypes.c_uint64),
         ("copies", ctypes.c_uint64),
-        ("reserved", ctypes.c_uint64 * (_COUNTERS - 6)),
+        ("emptied", ctypes.c_uint64),
+        ("reserved", ctypes.c_uint64 * (_COUNTERS - 7)),
     ]
 
 

@@ -114,10 +114,7 @@ class ShmReceiver:
 
     def _run(self) -> None:
         while True:
-            busy = False
-            for link in [*self._links.values()]:
-                if self._take(link):
-                    busy = True
+            n_taken = sum(map(self._take, [*self._links.values()]))
             now = time.monotonic()
             if now >= self._refresh_due:
                 self._refresh_due = now + _REFRESH_PERIOD
@@ -126,7 +123,7 @@ class ShmReceiver:
                 now >= self._stop_deadline or self._all_taken()
             ):
                 return
-            if not busy:
+            if not n_taken:
                 self._wait()
 
     def _wait(self) -> None:
@@ -168,6 +165,8 @@ class ShmReceiver:
                 _log.error("channel %s: a sample cannot be received: %s", self.channel, error)
                 return 0
             if sample is None:
+                if not link.joined:
+                    link.counters.emptied += 1
                 self._n_taken += number
                 return number
             try:

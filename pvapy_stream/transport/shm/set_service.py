@@ -30,6 +30,7 @@ _MAX_SHARE = 0.5  # of the free memory, for a queue of default size
 # and until the next attempt, which is doubled each time.
 _EMPTYING, _LOOK = 0.005, 50e-6
 _PAUSE, _MAX_PAUSE = 0.05, 1.0
+_PATIENCE = 2.0  # s; with one that has emptied its queue, but is too busy to do so at once
 
 
 class Subscriber:
@@ -50,7 +51,7 @@ class Subscriber:
     """
 
     __slots__ = (
-        "_pause", "_wakeup", "activate_due", "active", "counters", "file", "in_flight",
+        "_asked_at", "_pause", "_wakeup", "activate_due", "active", "counters", "file", "in_flight",
         "info", "queue", "rejected", "sent", "service", "stuck_at",
     )  # fmt: skip
 
@@ -73,6 +74,7 @@ class Subscriber:
         self._wakeup = wakeup
         self.activate_due = 0.0
         self._pause = _PAUSE
+        self._asked_at = 0.0
 
     @property
     def waiting(self) -> int:
@@ -97,18 +99,32 @@ class Subscriber:
         """
         if not self.service.sequence:
             return True
-        # Once would not do: it says that it sleeps, and then looks into its queue once more.
-        for _ in range(2):
-            self.wake()
-            end = time.monotonic() + _EMPTYING
-            while not self.counters.sleeping:
-                if time.monotonic() > end:
-                    # It may be suspended; others do not wait for it.
-                    self.activate_due = now + self._pause
-                    self._pause = min(2 * self._pause, _MAX_PAUSE)
-                    return False
-                time.sleep(_LOOK)
+        counters = self.counters
+        self._asked_at = self._asked_at or now
+        # Twice: the first time, it may have looked into its queue before the last sample came.
+        emptied, n_slept = counters.emptied + 2, 0
+        end = time.monotonic() + _EMPTYING
+        self.wake()
+        while counters.emptied < emptied:
+            if counters.sleeping:
+                # It has looked, too. Other versions count nothing.
+                n_slept += 1
+                if n_slept == 2:
+                    break
+                self.wake()
+            if time.monotonic() > end:
+                return self._is_late(now)
+            time.sleep(_LOOK)
         return True
+
+    def _is_late(self, now: float) -> bool:
+        """Whether it becomes active though it is not known that its queue is empty."""
+        self.activate_due = now + self._pause
+        self._pause = min(2 * self._pause, _MAX_PAUSE)
+        if now < self._asked_at + _PATIENCE:
+            return False
+        # It is busy with another publisher, and has emptied it meanwhile; or it is suspended.
+        return self.counters.emptied >= 2 or not self.info.program
 
     def release(self) -> None:
         """End its part in the distribution, and let it know that nothing more will be sent."""
