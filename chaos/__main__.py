@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from chaos.chain import KINDS, plan
+from chaos.namespaces import namespaces
 from chaos.programs import MARK, left_of
 from chaos.table import Outcome, check, table, write
 from pvapy_stream.pva.net.environment import LOOPBACK
@@ -32,7 +33,7 @@ def main() -> int:
         raise SystemExit(f"no kind {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
     if options.table:
         check(options.table)
-    private = _namespaces()
+    private = namespaces()
     say = sys.stdout.write
     if not private:
         say(
@@ -111,21 +112,6 @@ def _show(outcome: Outcome, verbose: bool) -> None:
     sys.stdout.flush()
 
 
-def _namespaces() -> list[str]:
-    """The command that gives a run file systems of its own; empty where it is not allowed."""
-    for words in (["unshare", "-m"], ["unshare", "-rm"]):
-        try:
-            done = subprocess.run(
-                [*words, "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"],
-                capture_output=True, timeout=10, check=False,
-            )  # fmt: skip
-        except OSError:
-            continue
-        if done.returncode == 0:
-            return words
-    return []
-
-
 def _free_ports(n: int) -> list[str]:
     """Ports that are free for TCP and UDP, below those that the system hands out by itself."""
     found: list[str] = []
@@ -151,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side [%(default)s]")
     parser.add_argument("--table", type=Path, metavar="FILE", help="page to put the table into")
     parser.add_argument("--keep", action="store_true", help="keep the files of clean runs too")
-    parser.add_argument("--verbose", action="store_true", help="tell of clean runs too")
+    parser.add_argument("--verbose", action="store_true", help="report clean runs too")
     return parser
 
 

@@ -57,7 +57,7 @@ class StreamDetector(StandardDetector):
         form = NDArrayDescription(
             [self.hdf.array_size1, self.hdf.array_size0], self.hdf.data_type, self.hdf.color_mode
         )
-        # As a plugin it also tells which attributes images have.
+        # As a plugin it also reports which attributes images have.
         self.add_detector_logics(ADHDFDataLogic(form, paths, self.hdf, plugins=[self.hdf]))
         if acquire is not None:
             self.add_detector_logics(acquire)

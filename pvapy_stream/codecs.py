@@ -3,7 +3,7 @@
 Two framings of lz4 and bslz4 are in use. Area detector plugins send the bare blocks; chunks of
 HDF5 files (filters 32004 and 32008) start with a header that holds the uncompressed size as a
 big-endian 64-bit integer and the block size as a 32-bit one. The header is recognised by that
-size, so both are read without being told. ``PVAPY_COMPRESSED_PAYLOAD_START`` and
+size, so both can be read without further settings. ``PVAPY_COMPRESSED_PAYLOAD_START`` and
 ``PVAPY_COMPRESSED_PAYLOAD_END`` (byte offsets) are honoured as the incumbent does.
 
 The libraries trust the sizes in a payload: wrong ones end the process, or fill the memory. So each
@@ -36,7 +36,7 @@ _BLOSC_FORMAT = 2
 _BLOSC_COPIED = 0x2  # flag: not compressed
 _BLOSC_START = 4  # bytes of the place of a block
 
-# What LZ4 can do at best: a byte of its output stands for so many.
+# The best ratio of LZ4: uncompressed bytes for one byte of its output.
 _LZ4_RATIO = 255
 _SLACK = 1024
 
@@ -155,7 +155,7 @@ def check_lz4(payload: bytes | memoryview | Bytes, nbytes_expected: int) -> None
 
 
 def check_blosc(payload: bytes | memoryview | Bytes, nbytes_expected: int) -> None:
-    """See that the header of a blosc payload tells its sizes, and that its blocks lie within it.
+    """Check that the header of a blosc payload has its sizes, and that its blocks are within it.
 
     Args:
         payload: with its header.
@@ -192,7 +192,7 @@ def check_blosc(payload: bytes | memoryview | Bytes, nbytes_expected: int) -> No
 
 
 def check_zstd(payload: bytes | memoryview | Bytes, nbytes_expected: int) -> None:
-    """See that a zstd payload tells the size that is expected.
+    """Check that a zstd payload has the size that is expected.
 
     Args:
         payload: one frame of zstd.
@@ -233,7 +233,7 @@ def strip_hdf5_header(codec: str, chunk: bytes, size: int) -> bytes:
     if header is None or codec not in ("lz4", "bslz4"):
         return chunk
     if codec == "bslz4":
-        # Only the header tells of another block size than bitshuffle's own.
+        # Only the header contains a block size other than bitshuffle's default.
         return chunk[HDF5_HEADER.size :] if header == BITSHUFFLE_BLOCK else chunk
     check_lz4(chunk, size)
     blocks = _lz4_blocks(chunk, size, header)

@@ -52,7 +52,7 @@ def load_entry(
 
     Args:
         entry: the entry point.
-        what: it stands for, in the words of messages, such as ``transport``.
+        what: kind of plugin, as messages call it, such as ``transport``.
         wanted: what it has to be, in the words of messages.
         check: gives back what was loaded; None if it is nothing of the kind.
 

@@ -133,7 +133,7 @@ def stop_early() -> None:
 
 
 def runs_until_signal() -> bool:
-    """Whether a program of this process hears of a stop."""
+    """Whether a program of this process reacts to a stop."""
     return bool(_running)
 
 

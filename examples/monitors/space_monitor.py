@@ -1,4 +1,4 @@
-"""A monitor of one's own: tells when the free space of a disk is too little, and enough again.
+"""A monitor of one's own: reports when the free space of a disk is too little, and enough again.
 
     python examples/monitors/space_monitor.py --path /data --min-free 50
     python examples/monitors/space_monitor.py --path /data --min-free 50 --interval 60 --time 480 \
@@ -27,7 +27,7 @@ class SpaceMonitor(Monitor):
 
     Args:
         path: a path on the disk.
-        min_free: GB (2^30 bytes); less is told.
+        min_free: GB (2^30 bytes); less is reported.
         options: as `Monitor` takes them: workingDir, samplingInterval (s), monitorTime (min), …
     """
 
@@ -43,14 +43,14 @@ class SpaceMonitor(Monitor):
         self.table.write_text("time\ttotal_gb\tused_gb\tfree_gb\n", encoding="utf-8")
 
     def step(self) -> bool:
-        """Write a line, and tell what there is to tell; True would end the loop."""
+        """Write a line, and report what is new; True would end the loop."""
         total, used, free = (value / GB for value in shutil.disk_usage(self.path))
         with self.table.open("a", encoding="utf-8") as table:
             table.write(f"{time.time():.0f}\t{total:.3f}\t{used:.3f}\t{free:.3f}\n")
-        told = self.alarm.update(free, self.clock.now())
-        if told:
+        alarm = self.alarm.update(free, self.clock.now())
+        if alarm:
             word = {"enter": "is low", "leave": "is enough again", "repeat": "is still low"}[
-                told[0]
+                alarm[0]
             ]
             self.notify(f"Space on {self.path} {word}", f"{free:.1f} GB of {total:.1f} GB are free")
         return False
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--interval", type=float, default=60, help="s [default 60]")
     parser.add_argument("--time", type=float, default=0, help="min; 0: for ever [default 0]")
     parser.add_argument("--working-dir", default=".", help="for the table [default: here]")
-    parser.add_argument("--email-to", help="tell this address too")
+    parser.add_argument("--email-to", help="send mail to this address too")
     parser.add_argument("--email-from", default="", help="sender")
     parser.add_argument("--smtp-server", default="localhost", help="[default localhost]")
     parser.add_argument("--smtp-port", type=int, default=25, help="[default 25]")

@@ -247,14 +247,14 @@ async def _put(record: Record, value: Value) -> Status:
     loop = asyncio.get_running_loop()
     result: asyncio.Future[Status] = loop.create_future()
 
-    def told(status: Status) -> None:
+    def on_status(status: Status) -> None:
         # The client may have gone.
         if not result.done():
             result.set_result(status)
 
     def done(_: Put, status: Status) -> None:
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(told, status)
+            loop.call_soon_threadsafe(on_status, status)
 
     given: object = {"index": value} if record.choices else value
     put = Put({"value": given}, _VALUE_BITS, done, waits=True)

@@ -13,7 +13,7 @@ class Memory:
 
     Args:
         folder: where it is.
-        prefix: of the records, which tells it from that of other writers.
+        prefix: of the records, which distinguishes it from that of other writers.
     """
 
     def __init__(self, folder: Path, prefix: str) -> None:

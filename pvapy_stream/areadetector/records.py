@@ -140,7 +140,7 @@ class Record:
         return made
 
     def set(self, value: Value, severity: int = NO_ALARM, message: str = "") -> None:
-        """Give it a value and an alarm; clients are told if one of them is new."""
+        """Give it a value and an alarm; clients get an update if one of them is new."""
         with self._lock:
             alarm = (severity, bounded(message))
             if value == self.value and alarm == self._alarm:

@@ -75,7 +75,7 @@ class Message:
 
 
 class Envelope(NamedTuple):
-    """What can be told of a message without looking at its values."""
+    """What is known of a message without looking at its values."""
 
     main: MainHeader
     headers: tuple[ChannelHeader, ...]

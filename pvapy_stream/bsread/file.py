@@ -331,7 +331,7 @@ class SwissfelFile:
         except (*TROUBLE, KeyError) as error:
             note_failed_close(self)
             self.abandon()
-            # Only the file tells what has come through.
+            # Only the file shows which rows it has.
             ids = _readable_ids(self.part)
             self._settle(ids, ending)
             self.saved = ids_of(ids)

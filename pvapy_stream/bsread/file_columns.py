@@ -289,7 +289,7 @@ def column_for(header: ColumnHeader) -> Column:
 
 
 def make_marks(group: h5py.Group) -> None:
-    """Make the datasets that tell which rows have values, and their times."""
+    """Make the datasets that show which rows have values, and their times."""
     for name, dtype, rows in ((PRESENT, np.uint8, _PRESENT_ROWS), (TIMES, np.int64, _MOST_ROWS)):
         if name not in group:
             make_dataset(group, name, dtype, (), rows)

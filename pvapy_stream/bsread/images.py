@@ -128,7 +128,7 @@ def _packed(frame: Frame) -> tuple[str, Buffer] | None:
 def _plain(value: object) -> object:
     """An attribute as bsread can carry it; None when it cannot."""
     if isinstance(value, str):
-        # What stands for bytes that are no UTF-8 cannot be sent.
+        # Replacements of bytes that are no UTF-8 cannot be sent.
         return value.encode(errors="surrogateescape").decode(errors="replace")
     if isinstance(value, (bool, int, float)):
         return value

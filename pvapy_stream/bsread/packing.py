@@ -58,7 +58,7 @@ def unpack(data: Buffer, compression: str, itemsize: int, size: int | None, limi
         data: bytes as they were sent.
         compression: ``none``, ``lz4`` or ``bitshuffle_lz4``.
         itemsize: bytes of one element.
-        size: bytes it must unpack to; None when only the value itself tells.
+        size: bytes it must unpack to; None when only the value itself contains it.
         limit: bytes it may unpack to.
 
     Returns:

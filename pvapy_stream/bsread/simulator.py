@@ -1,4 +1,4 @@
-"""A bsread source to try things with: it sends what is asked for, and trouble when told to."""
+"""A bsread source to try things with: it sends what is asked for, and faults on request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STOP = b'{"htype":["bsr_stop-1.0"]}'
 
 
 def value_of(header: ChannelHeader, pulse: int) -> object:
-    """The value that a simulated channel has at a pulse: it tells which pulse it is.
+    """The value that a simulated channel has at a pulse: it contains which pulse it is.
 
     Scalars are the pulse id, as far as their type holds it; texts name it; arrays count up from
     pulse id modulo `PATTERNS`.

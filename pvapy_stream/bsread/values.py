@@ -162,7 +162,7 @@ def read_stamp(raw: Buffer, encoding: str) -> int | None:
         raise BsreadError(f"a timestamp of {len(raw)} bytes; {STAMP_SIZE} expected")
     seconds, nanoseconds = _STAMPS[encoding].unpack(raw)
     if not 0 <= nanoseconds < _SECOND:
-        # Some senders write little endian whatever the channel says; ns tell which it is.
+        # Some senders write little endian whatever the channel says; the ns show which it is.
         other = _STAMPS[_OTHER[encoding]].unpack(raw)
         if 0 <= other[1] < _SECOND:
             seconds, nanoseconds = other

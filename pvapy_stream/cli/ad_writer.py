@@ -40,7 +40,7 @@ def run(settings: AdWriterSettings) -> int:
     from pvapy_stream.pva.search import NameCheck
     from pvapy_stream.pva.serving import PutRights, put_check
 
-    # One of them stands for all.
+    # They are all the same.
     check = NameCheck(names(settings.prefix, FIELDS)[:1])
     may_put = put_check(PutRights(settings.control_from, settings.access_security))
     server = Server(version=__version__)

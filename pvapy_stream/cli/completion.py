@@ -22,7 +22,7 @@ _WATCHED = {"--status-channel", "--control-channel"}
 _WATCHERS = ("dashboard", "monitor", "report", "top")
 
 # Bash expands a list of words once more, so names of the network are compared one by one. It also
-# takes a colon for the end of a word, unless told otherwise.
+# takes a colon for the end of a word, unless it is configured otherwise.
 _CHANNELS = {
     "bash": "_pvapy_stream_channels",
     "preamble": {

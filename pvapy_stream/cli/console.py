@@ -42,7 +42,7 @@ class FittedTable:
         self._rows.append(_texts(cells))
 
     def set_total(self, *cells: str | Text) -> None:
-        """Set the last row, which stands apart from the others."""
+        """Set the last row, which is separate from the others."""
         self._total = _texts(cells)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

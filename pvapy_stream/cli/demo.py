@@ -161,7 +161,7 @@ class Demo:
             outcome = self._watch(project, stop)
         finally:
             project.close()
-        return self._tell(outcome)
+        return self._report(outcome)
 
     def _workflow(self) -> Workflow:
         from pvapy_stream.workflow import (
@@ -247,7 +247,7 @@ class Demo:
             raise errors[0]
         return found[0]
 
-    def _tell(self, outcome: Outcome) -> int:
+    def _report(self, outcome: Outcome) -> int:
         for one in outcome.audits:
             audit.show(one)
         whole = False

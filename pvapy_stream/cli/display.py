@@ -56,6 +56,8 @@ def _groups(kind: str, snapshot: Snapshot) -> dict[str, Mapping[str, Any]]:
             found[f"{kind} {number}"] = group
     if kind == "processor":
         found["batches"] = stats.get("batchStats", {})
+    if kind == "publisher":
+        found["pools"] = stats.get("poolStats", {})
     return {name: group for name, group in found.items() if group}
 
 

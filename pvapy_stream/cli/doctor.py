@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pvapy_stream.pva.lazy import StreamObject
 
-# Without an installed distribution nothing else tells what is needed.
+# Without an installed distribution nothing else lists what is needed.
 _CORE = (
     "pvapy",
     "numpy",

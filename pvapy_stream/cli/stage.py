@@ -32,11 +32,11 @@ def main() -> int:
     enter()
     stop_early()
     # The buffered reader of sys.stdin would hold its lock while the program ends.
-    told = os.fdopen(os.dup(0), encoding="utf-8")
-    order = msgspec.json.decode(told.readline())
+    orders = os.fdopen(os.dup(0), encoding="utf-8")
+    order = msgspec.json.decode(orders.readline())
     drain = order.get("settings", {}).get("drain_timeout", 0.0)
     gate = StateFile(Path(order["state"]), _END_LIMIT + float(drain))
-    gate.follow(line.strip() for line in told)
+    gate.follow(line.strip() for line in orders)
     # Ctrl-C reaches the whole process group; the workflow alone decides.
     return exit_code(lambda: _run(order, gate))
 

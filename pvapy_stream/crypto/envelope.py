@@ -307,7 +307,7 @@ class Opener:
 
 
 def read_header(data: memoryview) -> Header:
-    """The header of an envelope, as it stands there: nobody vouches for it yet.
+    """The header of an envelope as it is: it is not verified yet.
 
     Raises:
         CryptoError: it is no envelope, or has another length than it says.

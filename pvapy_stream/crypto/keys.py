@@ -1,4 +1,4 @@
-"""Keys in PEM files: made, written, read, and told apart.
+"""Keys in PEM files: made, written, read, and distinguished.
 
 An *encryption* pair is RSA: objects are encrypted for whoever holds the private key. A *signing*
 pair is Ed25519, or RSA: objects come from whoever holds the private key.

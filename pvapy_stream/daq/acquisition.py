@@ -102,7 +102,7 @@ class Acquisition(AcquisitionState):
                 self._general = dict(general)
 
     def end(self) -> None:
-        """Finish with what is there; `over` tells when that is done."""
+        """Finish with what is there; `over` shows when that is done."""
         with self._lock:
             if self._range.phase is Phase.WAITING:
                 self._range.succeeded()

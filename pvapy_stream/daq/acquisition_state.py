@@ -1,4 +1,4 @@
-"""What is known of an acquisition: its parts, its account, and how it stands in numbers."""
+"""What is known of an acquisition: its parts, its ledger, and its state in numbers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pvapy_stream.daq.watch import SourceWatch
 
 _EXPECTING = (Phase.ARMED, Phase.WRITING)
 _DISK_WAIT = 1.0  # s
-_DISK_LIMIT = 20.0  # s; an error is final for those who ask, so it is not told too soon
-_MOST_RANGES = 100  # that are told while it runs
+_DISK_LIMIT = 20.0  # s; an error is final for those who ask, so it is not reported too soon
+_MOST_RANGES = 100  # that are reported while it runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class AcquisitionLimits:
 
 
 class AcquisitionState:
-    """Tells how an acquisition stands, to any thread; `Acquisition` changes it.
+    """Reports the state of an acquisition to any thread; `Acquisition` changes it.
 
     Args:
         number: 1 for the first of a program.
@@ -84,7 +84,7 @@ class AcquisitionState:
 
     @property
     def phase(self) -> Phase:
-        """Where it stands."""
+        """Its state."""
         return self._range.phase
 
     @property
@@ -132,7 +132,7 @@ class AcquisitionState:
         )
 
     def progress(self) -> Progress:
-        """How it stands; while the disk lets it wait, how it stood before."""
+        """Its state; while it waits for the disk, its state before."""
         if not self._lock.acquire(timeout=_DISK_WAIT):
             return self._busy(time.monotonic())
         try:
@@ -143,7 +143,7 @@ class AcquisitionState:
         return self._known
 
     def _busy(self, now: float) -> Progress:
-        """How it stands while the file is at work, as when it makes many channels."""
+        """Its state while the file is at work, as when it makes many channels."""
         steps = self._file.n_steps if self._file is not None else 0
         if steps != self._steps:
             self._steps, self._moved_at = steps, now

@@ -42,7 +42,7 @@ class BufferStatus:
         output_pending: waiting to be pulled.
         readers: readers of ranges; `reader_sent` messages were given to them.
         reader_errors: requests that were refused, messages that could not be read from disk.
-        silent: s since the source was heard; None: never.
+        silent: s since the last message of the source; None: never.
         last_error: the last thing that went wrong, or "".
     """
 

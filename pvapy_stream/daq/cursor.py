@@ -60,7 +60,7 @@ class RangeCursor(Generic[Kept]):
         self._begun = start is None
         # The count of the source that was looked at last, by where it began.
         self._count = self._order.count_began
-        # Whether the last message may be odd, which the next one tells.
+        # Whether the last message may be odd, which the next one decides.
         self._doubts = False
 
     @property
@@ -107,7 +107,7 @@ class RangeCursor(Generic[Kept]):
         return None
 
     def _is_doubtful(self, sequence: int, now: float) -> bool:
-        """Whether only the next message can tell if this one is odd, and may still come."""
+        """Whether only the next message can show if this one is odd, and may still come."""
         last = sequence == self._ring.next - 1 and self._order.is_odd(sequence)
         return last and now - self._ring.arrival(sequence) <= SETTLE
 
@@ -116,7 +116,7 @@ class RangeCursor(Generic[Kept]):
         value = self.last_value = self._order.value(sequence)
         stop = self.stop
         if self._order.is_odd(sequence):
-            # It tells nothing of how far the stream is.
+            # It does not show how far the stream is.
             return (self.start is None or value >= self.start) and (stop is None or value <= stop)
         self._begun = True
         began = self._seen is None or sequence == self._order.count_began
@@ -131,7 +131,7 @@ class RangeCursor(Generic[Kept]):
         return self.finished
 
     def _gone(self) -> Gone | None:
-        """What was let go before this reader could have it, if that has not been told."""
+        """What was dropped before this reader could have it, if that has not been reported."""
         ring = self._ring
         if not self._begun:
             return self._gone_before(self.start or 0)
@@ -163,7 +163,7 @@ class RangeCursor(Generic[Kept]):
         self._seen = order.began_with if self.position > self._count else None
 
     def _gone_before(self, start: int) -> Gone | None:
-        """What is missing at the start, told as soon as there is anything to tell it by."""
+        """What is missing at the start, reported as soon as anything shows it."""
         ring, order = self._ring, self._order
         self.position = max(self.position, ring.first)
         dropped = order.largest_dropped

@@ -94,7 +94,7 @@ class Intake:
             self._analyzer.observe(message, headers, now)
 
     def _enter(self, pulse_id: int) -> None:
-        """Note a pulse in its epoch, which for one that is far from others the next one tells."""
+        """Note a pulse in its epoch, which the next one decides for one that is far from others."""
         doubted = self._watch.doubted
         seen = self._watch.see(pulse_id)
         if doubted is not None:

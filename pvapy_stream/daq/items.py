@@ -55,7 +55,7 @@ class Feed(Protocol):
 
     @property
     def silent(self) -> float:
-        """How long ago the source was heard, s; infinite if never."""
+        """Time since the last message of the source, s; infinite if there was none."""
         ...
 
     def read(self, timeout: float) -> Item | None:

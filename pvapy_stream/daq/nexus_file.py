@@ -66,7 +66,7 @@ class NexusMessages:
         self.bad_values: dict[str, int] = {}
         self.saved: IdSet | None = None
         self._flushed = IdSet()
-        self._lock = threading.Lock()  # of what the writer's threads tell
+        self._lock = threading.Lock()  # of what the writer's threads report
         self.lost: list[tuple[int, int]] = []
         self._about = dict(about or {})
         self._general = dict(general or {})
@@ -141,7 +141,7 @@ class NexusMessages:
         self._channel = source.name
         attributes = {name: _plain(one) for name, one in source.attributes(frame).items()}
         made = frame.replace(id=message.pulse_id, attributes=attributes)
-        # The new names of its attributes do not tell it.
+        # The new names of its attributes do not show it.
         made.series = self._finder.of(frame)
         return made
 

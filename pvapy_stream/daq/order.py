@@ -53,7 +53,7 @@ class OrderIndex:
         return self._largest[-1] if len(self) else self.largest_dropped
 
     def is_odd(self, sequence: int) -> bool:
-        """Whether a value is odd; of the last one, whether only the next one can tell."""
+        """Whether a value is odd; of the last one, whether only the next one can decide."""
         return sequence in self._odd
 
     def append(self, value: int) -> None:

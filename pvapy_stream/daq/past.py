@@ -33,7 +33,7 @@ class ImagePast(ImageFollower):
         limits: how much is kept.
 
     Attributes:
-        ring: the images; to be read with `changed` held, which tells that one came.
+        ring: the images; to be read with `changed` held, which is notified when one comes.
         heard: when the last one came, s on a clock that does not go back.
     """
 

@@ -19,7 +19,7 @@ _MOST_DISTANCES = 64
 
 
 class Order(Enum):
-    """How a pulse id stands to those before it."""
+    """How a pulse id is related to those before it."""
 
     NEXT = "next"
     DUPLICATE = "duplicate"
@@ -84,7 +84,7 @@ class PulseAccount:
     Pulses of a stream come at a constant distance, which need not be 1; it is learned from the
     ids. Ids between two that came, at that distance and not there, are lost. Where a source starts
     again, a new epoch begins, and nothing is lost between it and the one before. An id that is far
-    from the others and stays alone is odd: it tells nothing about others.
+    from the others and stays alone is odd: it shows nothing about others.
 
     Attributes:
         n_duplicates: ids that came again.
@@ -104,7 +104,7 @@ class PulseAccount:
         self._known: tuple[tuple[int, int, int], int] = ((-1, 0, 0), 0)
 
     def seen_before(self, pulse_id: int) -> None:
-        """Note an id from before the range, which tells the distance of pulses."""
+        """Note an id from before the range, which shows the distance of pulses."""
         if self._before is not None:
             self._distances.learn(pulse_id - self._before)
         self._before = pulse_id

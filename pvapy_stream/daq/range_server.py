@@ -41,7 +41,7 @@ class _Reader:
     messages: int
     nbytes: int
     heard: float
-    told: float = float("-inf")
+    answered: float = float("-inf")
     header: bytes | None = None
     under_way: int = 0
 
@@ -154,7 +154,7 @@ class RangeServer:
 
         Args:
             now: s, on the ring's clock.
-            silent: s since the source was heard; None: never.
+            silent: s since the last message of the source; None: never.
         """
         more = False
         for reader in list(self._readers.values()):
@@ -162,8 +162,8 @@ class RangeServer:
                 _log.warning("a reader sent nothing for %.0f s and is removed", _FORGET_AFTER)
                 self._forget(reader)
                 continue
-            if now - reader.told > protocol.ALIVE_PERIOD:
-                reader.told = now
+            if now - reader.answered > protocol.ALIVE_PERIOD:
+                reader.answered = now
                 alive = protocol.Alive(self._ring.pulses.newest, silent)
                 self._send(reader.identity, protocol.ALIVE, protocol.encode(alive))
             more = self._turn(reader, now) or more

@@ -154,16 +154,16 @@ def _add_pages(app: FastAPI) -> None:
 
 
 def _add_reports(app: FastAPI, writer: AcquisitionWriter, allowed: Any) -> None:
-    """Calls that users know, about the newest acquisition: what tells and what sets."""
+    """Calls that users know, about the newest acquisition: those that read and those that set."""
 
     @app.get("/status", dependencies=allowed)
     def status() -> StatusReply:
-        """Tell the state of the newest acquisition."""
+        """Return the state of the newest acquisition."""
         return status_of(writer.current.progress())
 
     @app.get("/statistics", dependencies=allowed)
     def statistics() -> StatisticsReply:
-        """Tell what was counted."""
+        """Return what was counted."""
         return _statistics(writer.current)
 
     @app.post("/parameters", dependencies=allowed, openapi_extra=_PARAMETERS_BODY)
@@ -222,19 +222,19 @@ def _add_numbered(app: FastAPI, writer: AcquisitionWriter, allowed: Any) -> None
 
     @app.get("/acquisitions", dependencies=allowed)
     def acquisitions() -> OverviewReply:
-        """Tell all that is known of all acquisitions."""
+        """Return all that is known of all acquisitions."""
         found = [asdict(one.progress()) for one in writer.acquisitions]
         status = writer.current.progress().status
         return OverviewReply(status=status, stream=writer.settings.stream, acquisitions=found)
 
     @app.get("/acquisitions/{number}", dependencies=allowed)
     def one(number: Number) -> StatusReply:
-        """Tell the state of an acquisition."""
+        """Return the state of an acquisition."""
         return status_of(_found(writer, number).progress())
 
     @app.get("/acquisitions/{number}/statistics", dependencies=allowed)
     def one_statistics(number: Number) -> StatisticsReply:
-        """Tell what an acquisition counted."""
+        """Return what an acquisition counted."""
         return _statistics(_found(writer, number))
 
     @app.put("/acquisitions/{number}/stop_pulse_id/{pulse_id}", dependencies=allowed)

@@ -49,17 +49,17 @@ class SourceWatch:
 
     @property
     def quiet(self) -> float:
-        """How long the source had not been heard since the start, when it was listened to, s."""
+        """How long nothing had come from the source since the start, when it was connected, s."""
         return self._quiet
 
     @property
     def is_silent(self) -> bool:
-        """Whether it has not been heard for longer than it should."""
+        """Whether nothing has come for longer than it should."""
         return self.quiet > max(SILENT, _PAUSES * self._pause)
 
     @property
     def state(self) -> str:
-        """The source is alive, silent, or unseen when it was never heard."""
+        """The source is alive, silent, or unseen if nothing ever came."""
         if self.feed is None or self.feed.silent == float("inf"):
             return "unseen"
         return "silent" if self.is_silent else "alive"

@@ -216,7 +216,7 @@ class AcquisitionWriter:
         Each names the file of its acquisition, which decides what is saved when this program was
         killed. Those of an acquisition that is over are closed.
         """
-        # The file tells it from other writers of the same stream.
+        # The file distinguishes it from other writers of the same stream.
         settings = self.settings
         found: list[Ledger] = []
         for acquisition in self.acquisitions:

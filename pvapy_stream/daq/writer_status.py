@@ -79,7 +79,7 @@ def writer_snapshot(stream: str, found: Sequence[Progress], state: str = "") -> 
     last = NOTHING if newest.last_pulse_id is None else newest.last_pulse_id
     skipped, damaged = _total(found, "skipped"), sum(sum(one.damaged.values()) for one in found)
     status = _own(found)
-    # The newest message tells for all: there is one queue, and one order.
+    # The newest message is enough: there is one queue, and one order.
     lag = newest.lag if newest.phase in _RUNNING else None
     return Snapshot(
         "writer",

@@ -24,7 +24,7 @@ _LARGEST = 2**31 - 1  # uniqueId of NTNDArray
 _KEPT = 8  # series that late images may belong to
 _MOST = 2**40  # images of a series; more are not counted
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -80,13 +80,13 @@ class SeriesBook:
     """Knows the series. Not locked.
 
     Args:
-        tell: called with what is wrong.
+        report: called with what is wrong.
         note: called with what is worth knowing.
         ends_early: whether a series that ends before all images came is complete.
     """
 
-    def __init__(self, tell: Tell, note: Tell, ends_early: bool = False) -> None:
-        self._tell = tell
+    def __init__(self, report: Report, note: Report, ends_early: bool = False) -> None:
+        self._report = report
         self._note = note
         self._ends_early = ends_early
         self._now: Series | None = None
@@ -113,7 +113,7 @@ class SeriesBook:
         series.start = message
         if message.n_images is None:
             series.n_images = None
-            self._tell(
+            self._report(
                 f"{series.name}: its start message has no number of images, so it is not known"
                 " whether any are missing at its end"
             )
@@ -148,7 +148,7 @@ class SeriesBook:
             raise DectrisError(f"image id {number} is too large")
         if series is None:
             series = self._open(message.series)
-            self._tell(
+            self._report(
                 f"{series.name}: images come, and its start message did not; it is not known how"
                 " many images it has. Messages are distributed among all clients of a detector:"
                 " is there another one?"
@@ -174,7 +174,7 @@ class SeriesBook:
     def _extend(self, series: Series, number: int) -> None:
         if "more" not in series.warned:
             series.warned.add("more")
-            self._tell(
+            self._report(
                 f"{series.name}: image {number} is one more than the {series.n_images} images of"
                 " its start message"
             )
@@ -184,7 +184,7 @@ class SeriesBook:
         """A series ends."""
         series = self._find(message.series)
         if series is None:
-            self._tell(
+            self._report(
                 f"{message.series}: its end message came, and neither its start message nor an"
                 " image: all of its images are missing, and it is not known how many"
             )
@@ -239,7 +239,7 @@ class SeriesBook:
                 self._note(f"{series.name}: {why}")
             return
         missing = IdSet.of_range(0, n_images - 1) - came
-        self._tell(
+        self._report(
             f"{series.name}: {n_images - len(came)} of {n_images} images did not come: image ids"
             f" {missing}{f'; {why}' if why else ''}"
         )

@@ -1,6 +1,6 @@
 """Downloads by HTTP(S) or FTP that continue where they were broken, if the file is still the same.
 
-The bytes that have come are in ``NAME.part``. ``NAME.part.json`` holds what the server told about
+The bytes that have come are in ``NAME.part``. ``NAME.part.json`` has what the server reported about
 the file they are of: an ETag or a time, and the size. A download continues only when the server
 confirms this; otherwise it begins again.
 """
@@ -26,12 +26,12 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """What a server tells about a file.
+    """What a server reports about a file.
 
     Attributes:
         url: of the file.
-        version: a strong ETag or the time of the last change; "" when it tells neither.
-        size: bytes; None when it is not told.
+        version: a strong ETag or the time of the last change; "" when it reports neither.
+        size: bytes; None when it is not reported.
     """
 
     url: str
@@ -214,7 +214,7 @@ def _by_ftp(url: str, part: _Part) -> None:
 
 
 def _size(server: ftplib.FTP, path: str) -> int | None:
-    """Bytes of a file; None when the server does not tell them."""
+    """Bytes of a file; None when the server does not report them."""
     try:
         return server.size(path)
     except ftplib.error_perm as error:
@@ -224,7 +224,7 @@ def _size(server: ftplib.FTP, path: str) -> int | None:
 
 
 def _changed(server: ftplib.FTP, path: str) -> str:
-    """Time of the last change; "" when the server does not tell it."""
+    """Time of the last change; "" when the server does not report it."""
     try:
         return server.sendcmd(f"MDTM {path}").partition(" ")[2].strip()
     except ftplib.error_perm as error:

@@ -52,7 +52,7 @@ def with_retries(what: str, attempt: Callable[[], Any], retries: int, pause: flo
         pause: s before the second try; then twice as long each time.
 
     Raises:
-        WorkflowError: it never worked; the last reason is told.
+        WorkflowError: it never worked; the message has the last reason.
     """
     for number in range(retries + 1):
         try:

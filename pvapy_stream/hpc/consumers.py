@@ -53,7 +53,7 @@ def run_stages(settings: StageSettings, stop: threading.Event, show: Show) -> st
         settings: what to run.
         stop: ends them in order when it is set.
         show: gets the newest reports by id, and the accounts of all processes there have been;
-            returns what the stages' status is to say of it, or "". An error of it is told once, and
+            returns a message for the stages' status, or "". An error of it is logged once, and
             the stages go on.
 
     Returns:
@@ -148,7 +148,7 @@ class _ConsumerProcess(Child):
         """Say what its status is to show, once."""
         if text != self._remark:
             self._remark = text
-            self.tell(f"{REMARK}{text}")
+            self.send_word(f"{REMARK}{text}")
 
     def poll(self) -> int | None:
         if self._final_at is not None and time.monotonic() - self._final_at > _LAST_GRACE:

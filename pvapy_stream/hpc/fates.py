@@ -269,7 +269,7 @@ class StageFates(Unbatched):
                 self.account.ledger.excused.update(ids)
 
     def pass_on(self, ids: IdSet, handled: int | None = None, published: int | None = None) -> None:
-        """Tell those who come after what a stage before this one filtered.
+        """Pass on to later stages what a stage before this one filtered.
 
         Args:
             ids: the ids.

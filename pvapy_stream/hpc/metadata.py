@@ -204,21 +204,21 @@ class Metadata:
         return "; ".join(receiver.absence for receiver in self.receivers if receiver.overdue)
 
     def stats(
-        self, seconds: float, processed: int, told: Mapping[str, tuple[int, int]]
+        self, seconds: float, processed: int, covered: Mapping[str, tuple[int, int]]
     ) -> dict[int, MetadataStats]:
         """Statistics of each channel, by its number.
 
         Args:
             seconds: what rates are over.
             processed: how many objects the stage has processed.
-            told: how many objects got a value and how many did not, by channel, as far as the
+            covered: how many objects got a value and how many did not, by channel, as far as the
                 processor says so; else those count that came before the first value.
         """
         found: dict[int, MetadataStats] = {}
         for number, receiver in enumerate(self.receivers, 1):
             receiver.note(processed)
             without = receiver.without
-            n_with, without = told.get(
+            n_with, without = covered.get(
                 receiver.channel.name, (max(0, processed - without), without)
             )
             found[number] = replace(

@@ -34,7 +34,7 @@ from pvapy_stream.transport import registry
 from pvapy_stream.transport.absence import Awaited
 from pvapy_stream.transport.filtered_ids import FilteredChannel, Settling
 from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
-from pvapy_stream.transport.ports import Publisher, Receiver
+from pvapy_stream.transport.ports import Publisher, PublisherCounts, Receiver
 
 
 def make_receiver(
@@ -162,6 +162,15 @@ class StageParts(ABC):
             batch_timeout=settings.batch_timeout,
             **options,
         )
+
+    def published(self) -> PublisherCounts:
+        """What the output has counted since the start."""
+        return self.publisher.counts() if self.publisher else PublisherCounts()
+
+    @property
+    def hindered(self) -> str:
+        """What hinders the output now, or ""."""
+        return self.publisher.problem if self.publisher else ""
 
     def handle(self, obj: StreamObject) -> None:
         """Hand an object to the stage as the processor wants it."""

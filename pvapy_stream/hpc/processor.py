@@ -195,13 +195,13 @@ class FrameProcessor(UserDataProcessor):
         if results is None:
             return [None] * len(batch)
         if isinstance(results, Frame) or not isinstance(results, Iterable):
-            found, told = None, f"a {type(results).__name__}"
+            found, kind = None, f"a {type(results).__name__}"
         else:
             found = [*results]
-            told = f"{len(found)} results"
+            kind = f"{len(found)} results"
         if found is None or len(found) != len(batch):
             raise BatchResultError(
-                f"process_batch of {type(self).__name__} returned {told} for {len(batch)} frames;"
+                f"process_batch of {type(self).__name__} returned {kind} for {len(batch)} frames;"
                 " return one result for each frame, in their order: a Frame, an image, several of"
                 " them, None to publish nothing, or an exception"
             )

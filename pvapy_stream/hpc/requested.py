@@ -15,7 +15,7 @@ from pvapy_stream.transport.ports import Deliver
 
 
 def checking(
-    settings: StageSettings, channel: str, deliver: Deliver, tell: Callable[[Exception], None]
+    settings: StageSettings, channel: str, deliver: Deliver, report: Callable[[Exception], None]
 ) -> Deliver:
     """A `deliver` that looks at the first object for the fields that are asked for.
 
@@ -25,7 +25,7 @@ def checking(
         settings: of the stage; without a field request, `deliver` itself comes back.
         channel: the source, for the message.
         deliver: gets each object.
-        tell: gets an error that names the fields that are missing.
+        report: gets an error that names the fields that are missing.
     """
     wanted = field_names(settings.field_request)
     if not wanted:
@@ -40,7 +40,7 @@ def checking(
                 name for name in wanted if isinstance(obj, pva.PvObject) and not _has(obj, name)
             ]
             if missing:
-                tell(
+                report(
                     TransportError(
                         f"channel {channel} has no field {', '.join(missing)}; correct"
                         f" --field-request {settings.field_request} (pvinfo {channel} lists all)"

@@ -21,9 +21,9 @@ from pvapy_stream.hpc.stage_stats import batch_stats, processor_stats
 from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.signals import in_main_thread
-from pvapy_stream.status.counted import publisher_stats
+from pvapy_stream.status.counted import pool_stats, publisher_stats
 from pvapy_stream.status.snapshot import BatchStats, LatencyStats, Snapshot
-from pvapy_stream.transport.ports import PublisherCounts, Receiver, ReceiverCounts, Troubled
+from pvapy_stream.transport.ports import Receiver, ReceiverCounts, Troubled
 
 STOP_GRACE = 10.0  # s; beyond the time to drain, for the processor to close what it has
 PROCESS_GRACE = 1.0  # s; beyond the time to drain, for the object that is being processed
@@ -75,11 +75,6 @@ class StageRunner(StageAccounts):
             came: counts of the receivers, by channel.
         """
 
-    def published(self) -> PublisherCounts:
-        """What the output has counted since the start."""
-        output = self.stage.output
-        return output.counts() if output else PublisherCounts()
-
     @abstractmethod
     def own_stats(self, seconds: float, base: Baseline) -> dict[str, Any]:
         """Those groups of a snapshot that the kind has of its own.
@@ -110,9 +105,10 @@ class StageRunner(StageAccounts):
 
     @property
     def remark(self) -> str:
-        """What the status says of channels from which nothing comes."""
+        """What the status says of channels from which nothing comes, and of the output."""
         refused = [f"channel {channel}: {why}" for channel, why in self.troubled().items()]
-        return "; ".join(filter(None, (*refused, self._awaited.remark, self.metadata.remark)))
+        remarks = (*refused, self._awaited.remark, self.metadata.remark, self.hindered)
+        return "; ".join(filter(None, remarks))
 
     def look_for_absent(self) -> None:
         """Log which channels have not come; called a few times a second."""
@@ -227,8 +223,8 @@ class StageRunner(StageAccounts):
         troubled = self.troubled()
         problems = [f"channel {channel}: {why}" for channel, why in troubled.items()]
         if absent := [channel for channel in self.absent() if channel not in troubled]:
-            told = self._awaited.to_check(absent)
-            problems.append(f"channel {', '.join(absent)} was never found; {told}")
+            hint = self._awaited.to_check(absent)
+            problems.append(f"channel {', '.join(absent)} was never found; {hint}")
         if not self.settings.metadata_optional:
             problems += [f"{one}, or give --metadata-optional" for one in self.metadata.absences()]
         return f"{who}: {'; '.join(problems)}" if problems else ""
@@ -344,6 +340,7 @@ class StageRunner(StageAccounts):
             metadata_stats=self.metadata.stats(0.0, 0, {}),
             user_types=types or {},
             batch_stats=self._batch_stats(self.stage.counts),
+            pool_stats=pool_stats(self.published(), ""),
             **self.own_stats(0.0, self.stage.counts.base),
         )
 
@@ -352,13 +349,14 @@ class StageRunner(StageAccounts):
         stage = self.stage
         locked = stage.lock.acquire(timeout=patience)
         try:
-            message = f"process() has not returned for {patience} s; userStats are old"
+            late = f"process() has not returned for {patience} s; userStats are old"
+            message = "; ".join(filter(None, (late, self.hindered)))
             if locked:
                 found = stage.call("getStats", stage.processor.getStats, fallback={})
                 self._user_stats = found or {}
                 stage.settle(self.accounts)
-                told = stage.processor.metadata_coverage
-                self._coverage = stage.call("metadata_coverage", told, fallback={}) or {}
+                coverage = stage.processor.metadata_coverage
+                self._coverage = stage.call("metadata_coverage", coverage, fallback={}) or {}
                 message = stage.troubles.recent or stage.tracker.remark or self.remark
             # Read once: without the lock, statistics may be reset meanwhile.
             counts = replace(stage.counts)
@@ -386,6 +384,7 @@ class StageRunner(StageAccounts):
             latency_stats=LatencyStats(**latency),
             user_stats=self._user_stats,
             batch_stats=self._batch_stats(counts),
+            pool_stats=pool_stats(published, self.hindered),
             **own,
         )
 

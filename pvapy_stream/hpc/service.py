@@ -147,17 +147,17 @@ class StageService:
         self._state = ""
         deadline = time.monotonic() + settings.runtime if settings.runtime > 0 else float("inf")
         next_status = next_look = 0.0
-        twins = TwinWatch(self._hosted.values(), self._tell_of_twins)
-        told: object = None
+        twins = TwinWatch(self._hosted.values(), self._report_twin)
+        reported: object = None
         while not self._stop.is_set() and (now := time.monotonic()) < deadline:
             if now >= next_look:
                 next_look = now + _KEEP_UP_PERIOD
                 self._runner.keep_up()
                 self._runner.look_for_absent()
             standing = self._runner.standing
-            if now >= next_status or standing != told:
+            if now >= next_status or standing != reported:
                 # Who waits for a stage to be connected does not wait for the period.
-                next_status, told = now + settings.status_period, standing
+                next_status, reported = now + settings.status_period, standing
                 self._publish()
             self._stop.wait(min(_TICK, settings.status_period, deadline - now))
         twins.stop()
@@ -193,8 +193,8 @@ class StageService:
             f" and is ended by force; {had} and {runner.stage.n_left} queued objects are left"
         )
 
-    def _tell_of_twins(self, told: str) -> None:
-        self._runner.stage.note_error("names", TransportError(told))
+    def _report_twin(self, message: str) -> None:
+        self._runner.stage.note_error("names", TransportError(message))
 
     def _host_channels(self) -> None:
         status, control = self._hosted.get("status", ""), self._hosted.get("control", "")
@@ -259,8 +259,8 @@ class StageService:
                 restarts=self._settings.incarnation - 1,
                 control_channel=self._control.name if self._control else "",
             )
-            told = problem or "; ".join(filter(None, (snapshot.message, self.remark)))
-            snapshot = replace(snapshot, message=told)
+            message = problem or "; ".join(filter(None, (snapshot.message, self.remark)))
+            snapshot = replace(snapshot, message=message)
             if self._status:
                 try:
                     self._status.publish(snapshot)

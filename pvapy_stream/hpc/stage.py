@@ -276,7 +276,7 @@ class Stage(StageFates):
     def _skip_shown(self, value: int, at: int, obj: StreamObject, shared: bool) -> bool:
         """Skip what the source shows again, unless it is new; `at` is what it sent or showed."""
         if value == 0 < at:
-            # What a channel holds at first. Its source goes on, or the next id tells that it does
+            # What a channel holds at first. Its source goes on, or the next id shows that it does
             # not: until then the place is kept.
             if obj.hasField("timeStamp"):
                 self._skipped(value)

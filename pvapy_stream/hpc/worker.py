@@ -68,7 +68,7 @@ class UserMpWorker(Child):
     Args:
         worker_id: from 1.
         depth: objects it has at most.
-        heard: gets each of its messages.
+        heard: called with each of its messages.
         source: the user's class, with `config` for its constructor and `changes` by commands.
     """
 

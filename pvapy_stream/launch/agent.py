@@ -1,4 +1,4 @@
-"""What runs on a worker of a cluster: starts programs there and tells how they do."""
+"""What runs on a worker of a cluster: starts programs there and reports their state."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def look(keys: list[str]) -> dict[str, dict[str, object]]:
     return found
 
 
-def tell(key: str, word: str) -> None:
+def send_word(key: str, word: str) -> None:
     """Send a program a word."""
     if key in _programs:
-        _programs[key].tell(word)
+        _programs[key].send_word(word)
 
 
 def kill(key: str) -> None:

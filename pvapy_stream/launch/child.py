@@ -58,7 +58,7 @@ class Child:
             return False
         return True
 
-    def tell(self, word: str) -> None:
+    def send_word(self, word: str) -> None:
         # That it is gone shows in its end.
         self.send(word)
 
@@ -91,7 +91,7 @@ class Child:
 
 
 def words_of(pipe: Connection) -> Iterator[str]:
-    """What the parent tells, to a child at the other end of the pipe."""
+    """The words of the parent, for a child at the other end of the pipe."""
     with suppress(EOFError, OSError):
         while True:
             (word,) = pipe.recv()

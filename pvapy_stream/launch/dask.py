@@ -53,7 +53,7 @@ def connect(address: str) -> Any:
 
 @dataclass(eq=False)
 class DaskProgram:
-    """A program on a worker, which is its host; `seen` is the last that was heard of it."""
+    """A program on a worker, which is its host; `seen` is the last that was received of it."""
 
     launcher: DaskPrograms
     key: str
@@ -70,8 +70,8 @@ class DaskProgram:
             self.log.write_text(self.seen["log"])
         return self.seen["code"]
 
-    def tell(self, word: str) -> None:
-        self.launcher.call(self.host, agent.tell, self.key, word)
+    def send_word(self, word: str) -> None:
+        self.launcher.call(self.host, agent.send_word, self.key, word)
 
     def kill(self) -> None:
         self.launcher.call(self.host, agent.kill, self.key)
@@ -204,7 +204,7 @@ class DaskPrograms:
         try:
             return self._client.run(function, *args, workers=[worker])[worker]
         except Exception as error:
-            # Dask tells of a lost worker in many ways; `_look` finds out whether it is there.
+            # Dask reports a lost worker in many ways; `_look` finds out whether it is there.
             _log.debug("worker %s: %s: %s", worker, function.__name__, error)
             return None
 
@@ -263,7 +263,7 @@ class DaskSteps:
     Args:
         address: of its scheduler.
         function: runs one step there; gets `what`, then the step's number, name and arguments.
-        what: tells the protocol.
+        what: names the protocol.
         n: steps at a time.
     """
 

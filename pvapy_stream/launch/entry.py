@@ -26,7 +26,7 @@ GO, FINISH, STOP, HURRY = "go", "finish", "stop", "hurry"
 REMARK = "remark: "
 
 _HURRY_LIMIT = 10.0  # s; from the word hurry to our end
-_BEGIN_LIMIT = 5.0  # s; for a program to begin, so that it hears of a stop
+_BEGIN_LIMIT = 5.0  # s; for a program to begin, so that a stop reaches it
 _PARENT_PERIOD = 10.0  # s
 
 _log = logging.getLogger(__name__)

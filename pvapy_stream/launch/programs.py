@@ -1,4 +1,4 @@
-"""Stages as programs of their own, told what to do on their standard input, and supervised."""
+"""Stages as programs of their own, controlled through their standard input, and supervised."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class LocalProgram:
             if spec.has_ledger:
                 order["settings"]["ledger"] = str(self.ledger)
         with self._log.open("ab") as log, held_back():
-            # What stands before is of other incarnations.
+            # What is before it is of other incarnations.
             self._log_start = log.tell()
             self._process = subprocess.Popen(
                 EntryPoint.STAGE.line(),
@@ -157,7 +157,7 @@ class LocalProgram:
                 start_new_session=True,
             )
         self.pid: int = self._process.pid
-        self.tell(msgspec.json.encode(order).decode())
+        self.send_word(msgspec.json.encode(order).decode())
 
     def poll(self) -> int | None:
         code = self._process.poll()
@@ -166,7 +166,7 @@ class LocalProgram:
                 self._process.stdin.close()
         return code
 
-    def tell(self, word: str) -> None:
+    def send_word(self, word: str) -> None:
         pipe = self._process.stdin
         if pipe is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -261,12 +261,12 @@ class SupervisedProgram(Supervised[Program]):
         """
         super().start()
         if self._going:
-            super().tell(GO)
+            super().send_word(GO)
 
-    def tell(self, word: str) -> None:
-        """Send it a word; it is told ``go`` again after a restart."""
+    def send_word(self, word: str) -> None:
+        """Send it a word; it gets ``go`` again after a restart."""
         self._going = self._going or word == GO
-        super().tell(word)
+        super().send_word(word)
 
     def kill(self) -> None:
         """End it by force."""

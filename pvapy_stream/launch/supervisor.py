@@ -94,7 +94,7 @@ class Process(Protocol):
         """Its exit code, negative for a signal; None while it runs."""
         ...
 
-    def tell(self, word: str) -> None:
+    def send_word(self, word: str) -> None:
         """Send it a word; nothing happens when it is gone."""
 
     def kill(self) -> None:
@@ -161,7 +161,7 @@ class Supervised(Generic[P]):
         self._due: float | None = None
         self._absent_since: float | None = None
 
-    # -- what kinds of processes tell ------------------------------------------------------------
+    # -- what kinds of processes report ----------------------------------------------------------
 
     def judge(self, process: P, code: int) -> str | None:
         """How an incarnation ended: "" in order; None when it died; else why it is no success."""
@@ -209,10 +209,10 @@ class Supervised(Generic[P]):
         self._due = None
         self.process = self._start_process(self.incarnation)
 
-    def tell(self, word: str) -> None:
+    def send_word(self, word: str) -> None:
         """Send a word to the present incarnation."""
         if self.process is not None:
-            self.process.tell(word)
+            self.process.send_word(word)
 
     def stop(self, word: str = STOP) -> None:
         """From now on it is expected to end, and is not started again; it is sent the word."""
@@ -220,7 +220,7 @@ class Supervised(Generic[P]):
         if self.process is None:
             self.ended = True
         elif word:
-            self.tell(word)
+            self.send_word(word)
 
     def kill(self) -> None:
         """End it by force."""
@@ -329,10 +329,10 @@ class Supervisor(Generic[S]):
         """Why the run is no success."""
         return [one.problem for one in self.members if one.problem]
 
-    def tell(self, word: str) -> None:
+    def send_word(self, word: str) -> None:
         """Send a word to all."""
         for one in self.members:
-            one.tell(word)
+            one.send_word(word)
 
     def poll(self, timeout: float = 0.0) -> bool:
         """Look after all, after at most `timeout` s without news; whether there was any.
@@ -373,7 +373,7 @@ def exit_words(code: int | None) -> str:
 
 
 def restart_lines(deaths: list[Death]) -> list[str]:
-    """What is told of deaths at the end of a run: a line for each process that died."""
+    """The report of deaths at the end of a run: a line for each process that died."""
     by_name: dict[str, list[Death]] = {}
     for death in sorted(deaths, key=lambda one: one.time):
         by_name.setdefault(death.name, []).append(death)

@@ -363,6 +363,6 @@ class MirrorChannel:
             last = self.last_error or "see the log"
             return f"channel {entry.mirror}: {errors} errors, the last: {last}"
         if not self._came:
-            told = self._awaited.to_check([entry.source])
-            return f"channel {entry.mirror}: source {entry.source} was never found; {told}"
+            hint = self._awaited.to_check([entry.source])
+            return f"channel {entry.mirror}: source {entry.source} was never found; {hint}"
         return ""

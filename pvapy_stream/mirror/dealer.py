@@ -198,7 +198,7 @@ def _run(pipe: Connection, settings: MirrorSettings, accounts: bool) -> None:
     configure_logging(settings)
     Orders(_END_LIMIT).follow(words_of(pipe))
 
-    def tell(ledgers: Ledgers, problem: str = "", final: bool = False) -> None:
+    def report(ledgers: Ledgers, problem: str = "", final: bool = False) -> None:
         # Without a parent it is not read, and `Orders` is stopping this process.
         try:
             pipe.send((ledgers if accounts else [], problem, final))
@@ -208,19 +208,19 @@ def _run(pipe: Connection, settings: MirrorSettings, accounts: bool) -> None:
     # Ctrl-C reaches the whole process group; only the parent decides.
     try:
         ledgers, problem = run_until_signal(
-            lambda stop: _deal(settings, tell, stop), [signal.SIGTERM], [signal.SIGINT]
+            lambda stop: _deal(settings, report, stop), [signal.SIGTERM], [signal.SIGINT]
         )
     except PvapyStreamError as error:
         ledgers, problem = [], f"the dealer does not distribute objects: {error}"
-    tell(ledgers, problem, True)
+    report(ledgers, problem, True)
 
 
-def _deal(settings: MirrorSettings, tell: Callable[..., None], stop: Stop) -> tuple[Ledgers, str]:
+def _deal(settings: MirrorSettings, report: Callable[..., None], stop: Stop) -> tuple[Ledgers, str]:
     """Distribute until the end; returns the ledgers, and why the run has failed, or ""."""
     from pvapy_stream.mirror.server import MirrorServer
     from pvapy_stream.status.shown import shown_on
 
-    server = MirrorServer(settings, lambda line: tell(accounts(False)), "shm")
+    server = MirrorServer(settings, lambda line: report(accounts(False)), "shm")
 
     def accounts(closed: bool) -> Ledgers:
         return [

@@ -61,7 +61,7 @@ class MirrorAccount(Account):
         if value and last - value > near:
             # None processes the current object.
             self._begin(value, skipped=1)
-        # 0 is what a channel holds at first; the next id tells whether its source goes on.
+        # 0 is what a channel holds at first; the next id shows whether its source goes on.
         return value > last and tracker is not None
 
     def take(self, value: int, obj: StreamObject) -> bool:

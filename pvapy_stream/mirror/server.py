@@ -83,7 +83,7 @@ class MirrorServer:
             threading.Thread(target=wait, name="consumers", daemon=True).start()
         mirrors = [entry.mirror for entry in self.entries] if self._on_pva else []
         shown = self.settings.status_names("mirror", len(self.entries))
-        twins = TwinWatch(mirrors or shown, self._tell_of_twins)
+        twins = TwinWatch(mirrors or shown, self._report_twin)
         # What is received is in no account if the mirror is killed before there is one.
         self._keeper.keep()
         try:
@@ -122,9 +122,9 @@ class MirrorServer:
     def _subscribers(self) -> int:
         return sum(channel.output.subscribers for channel in self.channels)
 
-    def _tell_of_twins(self, told: str) -> None:
-        self._twin = told
-        _log.error("%s", told)
+    def _report_twin(self, message: str) -> None:
+        self._twin = message
+        _log.error("%s", message)
 
     def _follow(self, stop: threading.Event) -> None:
         period = self.settings.report_period

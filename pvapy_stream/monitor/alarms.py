@@ -134,9 +134,9 @@ class Alarms:
                 Alarm(rule, subject) for rule in self._rules if rule.concerns(quantity, subject)
             ]
         return [
-            AlarmEvent(told[0], alarm.rule, subject, value, unit, told[1])
+            AlarmEvent(change[0], alarm.rule, subject, value, unit, change[1])
             for alarm in alarms
-            if (told := alarm.update(value, now)) is not None
+            if (change := alarm.update(value, now)) is not None
         ]
 
     def active(self) -> list[Alarm]:

@@ -23,7 +23,7 @@ from pvapy_stream.status.snapshot import KINDS
 
 _PVLIST_TIMEOUT = 15.0  # s
 _STRUCTURE_TIMEOUT = 1.0  # s
-_SOME_RUN = "?:"  # stands for the prefix of a run that is not known
+_SOME_RUN = "?:"  # in place of the prefix of a run that is not known
 _SERVER = re.compile(r"tcp@\[\s*([^\s\]]+)")
 
 
@@ -81,7 +81,7 @@ def _fields_of(name: str) -> Mapping[str, object]:
 
 
 def is_pattern(name: str) -> bool:
-    """Whether a name stands for several channels."""
+    """Whether a name is a pattern for several channels."""
     return "*" in name
 
 

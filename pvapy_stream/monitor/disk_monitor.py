@@ -143,7 +143,7 @@ class DiskMonitor(SamplingMonitor):
             _append(file, rows)
             self._table_fails = False
         except OSError as error:
-            # A full disk is what this monitor is there to tell; it must not stop it.
+            # This monitor exists to report a full disk; it must not stop because of it.
             if not self._table_fails:
                 _log.error("cannot write %s: %s", file, error.strerror)
             self._table_fails = True

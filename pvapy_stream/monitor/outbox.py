@@ -11,7 +11,7 @@ from typing import Protocol
 from pvapy_stream.rate_limit import RateLimit
 
 _RETRY_AFTER = (1.0, 5.0, 20.0)  # s
-_KEPT = 100  # messages; of more that wait, only the number is told
+_KEPT = 100  # messages; of more that wait, only the number is sent
 _SHOWN = 20  # of them in a message that puts several together
 _CLOSING_TIME = 10.0  # s
 
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class Notifier(Protocol):
-    """Whoever is told."""
+    """Sends messages to somebody."""
 
     def notify(self, title: str, message: str) -> None: ...
 
@@ -31,7 +31,7 @@ class Outbox:
     sent is tried again a few times, then counted and logged.
 
     Args:
-        notifier: who is told.
+        notifier: sends the messages.
         per_minute: highest rate of messages; 0: no limit.
         patience: s for which `notify` waits until a message is out, as long as that works.
         retry_after: s to wait before each further attempt.

@@ -47,7 +47,7 @@ def read_monitors(file: str | Path) -> list[MonitorSettings]:
     """Settings of the monitors that a TOML or JSON file lists.
 
     The file has a list `monitor` of tables, each with its `kind` and the settings of that kind;
-    what stands in a table `defaults` holds for all.
+    what is in a table `defaults` is valid for all.
 
     Raises:
         SettingsError: the file cannot be read, or a setting is wrong.

@@ -256,7 +256,7 @@ class StageWatch:
     """Follows the status channels of stages, of those too that start later.
 
     Args:
-        finder: tells the channels.
+        finder: finds the channels.
     """
 
     def __init__(self, finder: ChannelFinder) -> None:
@@ -276,7 +276,7 @@ class StageWatch:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(30)
-        # The servers of stages that have ended go in a moment. The binding tells us so from a
+        # The servers of stages that have ended go in a moment. The binding reports it from a
         # thread of its own, and if Python is at its end just then, the process is aborted.
         deadline = time.monotonic() + _GOING
         while any(stage.is_going for stage in self._stages.values()):
@@ -311,14 +311,14 @@ class StageWatch:
 
     def _run(self) -> None:
         next_look, n_looks = 0.0, 0
-        told = False
+        reported = False
         while not self._stop.is_set():
             if time.monotonic() >= next_look:
                 try:
                     self._add(self._finder.find())
                 except PvapyStreamError as error:
-                    if not told:
-                        told = True
+                    if not reported:
+                        reported = True
                         _log.error("%s; it is retried every %g s", error, _FIND_AGAIN)
                 self._looked.set()
                 n_looks += 1

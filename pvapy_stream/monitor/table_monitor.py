@@ -138,8 +138,8 @@ class TextRows:
     Args:
         file: it may come later, be cut or be replaced by a new one.
         header: names of the columns; those of the first line when empty.
-        is_csv: whether columns stand between delimiters, else between blanks.
-        note: told of lines that do not fit the header; they are left out.
+        is_csv: whether columns are separated by delimiters, else by blanks.
+        note: called for lines that do not fit the header; they are left out.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Before a run: how fast can link, processor and disk be, and which options follow from that.
 
-Nothing is computed that can be tried: the rate that is told has been streamed, through real
+Nothing is computed that can be tried: the rate that is reported has been streamed, through real
 processes and with every frame accounted for.
 """
 
@@ -35,7 +35,7 @@ _MARGIN = 0.8  # of what a saturated consumer reached: less than that is tried f
 _STEP_DOWN = 0.75
 _MOST_TRIALS = 4
 _WARM_UP = 20
-_ENOUGH = 20  # frames that tell the rate of a source
+_ENOUGH = 20  # frames from which the rate of a source is measured
 _SLOW_SOURCE = 2.0  # s; for a source that sends fewer in the time that was asked for
 _MAX_FRAMES = 1_000_000
 

@@ -221,7 +221,7 @@ class Associator(Generic[T]):
         hold_time: how long an item waits for values at most, in the unit of `now` (s).
         hold_items: how many items wait at most.
         max_samples: how many values of each series are kept.
-        connected: tells whether new values of a series can come.
+        connected: whether new values of a series can come.
     """
 
     def __init__(

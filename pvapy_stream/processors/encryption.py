@@ -263,7 +263,7 @@ class DataDecryptor(_Configured):
                 " of an encrypting consumer?",
                 "format",
             ) from error
-        # What stands beside the envelope is for readers of the channel; it must not mislead them.
+        # What is sent beside the envelope is for readers of the channel; it must not mislead them.
         # The envelope's own header is vouched for right after.
         header = read_header(data)
         stream = header.stream.decode("utf-8", "replace")

@@ -159,7 +159,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
             time_ns = frame.time_ns
             if not time_ns:
                 self.counts["nWithoutTime"] += 1
-                self._tell("frames", "frame %d has no time; it gets the current values", frame.id)
+                self._report("frames", "frame %d has no time; it gets the current values", frame.id)
                 time_ns = time.time_ns()
             self._associator.put(frame, time_ns, time.monotonic())
             self._release(current=frame)
@@ -201,7 +201,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
         residual = self._associator.series[name].nearest_residual_ns(frame.time_ns)
         # That a channel has no value at all, the stage says.
         if residual is not None:
-            self._tell(
+            self._report(
                 f"far {name}",
                 "metadata channel %s: the value nearest to frame %d is %.6f s away, beyond what"
                 " mode and tolerance allow; do the clocks differ? see offset",
@@ -210,7 +210,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
                 residual / _NANO,
             )
 
-    def _tell(self, key: str, message: str, *args: object) -> None:
+    def _report(self, key: str, message: str, *args: object) -> None:
         """Log once a run."""
         if key not in self._told:
             self._told.add(key)
@@ -232,11 +232,11 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
             time_ns, value = sample(obj)
         except (ObjectError, pva.PvaException) as error:
             self.counts["nUnusable"] += 1
-            self._tell(f"unusable {name}", "metadata channel %s: %s", name, error)
+            self._report(f"unusable {name}", "metadata channel %s: %s", name, error)
             return
         if len(series) and _kind(series.newest) != _kind(value):
             self.counts["nTypeChanges"] += 1
-            self._tell(
+            self._report(
                 f"type {name}",
                 "metadata channel %s changes its type from %s to %s; values are not interpolated"
                 " across that",
@@ -281,7 +281,7 @@ class MetadataAssociator(OptionProcessor[MetadataAssociatorOptions]):
         return types
 
     def _fields(self) -> dict[str, str]:
-        """Names of channels, and what stands for them in names of PV fields."""
+        """Names of channels, and their short forms in names of PV fields."""
         fields: dict[str, str] = {}
         for name in self.metadataQueueMap:
             field = re.sub(r"\W", "_", name, flags=re.ASCII)

@@ -93,7 +93,7 @@ class TiledRun:
         uri: of the server, or of the container in which the run gets its own.
         key: reads the API key; called again when the server denies access.
         name: of the container.
-        metadata: of the container; tells runs apart.
+        metadata: of the container; distinguishes runs.
         same_run: whether the metadata of another container are those of the same run.
         timeout: longest time without progress of a request, s.
     """
@@ -301,8 +301,8 @@ def _explain(error: Exception, uri: str) -> TiledError:
     if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
         return TiledError(f"{uri} cannot be the address of a Tiled server", REFUSED, False)
     if isinstance(error, httpx.TransportError):
-        told = str(error) or type(error).__name__
-        return TiledError(f"the Tiled server {uri} does not answer: {told}", NO_ANSWER, True)
+        reason = str(error) or type(error).__name__
+        return TiledError(f"the Tiled server {uri} does not answer: {reason}", NO_ANSWER, True)
     return TiledError(
         f"the Tiled server {uri} has refused: {type(error).__name__}: {error}", REFUSED, False
     )

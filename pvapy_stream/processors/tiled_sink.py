@@ -351,7 +351,7 @@ class TiledSink(OptionProcessor[TiledSinkOptions]):
             self.late_failures.note(frame_id, kind, message)
         self.counts["nLost"] += len(rows.ids)
 
-    # -- what it tells ---------------------------------------------------------------------------
+    # -- what it reports ------------------------------------------------------------------------
 
     def _all_rows(self) -> list[Rows]:
         found = (self._sending, *self._ready, self._filling)

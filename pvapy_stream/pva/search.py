@@ -125,12 +125,12 @@ class TwinWatch:
 
     Args:
         names: of the channels that the program hosts; empty ones are left out.
-        tell: called once at most, from a thread, with a sentence about a name served twice.
+        report: called once at most, from a thread, with a sentence about a name served twice.
     """
 
-    def __init__(self, names: Iterable[str], tell: Callable[[str], None]) -> None:
+    def __init__(self, names: Iterable[str], report: Callable[[str], None]) -> None:
         self._names = [name for name in dict.fromkeys(names) if name]
-        self._tell = tell
+        self._report = report
         self._stop = threading.Event()
         if self._names:
             threading.Thread(target=self._run, name="twins", daemon=True).start()
@@ -145,7 +145,7 @@ class TwinWatch:
                 return
             problem = served_twice(self._names)
             if problem and not self._stop.is_set():
-                self._tell(problem)
+                self._report(problem)
                 return
 
 

@@ -27,7 +27,7 @@ _LINGER = 3000  # ms; for messages that are sent and not taken yet
 
 
 def pixels_of(series: int, image: int, threshold: int, like: np.ndarray) -> np.ndarray:
-    """An image that tells where it belongs, in its first pixels: series, image and threshold.
+    """An image whose first pixels contain its series, image and threshold.
 
     Args:
         series: series id.

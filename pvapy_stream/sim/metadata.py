@@ -1,4 +1,4 @@
-"""Channels with random values beside the frames, and the channel that is told of the start."""
+"""Channels with random values beside the frames, and the channel that gets a put at the start."""
 
 from __future__ import annotations
 

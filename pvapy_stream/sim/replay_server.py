@@ -287,6 +287,8 @@ class ReplayServer(SourceServer):
         self._open_anew(publisher)
 
     def _open_anew(self, publisher: Publisher) -> None:
-        self.publisher = publisher
+        if publisher is not self.publisher:
+            self._rejected += self.publisher.counts().rejected
+        self.publisher = self._present = publisher
         publisher.start()
         publisher.open(self._opening.copy())

@@ -1,4 +1,4 @@
-"""What the simulator tells its user while it runs, and at the end."""
+"""What the simulator reports while it runs, and at the end."""
 
 from __future__ import annotations
 

@@ -23,15 +23,16 @@ from pvapy_stream.sim.gate import Gate
 from pvapy_stream.sim.pacing import Pacer
 from pvapy_stream.sim.report import Reporter, Totals
 from pvapy_stream.sim.stages import wait_for_stages
-from pvapy_stream.status.counted import rated
+from pvapy_stream.status.counted import pool_stats, rated
 from pvapy_stream.status.snapshot import (
+    PoolStats,
     ProcessorStats,
     PublisherStats,
     ReceiverStats,
     Snapshot,
     own,
 )
-from pvapy_stream.transport.ports import Publisher
+from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
 # s; least time that subscribers get to take the last frames, where they are known, and once a stop
 # is requested
@@ -78,6 +79,9 @@ class SourceServer(ABC):
         self._start_time = time.time()
         self._end_time = 0.0
         self._pacer: Pacer | None = None
+        # The publisher, once there is one, and what those before it had dropped.
+        self._present: Publisher | None = None
+        self._rejected = 0
         self._reporter = Reporter(settings.report_period, not settings.disable_curses)
 
     def run(self, stop: threading.Event) -> int:
@@ -98,13 +102,13 @@ class SourceServer(ABC):
         before = listening_ports()
         server = new_server()
         try:
-            self.publisher = self._make(server)
+            self.publisher = self._present = self._make(server)
         except BaseException:
             # It serves from its beginning, not from its start.
             server.stop()
             raise
         server.start()
-        twins = TwinWatch(settings.hosted, self._tell_of_twins)
+        twins = TwinWatch(settings.hosted, self._report_twin)
         # Where subscribers are known, connections say nothing more.
         known = self.publisher.knows_subscribers
         ports = frozenset[int]() if known else listening_ports() - before
@@ -134,8 +138,8 @@ class SourceServer(ABC):
             twins.stop()
             self._close()
             self._reporter.end(self.totals)
-            # First the server: who is told that a record goes may ask for it once more, and would
-            # take the last frame for a new one.
+            # First the server: a client that learns that a record goes may ask for it again, and
+            # would take the last frame for a new one.
             server.stop()
             self.publisher.stop()
             self._keeper.close()
@@ -170,7 +174,14 @@ class SourceServer(ABC):
         settings, totals = self._source, self.totals
         times = totals.times(self._start_time, self._end_time)
         late = self._pacer.late if self._pacer is not None else 0
-        published = PublisherStats(totals.frames, n_errors=totals.failed)
+        publisher = self._present
+        hindered = publisher.problem if publisher is not None else ""
+        counts = publisher.counts() if publisher is not None else PublisherCounts()
+        published = PublisherStats(
+            totals.frames,
+            n_errors=totals.failed,
+            n_rejected=self._rejected + counts.rejected,
+        )
         processor = ProcessorStats(
             first_object_id=totals.first_id,
             last_object_id=totals.last_id,
@@ -181,19 +192,21 @@ class SourceServer(ABC):
             "simulator",
             state=self._state,
             restarts=settings.incarnation - 1,
-            message=self._problem or self._keeper.problem or self._twin,
+            message=self._problem or self._keeper.problem or self._twin or hindered,
             object_id=totals.last_id,
             output_channel=settings.channel_name,
             receiver_stats=ReceiverStats(),
             publisher_stats=rated(published, times.seconds),
             processor_stats=times.rated(processor),
+            pool_stats=pool_stats(counts, hindered)
+            or (PoolStats() if settings.publishes.pools else None),
             own=SimulatorStatus(totals.frames, late, totals.failed),
             labels={"channel": settings.channel_name},
         )
 
-    def _tell_of_twins(self, told: str) -> None:
-        self._twin = told
-        logger.error("%s", told)
+    def _report_twin(self, message: str) -> None:
+        self._twin = message
+        logger.error("%s", message)
 
     def _let_take(self, stop: threading.Event, delay: float = 0.0) -> None:
         """Let subscribers take the last frames."""
@@ -204,7 +217,7 @@ class SourceServer(ABC):
         end = time.monotonic() + settings.shutdown_delay
         self._let_take(stop, settings.shutdown_delay)
         if settings.hosted:
-            # Who monitors a channel does not tell what it has taken.
+            # A monitor does not report what it has taken.
             stop.wait(max(0.0, end - time.monotonic()))
 
     def _wait_for_start(self, counter: ClientCounter, stop: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""Whether the stages of a chain are connected, as their status channels tell."""
+"""Whether the stages of a chain are connected, as their status channels show."""
 
 from __future__ import annotations
 

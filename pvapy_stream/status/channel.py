@@ -85,7 +85,7 @@ class StatusChannel:
                 status.set(known)
             except Exception as error:
                 # One user value of a wrong type must not hide all the others.
-                self._tell(
+                self._report(
                     "userStats",
                     f"statistics do not fit their types ({error}); userStats is not published",
                 )
@@ -98,7 +98,7 @@ class StatusChannel:
         for name, value in stats.items():
             if name not in types:
                 if path:
-                    self._tell(
+                    self._report(
                         path + name,
                         f"{path + name} has no type in getStatsPvaTypes(); it is not published",
                     )
@@ -108,7 +108,7 @@ class StatusChannel:
                 known[name] = value
         return known
 
-    def _tell(self, key: str, message: str) -> None:
+    def _report(self, key: str, message: str) -> None:
         if key not in self._told:
             self._told.add(key)
             _log.warning("status channel %s: %s", self.name, message)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.status.snapshot import (
+    PoolStats,
     ProcessorStats,
     PublisherStats,
     ReceiverStats,
@@ -51,6 +52,19 @@ def drop_stats(counts: ReceiverCounts) -> dict[str, int]:
 def publisher_stats(counts: PublisherCounts, seconds: float) -> PublisherStats:
     """Statistics of a publisher; rates over `seconds`."""
     return rated(PublisherStats(counts.published, 0, counts.errors, 0, counts.rejected), seconds)
+
+
+def pool_stats(counts: PublisherCounts, problem: str) -> PoolStats | None:
+    """Statistics of the payload pools of a publisher; None if it has none.
+
+    Args:
+        counts: of the publisher.
+        problem: what hinders it now, or "".
+    """
+    if not counts.copies:
+        return None
+    copied = {f"n_copied_{reason}": n for reason, n in counts.copies.items()}
+    return PoolStats(**copied, problem=problem)
 
 
 @dataclass(slots=True)

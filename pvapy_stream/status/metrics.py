@@ -33,7 +33,7 @@ class Metric:
         help: what it is.
         kind: of metric.
         value: for a summary, the sum.
-        labels: what tells it from others of the same name.
+        labels: distinguish it from others of the same name.
         quantiles: of a summary.
         count: of a summary.
     """
@@ -66,6 +66,7 @@ _COUNTS = {
     "errors": ("errors", "Errors of receiving, processing and publishing."),
     "overruns": ("overrun_objects", "Objects that the sender replaced before they were received."),
 }
+_COPIED = ("no_slot", "no_memory", "subscriber")
 _STATES = (
     "starting", "waiting", "running", "paused", "disconnected", "draining", "stopped", "failed",
 )  # fmt: skip
@@ -100,6 +101,13 @@ def _shared(prefix: str, snapshot: Snapshot, labels: Mapping[str, str]) -> Itera
     yield Metric(f"{prefix}_queued_objects", queued, "gauge", counts["queued"], labels)
     last = "Id of the last object processed."
     yield Metric(f"{prefix}_last_object_id", last, "gauge", snapshot.object_id, labels)
+    pools = snapshot.pool_stats
+    for reason in _COPIED if pools is not None else ():
+        yield Metric(
+            f"{prefix}_copied_objects",
+            "Large objects that were copied, as no reference to shared memory could be sent.",
+            "counter", getattr(pools, f"n_copied_{reason}"), {**labels, "reason": reason},
+        )  # fmt: skip
     latency = snapshot.latency_stats
     if latency.n:
         yield Metric(

@@ -74,10 +74,10 @@ def shown_on(
     stop = threading.Event()
     twin = ""
 
-    def tell(told: str) -> None:
+    def report(message: str) -> None:
         nonlocal twin
-        twin = told
-        _log.error("%s", told)
+        twin = message
+        _log.error("%s", message)
 
     def publish(snapshots: Collect) -> None:
         try:
@@ -95,7 +95,7 @@ def shown_on(
 
     publish(collect)
     server.start()
-    twins = TwinWatch(names, tell)
+    twins = TwinWatch(names, report)
     thread = threading.Thread(target=run, name="status-channel", daemon=True)
     thread.start()
     try:

@@ -133,6 +133,24 @@ class BatchStats:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolStats:
+    """Large objects that an output in shared memory copied, as it could not send references.
+
+    Attributes:
+        n_copied_no_slot: all slots of its payload pool were in use.
+        n_copied_no_memory: shared memory was too small for a pool, or full.
+        n_copied_subscriber: a subscriber cannot read pools, or its queue was full.
+        problem: what hinders the output now: who holds the slots, how much memory is needed, or who
+            takes no objects.
+    """
+
+    n_copied_no_slot: int = 0
+    n_copied_no_memory: int = 0
+    n_copied_subscriber: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ProducerStats:
     """Counts of one producer of a collector."""
 
@@ -193,6 +211,7 @@ class Snapshot:
     processor_stats: ProcessorStats = ProcessorStats()
     latency_stats: LatencyStats = LatencyStats()
     batch_stats: BatchStats | None = None
+    pool_stats: PoolStats | None = None
     producer_stats: Mapping[int, ProducerStats] = field(default_factory=dict[int, ProducerStats])
     metadata_stats: Mapping[int, MetadataStats] = field(default_factory=dict[int, MetadataStats])
     user_stats: Mapping[str, object] = field(default_factory=dict[str, Any])

@@ -66,7 +66,7 @@ class Arrivals:
         if last is None:
             return value != self._shown_id
         if value == 0 < last and not self._initial:
-            # What a channel holds at first. If its source goes on, its ids tell what was missed.
+            # What a channel holds at first. If its source goes on, its ids show what was missed.
             return False
         if value < last:
             # Another source, or one that has begun anew: what it shows may be old.

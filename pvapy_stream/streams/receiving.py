@@ -41,7 +41,7 @@ class Receiving:
     """Receives from one channel into a queue.
 
     It does not know its subscription: one that nobody refers to any more can so be noticed, and
-    ended from any thread, as `end_soon` only tells the thread.
+    ended from any thread, as `end_soon` only sets a flag for the thread.
 
     Attributes:
         queue: what came.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -65,8 +66,18 @@ class BothPublisher(Publisher):
             way.stop()
 
     def counts(self) -> PublisherCounts:
-        """Published objects of the first publisher; errors and rejections of all."""
+        """Published objects of the first publisher; errors, rejections and copies of all."""
         counts = [way.counts() for way in self._ways]
+        copies: Counter[str] = Counter()
+        for one in counts:
+            copies.update(one.copies)
         return PublisherCounts(
-            counts[0].published, sum(c.errors for c in counts), sum(c.rejected for c in counts)
+            counts[0].published,
+            sum(c.errors for c in counts),
+            sum(c.rejected for c in counts),
+            copies,
         )
+
+    @property
+    def problem(self) -> str:
+        return "; ".join(filter(None, (way.problem for way in self._ways)))

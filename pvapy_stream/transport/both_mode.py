@@ -23,8 +23,15 @@ def _publisher(what: PublisherOptions, source: bool = False) -> Publisher:
 MODE = Mode(
     "both",
     output=OutputMode(
-        _publisher, "pvas and shm", hosts=True, spaces=("pva", "shm"), prepare=pvas_mode.prepare
+        _publisher,
+        "pvas and shm",
+        hosts=True,
+        pools=True,
+        spaces=("pva", "shm"),
+        prepare=pvas_mode.prepare,
     ),
-    source=OutputMode(partial(_publisher, source=True), hosts=True, prepare=pvas_mode.prepare),
+    source=OutputMode(
+        partial(_publisher, source=True), hosts=True, pools=True, prepare=pvas_mode.prepare
+    ),
     rank=70,
 )

@@ -111,7 +111,7 @@ class DectrisReceiver:
             self._close_sockets()
             raise TransportError(f"channel {channel}: no usable address ({error})") from error
         _receivers[self._address] = self
-        self._book = SeriesBook(self._tell, self._note, args.ends_early)
+        self._book = SeriesBook(self._report, self._note, args.ends_early)
         self._deliver: Deliver | None = None
         self._deliver_again: DeliverAgain | None = None
         self._left: list[StreamObject] = []
@@ -178,11 +178,11 @@ class DectrisReceiver:
             self._take(read_message(message))
         except DectrisError as error:
             self._drops[REFUSED] += 1
-            self._tell(f"a message of {len(message)} bytes is refused: {error}", str(error))
+            self._report(f"a message of {len(message)} bytes is refused: {error}", str(error))
         except Exception as error:
             # One message must not end the stream.
             self._drops[REFUSED] += 1
-            self._tell(f"a message cannot be processed: {type(error).__name__}: {error}")
+            self._report(f"a message cannot be processed: {type(error).__name__}: {error}")
             _log.debug("channel %s", self.channel, exc_info=True)
 
     def _note_connection(self) -> None:
@@ -227,7 +227,7 @@ class DectrisReceiver:
         name = self._threshold
         if name and start.channels and name not in start.channels:
             self._cause = _no_threshold(name, start.channels)
-            self._tell(self._cause)
+            self._report(self._cause)
 
     def _take_image(self, message: Image) -> None:
         start = self._book.start_of(message.series)
@@ -250,7 +250,7 @@ class DectrisReceiver:
     def _drop(self, policy: str, message: Image) -> None:
         self._drops[policy] += 1
         if policy == LATE:
-            self._tell(
+            self._report(
                 f"image {message.number} of {message.series} came too late and is dropped", policy
             )
         elif policy not in self._warned:
@@ -332,7 +332,7 @@ class DectrisReceiver:
 
     # -- what is wrong ---------------------------------------------------------------------------
 
-    def _tell(self, text: str, kind: str = "") -> None:
+    def _report(self, text: str, kind: str = "") -> None:
         """Something is wrong, or missing."""
         self._errors += 1
         self._problem = text

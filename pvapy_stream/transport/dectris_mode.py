@@ -22,7 +22,7 @@ def _receiver(what: ReceiverOptions) -> Receiver:
 def _several(args: Mapping[str, object]) -> str:
     return (
         "mode dectris: the detector sends each message to only one of its clients, so several"
-        " consumers cannot tell what is missing; start pvapy-stream mirror -cm"
+        " consumers cannot know what is missing; start pvapy-stream mirror -cm"
         ' "(NAME,tcp://HOST:31001,dectris)" and give the consumers --input-channel NAME'
         " --input-mode pva"
     )

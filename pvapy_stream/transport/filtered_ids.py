@@ -2,7 +2,7 @@
 
 A stage that drops objects on purpose says so on a channel beside its output, named as the output
 with ``:filtered`` behind it. Whoever receives from the output follows that channel too, and passes
-on what it is told: what was dropped on purpose is not missed, and a collector does not wait for it.
+on it: what was dropped on purpose is not missed, and a collector does not wait for it.
 """
 
 from __future__ import annotations

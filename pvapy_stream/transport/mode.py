@@ -171,6 +171,7 @@ class OutputMode:
         hosts: it hosts the output on this program's PVA server.
         shared: several stages may publish on one channel: it belongs to the receiver.
         announces: receivers of its output can find the PVA channel ``OUTPUT:filtered``.
+        pools: its large objects lie in payload pools, so that the status has `poolStats`.
         spaces: namespaces of its channels; that of its own mode if empty.
         args: settings for ``--output-args``; None: it takes none.
         prepare: called with the settings of the program before it starts a PVA server; raises
@@ -182,6 +183,7 @@ class OutputMode:
     hosts: bool = False
     shared: bool = False
     announces: bool = True
+    pools: bool = False
     spaces: tuple[str, ...] = ()
     args: type[Settings] | None = None
     prepare: Callable[[Settings], None] = _nothing_to_do_for

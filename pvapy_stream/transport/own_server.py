@@ -20,12 +20,12 @@ class _Host:
         self._elsewhere: dict[str, int] = {}
 
     def point_to(self, ports: Collection[int], names: Iterable[str]) -> None:
-        """Tell clients that search by TCP of channels that the binding's server has.
+        """Answer searches by TCP for channels that the binding's server has.
 
         Clients behind a firewall, which know one port of a program, find all its channels so.
 
         Args:
-            ports: of that server; nothing is told if there are none.
+            ports: of that server; nothing is logged if there are none.
             names: of the channels.
         """
         if ports:

@@ -86,11 +86,14 @@ class PublisherCounts:
         published: objects sent.
         errors: failures of the transport, including those with a successful retry.
         rejected: deliveries to single subscribers that were dropped by the overflow policy.
+        copies: objects that were copied instead of shared, by reason; empty if the transport shares
+            no memory.
     """
 
     published: int = 0
     errors: int = 0
     rejected: int = 0
+    copies: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def since(self, base: PublisherCounts) -> PublisherCounts:
         """Counts after a baseline; never less than 0, whatever a transport counts."""
@@ -98,6 +101,7 @@ class PublisherCounts:
             max(0, self.published - base.published),
             max(0, self.errors - base.errors),
             max(0, self.rejected - base.rejected),
+            {reason: max(0, n - base.copies.get(reason, 0)) for reason, n in self.copies.items()},
         )
 
 
@@ -178,6 +182,7 @@ class Publisher(Protocol):
         knows_subscribers: whether the transport knows how many subscribers there are.
         subscribers: their number, if the transport knows it; else 0.
         clients: number of clients that have opened the channel, subscribers included; else 0.
+        problem: what hinders it at present, such as a subscriber that takes nothing, or "".
     """
 
     takes_lazy: bool = False
@@ -190,6 +195,10 @@ class Publisher(Protocol):
     @property
     def clients(self) -> int:
         return self.subscribers
+
+    @property
+    def problem(self) -> str:
+        return ""
 
     def start(self) -> None:
         """Make the channel known to subscribers, if that is possible without an object."""

@@ -51,8 +51,8 @@ _ABSENT = (
 MODE = Mode(
     "shm",
     input=InputMode(receiver, _HELP, lazy=True, shows_value=True, images=True, absent=_ABSENT),
-    output=OutputMode(publisher, _HELP),
-    source=OutputMode(partial(publisher, source=True), _HELP),
+    output=OutputMode(publisher, _HELP, pools=True),
+    source=OutputMode(partial(publisher, source=True), _HELP, pools=True),
     reach="host",
     rank=50,
 )

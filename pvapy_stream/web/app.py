@@ -156,7 +156,7 @@ def serve(
 
     Raises:
         MonitorError: the address cannot be had.
-        PvapyStreamError: the stages cannot be told.
+        PvapyStreamError: the command cannot be sent to the stages.
     """
     board = LiveBoard(settings)
     listener = _listen(settings.address, settings.port)
@@ -190,7 +190,7 @@ def _listen(address: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         return socket.create_server((address, port), family=family, backlog=128)
     except (OSError, OverflowError) as error:
-        # create_server adds the address to the text, which stands here already.
+        # create_server adds the address to the text, which this message has already.
         why = str(getattr(error, "strerror", None) or error).partition(" (")[0]
         raise MonitorError(
             f"cannot serve at {address}:{port}: {why}; choose others with --address and --port"

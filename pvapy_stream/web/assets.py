@@ -11,13 +11,13 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @cache
 def styles() -> str:
-    """All styles, to stand in a page."""
+    """All styles, for a page."""
     return _text("uPlot.min.css") + _text("style.css")
 
 
 @cache
 def chart_scripts() -> str:
-    """What draws charts, to stand in a page."""
+    """The script that draws charts, for a page."""
     return _text("uPlot.iife.min.js") + "\n" + _text("charts.js")
 
 

@@ -60,7 +60,7 @@ class Renderer:
                 content,
                 styles=markup(styles()),
                 scripts=markup(chart_scripts()),
-                # Nothing in a name may end the script it stands in.
+                # Nothing in a name may end the script that contains it.
                 charts_json=markup(charts.replace("<", "\\u003c")),
             )
         except Exception as error:  # a template may raise whatever its expressions raise

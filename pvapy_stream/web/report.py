@@ -157,7 +157,7 @@ class ReportMonitor(Monitor):
         own = self._readers[-1]
         content = gather(self._watch.views(), self._readers, 3600 * settings.span, own)
         if not self._has_stages:
-            # The monitors whose series are shown tell whether there is more to come.
+            # The monitors whose series are shown report whether there is more to come.
             running = any(one["state"] == "RUNNING" for one in content["monitors"])
             state = "RUNNING" if running else "FINISHED"
         if self._audit is not None:

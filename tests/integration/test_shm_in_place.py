@@ -129,7 +129,8 @@ def test_a_chain_gets_what_processors_write_in_place(
     assert got == expected
     wait_until(lambda: processed(prefix, 0) == N)
     stats = wait_until(lambda: status(f"{prefix}s0")["userStats"])
-    assert n_source > N / 2
+    # While the queue of a stage is full, arrays are ordinary.
+    assert n_source > 8
     assert stats["nInPool"] > N / 4
     # A batch is published when all of it is written.
     assert name == "InBatches" or stats["nReadOnly"] > N / 4 - 1

@@ -127,7 +127,7 @@ def test_a_child_outlives_the_thread_that_started_it() -> None:
 
     def time_left() -> float:
         (child,) = made
-        child.tell("?")
+        child.send_word("?")
         wait_until(child.receive, 60)
         return child.word
 

@@ -23,8 +23,11 @@ from pvapy_stream.hpc.reports import total_report
 from pvapy_stream.hpc.service import StageReport
 from pvapy_stream.monitor.stages import StageView
 from pvapy_stream.monitor.statuses import COUNTS
+from pvapy_stream.settings import SimulatorSettings
+from pvapy_stream.sim.server import SimServer
 from pvapy_stream.sim.source_server import SimulatorStatus
 from pvapy_stream.status.channel import structure
+from pvapy_stream.status.counted import pool_stats
 from pvapy_stream.status.fields import read, values
 from pvapy_stream.status.metrics import MetricsCollector, metrics
 from pvapy_stream.status.snapshot import (
@@ -32,6 +35,7 @@ from pvapy_stream.status.snapshot import (
     CollectorStats,
     LatencyStats,
     MetadataStats,
+    PoolStats,
     ProcessorStats,
     ProducerStats,
     PublisherStats,
@@ -39,6 +43,7 @@ from pvapy_stream.status.snapshot import (
     ReceiverStats,
     Snapshot,
 )
+from pvapy_stream.transport.ports import PublisherCounts
 
 # Structures as users have read them since the channels exist: names, order and types.
 KNOWN: dict[str, list[Any]] = json.loads((Path(__file__).parent / "structures.json").read_text())
@@ -223,6 +228,39 @@ def test_restarts_add_up() -> None:
     assert metadata.coverage == metadata.n_with / (metadata.n_with + metadata.n_without)
     lost = StageReport(Snapshot("consumer", 3, state="failed"), [], "why", True)
     assert total_report(StageReport(first, []), lost).snapshot == replace(first, state="failed")
+
+
+def test_copies_for_want_of_a_slot_are_in_all_forms() -> None:
+    counts = PublisherCounts(9, copies={"no_slot": 5, "no_memory": 6, "subscriber": 7})
+    pools = pool_stats(counts, "held by all")
+    assert pools is not None
+    snapshot = replace(SNAPSHOTS["consumer"], pool_stats=pools)
+    assert on_channel(snapshot)["poolStats"] == {
+        "nCopiedNoSlot": 5, "nCopiedNoMemory": 6, "nCopiedSubscriber": 7, "problem": "held by all",
+    }  # fmt: skip
+    assert read(on_channel(snapshot)).pool_stats == pools
+    copied = {
+        metric.labels["reason"]: metric.value
+        for metric in metrics(snapshot)
+        if metric.name == "stage_copied_objects"
+    }
+    assert copied == counts.copies
+    lines = "\n".join(stats_lines({1: StageReport(snapshot, [])}, ["publisher"]))
+    assert "nCopiedNoSlot 5" in lines
+    total = total_report(StageReport(snapshot, []), StageReport(snapshot, [])).snapshot
+    assert total.pool_stats == PoolStats(10, 12, 14, "held by all")
+    # After statistics were reset; and of an output without pools.
+    base = PublisherCounts(3, copies={"no_slot": 4})
+    assert counts.since(base).copies == {"no_slot": 1, "no_memory": 6, "subscriber": 7}
+    assert pool_stats(PublisherCounts(9), "") is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "found"), [("shm", PoolStats()), ("both", PoolStats()), ("pva", None)]
+)
+def test_a_simulator_in_shared_memory_has_them_from_its_start(mode: str, found: Any) -> None:
+    made = SimServer(SimulatorSettings.of(channel_name="c", output_mode=mode))
+    assert made.snapshot().pool_stats == found
 
 
 def test_a_new_kind_of_program_needs_only_its_fields() -> None:

@@ -68,6 +68,13 @@ def stage(number: int) -> None:
         time.sleep(1)
 
 
+def bystander() -> None:
+    """Receive beside the first stage, which so joins a set that gets frames already."""
+    ShmReceiver(channel(0)).start(lambda _: None)
+    while True:
+        time.sleep(1)
+
+
 def sink(pipe: int) -> None:
     """Check all pixels, at once and again after a while."""
     kept: deque[Frame] = deque()
@@ -112,6 +119,8 @@ class Chain:
         self.wrong: list[str] = []
         self._text = ""
         self.pids = [start(task) for task in self.tasks]
+        # It is not killed before the end.
+        self.bystander = start(bystander)
 
     def read(self) -> None:
         try:
@@ -180,6 +189,8 @@ def main(where: str, prefix: str, seed: int, seconds: float) -> None:
             chain.wrong.append(f"round {rounds}: nothing arrives after {sorted(victims)} died")
     for index in rng.sample(range(len(chain.pids)), len(chain.pids)):
         chain.kill(index)
+    os.kill(chain.bystander, signal.SIGKILL)
+    os.waitpid(chain.bystander, 0)
     chain.read()
     if not chain.n_in_pools:
         chain.wrong.append("no frame came from a pool")

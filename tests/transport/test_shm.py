@@ -345,8 +345,10 @@ def test_who_is_stuck_is_given_up_and_the_others_go_on(
     assert caplog.text.count("has taken no object for 0.3 s") == 1
     wait_until(lambda: well.new == list(range(1, 51)))
     assert publisher.counts().rejected == 45
+    assert "takes no objects: 4 are in its queue, and 45 were rejected" in publisher.problem
     stuck.may.set()
     wait_until(lambda: stuck.ids == [0, 1, 2, 3, 4, 5])
+    assert publisher.problem == ""
     publisher.publish(make_object(51))
     wait_until(lambda: stuck.ids[-1] == 51 and well.new[-1] == 51)
     # The gap is known on its side too.

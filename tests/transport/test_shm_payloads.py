@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,11 @@ from pvapy_stream.transport.shm import (
     payloads,
     pool_user,
     receiver,
+    services,
 )
 from pvapy_stream.transport.shm.peer_directory import new_key
 from pvapy_stream.transport.shm.slot_memory import held_memory_of
-from tests.support import wait_until
+from tests.support import PATIENCE, wait_until
 from tests.transport.shm_ends import ManyEnds, connect
 
 SIDE = 300  # pixels; of two bytes
@@ -203,8 +206,15 @@ def test_a_pool_without_free_slots_means_copies_and_its_holders_are_named(
 ) -> None:
     monkeypatch.setattr(pool_user.PoolUser, "keeps_many", False)
     kept: list[Any] = []
-    first = chain.publisher(0)
-    chain.receiver(0, lambda obj: kept.append(obj.frame))
+    runs = threading.Event()
+    runs.set()
+
+    def keep(obj: Any) -> None:
+        runs.wait()
+        kept.append(obj.frame)
+
+    first = chain.publisher(0, timeout=PATIENCE)
+    chain.receiver(0, keep)
     connect(first)
     # Samples are copied in the receiver if many are kept.
     for number in range(1, 101):
@@ -215,14 +225,36 @@ def test_a_pool_without_free_slots_means_copies_and_its_holders_are_named(
     assert in_pool == [*range(1, len(in_pool) + 1)]
     assert len(in_pool) == 32
     # The publisher may still hold those that were sent last.
-    found = re.search(rf"this program: (\d+), process {os.getpid()}: (\d+)\b", caplog.text)
+    name = f"{chain.prefix}0"
+    found = re.search(
+        rf"channel {name}: all 32 slots .* held by \S.* \(process {os.getpid()}\) on channel"
+        rf" {name}: (\d+), the oldest since {time.strftime('%Y')}\S+ [\d:]{{8}}"
+        r"(?:, (\d+) in its queue)?",
+        caplog.text,
+    )
     assert found, caplog.text
-    own, others = map(int, found.groups())
-    assert own + others >= 32 > own
+    assert 32 >= int(found[1]) > 16
+    assert int(found[1]) + int(found[2] or 0) >= 32
+    # One line in the log, and the same for those who look at the status.
+    assert caplog.text.count("all 32 slots") == 1
+    assert f"held by {found[0].split('held by ')[1].split(':')[0]}" in first.problem
+    assert first.counts().copies == {"no_slot": 100 - 32, "no_memory": 0, "subscriber": 0}
+    # Copies wait for a full queue as references do: a holder that stops slows the source.
+    runs.clear()
+    thread = threading.Thread(target=lambda: [first.publish(frame(n)) for n in range(101, 201)])
+    thread.start()
+    wait_until(lambda: first._waits_for)
+    runs.set()
+    thread.join()
+    wait_until(lambda: kept[-1].id == 200)
+    # The first one comes twice, also as the current object.
+    assert [one.id for one in kept][-200:] == [*range(1, 201)]
+    assert all((one.image == one.id).all() for one in kept if one.id)
+    assert (first.counts().copies["no_slot"], first.counts().rejected) == (200 - 32, 0)
     kept.clear()
     gc.collect()
-    first.publish(frame(101))
-    wait_until(lambda: kept and kept[-1].id == 101)
+    first.publish(frame(201))
+    wait_until(lambda: kept and kept[-1].id == 201)
     assert place(kept[-1].payload)
 
 
@@ -287,16 +319,55 @@ def test_a_subscriber_of_an_older_version_gets_copies(
     assert place(got[-1].frame.payload)
 
 
-def test_too_little_memory_means_copies(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payloads, "free_memory", lambda: 20 * SIDE**2)
+def test_too_little_memory_means_copies_and_the_log_says_how_much_is_needed(
+    chain: Chain,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    small_disk: Path,
+) -> None:
+    monkeypatch.setattr(folder, "SHM", small_disk)
+    monkeypatch.setattr(services, "SHM", small_disk)
+    side = 400
     first, got = chain.publisher(0), []
     chain.receiver(0, got.append)
     connect(first)
-    for number in (1, 2):
-        first.publish(frame(number))
-    wait_until(lambda: got and got[-1].id == 2)
+    for number in (1, 2, 3):
+        first.publish(frame(number, side))
+    wait_until(lambda: got and got[-1].id == 3)
     assert not place(got[-1].frame.payload)
     assert first.counts().errors == 0
+    assert first.counts().copies == {"no_slot": 0, "no_memory": 3, "subscriber": 0}
+    (message,) = [
+        line for line in caplog.text.splitlines() if "too small for a payload pool" in line
+    ]
+    assert "8 objects of 0.3 MB needs 10 MB free" in message
+    found = re.search(r"remount,size=(\d+)m", message)
+    assert found
+    assert first.problem in message
+    # That is enough.
+    subprocess.run(["mount", "-o", f"remount,size={found[1]}m", small_disk], check=True)
+    first._payloads.refresh()
+    first.publish(frame(4, side))
+    wait_until(lambda: got[-1].id == 4)
+    assert place(got[-1].frame.payload)
+    # Others fill it: there is a pool, and no memory for another slot of it.
+    kept = [*got]
+    (small_disk / "other").write_bytes(bytes(services.free_memory()))
+    first.publish(frame(5, side))
+    wait_until(lambda: got[-1].id == 5)
+    assert (got[-1].frame.image == 5).all()
+    assert first.counts().copies["no_memory"] == 4
+    assert first.counts().errors == 0
+
+    def full() -> bool:
+        first.publish(frame(6, side))
+        return "shared memory is full" in first.problem
+
+    # It is explained once a second.
+    wait_until(full)
+    chain.stop()
+    del kept[:], got[:]
+    gc.collect()
 
 
 def test_a_lost_payload_is_counted_and_named(

@@ -63,16 +63,18 @@ def test_the_layout_of_a_publishers_file(directory: PeerDirectory) -> None:
 
 
 def test_the_layout_of_a_subscribers_file(directory: PeerDirectory) -> None:
-    made = directory.create(SUBSCRIBER, SubscriberInfo(KEY, OTHER, 7, "g", "s", 2, 5, True))
+    made = directory.create(
+        SUBSCRIBER, SubscriberInfo(KEY, OTHER, 7, "g", "s", 2, 5, True, "a", "c")
+    )
     made.counters.taken, made.counters.sleeping = 11, 1
     made.counters.state, made.counters.released = SubscriberState.LEAVING, 1
-    made.counters.secured, made.counters.copies = 12, 1
+    made.counters.secured, made.counters.copies, made.counters.emptied = 12, 1, 9
     assert made.path == directory.path / f"s-{OTHER}-{KEY}"
     assert parts(made.path) == (
-        (11, 1, 2, 1, 12, 1, *[0] * 10),
+        (11, 1, 2, 1, 12, 1, 9, *[0] * 9),
         {
             "key": KEY, "publisher": OTHER, "pid": 7, "group": "g", "client_set": "s",
-            "updates": 2, "queue": 5, "pools": True,
+            "updates": 2, "queue": 5, "pools": True, "program": "a", "channel": "c",
         },
     )  # fmt: skip
     made.close(remove=True)

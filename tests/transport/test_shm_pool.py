@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pvapy_stream.transport.shm import folder, pool_file
+from pvapy_stream.transport.shm import folder, pool_file, pool_owner
 from pvapy_stream.transport.shm.frames import Parts, SampleHeader, read_header
 from pvapy_stream.transport.shm.pool_file import PoolLayout, create_pool, open_pool, sweep
+from pvapy_stream.transport.shm.pool_holders import Held
 from pvapy_stream.transport.shm.pool_owner import PoolOwner
 from pvapy_stream.transport.shm.pool_reader import PoolReader
 from pvapy_stream.transport.shm.pool_user import PoolUser, join_pool
@@ -192,9 +193,33 @@ def test_a_slot_is_not_used_again_while_anybody_holds_it() -> None:
     assert take_all(one) == []
     holder.release(3)
     assert take_all(one) == [3]
-    assert one.holders() == {os.getpid(): 7}
+    assert one.holders()[os.getpid()].n_slots == 7
     killed(holder)
     assert sorted(take_all(one)) == [0, 1, 2, 4, 5, 6, 7]
+
+
+def test_holders_are_named_with_the_age_of_what_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(pool_owner.time, "time", lambda: now)
+    one = owner()
+    receives, publishes = user(one), user(one, b"p" * 16)
+    old = one.take()
+    assert old is not None
+    one.note_times()
+    now = 200.0
+    new = one.take()
+    assert new is not None
+    # A stage that passes a payload on holds it twice; that is one payload.
+    for holder in (receives, publishes):
+        holder.acquire(old)
+        holder.acquire(new)
+    assert one.holders() == {os.getpid(): Held(2, 100.0)}
+    for holder in (receives, publishes):
+        holder.release(old)
+    assert one.holders() == {os.getpid(): Held(1, 200.0)}
+    receives.release(new)
+    publishes.release(new)
+    assert one.holders() == {}
 
 
 @pytest.mark.parametrize("forward", [True, False])

@@ -8,7 +8,7 @@
 - `server_link`, `client_requests`: the connection that channels share, and requests on a channel;
 - `loop.Loop`, `link.Link`: thread and TCP connection of either side;
 - `datagrams`: searches and beacons beside the other servers of the host;
-- `questions`, `client_beacons`: searches as a client sends them, and beacons as it hears them;
+- `questions`, `client_beacons`: searches as a client sends them, and beacons as it receives them;
 - `local_group`, `heard`: the multicast group of a host, and which beacons are news;
 - `environment`: the variables ``EPICS_PVAS_*`` and ``EPICS_PVA_*``.
 """

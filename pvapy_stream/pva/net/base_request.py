@@ -67,7 +67,7 @@ class Request:
         self.kind: Structure = request.selected(channel.kind, asked)
 
     def set_up(self) -> None:
-        """Tell the client that it is set up, and the type of what will be sent."""
+        """Reply to the client that it is set up, with the type of what will be sent."""
         self.reply(operations.INIT, OK, lambda w: self.client.outgoing.write(w, self.kind))
 
     def handle(self, flags: int, reader: Reader) -> None:

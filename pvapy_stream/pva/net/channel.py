@@ -111,7 +111,7 @@ class Put:
         return self.claim()
 
     def finish(self, status: Status = OK) -> None:
-        """Say what became of it; the client is told. Only the first call counts."""
+        """Reply with the result to the client. Only the first call counts."""
         with self._lock:
             if self._finished:
                 return
@@ -137,7 +137,7 @@ class Call(Put):
         self.returned: AnyValue | None = None
 
     def answer(self, value: AnyValue) -> None:
-        """It was done; the client is told. Only the first call of this and `finish` counts."""
+        """Reply to the client that it was done. Only the first call of this and `finish` counts."""
         self.returned = value
         self.finish()
 
@@ -222,7 +222,7 @@ class Channel:
             self.update(put.value, put.bits)
 
     def update(self, value: Value, bits: int = 1) -> None:
-        """Replace the structure, and tell those who monitor it.
+        """Replace the structure, and send the change to those who monitor it.
 
         Args:
             value: the structure; not changed by anybody from now on.

@@ -1,4 +1,4 @@
-"""Beacons as a client hears them. Used by the client's thread alone."""
+"""Beacons as a client receives them. Used by the client's thread alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 class Beacons:
     """Tells that a server is new or has changed.
 
-    It hears what is sent to the programs of this host, and to the broadcast addresses that are
+    It receives what is sent to the programs of this host, and to the broadcast addresses that are
     searched at. It listens at no address of the host: it would get the searches for its servers.
 
     Args:
@@ -82,7 +82,7 @@ class Beacons:
             try:
                 self._links.append(listen(address, self._port))
             except OSError as error:
-                _log.info("beacons at %s:%d are not heard: %s", address, self._port, error)
+                _log.info("beacons at %s:%d are not received: %s", address, self._port, error)
         self._watch_all(selectors.EVENT_READ)
 
     def _watch_all(self, events: int) -> None:

@@ -188,7 +188,7 @@ class ClientChannel:
         return cast("AnyValue", made)
 
     def monitor(self, asked: str, follower: Follower) -> None:
-        """Follow it until it is closed; the follower is told what happens in the client's thread.
+        """Follow it until it is closed; the follower is called in the client's thread.
 
         Args:
             asked: fields and options, as `wire.request.parse` reads them.
@@ -206,7 +206,7 @@ class ClientChannel:
         self.call(begin)
 
     def close(self) -> None:
-        """Let it go; who waits for something is told."""
+        """Close it; pending operations get an error."""
         self._closed = True
         self._there.set()
         self.call(self._close)

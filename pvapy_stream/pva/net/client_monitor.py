@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class Follower(Protocol):
-    """What is told of a monitor, in the client's thread."""
+    """Gets the events of a monitor, in the client's thread."""
 
     def began(self, kind: Structure, known: Incoming, identity: bytes) -> None:
         """The monitor is set up.
@@ -97,7 +97,7 @@ class ClientMonitor:
     Args:
         place: the channel.
         asked: the pvRequest.
-        follower: is told what happens.
+        follower: gets its events.
     """
 
     def __init__(self, place: Watched, asked: AnyValue, follower: Follower) -> None:

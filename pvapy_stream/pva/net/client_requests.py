@@ -118,7 +118,7 @@ class ClientRequest:
     # -- any thread ------------------------------------------------------------------------------
 
     def set_up(self, timeout: float) -> Structure:
-        """Wait until it is set up; the type that the server tells.
+        """Wait until it is set up; the type that the server sends.
 
         Raises:
             NotSentError: the channel is not there within `timeout` s.
@@ -194,7 +194,7 @@ class ClientRequest:
         try:
             write(self._kind, writer, link.outgoing)
         except (TransportError, WireError) as error:
-            # The server has not heard of the types that were numbered for it.
+            # The server has not received the types that were numbered for it.
             link.outgoing.forget(known)
             if isinstance(error, WireError):
                 error = TransportError(f"channel {self._place.name}: {error}")

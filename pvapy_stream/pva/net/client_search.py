@@ -94,7 +94,7 @@ class Searcher:
         """Search for a name.
 
         Args:
-            number: of the name, told with each reply.
+            number: of the name, which each reply contains.
             name: of the channel.
             pause: s; until it is asked for again.
             longest: s; up to which that doubles.
@@ -140,7 +140,7 @@ class Searcher:
         self._limit.spend()
         self._news = False
         for one in self._sought.values():
-            # By beacons that came to the group it is known that what is sent there is heard.
+            # Beacons that came to the group show that what is sent there is received.
             one.next_at, one.by_group = now, True
         return _NOTHING
 

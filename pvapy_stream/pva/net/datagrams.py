@@ -2,7 +2,7 @@
 
 Of several servers on a host only one gets a search that is sent to the address of the host. It
 passes the search on to the multicast group of the host (`local_group`), which all of them have
-joined; there it hears it too. What a client sends to a broadcast address reaches all of them
+joined, so it receives it too. What a client sends to a broadcast address reaches all of them
 anyway. So it goes with beacons, which clients listen for.
 """
 
@@ -52,7 +52,7 @@ class Datagrams:
     """The UDP sockets of a server. Used by the server's thread alone.
 
     Args:
-        settings: where it listens and whom it tells that it is there.
+        settings: where it listens, and where it sends its beacons.
         answer: gives the reply to a search, if there is one.
     """
 
@@ -93,7 +93,7 @@ class Datagrams:
         try:
             self._receives[listen(address, port)] = alone
         except OSError as error:
-            _log.warning("searches at %s:%d are not heard: %s", address, port, error)
+            _log.warning("searches at %s:%d are not received: %s", address, port, error)
             return False
         return True
 
@@ -152,7 +152,7 @@ class Datagrams:
             _log.debug("%s:%d cannot be sent to: %s", *to, error)
 
     def _pass_on(self, found: StreamMessage, sender: str, alone: str) -> None:
-        """Let the clients of this host hear a beacon; they cannot listen where we do."""
+        """Send a beacon to the clients of this host; they cannot listen where we do."""
         if self._limit.delay(time.monotonic()):
             return
         beacon = Beacon.read(read_datagram(found))

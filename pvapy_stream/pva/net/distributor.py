@@ -5,8 +5,8 @@ field. The sets of a group take turns, in the order in which they came: each get
 In a set each update goes to all clients, or the run goes to one client, and the next run of the set
 to the next one. Where a trigger is asked for, or a field carries the option, an update counts as
 new when the value of that field differs from the one before; else each is new. (The plugin, which
-is not told of updates, then looks at the time stamp.) Trigger, length of the runs and mode of a set
-are those of its first client.
+gets no bit sets of updates, then looks at the time stamp.) Trigger, length of the runs and mode of
+a set are those of its first client.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pvapy_stream.pva.net.updates import Update
 from pvapy_stream.pva.wire.request import OPTIONS, WHOLE, inside
 from pvapy_stream.pva.wire.types import AnyValue, Structure
 
-# What shares the updates; they are told apart by what they are, and not asked anything.
+# Requests that share the updates are equal in these; nothing else is asked of them.
 Member = TypeVar("Member")
 
 _PLUGINS = ("pydistributor", "distributor")
@@ -32,7 +32,7 @@ class Share:
     Attributes:
         group: clients of a group share the updates.
         client_set: its set in the group.
-        trigger: path of the field whose value tells updates apart; "": ``field``, or none: each
+        trigger: path of the field whose value distinguishes updates; "": ``field``, or none: each
             update is another one.
         field: that carries the option; "" for the whole structure.
         updates: length of a run.
@@ -104,7 +104,7 @@ class _Set(Generic[Member]):
         self.place = _after_removal(self.place, place, len(self.clients))
 
     def trigger(self, update: Update) -> object:
-        """What tells the update apart from the one before."""
+        """The value that distinguishes the update from the one before."""
         field = self.share.field
         if field:
             found = _bytes_at(update, field)

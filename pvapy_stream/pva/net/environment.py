@@ -36,7 +36,7 @@ LOOPBACK = {
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """Where a server listens, and whom it tells that it is there.
+    """Where a server listens, and where it sends its beacons.
 
     Attributes:
         interfaces: IPv4 addresses it listens on; all of the host if empty.
@@ -44,7 +44,7 @@ class ServerSettings:
         broadcast_port: UDP; of searches.
         ignored: addresses whose searches are not answered.
         beacons: where beacons go.
-        beacons_here: whether the programs of this host hear them too.
+        beacons_here: whether the programs of this host receive them too.
         beacon_period: s.
     """
 
@@ -106,7 +106,7 @@ class UnknownHost:
     Attributes:
         name: of the host.
         port: that it is to be asked at.
-        variable: of the environment, in which it stands.
+        variable: of the environment, which contains it.
     """
 
     name: str
@@ -123,7 +123,7 @@ class ClientSettings:
         name_servers: that are asked over TCP.
         unknown: hosts that are to be asked as soon as they are known.
         own: addresses of this host.
-        broadcasts: broadcast addresses that are searched at; beacons are heard there too.
+        broadcasts: broadcast addresses for searches; beacons are received there too.
         broadcast_port: UDP; of beacons.
     """
 
@@ -136,7 +136,7 @@ class ClientSettings:
 
     @classmethod
     def of(cls) -> ClientSettings:
-        """What the environment says; of hosts that are unknown it is told."""
+        """The settings of the environment; hosts that are unknown are listed in it."""
         unknown: list[UnknownHost] = []
         found = _resolved(searched_addresses(), ADDRESSES, unknown)
         listed = listed_addresses(os.environ.get(NAME_SERVERS, ""), SERVER_PORT)
@@ -224,7 +224,7 @@ def _is_group(address: str) -> bool:
 def _resolved(
     listed: list[Address], variable: str = "", unknown: list[UnknownHost] | None = None
 ) -> list[Address]:
-    """Those whose hosts are known; others, which stand in this variable, are added to `unknown`."""
+    """Those whose hosts are known; others of this variable are added to `unknown`."""
     found: list[Address] = []
     for host, own in listed:
         try:

@@ -12,7 +12,7 @@ _TAGGED_AT = HEADER + 16 + _COMMAND_AT  # the same after an origin tag
 
 
 class Heard:
-    """Remembers the servers whose beacons were heard."""
+    """Remembers the servers whose beacons were received."""
 
     def __init__(self) -> None:
         self._changes: dict[bytes, int] = {}

@@ -1,9 +1,10 @@
-"""The multicast group of a host: what is sent to it, all PVAccess programs of the host hear.
+"""The multicast group of a host: all PVAccess programs of the host receive what is sent to it.
 
 Of several programs that listen at an address of the host, only one gets what is sent there. It
 passes a search on to this group, over loopback, with the address that it came to. It may be
-stopped, busy, or about to end, and then nobody hears. So our clients and servers send to the group
-themselves, as if they were the one that had got it, where an address of the host is configured.
+stopped, busy, or about to end, and then nobody receives it. So our clients and servers send to the
+group themselves, as if they were the one that had got it, where an address of the host is
+configured.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class LocalGroup:
                 self._link = _to_loopback()
             self._link.sendto(origin_tag(origin) + data, (GROUP, port))
         except OSError as error:
-            _log.debug("the programs of this host cannot be told at port %d: %s", port, error)
+            _log.debug("cannot send to the programs of this host at port %d: %s", port, error)
             return False
         return True
 
@@ -65,10 +66,10 @@ def _to_loopback() -> socket.socket:
 
 
 def listen(address: str, port: int) -> socket.socket:
-    """A socket that hears what comes to the group, or to another address.
+    """A socket that receives what is sent to the group, or to another address.
 
     Raises:
-        OSError: it cannot be heard.
+        OSError: nothing can be received there.
     """
     link = udp_socket()
     try:

@@ -76,7 +76,7 @@ class MonitorRequest(Request):
     """Sends updates.
 
     Those that wait for a slow client are kept in a queue of the size that it asks for. When the
-    queue is full, the newest ones are merged, and the client is told which changes it has missed.
+    queue is full, the newest ones are merged, and the client learns which changes it has missed.
     For a client that acknowledges updates (pipeline), the channel's overflow policy decides.
 
     Attributes:
@@ -240,5 +240,5 @@ class MonitorRequest(Request):
             )  # fmt: skip
 
     def close(self) -> None:
-        """Tell the client that there will be no more."""
+        """Send the client the end of the monitor."""
         self.reply(operations.DESTROY)

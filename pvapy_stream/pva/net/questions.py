@@ -30,7 +30,7 @@ class Questions:
         """Ask once.
 
         Whoever gets what is sent to this host may be stopped, or about to end. Servers that have
-        not joined the group hear only what is sent to the host. So it is asked in turns; both at
+        not joined the group only receive what is sent to the host. So it is asked in turns; both at
         the same time would double the replies.
 
         Args:

@@ -33,7 +33,7 @@ class PutRequest(Request):
 
     A put is acknowledged when it is finished, or when somebody has had it for a while: then it is
     taken, and a client that gave it up would send it again. A client that asks for ``block=true``
-    is not told before the end, where the channel has such puts.
+    gets no reply before the end, where the channel has such puts.
     """
 
     command = Command.PUT

@@ -37,14 +37,14 @@ class Server:
     Args:
         settings: where it listens; as the environment says if not given.
         limits: of what each client may send.
-        version: told to clients that ask.
+        version: for clients that ask.
         connections: how many clients it has at most.
 
     Attributes:
         port: TCP; 0 before the start.
         identity: 12 bytes; others after each start.
         elsewhere: TCP ports of channels that another server of this program has. Clients that
-            search by TCP are told, as they ask one server of a program only.
+            search by TCP get, as they ask one server of a program only.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Server:
         self.loop.start()
 
     def stop(self) -> None:
-        """End; clients are told."""
+        """End; clients get a message."""
         self.loop.stop()
 
     def add(self, channel: Channel) -> None:
@@ -117,7 +117,7 @@ class Server:
         self.call(self._changed)
 
     def remove(self, name: str) -> None:
-        """Serve a channel no more; its clients are told."""
+        """Remove a channel; its clients get a message."""
         with self._lock:
             channel = self._channels.get(name)
             self._channels = {key: one for key, one in self._channels.items() if key != name}

@@ -64,7 +64,7 @@ class ServerLink(Link):
     Attributes:
         valid: whether the server has accepted us.
         paces: whether it waits for clients that acknowledge updates; None: not known yet.
-        to_tell: called when that is known.
+        callbacks: called when that is known.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ServerLink(Link):
         self.address = address
         self.valid = False
         self.paces: bool | None = None
-        self.to_tell: list[Callable[[], None]] = []
+        self.callbacks: list[Callable[[], None]] = []
         self.incoming = Incoming()
         self.outgoing = Outgoing()
         self._forget = forget

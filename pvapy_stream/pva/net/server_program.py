@@ -47,8 +47,8 @@ class ServerPrograms:
 
     def ask(self, link: ServerLink, then: Callable[[], None]) -> None:
         """Set `link.paces`, and call `then` in the client's thread."""
-        link.to_tell.append(then)
-        if len(link.to_tell) > 1:
+        link.callbacks.append(then)
+        if len(link.callbacks) > 1:
             return
         channel = ClientChannel(self, NAME, 0)
         channel.open(link, b"")
@@ -80,14 +80,14 @@ class ServerPrograms:
                 error,
             )
 
-        def tell() -> None:
-            if link.to_tell:
+        def call_waiting() -> None:
+            if link.callbacks:
                 link.paces = paces
-                told, link.to_tell = link.to_tell, []
-                for one in told:
+                callbacks, link.callbacks = link.callbacks, []
+                for one in callbacks:
                     one()
 
-        self.call(tell)
+        self.call(call_waiting)
         channel.close()
 
 

@@ -2,7 +2,7 @@
 
 The distributor is a plugin of pvDatabase, and so is the field ``_`` for the whole structure. PVXS
 refuses a request for ``_`` alone; QSRV 1 ignores what a request selects, and so accepts a field
-that no channel has. Two gets that are set up and never made tell these apart, whatever a server
+that no channel has. Two gets that are set up and never made distinguish these, whatever a server
 says about itself, and through gateways too.
 """
 
@@ -43,8 +43,8 @@ def sharing_of(channel: Selecting, timeout: float) -> Sharing:
     try:
         return Sharing(_why_unshared(channel, timeout))
     except TransportError as error:
-        told = f"its server does not tell whether it has a distributor plugin: {error}"
-        return Sharing(told, answered=False)
+        reason = f"its server does not report whether it has a distributor plugin: {error}"
+        return Sharing(reason, answered=False)
 
 
 def _why_unshared(channel: Selecting, timeout: float) -> str:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pvapy_stream.errors import TransportError
+from pvapy_stream.transport.shm.copies import NO_MEMORY, NO_SLOT, Copies
+from pvapy_stream.transport.shm.folder import SHM
 from pvapy_stream.transport.shm.frames import Parts
 from pvapy_stream.transport.shm.peer_directory import has_subscribers
 from pvapy_stream.transport.shm.pool_file import PoolLayout, possible
+from pvapy_stream.transport.shm.pool_holders import explain
 from pvapy_stream.transport.shm.pool_owner import PoolOwner
 from pvapy_stream.transport.shm.pool_user import PoolUser, join_pool
 from pvapy_stream.transport.shm.references import Holder, PayloadPlace, Reference
-from pvapy_stream.transport.shm.services import free_memory
+from pvapy_stream.transport.shm.services import free_memory, full_memory, memory_size
 from pvapy_stream.transport.shm.slot_memory import address_of, end_writing, held_memory_of
 
 if TYPE_CHECKING:
@@ -29,6 +34,7 @@ _MIN_SLOTS, _USUAL_SLOTS, _MAX_SLOTS = 8, 32, 256
 _MAX_SHARE = 0.25  # of the free memory
 # Larger objects than before: one that has grown once may grow again.
 _GROWTH = 4
+_COPIED = "objects are copied at each stage"
 
 _log = logging.getLogger(__name__)
 
@@ -38,10 +44,16 @@ class Payloads:
 
     Args:
         publisher: key of the publisher, hexadecimal.
+        copies: counts objects for which there is no slot or no memory.
+        queued: references in the queues of subscribers, by process id.
     """
 
-    def __init__(self, publisher: str) -> None:
+    def __init__(
+        self, publisher: str, copies: Copies, queued: Callable[[], Mapping[int, int]]
+    ) -> None:
         self._publisher = bytes.fromhex(publisher)
+        self._copies = copies
+        self._queued = queued
         self._own: PoolOwner | None = None
         # Pools whose slots are too small, until all are free.
         self._retired: list[PoolOwner] = []
@@ -63,7 +75,10 @@ class Payloads:
         try:
             return self._in_place(parts) or self._written(parts, queue)
         except (OSError, TransportError) as error:
-            self._note(error)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                self._copies.note(NO_MEMORY, lambda: f"{_COPIED}: {full_memory(parts.nbytes)}")
+            else:
+                self._note(error)
             return None
 
     def reserve(self, nbytes: int) -> HeldMemory | None:
@@ -132,6 +147,10 @@ class Payloads:
                 return None
         slot = own.take()
         if slot is None:
+            self._copies.note(
+                NO_SLOT,
+                lambda: explain(own.layout.n_slots, own.n_held, own.holders(), self._queued()),
+            )
             return None
         try:
             parts.write_payload(own.pool.slot(slot))
@@ -141,15 +160,17 @@ class Payloads:
         return Reference(parts, PayloadPlace(own.key, slot, own.generation(slot)), 0, own)
 
     def _create(self, nbytes: int, queue: int) -> PoolOwner | None:
-        if self._too_large and nbytes >= self._too_large:
-            return None
         size = -(-nbytes // _PAGE) * _PAGE
         if self._own is not None:
             size += size // _GROWTH // _PAGE * _PAGE
+        if self._too_large and nbytes >= self._too_large:
+            self._copies.note(NO_MEMORY, lambda: _too_small(size))
+            return None
         wanted = min(max(_SLOTS_PER_PLACE * queue, _USUAL_SLOTS), _MAX_SLOTS)
         n_slots = min(wanted, int(free_memory() * _MAX_SHARE) // size)
         if n_slots < _MIN_SLOTS:
             self._too_large = nbytes
+            self._copies.note(NO_MEMORY, lambda: _too_small(size))
             return None
         made = PoolOwner(self._publisher, PoolLayout(n_slots, size), has_subscribers)
         if self._own is not None:
@@ -160,6 +181,8 @@ class Payloads:
     def refresh(self) -> None:
         """Called about once a second: leave pools that are not used any more."""
         self._too_large = 0
+        if self._own is not None:
+            self._own.note_times()
         for pool in [*self._retired]:
             if pool.unused:
                 pool.remove()
@@ -182,3 +205,16 @@ class Payloads:
             pool.close()
         self._retired.clear()
         self._own = None
+
+
+def _too_small(slot_size: int) -> str:
+    """Why there is no pool with slots of a size, and how large shared memory must be."""
+    free = free_memory()
+    needed = int(_MIN_SLOTS * slot_size / _MAX_SHARE)
+    size = -(-(memory_size() + max(0, needed - free)) // 2**20)
+    return (
+        f"{_COPIED}: shared memory is too small for a payload pool: {SHM} has {free / 1e6:.0f} MB"
+        f" free, and a pool of {_MIN_SLOTS} objects of {slot_size / 1e6:.1f} MB needs"
+        f" {needed / 1e6:.0f} MB free, as it takes a quarter of that; make it at least {size} MiB"
+        f" (mount -o remount,size={size}m {SHM}; docker run --shm-size={size}m)"
+    )

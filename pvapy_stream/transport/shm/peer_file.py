@@ -61,7 +61,9 @@ class PublisherInfo(msgspec.Struct, frozen=True, omit_defaults=True):
 class SubscriberInfo(msgspec.Struct, frozen=True):
     """Description of a subscriber: its process, and its set in the distribution.
 
-    `pools`: whether it understands references to payloads in pools.
+    Attributes:
+        pools: whether it understands references to payloads in pools.
+        program, channel: names for messages; "" in other versions.
     """
 
     key: Key
@@ -72,11 +74,19 @@ class SubscriberInfo(msgspec.Struct, frozen=True):
     updates: Unsigned = 1
     queue: Unsigned = 0
     pools: bool = False
+    program: str = ""
+    channel: str = ""
 
     @property
     def name(self) -> str:
         """Name of its peer file."""
         return f"s-{self.publisher}-{self.key}"
+
+    @property
+    def who(self) -> str:
+        """Its program, for messages."""
+        process = f"process {self.pid}"
+        return f"{self.program} ({process})" if self.program else process
 
 
 class SubscriberState(IntEnum):
@@ -114,6 +124,7 @@ class SubscriberCounters(ctypes.Structure):
         released: 1 when the publisher will send nothing more.
         secured: number of the last sample of which it holds the payload, or does not need it.
         copies: 1 if it cannot read pools.
+        emptied: how often it found its queue empty before it got its first object.
     """
 
     taken: int
@@ -122,6 +133,7 @@ class SubscriberCounters(ctypes.Structure):
     released: int
     secured: int
     copies: int
+    emptied: int
     _fields_: ClassVar = [
         ("taken", ctypes.c_uint64),
         ("sleeping", ctypes.c_uint64),
@@ -129,7 +141,8 @@ class SubscriberCounters(ctypes.Structure):
         ("released", ctypes.c_uint64),
         ("secured", ctypes.c_uint64),
         ("copies", ctypes.c_uint64),
-        ("reserved", ctypes.c_uint64 * (_COUNTERS - 6)),
+        ("emptied", ctypes.c_uint64),
+        ("reserved", ctypes.c_uint64 * (_COUNTERS - 7)),
     ]
 
 

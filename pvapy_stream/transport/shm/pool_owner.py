@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 import uuid
@@ -11,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from pvapy_stream.transport.shm.pool_file import (
     FREE,
@@ -19,20 +19,19 @@ from pvapy_stream.transport.shm.pool_file import (
     HasSubscribers,
     PoolFile,
     PoolLayout,
+    Words,
     create_pool,
     remove_if_unused,
 )
+from pvapy_stream.transport.shm.pool_holders import Held
 from pvapy_stream.transport.shm.slot_memory import held_memory_type
 
 if TYPE_CHECKING:
     from pvapy_stream.transport.shm.slot_memory import HeldMemory
 
 _CLEAR_PERIOD = 0.05  # s between two looks for dead users
-_WARN_PERIOD = 60.0  # s
 _ATTEMPTS = 3  # to read counters while users come and go
 _MAX_SHARE = 4  # no more than 1/4 of the slots are reserved
-
-_log = logging.getLogger(__name__)
 
 
 class PoolOwner:
@@ -64,7 +63,10 @@ class PoolOwner:
         self._memory_type = held_memory_type(layout.slot_size)
         self._allocated: set[int] = set()
         self._fence = threading.Lock()
-        self._clear_due = self._warn_due = 0.0
+        self._clear_due = 0.0
+        # When the present payload of each slot was first seen, see `note_times`.
+        self._seen: Words = np.array(self.pool.generations)
+        self._since = np.full(layout.n_slots, time.time())
 
     # -- slots -----------------------------------------------------------------------------------
 
@@ -167,9 +169,6 @@ class PoolOwner:
         if candidates:
             unheld = self._unheld()
             self._free += [slot for slot in candidates if unheld[slot]]
-        if not self._free and now >= self._warn_due:
-            self._warn_due = now + _WARN_PERIOD
-            self._warn()
         return bool(self._free)
 
     def _unheld(self) -> list[bool]:
@@ -207,29 +206,27 @@ class PoolOwner:
             finally:
                 pool.unlock(column)
 
-    def holders(self) -> dict[int, int]:
-        """Number of slots that each process holds, by process id; without this publisher."""
-        found: dict[int, int] = {}
-        for column in self._used():
-            n = int(np.count_nonzero(self.pool.acquired[column] != self.pool.released[column]))
-            if n:
-                pid = int(self.pool.pids[column])
-                found[pid] = found.get(pid, 0) + n
-        return found
+    def note_times(self) -> None:
+        """Note which slots have new payloads. Called about once a second, not for each payload."""
+        generations: Words = np.array(self.pool.generations)
+        self._since[generations != self._seen] = time.time()
+        self._seen = generations
 
-    def _warn(self) -> None:
-        holders = sorted(self.holders().items(), key=lambda one: -one[1])
-        _log.warning(
-            "all %d slots of a payload pool are in use, so objects are copied for each stage; held"
-            " by %s",
-            self.layout.n_slots,
-            ", ".join(
-                [
-                    f"this program: {self.n_held}",
-                    *(f"process {pid}: {n}" for pid, n in holders),
-                ]
-            ),
-        )
+    def holders(self) -> dict[int, Held]:
+        """What each process holds, by process id; without this publisher."""
+        self.note_times()
+        pool = self.pool
+        masks: dict[int, npt.NDArray[np.bool_]] = {}
+        for column in self._used():
+            mask = pool.acquired[column] != pool.released[column]
+            if mask.any():
+                # A stage may hold a slot twice: to process it, and for those after it.
+                pid = int(pool.pids[column])
+                masks[pid] = masks.get(pid, False) | mask
+        return {
+            pid: Held(int(np.count_nonzero(mask)), float(self._since[mask].min()))
+            for pid, mask in masks.items()
+        }
 
     def remove(self) -> None:
         """End it, and remove its file; only when it is `unused`."""

@@ -30,6 +30,7 @@ from pvapy_stream.transport.shm.objects import NewestId, SharedObject, sample_me
 from pvapy_stream.transport.shm.peer_directory import PeerDirectory, has_subscribers, new_key
 from pvapy_stream.transport.shm.peer_file import PUBLISHER, SubscriberInfo, SubscriberState
 from pvapy_stream.transport.shm.pool_file import possible
+from pvapy_stream.transport.shm.pool_holders import names_for_others
 from pvapy_stream.transport.shm.pool_reader import PoolReader
 from pvapy_stream.transport.shm.publisher_link import PublisherLink
 from pvapy_stream.transport.shm.references import place_at
@@ -113,10 +114,7 @@ class ShmReceiver:
 
     def _run(self) -> None:
         while True:
-            busy = False
-            for link in [*self._links.values()]:
-                if self._take(link):
-                    busy = True
+            n_taken = sum(map(self._take, [*self._links.values()]))
             now = time.monotonic()
             if now >= self._refresh_due:
                 self._refresh_due = now + _REFRESH_PERIOD
@@ -125,7 +123,7 @@ class ShmReceiver:
                 now >= self._stop_deadline or self._all_taken()
             ):
                 return
-            if not busy:
+            if not n_taken:
                 self._wait()
 
     def _wait(self) -> None:
@@ -167,6 +165,8 @@ class ShmReceiver:
                 _log.error("channel %s: a sample cannot be received: %s", self.channel, error)
                 return 0
             if sample is None:
+                if not link.joined:
+                    link.counters.emptied += 1
                 self._n_taken += number
                 return number
             try:
@@ -313,8 +313,9 @@ class ShmReceiver:
             return
         group, client_set, updates, queue = self._distribution
         info = SubscriberInfo(
-            self._key, publisher.key, os.getpid(), group, client_set, updates, queue, possible()
-        )
+            self._key, publisher.key, os.getpid(), group, client_set, updates, queue, possible(),
+            *names_for_others(self.channel),
+        )  # fmt: skip
         try:
             link = PublisherLink(self._directory, file, info)
         except TransportError:

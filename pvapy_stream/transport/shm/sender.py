@@ -15,6 +15,7 @@ from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 from pvapy_stream.transport.shm import nodes, payloads, pool_file
+from pvapy_stream.transport.shm.copies import SUBSCRIBER, Copies
 from pvapy_stream.transport.shm.frames import (
     ALL_SUBSCRIBERS,
     EMPTY,
@@ -45,6 +46,7 @@ _PAYLOADS_PERIOD = 1.0  # s
 _MIN_WAIT, _MAX_WAIT = 50e-6, 3e-4  # s between two checks of a full queue
 _RESERVING = 0.01  # s; a thread that reserves memory while another publishes waits no longer
 _STALLED = 0.1  # s; a subscriber that sleeps for so long with a full queue has nothing to take
+_LONG_WAIT = 1.0  # s; a wait for a subscriber that takes longer is in the status
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +86,8 @@ class ShmPublisher(Publisher):
         self._lock = threading.Lock()
         self._directory = PeerDirectory(channel)
         self._table = SubscriberTable(self._directory, self._key, self._create_service, self._greet)
-        self._payloads = payloads.Payloads(self._key)
+        self._copies = Copies(channel)
+        self._payloads = payloads.Payloads(self._key, self._copies, self._table.queued)
         self._payloads_due = 0.0
         self._file: PublisherFile | None = None
         self._node: iox.Node | None = None
@@ -92,6 +95,8 @@ class ShmPublisher(Publisher):
         self._ended = threading.Event()
         self._current: Sendable | None = None
         self._current_flags = INITIAL
+        # Whose queue is full, and since when that is waited for.
+        self._waits_for: tuple[Subscriber, float] | None = None
         # Whether the last large object was sent as references.
         self._refers = False
         self._published = self._errors = self._rejected = 0
@@ -222,6 +227,7 @@ class ShmPublisher(Publisher):
         if isinstance(parts, Copy):
             parts = parts.parts()
         reference: Reference | None = None
+        none = False
         try:
             for sets in self._table.groups.values():
                 service = sets.next()
@@ -229,8 +235,11 @@ class ShmPublisher(Publisher):
                     continue
                 self._make_room(service, parts)
                 sent: Sendable | Reference = parts
-                if service.takes_references():
+                if not service.takes_references():
+                    self._copies.note(SUBSCRIBER)
+                elif not none:
                     reference = reference or self._payloads.reference(parts, service.queue)
+                    none = reference is None
                     sent = reference or parts
                 self._note_sent(service, service.send(sent))
         finally:
@@ -279,7 +288,11 @@ class ShmPublisher(Publisher):
         # A copy, as subscribers may leave meanwhile.
         for one in [*service.subscribers]:
             if one.active and one.full():
-                self._wait_for(one)
+                self._waits_for = one, time.monotonic()
+                try:
+                    self._wait_for(one)
+                finally:
+                    self._waits_for = None
 
     def _resize(self, service: SetService, parts: Sendable) -> None:
         """Allocate larger samples when the queues are empty: otherwise the order would be lost."""
@@ -300,10 +313,10 @@ class ShmPublisher(Publisher):
             if now - start > self._settings.shm_timeout:
                 one.stuck_at = one.counters.taken
                 _log.warning(
-                    "channel %s: subscriber %d has taken no object for %g s; objects for it are"
-                    " rejected until it takes one",
+                    "channel %s: %s has taken no object for %g s; objects for it are rejected until"
+                    " it takes one",
                     self.channel,
-                    one.info.pid,
+                    one.info.who,
                     self._settings.shm_timeout,
                 )
                 return
@@ -344,4 +357,24 @@ class ShmPublisher(Publisher):
         return self._table.n_active
 
     def counts(self) -> PublisherCounts:
-        return PublisherCounts(self._published, self._errors, self._rejected + self._table.rejected)
+        rejected = self._rejected + self._table.rejected
+        return PublisherCounts(self._published, self._errors, rejected, self._copies.counts.copy())
+
+    @property
+    def problem(self) -> str:
+        found = [
+            f"{one.info.who} takes no objects: {one.waiting} are in its queue, and {one.rejected}"
+            " were rejected"
+            for one in self._table.subscribers()
+            if one.stuck_at is not None and one.stuck_at == one.counters.taken
+        ]
+        # Read once: the thread that publishes changes it.
+        waits_for = self._waits_for
+        if waits_for is not None and (seconds := time.monotonic() - waits_for[1]) > _LONG_WAIT:
+            one = waits_for[0]
+            found.append(
+                f"publishing waits for {one.info.who}, which has taken none of the {one.waiting}"
+                f" objects in its queue for {seconds:.0f} s"
+            )
+        messages = [f"channel {self.channel}: {text}" for text in found]
+        return "; ".join(filter(None, (*messages, self._copies.problem)))

@@ -156,9 +156,7 @@ class SamplePool:
         try:
             os.posix_fallocate(self._file, address - start + offset, used)
         except OSError as error:
-            raise TransportError(
-                f"shared memory is full ({error.strerror}): {_usage(used)}; {_ADVICE}"
-            ) from error
+            raise TransportError(f"{full_memory(used)} ({error.strerror})") from error
         self._allocated[address] = used
 
     def _find(self, address: int) -> _Segment:
@@ -198,6 +196,17 @@ def free_memory() -> int:
     """Free shared memory, in bytes."""
     found = os.statvfs(SHM)
     return found.f_bavail * found.f_frsize
+
+
+def memory_size() -> int:
+    """Size of shared memory, in bytes."""
+    found = os.statvfs(SHM)
+    return found.f_blocks * found.f_frsize
+
+
+def full_memory(size: int) -> str:
+    """What is said of an object for which there is no memory; `size`: its bytes."""
+    return f"shared memory is full: {_usage(size)}; {_ADVICE}"
 
 
 def _usage(size: int) -> str:

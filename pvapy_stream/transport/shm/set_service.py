@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import iceoryx2 as iox
 
 from pvapy_stream.errors import TransportError
@@ -24,6 +26,11 @@ _BLOCKING_QUEUE, _DROPPING_QUEUE = 4 * 2**20, 128 * 2**20
 _MIN_QUEUE, _MAX_QUEUE = 4, 256  # samples
 _ASSUMED_OBJECT = 2**20  # bytes; as long as no object is known
 _MAX_SHARE = 0.5  # of the free memory, for a queue of default size
+# Times in s: for which a subscriber may take what was sent before it is active, between two looks,
+# and until the next attempt, which is doubled each time.
+_EMPTYING, _LOOK = 0.005, 50e-6
+_PAUSE, _MAX_PAUSE = 0.05, 1.0
+_PATIENCE = 2.0  # s; with one that has emptied its queue, but is too busy to do so at once
 
 
 class Subscriber:
@@ -39,12 +46,13 @@ class Subscriber:
         active: whether it takes part in the distribution.
         stuck_at: its counter `taken` when waiting for it timed out; else None.
         rejected: samples not delivered because its queue was full.
+        activate_due: time of the next attempt to make it active, by `time.monotonic`.
         in_flight: references sent to it that it has not secured.
     """
 
     __slots__ = (
-        "_wakeup", "active", "counters", "file", "in_flight", "info", "queue", "rejected", "sent",
-        "service", "stuck_at",
+        "_asked_at", "_pause", "_wakeup", "activate_due", "active", "counters", "file", "in_flight",
+        "info", "queue", "rejected", "sent", "service", "stuck_at",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +72,9 @@ class Subscriber:
         self.stuck_at: int | None = None
         self.in_flight = InFlight()
         self._wakeup = wakeup
+        self.activate_due = 0.0
+        self._pause = _PAUSE
+        self._asked_at = 0.0
 
     @property
     def waiting(self) -> int:
@@ -78,6 +89,42 @@ class Subscriber:
         """Wake it up; samples that follow before it runs need no other wake-up."""
         self.counters.sleeping = 0
         self._wakeup.notify()
+
+    def has_emptied(self, now: float) -> bool:
+        """Whether its queue is empty before it becomes active; nothing may be sent meanwhile.
+
+        It connects to the service before its publisher knows that, and gets what is sent to the
+        others of its set. If that filled the queue, the first object for it would be lost, and it
+        would ignore all that follow.
+        """
+        if not self.service.sequence:
+            return True
+        counters = self.counters
+        self._asked_at = self._asked_at or now
+        # Twice: the first time, it may have looked into its queue before the last sample came.
+        emptied, n_slept = counters.emptied + 2, 0
+        end = time.monotonic() + _EMPTYING
+        self.wake()
+        while counters.emptied < emptied:
+            if counters.sleeping:
+                # It has looked, too. Other versions count nothing.
+                n_slept += 1
+                if n_slept == 2:
+                    break
+                self.wake()
+            if time.monotonic() > end:
+                return self._is_late(now)
+            time.sleep(_LOOK)
+        return True
+
+    def _is_late(self, now: float) -> bool:
+        """Whether it becomes active though it is not known that its queue is empty."""
+        self.activate_due = now + self._pause
+        self._pause = min(2 * self._pause, _MAX_PAUSE)
+        if now < self._asked_at + _PATIENCE:
+            return False
+        # It is busy with another publisher, and has emptied it meanwhile; or it is suspended.
+        return self.counters.emptied >= 2 or not self.info.program
 
     def release(self) -> None:
         """End its part in the distribution, and let it know that nothing more will be sent."""
@@ -119,6 +166,11 @@ class SetService:
         self._queue = self._service.static_config.subscriber_max_buffer_size
         self._pool: SamplePool | None = None
         self._sequence = 0
+
+    @property
+    def sequence(self) -> int:
+        """Number of the last sample."""
+        return self._sequence
 
     @property
     def queue(self) -> int:

@@ -61,7 +61,19 @@ class SubscriberTable:
     @property
     def n_active(self) -> int:
         """Number of subscribers that take part in the distribution."""
-        return sum(one.active for one in [*self._subscribers.values()])
+        return sum(one.active for one in self.subscribers())
+
+    def subscribers(self) -> list[Subscriber]:
+        """Those that are connected or connecting. For any thread."""
+        return [*self._subscribers.values()]
+
+    def queued(self) -> dict[int, int]:
+        """References that subscribers have not secured, by process id."""
+        found: dict[int, int] = {}
+        for one in self._subscribers.values():
+            if n := len(one.in_flight):
+                found[one.info.pid] = found.get(one.info.pid, 0) + n
+        return found
 
     def all_taken(self) -> bool:
         """Whether all queues are empty."""
@@ -102,7 +114,12 @@ class SubscriberTable:
             elif state == SubscriberState.LEAVING and one.active:
                 self._deactivate(one)
                 one.release()
-            elif state == SubscriberState.READY and not one.active:
+            elif (
+                state == SubscriberState.READY
+                and not one.active
+                and now >= one.activate_due
+                and one.has_emptied(now)
+            ):
                 self._activate(one)
 
     def _register(self, name: str) -> None:
@@ -149,7 +166,7 @@ class SubscriberTable:
             return
         self.problem = ""
         self.groups.setdefault(one.info.group, RoundRobin()).add(one.service)
-        _log.info("channel %s: subscriber %d is connected", self._directory.channel, one.info.pid)
+        _log.info("channel %s: %s is connected", self._directory.channel, one.info.who)
 
     def _deactivate(self, one: Subscriber) -> None:
         one.active = False
@@ -165,9 +182,9 @@ class SubscriberTable:
             lost = max(0, one.waiting)
             self.rejected += lost
             _log.warning(
-                "channel %s: subscriber %d has disconnected; it had not taken %d objects",
+                "channel %s: %s has disconnected; it had not taken %d objects",
                 self._directory.channel,
-                one.info.pid,
+                one.info.who,
                 lost,
             )
         self._deactivate(one)

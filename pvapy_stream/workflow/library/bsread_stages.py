@@ -25,7 +25,7 @@ _LIMITS = ("buffer_length", "memory", "seconds")
 
 @register("BsreadSim")
 class BsreadSimStage(StreamingStage):
-    """A source of bsread messages: scalars, cameras, and trouble when told to."""
+    """A source of bsread messages: scalars, cameras, and faults on request."""
 
     label = "Simulated bsread source"
     settings = models.BsreadSimSettings

@@ -87,7 +87,7 @@ class FolderImport(Protocol):
 
 
 class Watch:
-    """Follows a folder; tells files once each, when they have stopped growing.
+    """Follows a folder; reports each file once, when it has stopped growing.
 
     Raises:
         MissingExtraError: watchfiles is not installed.
@@ -102,7 +102,7 @@ class Watch:
         self._stable = stable
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        # Files that may still grow: size and time of the last change, and since when they stand.
+        # Files that may still grow: size and time of the last change, and since when.
         self._growing: dict[str, tuple[tuple[int, int], float]] = {}
         self._whole: list[str] = []
         self._told: set[str] = set()
@@ -123,7 +123,7 @@ class Watch:
         first = True
         for found in changes:
             if first:
-                # The watch stands now: what came before is seen by looking.
+                # The watch is set up now: what came before is found by listing the folder.
                 first = False
                 for path in sorted(
                     self._folder.rglob("*") if self._recursive else self._folder.iterdir()

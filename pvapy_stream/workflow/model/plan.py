@@ -93,7 +93,7 @@ class WorkflowPlan:
         if upstream in self.stages:
             source = None if upstream in self._site.ignored else self.stages[upstream].output
         elif upstream:
-            # What is wrong with the other one is told there; its own settings are checked all the
+            # Errors of the other one are reported there; its own settings are checked all the
             # same.
             source = stage.sample_input()
         wired = stage.wire(node.label, source, self._site)
@@ -145,9 +145,9 @@ def in_order(nodes: Mapping[str, Node]) -> list[Node]:
         # It lists who is needed before who needs it, and the first once more at the end.
         circle = list(reversed(error.args[1]))[1:]
         start = circle.index(min(circle))
-        told = [*circle[start:], *circle[: start + 1]]
+        names = [*circle[start:], *circle[: start + 1]]
         raise SettingsError(
-            f"cycle: {' needs '.join(told)}; remove one of these connections"
+            f"cycle: {' needs '.join(names)}; remove one of these connections"
         ) from error
     places = {label: place for place, label in enumerate(nodes)}
     ordered: list[Node] = []

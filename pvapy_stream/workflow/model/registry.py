@@ -86,11 +86,11 @@ def find_class(name: str, folder: Path | None = None) -> Kind:
     """The protocol of a name: ``Mirror``, ``package.module:Class`` or ``file.py:Class``.
 
     Args:
-        name: as it stands in a file.
+        name: as a file has it.
         folder: where files are looked for.
 
     Raises:
-        SettingsError: there is no such class; the nearest known name is told.
+        SettingsError: there is no such class; the message has the nearest known name.
     """
     if name in _registered:
         return _registered[name]

@@ -43,7 +43,7 @@ class Stream:
     """What goes along an arrow.
 
     Attributes:
-        pattern: name of the channel, where ``*`` stands for the ids; or address of a bsread stream.
+        pattern: name of the channel, with ``*`` in place of the ids; or address of a bsread stream.
         ids: of the channels; () for one channel.
         id_format: Python format of ids in names.
         step: from the last object id of a run to the first of the next on each channel.

@@ -40,7 +40,7 @@ class TemplateField:
 
     Attributes:
         label: what it is called.
-        default: what stands in it first.
+        default: its first value.
         kind: string, path, boolean, integer or float.
         alias: its name on a command line; the label where it has none.
     """
@@ -103,7 +103,7 @@ class Template:
                 f"{broken[0]} is not a field; write ~label|default|type~ or"
                 " ~label|default|type|alias~"
             )
-        # What is wrong with the rest is better told now than after the form was filled in.
+        # Errors of the rest are better reported now than after the form was filled in.
         self._places = self._find_places()
 
     @classmethod
@@ -155,7 +155,7 @@ class Template:
         return values, unknown + [wrong[alias] for alias in wrong if alias in shown]
 
     def shown(self, values: Mapping[str, Any]) -> set[str]:
-        """Fields whose conditions hold, by alias; all where that cannot be told."""
+        """Fields whose conditions hold, by alias; all where that is not known."""
         try:
             return self.visible(values)
         except SettingsError:
@@ -206,8 +206,8 @@ class Template:
     # -- what the protocols say of the fields ----------------------------------------------------
 
     def _find_places(self) -> dict[str, tuple[int, str, Param]]:
-        """Protocol, by its place, and parameter, of fields that stand for a whole parameter."""
-        # Values by which a field is known again; they may stand in a label.
+        """Protocol, by its place, and parameter, of fields that are a whole parameter."""
+        # Values by which a field is recognised; a label may contain them.
         marks = {alias: f"__field_{number}__" for number, alias in enumerate(self.fields)}
         flow = self.fill(marks)
         found: dict[str, tuple[int, str, Param]] = {}
@@ -222,7 +222,7 @@ class Template:
         return found
 
     def param(self, alias: str) -> Param | None:
-        """The parameter a field stands for."""
+        """The parameter that a field sets."""
         return self._places[alias][2] if alias in self._places else None
 
     def visible(self, values: Mapping[str, object]) -> set[str]:

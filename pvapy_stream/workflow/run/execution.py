@@ -203,7 +203,7 @@ class StepLoop:
 
     def _start_steps(self) -> None:
         if self._again:
-            # One at a time, so that a second death tells whose it was.
+            # One at a time, so that a second death shows whose it was.
             if not self._n_running and not self._closing:
                 self._pool.renew()
                 self._submit(self._again.pop())

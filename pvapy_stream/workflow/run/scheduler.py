@@ -82,7 +82,7 @@ class Scheduler:
         for label in self._ignored:
             self.flow_node(label)
         self._launcher = launcher or LocalPrograms()
-        self._tell = say
+        self._show = say
         self._hurry = threading.Event()
         self._troubles: dict[str, str] = {}
         self._waiting: list[Unit] = []
@@ -298,7 +298,7 @@ class Scheduler:
             self._troubles[what] = f"{what} failed: {error}"
 
     def _say(self, line: str) -> None:
-        self._try("showing what happens", self._tell, line)
+        self._try("showing what happens", self._show, line)
 
     def _set_state(self, label: str, state: State, error: str = "") -> None:
         self._try("keeping states", self.project.set_state, label, state, error)

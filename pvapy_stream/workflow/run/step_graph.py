@@ -94,7 +94,7 @@ class StepGraph:
         if step.id in self.steps:
             return step
         kept = all(map(self._finished, needs))
-        # What it was told to wait for while the earlier run went on is taken over later.
+        # What it has to wait for since the earlier run is taken over later.
         added = self._earlier_dynamic.difference(needs).intersection(step.prerequisites)
         step.prerequisites, step.waits = (*needs, *sorted(added)), wait
         there = all(Path(path).exists() for path in step.results)
@@ -121,7 +121,7 @@ class StepGraph:
         step.on_release, step.on_need = self._release, self._need
         self.steps[step.id] = step
         if step.state is State.FINISHED:
-            self._tell(step.id)
+            self._notify(step.id)
         else:
             self._hold(step)
         self._store.put(step)
@@ -187,7 +187,7 @@ class StepGraph:
                     self._ready[step.id] = None
                 self._store.put(step)
 
-    def _tell(self, finished: int) -> None:
+    def _notify(self, finished: int) -> None:
         for number in self._needed_by.pop(finished, ()):
             self._open_needs[number] -= 1
             if not self._open_needs[number] and self.steps[number].state is State.NEW:
@@ -211,7 +211,7 @@ class StepGraph:
             step.state, step.results, step.ended = State.FINISHED, results, time.time()
             self._open_needs.pop(step.id, None)
             self._store.put(step)
-            self._tell(step.id)
+            self._notify(step.id)
 
     def fail(self, step: Step, error: str) -> None:
         """A step has failed."""

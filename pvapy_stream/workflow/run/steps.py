@@ -92,7 +92,7 @@ class Step:
         return f"step {self.id} ({self.name})"
 
     def row(self) -> tuple[Any, ...]:
-        """As it stands in the database."""
+        """As the database has it."""
         return (
             self.id,
             self.name,

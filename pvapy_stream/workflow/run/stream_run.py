@@ -117,7 +117,7 @@ class StreamRun:
         """Run until the sources have ended, or `stop` is set; then drain, and audit.
 
         Raises:
-            WorkflowError: a stage was not ready in time; its last log lines are told.
+            WorkflowError: a stage was not ready in time; the message has its last log lines.
         """
         self._hurry = hurry_of(stop)
         try:
@@ -152,7 +152,7 @@ class StreamRun:
         self._began = time.monotonic()
         if not stop.is_set():
             for stage in self._sources():
-                stage.tell(GO)
+                stage.send_word(GO)
 
     def _give_up_waiting(self, waiting: list[RunningStage], seconds: float) -> None:
         for stage in waiting:
@@ -241,7 +241,7 @@ class StreamRun:
         The account of a stage that was stopped is final; so this goes down the stream.
         """
         for source in self._sources():
-            source.tell(FINISH)
+            source.send_word(FINISH)
             self._until(lambda source=source: self._done(source), _END_LIMIT)
         for stage in self.stages.values():
             after = [one for one in self.stages.values() if one.upstream == stage.label]

@@ -215,7 +215,7 @@ class StreamSet:
             try:
                 self.flush()
             except WorkflowError as error:
-                # Whoever appends next, or closes, is told.
+                # Whoever appends next, or closes, gets the error.
                 self._failure = error
                 return
 

@@ -32,13 +32,13 @@ _HEADERS = {
 
 
 class FormApp:
-    """What stands behind the pages of a form.
+    """The state behind the pages of a form.
 
     Args:
         template: to be filled in.
         project: name that is proposed.
         location: folder the project is made in.
-        given: values that stand in the form at first, by alias; else the defaults.
+        given: first values of the form, by alias; else the defaults.
     """
 
     def __init__(

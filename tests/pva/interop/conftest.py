@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import uuid
@@ -21,7 +20,7 @@ from pvapy_stream.pva.net.server import Server
 from tests.ports import free_port
 from tests.pva.interop.catalogue import CASES, channel_name
 from tests.pva.interop.partners import FIXED
-from tests.support import PATIENCE, TOOLS, as_json
+from tests.support import PATIENCE
 
 SPVIRIT_PORT = free_port()  # UDP; of searches for channels of its server
 
@@ -56,47 +55,6 @@ class Remote:
     def close(self) -> None:
         self._process.kill()
         self._process.communicate(timeout=PATIENCE)
-
-
-class Pvmonitor:
-    """The program `pvmonitor`, which follows many channels; or `pvget -m`."""
-
-    def __init__(self, request: str, *names: str, program: str = "pvmonitor") -> None:
-        self._words = [TOOLS / program, *["-m"] * (program == "pvget"), "-M", "json", "-r", request]
-        self._words += names
-        self._start()
-
-    def _start(self) -> None:
-        self.process = subprocess.Popen(
-            self._words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        self._came: dict[str, list[Any]] = {}
-
-    def line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, f"pvmonitor has ended with {self.process.wait(PATIENCE)}"
-        return line
-
-    def __call__(self, command: str, name: str) -> Any:
-        assert command == "take"
-        while not self._came.get(name):
-            line = self.line()
-            shown, _, value = line.partition(" ")
-            if "bad_weak_ptr" in line:
-                # With any server: an update that comes very soon ends its monitor.
-                self.close()
-                self._start()
-            elif value:
-                self._came.setdefault(shown, []).append(as_json(value))
-        return self._came[name].pop(0)
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def close(self) -> None:
-        self.signal(signal.SIGKILL)
-        self.process.communicate(timeout=PATIENCE)
 
 
 class Partners:

@@ -18,7 +18,7 @@ from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.transport.own_hosted import OwnHostedPublisher
 from pvapy_stream.transport.own_monitor import OwnMonitorReceiver
 from pvapy_stream.transport.pva_library import PvaSettings
-from tests.pva.interop.conftest import Pvmonitor
+from tests.pvmonitor import Pvmonitor
 from tests.support import PATIENCE, wait_until
 from tests.transport.own_hosted.channels import P4P, lazy
 

@@ -76,7 +76,7 @@ def test_a_server_that_does_not_answer_is_unknown_within_a_limit(
     try:
         client.channel("x").monitor(SHARE, seen)
         wait_until(lambda: len(seen.events) > 1, what="a second question")
-        told = "unshared: its server does not tell whether it has a distributor plugin"
+        told = "unshared: its server does not report whether it has a distributor plugin"
         assert all(one.startswith(told) for one in seen.events)
         assert server.started == 0
     finally:

@@ -17,6 +17,7 @@ from pvapy_stream.pva.ntndarray import to_frame
 from pvapy_stream.pva.objects import mark
 from pvapy_stream.transport.own_server import host
 from pvapy_stream.transport.ports import Publisher
+from tests.pvmonitor import Pvmonitor
 from tests.support import PATIENCE, TOOLS, image, pvget, pvput, wait_until
 from tests.transport.own_hosted.channels import BUILDER, P4P, Make, frame, lazy
 
@@ -143,17 +144,13 @@ def test_the_tools_of_epics(make: Make) -> None:
 
     assert "epics:nt/NTAttribute:1.0[] attribute" in run("pvinfo", "-w", "10", publisher.channel)
     assert publisher.channel in run("pvlist", f"127.0.0.1:{host.port}").split()
-    with subprocess.Popen(
-        [TOOLS / "pvmonitor", "-r", "field(uniqueId)", publisher.channel],
-        stdout=subprocess.PIPE, text=True,
-    ) as program:  # fmt: skip
-        try:
-            assert program.stdout is not None
-            assert [program.stdout.readline().split()[-1] for _ in "ab"][1] == "7"
-            publisher.publish(lazy(8))
-            assert [program.stdout.readline().split()[-1] for _ in "ab"][1] == "8"
-        finally:
-            program.kill()
+    program = Pvmonitor("field(uniqueId)", publisher.channel)
+    try:
+        assert program.take(publisher.channel) == {"uniqueId": 7}
+        publisher.publish(lazy(8))
+        assert program.take(publisher.channel) == {"uniqueId": 8}
+    finally:
+        program.close()
 
 
 # What clients ask for, where, and how many of 40 objects are delivered in all.
