@@ -276,6 +276,6 @@ def complete_recording(file: Any, n_rows: int, problem: str, state: str) -> None
     # Of the rows that are not complete there may be some columns.
     for name in COLUMNS:
         file[OBJECTS][name].resize((n_rows,))
-    told = np.array(problem.encode("ascii", "replace"), _PROBLEM)
-    file.attrs.modify("problem", told)
+    text = np.array(problem.encode("ascii", "replace"), _PROBLEM)
+    file.attrs.modify("problem", text)
     file.attrs.modify("state", np.array(state, _STATE))

@@ -125,10 +125,10 @@ class Faults:
 
     def lines(self) -> list[str]:
         """What was done, a line for each kind that was requested."""
-        told = [
+        lines = [
             f"{kind} on purpose: {self.counts[kind]} objects" + (f", ids {ids}" if ids else "")
             for kind, ids in self.done.items()
         ]
         if self.spared:
-            told.append(f"not corrupted, as they have no array: ids {self.spared}")
-        return told
+            lines.append(f"not corrupted, as they have no array: ids {self.spared}")
+        return lines

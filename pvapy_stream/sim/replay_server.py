@@ -141,7 +141,7 @@ class ReplayServer(SourceServer):
         return 1 if self.problem else code
 
     def report(self) -> list[str]:
-        """What is to be told at the end: how well intervals were kept, and the faults."""
+        """What is reported at the end: how well intervals were kept, and the faults."""
         return [*self._report_intervals(), *self.faults.lines()]
 
     def deviations(self) -> NDArray[np.float64]:
