@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.table import Row
 from pvapy_stream.files.chunks import one_core_each
+from pvapy_stream.files.completeness import verify
 from pvapy_stream.files.nexus import FrameWriter
-from pvapy_stream.files.verify import verify
 from pvapy_stream.frame import Frame
 from pvapy_stream.processors.hdf5_writer import Hdf5Writer
 from pvapy_stream.pva.ntndarray import ObjectBuilder

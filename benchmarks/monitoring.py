@@ -15,11 +15,11 @@ from benchmarks.consumer import burst
 from benchmarks.run import OURS, Child, Source, channel, rounds, wait_for
 from benchmarks.table import Row
 from pvapy_stream.monitor import Sample
-from pvapy_stream.monitor.reading import SeriesReader
-from pvapy_stream.monitor.series import SeriesStore
+from pvapy_stream.monitor.series_reader import SeriesReader
+from pvapy_stream.monitor.series_store import SeriesStore
 from pvapy_stream.web.content import gather
+from pvapy_stream.web.html_report import write_whole
 from pvapy_stream.web.render import Renderer
-from pvapy_stream.web.report import write_whole
 
 _N_SERIES = 20
 _N_SAMPLES = 1_000_000

@@ -7,7 +7,7 @@ import time
 
 import pvaccess as pva
 
-from pvapy_stream.pva.records import time_fields
+from pvapy_stream.pva.channel_structures import time_fields
 from pvapy_stream.status.channel import structure
 from pvapy_stream.status.snapshot import ReceiverStats, Snapshot
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pvaccess as pva
 
 from benchmarks.run import OURS, SETTLE, Consumer, channel, wait_for
-from pvapy_stream.sim.stages import wait_for_stages
+from pvapy_stream.sim.chain_ready import wait_for_stages
 
 _CONNECT = 30.0  # s
 _BEHIND = 10.0  # s; the longest that the last frame may take

@@ -14,7 +14,7 @@ from typing import Any
 from chaos.chain import REMOTE, Plan
 from chaos.pixels import marks_of
 from chaos.truth import Saved, Sent
-from pvapy_stream.files.verify import verify
+from pvapy_stream.files.completeness import verify
 
 _MOST = 10  # ids that a message names
 _WIDE = 20_000  # ids of a range that are looked at; those of a jump need not be

@@ -22,7 +22,7 @@ from chaos.left import shared_memory
 from chaos.programs import MARK, Program, left_of
 from chaos.proxy import Proxy
 from chaos.truth import counted, saved_in, sent_of
-from pvapy_stream.sim.stages import wait_for_stages
+from pvapy_stream.sim.chain_ready import wait_for_stages
 
 _CONNECT = 60.0  # s; longest time until all stages are connected
 _QUIET = 2.0  # s without a change of the files: all that will come has come

@@ -12,7 +12,7 @@ from types import TracebackType
 import h5py
 
 from chaos.pixels import is_hit, read
-from pvapy_stream.files.layout import IMAGES
+from pvapy_stream.files.nexus_layout import IMAGES
 
 DAMAGED = 1
 _BEGUN, _SENT = 0, 1

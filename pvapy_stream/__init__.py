@@ -29,12 +29,12 @@ except ModuleNotFoundError as error:
         raise
 
 if TYPE_CHECKING:
-    from pvapy_stream.accounting.audit import AuditResult, audit
+    from pvapy_stream.accounting.audit_result import AuditResult, audit
     from pvapy_stream.accounting.ledger import Ledger, read_ledgers
     from pvapy_stream.cli.from_python import run
     from pvapy_stream.daq.ranges import RangeReader, read_range
+    from pvapy_stream.files.file_witness import witness
     from pvapy_stream.files.nexus import FrameWriter
-    from pvapy_stream.files.witness import witness
     from pvapy_stream.hpc.workers import UserMpDataProcessor, UserMpWorkerPool
     from pvapy_stream.settings import (
         AdWriterSettings,
@@ -91,7 +91,7 @@ PUBLIC_MODULES = ("errors", "monitor", "processors", "settings", "testing", "wor
 
 # Names that take long to import and that most programs do not need.
 _HOMES = {
-    "pvapy_stream.accounting.audit": (
+    "pvapy_stream.accounting.audit_result": (
         "AuditResult",
         "audit",
     ),
@@ -105,7 +105,7 @@ _HOMES = {
         "read_range",
     ),
     "pvapy_stream.files.nexus": ("FrameWriter",),
-    "pvapy_stream.files.witness": ("witness",),
+    "pvapy_stream.files.file_witness": ("witness",),
     "pvapy_stream.hpc.workers": (
         "UserMpDataProcessor",
         "UserMpWorkerPool",

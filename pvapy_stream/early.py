@@ -13,7 +13,7 @@ def _interrupt_quietly() -> None:
     """Let Ctrl-C end a program that still imports, without a traceback.
 
     Only in our own programs: who imports the package keeps what he has. `run_until_signal`, and
-    `cli.runner.exit_code`, take signals in their own way later.
+    `cli.exit_codes.exit_code`, take signals in their own way later.
     """
     ours = is_program() and threading.current_thread() is threading.main_thread()
     if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

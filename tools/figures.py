@@ -55,7 +55,7 @@ EXAMPLES = (
             | {"EjfatInputSettings", "EjfatOutputSettings"}
         ),
         # The numbers that PvaPy has for its modes.
-        frozenset({"settings/values.py"}),
+        frozenset({"settings/text_types.py"}),
     ),
     Example(
         "monitor",
@@ -70,7 +70,7 @@ EXAMPLES = (
         ("processors/transpose.py",),
         frozenset({"transpose", "Transpose"}),
         # numpy's function of this name.
-        frozenset({"frame.py", "sim/images.py"}),
+        frozenset({"frame.py", "sim/image_sources.py"}),
     ),
 )
 

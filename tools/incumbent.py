@@ -16,8 +16,8 @@ from pvapy.hpc.dataConsumerController import DataConsumerController
 
 from pvapy_stream.base_settings import choices_of
 from pvapy_stream.cli import collector, consumer, mirror, sim
-from pvapy_stream.mirror.channel import MirrorChannel
-from pvapy_stream.pva.records import control_type
+from pvapy_stream.mirror.mirror_channel import MirrorChannel
+from pvapy_stream.pva.channel_structures import control_type
 from pvapy_stream.settings import (
     CollectorSettings,
     ConsumerSettings,

@@ -28,10 +28,10 @@ from caproto import (
 )
 from caproto.asyncio.server import Context
 
-from pvapy_stream.areadetector.fields import Value
+from pvapy_stream.areadetector.plugin_records import Value
 from pvapy_stream.areadetector.records import LONGEST_TEXT, PATIENCE, Record
 from pvapy_stream.errors import ObjectError, TransportError
-from pvapy_stream.pva.net.channel import Put
+from pvapy_stream.pva.net.server_channel import Put
 from pvapy_stream.pva.wire.status import Status
 from pvapy_stream.pva.wire.types import Kind
 

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.areadetector.capture import Capture
-from pvapy_stream.areadetector.display import PluginDisplay
-from pvapy_stream.areadetector.fields import CODECS, FIELDS, TEMPORARY, Value
 from pvapy_stream.areadetector.follower import PluginReceiving
 from pvapy_stream.areadetector.memory import Memory
+from pvapy_stream.areadetector.plugin_records import CODECS, FIELDS, TEMPORARY, Value
+from pvapy_stream.areadetector.record_values import PluginDisplay
 from pvapy_stream.areadetector.records import MAJOR, MINOR, NO_ALARM, Record, Records
 from pvapy_stream.areadetector.target import Target
 from pvapy_stream.errors import FileError, ObjectError, PvapyStreamError
 from pvapy_stream.files.disk import check_no_part
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import frame_of
-from pvapy_stream.pva.net.channel import Put
 from pvapy_stream.pva.net.server import Server
+from pvapy_stream.pva.net.server_channel import Put
 from pvapy_stream.pva.wire.status import OK, Status
 from pvapy_stream.settings import AdWriterSettings
 from pvapy_stream.signals import Stop

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, cast
 
-from pvapy_stream.areadetector.fields import RecordField, Value
+from pvapy_stream.areadetector.plugin_records import RecordField, Value
 from pvapy_stream.errors import ObjectError
-from pvapy_stream.pva.net.channel import Channel, Put
+from pvapy_stream.pva.channel_structures import bounded
 from pvapy_stream.pva.net.server import Server
-from pvapy_stream.pva.records import bounded
+from pvapy_stream.pva.net.server_channel import Channel, Put
 from pvapy_stream.pva.wire.status import Status
 from pvapy_stream.pva.wire.types import Array, Kind, Scalar, Structure
 

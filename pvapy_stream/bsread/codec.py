@@ -10,6 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pvapy_stream.bsread.channel_values import (
+    ChannelValue,
+    Hdf5Chunk,
+    Packed,
+    encode_value,
+    read_stamp,
+    write_stamp,
+)
 from pvapy_stream.bsread.header import (
     COMPRESSIONS,
     ChannelHeader,
@@ -22,14 +30,6 @@ from pvapy_stream.bsread.header import (
     parse_main,
 )
 from pvapy_stream.bsread.packing import Buffer, MessageLimits
-from pvapy_stream.bsread.values import (
-    ChannelValue,
-    Hdf5Chunk,
-    Packed,
-    encode_value,
-    read_stamp,
-    write_stamp,
-)
 from pvapy_stream.errors import BsreadError
 
 __all__ = [

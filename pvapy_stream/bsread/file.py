@@ -43,8 +43,8 @@ from pvapy_stream.files.disk import (
     take_name,
 )
 from pvapy_stream.files.ending import PLAIN, Ending
-from pvapy_stream.files.layout import opened
 from pvapy_stream.files.names import part_of
+from pvapy_stream.files.nexus_layout import opened
 from pvapy_stream.files.record import ids_of
 from pvapy_stream.files.swissfel_layout import (
     ACQUISITION,

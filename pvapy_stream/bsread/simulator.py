@@ -13,10 +13,10 @@ import numpy as np
 
 from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.bsread.channel_values import encode_value
 from pvapy_stream.bsread.codec import ChannelHeader, Encoder, Packed
 from pvapy_stream.bsread.packing import Buffer
 from pvapy_stream.bsread.sockets import BsreadSender
-from pvapy_stream.bsread.values import encode_value
 from pvapy_stream.errors import LedgerError
 from pvapy_stream.settings import BsreadSimSettings
 from pvapy_stream.sim.gate import Gate

@@ -32,8 +32,8 @@ def run(settings: AdWriterSettings) -> int:
         raise SettingsError(f"--folder {settings.folder} is not a folder; make it first")
     # Imported late: --help and wrong options need no EPICS.
     from pvapy_stream import __version__, systemd
-    from pvapy_stream.areadetector.fields import FIELDS
     from pvapy_stream.areadetector.plugin import Plugin
+    from pvapy_stream.areadetector.plugin_records import FIELDS
     from pvapy_stream.areadetector.records import names
     from pvapy_stream.plugins import require
     from pvapy_stream.pva.net.server import Server

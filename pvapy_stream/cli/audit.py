@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import msgspec
 from rich.table import Table
 
-from pvapy_stream.accounting.audit import AuditResult, audit
-from pvapy_stream.accounting.channels import StageAccount
+from pvapy_stream.accounting.audit_result import AuditResult, audit
+from pvapy_stream.accounting.comparison import StageAccount
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.cli.console import make_console

@@ -131,7 +131,7 @@ class WriterDemo:
                 return
 
     def _report(self, file: Path, first: int, last: int) -> int:
-        from pvapy_stream.files.verify import verify
+        from pvapy_stream.files.completeness import verify
 
         report = verify(file)
         whole = report.ok and str(report.ids) == f"{first}-{last}"

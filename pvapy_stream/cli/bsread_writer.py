@@ -61,7 +61,7 @@ def run(settings: WriterSettings) -> int:
     # Imported late: --help and wrong options need none of it.
     from pvapy_stream import systemd
     from pvapy_stream.cli.writer_display import Display
-    from pvapy_stream.daq.plan import Plan
+    from pvapy_stream.daq.acquisition_plan import Plan
     from pvapy_stream.daq.rest import build_app
     from pvapy_stream.daq.web import WebThread
     from pvapy_stream.daq.writer import AcquisitionWriter

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         PvapyStreamError: they cannot be listed.
     """
-    from pvapy_stream.monitor.channels import find_pvlist, list_channels, natural
+    from pvapy_stream.monitor.channel_names import find_pvlist, list_channels, natural
 
     names = [one for one in list_channels(find_pvlist()) if fnmatchcase(one, options.pattern)]
     sys.stdout.write("".join(f"{name}\n" for name in sorted(names, key=natural)))

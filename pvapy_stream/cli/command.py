@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from pvapy_stream.cli.exit_codes import exit_code
 from pvapy_stream.cli.options import add_settings, parse
 from pvapy_stream.cli.parser import Parser
-from pvapy_stream.cli.runner import exit_code
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import LoggingSettings, Settings
 

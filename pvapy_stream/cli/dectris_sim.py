@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pvapy_stream.cli.command import SettingsCommand, say
-from pvapy_stream.settings.dectris_sim import DectrisSimSettings
+from pvapy_stream.settings.dectris_sim_settings import DectrisSimSettings
 from pvapy_stream.signals import run_until_signal
 
 _EPILOG = """\
@@ -22,7 +22,7 @@ def run(settings: DectrisSimSettings) -> int:
         PvapyStreamError: the address cannot be bound, or nobody takes messages.
     """
     # Imported late: --help and wrong options need no ZeroMQ.
-    from pvapy_stream.sim.dectris import DectrisSimulator
+    from pvapy_stream.sim.dectris_detector import DectrisSimulator
 
     simulator = DectrisSimulator(settings)
     say(f"a detector at {simulator.address}")

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from pvapy_stream.cli.console import FittedTable, make_console
 from pvapy_stream.cli.display import Reports
-from pvapy_stream.cli.live import LiveDisplay
+from pvapy_stream.cli.live_display import LiveDisplay
 
 _LOSSES = ("missed", "rejected", "errors")
 _COLUMNS = (

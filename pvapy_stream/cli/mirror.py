@@ -35,7 +35,7 @@ def run(settings: MirrorSettings) -> int:
         )
     names = NameCheck(mirrored)
     # Imported late: --help and wrong options need no EPICS.
-    from pvapy_stream.mirror.server import MirrorServer
+    from pvapy_stream.mirror.mirror_server import MirrorServer
     from pvapy_stream.status.metrics import served
     from pvapy_stream.status.shown import shown_on
 

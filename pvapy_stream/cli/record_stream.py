@@ -12,12 +12,12 @@ from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli import consumer
 from pvapy_stream.cli.command import SettingsCommand, say
 from pvapy_stream.errors import FileError, LedgerError
+from pvapy_stream.files.file_witness import witness
 from pvapy_stream.files.names import part_of
 from pvapy_stream.files.record import MISSED
 from pvapy_stream.files.recorded import RecordedStream
-from pvapy_stream.files.run import run_id
+from pvapy_stream.files.run_name import run_id
 from pvapy_stream.files.summary import Unsaved, lines_of, unsaved
-from pvapy_stream.files.witness import witness
 from pvapy_stream.settings import ConsumerSettings, RecordSettings
 
 # As in `processors.stream_recorder`, which takes longer to import.

@@ -26,7 +26,7 @@ def run(settings: ReportSettings) -> int:
         PvapyStreamError: a template, command, file or channel cannot be used.
     """
     # Imported late: --help and wrong options need no EPICS.
-    from pvapy_stream.web.report import ReportMonitor
+    from pvapy_stream.web.html_report import ReportMonitor
 
     report = ReportMonitor(settings)
 

@@ -31,7 +31,7 @@ def run(settings: SimulatorSettings, gate: Gate | None = None) -> int:
     """
     names = NameCheck(settings.hosted)
     # Imported late: --help and wrong options need neither EPICS nor HDF5.
-    from pvapy_stream.sim.server import SimServer
+    from pvapy_stream.sim.sim_server import SimServer
     from pvapy_stream.status.metrics import served
     from pvapy_stream.status.shown import shown_on
 

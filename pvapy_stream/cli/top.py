@@ -38,7 +38,7 @@ def run(settings: TopSettings) -> int:
     Raises:
         PvapyStreamError: a pattern or a workflow file cannot be used.
     """
-    from pvapy_stream.monitor.channels import ChannelFinder
+    from pvapy_stream.monitor.channel_names import ChannelFinder
 
     watch = StageWatch(ChannelFinder(settings))
     run_until_signal(lambda stop: follow(watch, settings, stop))

@@ -13,7 +13,7 @@ from pvapy_stream.plugins import load_processor_class
 from pvapy_stream.pva.lazy import StreamObject, frame_of
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.settings import ConsumerSettings, LoggingSettings, SimulatorSettings
-from pvapy_stream.sim.frames import open_sources
+from pvapy_stream.sim.frame_sources import open_sources
 from pvapy_stream.testing import ProcessorRun, Result
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.cli.console import make_console
+from pvapy_stream.files.completeness import FileReport, verify
 from pvapy_stream.files.master import make_master
 from pvapy_stream.files.repair import repair
-from pvapy_stream.files.verify import FileReport, verify
 
 # Do not wrap a table that is not shown on a terminal.
 _WIDE = 250

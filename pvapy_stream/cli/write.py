@@ -11,11 +11,11 @@ from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli import consumer
 from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.errors import FileError, LedgerError, SettingsError
+from pvapy_stream.files.file_witness import witness
 from pvapy_stream.files.master import make_master
 from pvapy_stream.files.names import check_parallel, written_since
-from pvapy_stream.files.run import run_id
+from pvapy_stream.files.run_name import run_id
 from pvapy_stream.files.summary import Unsaved, lines_of, unsaved
-from pvapy_stream.files.witness import witness
 from pvapy_stream.settings import ConsumerSettings, WriteSettings
 
 _PROCESSOR = "pvapy_stream.processors.hdf5_writer.Hdf5Writer"

@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from pvapy_stream.daq.accounts import KIND, STAGE_ID, channel_of, wanted_by
 from pvapy_stream.daq.acquisition_file import DiscardedMessages
 from pvapy_stream.daq.acquisition_state import AcquisitionState
 from pvapy_stream.daq.destination import check_free, discards
 from pvapy_stream.daq.items import Feed, Item
+from pvapy_stream.daq.pulse_ledgers import KIND, STAGE_ID, channel_of, wanted_by
 from pvapy_stream.daq.pulses import Order
 from pvapy_stream.daq.source_clock import Opening
 from pvapy_stream.daq.states import Phase, Verdict

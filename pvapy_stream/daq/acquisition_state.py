@@ -9,14 +9,14 @@ from pathlib import Path
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
-from pvapy_stream.daq.accounts import Fates, enter, wanted_by
 from pvapy_stream.daq.acquisition_file import AcquisitionFile, MakeFile
 from pvapy_stream.daq.items import Item
 from pvapy_stream.daq.progress import Progress, Rates
+from pvapy_stream.daq.pulse_ledgers import Fates, enter, wanted_by
 from pvapy_stream.daq.pulses import PulseAccount, count
 from pvapy_stream.daq.source_clock import Opening, SourceClock
+from pvapy_stream.daq.source_watch import SourceWatch
 from pvapy_stream.daq.states import Bound, Phase, RangeState
-from pvapy_stream.daq.watch import SourceWatch
 
 _EXPECTING = (Phase.ARMED, Phase.WRITING)
 _DISK_WAIT = 1.0  # s

@@ -19,13 +19,13 @@ from pvapy_stream.bsread.analyzer import StreamAnalyzer
 from pvapy_stream.bsread.codec import MessageLimits
 from pvapy_stream.bsread.sockets import BsreadInput
 from pvapy_stream.bsread.stored import Stored
-from pvapy_stream.daq.accounts import channel_of
 from pvapy_stream.daq.buffer_status import BufferStatus
 from pvapy_stream.daq.intake import Intake
-from pvapy_stream.daq.output import PushOutput
+from pvapy_stream.daq.pulse_ledgers import channel_of
 from pvapy_stream.daq.range_server import RangeServer
 from pvapy_stream.daq.ring import Ring, RingLimits
 from pvapy_stream.daq.spill import Spill
+from pvapy_stream.daq.stream_output import PushOutput
 from pvapy_stream.errors import LedgerError, TransportError
 from pvapy_stream.settings import BufferSettings
 from pvapy_stream.transport.registry import image_stream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from pvapy_stream.daq.accounts import channel_of
+from pvapy_stream.daq.pulse_ledgers import channel_of
 from pvapy_stream.status.snapshot import (
     NOTHING,
     ProcessorStats,

@@ -12,7 +12,7 @@ from typing import Any
 import zmq
 
 from pvapy_stream.bsread.codec import Encoder
-from pvapy_stream.bsread.images import ImageChannels, ImageMessage
+from pvapy_stream.bsread.image_messages import ImageChannels, ImageMessage
 from pvapy_stream.daq.id_watch import IdWatch
 from pvapy_stream.errors import ObjectError, PvapyStreamError
 from pvapy_stream.frame import Frame

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.bsread.analyzer import StreamAnalyzer
+from pvapy_stream.bsread.channel_values import STAMP_SIZE
 from pvapy_stream.bsread.codec import ControlMessage, Decoder, MessageLimits
 from pvapy_stream.bsread.packing import Buffer
 from pvapy_stream.bsread.stored import Packer, Stored
-from pvapy_stream.bsread.values import STAMP_SIZE
 from pvapy_stream.daq.id_watch import IdWatch, Seen
 from pvapy_stream.daq.ring import Ring
 from pvapy_stream.errors import BsreadError, MissingExtraError

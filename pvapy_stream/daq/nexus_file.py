@@ -12,13 +12,15 @@ import numpy as np
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.bsread.codec import ChannelValue
-from pvapy_stream.bsread.images import ImageMessage
+from pvapy_stream.bsread.image_messages import ImageMessage
 from pvapy_stream.daq.items import Item
 from pvapy_stream.errors import FileError, ObjectError, PvapyStreamError
 from pvapy_stream.files.disk import file_error
 from pvapy_stream.files.ending import PLAIN, Ending
 from pvapy_stream.files.instrument import SeriesFinder
-from pvapy_stream.files.layout import (
+from pvapy_stream.files.names import part_of
+from pvapy_stream.files.nexus import FrameWriter
+from pvapy_stream.files.nexus_layout import (
     ATTRIBUTES,
     CHECKSUMS,
     IDS,
@@ -27,8 +29,6 @@ from pvapy_stream.files.layout import (
     add_notes,
     opened,
 )
-from pvapy_stream.files.names import part_of
-from pvapy_stream.files.nexus import FrameWriter
 from pvapy_stream.files.record import NOT_DECODABLE
 from pvapy_stream.frame import Frame
 from pvapy_stream.settings import FileSettings

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from pvapy_stream.bsread.images import ImageMessage
+from pvapy_stream.bsread.image_messages import ImageMessage
 from pvapy_stream.daq.cursor import Gone, RangeCursor
 from pvapy_stream.daq.frame_source import ImageFollower
 from pvapy_stream.daq.ring import Ring, RingLimits

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.bsread.file import SwissfelFile
-from pvapy_stream.daq.accounts import KIND, STAGE_ID, channel_of
 from pvapy_stream.daq.acquisition import Acquisition
 from pvapy_stream.daq.acquisition_state import AcquisitionLimits
 from pvapy_stream.daq.destination import Destination, discards
+from pvapy_stream.daq.feed_worker import Worker
 from pvapy_stream.daq.feeds import (
     BUFFER,
     BufferFeed,
@@ -22,9 +22,9 @@ from pvapy_stream.daq.feeds import (
 )
 from pvapy_stream.daq.items import Feed
 from pvapy_stream.daq.nexus_file import NexusMessages
+from pvapy_stream.daq.pulse_ledgers import KIND, STAGE_ID, channel_of
 from pvapy_stream.daq.ring import RingLimits
 from pvapy_stream.daq.states import Phase
-from pvapy_stream.daq.worker import Worker
 from pvapy_stream.errors import ConflictError, RangeError
 from pvapy_stream.settings import WriterSettings
 from pvapy_stream.transport.registry import image_stream

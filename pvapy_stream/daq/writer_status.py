@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pvapy_stream.daq.accounts import channel_of
 from pvapy_stream.daq.progress import Progress
+from pvapy_stream.daq.pulse_ledgers import channel_of
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.writer import AcquisitionWriter
 from pvapy_stream.status.snapshot import (

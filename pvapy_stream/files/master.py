@@ -17,7 +17,8 @@ from pvapy_stream.errors import FileError
 from pvapy_stream.files.columns import gather
 from pvapy_stream.files.disk import check_new, file_error, identity, take_name
 from pvapy_stream.files.instrument import common, read_series, write_series
-from pvapy_stream.files.layout import (
+from pvapy_stream.files.names import part_of
+from pvapy_stream.files.nexus_layout import (
     ATTRIBUTES,
     CHECKSUMS,
     IDS,
@@ -28,7 +29,6 @@ from pvapy_stream.files.layout import (
     make_tree,
     opened,
 )
-from pvapy_stream.files.names import part_of
 from pvapy_stream.files.reading import open_data
 from pvapy_stream.files.record import LossRecord
 from pvapy_stream.files.taken import run_of

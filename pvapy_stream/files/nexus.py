@@ -15,9 +15,10 @@ from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import FileError, ObjectError
 from pvapy_stream.files.chunks import check_pixels, one_core_each, prepare, stored_form
 from pvapy_stream.files.disk import check_space, file_error, make_folder
+from pvapy_stream.files.file_witness import witness
 from pvapy_stream.files.instrument import SeriesFinder
-from pvapy_stream.files.layout import NexusFile
 from pvapy_stream.files.names import FileNames
+from pvapy_stream.files.nexus_layout import NexusFile
 from pvapy_stream.files.record import (
     NOT_DECODABLE,
     NOT_WRITTEN,
@@ -26,7 +27,6 @@ from pvapy_stream.files.record import (
 )
 from pvapy_stream.files.rows import FLUSH_PERIOD, HDF5_ERRORS, RowWriter
 from pvapy_stream.files.taken import Claim, Claims
-from pvapy_stream.files.witness import witness
 from pvapy_stream.frame import Frame
 from pvapy_stream.series import SeriesMetadata, changes
 from pvapy_stream.settings import FileSettings

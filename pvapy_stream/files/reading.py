@@ -12,7 +12,7 @@ from pvapy_stream.codecs import decompress
 from pvapy_stream.errors import CodecError, FileError
 from pvapy_stream.files.chunks import NONE, checksum, codec_of
 from pvapy_stream.files.disk import file_error
-from pvapy_stream.files.layout import ATTRIBUTES, CHECKSUMS, IDS, IMAGES, TIMES, opened
+from pvapy_stream.files.nexus_layout import ATTRIBUTES, CHECKSUMS, IDS, IMAGES, TIMES, opened
 
 if TYPE_CHECKING:
     import h5py

@@ -38,8 +38,8 @@ from pvapy_stream.files.disk import (
     note_failed_close,
     take_name,
 )
-from pvapy_stream.files.layout import opened
 from pvapy_stream.files.names import part_of
+from pvapy_stream.files.nexus_layout import opened
 
 FORMAT = "pvapy_stream recording 1"
 # States; LIMITED: closed, as a limit was reached.

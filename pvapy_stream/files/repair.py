@@ -15,8 +15,10 @@ from pvapy_stream.files import swissfel_layout
 from pvapy_stream.files.chunks import NONE, codec_of
 from pvapy_stream.files.columns import take_rows
 from pvapy_stream.files.disk import file_error, same_file, take_name
+from pvapy_stream.files.file_witness import readable_rows
 from pvapy_stream.files.instrument import read_series
-from pvapy_stream.files.layout import (
+from pvapy_stream.files.names import PART, final_of, part_of
+from pvapy_stream.files.nexus_layout import (
     ATTRIBUTES,
     CHECKSUMS,
     IDS,
@@ -27,13 +29,11 @@ from pvapy_stream.files.layout import (
     complete,
     opened,
 )
-from pvapy_stream.files.names import PART, final_of, part_of
 from pvapy_stream.files.reading import chunk_is_whole, open_any, open_data
 from pvapy_stream.files.record import RECOVERED, LossRecord
 from pvapy_stream.files.recorded import RecordedStream
 from pvapy_stream.files.recording import CLOSED, complete_recording
 from pvapy_stream.files.superblock import is_cut, open_cut, unmark
-from pvapy_stream.files.witness import readable_rows
 from pvapy_stream.series import SeriesMetadata
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from pvapy_stream.files.chunks import (
     stored_form,
 )
 from pvapy_stream.files.disk import check_space
-from pvapy_stream.files.layout import NexusFile
+from pvapy_stream.files.nexus_layout import NexusFile
 from pvapy_stream.frame import Frame, Pixels
 
 FLUSH_PERIOD = 0.8  # s; frames of this time may be lost in a crash

@@ -13,7 +13,7 @@ from pvapy_stream.files.names import written_since
 from pvapy_stream.files.record import MISSED, LossRecord
 
 if TYPE_CHECKING:
-    from pvapy_stream.files.witness import Witness
+    from pvapy_stream.files.file_witness import Witness
 
 NOT_IN_FILE = "not in the file"
 
@@ -95,7 +95,7 @@ def decided_by_files(ledgers: Sequence[Ledger]) -> tuple[list[Ledger], list[str]
     killed = {(one.file, one.run) for one in ledgers if one.file and not one.closed}
     for name_format, run in sorted(killed):
         # Imported here: the import of HDF5 takes long, and many runs write no file.
-        from pvapy_stream.files.witness import Witness, witness
+        from pvapy_stream.files.file_witness import Witness, witness
 
         seen = [witness(path) for path in written_since(name_format, 0, unclosed=True)]
         files = [one for one in seen if one.run == run or one.problem]

@@ -10,7 +10,7 @@ import pvaccess as pva
 
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger, merged
-from pvapy_stream.files.run import run_id
+from pvapy_stream.files.run_name import run_id
 from pvapy_stream.hpc.parts import StageParts
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.transport.filtered_ids import FilteredReceiver

@@ -21,8 +21,8 @@ from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.stage_stats import queue_stats
 from pvapy_stream.pva.lazy import StreamObject
+from pvapy_stream.pva.monitor_request import Distributor
 from pvapy_stream.pva.objects import id_reader
-from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import ConsumerSettings
 from pvapy_stream.status.counted import drop_stats, receiver_stats
 from pvapy_stream.transport.filtered_ids import Filtered, FilteredReceiver

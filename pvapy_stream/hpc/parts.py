@@ -14,7 +14,7 @@ from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError, ProcessorError, PvapyStreamError
 from pvapy_stream.hpc.batches import BatchStage
 from pvapy_stream.hpc.inbox import DirectInbox, Handle, HandleReturned, QueueInbox, Reject
-from pvapy_stream.hpc.metadata import Metadata
+from pvapy_stream.hpc.metadata_channels import Metadata
 from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.processor import (
     UserDataProcessor,
@@ -27,8 +27,8 @@ from pvapy_stream.hpc.processor import (
 from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.lazy import StreamObject, pv_object
+from pvapy_stream.pva.monitor_request import Distributor
 from pvapy_stream.pva.objects import LazyIds, opening_object
-from pvapy_stream.pva.request import Distributor
 from pvapy_stream.settings import ConsumerSettings, StageSettings
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.absence import Awaited

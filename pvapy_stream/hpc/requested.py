@@ -9,7 +9,7 @@ import pvaccess as pva
 
 from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.lazy import StreamObject
-from pvapy_stream.pva.request import field_names
+from pvapy_stream.pva.monitor_request import field_names
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.transport.ports import Deliver
 

@@ -14,7 +14,7 @@ import pvaccess as pva
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.errors import ProcessorError
 from pvapy_stream.hpc.accounts import STATS_PATIENCE, StageAccounts
-from pvapy_stream.hpc.control import configured, own_keys
+from pvapy_stream.hpc.control_channel import configured, own_keys
 from pvapy_stream.hpc.counts import Baseline, StageCounts
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.stage_stats import batch_stats, processor_stats

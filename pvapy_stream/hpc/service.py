@@ -14,7 +14,7 @@ import pvaccess as pva
 from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.hpc.collector import Collector
 from pvapy_stream.hpc.consumer import Consumer
-from pvapy_stream.hpc.control import Command, ControlChannel
+from pvapy_stream.hpc.control_channel import Command, ControlChannel
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.runner import PROCESS_GRACE, STOP_GRACE, StageRunner
 from pvapy_stream.logs import TOLD

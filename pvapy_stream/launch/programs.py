@@ -18,7 +18,7 @@ import msgspec
 from pvapy_stream import settings as models
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
 from pvapy_stream.errors import LedgerError
-from pvapy_stream.files.run import RUN
+from pvapy_stream.files.run_name import RUN
 from pvapy_stream.launch.entry import GO
 from pvapy_stream.launch.supervisor import Process, RestartPolicy, Restarts, Supervised
 from pvapy_stream.signals import held_back
@@ -32,7 +32,7 @@ class EntryPoint(Enum):
     """Modules that are started as programs, from layers that may not import them."""
 
     COMMAND = "pvapy_stream.cli.main"
-    STAGE = "pvapy_stream.cli.stage"
+    STAGE = "pvapy_stream.cli.stage_program"
 
     def line(self, *args: object) -> list[str]:
         """The command line that starts it."""

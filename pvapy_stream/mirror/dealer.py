@@ -20,7 +20,7 @@ from pvapy_stream.launch.child import Child, SupervisedChild, words_of
 from pvapy_stream.launch.entry import HURRY, STOP, Orders, enter
 from pvapy_stream.launch.supervisor import Death, RestartPolicy, Restarts
 from pvapy_stream.logs import configure_logging
-from pvapy_stream.pva.request import monitor_request
+from pvapy_stream.pva.monitor_request import monitor_request
 from pvapy_stream.settings import ConsumerSettings, MirrorSettings
 from pvapy_stream.settings.common import LoggingSettings
 from pvapy_stream.signals import Stop, run_until_signal
@@ -217,7 +217,7 @@ def _run(pipe: Connection, settings: MirrorSettings, accounts: bool) -> None:
 
 def _deal(settings: MirrorSettings, report: Callable[..., None], stop: Stop) -> tuple[Ledgers, str]:
     """Distribute until the end; returns the ledgers, and why the run has failed, or ""."""
-    from pvapy_stream.mirror.server import MirrorServer
+    from pvapy_stream.mirror.mirror_server import MirrorServer
     from pvapy_stream.status.shown import shown_on
 
     server = MirrorServer(settings, lambda line: report(accounts(False)), "shm")

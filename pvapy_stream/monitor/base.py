@@ -14,7 +14,7 @@ from pvapy_stream.errors import MonitorError, PvapyStreamError
 from pvapy_stream.monitor.alarms import AlarmEvent, Alarms
 from pvapy_stream.monitor.notifiers import Notifier, PrintNotifier
 from pvapy_stream.monitor.outbox import Outbox
-from pvapy_stream.monitor.series import Sample, SeriesStore
+from pvapy_stream.monitor.series_store import Sample, SeriesStore
 from pvapy_stream.settings import MonitorSettings
 
 _LOG_EVERY = 1000

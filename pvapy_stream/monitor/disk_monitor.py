@@ -19,9 +19,9 @@ from pvapy_stream.errors import MonitorError
 from pvapy_stream.monitor.base import Clock, Sample, SamplingMonitor
 from pvapy_stream.monitor.kinds import MonitorKind
 from pvapy_stream.monitor.outbox import Notifier
-from pvapy_stream.monitor.series import SeriesStore
+from pvapy_stream.monitor.series_store import SeriesStore
 from pvapy_stream.settings import AlarmRule, MonitorSettings
-from pvapy_stream.settings.values import Names
+from pvapy_stream.settings.text_types import Names
 
 GB = 2**30
 TABLE = "disk_usage.txt"

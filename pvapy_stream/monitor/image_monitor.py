@@ -23,11 +23,11 @@ from pvapy_stream.monitor.base import Clock, Sample, SamplingMonitor
 from pvapy_stream.monitor.kinds import MonitorKind
 from pvapy_stream.monitor.outbox import Notifier
 from pvapy_stream.monitor.pictures import to_png
-from pvapy_stream.monitor.series import SeriesStore
+from pvapy_stream.monitor.series_store import SeriesStore
 from pvapy_stream.pva.lazy import StreamObject, frame_of
 from pvapy_stream.pva.newest import Newest
 from pvapy_stream.settings import MonitorSettings
-from pvapy_stream.settings.values import Names
+from pvapy_stream.settings.text_types import Names
 from pvapy_stream.transport.pva import MonitorReceiver
 
 _GET_TIMEOUT = 3.0  # s

@@ -16,7 +16,7 @@ from pathlib import Path
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.monitor.base import SamplingMonitor
 from pvapy_stream.monitor.outbox import Notifier
-from pvapy_stream.monitor.series import SeriesStore
+from pvapy_stream.monitor.series_store import SeriesStore
 from pvapy_stream.plugins import entries_of, load_named
 from pvapy_stream.settings import MonitorSettings
 

@@ -13,7 +13,7 @@ from pvapy_stream.errors import MonitorError, PvapyStreamError, SettingsError
 from pvapy_stream.monitor.base import SamplingMonitor
 from pvapy_stream.monitor.kinds import kind_of, kinds
 from pvapy_stream.monitor.notifiers import make_notifiers
-from pvapy_stream.monitor.series import SeriesStore
+from pvapy_stream.monitor.series_store import SeriesStore
 from pvapy_stream.settings import MonitorSettings
 
 _END_TIMEOUT = 30.0  # s

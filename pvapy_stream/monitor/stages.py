@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from pvapy_stream.errors import PvapyStreamError
-from pvapy_stream.monitor.channels import ChannelFinder
+from pvapy_stream.monitor.channel_names import ChannelFinder
 from pvapy_stream.monitor.statuses import Tone, tone_of
 from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.status.fields import read

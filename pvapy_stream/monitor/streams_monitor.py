@@ -10,13 +10,13 @@ from pydantic import Field
 
 from pvapy_stream.base_settings import opt
 from pvapy_stream.monitor.base import Clock, Sample, SamplingMonitor
-from pvapy_stream.monitor.channels import ChannelFinder
+from pvapy_stream.monitor.channel_names import ChannelFinder
 from pvapy_stream.monitor.kinds import MonitorKind
 from pvapy_stream.monitor.outbox import Notifier
-from pvapy_stream.monitor.series import SeriesStore
+from pvapy_stream.monitor.series_store import SeriesStore
 from pvapy_stream.monitor.stages import RateMeter, StageView, StageWatch
 from pvapy_stream.settings import ChannelsSettings, MonitorSettings
-from pvapy_stream.settings.monitor import STREAM_ALARMS
+from pvapy_stream.settings.monitor_settings import STREAM_ALARMS
 from pvapy_stream.settings.rules import AlarmRules
 
 _FIRST_LOOK = 5.0  # s; how long the first sample waits for the stages

@@ -13,7 +13,7 @@ from pvapy_stream.errors import MissingExtraError
 from pvapy_stream.monitor.base import Clock, Sample, SamplingMonitor
 from pvapy_stream.monitor.kinds import MonitorKind
 from pvapy_stream.monitor.outbox import Notifier
-from pvapy_stream.monitor.series import SeriesStore
+from pvapy_stream.monitor.series_store import SeriesStore
 from pvapy_stream.monitor.stages import RateMeter
 from pvapy_stream.plugins import require
 from pvapy_stream.settings import MonitorSettings

@@ -14,7 +14,7 @@ from pvapy_stream.errors import SettingsError
 from pvapy_stream.files.folder import check_requested, fixed_folder
 from pvapy_stream.files.names import FileNames
 from pvapy_stream.files.nexus import FrameWriter
-from pvapy_stream.files.run import run_id
+from pvapy_stream.files.run_name import run_id
 from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.processor import FrameProcessor
 from pvapy_stream.settings import FileSettings

@@ -20,10 +20,15 @@ from pydantic import model_validator
 from pvapy_stream.errors import FileError, ObjectError, ProcessorError, SettingsError
 from pvapy_stream.files.disk import Identity, identity, take_name
 from pvapy_stream.files.folder import check_below, check_requested
-from pvapy_stream.files.run import run_id
+from pvapy_stream.files.run_name import run_id
 from pvapy_stream.frame import Frame
 from pvapy_stream.plugins import require
-from pvapy_stream.processors.options import OptionProcessor, Options, make_options, own_keys
+from pvapy_stream.processors.processor_options import (
+    OptionProcessor,
+    Options,
+    make_options,
+    own_keys,
+)
 
 __all__ = ["ImageFileWriter"]
 

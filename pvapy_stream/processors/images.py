@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import Frame, Pixels
-from pvapy_stream.processors.options import OptionProcessor, Options
+from pvapy_stream.processors.processor_options import OptionProcessor, Options
 
 __all__ = ["AverageFrames", "Binning", "Region", "SumFrames", "ThresholdCount"]
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from pvapy_stream.errors import ObjectError, SettingsError
 from pvapy_stream.frame import Frame
 from pvapy_stream.processors.association import LACKS, Associator, Match, Mode, Rule, TimeSeries
-from pvapy_stream.processors.options import OptionProcessor, Options
+from pvapy_stream.processors.processor_options import OptionProcessor, Options
 from pvapy_stream.pva.ntndarray import to_frame
 
 __all__ = ["MetadataAssociator"]

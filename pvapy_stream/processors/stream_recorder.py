@@ -15,9 +15,9 @@ from pydantic import Field
 from pvapy_stream.accounting.bags import ascending
 from pvapy_stream.errors import FileError, SettingsError
 from pvapy_stream.files.recording import RecordingFile
-from pvapy_stream.files.run import run_id
+from pvapy_stream.files.run_name import run_id
 from pvapy_stream.hpc.processor import UserDataProcessor
-from pvapy_stream.processors.options import Options, make_options, own_keys
+from pvapy_stream.processors.processor_options import Options, make_options, own_keys
 from pvapy_stream.pva.lazy import StreamObject, pv_object
 from pvapy_stream.pva.objects import IdReader, id_reader
 from pvapy_stream.pva.serial import ObjectWriter

@@ -19,9 +19,9 @@ from pydantic import Field, field_validator
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.errors import ProcessorError, PvapyStreamError, SettingsError
-from pvapy_stream.files.run import run_id
+from pvapy_stream.files.run_name import run_id
 from pvapy_stream.frame import Frame
-from pvapy_stream.processors.options import OptionProcessor, Options, own_keys
+from pvapy_stream.processors.processor_options import OptionProcessor, Options, own_keys
 from pvapy_stream.processors.tiled_arrays import DENIED, REFUSED, Rows, TiledError, TiledRun
 
 __all__ = ["TiledSink"]

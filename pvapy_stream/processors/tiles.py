@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from pvapy_stream.errors import ObjectError, SettingsError
 from pvapy_stream.frame import ColorMode, Frame, Pixels
-from pvapy_stream.processors.options import OptionProcessor, Options
+from pvapy_stream.processors.processor_options import OptionProcessor, Options
 
 __all__ = ["TileSplitter", "TileStitcher"]
 

@@ -14,7 +14,7 @@ from pvapy_stream.errors import ObjectError
 from pvapy_stream.pva.convert import Value, type_of, wire_value
 from pvapy_stream.pva.image_encoder import EncodedImage, ImageEncoder, image_kind, origin_of
 from pvapy_stream.pva.lazy import LazyObject, StreamObject, pv_object
-from pvapy_stream.pva.net.updates import Chunk, Update, changed, chunk_of
+from pvapy_stream.pva.net.encoded_updates import Chunk, Update, changed, chunk_of
 from pvapy_stream.pva.put_objects import ValueObject
 from pvapy_stream.pva.updates import UpdateObject
 from pvapy_stream.pva.wire.types import (

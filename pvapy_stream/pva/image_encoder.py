@@ -15,7 +15,7 @@ from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import AttributeValue, Frame, Pixels
 from pvapy_stream.pva.convert import Value, type_of, wire_type
 from pvapy_stream.pva.lazy import LazyObject, StreamObject
-from pvapy_stream.pva.net.updates import Chunk, chunk_of
+from pvapy_stream.pva.net.encoded_updates import Chunk, chunk_of
 from pvapy_stream.pva.ntndarray import attribute_key, attribute_value, field_of, scalar_of
 from pvapy_stream.pva.put_objects import Origin
 from pvapy_stream.pva.steady import steady_payload

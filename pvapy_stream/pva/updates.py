@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.convert import Value, plain_array
-from pvapy_stream.pva.net.updates import Chunk, chunk_of
+from pvapy_stream.pva.net.encoded_updates import Chunk, chunk_of
 from pvapy_stream.pva.ntndarray import MARK, TAG
 from pvapy_stream.pva.put_objects import (
     Origin,

@@ -14,35 +14,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pvapy_stream.base_settings import Opt, Settings, option_of
-    from pvapy_stream.settings.ad_writer import AdWriterSettings
-    from pvapy_stream.settings.bsread_sim import BsreadSimSettings, SimChannel
-    from pvapy_stream.settings.buffer import BufferSettings
-    from pvapy_stream.settings.collector import CollectorSettings
+    from pvapy_stream.settings.ad_writer_settings import AdWriterSettings
+    from pvapy_stream.settings.bsread_sim_settings import BsreadSimSettings, SimChannel
+    from pvapy_stream.settings.buffer_settings import BufferSettings
+    from pvapy_stream.settings.collector_settings import CollectorSettings
     from pvapy_stream.settings.common import (
         HostSettings,
         LedgerSettings,
         LoggingSettings,
         MetricsSettings,
     )
-    from pvapy_stream.settings.consumer import ConsumerSettings
-    from pvapy_stream.settings.dectris_sim import DectrisSimSettings
-    from pvapy_stream.settings.mirror import MirrorSettings
-    from pvapy_stream.settings.monitor import (
+    from pvapy_stream.settings.consumer_settings import ConsumerSettings
+    from pvapy_stream.settings.dectris_sim_settings import DectrisSimSettings
+    from pvapy_stream.settings.mirror_settings import MirrorSettings
+    from pvapy_stream.settings.monitor_settings import (
         ChannelsSettings,
         MonitorSettings,
     )
     from pvapy_stream.settings.notify import NotifySettings
-    from pvapy_stream.settings.preflight import PreflightSettings
-    from pvapy_stream.settings.recorder import RecordSettings
-    from pvapy_stream.settings.replayer import ReplaySettings
+    from pvapy_stream.settings.preflight_settings import PreflightSettings
+    from pvapy_stream.settings.recorder_settings import RecordSettings
+    from pvapy_stream.settings.replayer_settings import ReplaySettings
     from pvapy_stream.settings.rules import AlarmRule, parse_rule
-    from pvapy_stream.settings.simulator import SimulatorSettings
-    from pvapy_stream.settings.stage import StageSettings
+    from pvapy_stream.settings.simulator_settings import SimulatorSettings
+    from pvapy_stream.settings.stage_settings import StageSettings
+    from pvapy_stream.settings.text_types import MetadataChannel, parse_id_list
     from pvapy_stream.settings.transport import TransportSettings
-    from pvapy_stream.settings.values import MetadataChannel, parse_id_list
-    from pvapy_stream.settings.watch import DashboardSettings, ReportSettings, TopSettings
-    from pvapy_stream.settings.write import FileSettings, WriteSettings
-    from pvapy_stream.settings.writer import WriterClientSettings, WriterSettings
+    from pvapy_stream.settings.watch_settings import DashboardSettings, ReportSettings, TopSettings
+    from pvapy_stream.settings.write_settings import FileSettings, WriteSettings
+    from pvapy_stream.settings.writer_settings import WriterClientSettings, WriterSettings
     from pvapy_stream.transport.pva_library import PvaSettings
     from pvapy_stream.transport.shm_settings import ShmSettings
 
@@ -52,51 +52,51 @@ _HOMES = {
         "Settings",
         "option_of",
     ),
-    "pvapy_stream.settings.ad_writer": ("AdWriterSettings",),
-    "pvapy_stream.settings.bsread_sim": (
+    "pvapy_stream.settings.ad_writer_settings": ("AdWriterSettings",),
+    "pvapy_stream.settings.bsread_sim_settings": (
         "BsreadSimSettings",
         "SimChannel",
     ),
-    "pvapy_stream.settings.buffer": ("BufferSettings",),
-    "pvapy_stream.settings.collector": ("CollectorSettings",),
+    "pvapy_stream.settings.buffer_settings": ("BufferSettings",),
+    "pvapy_stream.settings.collector_settings": ("CollectorSettings",),
     "pvapy_stream.settings.common": (
         "HostSettings",
         "LedgerSettings",
         "LoggingSettings",
         "MetricsSettings",
     ),
-    "pvapy_stream.settings.consumer": ("ConsumerSettings",),
-    "pvapy_stream.settings.dectris_sim": ("DectrisSimSettings",),
-    "pvapy_stream.settings.mirror": ("MirrorSettings",),
-    "pvapy_stream.settings.monitor": (
+    "pvapy_stream.settings.consumer_settings": ("ConsumerSettings",),
+    "pvapy_stream.settings.dectris_sim_settings": ("DectrisSimSettings",),
+    "pvapy_stream.settings.mirror_settings": ("MirrorSettings",),
+    "pvapy_stream.settings.monitor_settings": (
         "ChannelsSettings",
         "MonitorSettings",
     ),
     "pvapy_stream.settings.notify": ("NotifySettings",),
-    "pvapy_stream.settings.preflight": ("PreflightSettings",),
-    "pvapy_stream.settings.recorder": ("RecordSettings",),
-    "pvapy_stream.settings.replayer": ("ReplaySettings",),
+    "pvapy_stream.settings.preflight_settings": ("PreflightSettings",),
+    "pvapy_stream.settings.recorder_settings": ("RecordSettings",),
+    "pvapy_stream.settings.replayer_settings": ("ReplaySettings",),
     "pvapy_stream.settings.rules": (
         "AlarmRule",
         "parse_rule",
     ),
-    "pvapy_stream.settings.simulator": ("SimulatorSettings",),
-    "pvapy_stream.settings.stage": ("StageSettings",),
+    "pvapy_stream.settings.simulator_settings": ("SimulatorSettings",),
+    "pvapy_stream.settings.stage_settings": ("StageSettings",),
     "pvapy_stream.settings.transport": ("TransportSettings",),
-    "pvapy_stream.settings.values": (
+    "pvapy_stream.settings.text_types": (
         "MetadataChannel",
         "parse_id_list",
     ),
-    "pvapy_stream.settings.watch": (
+    "pvapy_stream.settings.watch_settings": (
         "DashboardSettings",
         "ReportSettings",
         "TopSettings",
     ),
-    "pvapy_stream.settings.write": (
+    "pvapy_stream.settings.write_settings": (
         "FileSettings",
         "WriteSettings",
     ),
-    "pvapy_stream.settings.writer": (
+    "pvapy_stream.settings.writer_settings": (
         "WriterClientSettings",
         "WriterSettings",
     ),

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from pvapy_stream.base_settings import Settings, opt
-from pvapy_stream.settings.values import Names
+from pvapy_stream.settings.text_types import Names
 
 _CLIENT = re.compile(r"(?:[A-Za-z0-9_.-]+@(?:\*|[A-Za-z0-9_.-]+)|[A-Za-z0-9_.-]+)")
 

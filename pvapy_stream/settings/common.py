@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from pvapy_stream.base_settings import Settings, opt
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.settings.values import LogLevel, Names
+from pvapy_stream.settings.text_types import LogLevel, Names
 
 Self = TypeVar("Self", bound="LedgerSettings")
 

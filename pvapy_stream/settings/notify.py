@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pvapy_stream.base_settings import opt
 from pvapy_stream.settings.common import LoggingSettings
-from pvapy_stream.settings.values import Names
+from pvapy_stream.settings.text_types import Names
 
 
 class NotifySettings(LoggingSettings):

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pvapy_stream.base_settings import opt
 from pvapy_stream.settings.modes import ArgsHelp, ModeChoice
-from pvapy_stream.settings.values import JsonObject, mode_name
+from pvapy_stream.settings.text_types import JsonObject, mode_name
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.mode import InputMode, OutputMode
 from pvapy_stream.transport.pva_library import PvaSettings

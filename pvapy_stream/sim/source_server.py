@@ -18,11 +18,11 @@ from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.pva.clients import ClientCounter, listening_ports
 from pvapy_stream.pva.search import TwinWatch
 from pvapy_stream.pva.serving import new_server
-from pvapy_stream.settings.stream_source import SourceSettings
+from pvapy_stream.settings.source_settings import SourceSettings
+from pvapy_stream.sim.chain_ready import wait_for_stages
 from pvapy_stream.sim.gate import Gate
 from pvapy_stream.sim.pacing import Pacer
-from pvapy_stream.sim.report import Reporter, Totals
-from pvapy_stream.sim.stages import wait_for_stages
+from pvapy_stream.sim.reporter import Reporter, Totals
 from pvapy_stream.status.counted import pool_stats, rated
 from pvapy_stream.status.snapshot import (
     PoolStats,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pvaccess as pva
 
-from pvapy_stream.pva.records import bounded
+from pvapy_stream.pva.channel_structures import bounded
 from pvapy_stream.pva.serving import host_readonly
 from pvapy_stream.status.fields import Field, fields_of, values
 from pvapy_stream.status.snapshot import Snapshot

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from pvapy_stream.pva.net.channel import Channel, Value
+from pvapy_stream.pva.channel_structures import bounded
 from pvapy_stream.pva.net.environment import ServerSettings
 from pvapy_stream.pva.net.server import Server
-from pvapy_stream.pva.records import bounded
+from pvapy_stream.pva.net.server_channel import Channel, Value
 from pvapy_stream.pva.search import NameCheck, TwinWatch
 from pvapy_stream.pva.wire.types import Kind, Scalar, Structure
 from pvapy_stream.status.fields import Field, fields_of

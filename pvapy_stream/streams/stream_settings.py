@@ -8,8 +8,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pvapy_stream.base_settings import Overflow, Settings, lower
 from pvapy_stream.settings.modes import ModeChoice
+from pvapy_stream.settings.text_types import JsonObject, mode_name
 from pvapy_stream.settings.transport import TransportSettings
-from pvapy_stream.settings.values import JsonObject, mode_name
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.mode import InputMode, OutputMode
 

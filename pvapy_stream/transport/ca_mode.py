@@ -15,7 +15,7 @@ _FIELDS = "value,alarm,timeStamp"
 
 
 def _receiver(what: ReceiverOptions) -> Receiver:
-    from pvapy_stream.pva.request import monitor_request
+    from pvapy_stream.pva.monitor_request import monitor_request
     from pvapy_stream.transport.pva import MonitorReceiver
 
     request = what.pv_request or monitor_request(

@@ -20,7 +20,7 @@ from zmq.utils.monitor import recv_monitor_message
 from pvapy_stream.dectris.arrays import Picture, read_picture
 from pvapy_stream.dectris.cbor import check_installed
 from pvapy_stream.dectris.messages import End, Image, Start, read_message
-from pvapy_stream.dectris.series import LATE, Placed, SeriesBook
+from pvapy_stream.dectris.series_ids import LATE, Placed, SeriesBook
 from pvapy_stream.errors import CodecError, DectrisError, TransportError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import LazyObject, StreamObject

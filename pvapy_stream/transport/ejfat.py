@@ -34,9 +34,9 @@ from pvapy_stream.transport.ejfat_wire import (
     ReassemblyLimits,
     datagrams,
 )
+from pvapy_stream.transport.hosted_receiver import ServingReceiver
 from pvapy_stream.transport.ports import ReceiverCounts
 from pvapy_stream.transport.remote import RemotePublisher
-from pvapy_stream.transport.serving import ServingReceiver
 
 _IP_AND_UDP = {socket.AF_INET: 28, socket.AF_INET6: 48}  # bytes of headers
 _LARGEST = 65536  # bytes of a datagram

@@ -18,7 +18,7 @@ from pvapy_stream.errors import TransportError
 if TYPE_CHECKING:
     import pvaccess as pva
 
-    from pvapy_stream.pva.request import Distributor
+    from pvapy_stream.pva.monitor_request import Distributor
     from pvapy_stream.transport.ports import Publisher, Receiver
 
 CHECK = (

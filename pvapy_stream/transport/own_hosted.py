@@ -11,8 +11,8 @@ from pvapy_stream import bursts
 from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.pva.encoder import ObjectEncoder
 from pvapy_stream.pva.lazy import StreamObject, pv_object
-from pvapy_stream.pva.net.channel import Channel, ChannelMonitor
-from pvapy_stream.pva.net.updates import Update
+from pvapy_stream.pva.net.encoded_updates import Update
+from pvapy_stream.pva.net.server_channel import Channel, ChannelMonitor
 from pvapy_stream.transport.own_server import host
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 from pvapy_stream.transport.pva_library import PvaSettings

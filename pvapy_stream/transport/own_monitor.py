@@ -32,7 +32,7 @@ class OwnMonitorReceiver:
 
     Args:
         channel: name of the channel.
-        request: PV request, see `pva.request.monitor_request`.
+        request: PV request, see `pva.monitor_request.monitor_request`.
         probe: request with which `newest` asks; the fewer fields, the cheaper.
         fallback: makes the receiver for channels whose structure we cannot hold; None: that is an
             error.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterable
 
-from pvapy_stream.pva.net.channel import Channel
 from pvapy_stream.pva.net.loop import Loop
 from pvapy_stream.pva.net.server import Server
+from pvapy_stream.pva.net.server_channel import Channel
 
 
 class _Host:

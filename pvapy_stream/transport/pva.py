@@ -86,7 +86,7 @@ class MonitorReceiver:
 
     Args:
         channel: name of the channel.
-        request: PV request, see `pva.request.monitor_request`.
+        request: PV request, see `pva.monitor_request.monitor_request`.
         provider: ``pva`` or ``ca``.
         probe: request of `newest`; few fields are cheap.
         retry: whether to start new searches, at short intervals, for a channel that is not found.

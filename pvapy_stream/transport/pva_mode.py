@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def receiver(what: ReceiverOptions) -> Receiver:
     """A monitor of a PVA channel."""
-    from pvapy_stream.pva.request import monitor_request
+    from pvapy_stream.pva.monitor_request import monitor_request
     from pvapy_stream.transport.own_monitor import OwnMonitorReceiver
     from pvapy_stream.transport.pva import MonitorReceiver
 

@@ -6,13 +6,13 @@ import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError, TransportError
 from pvapy_stream.pva.convert import type_of, value_of
-from pvapy_stream.pva.net.channel import Channel, Put
+from pvapy_stream.pva.net.server_channel import Channel, Put
 from pvapy_stream.pva.put_objects import PutReader
 from pvapy_stream.pva.serving import may_put
 from pvapy_stream.pva.wire.status import OK, Status
+from pvapy_stream.transport.hosted_receiver import HostedReceiver
 from pvapy_stream.transport.own_server import host
 from pvapy_stream.transport.ports import ReceiverCounts
-from pvapy_stream.transport.serving import HostedReceiver
 
 __all__ = ["PutReceiver", "host"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.lazy import StreamObject
-from pvapy_stream.pva.net.channel import Call, Put, ServiceChannel
+from pvapy_stream.pva.net.server_channel import Call, Put, ServiceChannel
 from pvapy_stream.pva.put_objects import PutReader
 from pvapy_stream.pva.wire.status import Status
 from pvapy_stream.pva.wire.types import AnyValue, Kind, Scalar, Structure
+from pvapy_stream.transport.hosted_receiver import STOPPED, HostedReceiver
 from pvapy_stream.transport.remote import ChannelPublisher
-from pvapy_stream.transport.serving import STOPPED, HostedReceiver
 
 _DONE = AnyValue(Structure("", (("status", Scalar(Kind.INT)),)), {"status": 0})
 _FAILED = Structure("", (("status", Scalar(Kind.INT)), ("errorMessage", Scalar(Kind.STRING))))

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from pvapy_stream import __version__
-from pvapy_stream.monitor.channels import natural
-from pvapy_stream.monitor.reading import Points, SeriesInfo, SeriesReader
+from pvapy_stream.monitor.channel_names import natural
+from pvapy_stream.monitor.series_reader import Points, SeriesInfo, SeriesReader
 from pvapy_stream.monitor.stages import StageView, labels, last_in_chain, lost_once
 from pvapy_stream.monitor.statuses import COUNTS, LOSSES, shown_counts
 

@@ -14,7 +14,7 @@ import msgspec
 
 from pvapy_stream.errors import MonitorError, TransportError
 from pvapy_stream.monitor.alarms import AlarmEvent
-from pvapy_stream.monitor.channels import ChannelFinder, unique, with_ids
+from pvapy_stream.monitor.channel_names import ChannelFinder, unique, with_ids
 from pvapy_stream.monitor.pictures import to_png
 from pvapy_stream.monitor.stages import StageView, StageWatch, labels, last_in_chain, lost_once
 from pvapy_stream.monitor.streams_monitor import StreamsMonitor, StreamsSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pvapy_stream.accounting.audit import AuditResult, audit
+from pvapy_stream.accounting.audit_result import AuditResult, audit
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pvapy_stream.accounting.account import MOST_EPOCHS, Account
-from pvapy_stream.accounting.audit import audit
+from pvapy_stream.accounting.audit_result import audit
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers

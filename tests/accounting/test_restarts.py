@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pvapy_stream.accounting.account import Account
-from pvapy_stream.accounting.audit import audit
+from pvapy_stream.accounting.audit_result import audit
 from pvapy_stream.accounting.bags import ascending, excess, layers
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger

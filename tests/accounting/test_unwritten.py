@@ -10,7 +10,7 @@ from pvapy_stream.bsread.simulator import BsreadSimulator
 from pvapy_stream.daq.buffer import StreamBuffer
 from pvapy_stream.errors import LedgerError
 from pvapy_stream.frame import Frame
-from pvapy_stream.mirror.server import MirrorServer
+from pvapy_stream.mirror.mirror_server import MirrorServer
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.settings import (
     BsreadSimSettings,
@@ -18,7 +18,7 @@ from pvapy_stream.settings import (
     MirrorSettings,
     SimulatorSettings,
 )
-from pvapy_stream.sim.server import SimServer
+from pvapy_stream.sim.sim_server import SimServer
 from pvapy_stream.transport.memory_mode import MemoryPublisher, MemoryReceiver
 from tests.support import image, wait_until
 

@@ -13,7 +13,7 @@ import pytest
 
 from pvapy_stream import Frame
 from pvapy_stream.cli.main import main
-from pvapy_stream.files.witness import witness
+from pvapy_stream.files.file_witness import witness
 from tests.areadetector.clients import Plugin, ids_in
 from tests.support import PATIENCE, Commands, Source, wait_until
 

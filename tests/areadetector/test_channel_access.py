@@ -10,7 +10,7 @@ import pytest
 from caproto import ChannelType
 
 from pvapy_stream.areadetector.ca_server import _channel
-from pvapy_stream.areadetector.fields import FIELDS
+from pvapy_stream.areadetector.plugin_records import FIELDS
 from pvapy_stream.areadetector.records import Records
 from pvapy_stream.pva.net.server import Server
 from tests.areadetector.clients import Plugin, ids_in

@@ -10,10 +10,10 @@ import pytest
 from pvapy_stream.bsread.codec import ChannelHeader, Encoder
 from pvapy_stream.bsread.file import SwissfelFile
 from pvapy_stream.errors import FileError
+from pvapy_stream.files.completeness import verify
 from pvapy_stream.files.ending import Ending
 from pvapy_stream.files.repair import repair
 from pvapy_stream.files.swissfel_layout import DUPLICATE, OUTSIDE
-from pvapy_stream.files.verify import verify
 from tests.bsread.messages import START, Stream, camera, picture, scalars
 from tests.files.support import start
 from tests.support import wait_until

@@ -11,8 +11,8 @@ import pytest
 from pvapy_stream.bsread import file as file_module
 from pvapy_stream.bsread.file import SwissfelFile
 from pvapy_stream.errors import FileError
+from pvapy_stream.files.completeness import verify
 from pvapy_stream.files.ending import Ending
-from pvapy_stream.files.verify import verify
 from tests.bsread.messages import Stream, scalars
 
 

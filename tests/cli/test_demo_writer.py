@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pvapy_stream.files.verify import verify
+from pvapy_stream.files.completeness import verify
 from tests.support import Commands
 
 

@@ -16,9 +16,9 @@ from pvapy_stream.cli import verify as verify_command
 from pvapy_stream.cli import write as write_command
 from pvapy_stream.cli.write import consumer_settings, written_since
 from pvapy_stream.errors import SettingsError
+from pvapy_stream.files.completeness import verify
+from pvapy_stream.files.file_witness import ids_in, witness
 from pvapy_stream.files.summary import decided
-from pvapy_stream.files.verify import verify
-from pvapy_stream.files.witness import ids_in, witness
 from pvapy_stream.settings import WriteSettings
 from tests.files.support import write
 from tests.support import (

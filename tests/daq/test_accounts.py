@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pvapy_stream.accounting.audit import audit
+from pvapy_stream.accounting.audit_result import audit
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, merged
-from pvapy_stream.daq.accounts import Fates, channel_of, enter
+from pvapy_stream.daq.pulse_ledgers import Fates, channel_of, enter
 from pvapy_stream.daq.pulses import PulseAccount
 from pvapy_stream.daq.states import RangeState
 

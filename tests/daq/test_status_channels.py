@@ -12,8 +12,8 @@ from pvapy_stream.errors import SettingsError
 from pvapy_stream.monitor.stages import StageView, StageWatch, last_in_chain
 from pvapy_stream.monitor.streams_monitor import StreamsMonitor, StreamsSettings
 from pvapy_stream.settings import DashboardSettings, ReportSettings, WriterSettings
+from pvapy_stream.web.html_report import ReportMonitor
 from pvapy_stream.web.live import LiveBoard
-from pvapy_stream.web.report import ReportMonitor
 from tests.daq.sending import Pulses, Rest
 from tests.support import Commands, Program, get, pvget, wait_until
 

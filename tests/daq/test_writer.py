@@ -17,8 +17,8 @@ from pvapy_stream.daq.acquisition import Acquisition
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.writer import REQUIRED, AcquisitionWriter
 from pvapy_stream.errors import ConflictError, FileError, RangeError, SettingsError
+from pvapy_stream.files.completeness import verify
 from pvapy_stream.files.swissfel_layout import DUPLICATE, OUT_OF_ORDER
-from pvapy_stream.files.verify import verify
 from pvapy_stream.settings import WriterSettings
 from tests.bsread.messages import camera, picture, scalars
 from tests.daq.sending import Pulses, lost, rows

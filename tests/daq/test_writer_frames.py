@@ -13,7 +13,7 @@ from pvapy_stream.daq.acquisition import Acquisition
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.writer import REQUIRED, AcquisitionWriter
 from pvapy_stream.files.chunks import codec_of, encode
-from pvapy_stream.files.verify import verify
+from pvapy_stream.files.completeness import verify
 from pvapy_stream.frame import ColorMode, Frame
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.settings import ShmSettings, WriterSettings

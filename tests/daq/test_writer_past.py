@@ -13,7 +13,7 @@ import pytest
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.writer import AcquisitionWriter
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.files.verify import verify
+from pvapy_stream.files.completeness import verify
 from pvapy_stream.settings import WriterSettings
 from tests.daq.sending import Rest
 from tests.support import Commands, Source, image, wait_until

@@ -21,10 +21,10 @@ import pytest
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.bsread.codec import ChannelHeader
 from pvapy_stream.cli import bsread_writer
+from pvapy_stream.files.completeness import verify
+from pvapy_stream.files.file_witness import ids_in
 from pvapy_stream.files.repair import repair
 from pvapy_stream.files.summary import decided_by_files
-from pvapy_stream.files.verify import verify
-from pvapy_stream.files.witness import ids_in
 from tests.bsread.messages import camera, scalars
 from tests.daq.sending import Pulses, Rest, lost, rows
 from tests.files.support import start

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pvapy_stream.sim.dectris import pixels_of
+from pvapy_stream.sim.dectris_detector import pixels_of
 from tests.dectris.test_programs import LIKE, detector, metadata_of, sent
 from tests.files.partners import Partners, partners  # noqa: F401 - a fixture
 from tests.ports import free_port

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from pvapy_stream.accounting.ledger import read_ledgers
-from pvapy_stream.files.verify import verify
-from pvapy_stream.sim.dectris import mask_of, pixels_of
+from pvapy_stream.files.completeness import verify
+from pvapy_stream.sim.dectris_detector import mask_of, pixels_of
 from tests.ports import free_port
 from tests.support import Commands, pvget, wait_for_monitors, wait_until
 

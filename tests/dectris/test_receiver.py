@@ -18,7 +18,7 @@ from pvapy_stream.files import chunks
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.series import PIXEL_MASK
 from pvapy_stream.settings import ConsumerSettings, DectrisSimSettings
-from pvapy_stream.sim.dectris import DectrisSimulator, mask_of, pixels_of
+from pvapy_stream.sim.dectris_detector import DectrisSimulator, mask_of, pixels_of
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.dectris import REFUSED, DectrisReceiver
 from pvapy_stream.transport.dectris_settings import DectrisInputSettings

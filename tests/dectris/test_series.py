@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from pvapy_stream.dectris.messages import End, Image, SeriesName, Start
-from pvapy_stream.dectris.series import DUPLICATE, LATE, Placed, SeriesBook
+from pvapy_stream.dectris.series_ids import DUPLICATE, LATE, Placed, SeriesBook
 from pvapy_stream.errors import DectrisError
 
 

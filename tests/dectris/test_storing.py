@@ -11,9 +11,9 @@ import pytest
 
 from pvapy_stream.daq.states import Phase
 from pvapy_stream.daq.writer import AcquisitionWriter
-from pvapy_stream.files.verify import verify
+from pvapy_stream.files.completeness import verify
 from pvapy_stream.settings import WriterSettings
-from pvapy_stream.sim.dectris import pixels_of
+from pvapy_stream.sim.dectris_detector import pixels_of
 from tests.daq.test_buffer import BufferProgram
 from tests.dectris.test_programs import LIKE, detector, metadata_of, sent
 from tests.ports import free_port

@@ -10,19 +10,19 @@ import pytest
 
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import FileError
+from pvapy_stream.files.completeness import verify
 from pvapy_stream.files.record import NOT_WRITTEN
 from pvapy_stream.files.repair import repair
 from pvapy_stream.files.superblock import lookup3
-from pvapy_stream.files.verify import verify
 from tests.files.support import WRITE_FOR_EVER, frame, pixels, start, write, writer
 
 KILLED_AT_ITS_BEGIN = """
 import os, sys
 from pathlib import Path
 import numpy as np
-from pvapy_stream.files import layout
-layout.make_tree = lambda *_: os.kill(os.getpid(), 9)
-layout.NexusFile(Path(sys.argv[1]), (8, 8), np.dtype("u1"))
+from pvapy_stream.files import nexus_layout
+nexus_layout.make_tree = lambda *_: os.kill(os.getpid(), 9)
+nexus_layout.NexusFile(Path(sys.argv[1]), (8, 8), np.dtype("u1"))
 """
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from pvapy_stream import FileSettings, Frame, FrameWriter
 from pvapy_stream.errors import FileError
+from pvapy_stream.files.file_witness import witness
 from pvapy_stream.files.repair import repair
-from pvapy_stream.files.witness import witness
 from tests.support import image
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import FileError
+from pvapy_stream.files.completeness import verify
 from pvapy_stream.files.master import make_master
 from pvapy_stream.files.names import check_parallel
-from pvapy_stream.files.verify import verify
 from tests.files.support import frame, pixels, write, writer
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import FileError, MissingExtraError, ObjectError, SettingsError
 from pvapy_stream.files.chunks import encode, filter_options
-from pvapy_stream.files.verify import verify
+from pvapy_stream.files.completeness import verify
 from pvapy_stream.frame import ColorMode, Frame
 from pvapy_stream.settings import FileSettings
 from tests.files.support import frame, pixels, start, write, writer

@@ -18,7 +18,7 @@ from pvapy_stream.files.repair import repair
 from pvapy_stream.frame import Frame
 from pvapy_stream.series import PIXEL_MASK, PIXEL_MASK_APPLIED, SeriesField, of_attributes
 from pvapy_stream.settings import FileSettings
-from pvapy_stream.sim.dectris import mask_of
+from pvapy_stream.sim.dectris_detector import mask_of
 from tests.bsread.messages import Stream, camera, scalars
 from tests.files.partners import Partners, partners  # noqa: F401 - a fixture
 from tests.files.support import frame, pixels, write, writer

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from pvapy_stream.errors import FileError
+from pvapy_stream.files.completeness import verify
 from pvapy_stream.files.recorded import RecordedStream
 from pvapy_stream.files.recording import RecordingFile
 from pvapy_stream.files.repair import repair
-from pvapy_stream.files.verify import verify
 
 _START = 1_700_000_000_000_000_000  # ns
 
@@ -26,7 +26,7 @@ import os, signal, sys
 from pathlib import Path
 from pvapy_stream.files.recording import RecordingFile
 from pvapy_stream.files.repair import repair
-from pvapy_stream.files.verify import verify
+from pvapy_stream.files.completeness import verify
 file = RecordingFile(Path(sys.argv[1]))
 for number in range(1, 6):
     file.add(number, number, [bytes([number]) * 100])

@@ -8,11 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
+from pvapy_stream.files.completeness import verify
 from pvapy_stream.files.instrument import read_series
 from pvapy_stream.files.master import make_master
 from pvapy_stream.files.nexus import FrameWriter
 from pvapy_stream.files.repair import repair
-from pvapy_stream.files.verify import verify
 from pvapy_stream.frame import Frame
 from pvapy_stream.series import PIXEL_MASK, SeriesField, SeriesMetadata
 from pvapy_stream.settings import FileSettings

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pvapy_stream.accounting.channels import accounts
+from pvapy_stream.accounting.comparison import accounts
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.files.file_witness import Witness, witness
 from pvapy_stream.files.nexus import FrameWriter
 from pvapy_stream.files.record import NOT_WRITTEN
 from pvapy_stream.files.summary import (
@@ -16,7 +17,6 @@ from pvapy_stream.files.summary import (
     lines_of,
     unsaved,
 )
-from pvapy_stream.files.witness import Witness, witness
 from pvapy_stream.settings import FileSettings
 from tests.files.support import frame, write, writer
 

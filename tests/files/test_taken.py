@@ -13,12 +13,12 @@ import pytest
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.cli import verify as verify_command
 from pvapy_stream.errors import CodecError, FileError
+from pvapy_stream.files.completeness import verify
 from pvapy_stream.files.master import make_master
 from pvapy_stream.files.nexus import FrameWriter
 from pvapy_stream.files.record import NOT_DECODABLE
 from pvapy_stream.files.repair import repair
-from pvapy_stream.files.run import RUN, run_id
-from pvapy_stream.files.verify import verify
+from pvapy_stream.files.run_name import RUN, run_id
 from pvapy_stream.frame import Frame
 from pvapy_stream.settings import FileSettings
 from tests.files.support import frame, start, write, writer
@@ -105,7 +105,7 @@ def test_only_plain_files_are_replaced(tmp_path: Path) -> None:
 def test_processes_of_a_run_have_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "import multiprocessing as m\n"
-        "from pvapy_stream.files.run import run_id\n"
+        "from pvapy_stream.files.run_name import run_id\n"
         "if __name__ == '__main__':\n"
         "    with m.get_context('spawn').Pool(2) as pool:\n"
         "        print(run_id(), *pool.starmap(run_id, [()] * 2))\n"

@@ -8,9 +8,9 @@ import pytest
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
+from pvapy_stream.files.completeness import verify
 from pvapy_stream.files.master import make_master
 from pvapy_stream.files.record import LossRecord
-from pvapy_stream.files.verify import verify
 from tests.files.support import frame, write, writer
 
 

@@ -16,11 +16,11 @@ import pytest
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import FileError
+from pvapy_stream.files.completeness import verify
+from pvapy_stream.files.file_witness import ids_in, witness
 from pvapy_stream.files.nexus import FrameWriter
 from pvapy_stream.files.record import NOT_WRITTEN
 from pvapy_stream.files.repair import repair
-from pvapy_stream.files.verify import verify
-from pvapy_stream.files.witness import ids_in, witness
 from pvapy_stream.settings import FileSettings
 from tests.files.support import frame, pixels, start, write, writer
 
@@ -199,7 +199,7 @@ def test_a_file_that_cannot_be_closed_decides(
     fates = Fates(tmp_path / "a.h5")
     fates.write(range(1, 11))
     fates.writer.flush()
-    monkeypatch.setattr("pvapy_stream.files.layout.complete", no_end)
+    monkeypatch.setattr("pvapy_stream.files.nexus_layout.complete", no_end)
     fates.close()
     seen = witness(tmp_path / "a.h5.part")
     assert (str(seen.ids), str(fates.saved), fates.lost) == ("1-10", "1-10", {})

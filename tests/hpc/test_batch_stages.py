@@ -11,7 +11,7 @@ import numpy as np
 import pvaccess as pva
 import pytest
 
-from pvapy_stream.accounting.audit import audit
+from pvapy_stream.accounting.audit_result import audit
 from pvapy_stream.errors import ProcessorError, SettingsError
 from pvapy_stream.frame import Frame
 from pvapy_stream.hpc.processor import UserDataProcessor

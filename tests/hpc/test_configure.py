@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pvapy_stream.hpc.control import KeysRead
+from pvapy_stream.hpc.control_channel import KeysRead
 from tests.support import Commands, Source, command, wait_for_monitors, write_processor
 
 PROCESSORS = """

@@ -11,7 +11,7 @@ import pytest
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.hpc.runner import StageRunner
-from pvapy_stream.mirror.server import MirrorServer
+from pvapy_stream.mirror.mirror_server import MirrorServer
 from pvapy_stream.settings import MirrorSettings
 from pvapy_stream.transport import filtered_ids
 from pvapy_stream.transport.filtered_ids import FilteredChannel, FilteredReceiver

@@ -10,12 +10,12 @@ from typing import Any
 import pvaccess as pva
 import pytest
 
-from pvapy_stream.accounting.audit import audit
+from pvapy_stream.accounting.audit_result import audit
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.settings import SimulatorSettings
-from pvapy_stream.sim.server import SimServer
+from pvapy_stream.sim.sim_server import SimServer
 from pvapy_stream.transport.memory_mode import MemoryReceiver
 from pvapy_stream.transport.ports import Return
 from tests.hpc.bench import Bench, frame, wait_for

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from pvapy_stream.accounting.audit import AuditResult, audit
+from pvapy_stream.accounting.audit_result import AuditResult, audit
 from pvapy_stream.accounting.ledger import union
 from tests.hpc.shown import Member, Source
 

@@ -10,7 +10,7 @@ from typing import Any
 import pvaccess as pva
 import pytest
 
-from pvapy_stream.accounting.audit import audit
+from pvapy_stream.accounting.audit_result import audit
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker

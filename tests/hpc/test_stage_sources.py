@@ -5,7 +5,7 @@ from __future__ import annotations
 import pvaccess as pva
 import pytest
 
-from pvapy_stream.accounting.audit import audit
+from pvapy_stream.accounting.audit_result import audit
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.pva.objects import mark
 from pvapy_stream.transport.ports import Return

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from pvapy_stream.pva.encoder import ObjectEncoder
-from pvapy_stream.pva.net.channel import Channel
 from pvapy_stream.pva.net.server import Server
+from pvapy_stream.pva.net.server_channel import Channel
 from pvapy_stream.pva.wire.types import Kind, Scalar, Structure
 from tests.support import Commands, status, wait_until
 from tests.transport.own_hosted.channels import BUILDER, frame

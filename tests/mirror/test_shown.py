@@ -9,9 +9,9 @@ from typing import Any
 import pvaccess as pva
 import pytest
 
-from pvapy_stream.accounting.audit import audit
+from pvapy_stream.accounting.audit_result import audit
 from pvapy_stream.accounting.ledger import union
-from pvapy_stream.mirror.channel import MirrorChannel
+from pvapy_stream.mirror.mirror_channel import MirrorChannel
 from pvapy_stream.settings import MirrorSettings
 from pvapy_stream.settings.channel_map import MirrorEntry
 from pvapy_stream.transport.memory_mode import MemoryReceiver

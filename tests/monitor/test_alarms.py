@@ -13,7 +13,7 @@ from pvapy_stream.errors import SettingsError
 from pvapy_stream.monitor.alarms import Alarm, Alarms, level_of
 from pvapy_stream.monitor.disk_monitor import DiskSettings
 from pvapy_stream.settings import parse_rule
-from pvapy_stream.settings.monitor import STREAM_ALARMS
+from pvapy_stream.settings.monitor_settings import STREAM_ALARMS
 
 
 def told(rule: str, values: list[tuple[float, float]]) -> list[tuple[float, str]]:

@@ -12,8 +12,8 @@ import pytest
 from pvapy_stream.errors import MonitorError
 from pvapy_stream.monitor import Clock, Monitor, Sample, SamplingMonitor
 from pvapy_stream.monitor.outbox import Outbox
-from pvapy_stream.monitor.reading import SeriesReader
-from pvapy_stream.monitor.series import SeriesStore
+from pvapy_stream.monitor.series_reader import SeriesReader
+from pvapy_stream.monitor.series_store import SeriesStore
 from pvapy_stream.settings import MonitorSettings
 from tests.monitor.fakes import FakeClock, Listener
 

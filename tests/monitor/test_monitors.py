@@ -16,9 +16,9 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.monitor.disk_monitor import DiskMonitor, DiskSettings, Trend
 from pvapy_stream.monitor.image_monitor import ImageMonitor, ImageSettings, statistics
 from pvapy_stream.monitor.pictures import COLORMAPS, to_png
-from pvapy_stream.monitor.reading import SeriesReader
 from pvapy_stream.monitor.run import make_monitor, read_monitors
-from pvapy_stream.monitor.series import SeriesStore
+from pvapy_stream.monitor.series_reader import SeriesReader
+from pvapy_stream.monitor.series_store import SeriesStore
 from pvapy_stream.monitor.system_monitor import SystemMonitor, SystemSettings
 from pvapy_stream.monitor.table_monitor import TableMonitor, TableSettings
 from tests.monitor.fakes import FakeClock, Listener

@@ -10,8 +10,8 @@ import pytest
 
 from pvapy_stream.errors import MonitorError
 from pvapy_stream.monitor import Sample
-from pvapy_stream.monitor.reading import SeriesReader
-from pvapy_stream.monitor.series import SeriesStore
+from pvapy_stream.monitor.series_reader import SeriesReader
+from pvapy_stream.monitor.series_store import SeriesStore
 
 DAY = 86400.0
 
@@ -72,7 +72,7 @@ def test_old_samples_are_removed(tmp_path: Path) -> None:
 def test_a_locked_file_loses_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pvapy_stream.monitor.series._BUSY", 0.1)
+    monkeypatch.setattr("pvapy_stream.monitor.series_store._BUSY", 0.1)
     file = tmp_path / "a.sqlite"
     store = SeriesStore(file)
     fill(store, 3)
@@ -94,7 +94,7 @@ def test_a_locked_file_loses_nothing(
 def test_a_file_that_cannot_grow_loses_the_oldest_and_counts_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pvapy_stream.monitor.series._KEPT_IN_MEMORY", 50)
+    monkeypatch.setattr("pvapy_stream.monitor.series_store._KEPT_IN_MEMORY", 50)
     store = SeriesStore(tmp_path / "a.sqlite")
     fill(store, 1)
     pages = store._connection.execute("PRAGMA page_count").fetchone()[0]

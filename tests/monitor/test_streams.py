@@ -11,9 +11,9 @@ import pvaccess as pva
 import pytest
 
 from pvapy_stream.errors import MonitorError, PvapyStreamError, SettingsError
-from pvapy_stream.monitor.channels import ChannelFinder, workflow_channels
-from pvapy_stream.monitor.reading import SeriesReader
-from pvapy_stream.monitor.series import SeriesStore
+from pvapy_stream.monitor.channel_names import ChannelFinder, workflow_channels
+from pvapy_stream.monitor.series_reader import SeriesReader
+from pvapy_stream.monitor.series_store import SeriesStore
 from pvapy_stream.monitor.stages import (
     RateMeter,
     StageView,

@@ -11,9 +11,9 @@ import pytest
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import union
 from pvapy_stream.errors import FileError, PvapyStreamError, SettingsError
+from pvapy_stream.files.completeness import verify
+from pvapy_stream.files.file_witness import ids_in
 from pvapy_stream.files.record import NOT_WRITTEN
-from pvapy_stream.files.verify import verify
-from pvapy_stream.files.witness import ids_in
 from pvapy_stream.processors.hdf5_writer import Hdf5Writer
 from pvapy_stream.testing import ProcessorRun, frame, image_object, run_processor
 from tests.files.support import write

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.hpc.metadata import MetadataReceiver
+from pvapy_stream.hpc.metadata_channels import MetadataReceiver
 from pvapy_stream.processors import MetadataAssociator
 from pvapy_stream.processors.association import Associator, Match, Rule, TimeSeries
 from pvapy_stream.settings import MetadataChannel

@@ -20,7 +20,7 @@ from pvapy_stream.pva.put_objects import PutReader
 from pvapy_stream.pva.steady import freeze, steady_payload
 from pvapy_stream.pva.wire.types import ArrayOf, Kind, Scalar, Structure
 from pvapy_stream.transport.shm.frames import read_header
-from pvapy_stream.transport.shm.objects import SharedObject
+from pvapy_stream.transport.shm.received_objects import SharedObject
 from pvapy_stream.transport.shm.sample_encoder import SampleEncoder
 from tests.support import image
 

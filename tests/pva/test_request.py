@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pvapy_stream.pva.request import Distributor, monitor_request
+from pvapy_stream.pva.monitor_request import Distributor, monitor_request
 
 
 @pytest.mark.parametrize(

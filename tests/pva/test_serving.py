@@ -15,11 +15,11 @@ import pytest
 
 from pvapy_stream.errors import PvapyStreamError, SettingsError
 from pvapy_stream.frame import Frame
-from pvapy_stream.hpc.control import ControlChannel
+from pvapy_stream.hpc.control_channel import ControlChannel
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.pva.serving import PutRights, host_readonly, host_writable, make_server
 from pvapy_stream.settings import ConsumerSettings, MetadataChannel
-from pvapy_stream.sim.metadata import HostedMetadata
+from pvapy_stream.sim.metadata_sources import HostedMetadata
 from pvapy_stream.status.channel import StatusChannel
 from pvapy_stream.status.snapshot import Snapshot
 from pvapy_stream.transport.hosted import HostedPublisher

@@ -16,7 +16,7 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.pva.convert import value_of
 from pvapy_stream.pva.encoder import ObjectEncoder
 from pvapy_stream.pva.lazy import LazyObject, frame_of
-from pvapy_stream.pva.net.updates import Selection, Update
+from pvapy_stream.pva.net.encoded_updates import Selection, Update
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.pva.objects import LazyIds
 from pvapy_stream.pva.put_objects import attributes_of_value, frame_of_value

@@ -14,7 +14,7 @@ import numpy as np
 import pvaccess as pva
 import pytest
 
-from pvapy_stream.accounting.audit import audit
+from pvapy_stream.accounting.audit_result import audit
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.errors import FileError, SettingsError, SourceError
 from pvapy_stream.files.recorded import RecordedStream

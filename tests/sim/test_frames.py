@@ -13,7 +13,7 @@ from pvapy_stream.errors import SettingsError, SourceError
 from pvapy_stream.frame import ColorMode, Frame
 from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.sim import hdf
-from pvapy_stream.sim.frames import RandomSource, natural, open_sources
+from pvapy_stream.sim.frame_sources import RandomSource, natural, open_sources
 
 STACK = np.arange(5 * 6 * 8, dtype=np.uint16).reshape(5, 6, 8)
 

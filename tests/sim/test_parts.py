@@ -20,7 +20,7 @@ from pvapy_stream.pva.clients import ClientCounter
 from pvapy_stream.sim import feed
 from pvapy_stream.sim.feed import ObjectFeed
 from pvapy_stream.sim.pacing import Pacer
-from pvapy_stream.sim.report import Reporter, Totals
+from pvapy_stream.sim.reporter import Reporter, Totals
 
 
 def some_frames(n: int, error: Exception | None = None) -> Iterator[Frame]:

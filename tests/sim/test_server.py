@@ -25,7 +25,7 @@ from pvapy_stream.errors import TransportError
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.ntndarray import to_frame
 from pvapy_stream.settings import SimulatorSettings
-from pvapy_stream.sim.server import SimServer
+from pvapy_stream.sim.sim_server import SimServer
 from tests.support import wait_until
 
 STACK = np.arange(5 * 6 * 8, dtype=np.uint16).reshape(5, 6, 8)
@@ -243,7 +243,7 @@ def test_too_few_clients(prefix: str) -> None:
 def test_notify_channel_that_is_not_there(
     prefix: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pvapy_stream.sim.server._NOTIFY_TIMEOUT", 0.5)
+    monkeypatch.setattr("pvapy_stream.sim.sim_server._NOTIFY_TIMEOUT", 0.5)
     running = Running(channel_name=f"{prefix}a", notify_pv=f"{prefix}nobody", n_publish=2)
     assert len(running.finish()) == 3
     assert running.server.notify_failures == 1

@@ -24,7 +24,7 @@ from pvapy_stream.hpc.service import StageReport
 from pvapy_stream.monitor.stages import StageView
 from pvapy_stream.monitor.statuses import COUNTS
 from pvapy_stream.settings import SimulatorSettings
-from pvapy_stream.sim.server import SimServer
+from pvapy_stream.sim.sim_server import SimServer
 from pvapy_stream.sim.source_server import SimulatorStatus
 from pvapy_stream.status.channel import structure
 from pvapy_stream.status.counted import pool_stats

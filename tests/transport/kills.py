@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.settings import ShmSettings
-from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, folder, nodes
+from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, nodes, user_folder
 from tests.transport.pairs import Ids, make_object
 
 CHANNEL = "kills"
@@ -98,7 +98,7 @@ def ended(pid: int) -> bool:
 
 def leftovers() -> list[str]:
     """All that is in shared memory but what every user has once."""
-    here = folder.path()
+    here = user_folder.path()
     found = [p for p in here.rglob("*") if not p.is_dir()]
     found += [*here.glob("rooms/*"), *here.glob("iceoryx2/nodes/*")]
     found += Path("/dev/shm").glob(f"{nodes.PREFIX}*")
@@ -133,7 +133,7 @@ def play(rng: random.Random, known: set[str]) -> list[str]:
 
 def main(where: str, prefix: str, seed: int, seconds: float, others: str) -> None:
     """Play rounds for so long, at least one; alone, or beside a publisher that lives."""
-    folder.SHM, nodes.PREFIX = Path(where), prefix
+    user_folder.SHM, nodes.PREFIX = Path(where), prefix
     rng = random.Random(seed)
     living = start(live) if others == "beside" else 0
     known: set[str] = set()

@@ -21,7 +21,7 @@ import numpy as np
 from pvapy_stream.frame import Frame, new_image
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.settings import ShmSettings
-from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, folder, nodes
+from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, nodes, user_folder
 from pvapy_stream.transport.shm.slot_memory import held_memory_of
 from tests.transport.kills import PATIENCE, ended, leftovers, start
 
@@ -161,7 +161,7 @@ def meet() -> None:
 
 def main(where: str, prefix: str, seed: int, seconds: float) -> None:
     """Kill programs of a chain for so long, at least each of them once."""
-    folder.SHM, nodes.PREFIX = Path(where), prefix
+    user_folder.SHM, nodes.PREFIX = Path(where), prefix
     rng = random.Random(seed)
     chain = Chain()
     deadline = time.monotonic() + seconds

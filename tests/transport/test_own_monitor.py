@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pvapy_stream.pva.lazy import frame_of
-from pvapy_stream.pva.net.channel import Channel
 from pvapy_stream.pva.net.server import Server
+from pvapy_stream.pva.net.server_channel import Channel
 from pvapy_stream.pva.wire.descriptions import Incoming, Outgoing
 from pvapy_stream.pva.wire.types import Kind, Scalar, Structure
 from pvapy_stream.transport.own_monitor import OwnMonitorReceiver

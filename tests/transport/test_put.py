@@ -13,7 +13,7 @@ import pvaccess as pva
 import pytest
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.pva.net.channel import Put
+from pvapy_stream.pva.net.server_channel import Put
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.transport.put import PutPublisher
 from pvapy_stream.transport.pvas import PutReceiver

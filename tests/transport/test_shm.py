@@ -29,11 +29,11 @@ from pvapy_stream.processors.transpose import Transpose
 from pvapy_stream.pva.lazy import LazyObject, frame_of, pv_object
 from pvapy_stream.pva.objects import LazyIds
 from pvapy_stream.transport.shm import (
-    folder,
     has_publisher,
     nodes,
     peer_directory,
     services,
+    user_folder,
 )
 from pvapy_stream.transport.shm.frames import (
     INITIAL,
@@ -463,9 +463,9 @@ def test_only_this_user_may_read_anything(ends: Ends) -> None:
     ends.receiver(Ids())
     connect(publisher)
     publisher.publish(make_object(1))
-    private = folder.private_folder()
+    private = user_folder.private_folder()
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
-    for path in folder.SHM.glob("pvs*"):
+    for path in user_folder.SHM.glob("pvs*"):
         # Of others some may go just now.
         with contextlib.suppress(FileNotFoundError):
             assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path

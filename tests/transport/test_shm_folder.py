@@ -20,7 +20,7 @@ import pytest
 
 from pvapy_stream.errors import TransportError
 from pvapy_stream.settings import ShmSettings
-from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, folder, has_publisher, nodes
+from pvapy_stream.transport.shm import ShmPublisher, ShmReceiver, has_publisher, nodes, user_folder
 from pvapy_stream.transport.shm.peer_directory import PeerDirectory, new_key
 from pvapy_stream.transport.shm.peer_file import (
     PUBLISHER,
@@ -36,8 +36,8 @@ from tests.transport.pairs import Ids, make_object
 @pytest.fixture
 def shm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of shared memory of this test alone; the samples are where they always are."""
-    monkeypatch.setattr(folder, "SHM", tmp_path)
-    monkeypatch.setattr(folder, "_warned", set())
+    monkeypatch.setattr(user_folder, "SHM", tmp_path)
+    monkeypatch.setattr(user_folder, "_warned", set())
     # The prefix tells the leftovers of this test from those of others.
     monkeypatch.setattr(nodes, "PREFIX", f"pvt{new_key()[:8]}_")
     yield tmp_path
@@ -57,9 +57,9 @@ def samples() -> list[str]:
 
 def leftovers() -> list[str]:
     """All files of this test but those that every user has once."""
-    here = [str(path) for path in folder.path().rglob("*") if not path.is_dir()]
-    rooms = [str(path) for path in folder.path().glob("rooms/*")]
-    nodes = [str(path) for path in folder.path().glob("iceoryx2/nodes/*")]
+    here = [str(path) for path in user_folder.path().rglob("*") if not path.is_dir()]
+    rooms = [str(path) for path in user_folder.path().glob("rooms/*")]
+    nodes = [str(path) for path in user_folder.path().glob("iceoryx2/nodes/*")]
     return [*here, *rooms, *nodes, *(n for n in samples() if not n.endswith(".global_mgmt"))]
 
 
@@ -159,7 +159,7 @@ def test_what_is_not_ours_is_skipped_and_named_once(
     for name in ("file", f"p-{new_key()}", f"s-{new_key()}-{new_key()}", f"w-{new_key()}"):
         (outside / name).write_bytes(bytes(4096))
     put = GARBAGE[kind]
-    rooms = folder.subfolder("rooms")
+    rooms = user_folder.subfolder("rooms")
     channel = f"{prefix}shm"
     theirs = PeerDirectory(f"{prefix}other").path
     theirs.mkdir()
@@ -195,7 +195,7 @@ def test_the_folder_of_a_channel_is_made_where_something_else_lay(
 ) -> None:
     outside = tmp_path_factory.mktemp("outside")
     (outside / "file").touch()
-    folder.subfolder("rooms")
+    user_folder.subfolder("rooms")
     before = _state(outside)
     for number, kind in enumerate(("empty", "link to itself", "link to a folder", "pipe")):
         channel = f"{prefix}{number}"
@@ -210,7 +210,7 @@ def test_a_folder_that_leads_elsewhere_is_refused(
     shm: Path, tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:
     outside = tmp_path_factory.mktemp("outside")
-    (folder.private_folder() / name).symlink_to(outside)
+    (user_folder.private_folder() / name).symlink_to(outside)
     publisher, receiver = ShmPublisher("any", ShmSettings()), ShmReceiver("any")
     for start in (publisher.start, lambda: receiver.start(print)):
         with pytest.raises(TransportError, match=f"{name} is not a folder of this user alone"):
@@ -288,8 +288,8 @@ def test_the_rights_of_what_a_link_leads_to_stay(
 def test_a_folder_that_others_may_enter_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(folder, "SHM", tmp_path)
-    theirs = folder.private_folder()
+    monkeypatch.setattr(user_folder, "SHM", tmp_path)
+    theirs = user_folder.private_folder()
     theirs.chmod(0o777)
     with pytest.raises(TransportError, match="not a folder of this user alone"):
         ShmPublisher("any", ShmSettings()).start()
@@ -331,7 +331,7 @@ def test_peer_files_are_created_while_others_remove_empty_directories(
 def test_who_is_stopped_while_it_has_a_lock_keeps_nobody_out(shm: Path, prefix: str) -> None:
     # As processes have them that were stopped while they created a file or removed a folder.
     for how in (fcntl.LOCK_SH, fcntl.LOCK_EX):
-        file = folder.open_folder(folder.subfolder("rooms"))
+        file = user_folder.open_folder(user_folder.subfolder("rooms"))
         assert file is not None
         fcntl.flock(file, how)
         with Meeting(f"{prefix}{how}") as meeting:

@@ -22,11 +22,11 @@ from pvapy_stream.pva.lazy import LazyObject, pv_object
 from pvapy_stream.transport.shm import (
     ShmPublisher,
     ShmReceiver,
-    folder,
     payloads,
     pool_user,
     receiver,
     services,
+    user_folder,
 )
 from pvapy_stream.transport.shm.peer_directory import new_key
 from pvapy_stream.transport.shm.slot_memory import held_memory_of
@@ -194,7 +194,7 @@ def test_frames_that_are_kept_stay_and_nothing_waits_for_them(chain: Chain) -> N
     chain.stop()
     assert all((one.image == number).all() for number, one in frames.items())
     (key,) = {place(one.payload)[0] for one in in_pool}
-    path = folder.path() / "pools" / key.hex()
+    path = user_folder.path() / "pools" / key.hex()
     assert path.exists()
     del kept[:], frames, in_pool
     gc.collect()
@@ -294,7 +294,7 @@ def test_objects_that_grow_get_another_pool(chain: Chain) -> None:
     keys = {where[0] for _, where, _ in got if where}
     assert 2 < len(keys) < 20
     # Those that are too small are given up.
-    paths = [folder.path() / "pools" / key.hex() for key in keys]
+    paths = [user_folder.path() / "pools" / key.hex() for key in keys]
     wait_until(lambda: sum(path.exists() for path in paths) == 1)
 
 
@@ -325,7 +325,7 @@ def test_too_little_memory_means_copies_and_the_log_says_how_much_is_needed(
     caplog: pytest.LogCaptureFixture,
     small_disk: Path,
 ) -> None:
-    monkeypatch.setattr(folder, "SHM", small_disk)
+    monkeypatch.setattr(user_folder, "SHM", small_disk)
     monkeypatch.setattr(services, "SHM", small_disk)
     side = 400
     first, got = chain.publisher(0), []

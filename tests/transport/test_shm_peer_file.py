@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.transport.shm import folder
+from pvapy_stream.transport.shm import user_folder
 from pvapy_stream.transport.shm.peer_directory import PeerDirectory
 from pvapy_stream.transport.shm.peer_file import (
     PUBLISHER,
@@ -27,7 +27,7 @@ DESCRIPTION_AT = 128  # after 16 integers of 8 bytes
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PeerDirectory]:
-    monkeypatch.setattr(folder, "SHM", tmp_path)
+    monkeypatch.setattr(user_folder, "SHM", tmp_path)
     made = PeerDirectory("channel")
     yield made
     made.remove_if_empty()

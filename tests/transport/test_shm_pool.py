@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pvapy_stream.transport.shm import folder, pool_file, pool_owner
+from pvapy_stream.transport.shm import pool_file, pool_owner, user_folder
 from pvapy_stream.transport.shm.frames import Parts, SampleHeader, read_header
 from pvapy_stream.transport.shm.pool_file import PoolLayout, create_pool, open_pool, sweep
 from pvapy_stream.transport.shm.pool_holders import Held
@@ -34,12 +34,12 @@ def nobody(_: bytes) -> bool:
 
 @pytest.fixture(autouse=True)
 def shm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(folder, "SHM", tmp_path)
+    monkeypatch.setattr(user_folder, "SHM", tmp_path)
     return tmp_path
 
 
 def pools() -> list[str]:
-    there = folder.path() / "pools"
+    there = user_folder.path() / "pools"
     return sorted(path.name for path in there.iterdir()) if there.exists() else []
 
 
@@ -76,7 +76,7 @@ def take_all(of: PoolOwner) -> list[int]:
 def test_a_pool_is_private_and_complete_and_goes_with_its_owner() -> None:
     one = owner()
     (name,) = pools()
-    path = folder.path() / "pools" / name
+    path = user_folder.path() / "pools" / name
     assert name == one.key.hex()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.stat().st_nlink == 1
@@ -144,7 +144,7 @@ def test_the_pool_of_a_killed_owner_is_swept_when_nobody_may_read_it() -> None:
 def test_a_file_that_is_no_pool_is_left_alone(damage: Callable[[Path], Any]) -> None:
     one = owner()
     one.pool.close()
-    damage(folder.path() / "pools" / one.key.hex())
+    damage(user_folder.path() / "pools" / one.key.hex())
     (name,) = pools()
     assert open_pool(bytes.fromhex(name)) is None
     sweep(nobody)

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pvapy_stream.transport.shm import folder
+from pvapy_stream.transport.shm import user_folder
 from pvapy_stream.transport.shm.frames import Parts
 from pvapy_stream.transport.shm.pool_file import PoolLayout
 from pvapy_stream.transport.shm.pool_owner import PoolOwner
@@ -29,7 +29,7 @@ from tests.transport.test_shm_pool import OWNER, killed, look_for_dead, owner, p
 
 @pytest.fixture(autouse=True)
 def shm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(folder, "SHM", tmp_path)
+    monkeypatch.setattr(user_folder, "SHM", tmp_path)
     return tmp_path
 
 

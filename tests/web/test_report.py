@@ -15,11 +15,11 @@ from pvapy_stream.errors import MonitorError, SettingsError
 from pvapy_stream.monitor import Sample
 from pvapy_stream.monitor.alarms import AlarmEvent
 from pvapy_stream.monitor.pictures import to_png
-from pvapy_stream.monitor.series import SeriesStore
+from pvapy_stream.monitor.series_store import SeriesStore
 from pvapy_stream.settings import ReportSettings, parse_rule
 from pvapy_stream.web.content import short
+from pvapy_stream.web.html_report import ReportMonitor, ReportPublisher, write_whole
 from pvapy_stream.web.render import Renderer, clock, count, seconds, si
-from pvapy_stream.web.report import ReportMonitor, ReportPublisher, write_whole
 from tests.support import Commands, Source, command, wait_for_monitors, wait_until
 from tests.web.browser import needs_chromium, overflow, page
 
@@ -118,7 +118,7 @@ def test_a_run_from_beginning_to_end(
 def test_a_stage_that_is_not_there(
     prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pvapy_stream.web.report._FIRST_LOOK", 0.5)
+    monkeypatch.setattr("pvapy_stream.web.html_report._FIRST_LOOK", 0.5)
     html = write(tmp_path / "report.html", status_channels=f"{prefix}none")
     assert f"{prefix}none" in html
     assert ">absent</span>" in html

@@ -15,7 +15,7 @@ import pytest
 
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.launch.programs import LocalPrograms
-from pvapy_stream.monitor.channels import workflow_channels
+from pvapy_stream.monitor.channel_names import workflow_channels
 from pvapy_stream.workflow import Project, Workflow
 from pvapy_stream.workflow.library.bsread_stages import (
     BsreadSimStage,

@@ -29,7 +29,7 @@ protocols:
 # The first programs of a run die as if a library had failed while they start.
 DIES = """
 import os, sys
-if "pvapy_stream.cli.stage" in " ".join(sys.orig_argv):
+if "pvapy_stream.cli.stage_program" in " ".join(sys.orig_argv):
     for number in range(5):
         try:
             os.mkdir(os.path.join({folder!r}, str(number)))
@@ -219,7 +219,7 @@ def test_on_a_worker_programs_of_two_runs_have_logs_of_their_own(tmp_path: Path)
 def test_resume_goes_on_with_the_writer_s_next_file(
     commands: Commands, tmp_path: Path, prefix: str
 ) -> None:
-    pytest.importorskip("pvapy_stream.files.run", reason="writers do not know their run yet")
+    pytest.importorskip("pvapy_stream.files.run_name", reason="writers do not know their run yet")
     folder = tmp_path / "run"
     program = run(commands, chain(tmp_path, prefix, 0), folder)
     wait_until(lambda: live(folder)["disk"]["processed"] > 50, 40)
@@ -239,7 +239,7 @@ def test_resume_goes_on_with_the_writer_s_next_file(
 def test_a_writer_that_is_killed_goes_on_with_its_next_file(
     commands: Commands, tmp_path: Path, prefix: str
 ) -> None:
-    pytest.importorskip("pvapy_stream.files.run", reason="writers do not know their run yet")
+    pytest.importorskip("pvapy_stream.files.run_name", reason="writers do not know their run yet")
     folder = tmp_path / "run"
     program = run(commands, chain(tmp_path, prefix, 2000), folder)
     wait_until(lambda: live(folder)["disk"]["processed"] > 50, 40)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from pvapy_stream.pva.net.channel import Channel
+from pvapy_stream.pva.net.server_channel import Channel
 from pvapy_stream.pva.wire import operations, request
 from pvapy_stream.pva.wire.buffers import Reader, Writer
 from pvapy_stream.pva.wire.changes import write_changes

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 
 from pvapy_stream.errors import WireError
+from pvapy_stream.pva.net.base_link import Watch
 from pvapy_stream.pva.net.environment import ClientSettings
 from pvapy_stream.pva.net.heard import Heard, may_be_beacon
-from pvapy_stream.pva.net.link import Watch
 from pvapy_stream.pva.net.local_group import GROUP, listen
 from pvapy_stream.pva.wire.searching import Beacon, datagram, read_datagram
 from pvapy_stream.pva.wire.stream import Command

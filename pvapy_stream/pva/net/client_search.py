@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pvapy_stream.errors import WireError
+from pvapy_stream.pva.net.base_link import Watch
 from pvapy_stream.pva.net.client_beacons import Beacons
 from pvapy_stream.pva.net.environment import (
     NAME_SERVERS,
@@ -18,7 +19,6 @@ from pvapy_stream.pva.net.environment import (
     UnknownHost,
     asked_by_udp,
 )
-from pvapy_stream.pva.net.link import Watch
 from pvapy_stream.pva.net.lookup import Lookup
 from pvapy_stream.pva.net.questions import Questions
 from pvapy_stream.pva.net.server_link import ServerLink

@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Callable
 
 from pvapy_stream.errors import WireError
+from pvapy_stream.pva.net.base_link import AT_ONCE, MUCH, Link, after
 from pvapy_stream.pva.net.base_request import Request
-from pvapy_stream.pva.net.channel import Channel
 from pvapy_stream.pva.net.host import Host
-from pvapy_stream.pva.net.link import AT_ONCE, MUCH, Link, after
-from pvapy_stream.pva.net.monitor import MonitorRequest
 from pvapy_stream.pva.net.requests import KINDS
+from pvapy_stream.pva.net.server_channel import Channel
+from pvapy_stream.pva.net.server_monitor import MonitorRequest
 from pvapy_stream.pva.wire import connecting, operations, values
 from pvapy_stream.pva.wire.buffers import Buffer, Reader, Writer
 from pvapy_stream.pva.wire.descriptions import Incoming, Outgoing

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
-from pvapy_stream.pva.net.updates import Update
+from pvapy_stream.pva.net.encoded_updates import Update
 from pvapy_stream.pva.wire.request import OPTIONS, WHOLE, inside
 from pvapy_stream.pva.wire.types import AnyValue, Structure
 

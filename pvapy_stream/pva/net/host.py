@@ -6,8 +6,8 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from pvapy_stream.pva.net.channel import Channel
-from pvapy_stream.pva.net.link import Link
+from pvapy_stream.pva.net.base_link import Link
+from pvapy_stream.pva.net.server_channel import Channel
 from pvapy_stream.pva.wire.buffers import Writer
 from pvapy_stream.pva.wire.limits import Limits
 from pvapy_stream.pva.wire.searching import Search

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.net.base_request import Request, Requester
-from pvapy_stream.pva.net.channel import Call, Channel, Put, ServiceChannel
-from pvapy_stream.pva.net.monitor import MonitorRequest
+from pvapy_stream.pva.net.server_channel import Call, Channel, Put, ServiceChannel
+from pvapy_stream.pva.net.server_monitor import MonitorRequest
 from pvapy_stream.pva.wire import operations, request, values
 from pvapy_stream.pva.wire.buffers import Reader
 from pvapy_stream.pva.wire.changes import read_changes

@@ -11,13 +11,13 @@ import threading
 from collections.abc import Callable, Mapping
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.pva.net.channel import Channel, Value
+from pvapy_stream.pva.net.base_link import Link, keep_alive, let_arrive
 from pvapy_stream.pva.net.connection import Connection
 from pvapy_stream.pva.net.datagrams import Datagrams
 from pvapy_stream.pva.net.environment import SERVER_PORT, Address, ServerSettings
-from pvapy_stream.pva.net.link import Link, keep_alive, let_arrive
 from pvapy_stream.pva.net.loop import Loop
-from pvapy_stream.pva.net.service import NAME, server_channel
+from pvapy_stream.pva.net.server_channel import Channel, Value
+from pvapy_stream.pva.net.server_rpc import NAME, server_channel
 from pvapy_stream.pva.wire.buffers import Writer
 from pvapy_stream.pva.wire.limits import DEFAULT, Limits
 from pvapy_stream.pva.wire.searching import ANY, REPLY_REQUIRED, Search, SearchReply

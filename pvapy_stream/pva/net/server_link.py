@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pvapy_stream.errors import WireError
+from pvapy_stream.pva.net.base_link import Link, Watch, keep_alive
 from pvapy_stream.pva.net.environment import Address
-from pvapy_stream.pva.net.link import Link, Watch, keep_alive
 from pvapy_stream.pva.wire import connecting
 from pvapy_stream.pva.wire.buffers import Reader, Writer
 from pvapy_stream.pva.wire.descriptions import Incoming, Outgoing

@@ -11,7 +11,7 @@ from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.net.client_channel import ClientChannel
 from pvapy_stream.pva.net.client_errors import RefusedError
 from pvapy_stream.pva.net.server_link import ServerLink
-from pvapy_stream.pva.net.service import IMPLEMENTATION, NAME
+from pvapy_stream.pva.net.server_rpc import IMPLEMENTATION, NAME
 from pvapy_stream.pva.wire.types import AnyValue, Kind, Scalar, Structure
 
 _ANSWERS = 2.0  # s; a server that does not say within this what it is, is unknown

@@ -6,10 +6,10 @@
 - `references`: what is sent for them; `payloads` makes and `pool_reader` reads references.
 - `services`: iceoryx2 services, which carry the samples, and their memory; `nodes`: the iceoryx2
   node of this process.
-- `peer_directory`, `peer_file`, `wakeup`, `folder`: files by which publishers and subscribers find
-  each other, count what was taken, and wake each other.
+- `peer_directory`, `peer_file`, `wakeup`, `user_folder`: files by which publishers and subscribers
+  find each other, count what was taken, and wake each other.
 - `set_service`, `subscriber_table`, `sender`: the publisher.
-- `publisher_link`, `objects`, `receiver`: the receiver.
+- `publisher_link`, `received_objects`, `receiver`: the receiver.
 """
 
 from pvapy_stream.transport.shm.peer_directory import has_publisher

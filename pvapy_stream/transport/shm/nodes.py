@@ -21,8 +21,8 @@ from pathlib import Path
 import iceoryx2 as iox
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.transport.shm import folder
-from pvapy_stream.transport.shm.folder import (
+from pvapy_stream.transport.shm import user_folder
+from pvapy_stream.transport.shm.user_folder import (
     lock,
     locked,
     open_folder,
@@ -158,7 +158,7 @@ def _make_private(path: Path) -> None:
 
 def sweep(of: iox.Node, timeout: float = _BUSY_CLEANUP_TIMEOUT) -> None:
     """Free what killed processes held."""
-    root = folder.path() / _ROOT
+    root = user_folder.path() / _ROOT
     with contextlib.suppress(Exception), _locked(root, fcntl.LOCK_EX, timeout) as alone:
         if alone and not of.try_cleanup_dead_nodes().failed_cleanups:
             _remove_leftovers(root)

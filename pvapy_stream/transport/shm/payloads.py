@@ -11,7 +11,6 @@ import numpy as np
 
 from pvapy_stream.errors import TransportError
 from pvapy_stream.transport.shm.copies import NO_MEMORY, NO_SLOT, Copies
-from pvapy_stream.transport.shm.folder import SHM
 from pvapy_stream.transport.shm.frames import Parts
 from pvapy_stream.transport.shm.peer_directory import has_subscribers
 from pvapy_stream.transport.shm.pool_file import PoolLayout, possible
@@ -21,6 +20,7 @@ from pvapy_stream.transport.shm.pool_user import PoolUser, join_pool
 from pvapy_stream.transport.shm.references import Holder, PayloadPlace, Reference
 from pvapy_stream.transport.shm.services import free_memory, full_memory, memory_size
 from pvapy_stream.transport.shm.slot_memory import address_of, end_writing, held_memory_of
+from pvapy_stream.transport.shm.user_folder import SHM
 
 if TYPE_CHECKING:
     from pvapy_stream.transport.shm.slot_memory import HeldMemory

@@ -26,17 +26,6 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.transport.shm.folder import (
-    lock,
-    locked,
-    open_file,
-    open_folder,
-    path,
-    subfolder,
-    warn_once,
-    warn_skipped,
-    why_foreign,
-)
 from pvapy_stream.transport.shm.peer_file import (
     PUBLISHER,
     SIZE,
@@ -46,6 +35,17 @@ from pvapy_stream.transport.shm.peer_file import (
     PeerFile,
     PeerKind,
     write_info,
+)
+from pvapy_stream.transport.shm.user_folder import (
+    lock,
+    locked,
+    open_file,
+    open_folder,
+    path,
+    subfolder,
+    warn_once,
+    warn_skipped,
+    why_foreign,
 )
 from pvapy_stream.transport.shm.wakeup import WakeupFifo
 

@@ -28,7 +28,7 @@ from typing import Annotated, ClassVar, Generic, TypeVar
 import msgspec
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.transport.shm.folder import lock
+from pvapy_stream.transport.shm.user_folder import lock
 
 SIZE = 4096  # bytes of a peer file
 _COUNTERS = 16  # 8-byte integers at the beginning, most of them reserved

@@ -30,7 +30,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from pvapy_stream.transport.shm.folder import (
+from pvapy_stream.transport.shm.user_folder import (
     locked,
     open_file,
     open_folder,

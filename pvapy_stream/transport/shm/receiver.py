@@ -16,7 +16,6 @@ from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.transport.ports import Deliver, DeliverAgain, ReceiverCounts, Return
 from pvapy_stream.transport.shm import nodes, pool_file, services
-from pvapy_stream.transport.shm.folder import warn_skipped
 from pvapy_stream.transport.shm.frames import (
     ALL_SUBSCRIBERS,
     EMPTY,
@@ -26,14 +25,15 @@ from pvapy_stream.transport.shm.frames import (
     SampleHeader,
     read_header,
 )
-from pvapy_stream.transport.shm.objects import NewestId, SharedObject, sample_memory_type
 from pvapy_stream.transport.shm.peer_directory import PeerDirectory, has_subscribers, new_key
 from pvapy_stream.transport.shm.peer_file import PUBLISHER, SubscriberInfo, SubscriberState
 from pvapy_stream.transport.shm.pool_file import possible
 from pvapy_stream.transport.shm.pool_holders import names_for_others
 from pvapy_stream.transport.shm.pool_reader import PoolReader
 from pvapy_stream.transport.shm.publisher_link import PublisherLink
+from pvapy_stream.transport.shm.received_objects import NewestId, SharedObject, sample_memory_type
 from pvapy_stream.transport.shm.references import place_at
+from pvapy_stream.transport.shm.user_folder import warn_skipped
 from pvapy_stream.transport.shm.wakeup import WakeupFifo
 
 _REFRESH_PERIOD = 0.1  # s; how soon a publisher that comes or goes is noticed

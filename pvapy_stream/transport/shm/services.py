@@ -15,8 +15,8 @@ from typing import NamedTuple
 import iceoryx2 as iox
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.transport.shm.folder import SHM
 from pvapy_stream.transport.shm.frames import SampleBytes
+from pvapy_stream.transport.shm.user_folder import SHM
 
 MAX_SUBSCRIBERS = 32  # of one service
 MAX_BORROWED = 16  # samples a subscriber may keep while it receives others

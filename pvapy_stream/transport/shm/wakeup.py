@@ -11,7 +11,7 @@ import select
 import stat
 from pathlib import Path
 
-from pvapy_stream.transport.shm.folder import why_foreign
+from pvapy_stream.transport.shm.user_folder import why_foreign
 
 _READ_SIZE = 4096  # bytes; more than the wake-ups that can be pending
 

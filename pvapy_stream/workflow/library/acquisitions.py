@@ -10,7 +10,7 @@ from pvapy_stream.daq.states import Phase
 from pvapy_stream.errors import WorkflowError
 from pvapy_stream.settings import WriterSettings
 from pvapy_stream.workflow.model.parameters import Float, Form, Int, String
-from pvapy_stream.workflow.model.registry import register
+from pvapy_stream.workflow.model.protocol_classes import register
 from pvapy_stream.workflow.model.validators import GE, GT, NonEmpty
 from pvapy_stream.workflow.run.step_protocol import Protocol
 
@@ -69,7 +69,7 @@ class BsreadAcquisition(Protocol):
 
     def check(self, path: str) -> None:
         """Verify the file."""
-        from pvapy_stream.files.verify import verify
+        from pvapy_stream.files.completeness import verify
 
         report = verify(Path(path))
         if not report.ok:

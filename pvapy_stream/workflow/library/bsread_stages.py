@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pvapy_stream import settings as models
 from pvapy_stream.errors import SettingsError
-from pvapy_stream.workflow.model.registry import register
+from pvapy_stream.workflow.model.protocol_classes import register
 from pvapy_stream.workflow.model.streaming_stage import (
     BSREAD,
     DEFAULT_QUEUE,

@@ -18,7 +18,7 @@ from pvapy_stream.workflow.model.parameters import (
     Int,
     String,
 )
-from pvapy_stream.workflow.model.registry import register
+from pvapy_stream.workflow.model.protocol_classes import register
 from pvapy_stream.workflow.model.validators import GE, GT
 from pvapy_stream.workflow.run.step_protocol import Protocol
 

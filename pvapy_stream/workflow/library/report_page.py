@@ -14,7 +14,7 @@ from pvapy_stream.workflow.model.parameters import (
     Pointer,
     String,
 )
-from pvapy_stream.workflow.model.registry import register
+from pvapy_stream.workflow.model.protocol_classes import register
 from pvapy_stream.workflow.model.validators import Positive
 from pvapy_stream.workflow.run.step_protocol import Protocol
 

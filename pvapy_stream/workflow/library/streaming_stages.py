@@ -11,7 +11,7 @@ from pvapy_stream.errors import SettingsError
 from pvapy_stream.launch.programs import ProgramSpec
 from pvapy_stream.settings import ConsumerSettings
 from pvapy_stream.workflow.model.parameters import Boolean, Form, Int, String
-from pvapy_stream.workflow.model.registry import register
+from pvapy_stream.workflow.model.protocol_classes import register
 from pvapy_stream.workflow.model.streaming_stage import (
     DEFAULT_QUEUE,
     Site,

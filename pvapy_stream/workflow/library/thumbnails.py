@@ -10,13 +10,13 @@ import numpy as np
 
 from pvapy_stream.errors import PvapyStreamError, WorkflowError
 from pvapy_stream.plugins import require
-from pvapy_stream.sim.images import open_image
+from pvapy_stream.sim.image_sources import open_image
 from pvapy_stream.workflow.model.parameters import (
     Form,
     Int,
     Pointer,
 )
-from pvapy_stream.workflow.model.registry import register
+from pvapy_stream.workflow.model.protocol_classes import register
 from pvapy_stream.workflow.model.validators import Positive
 from pvapy_stream.workflow.run.step_protocol import Protocol
 

@@ -16,12 +16,12 @@ from pvapy_stream.files.names import written_since
 from pvapy_stream.plugins import require
 from pvapy_stream.workflow.library.thumbnails import grey
 from pvapy_stream.workflow.model.parameters import Form, Int, Pointer, String
-from pvapy_stream.workflow.model.registry import register
+from pvapy_stream.workflow.model.protocol_classes import register
 from pvapy_stream.workflow.model.validators import GE
 from pvapy_stream.workflow.run.step_protocol import Protocol
 
 if TYPE_CHECKING:
-    from pvapy_stream.files.verify import FileReport
+    from pvapy_stream.files.completeness import FileReport
 
 _STYLE = "body{font-family:sans-serif}td,th{padding:.3em 1em;text-align:left}.bad{color:#b3261e}"
 
@@ -44,7 +44,7 @@ class VerifyFiles(Protocol):
     def look(self) -> str:
         """Verify all files; the report is there also when one is not in order."""
         # Late, as HDF5 takes long to import, and most workflows have no such step.
-        from pvapy_stream.files.verify import verify
+        from pvapy_stream.files.completeness import verify
 
         reports = [verify(path) for path in written_since(self.files, 0)]
         page = self.extra("report.html")
@@ -83,7 +83,7 @@ def _words(report: FileReport) -> str:
 
 def _pictures(path: Path, n: int) -> str:
     """Images of a file, spread over it."""
-    from pvapy_stream.files.layout import IMAGES
+    from pvapy_stream.files.nexus_layout import IMAGES
     from pvapy_stream.files.reading import open_any, open_data
 
     try:

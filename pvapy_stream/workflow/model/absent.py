@@ -9,7 +9,7 @@ from pvapy_stream import settings as models
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.plugins import load_processor_class
 from pvapy_stream.settings import ReplaySettings, SimulatorSettings, StageSettings
-from pvapy_stream.sim.frames import open_sources
+from pvapy_stream.sim.frame_sources import open_sources
 from pvapy_stream.workflow.model.plan import WiredStage, WorkflowPlan
 
 

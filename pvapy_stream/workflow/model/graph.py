@@ -11,7 +11,7 @@ from pvapy_stream.errors import SettingsError
 from pvapy_stream.workflow.model.base_protocol import BaseProtocol
 from pvapy_stream.workflow.model.node import Node
 from pvapy_stream.workflow.model.plan import WorkflowPlan, in_order
-from pvapy_stream.workflow.model.registry import Kind, find_class, reference
+from pvapy_stream.workflow.model.protocol_classes import Kind, find_class, reference
 from pvapy_stream.workflow.model.streaming_stage import Site
 
 _LABEL = re.compile(r"[^.\s/][^./\n]*")

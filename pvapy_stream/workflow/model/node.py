@@ -8,7 +8,7 @@ from typing import Any
 
 from pvapy_stream.workflow.model.base_protocol import BaseProtocol
 from pvapy_stream.workflow.model.parameters import Form, Pointer
-from pvapy_stream.workflow.model.registry import Kind
+from pvapy_stream.workflow.model.protocol_classes import Kind
 from pvapy_stream.workflow.model.streaming_stage import StreamingStage
 
 

@@ -27,7 +27,7 @@ from pvapy_stream.workflow.model.parameters import (
     Setting,
     String,
 )
-from pvapy_stream.workflow.model.registry import name_of
+from pvapy_stream.workflow.model.protocol_classes import name_of
 from pvapy_stream.workflow.model.validators import GE, GT
 
 # What the graph decides, so nobody sets it by hand.

@@ -13,7 +13,7 @@ from pvapy_stream.errors import SettingsError
 from pvapy_stream.workflow.model.graph import Workflow
 from pvapy_stream.workflow.model.node import Node
 from pvapy_stream.workflow.model.parameters import Form, MultiPointer
-from pvapy_stream.workflow.model.registry import Kind, registered
+from pvapy_stream.workflow.model.protocol_classes import Kind, registered
 from pvapy_stream.workflow.model.spelling import nearest
 from pvapy_stream.workflow.model.streaming_stage import StreamingStage
 from pvapy_stream.workflow.model.unique_keys import load_yaml

@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.launch.dask import DaskSteps
-from pvapy_stream.workflow.model.registry import find_class, reference
+from pvapy_stream.workflow.model.protocol_classes import find_class, reference
 from pvapy_stream.workflow.run.step_graph import StepGraph
 from pvapy_stream.workflow.run.steps import State, Step, StepStore
 

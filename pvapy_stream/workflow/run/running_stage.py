@@ -8,8 +8,8 @@ from pvapy_stream.accounting.ledger import Ledger, union
 from pvapy_stream.launch.programs import ProgramSpec, SupervisedProgram
 from pvapy_stream.launch.supervisor import Supervisor
 from pvapy_stream.settings.channel_map import parse_channel_map
-from pvapy_stream.settings.stream_source import SourceSettings
-from pvapy_stream.settings.values import mode_name
+from pvapy_stream.settings.source_settings import SourceSettings
+from pvapy_stream.settings.text_types import mode_name
 from pvapy_stream.transport.registry import input_mode
 from pvapy_stream.workflow.model.plan import WiredStage
 from pvapy_stream.workflow.model.streaming_stage import BSREAD

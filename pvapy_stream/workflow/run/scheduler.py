@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from pvapy_stream.accounting.audit import AuditResult
+from pvapy_stream.accounting.audit_result import AuditResult
 from pvapy_stream.errors import PvapyStreamError, SettingsError, WorkflowError
 from pvapy_stream.launch.programs import Launcher, LocalPrograms
 from pvapy_stream.launch.supervisor import restart_lines

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pvapy_stream.accounting.audit import AuditResult, audit
+from pvapy_stream.accounting.audit_result import AuditResult, audit
 from pvapy_stream.accounting.ledger import Ledger, wanted
 from pvapy_stream.accounting.witness import witnessed
 from pvapy_stream.errors import SettingsError, WorkflowError

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from pvapy_stream.pva.net.channel import Channel, Put
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.environment import ClientSettings
 from pvapy_stream.pva.net.server import Server
+from pvapy_stream.pva.net.server_channel import Channel, Put
 from tests.ports import free_port
 from tests.pva.interop.catalogue import CASES, channel_name
 from tests.pva.interop.partners import FIXED

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from pvapy_stream.pva.net.channel import Channel
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.server import Server
+from pvapy_stream.pva.net.server_channel import Channel
 from tests.ports import free_port
 from tests.pva.interop.test_their_servers import Follower
 from tests.pva.net.partner import Partner

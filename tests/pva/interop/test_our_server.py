@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pvapy_stream.pva.net.channel import Channel
+from pvapy_stream.pva.net.server_channel import Channel
 from tests.pva.interop.catalogue import CASES, channel_name, exact, plain, shown_by
 from tests.pva.interop.conftest import Partners, Remote, Served
 from tests.pva.interop.partners import WHOLE

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pvapy_stream.pva.net.channel import Channel
 from pvapy_stream.pva.net.environment import ServerSettings
 from pvapy_stream.pva.net.server import Server
+from pvapy_stream.pva.net.server_channel import Channel
 from pvapy_stream.pva.wire import operations, request, values
 from pvapy_stream.pva.wire.descriptions import Outgoing
 from pvapy_stream.pva.wire.operations import INIT, PIPELINE, START, Reply, RequestHead

@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from pvapy_stream.pva.net import connection
-from pvapy_stream.pva.net.channel import Channel, Put
 from pvapy_stream.pva.net.environment import ServerSettings
 from pvapy_stream.pva.net.server import Server
+from pvapy_stream.pva.net.server_channel import Channel, Put
 from pvapy_stream.pva.wire import connecting, operations, request, searching, values
 from pvapy_stream.pva.wire.buffers import Reader, Writer
 from pvapy_stream.pva.wire.changes import write_changes

@@ -16,11 +16,11 @@ import pytest
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.net import client as client_module
 from pvapy_stream.pva.net import client_channel, client_search
-from pvapy_stream.pva.net.channel import Channel
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.environment import ServerSettings, interfaces_of_host
 from pvapy_stream.pva.net.local_group import GROUP, LocalGroup, listen
 from pvapy_stream.pva.net.server import Server
+from pvapy_stream.pva.net.server_channel import Channel
 from pvapy_stream.pva.search import find_servers
 from pvapy_stream.pva.wire.buffers import Writer
 from pvapy_stream.pva.wire.searching import Beacon, Search, datagram, read_datagram
@@ -34,7 +34,7 @@ NEVER = 3600.0  # s
 # Adds a channel for each line, if it has a name.
 SERVER = """
 import sys
-from pvapy_stream.pva.net.channel import Channel
+from pvapy_stream.pva.net.server_channel import Channel
 from pvapy_stream.pva.net.server import Server
 from pvapy_stream.pva.wire.types import Kind, Scalar, Structure
 server = Server()

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.pva.net.channel import Call, Channel, Put, ServiceChannel
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.client_errors import NoAnswerError, NotSentError, RefusedError
 from pvapy_stream.pva.net.environment import ClientSettings, ServerSettings
 from pvapy_stream.pva.net.server import Server
+from pvapy_stream.pva.net.server_channel import Call, Channel, Put, ServiceChannel
 from pvapy_stream.pva.wire.status import Status
 from pvapy_stream.pva.wire.types import AnyValue, Kind, Scalar, Structure
 from tests.ports import free_port
@@ -273,7 +273,7 @@ def test_what_a_stopped_server_did_not_take_was_never_sent(
 ) -> None:
     code = """
     import sys, time
-    from pvapy_stream.pva.net.channel import Channel
+    from pvapy_stream.pva.net.server_channel import Channel
     from pvapy_stream.pva.net.server import Server
     from pvapy_stream.pva.wire.types import *
     import numpy as np

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pvapy_stream.pva.net.channel import Channel
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.environment import ClientSettings, ServerSettings
 from pvapy_stream.pva.net.server import Server
+from pvapy_stream.pva.net.server_channel import Channel
 from pvapy_stream.pva.wire.buffers import Buffer, Reader
 from pvapy_stream.pva.wire.changes import read_changes
 from pvapy_stream.pva.wire.descriptions import Incoming

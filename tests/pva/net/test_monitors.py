@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pvapy_stream.pva.net.updates import Update
+from pvapy_stream.pva.net.encoded_updates import Update
 from pvapy_stream.pva.wire import operations, request, values
 from pvapy_stream.pva.wire.descriptions import Outgoing
 from pvapy_stream.pva.wire.operations import INIT, START, STOP, RequestHead

@@ -8,7 +8,7 @@ from typing import Any
 # Programs of their own: a limit is one of the whole process.
 _LIMIT = """
 import logging, os, resource, socket, sys, time
-from pvapy_stream.pva.net.channel import Channel
+from pvapy_stream.pva.net.server_channel import Channel
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.server import Server
 from pvapy_stream.pva.wire.types import Kind, Scalar, Structure

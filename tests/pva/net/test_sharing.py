@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pvapy_stream.pva.net import client_channel
-from pvapy_stream.pva.net.channel import Channel
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.environment import ClientSettings
 from pvapy_stream.pva.net.server import Server
+from pvapy_stream.pva.net.server_channel import Channel
 from pvapy_stream.pva.net.sharing import sharing_of
 from pvapy_stream.pva.wire.types import Kind, Scalar, Structure
 from tests.pva.net.partner import Partner

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pvapy_stream.frame import new_image
-from pvapy_stream.transport.shm import folder, pool_file, pool_user
+from pvapy_stream.transport.shm import pool_file, pool_user, user_folder
 from tests.support import wait_until
 from tests.transport.in_place.ends import (
     MAX_RESERVED,
@@ -282,7 +282,7 @@ def test_memory_of_a_pool_that_became_too_small_is_published(chain: Chain) -> No
     sink.wait_for(3)
     assert place(sink.frames[3].payload) == where
     assert (sink.frames[3].image == 3).all()
-    path = folder.path() / "pools" / where[0].hex()
+    path = user_folder.path() / "pools" / where[0].hex()
     del pixels
     sink.frames.clear()
     publisher.publish(frame(4))
@@ -296,7 +296,7 @@ def test_memory_of_a_pool_that_became_too_small_is_published(chain: Chain) -> No
 def test_memory_outlives_its_publisher(chain: Chain, read: bool) -> None:
     publisher, sink = started(chain)
     pixels, other = reserved(publisher, 5), chain.publisher(1)
-    path = folder.path() / "pools" / pool_of(publisher).key.hex()
+    path = user_folder.path() / "pools" / pool_of(publisher).key.hex()
     others = Sink(chain, 1)
     connect(other)
     sink.frames.clear()

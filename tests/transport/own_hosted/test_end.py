@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pvapy_stream.pva.lazy import frame_of
-from pvapy_stream.pva.net import link
+from pvapy_stream.pva.net import base_link
 from pvapy_stream.transport.own_monitor import OwnMonitorReceiver
 from tests.support import PATIENCE, wait_until
 from tests.transport.own_hosted.channels import Make, lazy
@@ -69,7 +69,7 @@ def test_what_is_under_way_at_the_end_arrives_though_the_receiver_acknowledges_i
 def test_what_a_killed_source_had_sent_is_read_though_nothing_can_be_sent_to_it(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "_READS", 1)
+    monkeypatch.setattr(base_link, "_READS", 1)
     publisher = make()
     publisher.open(lazy(0))
     stage = Stage()

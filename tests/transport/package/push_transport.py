@@ -11,6 +11,7 @@ from pydantic import Field
 
 from pvapy_stream.base_settings import Settings
 from pvapy_stream.errors import TransportError
+from pvapy_stream.transport.hosted_receiver import ServingReceiver
 from pvapy_stream.transport.mode import (
     InputMode,
     Mode,
@@ -19,7 +20,6 @@ from pvapy_stream.transport.mode import (
     ReceiverOptions,
 )
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
-from pvapy_stream.transport.serving import ServingReceiver
 
 _TICK = 50  # ms
 
