@@ -66,30 +66,30 @@ def run_stages(settings: StageSettings, stop: threading.Event, show: Show) -> st
         return Consumers(settings, stop, show).run()
     shown = Shown(show)
     number = min(settings.ids)
-    note_start = _end_if_stopped_at_start(stop)
+    begun = _end_if_stopped_at_start(stop)
 
     def report(news: StageReport) -> None:
-        note_start(news)
+        if news.snapshot.state != STARTING:
+            begun.set()
         service.remark = shown({number: news}, news.ledgers)
 
-    service = StageService(settings, number, report, stop)
-    problem = service.run().problem
+    try:
+        service = StageService(settings, number, report, stop)
+        problem = service.run().problem
+    finally:
+        begun.set()
     if service.hangs:
         leave_by_force_at_exit()
     return "; ".join(filter(None, (problem, shown.problem)))
 
 
-def _end_if_stopped_at_start(stop: threading.Event) -> Callable[[StageReport], None]:
+def _end_if_stopped_at_start(stop: threading.Event) -> threading.Event:
     """End this process by force when a stage whose start hangs is asked to stop.
 
     Returns:
-        what is to get the reports of the stage, which show when it has started.
+        to be set when the stage has started, or has failed to.
     """
     begun = threading.Event()
-
-    def note(report: StageReport) -> None:
-        if report.snapshot.state != STARTING:
-            begun.set()
 
     def watch() -> None:
         stop.wait()
@@ -102,7 +102,7 @@ def _end_if_stopped_at_start(stop: threading.Event) -> Callable[[StageReport], N
             leave_by_force()
 
     threading.Thread(target=watch, name="start-watch", daemon=True).start()
-    return note
+    return begun
 
 
 class Shown:
@@ -332,11 +332,12 @@ def _serve(
     settings: StageSettings, consumer_id: int, pipe: Connection, stop: Stop, orders: Orders
 ) -> bool:
     """Run the stage; whether something in it hangs."""
-    note_start = _end_if_stopped_at_start(stop)
+    begun = _end_if_stopped_at_start(stop)
     lock = threading.Lock()
 
     def report(news: StageReport) -> None:
-        note_start(news)
+        if news.snapshot.state != STARTING:
+            begun.set()
         with lock:
             try:
                 pipe.send((news,))
