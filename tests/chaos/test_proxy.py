@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from chaos.proxy import Proxy
+from tests.ports import free_port
 
 SERVER = """
 import sys, pvaccess as pva
@@ -30,12 +30,6 @@ try:
 except pva.PvaException:
     print("none")
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def ask(search_port: int, patience: float) -> str:

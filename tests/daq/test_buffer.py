@@ -129,9 +129,7 @@ def test_a_thousand_mutated_messages_do_not_stop_it() -> None:
 
 
 def test_source_that_is_killed_and_comes_back(commands: Commands) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    address = f"tcp://127.0.0.1:{free_port()}"
     buffer = BufferProgram(commands, address, "-b", 100_000)
 
     def simulate(first: int) -> Program:

@@ -30,6 +30,7 @@ from pvapy_stream.monitor.notifiers import (
 from pvapy_stream.monitor.outbox import Outbox, RateLimit
 from pvapy_stream.settings import MonitorSettings, parse_rule
 from tests.monitor.fakes import Listener
+from tests.ports import free_port
 from tests.support import get, wait_until
 
 TLS_USER = {"email_to": "a@x", "smtp_user": "me", "smtp_tls": "tls"}
@@ -45,9 +46,7 @@ class Mailbox:
 
     def start(self) -> Mailbox:
         # The controller's own start connects to the port it was given, which is 0 here.
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._controller.port = probe.getsockname()[1]
+        self._controller.port = free_port()
         self._controller.start()
         return self
 

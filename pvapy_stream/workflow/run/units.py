@@ -146,7 +146,7 @@ class StepUnit(ProgramUnit):
         # Here, where the project's folder is; a cluster runs its steps.
         argv = (str(project.folder), node.label, launcher.address)
         name = project.run_folder(node.label).name
-        spec = ProgramSpec(name, "protocol", argv=argv, has_ledger=False)
+        spec = ProgramSpec(name, "protocol_program", argv=argv, has_ledger=False)
         # Steps are resumed by those who look at what they have left.
         super().__init__(project, node, spec, LocalPrograms(), RestartPolicy(0), say)
 
