@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Tests that run side by side; most of their time is waiting.
-TESTS ?= 7
+TESTS ?= 5
 
 # EPICS on loopback only: nothing here ever sends to another address.
 export EPICS_PVA_ADDR_LIST := 127.0.0.1
@@ -36,9 +36,9 @@ test: $(READY)
 test-failed: $(READY)
 	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
-# Many more damaged messages, clients and servers than in each run of the tests.
+# Many more damaged messages, clients, servers and kills than in each run of the tests.
 test-more: $(READY)
-	PVAPY_ROUNDS=20 $(BIN)/python -m pytest tests/pva
+	PVAPY_ROUNDS=20 $(BIN)/python -m pytest tests/pva tests/transport
 
 # All published examples of PvaPy's streaming framework, with its programs and with ours; ten minutes.
 # `make test` runs those with ours that are soon done.

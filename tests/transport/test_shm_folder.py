@@ -29,7 +29,7 @@ from pvapy_stream.transport.shm.peer_file import (
     SubscriberInfo,
     SubscriberState,
 )
-from tests.support import wait_until
+from tests.support import rounds, wait_until
 from tests.transport.pairs import Ids, make_object
 
 
@@ -346,7 +346,16 @@ def test_who_is_killed_or_stopped_at_any_instant_leaves_nothing(
 ) -> None:
     prefix = f"pvt{new_key()[:8]}_"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.transport.kills", tmp_path, prefix, "7", "15", others],
+        [
+            sys.executable,
+            "-m",
+            "tests.transport.kills",
+            tmp_path,
+            prefix,
+            "7",
+            str(rounds(6)),
+            others,
+        ],
         capture_output=True,
         text=True,
         timeout=280,

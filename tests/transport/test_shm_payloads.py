@@ -30,7 +30,7 @@ from pvapy_stream.transport.shm import (
 )
 from pvapy_stream.transport.shm.peer_directory import new_key
 from pvapy_stream.transport.shm.slot_memory import held_memory_of
-from tests.support import PATIENCE, wait_until
+from tests.support import PATIENCE, rounds, wait_until
 from tests.transport.shm_ends import ManyEnds, connect
 
 SIDE = 300  # pixels; of two bytes
@@ -395,7 +395,7 @@ def test_a_lost_payload_is_counted_and_named(
 def test_no_kill_tears_a_frame_or_leaves_anything(tmp_path: Path) -> None:
     prefix = f"pvt{new_key()[:8]}_"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.transport.pool_kills", tmp_path, prefix, "7", "15"],
+        [sys.executable, "-m", "tests.transport.pool_kills", tmp_path, prefix, "7", str(rounds(6))],
         capture_output=True,
         text=True,
         timeout=280,
