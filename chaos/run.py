@@ -22,6 +22,8 @@ from chaos.left import shared_memory
 from chaos.programs import MARK, Program, left_of
 from chaos.proxy import Proxy
 from chaos.truth import counted, saved_in, sent_of
+from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.newest import Newest
 from pvapy_stream.sim.chain_ready import wait_for_stages
 
 _CONNECT = 60.0  # s; longest time until all stages are connected
@@ -84,7 +86,10 @@ class Run:
                 if time.monotonic() > deadline:
                     missing.append(name)
         if missing:
-            raise TimeoutError(f"not connected within {_CONNECT:g} s: {', '.join(missing)}")
+            why = "; ".join(
+                f"{name}: {_problem(name) or 'it has received nothing'}" for name in missing
+            )
+            raise TimeoutError(f"not connected within {_CONNECT:g} s: {why}")
 
     def _addresses(self) -> dict[str, dict[str, str]]:
         """Environments that lead the proxied stage through the proxy."""
@@ -225,13 +230,19 @@ def one_run(made: Plan, folder: Path, private: bool) -> Run:
 
 
 def _is_there(name: str) -> bool:
-    channel = pva.Channel(name)
-    channel.setTimeout(0.5)
+    return not _problem(name)
+
+
+def _problem(name: str) -> str:
+    """Why a status channel is not there; "" if it is, whatever its stage has received."""
+    newest = Newest(name)
     try:
-        channel.get("field()")
-    except pva.PvaException:
-        return False
-    return True
+        newest.get(0.5)
+    except TransportError as error:
+        return str(error)
+    finally:
+        newest.close()
+    return ""
 
 
 def _mount(folder: Path, size: int) -> None:

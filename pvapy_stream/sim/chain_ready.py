@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from itertools import chain, repeat
 from typing import Any, cast
 
-import pvaccess as pva
+from pvapy_stream.errors import ObjectError, TransportError
+from pvapy_stream.pva.lazy import pv_object
+from pvapy_stream.pva.newest import Newest
 
-# A channel that is not there yet is searched for at growing intervals: it is soonest found by who
-# begins anew. Later tries are more patient, as the network may be slow.
-_GET_TIMEOUTS = (0.3, 0.3, 0.5, 1.0)  # s; the last one from then on
+_GET_TIMEOUT = 0.5  # s; to connect, and to get an answer
 _POLL = 0.1
 _RECEIVER = "receiverStats"
 
@@ -29,23 +28,26 @@ def wait_for_stages(channels: Iterable[str], timeout: float, stop: threading.Eve
         the channels of those that have not.
     """
     end = time.monotonic() + timeout
-    waiting = list(channels)
-    patience = chain(_GET_TIMEOUTS, repeat(_GET_TIMEOUTS[-1]))
-    while waiting:
-        try_for = next(patience)
-        waiting = [name for name in waiting if not _receives(name, try_for)]
-        if time.monotonic() >= end or (waiting and stop.wait(_POLL)):
-            break
-    return waiting
-
-
-def _receives(channel: str, timeout: float) -> bool:
-    connection = pva.Channel(channel)
-    connection.setTimeout(timeout)
+    statuses = [Newest(name) for name in dict.fromkeys(channels)]
     try:
-        status = cast("dict[str, Any]", connection.get("field()").toDict())
-    except pva.PvaException:
+        waiting = statuses
+        while waiting:
+            waiting = [status for status in waiting if not _receives(status)]
+            if time.monotonic() >= end or (waiting and stop.wait(_POLL)):
+                break
+        return [status.name for status in waiting]
+    finally:
+        for status in statuses:
+            status.close()
+
+
+def _receives(channel: Newest) -> bool:
+    try:
+        found = pv_object(channel.get(_GET_TIMEOUT))
+    except (TransportError, ObjectError):
+        # It is not there yet, or its program is busy.
         return False
+    status = cast("dict[str, Any]", found.toDict())
     counters = [status[name][_RECEIVER] for name in status if name.startswith("producerStats_")]
     counters = counters or [status.get(_RECEIVER, {})]
     counters += [status[name]["queueStats"] for name in status if name.startswith("metadataStats_")]
