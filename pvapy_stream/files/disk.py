@@ -15,6 +15,9 @@ from typing import IO, NamedTuple
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.names import part_of
 
+# What HDF5 and the system raise when a file cannot be written or read.
+HDF5_ERRORS = (OSError, RuntimeError, ValueError)
+
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _RESERVE = 2_000_000  # bytes of the disk that are kept to close the file with
 

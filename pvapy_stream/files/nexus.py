@@ -14,7 +14,7 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import FileError, ObjectError
 from pvapy_stream.files.chunks import check_pixels, one_core_each, prepare, stored_form
-from pvapy_stream.files.disk import check_space, file_error, make_folder
+from pvapy_stream.files.disk import HDF5_ERRORS, check_space, file_error, make_folder
 from pvapy_stream.files.file_witness import witness
 from pvapy_stream.files.instrument import SeriesFinder
 from pvapy_stream.files.names import FileNames
@@ -25,7 +25,7 @@ from pvapy_stream.files.record import (
     Account,
     LossRecord,
 )
-from pvapy_stream.files.rows import FLUSH_PERIOD, HDF5_ERRORS, RowWriter
+from pvapy_stream.files.rows import FLUSH_PERIOD, RowWriter
 from pvapy_stream.files.taken import Claim, Claims
 from pvapy_stream.frame import Frame
 from pvapy_stream.series import SeriesMetadata, changes

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.chunks import checksum
-from pvapy_stream.files.disk import file_error
+from pvapy_stream.files.disk import HDF5_ERRORS, file_error
 from pvapy_stream.files.reading import open_any
 from pvapy_stream.files.recording import (
     ARRIVAL,
@@ -28,7 +28,6 @@ from pvapy_stream.files.recording import (
     LIMITED,
     OBJECTS,
     ROWS_PER_CHUNK,
-    TROUBLE,
 )
 from pvapy_stream.files.superblock import is_cut, open_cut
 
@@ -99,7 +98,7 @@ class RecordedStream:
                 for name in ("state", "problem")
             )
             group: Any = self._file[OBJECTS] if kind == FORMAT else None
-        except (*TROUBLE, KeyError) as error:
+        except (*HDF5_ERRORS, KeyError) as error:
             raise FileError(f"{self.path}: nothing of it can be read: {error}") from error
         if kind != FORMAT:
             found = kind if kind.startswith(_FORMATS) else "no recording of pvapy-stream record"
@@ -122,7 +121,7 @@ class RecordedStream:
             access.set_chunk_cache(1, 0, 1.0)
             self._bytes: Any = low.Dataset(low.h5d.open(group.id, BYTES.encode(), access))
             columns = {name: _readable(group[name]) for name in COLUMNS}
-        except (*TROUBLE, KeyError) as error:
+        except (*HDF5_ERRORS, KeyError) as error:
             raise FileError(f"{self.path}: nothing of it can be read: {error}") from error
         n = min(len(column) for column in columns.values())
         # Missing bytes read as zeros, and nothing ends at 0.
@@ -160,7 +159,7 @@ class RecordedStream:
     def _bytes_between(self, begin: int, end: int) -> memoryview | None:
         try:
             data: NDArray[np.uint8] = self._bytes[begin:end]
-        except TROUBLE:
+        except HDF5_ERRORS:
             return None
         return data.data if len(data) == end - begin else None
 
@@ -192,6 +191,6 @@ def _readable(column: Any) -> NDArray[Any]:
     for begin in range(0, len(column), ROWS_PER_CHUNK):
         try:
             found.append(column[begin : begin + ROWS_PER_CHUNK])
-        except TROUBLE:
+        except HDF5_ERRORS:
             break
     return np.concatenate(found) if found else np.zeros(0, column.dtype)

@@ -29,6 +29,7 @@ from pvapy_stream.accounting.keeper import sync_to_disk
 from pvapy_stream.errors import FileError
 from pvapy_stream.files.chunks import checksum
 from pvapy_stream.files.disk import (
+    HDF5_ERRORS,
     Reserve,
     check_new,
     check_space,
@@ -48,9 +49,6 @@ OBJECTS = "objects"
 ARRIVAL, ID, END, CHECKSUM, BYTES = "arrival", "id", "end", "checksum", "bytes"
 COLUMNS: Mapping[str, str] = {ARRIVAL: "i8", ID: "i8", END: "u8", CHECKSUM: "u4"}
 ROWS_PER_CHUNK = 4096
-
-# What HDF5 and the system raise.
-TROUBLE = (OSError, RuntimeError, ValueError)
 
 _FLUSH_PERIOD = 0.8  # s; what a crash may take
 _PIECE = 2**18  # bytes that are written at a time: a longer call would delay other threads
@@ -105,7 +103,7 @@ class RecordingFile:
             self._file = opened(self.part, "x", **_NO_CACHE)
             self._make(about or {})
             self._file.swmr_mode = True
-        except TROUBLE as error:
+        except HDF5_ERRORS as error:
             self._reserve.release()
             raise file_error("write", self.part, error) from error
 
@@ -181,7 +179,7 @@ class RecordingFile:
         try:
             check_space(self.part, self._waiting + _CHUNK + _INDEX)
             write()
-        except TROUBLE as error:
+        except HDF5_ERRORS as error:
             raise file_error("write", self.part, error) from error
 
     def _put(self) -> None:
@@ -239,7 +237,7 @@ class RecordingFile:
         self._reserve.release()
         if problem:
             # What was held back is enough for the rows of what is in the file.
-            with suppress(*TROUBLE):
+            with suppress(*HDF5_ERRORS):
                 self._write_rows()
         try:
             self._file.close()
@@ -247,7 +245,7 @@ class RecordingFile:
                 complete_recording(file, self.n_written, problem, LIMITED if limited else CLOSED)
             sync_to_disk(self.part)
             take_name(self.part, self.path, self._replaces)
-        except TROUBLE as error:
+        except HDF5_ERRORS as error:
             self.abandon()
             raise failed or file_error("complete", self.part, error) from error
         if failed is not None:
@@ -258,9 +256,9 @@ class RecordingFile:
         self._reserve.release()
         try:
             self._file.close()
-        except TROUBLE:
+        except HDF5_ERRORS:
             # Its disk is full: what was flushed is there.
-            with suppress(*TROUBLE):
+            with suppress(*HDF5_ERRORS):
                 note_failed_close(self)
 
 

@@ -25,16 +25,13 @@ from pvapy_stream.files.chunks import (
     stored_chunk,
     stored_form,
 )
-from pvapy_stream.files.disk import check_space
+from pvapy_stream.files.disk import HDF5_ERRORS, check_space
 from pvapy_stream.files.nexus_layout import NexusFile
 from pvapy_stream.frame import Frame, Pixels
 
 FLUSH_PERIOD = 0.8  # s; frames of this time may be lost in a crash
 _FLUSH_ROWS = 4096
 _INLINE = 100_000  # bytes; for less, a checksum takes less time than a call in another thread
-
-# What HDF5 and the system raise when a file cannot be written.
-HDF5_ERRORS = (OSError, RuntimeError, ValueError)
 
 Work = tuple[Chunk, int]
 
