@@ -24,52 +24,42 @@ from pvapy_stream.workflow.model.validators import GE
 _STATUS_PERIOD = 0.25  # s; what a killed stage may lose of its account
 
 
+class _Source(StreamingStage):
+    """Common part of sources."""
+
+    accepts = ""
+    is_source = True
+    # Its ids would begin again.
+    max_restarts = 0
+    # Settings of a source in a workflow, unless others are given.
+    usual: ClassVar[Mapping[str, object]] = {"report_period": 0, "disable_curses": True}
+
+    def wire(self, label: str, source: Stream | None, site: Site) -> Wired:
+        values: dict[str, object] = {
+            "channel_name": f"{site.prefix}{label}",
+            **self.usual,
+            **self.own_settings(site),
+        }
+        return Wired((self.spec(label, values),), Stream(str(values["channel_name"])))
+
+
 @register("Simulator")
-class SimulatorStage(StreamingStage):
+class SimulatorStage(_Source):
     """An area detector that publishes random images, or images from files."""
 
     label = "Simulated detector"
     settings = models.SimulatorSettings
     command = "sim"
-    accepts = ""
-    is_source = True
-    # Its ids would begin again with 1.
-    max_restarts = 0
-
-    def wire(self, label: str, source: Stream | None, site: Site) -> Wired:
-        values = {
-            "channel_name": f"{site.prefix}{label}",
-            "runtime": 0,
-            "report_period": 0,
-            "disable_curses": True,
-            **self.own_settings(site),
-        }
-        return Wired((self.spec(label, values),), Stream(values["channel_name"]))
+    usual: ClassVar[Mapping[str, object]] = {**_Source.usual, "runtime": 0}
 
 
 @register("Replay")
-class ReplayStage(StreamingStage):
+class ReplayStage(_Source):
     """A source that publishes a recording at its intervals, with faults on request."""
 
     label = "Replay"
     settings = models.ReplaySettings
     command = "replay"
-    accepts = ""
-    is_source = True
-    # Its ids would begin again.
-    max_restarts = 0
-
-    def wire(self, label: str, source: Stream | None, site: Site) -> Wired:
-        values = {
-            "channel_name": f"{site.prefix}{label}",
-            "report_period": 0,
-            "disable_curses": True,
-            **self.own_settings(site),
-        }
-        file = site.sources / str(values.get("file", ""))
-        if file.is_file():
-            values["file"] = str(file.absolute())
-        return Wired((self.spec(label, values),), Stream(str(values["channel_name"])))
 
 
 @register("Mirror")

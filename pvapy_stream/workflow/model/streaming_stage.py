@@ -32,7 +32,7 @@ from pvapy_stream.workflow.model.validators import GE, GT
 
 # What the graph decides, so nobody sets it by hand.
 _GRAPHS_OWN = {"ledger", "log_file", "consumer_id", "consumer_id_list", "collector_id"}
-_FILES_READ = {"input_file", "input_directory", "config_file", "processor_file"}
+_FILES_READ = {"file", "input_file", "input_directory", "config_file", "processor_file"}
 STREAM, BSREAD = "stream", "bsread"
 _START_RESTARTS = 3  # of a program that dies before it has begun its work
 DEFAULT_QUEUE = 100  # objects a server keeps for each client of an arrow
