@@ -6,13 +6,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from pvapy_stream.cli.command import SettingsCommand, say
-from pvapy_stream.pva.search import NameCheck
+from pvapy_stream.cli.serve_source import serve_source
 from pvapy_stream.settings import ReplaySettings
-from pvapy_stream.signals import run_until_signal
 
 if TYPE_CHECKING:
     from pvapy_stream.sim.gate import Gate
-    from pvapy_stream.status.snapshot import Snapshot
+    from pvapy_stream.sim.replay_server import ReplayServer
 
 _EPILOG = """\
 examples:
@@ -33,24 +32,13 @@ def run(settings: ReplaySettings, gate: Gate | None = None) -> int:
     Raises:
         PvapyStreamError: the recording cannot be read or a channel cannot be hosted.
     """
-    names = NameCheck(settings.hosted)
-    # Imported late: --help and wrong options need neither EPICS nor HDF5.
-    from pvapy_stream.sim.replay_server import ReplayServer
-    from pvapy_stream.status.metrics import served
-    from pvapy_stream.status.shown import shown_on
 
-    server = ReplayServer(settings, gate)
-    names.refuse(settings.incarnation)
+    def make() -> ReplayServer:
+        from pvapy_stream.sim.replay_server import ReplayServer
 
-    def snapshots() -> list[Snapshot]:
-        return [server.snapshot()]
+        return ReplayServer(settings, gate)
 
-    shown = settings.status_names("simulator")
-    with (
-        served(settings, snapshots),
-        shown_on(shown, snapshots, incarnation=settings.incarnation, beside=True),
-    ):
-        code = run_until_signal(server.run)
+    server, code = serve_source(settings, make)
     for line in server.report():
         say(line)
     if server.problem:

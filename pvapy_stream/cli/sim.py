@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvapy_stream.cli.command import SettingsCommand
-from pvapy_stream.pva.search import NameCheck
+from pvapy_stream.cli.serve_source import serve_source
 from pvapy_stream.settings import SimulatorSettings
-from pvapy_stream.signals import run_until_signal
 
 if TYPE_CHECKING:
     from pvapy_stream.sim.gate import Gate
-    from pvapy_stream.status.snapshot import Snapshot
+    from pvapy_stream.sim.sim_server import SimServer
 
 _EPILOG = """\
 examples:
@@ -29,24 +28,14 @@ def run(settings: SimulatorSettings, gate: Gate | None = None) -> int:
     Raises:
         PvapyStreamError: frames cannot be read or a channel cannot be hosted.
     """
-    names = NameCheck(settings.hosted)
-    # Imported late: --help and wrong options need neither EPICS nor HDF5.
-    from pvapy_stream.sim.sim_server import SimServer
-    from pvapy_stream.status.metrics import served
-    from pvapy_stream.status.shown import shown_on
 
-    server = SimServer(settings, gate)
-    names.refuse(settings.incarnation)
+    def make() -> SimServer:
+        from pvapy_stream.sim.sim_server import SimServer
 
-    def snapshots() -> list[Snapshot]:
-        return [server.snapshot()]
+        return SimServer(settings, gate)
 
-    shown = settings.status_names("simulator")
-    with (
-        served(settings, snapshots),
-        shown_on(shown, snapshots, incarnation=settings.incarnation, beside=True),
-    ):
-        return run_until_signal(server.run)
+    _, code = serve_source(settings, make)
+    return code
 
 
 COMMAND = SettingsCommand(
