@@ -13,7 +13,8 @@ from pvapy_stream.base_settings import Settings
 from pvapy_stream.cli.main import load
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.hpc.processor import UserDataProcessor
-from pvapy_stream.settings import RecordSettings, StageSettings, WriteSettings
+from pvapy_stream.settings import StageSettings
+from pvapy_stream.settings.consumer_settings import FixedProcessorSettings
 from pvapy_stream.signals import STOP_SIGNALS, runs_until_signal, stop_running
 
 # The commands of settings; only the module of the one that is run is imported.
@@ -85,9 +86,7 @@ def run(
 
 def _with_processor(settings: Settings, processor: type) -> Settings:
     """The settings with a class that their program can load anew."""
-    if not isinstance(settings, StageSettings) or isinstance(
-        settings, WriteSettings | RecordSettings
-    ):
+    if not isinstance(settings, StageSettings) or isinstance(settings, FixedProcessorSettings):
         raise SettingsError(
             f"{type(settings).__name__} takes no processor; ConsumerSettings and CollectorSettings"
             " do"

@@ -93,12 +93,9 @@ def _up_to(last: int, result: Unsaved) -> Unsaved:
 
 def consumer_settings(settings: RecordSettings) -> ConsumerSettings:
     """The consumer settings of the command."""
-    own = {"processor_file", "processor_class", "processor_args"}
-    given = settings.model_fields_set & ConsumerSettings.model_fields.keys() - own
-    return ConsumerSettings.of(
-        **{name: getattr(settings, name) for name in given},
-        processor_class=_PROCESSOR,
-        processor_args={
+    return settings.consumer(
+        _PROCESSOR,
+        {
             "outputFile": settings.output,
             "overwrite": settings.overwrite,
             "nObjects": settings.n_objects,

@@ -102,12 +102,9 @@ def _sum_up(settings: WriteSettings, started: float, ledger: Path) -> Unsaved | 
 def consumer_settings(settings: WriteSettings) -> ConsumerSettings:
     """The consumer settings of the command."""
     output = Path(settings.output)
-    own = {"processor_file", "processor_class", "processor_args"}
-    given = settings.model_fields_set & ConsumerSettings.model_fields.keys() - own
-    return ConsumerSettings.of(
-        **{name: getattr(settings, name) for name in given},
-        processor_class=_PROCESSOR,
-        processor_args={
+    return settings.consumer(
+        _PROCESSOR,
+        {
             "outputDirectory": str(output.parent),
             "outputFileNameFormat": output.name,
             "nImagesPerFile": settings.images_per_file,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
 from pvapy_stream.base_settings import opt
 from pvapy_stream.settings.incumbent import at_least, warn_once
 from pvapy_stream.settings.stage_settings import StageSettings
-from pvapy_stream.settings.text_types import IdList
+from pvapy_stream.settings.text_types import IdList, JsonObject
 
 
 class ConsumerSettings(StageSettings):
@@ -163,3 +164,37 @@ class ConsumerSettings(StageSettings):
             return 1
         sharers = self.n_distributor_sets if self.distributor_set else len(self.ids)
         return (sharers - 1) * self.sequential_updates + 1
+
+
+class FixedProcessorSettings(StageSettings):
+    """Common part of commands that are consumers with one processor."""
+
+    # These are not options of the command.
+    processor_file: str | None = None
+    processor_class: str | None = None
+    processor_args: JsonObject = Field(default_factory=dict)
+
+    processor_name: ClassVar[str]
+
+    @model_validator(mode="after")
+    def _processor_is_fixed(self) -> FixedProcessorSettings:
+        if self.processor_file or self.processor_class or self.processor_args:
+            raise ValueError(
+                f"the processor is the {self.processor_name}; for another, use a consumer"
+            )
+        return self
+
+    def consumer(self, processor_class: str, args: Mapping[str, object]) -> ConsumerSettings:
+        """The settings of the consumer that the command runs.
+
+        Args:
+            processor_class: of the processor.
+            args: its configuration.
+        """
+        own = {"processor_file", "processor_class", "processor_args"}
+        given = self.model_fields_set & ConsumerSettings.model_fields.keys() - own
+        return ConsumerSettings.of(
+            **{name: getattr(self, name) for name in given},
+            processor_class=processor_class,
+            processor_args=dict(args),
+        )

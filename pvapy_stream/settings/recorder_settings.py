@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pvapy_stream.base_settings import opt
-from pvapy_stream.settings.stage_settings import StageSettings
-from pvapy_stream.settings.text_types import JsonObject
+from pvapy_stream.settings.consumer_settings import FixedProcessorSettings
 
 
-class RecordSettings(StageSettings):
+class RecordSettings(FixedProcessorSettings):
     """A consumer whose processor records the stream as it came, with arrival times."""
 
-    # The processor is the recorder. It takes arrival times when objects are delivered, so nothing
-    # may wait before it. These are not options of the command.
-    processor_file: str | None = None
-    processor_class: str | None = None
-    processor_args: JsonObject = Field(default_factory=dict)
+    processor_name = "recorder"
+
+    # It takes arrival times when objects are delivered, so nothing may wait before it. These are no
+    # options of the command either.
     receiver_queue_size: int = Field(-1, ge=-1, le=-1)
     batch_size: int = Field(1, ge=1, le=1)
     batch_timeout: float = 0.1
@@ -38,12 +36,6 @@ class RecordSettings(StageSettings):
     max_size: Annotated[float, opt("--max-size", "Recording", "MB", metavar="X")] = Field(
         0, ge=0, description="stop before the objects take more than this; 0: no limit"
     )
-
-    @model_validator(mode="after")
-    def _processor_is_the_recorder(self) -> RecordSettings:
-        if self.processor_file or self.processor_class or self.processor_args:
-            raise ValueError("the processor is the recorder; for another, use a consumer")
-        return self
 
     @property
     def ids(self) -> tuple[int, ...]:

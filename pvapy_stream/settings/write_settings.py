@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from pvapy_stream.base_settings import Settings, lower, opt
-from pvapy_stream.settings.consumer_settings import ConsumerSettings
-from pvapy_stream.settings.text_types import JsonObject
+from pvapy_stream.settings.consumer_settings import ConsumerSettings, FixedProcessorSettings
 
 
 class FileSettings(Settings):
@@ -45,13 +44,10 @@ class FileSettings(Settings):
     )
 
 
-class WriteSettings(ConsumerSettings, FileSettings):
+class WriteSettings(FixedProcessorSettings, ConsumerSettings, FileSettings):
     """A consumer, or several that share a stream, whose processor writes files."""
 
-    # The processor is the writer, so these are not options of the command.
-    processor_file: str | None = None
-    processor_class: str | None = None
-    processor_args: JsonObject = Field(default_factory=dict)
+    processor_name = "writer"
 
     master: Annotated[str | None, opt("--master", "Files", metavar="FILE")] = Field(
         None,
@@ -60,9 +56,3 @@ class WriteSettings(ConsumerSettings, FileSettings):
             " of ids"
         ),
     )
-
-    @model_validator(mode="after")
-    def _processor_is_the_writer(self) -> WriteSettings:
-        if self.processor_file or self.processor_class or self.processor_args:
-            raise ValueError("the processor is the writer; for another, use a consumer")
-        return self
