@@ -100,8 +100,8 @@ def test_clients_of_a_status_are_no_consumers(
     """Who looks at the status of a mirror that waits for consumers is none of them."""
     channel = f"{prefix}status"
     mirror = commands(
-        "mirror", "-cm", f"({prefix}m,{source.channel})", "-sc", channel, "--wait-for-consumers",
-        "1",
+        "mirror", "-cm", f"({prefix}m,{source.channel},pva,100)", "-sc", channel,
+        "--wait-for-consumers", "1",
     )  # fmt: skip
     watch = StreamsMonitor(StreamsSettings.of(status_channels=channel)).watch
     watch.start()

@@ -11,7 +11,7 @@ import pytest
 
 from pvapy_stream.transport.shm import publisher_link
 from pvapy_stream.transport.shm.peer_file import SubscriberState
-from tests.support import wait_until
+from tests.support import PATIENCE, wait_until
 from tests.transport.pairs import Ids, make_object
 from tests.transport.shm_ends import Ends, connect
 
@@ -51,13 +51,13 @@ def test_a_queue_that_fills_before_its_subscriber_is_known_loses_nothing_later(
         open_link(link, node)
         link.counters.state = SubscriberState.JOINING
         connected.set()
-        filled.wait()
+        filled.wait(PATIENCE)
         link.counters.state = SubscriberState.READY
         time.sleep(0.3)
 
     monkeypatch.setattr(publisher_link.PublisherLink, "open", open_and_pause)
     receiver = ends.receiver(late)
-    connected.wait()
+    assert connected.wait(PATIENCE)
     publish(3 * QUEUE, before)
     filled.set()
     connect(publisher, 2)
