@@ -248,6 +248,9 @@ class Consumers(Supervisor[_Consumer]):
         # What a consumer receives is in no account if all are killed before there is one.
         self._show()
         try:
+            if not self._settings.by_turns:
+                policy = self._settings.distributor_policy
+                self._dealing.start(f"--distributor-policy {policy}", logging.INFO)
             for one in self.members:
                 if self._stop.is_set():
                     one.stop()

@@ -81,12 +81,13 @@ class Dealing:
         self._began = time.monotonic()
         self._end_by: float | None = None
 
-    def start(self, reason: str) -> None:
-        """Start the dealer for this reason; further calls have no effect."""
+    def start(self, reason: str, level: int = logging.WARNING) -> None:
+        """Start the dealer for this reason, which is logged; further calls have no effect."""
         if self._dealer is not None or not self.channel or self._end_by is not None:
             return
         settings = self._settings
-        _log.warning(
+        _log.log(
+            level,
             "channel %s: %s; a process of this command receives the stream once and distributes"
             " it to the %d consumers (status on %s)",
             settings.input_channel,

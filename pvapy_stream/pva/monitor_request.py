@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Distributor:
-    """Options for the distributor plugin of a server."""
+    """Options for the distributor plugin of a server.
+
+    Attributes:
+        policy: how the sets of a group divide the objects, see `transport.policy`; "" for runs. It
+            is no option of the plugin.
+    """
 
     plugin: str = "pydistributor"
     group: str | None = None
@@ -16,6 +21,7 @@ class Distributor:
     trigger: str | None = None
     updates: int | None = None
     mode: str | None = None
+    policy: str = ""
 
     def option(self) -> str:
         """``plugin=key:value;…``, or "" if no option is set."""

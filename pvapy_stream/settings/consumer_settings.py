@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pvapy_stream.base_settings import opt
 from pvapy_stream.settings.incumbent import at_least, warn_once
 from pvapy_stream.settings.stage_settings import StageSettings
 from pvapy_stream.settings.text_types import IdList, JsonObject
+from pvapy_stream.transport.policy import RUNS, checked_policy, sticky_field
 
 
 class ConsumerSettings(StageSettings):
@@ -66,6 +67,18 @@ class ConsumerSettings(StageSettings):
         ge=1,
         description="successive objects for one client (or set) before the next one has its turn",
     )
+    distributor_policy: Annotated[
+        str,
+        AfterValidator(checked_policy),
+        opt("--distributor-policy", "Distributor", metavar="POLICY"),
+    ] = Field(
+        RUNS,
+        description=(
+            "how consumers of a group divide the objects: runs (in turns), least-queued (to the one"
+            " with the shortest queue), or sticky:FIELD (all with the same value of an attribute to"
+            " one consumer)"
+        ),
+    )
     n_distributor_sets: Annotated[
         int,
         at_least(1, "--n-distributor-sets", "a single set"),
@@ -111,6 +124,29 @@ class ConsumerSettings(StageSettings):
             self._needs_star("--control-channel", self.control_channel)
         return self
 
+    @model_validator(mode="after")
+    def _can_use_policy(self) -> ConsumerSettings:
+        policy = self.distributor_policy
+        if policy == RUNS:
+            return self
+        if not self.distributed:
+            raise ValueError(
+                f"--distributor-policy {policy} is for consumers of a group; give"
+                " --distributor-group"
+            )
+        # In mode auto it is not known yet who divides the objects.
+        if not (self.receives.policies or (self.can_deal and self.input_mode == "pva")):
+            raise ValueError(
+                f"--distributor-policy {policy} cannot be used here: run all consumers of the group"
+                " with one command (--n-consumers 2 or more) and --input-mode pva, or use"
+                " --input-mode shm"
+            )
+        if sticky_field(policy) and (self.distributor_updates or 1) > 1:
+            raise ValueError(
+                f"--distributor-policy {policy} has no runs; leave --distributor-updates out"
+            )
+        return self
+
     def _needs_star(self, option: str, channel: str) -> None:
         if channel and "*" not in channel and channel != "_":
             raise ValueError(
@@ -151,6 +187,11 @@ class ConsumerSettings(StageSettings):
         )
 
     @property
+    def by_turns(self) -> bool:
+        """Whether the ids show which objects of the stream a consumer should get."""
+        return self.distributor_policy == RUNS
+
+    @property
     def sequential_updates(self) -> int:
         """Successive objects that one consumer gets."""
         return (self.distributor_updates or 1) if self.distributed else 1
@@ -160,7 +201,7 @@ class ConsumerSettings(StageSettings):
         """Step from the last id of a run to the first of the next, given or computed."""
         if self.oid_offset > 0:
             return self.oid_offset
-        if not self.distributed:
+        if not self.distributed or not self.by_turns:
             return 1
         sharers = self.n_distributor_sets if self.distributor_set else len(self.ids)
         return (sharers - 1) * self.sequential_updates + 1

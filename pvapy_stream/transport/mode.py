@@ -134,6 +134,7 @@ class InputMode:
         monitors: it monitors a channel of a server, which exists also while nothing is published.
         images: ``NAME://CHANNEL`` is a stream of images for buffer and writer, and ``NAME`` a
             provider of the mirror: it needs only the name of a channel.
+        policies: its senders divide objects by the policies of `transport.policy`.
         default_fields: fields to receive if none are given; all if empty.
         spaces: namespaces of its channels; that of its own mode if empty.
         sender: output mode of the program that publishes to it; its own name if empty.
@@ -152,6 +153,7 @@ class InputMode:
     opens: bool = False
     monitors: bool = False
     images: bool = False
+    policies: bool = False
     default_fields: str = ""
     spaces: tuple[str, ...] = ()
     sender: str = ""

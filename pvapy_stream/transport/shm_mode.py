@@ -31,6 +31,7 @@ def receiver(what: ReceiverOptions) -> Receiver:
         share.client_set or "",
         share.updates or 1,
         what.queue_size,
+        share.policy,
     )
 
 
@@ -50,7 +51,9 @@ _ABSENT = (
 
 MODE = Mode(
     "shm",
-    input=InputMode(receiver, _HELP, lazy=True, shows_value=True, images=True, absent=_ABSENT),
+    input=InputMode(
+        receiver, _HELP, lazy=True, shows_value=True, images=True, policies=True, absent=_ABSENT
+    ),
     output=OutputMode(publisher, _HELP, pools=True),
     source=OutputMode(partial(publisher, source=True), _HELP, pools=True),
     reach="host",

@@ -62,6 +62,7 @@ class SubscriberInfo(msgspec.Struct, frozen=True):
     """Description of a subscriber: its process, and its set in the distribution.
 
     Attributes:
+        policy: of its group, see `transport.policy`; "" for runs.
         pools: whether it understands references to payloads in pools.
         program, channel: names for messages; "" in other versions.
     """
@@ -76,6 +77,7 @@ class SubscriberInfo(msgspec.Struct, frozen=True):
     pools: bool = False
     program: str = ""
     channel: str = ""
+    policy: str = ""
 
     @property
     def name(self) -> str:

@@ -37,17 +37,15 @@ from pvapy_stream.transport.shm.user_folder import warn_skipped
 from pvapy_stream.transport.shm.wakeup import WakeupFifo
 
 _REFRESH_PERIOD = 0.1  # s; how soon a publisher that comes or goes is noticed
-_OPENING_PERIOD = 0.01  # s; the same while a publisher creates a service for us,
-_OPENING_TIME = 5.0  # s; for so long at most
+# The same while a publisher creates a service for us, for so long at most; s.
+_OPENING_PERIOD, _OPENING_TIME = 0.01, 5.0
 _BATCH = 64  # samples taken before other publishers and requests are looked after
-# Streams with less time between objects (s) are polled; the others wait for a wake-up.
-_POLLED_INTERVAL = 400e-6
-_POLL_PERIOD = 200e-6  # s
+# Streams with less time between objects are polled; the others wait for a wake-up; s.
+_POLLED_INTERVAL, _POLL_PERIOD = 400e-6, 200e-6
 # Samples that objects may keep; beyond that number, objects are copied.
 _MAX_KEPT = services.MAX_BORROWED - 4
 
 OnSample = Callable[[PublisherLink, SampleHeader, iox.Sample], None]
-
 _HeaderBytes = ctypes.c_uint8 * HEADER_BYTES
 
 _log = logging.getLogger(__name__)
@@ -64,16 +62,19 @@ class ShmReceiver:
         group, client_set: names of distributor group and set; "" for none.
         updates: consecutive objects for this set.
         queue: length of the queue, in objects; 0: chosen by the publisher.
+        policy: of the group, see `transport.policy`; "" for runs.
     """
 
     def __init__(
-        self, channel: str, group: str = "", client_set: str = "", updates: int = 1, queue: int = 0
-    ) -> None:
+        self, channel: str, group: str = "", client_set: str = "", updates: int = 1, queue: int = 0,
+        policy: str = "",
+    ) -> None:  # fmt: skip
         self.channel = channel
         self._key = new_key()
         self._target = bytes.fromhex(self._key)
         # A receiver of a group without a set is a separate set.
-        self._distribution = (group, client_set or (self._key if group else ""), updates, queue)
+        client_set = client_set or (self._key if group else "")
+        self._distribution = group, client_set, updates, queue, policy
         self._deliver: Deliver | None = None
         self._deliver_again: DeliverAgain | None = None
         self._directory = PeerDirectory(channel)
@@ -311,10 +312,10 @@ class ShmReceiver:
             warn_skipped(file.path, str(error))
             file.close(remove=False)
             return
-        group, client_set, updates, queue = self._distribution
+        group, client_set, updates, queue, policy = self._distribution
         info = SubscriberInfo(
             self._key, publisher.key, os.getpid(), group, client_set, updates, queue, possible(),
-            *names_for_others(self.channel),
+            *names_for_others(self.channel), policy,
         )  # fmt: skip
         try:
             link = PublisherLink(self._directory, file, info)

@@ -12,7 +12,7 @@ import iceoryx2 as iox
 import pvaccess as pva
 
 from pvapy_stream.errors import TransportError
-from pvapy_stream.pva.lazy import LazyObject
+from pvapy_stream.pva.lazy import LazyObject, StreamObject
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 from pvapy_stream.transport.shm import nodes, payloads, pool_file
 from pvapy_stream.transport.shm.copies import SUBSCRIBER, Copies
@@ -35,6 +35,7 @@ from pvapy_stream.transport.shm.peer_file import (
 from pvapy_stream.transport.shm.references import Reference
 from pvapy_stream.transport.shm.sample_encoder import SampleEncoder
 from pvapy_stream.transport.shm.set_service import SetService, Subscriber, default_queue
+from pvapy_stream.transport.shm.set_turns import RoundRobin
 from pvapy_stream.transport.shm.subscriber_table import SubscriberTable
 from pvapy_stream.transport.shm_settings import ShmSettings
 
@@ -190,7 +191,7 @@ class ShmPublisher(Publisher):
                 parts = self._encoder.parts(obj)
                 if self._current is None:
                     self._show(parts, INITIAL)
-                self._publish(parts)
+                self._publish(parts, obj)
             except TransportError:
                 self._errors += 1
                 raise
@@ -200,7 +201,7 @@ class ShmPublisher(Publisher):
                     f"cannot publish on channel {self.channel}: {error}"
                 ) from error
 
-    def _publish(self, parts: Sendable) -> None:
+    def _publish(self, parts: Sendable, obj: StreamObject) -> None:
         table = self._table
         now = time.monotonic()
         if now >= table.refresh_due:
@@ -215,22 +216,39 @@ class ShmPublisher(Publisher):
         if table.problem:
             raise TransportError(table.problem)
         if parts.nbytes < payloads.MIN_PAYLOAD:
-            for sets in table.groups.values():
-                service = sets.next()
+            for sets in self._groups():
+                service = sets.next(obj)
                 if service is not None:
                     self._send(service, parts)
         else:
-            self._publish_large(parts)
+            self._publish_large(parts, obj)
 
-    def _publish_large(self, parts: Sendable) -> None:
+    def _groups(self) -> list[RoundRobin]:
+        """The groups, each with room for an object if that is waited for."""
+        found = [*self._table.groups.values()]
+        if self._blocks:
+            for sets in found:
+                if not sets.has_room:
+                    self._wait_for_any(sets)
+        return found
+
+    def _wait_for_any(self, sets: RoundRobin) -> None:
+        """Wait until a set has room; a single one is waited for when it is chosen."""
+        deadline = time.monotonic() + _LONG_WAIT
+        while not sets.has_room and not sets.empty and (now := time.monotonic()) < deadline:
+            time.sleep(_MIN_WAIT)
+            if now >= self._table.refresh_due:
+                self._refresh(now)
+
+    def _publish_large(self, parts: Sendable, obj: StreamObject) -> None:
         """Send references, and copies where that is not possible."""
         if isinstance(parts, Copy):
             parts = parts.parts()
         reference: Reference | None = None
         none = False
         try:
-            for sets in self._table.groups.values():
-                service = sets.next()
+            for sets in self._groups():
+                service = sets.next(obj)
                 if service is None:
                     continue
                 self._make_room(service, parts)

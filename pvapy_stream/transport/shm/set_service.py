@@ -1,4 +1,4 @@
-"""The publisher's side of a set's service: its subscribers, and the distribution over sets."""
+"""The publisher's side of a set's service, and its subscribers."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ _MAX_SHARE = 0.5  # of the free memory, for a queue of default size
 # and until the next attempt, which is doubled each time.
 _EMPTYING, _LOOK = 0.005, 50e-6
 _PAUSE, _MAX_PAUSE = 0.05, 1.0
+FULL = 2**62  # samples: more than any queue holds
 _PATIENCE = 2.0  # s; with one that has emptied its queue, but is too busy to do so at once
 
 
@@ -173,6 +174,17 @@ class SetService:
         return self._sequence
 
     @property
+    def load(self) -> int:
+        """Samples that wait in the fullest queue; `FULL` if that has no room."""
+        most = 0
+        for one in self.subscribers:
+            waiting = one.waiting
+            if waiting >= one.queue:
+                return FULL
+            most = max(most, waiting)
+        return most
+
+    @property
     def queue(self) -> int:
         """Length of the longest queue, in samples."""
         return self._queue
@@ -276,45 +288,6 @@ class SetService:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
-
-
-class RoundRobin:
-    """The sets of one distributor group, which take turns in the order in which they were added."""
-
-    def __init__(self) -> None:
-        self._services: list[SetService] = []
-        self._current = 0
-        self._remaining: int | None = None  # objects of the present turn; None: it has not begun
-
-    def next(self) -> SetService | None:
-        """The service for the next object; None if there is none."""
-        services = self._services
-        if len(services) < 2:
-            return services[0] if services else None
-        if self._remaining is None:
-            self._remaining = services[self._current].updates
-        elif self._remaining <= 0:
-            self._current = (self._current + 1) % len(services)
-            self._remaining = services[self._current].updates
-        self._remaining -= 1
-        return services[self._current]
-
-    def add(self, service: SetService) -> None:
-        """Add a set, after all others."""
-        if service not in self._services:
-            self._services.append(service)
-
-    def remove(self, service: SetService) -> None:
-        """Remove a set; the turns of the others continue."""
-        if service not in self._services:
-            return
-        index = self._services.index(service)
-        del self._services[index]
-        if index < self._current:
-            self._current -= 1
-        elif index == self._current:
-            self._remaining = None
-            self._current = self._current % len(self._services) if self._services else 0
 
 
 def default_queue(object_size: int, blocks: bool) -> int:

@@ -11,7 +11,8 @@ from pvapy_stream.errors import TransportError
 from pvapy_stream.transport.shm import nodes, pool_file
 from pvapy_stream.transport.shm.peer_directory import PeerDirectory, has_subscribers
 from pvapy_stream.transport.shm.peer_file import SUBSCRIBER, SubscriberInfo, SubscriberState
-from pvapy_stream.transport.shm.set_service import RoundRobin, SetService, Subscriber
+from pvapy_stream.transport.shm.set_service import SetService, Subscriber
+from pvapy_stream.transport.shm.set_turns import RoundRobin, turns_of
 from pvapy_stream.transport.shm.wakeup import WakeupWriter
 
 _REFRESH_PERIOD = 0.05  # s; how soon a subscriber that connects or leaves is noticed
@@ -31,7 +32,7 @@ class SubscriberTable:
 
     Attributes:
         services: services by the names of group and set.
-        groups: the sets of each distributor group, in round-robin order.
+        groups: the sets of each distributor group that has any.
         refresh_due: time of the next refresh, by `time.monotonic`.
         rejected: samples that dead subscribers had not taken.
         problem: why a subscriber cannot be connected; "" if all can.
@@ -140,6 +141,11 @@ class SubscriberTable:
                 error,
             )
             return
+        if problem := self._other_policy(info):
+            self._refused.add(name)
+            file.close(remove=False)
+            _log.error("channel %s: %s", self._directory.channel, problem)
+            return
         key = (info.group, info.client_set)
         try:
             service = self.services.get(key)
@@ -154,6 +160,17 @@ class SubscriberTable:
         wakeup = WakeupWriter(self._directory.wakeup_path(info.key))
         self._subscribers[name] = Subscriber(file, info, service, wakeup)
 
+    def _other_policy(self, info: SubscriberInfo) -> str:
+        """Why a subscriber does not fit into its group, or ""."""
+        for one in self._subscribers.values():
+            if one.info.group == info.group and one.info.policy != info.policy:
+                return (
+                    f"{info.who} gets nothing: its --distributor-policy is {info.policy or 'runs'},"
+                    f" and its group {info.group!r} has {one.info.policy or 'runs'}; give all"
+                    " consumers of a group the same policy"
+                )
+        return ""
+
     def _activate(self, one: Subscriber) -> None:
         """Send a subscriber the current object, and then its share of those that follow."""
         one.active = True
@@ -165,7 +182,8 @@ class SubscriberTable:
             self._note_problem(str(error))
             return
         self.problem = ""
-        self.groups.setdefault(one.info.group, RoundRobin()).add(one.service)
+        group = self.groups.setdefault(one.info.group, turns_of(one.info.policy))
+        group.add(one.service)
         _log.info("channel %s: %s is connected", self._directory.channel, one.info.who)
 
     def _deactivate(self, one: Subscriber) -> None:
@@ -173,8 +191,11 @@ class SubscriberTable:
         service = one.service
         if one in service.subscribers:
             service.subscribers.remove(one)
-        if not service.subscribers and one.info.group in self.groups:
-            self.groups[one.info.group].remove(service)
+        group = self.groups.get(one.info.group)
+        if not service.subscribers and group is not None:
+            group.remove(service)
+            if group.empty:
+                del self.groups[one.info.group]
 
     def _remove(self, name: str, one: Subscriber) -> None:
         """Remove a subscriber; samples it had not taken before it died were rejected."""
