@@ -109,10 +109,50 @@ def test_ids_count_up_from_the_first() -> None:
             9,
         ),
         ({"n_consumers": 4, "distributor_group": "g", "oid_offset": 7}, 7),
+        (
+            {
+                "n_consumers": 4,
+                "distributor_group": "g",
+                "distributor_policy": "least-queued",
+                "input_mode": "pva",
+            },
+            1,
+        ),
     ],
 )
 def test_the_step_of_ids(options: dict[str, Any], step: int) -> None:
     assert consumer(**options).id_step == step
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"distributor_policy": "fastest"}, "'fastest' is unknown; give runs, least-queued or"),
+        ({"distributor_policy": "sticky:"}, "'sticky:' is unknown; give runs, least-queued or"),
+        ({"distributor_policy": "least-queued", "n_consumers": 2}, "give --distributor-group"),
+        ({"distributor_policy": "sticky:run", "distributor_group": "g"}, "with one command"),
+        (
+            {
+                "distributor_policy": "least-queued",
+                "distributor_group": "g",
+                "n_consumers": 2,
+                "input_mode": "auto",
+            },
+            "--input-mode pva, or use --input-mode shm",
+        ),
+        (
+            {
+                "distributor_policy": "sticky:run",
+                "distributor_updates": 5,
+                "input_mode": "shm",
+            },
+            "leave --distributor-updates out",
+        ),
+    ],
+)
+def test_policies_that_cannot_be_used(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        consumer(**options)
 
 
 def test_metadata_channels() -> None:

@@ -32,6 +32,7 @@ _CONSUMER = {
         "a number; PvaPy takes it as text, and fails later when it is none"
     ),
     "consumer --max-restarts: none > *": "processes that die are started again",
+    "consumer --distributor-policy: none > *": "objects are divided by load, or by a field",
 }
 _COLLECTOR = {
     "collector --input-mode: none > str, pva": "the modes of consumers; PvaPy's takes PVA only",

@@ -58,7 +58,7 @@ class PublisherInfo(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"p-{self.key}"
 
 
-class SubscriberInfo(msgspec.Struct, frozen=True):
+class SubscriberInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """Description of a subscriber: its process, and its set in the distribution.
 
     Attributes:
