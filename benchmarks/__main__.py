@@ -19,6 +19,7 @@ TOPICS = (
     "rates",
     "chain",
     "batches",
+    "policies",
     "flatness",
     "tuning",
     "simulator",

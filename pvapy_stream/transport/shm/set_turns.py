@@ -78,8 +78,15 @@ class LeastQueued(RoundRobin):
 
     def _following(self) -> int:
         services, n = self._services, len(self._services)
-        after = (self._current + k for k in range(1, n + 1))
-        return min(after, key=lambda place: services[place % n].load) % n
+        chosen, least = self._current, FULL + 1
+        for k in range(1, n + 1):
+            place = (self._current + k) % n
+            load = services[place].load
+            if not load:
+                return place
+            if load < least:
+                chosen, least = place, load
+        return chosen
 
 
 class Sticky(LeastQueued):
