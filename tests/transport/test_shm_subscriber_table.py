@@ -19,6 +19,9 @@ from pvapy_stream.transport.shm.peer_file import (
 )
 from pvapy_stream.transport.shm.set_service import SetService, Subscriber
 from pvapy_stream.transport.shm.subscriber_table import SubscriberTable
+from tests.transport.pairs import make_object
+
+OBJECT = make_object(1)
 
 
 class Table:
@@ -59,7 +62,7 @@ class Table:
 
     def pids(self, group: str, n: int) -> list[list[int]]:
         """Processes that get each of the next objects."""
-        found = [self.table.groups[group].next() for _ in range(n)]
+        found = [self.table.groups[group].next(OBJECT) for _ in range(n)]
         return [[one.info.pid for one in service.subscribers] for service in found if service]
 
     def close(self) -> None:
