@@ -67,7 +67,7 @@ class Consumer(StageRunner):
         self.input_channel = settings.named(settings.input_channel, self.kind, "input", stage_id)
         ledger = empty_ledger(settings, stage_id)
         tracker = SequenceTracker(settings.id_step, settings.sequential_updates)
-        # Then only the audit of all ledgers shows what nobody got.
+        # Where ids do not show its share, only the audit of all ledgers names what nobody got.
         tracker.blind = not settings.by_turns
         self.stage = self.make_stage(ledger, tracker, settings.initial_updates)
         self.inbox = self.make_inbox(
@@ -102,7 +102,6 @@ class Consumer(StageRunner):
             settings.distributor_set,
             settings.distributor_trigger,
             settings.distributor_updates,
-            policy="" if settings.by_turns else settings.distributor_policy,
         )
         return make_receiver(
             settings,

@@ -34,6 +34,7 @@ from pvapy_stream.transport import registry
 from pvapy_stream.transport.absence import Awaited
 from pvapy_stream.transport.filtered_ids import FilteredChannel, Settling
 from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
+from pvapy_stream.transport.policy import RUNS
 from pvapy_stream.transport.ports import Publisher, PublisherCounts, Receiver
 
 
@@ -68,6 +69,7 @@ def make_receiver(
         id_field=settings.oid_field,
         queue_size=settings.server_queue_size,
         distributor=distributor,
+        policy=consumer.distributor_policy if consumer else RUNS,
         input_type=input_type,
         number=number,
         args=settings.input_args,

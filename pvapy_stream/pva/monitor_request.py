@@ -8,12 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Distributor:
-    """Options for the distributor plugin of a server.
-
-    Attributes:
-        policy: how the sets of a group divide the objects, see `transport.policy`; "" for runs. It
-            is no option of the plugin.
-    """
+    """Options for the distributor plugin of a server."""
 
     plugin: str = "pydistributor"
     group: str | None = None
@@ -21,7 +16,6 @@ class Distributor:
     trigger: str | None = None
     updates: int | None = None
     mode: str | None = None
-    policy: str = ""
 
     def option(self) -> str:
         """``plugin=key:value;…``, or "" if no option is set."""

@@ -127,7 +127,7 @@ class ConsumerSettings(StageSettings):
     @model_validator(mode="after")
     def _can_use_policy(self) -> ConsumerSettings:
         policy = self.distributor_policy
-        if policy == RUNS:
+        if self.by_turns:
             return self
         if not self.distributed:
             raise ValueError(
@@ -141,7 +141,7 @@ class ConsumerSettings(StageSettings):
                 " with one command (--n-consumers 2 or more) and --input-mode pva, or use"
                 " --input-mode shm"
             )
-        if sticky_field(policy) and (self.distributor_updates or 1) > 1:
+        if sticky_field(policy) and self.sequential_updates > 1:
             raise ValueError(
                 f"--distributor-policy {policy} has no runs; leave --distributor-updates out"
             )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pvapy_stream.base_settings import Settings
 from pvapy_stream.errors import TransportError
+from pvapy_stream.transport.policy import RUNS
 
 if TYPE_CHECKING:
     import pvaccess as pva
@@ -55,6 +56,7 @@ class ReceiverOptions:
         pv_request: a complete PV request, instead of one made from the other attributes.
         queue_size: size of the sender's queue; 0: its default.
         distributor: options for the source's distributor.
+        policy: how the consumers of a group divide the objects, see `transport.policy`.
         input_type: returns an object of the structure to host, or None for images.
         number: id of the stage, or of the producer it receives from.
         args: ``--input-args``, checked by the settings that the mode declares.
@@ -73,6 +75,7 @@ class ReceiverOptions:
     pv_request: str = ""
     queue_size: int = 0
     distributor: Distributor | None = None
+    policy: str = RUNS
     input_type: Callable[[], pva.PvObject | None] = _no_type
     number: int = 0
     args: Mapping[str, object] = field(default_factory=dict[str, object])

@@ -31,7 +31,7 @@ def receiver(what: ReceiverOptions) -> Receiver:
         share.client_set or "",
         share.updates or 1,
         what.queue_size,
-        share.policy,
+        what.policy,
     )
 
 

@@ -28,6 +28,7 @@ from typing import Annotated, ClassVar, Generic, TypeVar
 import msgspec
 
 from pvapy_stream.errors import TransportError
+from pvapy_stream.transport.policy import RUNS
 from pvapy_stream.transport.shm.user_folder import lock
 
 SIZE = 4096  # bytes of a peer file
@@ -62,7 +63,7 @@ class SubscriberInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """Description of a subscriber: its process, and its set in the distribution.
 
     Attributes:
-        policy: of its group, see `transport.policy`; "" for runs.
+        policy: of its group, see `transport.policy`.
         pools: whether it understands references to payloads in pools.
         program, channel: names for messages; "" in other versions.
     """
@@ -77,7 +78,7 @@ class SubscriberInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     pools: bool = False
     program: str = ""
     channel: str = ""
-    policy: str = ""
+    policy: str = RUNS
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ import iceoryx2 as iox
 from pvapy_stream.errors import ObjectError, TransportError
 from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.ntndarray import ObjectBuilder
+from pvapy_stream.transport.policy import RUNS
 from pvapy_stream.transport.ports import Deliver, DeliverAgain, ReceiverCounts, Return
 from pvapy_stream.transport.shm import nodes, pool_file, services
 from pvapy_stream.transport.shm.frames import (
@@ -42,8 +43,7 @@ _OPENING_PERIOD, _OPENING_TIME = 0.01, 5.0
 _BATCH = 64  # samples taken before other publishers and requests are looked after
 # Streams with less time between objects are polled; the others wait for a wake-up; s.
 _POLLED_INTERVAL, _POLL_PERIOD = 400e-6, 200e-6
-# Samples that objects may keep; beyond that number, objects are copied.
-_MAX_KEPT = services.MAX_BORROWED - 4
+_MAX_KEPT = services.MAX_BORROWED - 4  # samples that objects may keep; beyond it, they are copied
 
 OnSample = Callable[[PublisherLink, SampleHeader, iox.Sample], None]
 _HeaderBytes = ctypes.c_uint8 * HEADER_BYTES
@@ -62,12 +62,12 @@ class ShmReceiver:
         group, client_set: names of distributor group and set; "" for none.
         updates: consecutive objects for this set.
         queue: length of the queue, in objects; 0: chosen by the publisher.
-        policy: of the group, see `transport.policy`; "" for runs.
+        policy: of the group, see `transport.policy`.
     """
 
     def __init__(
         self, channel: str, group: str = "", client_set: str = "", updates: int = 1, queue: int = 0,
-        policy: str = "",
+        policy: str = RUNS,
     ) -> None:  # fmt: skip
         self.channel = channel
         self._key = new_key()
