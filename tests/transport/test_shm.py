@@ -8,7 +8,7 @@ import gc
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,6 @@ from tests.transport.pairs import Ids, Peer, make_object
 from tests.transport.shm_ends import Ends, connect, detector_object
 
 Shm = Callable[..., Any]
-
-
-@pytest.fixture
-def ends(prefix: str) -> Iterator[Ends]:
-    made = Ends(f"{prefix}shm")
-    yield made
-    made.stop()
 
 
 # -- what arrives --------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,13 +15,6 @@ from tests.transport.pairs import Ids, make_object
 from tests.transport.shm_ends import Ends, connect
 
 QUEUE = 4
-
-
-@pytest.fixture
-def ends(prefix: str) -> Iterator[Ends]:
-    made = Ends(f"{prefix}joining")
-    yield made
-    made.stop()
 
 
 @pytest.mark.parametrize("overflow", ["block", "drop-newest", "drop-oldest"])

@@ -25,9 +25,11 @@ class Taker:
     Attributes:
         ids: of the images that came, whose pixels carry them.
         runs: values of their attribute `run`.
+        came: how many came, the one that is held included.
     """
 
     def __init__(self) -> None:
+        self.came = 0
         self.ids: list[int] = []
         self.runs: list[Any] = []
         self.go = threading.Event()
@@ -37,17 +39,11 @@ class Taker:
         frame = frame_of(obj)
         if not frame.id:
             return
+        self.came += 1
         assert self.go.wait(60)
         assert frame.image.min() == frame.image.max() == frame.id
         self.ids.append(frame.id)
         self.runs.append(frame.attributes.get("run"))
-
-
-@pytest.fixture
-def ends(prefix: str) -> Iterator[Ends]:
-    made = Ends(f"{prefix}shm")
-    yield made
-    made.stop()
 
 
 @pytest.fixture
@@ -93,6 +89,54 @@ def test_a_busy_receiver_gets_no_more_than_its_queue(
     assert 0 < len(held.ids) <= QUEUE + 1
     assert all(one.ids == sorted(one.ids) for one in takers)
     assert publisher.counts().rejected == 0
+
+
+def fill(publisher: Any, takers: list[Taker]) -> int:
+    """Publish what receivers that are held have room for; the last id."""
+    for one in takers:
+        one.go.clear()
+    last = len(takers) * (QUEUE + 1)
+    for number in range(1, last + 1):
+        publisher.publish(image(number))
+        # All take one, which is then no longer in a queue.
+        wait_until(lambda n=number: sum(one.came for one in takers) == min(n, len(takers)))
+    return last
+
+
+def test_a_full_publisher_waits_for_whoever_takes_first(ends: Ends, takers: list[Taker]) -> None:
+    publisher = ends.publisher(timeout=600)
+    join(ends, publisher, takers, "least-queued")
+    last = fill(publisher, takers)
+    rest = range(last + 1, last + 31)
+    thread = threading.Thread(target=lambda: [publisher.publish(image(n)) for n in rest])
+    thread.start()
+    # Longer than it takes until the status says so.
+    wait_until(lambda: "publishing waits for" in publisher.problem)
+    takers[2].go.set()
+    wait_until(lambda: len(takers[2].ids) == QUEUE + 1 + len(rest))
+    thread.join(60)
+    assert takers[0].ids == takers[1].ids == []
+    for one in takers:
+        one.go.set()
+    wait_until(lambda: all_ids(takers) == [*range(1, rest[-1] + 1)])
+    assert publisher.counts().rejected == 0
+
+
+def test_one_that_is_stuck_gets_nothing_while_others_take(ends: Ends, takers: list[Taker]) -> None:
+    publisher = ends.publisher(timeout=0.3)
+    join(ends, publisher, takers, "least-queued")
+    last = fill(publisher, takers)
+    # All are stuck now: nobody is waited for, and what comes is rejected.
+    for number in range(last + 1, last + 101):
+        publisher.publish(image(number))
+    assert publisher.counts().rejected == 100
+    takers[1].go.set()
+    wait_until(lambda: len(takers[1].ids) == QUEUE + 1)
+    for number in range(last + 101, last + 131):
+        publisher.publish(image(number))
+    wait_until(lambda: takers[1].ids[-1] == last + 130)
+    assert publisher.counts().rejected == 100
+    assert takers[0].ids == takers[2].ids == []
 
 
 def test_idle_receivers_take_turns(ends: Ends, takers: list[Taker]) -> None:

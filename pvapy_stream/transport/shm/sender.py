@@ -224,21 +224,27 @@ class ShmPublisher(Publisher):
             self._publish_large(parts, obj)
 
     def _groups(self) -> list[RoundRobin]:
-        """The groups, each with room for an object if that is waited for."""
+        """The groups; in each, a set with room can be chosen, if that is waited for."""
+        # A copy, as subscribers may come meanwhile.
         found = [*self._table.groups.values()]
         if self._blocks:
             for sets in found:
-                if not sets.has_room:
-                    self._wait_for_any(sets)
+                if waits := sets.waits:
+                    self._wait_for_any(sets, waits[0].subscribers[0])
         return found
 
-    def _wait_for_any(self, sets: RoundRobin) -> None:
-        """Wait until a set has room; a single one is waited for when it is chosen."""
-        deadline = time.monotonic() + _LONG_WAIT
-        while not sets.has_room and not sets.empty and (now := time.monotonic()) < deadline:
-            time.sleep(_MIN_WAIT)
+    def _wait_for_any(self, sets: RoundRobin, shown: Subscriber) -> None:
+        """Wait until a set has room, or until the time limit; the status shows one of them."""
+        start = now = time.monotonic()
+        self._waits_for = shown, start
+        step = _MIN_WAIT
+        while sets.waits and now - start < self._settings.shm_timeout:
+            time.sleep(step)
+            step = min(1.5 * step, _MAX_WAIT)
+            now = time.monotonic()
             if now >= self._table.refresh_due:
                 self._refresh(now)
+        self._waits_for = None
 
     def _publish_large(self, parts: Sendable, obj: StreamObject) -> None:
         """Send references, and copies where that is not possible."""
@@ -277,11 +283,7 @@ class ShmPublisher(Publisher):
             self._lock.release()
 
     def _send(
-        self,
-        service: SetService,
-        parts: Sendable,
-        flags: int = 0,
-        target: bytes = ALL_SUBSCRIBERS,
+        self, service: SetService, parts: Sendable, flags: int = 0, target: bytes = ALL_SUBSCRIBERS
     ) -> None:
         self._make_room(service, parts)
         self._note_sent(service, service.send(parts, flags, target))

@@ -30,7 +30,7 @@ _MAX_SHARE = 0.5  # of the free memory, for a queue of default size
 # and until the next attempt, which is doubled each time.
 _EMPTYING, _LOOK = 0.005, 50e-6
 _PAUSE, _MAX_PAUSE = 0.05, 1.0
-FULL = 2**62  # samples: more than any queue holds
+FULL, STUCK = 2**61, 2**62  # samples: more than any queue holds
 _PATIENCE = 2.0  # s; with one that has emptied its queue, but is too busy to do so at once
 
 
@@ -175,12 +175,13 @@ class SetService:
 
     @property
     def load(self) -> int:
-        """Samples that wait in the fullest queue; `FULL` if that has no room."""
+        """Samples in the fullest queue; `FULL` without room, `STUCK` if none is waited for."""
         most = 0
         for one in self.subscribers:
-            waiting = one.waiting
+            taken = one.counters.taken
+            waiting = one.sent - taken
             if waiting >= one.queue:
-                return FULL
+                waiting = STUCK if one.stuck_at == taken else FULL
             most = max(most, waiting)
         return most
 

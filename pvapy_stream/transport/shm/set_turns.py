@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.pva.lazy import StreamObject, frame_of, pv_object
 from pvapy_stream.transport.policy import LEAST_QUEUED, RUNS, sticky_field
-from pvapy_stream.transport.shm.set_service import FULL, SetService
+from pvapy_stream.transport.shm.set_service import FULL, STUCK, SetService
 
 _KEPT = 65536  # values of a field whose set is remembered
 
 
 class RoundRobin:
-    """The sets take turns, in the order in which they were added; each gets a run of objects."""
+    """The sets take turns, in the order in which they were added; each gets a run of objects.
 
-    def __init__(self) -> None:
+    Attributes:
+        policy: of the group, see `transport.policy`.
+    """
+
+    def __init__(self, policy: str = RUNS) -> None:
+        self.policy = policy
         self._services: list[SetService] = []
         self._current = 0
         self._remaining: int | None = None  # objects of the present turn; None: it has not begun
 
     @property
-    def empty(self) -> bool:
-        """Whether there is no set."""
-        return not self._services
-
-    @property
-    def has_room(self) -> bool:
-        """Whether the next object can be sent at once, as far as it depends on the choice."""
-        return True
+    def waits(self) -> Sequence[SetService]:
+        """Sets of which one must have room before the next one is chosen; none: it is chosen."""
+        return ()
 
     def next(self, obj: StreamObject) -> SetService | None:
         """The service for the next object; None if there is none."""
@@ -70,15 +71,16 @@ class LeastQueued(RoundRobin):
     """The next run goes to the set with the fewest objects in its queue; equal ones take turns."""
 
     @property
-    def has_room(self) -> bool:
-        if self._remaining:
-            # The rest of a run goes to its set.
-            return True
-        return any(one.load < FULL for one in self._services)
+    def waits(self) -> Sequence[SetService]:
+        # The rest of a run goes to its set. Of sets that are stuck, none is waited for.
+        services = self._services
+        if self._remaining or len(services) < 2 or min(one.load for one in services) != FULL:
+            return ()
+        return services
 
     def _following(self) -> int:
         services, n = self._services, len(self._services)
-        chosen, least = self._current, FULL + 1
+        chosen, least = self._current, STUCK + 1
         for k in range(1, n + 1):
             place = (self._current + k) % n
             load = services[place].load
@@ -96,18 +98,18 @@ class Sticky(LeastQueued):
     not come for as many others as are remembered.
 
     Args:
-        field: name of an attribute of images; for other objects, path of a field.
+        policy: names the field: an attribute of images; for other objects, path of a field.
     """
 
-    def __init__(self, field: str) -> None:
-        super().__init__()
-        self._field = field
+    def __init__(self, policy: str) -> None:
+        super().__init__(policy)
+        self._field = sticky_field(policy)
         self._known: OrderedDict[Any, SetService] = OrderedDict()
 
     @property
-    def has_room(self) -> bool:
+    def waits(self) -> Sequence[SetService]:
         # Most values have their set, which is waited for.
-        return True
+        return ()
 
     def next(self, obj: StreamObject) -> SetService | None:
         if not self._services:
@@ -128,7 +130,8 @@ class Sticky(LeastQueued):
         try:
             value: Any = frame_of(obj).attributes.get(self._field)
         except ObjectError:
-            value = _field_of(obj, self._field)
+            real = pv_object(obj)
+            value = real[self._field] if real.hasField(self._field) else None
         try:
             hash(value)
         except TypeError:
@@ -142,19 +145,8 @@ class Sticky(LeastQueued):
             del self._known[value]
 
 
-def _field_of(obj: StreamObject, path: str) -> Any:
-    value: Any = pv_object(obj)
-    for name in path.split("."):
-        try:
-            value = value[name]
-        except Exception:
-            # The binding has an exception of its own for each way of not having a field.
-            return None
-    return value
-
-
 def turns_of(policy: str) -> RoundRobin:
     """The sets of a new group, with a policy of `transport.policy`."""
-    if policy in ("", RUNS):
+    if policy == RUNS:
         return RoundRobin()
-    return LeastQueued() if policy == LEAST_QUEUED else Sticky(sticky_field(policy))
+    return LeastQueued(policy) if policy == LEAST_QUEUED else Sticky(policy)

@@ -32,7 +32,7 @@ class SubscriberTable:
 
     Attributes:
         services: services by the names of group and set.
-        groups: the sets of each distributor group that has any.
+        groups: the sets of each distributor group, with its policy.
         refresh_due: time of the next refresh, by `time.monotonic`.
         rejected: samples that dead subscribers had not taken.
         problem: why a subscriber cannot be connected; "" if all can.
@@ -165,9 +165,9 @@ class SubscriberTable:
         for one in self._subscribers.values():
             if one.info.group == info.group and one.info.policy != info.policy:
                 return (
-                    f"{info.who} gets nothing: its --distributor-policy is {info.policy or 'runs'},"
-                    f" and its group {info.group!r} has {one.info.policy or 'runs'}; give all"
-                    " consumers of a group the same policy"
+                    f"{info.who} gets nothing: its --distributor-policy is {info.policy}, and its"
+                    f" group {info.group!r} has {one.info.policy}; give all consumers of a group"
+                    " the same policy"
                 )
         return ""
 
@@ -182,7 +182,10 @@ class SubscriberTable:
             self._note_problem(str(error))
             return
         self.problem = ""
-        group = self.groups.setdefault(one.info.group, turns_of(one.info.policy))
+        group = self.groups.get(one.info.group)
+        if group is None or group.policy != one.info.policy:
+            # Those with another policy have left.
+            group = self.groups[one.info.group] = turns_of(one.info.policy)
         group.add(one.service)
         _log.info("channel %s: %s is connected", self._directory.channel, one.info.who)
 
@@ -191,11 +194,8 @@ class SubscriberTable:
         service = one.service
         if one in service.subscribers:
             service.subscribers.remove(one)
-        group = self.groups.get(one.info.group)
-        if not service.subscribers and group is not None:
-            group.remove(service)
-            if group.empty:
-                del self.groups[one.info.group]
+        if not service.subscribers and one.info.group in self.groups:
+            self.groups[one.info.group].remove(service)
 
     def _remove(self, name: str, one: Subscriber) -> None:
         """Remove a subscriber; samples it had not taken before it died were rejected."""
