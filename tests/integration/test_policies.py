@@ -70,6 +70,12 @@ def start(commands: Commands, prefix: str, folder: Path, policy: str) -> Program
     return program
 
 
+def children_of(program: Program) -> list[psutil.Process]:
+    """Processes of the command; the last four are the dealer and the consumers."""
+    children = psutil.Process(program.process.pid).children()
+    return sorted(children, key=lambda child: child.create_time())
+
+
 def came(folder: Path) -> dict[int, list[tuple[int, int]]]:
     """Ids, and runs, by consumer, as their pixels and attributes say."""
     found: dict[int, list[tuple[int, int]]] = {}
@@ -116,8 +122,7 @@ def test_what_a_killed_consumer_had_is_named(
 ) -> None:
     program = start(commands, prefix, tmp_path, "least-queued")
     publish_slowly(source, tmp_path, 1, N, held=QUEUE + 1)
-    children = psutil.Process(program.process.pid).children()
-    sorted(children, key=lambda child: child.create_time())[-2].kill()
+    children_of(program)[-2].kill()
     wait_until(lambda: status(f"{prefix}status:2").get("restarts") == 1)
     wait_for_monitors([f"{prefix}status:2"])
     (tmp_path / "go").touch()
@@ -144,3 +149,53 @@ def test_images_of_a_run_go_to_one_consumer(
     assert all(runs)
     report = audit(commands, tmp_path)
     assert report.process.returncode == 0, report.text
+
+
+def test_one_that_is_suspended_holds_nobody_up(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    (tmp_path / "go").touch()
+    program = start(commands, prefix, tmp_path, "least-queued")
+    publish_slowly(source, tmp_path, 1, N, held=0)
+    third = children_of(program)[-1]
+    third.suspend()
+    before = len(came(tmp_path)[3])
+    publish_slowly(source, tmp_path, N + 1, 2 * N, held=QUEUE + 1)
+    assert len(came(tmp_path)[3]) == before
+    third.resume()
+    publish_slowly(source, tmp_path, 2 * N + 1, 3 * N, held=0)
+    wait_until(lambda: ids(tmp_path) == [*range(1, 3 * N + 1)])
+    end(program)
+    report = audit(commands, tmp_path)
+    assert report.process.returncode == 0, report.text
+
+
+def test_what_a_killed_dealer_had_is_named(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
+) -> None:
+    (tmp_path / "go").touch()
+    program = start(commands, prefix, tmp_path, "sticky:run")
+    publish_slowly(source, tmp_path, 1, N, held=0)
+    dealer = children_of(program)[-4]
+    dealer.suspend()
+    # It has not received these, or not dealt them out.
+    publish(source, N + 1, N + 4)
+    dealer.kill()
+    wait_until(lambda: status(f"{prefix}image:dealer:g").get("restarts") == 1)
+    wait_until(lambda: status(f"{prefix}image:dealer:g")["state"] == "running")
+    wait_for_monitors([f"{prefix}status:{k}" for k in (1, 2, 3)])
+    first = N + 10
+    publish(source, first, first)
+    publish_slowly(source, tmp_path, first + 1, 2 * N, held=10)
+    wait_until(lambda: ids(tmp_path)[-1] == 2 * N)
+    end(program, 1)
+    assert len(ids(tmp_path)) == len(set(ids(tmp_path)))
+    published = {*range(1, N + 5), *range(first, 2 * N + 1)}
+    lost = published - set(ids(tmp_path))
+    assert lost >= {*range(N + 1, N + 5)}
+    report = commands("audit", tmp_path / "ledger.json", "--json")
+    assert report.wait() == 1
+    account = Account.of(json.loads("\n".join(report.out)), "mirror")
+    # It cannot know which ids the source did not use.
+    assert lost <= account.named
+    assert not account.lost & set(ids(tmp_path))
