@@ -1,25 +1,18 @@
-"""Receiver of DECTRIS Stream V2: a ZeroMQ socket that pulls from a detector.
-
-A detector distributes its messages among its clients, so a receiver has to be the only one.
-"""
+"""Receiver of DECTRIS Stream V2: the images of one threshold of a detector."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-import weakref
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from pvapy_stream.dectris.arrays import Picture, read_picture
 from pvapy_stream.dectris.cbor import check_installed
-from pvapy_stream.dectris.messages import End, Image, Start, read_message
+from pvapy_stream.dectris.messages import Image, Message, Start
 from pvapy_stream.dectris.series_ids import LATE, Placed, SeriesBook
 from pvapy_stream.errors import CodecError, DectrisError, TransportError
 from pvapy_stream.frame import Frame
@@ -31,22 +24,16 @@ from pvapy_stream.series import (
     SeriesMetadata,
     of_attributes,
 )
+from pvapy_stream.transport.dectris_connection import joined
 from pvapy_stream.transport.dectris_settings import DectrisInputSettings, address_of
 from pvapy_stream.transport.ports import Deliver, DeliverAgain, ReceiverCounts, Return
 
 REFUSED = "refused message"
 
-_TICK = 50  # ms
-_ENDS = 5.0  # s; minimum time for an object in delivery at the end
 _LOGGED = 20  # problems that are logged; then every 1000th
 _LOG_EVERY = 1000
-_UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
-_DOWN = zmq.EVENT_DISCONNECTED
 
 _log = logging.getLogger(__name__)
-
-# Receivers of this process by address: a second one would take messages from the first.
-_receivers: weakref.WeakValueDictionary[str, DectrisReceiver] = weakref.WeakValueDictionary()
 
 
 class _OfSeries(NamedTuple):
@@ -68,6 +55,9 @@ class _OfSeries(NamedTuple):
 class DectrisReceiver:
     """Delivers the images of one threshold as frames, compressed as they came.
 
+    Receivers of other thresholds of the same detector share its connection, and its messages are
+    passed to one after the other: one that waits makes the others wait.
+
     Args:
         channel: ``tcp://HOST:PORT``, also with ``?threshold=NAME``.
         args: arguments of the input.
@@ -76,7 +66,8 @@ class DectrisReceiver:
 
     Raises:
         SettingsError: the channel is no address.
-        TransportError: the address cannot be used, or another receiver of this process has it.
+        TransportError: the address cannot be used, or another receiver of this process has it and
+            cannot share it.
         MissingExtraError: the library for CBOR is not installed.
     """
 
@@ -84,135 +75,58 @@ class DectrisReceiver:
         self, channel: str, args: DectrisInputSettings, queue_size: int = 0, id_field: str = ""
     ) -> None:
         self.channel = channel
-        self._address, threshold = address_of(channel)
-        self._threshold = threshold or args.threshold
+        address, threshold = address_of(channel)
+        self.threshold = threshold or args.threshold
         check_installed()
-        other = _receivers.get(self._address)
-        if other is not None and not other.closed:
-            raise TransportError(
-                f"channel {channel}: this program already receives from {self._address}, which"
-                " sends each message to only one client; give one entry or stage for a detector,"
-                " and let others receive from its output"
-            )
         self._args = args
         self._has_ids = id_field in ("", "uniqueId")
-        self._queue = queue_size or args.queue
-        self._socket: Any = zmq.Context.instance().socket(zmq.PULL)
-        self.closed = False
-        self._socket.linger = 0
-        self._socket.rcvhwm = self._queue
-        self._socket.maxmsgsize = args.max_message_size
-        # A detector that has lost its network is noticed.
-        self._socket.tcp_keepalive = 1
-        self._events: Any = self._socket.get_monitor_socket(_UP | _DOWN)
-        try:
-            self._socket.connect(self._address)
-        except zmq.ZMQError as error:
-            self._close_sockets()
-            raise TransportError(f"channel {channel}: no usable address ({error})") from error
-        _receivers[self._address] = self
         self._book = SeriesBook(self._report, self._note, args.ends_early)
         self._deliver: Deliver | None = None
         self._deliver_again: DeliverAgain | None = None
         self._left: list[StreamObject] = []
-        self._opened = False
-        self._received = self._errors = self._connections = 0
+        self._opened = self._stopped = False
+        self._received = self._errors = 0
         self._drops: Counter[str] = Counter()
         self._warned: set[str] = set()
         self._shared = _OfSeries(None, "", {}, None)
-        self._heard = 0.0
-        self.was_connected = False
         # What was wrong last, and what all else follows from.
         self._problem = self._cause = ""
-        self._stopping = threading.Event()
-        self._deadline = float("inf")
-        self._thread = threading.Thread(target=self._run, name=f"dectris {channel}", daemon=True)
+        try:
+            self._connection = joined(
+                self, address, queue_size or args.queue, args.max_message_size
+            )
+        except TransportError as error:
+            raise TransportError(f"channel {channel}: {error}") from error
 
     def start(self, deliver: Deliver, deliver_again: DeliverAgain | None = None) -> None:
         self._deliver, self._deliver_again = deliver, deliver_again
-        self._thread.start()
+        self._connection.start(self)
 
-    # -- the receiving thread --------------------------------------------------------------------
+    # -- what comes, in the thread of the connection ---------------------------------------------
 
-    def _run(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._events, zmq.POLLIN)
-        while True:
-            stopping = self._stopping.is_set()
-            # Also at the end: what was sent last is still on its way.
-            ready = dict(poller.poll(_TICK))
-            if self._socket in ready:
-                self._receive()
-            elif self._events in ready:
-                # After all messages: those before the end of a connection belong to it.
-                self._note_connection()
-            elif stopping:
-                break
-            else:
-                self._look_at_silence()
-            if stopping and time.monotonic() >= self._deadline:
-                self._collect()
-                break
-        self._book.close()
+    def refuse(self, text: str, kind: str = "") -> None:
+        self._drops[REFUSED] += 1
+        self._report(text, kind)
 
-    def _receive(self) -> None:
-        try:
-            message = self._socket.recv(zmq.NOBLOCK)
-            more = self._socket.rcvmore
-            while self._socket.rcvmore:
-                self._socket.recv(zmq.NOBLOCK)
-        except zmq.Again:
-            return
-        self._heard = time.monotonic()
-        while not self._connections and self._events.poll(0):
-            # A stream without pauses would keep it waiting.
-            self._note_connection()
-        self.was_connected = True
-        try:
-            if more:
-                raise DectrisError(
-                    "the message has several parts, as those of Stream V1; set the format of the"
-                    " detector's stream to cbor"
-                )
-            self._take(read_message(message))
-        except DectrisError as error:
-            self._drops[REFUSED] += 1
-            self._report(f"a message of {len(message)} bytes is refused: {error}", str(error))
-        except Exception as error:
-            # One message must not end the stream.
-            self._drops[REFUSED] += 1
-            self._report(f"a message cannot be processed: {type(error).__name__}: {error}")
-            _log.debug("channel %s", self.channel, exc_info=True)
+    def lose(self) -> None:
+        if self._book.running:
+            _log.warning("channel %s: the connection was lost during a series", self.channel)
+        self._book.pause()
 
-    def _note_connection(self) -> None:
-        event = recv_monitor_message(self._events, zmq.NOBLOCK)["event"]
-        if event == _UP:
-            self._connections += 1
-            self.was_connected = True
-            _log.info("channel %s is connected", self.channel)
-        elif event == _DOWN:
-            self._connections = max(0, self._connections - 1)
-            if self._book.running:
-                _log.warning("channel %s: the connection was lost during a series", self.channel)
-            self._book.pause()
-
-    def _look_at_silence(self) -> None:
+    def look_at_silence(self, heard: float) -> None:
         limit = self._args.silence
-        if limit and self._heard and time.monotonic() - self._heard > limit:
+        if limit and heard and time.monotonic() - heard > limit:
             self._book.pause()
 
-    def _collect(self) -> None:
-        """Take messages that wait, as many as the queue has; they are not delivered."""
+    def collect(self) -> None:
         self._deliver, self._deliver_again = self._left.append, None
-        for _ in range(self._queue):
-            if not self._socket.poll(0):
-                return
-            self._receive()
+
+    def end(self) -> None:
+        self._book.close()
 
     # -- messages --------------------------------------------------------------------------------
 
-    def _take(self, message: Start | Image | End) -> None:
+    def take(self, message: Message) -> None:
         if isinstance(message, Image):
             self._take_image(message)
         elif isinstance(message, Start):
@@ -224,14 +138,14 @@ class DectrisReceiver:
             self._book.end(message)
 
     def _check_threshold(self, start: Start) -> None:
-        name = self._threshold
+        name = self.threshold
         if name and start.channels and name not in start.channels:
             self._cause = _no_threshold(name, start.channels)
             self._report(self._cause)
 
     def _take_image(self, message: Image) -> None:
         start = self._book.start_of(message.series)
-        name = self._threshold
+        name = self.threshold
         if not name:
             name = next(iter((start.channels if start else ()) or message.data), "")
         if name not in message.data:
@@ -349,25 +263,13 @@ class DectrisReceiver:
     # -- the contract ----------------------------------------------------------------------------
 
     def stop(self, patience: float = 0.0) -> list[StreamObject]:
-        self._deadline = time.monotonic() + patience
-        self._stopping.set()
-        if self._thread.ident and self._thread is not threading.current_thread():
-            self._thread.join(patience + _ENDS)
-        if self._thread.is_alive():
+        if not self._connection.stop(self, patience):
             _log.error("channel %s: an object is still being processed", self.channel)
             return []
+        self._stopped = True
         self._deliver = None
-        self._close_sockets()
-        self._connections = 0
         left, self._left = self._left, []
         return [obj for obj in left if not (isinstance(obj, LazyObject) and obj.marked)]
-
-    def _close_sockets(self) -> None:
-        self.closed = True
-        if not self._socket.closed:
-            self._socket.disable_monitor()
-            self._events.close(0)
-            self._socket.close(0)
 
     def counts(self) -> ReceiverCounts:
         drops = dict(self._drops)
@@ -377,7 +279,11 @@ class DectrisReceiver:
 
     @property
     def connected(self) -> bool:
-        return self._connections > 0
+        return self._connection.connections > 0 and not self._stopped
+
+    @property
+    def was_connected(self) -> bool:
+        return self._connection.was_connected
 
     @property
     def problem(self) -> str:

@@ -28,10 +28,12 @@ from tests.support import wait_until
 class Got:
     """A receiver, with what it delivered."""
 
-    def __init__(self, channel: str, **args: Any) -> None:
+    def __init__(self, channel: str | DectrisReceiver, **args: Any) -> None:
         self.objects: list[LazyObject] = []
         self.anew: list[int] = []
-        self.receiver = DectrisReceiver(channel, DectrisInputSettings.of(**args))
+        if isinstance(channel, str):
+            channel = DectrisReceiver(channel, DectrisInputSettings.of(**args))
+        self.receiver = channel
         self.receiver.start(self.objects.append, self._again)
 
     def _again(self, obj: Any, how: Any) -> None:
