@@ -84,7 +84,7 @@ class DectrisReceiver:
         self._deliver: Deliver | None = None
         self._deliver_again: DeliverAgain | None = None
         self._left: list[StreamObject] = []
-        self._opened = self._stopped = False
+        self._opened = self._stopped = self._hindered = False
         self._received = self._errors = 0
         self._drops: Counter[str] = Counter()
         self._warned: set[str] = set()
@@ -92,7 +92,7 @@ class DectrisReceiver:
         # What was wrong last, and what all else follows from.
         self._problem = self._cause = ""
         try:
-            self._connection = joined(
+            self._connection, self._seat = joined(
                 self, address, queue_size or args.queue, args.max_message_size
             )
         except TransportError as error:
@@ -100,7 +100,7 @@ class DectrisReceiver:
 
     def start(self, deliver: Deliver, deliver_again: DeliverAgain | None = None) -> None:
         self._deliver, self._deliver_again = deliver, deliver_again
-        self._connection.start(self)
+        self._connection.start(self._seat)
 
     # -- what comes, in the thread of the connection ---------------------------------------------
 
@@ -263,7 +263,7 @@ class DectrisReceiver:
     # -- the contract ----------------------------------------------------------------------------
 
     def stop(self, patience: float = 0.0) -> list[StreamObject]:
-        if not self._connection.stop(self, patience):
+        if not self._connection.stop(self._seat, patience):
             _log.error("channel %s: an object is still being processed", self.channel)
             return []
         self._stopped = True
@@ -288,10 +288,14 @@ class DectrisReceiver:
     @property
     def problem(self) -> str:
         """What is wrong, or missing; "" if nothing is."""
-        return self._cause or self._problem
+        hindrance = "" if self._stopped else self._connection.hindrance(self._seat)
+        return self._cause or hindrance or self._problem
 
     def keep_up(self) -> None:
-        pass
+        hindrance = "" if self._stopped else self._connection.hindrance(self._seat)
+        if hindrance and not self._hindered:
+            self._note(hindrance)
+        self._hindered = bool(hindrance)
 
     def newest(self, timeout: float) -> StreamObject | None:
         """An object with the id of the last image that should have come."""

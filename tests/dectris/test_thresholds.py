@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import h5py
 import hdf5plugin  # noqa: F401 - reads the chunks
 import numpy as np
 import pytest
 
-from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.errors import TransportError
 from pvapy_stream.series import PIXEL_MASK
 from pvapy_stream.settings import DectrisSimSettings
 from pvapy_stream.sim.dectris_detector import DectrisSimulator, mask_of, pixels_of
+from pvapy_stream.transport import dectris_connection
 from pvapy_stream.transport.dectris import REFUSED, DectrisReceiver
 from pvapy_stream.transport.dectris_settings import DectrisInputSettings
-from tests.dectris.test_programs import LIKE, detector, metadata_of, sent
 from tests.dectris.test_receiver import Got
-from tests.ports import free_port
-from tests.support import Commands, wait_for_monitors, wait_until
+from tests.support import wait_until
 
 SMALL = {"address": "tcp://127.0.0.1:0", "nx": 40, "ny": 24, "rate": 0, "thresholds": 2}
 
@@ -34,18 +33,19 @@ def channel(address: str, number: int) -> str:
     return f"{address}?threshold=threshold_{number}"
 
 
+def receivers(address: str, *numbers: int) -> list[DectrisReceiver]:
+    return [DectrisReceiver(channel(address, n), DectrisInputSettings.of()) for n in numbers]
+
+
 @pytest.fixture
 def started() -> Iterator[Any]:
     """Makes receivers of thresholds that share a connection: none has begun when all are there."""
     made: list[DectrisReceiver] = []
 
     def make(address: str, *numbers: int) -> list[Got]:
-        receivers = [
-            DectrisReceiver(channel(address, number), DectrisInputSettings.of())
-            for number in numbers
-        ]
-        made.extend(receivers)
-        return [Got(one) for one in receivers]
+        new = receivers(address, *numbers)
+        made.extend(new)
+        return [Got(one) for one in new]
 
     yield make
     for one in made:
@@ -81,10 +81,7 @@ def test_each_receiver_has_all_images_of_its_threshold(started: Any) -> None:
 
 def test_nothing_is_received_before_all_want_it() -> None:
     sim = simulator(n_images=10)
-    first, second = (
-        DectrisReceiver(channel(sim.address, number), DectrisInputSettings.of())
-        for number in (1, 2)
-    )
+    first, second = receivers(sim.address, 1, 2)
     try:
         early = Got(first)
         send_all(sim)
@@ -98,10 +95,7 @@ def test_nothing_is_received_before_all_want_it() -> None:
 
 def test_a_receiver_that_never_starts_does_not_hold_up_the_others() -> None:
     sim = simulator(n_images=3)
-    first, second = (
-        DectrisReceiver(channel(sim.address, number), DectrisInputSettings.of())
-        for number in (1, 2)
-    )
+    first, second = receivers(sim.address, 1, 2)
     try:
         got = Got(first)
         second.stop()
@@ -194,3 +188,159 @@ def test_a_receiver_that_comes_after_the_first_message_is_refused(started: Any) 
     wait_until(lambda: got.ids == [1, 2, 3])
     with pytest.raises(TransportError, match="before messages come, such as in one mirror"):
         DectrisReceiver(channel(sim.address, 2), DectrisInputSettings.of())
+
+
+def test_one_that_comes_before_any_message_is_waited_for(started: Any) -> None:
+    sim = simulator(n_images=10)
+    (early,) = started(sim.address, 1)
+    wait_until(lambda: early.receiver.connected)
+    second = DectrisReceiver(channel(sim.address, 2), DectrisInputSettings.of())
+    try:
+        sender = threading.Thread(target=send_all, args=(sim,))
+        sender.start()
+        wait_until(lambda: sim.images == 10)
+        assert early.objects == []
+        assert "before the receiver of threshold_2 has started" in early.receiver.problem
+        late = Got(second)
+        wait_until(lambda: early.ids == late.ids == list(range(1, 11)))
+        sender.join(60)
+        assert early.receiver.problem == late.receiver.problem == ""
+    finally:
+        second.stop()
+
+
+def test_one_that_cannot_deliver_costs_the_other_one_nothing() -> None:
+    sim = simulator(n_images=5)
+    first, second = receivers(sim.address, 1, 2)
+
+    def fail(_: Any) -> None:
+        raise ValueError("no")
+
+    try:
+        first.start(fail)
+        got = Got(second)
+        send_all(sim)
+        wait_until(lambda: got.ids == [1, 2, 3, 4, 5])
+        wait_until(lambda: first.counts().errors == 6)
+        assert (got.receiver.counts().errors, got.receiver.problem) == (0, "")
+    finally:
+        first.stop()
+        second.stop()
+
+
+def test_what_waits_at_the_end_is_given_back_to_each() -> None:
+    sim = simulator(n_images=20)
+    first, second = receivers(sim.address, 1, 2)
+    held, arrived = threading.Event(), threading.Event()
+    delivered: list[Any] = []
+
+    def deliver(obj: Any) -> None:
+        arrived.set()
+        held.wait(60)
+        delivered.append(obj)
+
+    first.start(deliver)
+    got = Got(second)
+    send_all(sim)
+    assert arrived.wait(60)
+    with ThreadPoolExecutor() as threads:
+        ends = [threads.submit(one.stop, 0) for one in (first, second)]
+        # Both have asked before anything goes on.
+        wait_until(lambda: all(one._seat.deadline < math.inf for one in (first, second)))
+        held.set()
+        left = [[obj.id for obj in end.result(60)] for end in ends]
+    assert all(left)
+    assert [obj.id for obj in delivered if not obj.marked] + left[0] == list(range(1, 21))
+    assert got.ids + left[1] == list(range(1, 21))
+
+
+def test_one_that_is_busy_holds_up_the_other_one_which_can_leave(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dectris_connection, "_ENDS", 0.2)
+    sim = simulator(n_images=5)
+    first, second = receivers(sim.address, 1, 2)
+    held, arrived = threading.Event(), threading.Event()
+
+    def deliver(_: Any) -> None:
+        arrived.set()
+        held.wait(60)
+
+    try:
+        first.start(deliver)
+        got = Got(second)
+        send_all(sim)
+        assert arrived.wait(60)
+        wait_until(lambda: "receiver of threshold_1, which shares" in second.problem)
+        assert first.problem == ""
+        for _ in range(2):
+            second.keep_up()
+        assert caplog.text.count("receiver of threshold_1, which shares") == 1
+        second.stop()
+        has = len(got.objects)
+        assert first.stop() == []
+        assert "still being processed" in caplog.text
+        held.set()
+        # It leaves then, and the address is free.
+        wait_until(lambda: not first.connected)
+        DectrisReceiver(sim.address, DectrisInputSettings.of()).stop()
+        assert len(got.objects) == has
+    finally:
+        held.set()
+        first.stop()
+        second.stop()
+
+
+def test_one_that_stops_while_it_delivers() -> None:
+    sim = simulator(n_images=5)
+    first, second = receivers(sim.address, 1, 2)
+    objects: list[Any] = []
+
+    def deliver(obj: Any) -> None:
+        objects.append(obj)
+        if obj.id == 2:
+            first.stop()
+
+    try:
+        first.start(deliver)
+        got = Got(second)
+        send_all(sim)
+        wait_until(lambda: got.ids == [1, 2, 3, 4, 5])
+        assert [obj.id for obj in objects] == [0, 1, 2]
+        assert "4 of 5 images" not in first.problem
+    finally:
+        first.stop()
+        second.stop()
+
+
+def test_a_detector_that_comes_back_is_the_same_for_both(started: Any) -> None:
+    sim = simulator(n_images=5, omit_last=2, no_end=True)
+    both = started(sim.address, 1, 2)
+    send_all(sim)
+    wait_until(lambda: not any(got.receiver.connected for got in both))
+    assert [got.receiver.newest(1).id for got in both] == [5, 5]
+    send_all(simulator(address=sim.address, n_images=5))
+    wait_until(lambda: both[0].ids == both[1].ids == [1, 2, 3, 6, 7, 8, 9, 10])
+    for got in both:
+        assert "2 of 5 images did not come: image ids 3-4" in got.receiver.problem
+
+
+def test_receivers_that_come_and_go_at_once() -> None:
+    sim = simulator(n_images=3)
+
+    def come_and_go(number: int) -> None:
+        for _ in range(20):
+            (receiver,) = receivers(sim.address, number)
+            receiver.start(lambda _: None)
+            receiver.stop()
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(come_and_go, (1, 2)))
+    both = receivers(sim.address, 1, 2)
+    try:
+        ends = [Got(one) for one in both]
+        send_all(sim)
+        wait_until(lambda: ends[0].ids == ends[1].ids == [1, 2, 3])
+    finally:
+        for one in both:
+            one.stop()
