@@ -328,10 +328,11 @@ class DectrisConnection:
             self.was_connected = True
             _log.info("%s is connected", self._address)
         elif event == _DOWN:
-            self.connections = max(0, self.connections - 1)
+            # Before it counts as lost: then it is known what is missing.
             for seat in self._seats:
                 with seat.busy:
                     seat.member.lose()
+            self.connections = max(0, self.connections - 1)
 
     def _look_at_silence(self) -> None:
         for seat in self._seats:
