@@ -201,12 +201,24 @@ class MirrorChannel:
             self._account.excuse(news.ids)
 
     def stop(self) -> None:
-        """Stop receiving from the source; the mirror's channel stays until its server stops."""
+        """Stop receiving from the source; the mirror's channel stays until its server stops.
+
+        What had arrived and was not delivered is passed on.
+        """
         for receiver in self._receivers:
-            receiver.stop()
+            for obj in receiver.stop():
+                self._take_late(obj)
         if self._filters is not None:
             self._filters.stop()
         self._times.end = time.time()
+
+    def _take_late(self, obj: StreamObject) -> None:
+        with self._lock:
+            if is_marked(obj):
+                return
+            if self._read_id is None:
+                self._read_id = self._reader_for(obj)
+            self._pass_on(obj, self._id_of(obj))
 
     def _take_current(self, number: int, obj: StreamObject, how: Return | None = None) -> None:
         """Handle the current object that a monitor receives first, which may be old.
