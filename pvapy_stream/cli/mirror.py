@@ -15,6 +15,8 @@ _EPILOG = """\
 examples:
   pvapy-stream mirror -cm "(my:image,13SIM1:Pva1:Image),(my:motor,13IDA:m1,ca)"
   pvapy-stream mirror -cm "(my:image,cam:image,pva,100,2,_[pydistributor=group:m;trigger:uniqueId])"
+  pvapy-stream mirror -cm "(low,tcp://HOST:31001?threshold=threshold_1,dectris),\\
+    (high,tcp://HOST:31001?threshold=threshold_2,dectris)"
 exit codes: 0 all well; 1 a source or consumers were never found, or updates could not be published;
 2 wrong options
 """
