@@ -21,7 +21,7 @@ from pvapy_stream.errors import DectrisError, TransportError
 
 _TICK = 50  # ms
 _ENDS = 5.0  # s; minimum time for an object in delivery at the end
-_LONG = 1.0  # s; a receiver that takes longer for a message holds up the others
+_LONG = 10.0  # s; a receiver that takes longer to start, or for a message, holds up the others
 _UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
 _DOWN = zmq.EVENT_DISCONNECTED
 
@@ -122,8 +122,8 @@ class DectrisConnection:
         self._seats: tuple[Seat, ...] = ()
         self._began = False
         self._heard = 0.0
-        # Who is taking a message, and since when.
         self._taking: Seat | None = None
+        # When it began to take a message; before there are any, when the last member joined.
         self._since = 0.0
         self.closed = False
         self.connections = 0
@@ -158,6 +158,7 @@ class DectrisConnection:
                 " entry or stage for a detector, and let others receive from its output"
             )
         seat = Seat(member, queue)
+        self._since = time.monotonic()
         self._seats = (*self._seats, seat)
         return seat
 
@@ -219,11 +220,12 @@ class DectrisConnection:
 
     def hindrance(self, seat: Seat) -> str:
         """Why a member gets nothing, if other members are the reason; else ""."""
-        if not self._all_started:
-            waits = [one.member.threshold for one in self._seats if not one.started]
-            return f"nothing is received before the receiver of {', '.join(waits)} has started"
         taking, long = self._taking, time.monotonic() - self._since
-        if taking is None or taking is seat or long < _LONG:
+        if long < _LONG:
+            return ""
+        if waits := [one.member.threshold for one in self._seats if not one.started]:
+            return f"nothing is received before the receiver of {', '.join(waits)} has started"
+        if taking is None or taking is seat:
             return ""
         return (
             f"the receiver of {taking.member.threshold}, which shares the connection, has not"

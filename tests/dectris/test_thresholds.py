@@ -12,10 +12,12 @@ import hdf5plugin  # noqa: F401 - reads the chunks
 import numpy as np
 import pytest
 
+import pvapy_stream
 from pvapy_stream.errors import TransportError
 from pvapy_stream.series import PIXEL_MASK
 from pvapy_stream.settings import DectrisSimSettings
 from pvapy_stream.sim.dectris_detector import DectrisSimulator, mask_of, pixels_of
+from pvapy_stream.streams.subscription import Subscription
 from pvapy_stream.transport import dectris_connection
 from pvapy_stream.transport.dectris import REFUSED, DectrisReceiver
 from pvapy_stream.transport.dectris_settings import DectrisInputSettings
@@ -191,7 +193,10 @@ def test_a_receiver_that_comes_after_the_first_message_is_refused(started: Any) 
         DectrisReceiver(channel(sim.address, 2), DectrisInputSettings.of())
 
 
-def test_one_that_comes_before_any_message_is_waited_for(started: Any) -> None:
+def test_one_that_comes_before_any_message_is_waited_for(
+    started: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dectris_connection, "_LONG", 0.2)
     sim = simulator(n_images=10)
     (early,) = started(sim.address, 1)
     wait_until(lambda: early.receiver.connected)
@@ -201,7 +206,8 @@ def test_one_that_comes_before_any_message_is_waited_for(started: Any) -> None:
         sender.start()
         wait_until(lambda: sim.images == 10)
         assert early.objects == []
-        assert "before the receiver of threshold_2 has started" in early.receiver.problem
+        waits = "before the receiver of threshold_2 has started"
+        wait_until(lambda: waits in early.receiver.problem)
         late = Got(second)
         wait_until(lambda: early.ids == late.ids == list(range(1, 11)))
         sender.join(60)
@@ -259,6 +265,7 @@ def test_one_that_is_busy_holds_up_the_other_one_which_can_leave(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(dectris_connection, "_ENDS", 0.2)
+    monkeypatch.setattr(dectris_connection, "_LONG", 0.2)
     sim = simulator(n_images=5)
     first, second = receivers(sim.address, 1, 2)
     held, arrived = threading.Event(), threading.Event()
@@ -345,3 +352,22 @@ def test_receivers_that_come_and_go_at_once() -> None:
     finally:
         for one in both:
             one.stop()
+
+
+def test_subscriptions_of_one_program_give_both_images_of_an_exposure() -> None:
+    sim = simulator(n_images=200)
+
+    def subscribe(number: int) -> Subscription:
+        return pvapy_stream.subscribe(channel(sim.address, number), "dectris", queue_size=8)
+
+    with subscribe(1) as first, subscribe(2) as second:
+        sender = threading.Thread(target=send_all, args=(sim,))
+        sender.start()
+        for number in range(200):
+            pair = next(first), next(second)
+            assert [frame.id for frame in pair] == [number + 1] * 2
+            assert [list(frame.image.flat[:3]) for frame in pair] == [
+                [1, number, 1],
+                [1, number, 2],
+            ]
+        sender.join(60)
