@@ -207,12 +207,12 @@ class MirrorChannel:
         """
         for receiver in self._receivers:
             for obj in receiver.stop():
-                self._take_late(obj)
+                self._take_left(obj)
         if self._filters is not None:
             self._filters.stop()
         self._times.end = time.time()
 
-    def _take_late(self, obj: StreamObject) -> None:
+    def _take_left(self, obj: StreamObject) -> None:
         with self._lock:
             if is_marked(obj):
                 return
