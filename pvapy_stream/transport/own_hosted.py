@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
@@ -12,7 +13,9 @@ from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.pva.encoder import ObjectEncoder
 from pvapy_stream.pva.lazy import StreamObject, pv_object
 from pvapy_stream.pva.net.encoded_updates import Update
+from pvapy_stream.pva.net.kept_updates import KeptUpdates
 from pvapy_stream.pva.net.server_channel import Channel, ChannelMonitor
+from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
 from pvapy_stream.transport.own_server import host
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 from pvapy_stream.transport.pva_library import PvaSettings
@@ -21,6 +24,8 @@ _POLL = 0.002  # s; between two looks whether all is sent
 _FAST = 3e-4  # s; between objects that are sent together
 _LATEST = 1e-3  # s; after the first of them, the next one is sent at once, with all before
 _LETS_IN = 5e-5  # s; for the server's thread, which waits for the lock
+
+_log = logging.getLogger(__name__)
 
 # What the binding, numpy and the encoder raise for objects of another structure.
 _WRONG_OBJECTS = (
@@ -39,15 +44,23 @@ class OwnHostedPublisher(Publisher):
         channel: name of the channel.
         settings: overflow policy for subscribers that acknowledge objects, and its time limit.
         server: the binding's server of the program, if it has one: it must not have the channel.
+        id_field: field with the id, by which objects are kept.
     """
 
     takes_lazy = True
     knows_subscribers = True
 
     def __init__(
-        self, channel: str, settings: PvaSettings, server: pva.PvaServer | None = None
+        self,
+        channel: str,
+        settings: PvaSettings,
+        server: pva.PvaServer | None = None,
+        id_field: str = "uniqueId",
     ) -> None:
         self.channel = channel
+        self._id_field = id_field
+        self._read_id: IdReader | None = None
+        self._keeps_not = False  # whether it was said that an object is not kept
         self._settings = settings
         self._server = server
         # Of several threads that publish, one after the other.
@@ -80,7 +93,11 @@ class OwnHostedPublisher(Publisher):
         with self._lock:
             hosted = self._hosted or self._open(obj)
             try:
-                hosted.post(hosted.encoder.update(obj))
+                update = hosted.encoder.update(obj)
+                if hosted.kept is None:
+                    hosted.post(update)
+                else:
+                    hosted.post(update, self._kept_as(obj))
             except _WRONG_OBJECTS as error:
                 self._errors += 1
                 raise TransportError(
@@ -91,6 +108,19 @@ class OwnHostedPublisher(Publisher):
         if hosted.loop.wants_lock:
             # It would hardly get it from a thread that publishes as fast as it can.
             time.sleep(_LETS_IN)
+
+    def _kept_as(self, obj: StreamObject) -> int | None:
+        """The id by which an object is kept; None for one that is not kept."""
+        try:
+            read_id = self._read_id
+            if read_id is None:
+                read_id = self._read_id = id_reader(self._id_field, obj)
+            return None if is_marked(obj) else read_id(obj)
+        except _WRONG_OBJECTS as error:
+            if not self._keeps_not:
+                self._keeps_not = True
+                _log.warning("channel %s keeps no past of objects: %s", self.channel, error)
+            return None
 
     @property
     def subscribers(self) -> int:
@@ -133,6 +163,7 @@ class _Hosted:
 
     Attributes:
         loop: of the server.
+        kept: what was published, if it is kept.
 
     Raises:
         TransportError: the name is taken on the server.
@@ -144,6 +175,10 @@ class _Hosted:
         policy = settings.pva_overflow
         self._blocks = policy == "block"
         self.channel.overflow = "drop-newest" if policy == "block" else policy
+        self.kept: KeptUpdates | None = None
+        if settings.keep_past:
+            self.kept = KeptUpdates(int(settings.keep_past * 2**20), settings.keep_past_age)
+        self.channel.kept = self.kept
         self._timeout = settings.pva_timeout
         self._ends = self._gathered = False
         self._posted_at = self._gathered_at = 0.0
@@ -153,10 +188,17 @@ class _Hosted:
         self._room = threading.Condition(self.loop.lock)
         self.channel.made_room = self._room.notify_all
 
-    def post(self, update: Update) -> None:
-        """Send an update to all subscribers whose turn it is."""
+    def post(self, update: Update, kept_as: int | None = None) -> None:
+        """Send an update to all subscribers whose turn it is.
+
+        Args:
+            update: the update.
+            kept_as: id by which it is kept; None: it is not kept.
+        """
         channel = self.channel
         with self.loop.lock:
+            if kept_as is not None and self.kept is not None:
+                self.kept.add(kept_as, update)
             # Who comes while others are waited for begins with this update.
             channel.hold(update)
             takers = channel.takers(update)
@@ -213,7 +255,7 @@ class _Hosted:
     def all_sent(self) -> bool:
         """Whether nothing waits to be sent to those who take it."""
         with self.loop.lock:
-            return all(one.idle for one in self.channel.monitors)
+            return not self.channel.past_requests and all(one.idle for one in self.channel.monitors)
 
     def wait_no_longer(self) -> None:
         """The channel ends soon."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from pvapy_stream.base_settings import OVERFLOW_TIMEOUT, Overflow, Settings, lower, opt
 
@@ -28,6 +28,18 @@ class PvaLibrarySettings(Settings):
 class PvaSettings(PvaLibrarySettings):
     """Options of hosted channels."""
 
+    keep_past: Annotated[float, opt("--keep-past", "PVAccess", "MB", metavar="N")] = Field(
+        0,
+        ge=0,
+        description=(
+            "memory for the newest objects of the hosted output, from which receivers with --repair"
+            " get objects that they missed; 0: none is kept"
+        ),
+    )
+    keep_past_age: Annotated[float, opt("--keep-past-age", "PVAccess", "s", metavar="T")] = Field(
+        0, ge=0, description="longest time for which --keep-past keeps an object; 0: no limit"
+    )
+
     pva_overflow: Annotated[Overflow, BeforeValidator(lower), opt("--pva-overflow", "PVAccess")] = (
         Field(
             "block",
@@ -43,3 +55,11 @@ class PvaSettings(PvaLibrarySettings):
         gt=0,
         description=OVERFLOW_TIMEOUT,
     )
+
+    @model_validator(mode="after")
+    def _past_can_be_kept(self) -> PvaSettings:
+        if self.keep_past and self.pva_library == "binding":
+            raise ValueError("--keep-past needs this package's server, not --pva-library binding")
+        if self.keep_past_age and not self.keep_past:
+            raise ValueError("--keep-past-age has no effect without --keep-past, the memory for it")
+        return self

@@ -33,7 +33,7 @@ def publisher(what: PublisherOptions) -> Publisher:
     if isinstance(settings, PvaSettings) and hosts_itself(settings):
         from pvapy_stream.transport.own_hosted import OwnHostedPublisher
 
-        return OwnHostedPublisher(what.channel, settings, what.server)
+        return OwnHostedPublisher(what.channel, settings, what.server, what.id_field)
     from pvapy_stream.transport.hosted import HostedPublisher
 
     return HostedPublisher(server_of(what), what.channel)

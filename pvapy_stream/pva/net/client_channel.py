@@ -9,6 +9,7 @@ from typing import Protocol, cast
 
 from pvapy_stream.pva.net.client_errors import NotSentError
 from pvapy_stream.pva.net.client_monitor import ClientMonitor, Follower
+from pvapy_stream.pva.net.client_past import PastFollower, PastMonitor
 from pvapy_stream.pva.net.client_requests import ClientRequest, FieldRequest
 from pvapy_stream.pva.net.client_search import FIRST, LONGEST, RETURNS
 from pvapy_stream.pva.net.server_link import ServerLink
@@ -204,6 +205,37 @@ class ClientChannel:
             made.step()
 
         self.call(begin)
+
+    def read_past(self, asked: str, follower: PastFollower) -> Callable[[], None]:
+        """Ask once for updates that were published before.
+
+        Args:
+            asked: as for `monitor`, with the option of `kept_updates`.
+            follower: gets the updates.
+
+        Returns:
+            a function that ends the request; it must be called, also when it has ended by itself.
+
+        Raises:
+            WireError: the text cannot be understood.
+        """
+
+        def remove(one: PastMonitor) -> None:
+            if one in self._monitors:
+                self._monitors.remove(one)
+
+        made = PastMonitor(self, request.parse(asked), follower, remove)
+
+        def begin() -> None:
+            self._monitors.append(made)
+            made.step()
+
+        def end() -> None:
+            made.close("it is needed no more")
+            remove(made)
+
+        self.call(begin)
+        return lambda: self.call(end)
 
     def close(self) -> None:
         """Close it; pending operations get an error."""

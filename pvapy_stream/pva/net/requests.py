@@ -5,10 +5,12 @@ Used by whoever has the lock of the server's loop.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.net.base_request import Request, Requester
+from pvapy_stream.pva.net.past_request import make_monitor
 from pvapy_stream.pva.net.server_channel import Call, Channel, Put, ServiceChannel
-from pvapy_stream.pva.net.server_monitor import MonitorRequest
 from pvapy_stream.pva.wire import operations, request, values
 from pvapy_stream.pva.wire.buffers import Reader
 from pvapy_stream.pva.wire.changes import read_changes
@@ -155,6 +157,7 @@ class CallRequest(Request):
             call.finish(Status.error("withdrawn"))
 
 
-KINDS: dict[int, type[Request]] = {
-    kind.command: kind for kind in (GetRequest, PutRequest, MonitorRequest, CallRequest)
+KINDS: dict[int, Callable[..., Request]] = {
+    Command.MONITOR: make_monitor,
+    **{kind.command: kind for kind in (GetRequest, PutRequest, CallRequest)},
 }

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from pvapy_stream.pva.net.distributor import Group, Share
 from pvapy_stream.pva.net.encoded_updates import Selection, Update, Value, value_update
+from pvapy_stream.pva.net.kept_updates import KeptUpdates
 from pvapy_stream.pva.wire.status import OK, Status
 from pvapy_stream.pva.wire.types import AnyValue, Structure
 
@@ -169,6 +170,8 @@ class Channel:
         dropped: updates that were dropped for single clients.
         overruns: updates for single clients that were merged with the one before.
         blocks: whether clients may wait until all is over that their put begins.
+        kept: what was published, for clients that missed some of it; None: it is not kept.
+        past_requests: of clients that are being sent some of it.
     """
 
     def __init__(
@@ -191,6 +194,8 @@ class Channel:
         self.blocks = False
         self.clients: set[ChannelClient] = set()
         self.monitors: set[ChannelMonitor] = set()
+        self.kept: KeptUpdates | None = None
+        self.past_requests: set[ChannelMonitor] = set()
         # Called when a monitor has room again, or has ended.
         self.made_room: Callable[[], None] = lambda: None
         # Of those that get all updates; replaced when it changes.

@@ -19,7 +19,7 @@ _QUEUE = 4  # updates that wait for a client that does not say how many it wants
 _LONGEST_QUEUE = 2**16
 _LARGEST_QUEUE = 4 * 2**30  # bytes that wait for one client, if they are more than `_QUEUE` updates
 _LARGEST_WINDOW = 2**31
-_TURN = 2**17  # bytes that are sent in one turn, if an update is not larger
+TURN = 2**17  # bytes that are sent in one turn, if an update is not larger
 
 _log = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ class MonitorRequest(Request):
     def take_turn(self) -> None:
         """Send some updates: those of other monitors of the client have their turns, too."""
         size, waiting, client = 0, self._waiting, self.client
-        while size < _TURN and self.ready:
+        while size < TURN and self.ready:
             update, bits, overrun = waiting.popleft()
             if self.pipeline:
                 self._window -= 1
