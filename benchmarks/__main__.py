@@ -20,6 +20,7 @@ TOPICS = (
     "chain",
     "batches",
     "policies",
+    "repair",
     "flatness",
     "tuning",
     "simulator",
