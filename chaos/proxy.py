@@ -33,7 +33,7 @@ class Proxy:
     """
 
     def __init__(self, search_port: int, port: int, server_port: int) -> None:
-        self._search_port = search_port
+        self.search_port = search_port
         self._port = port
         self._server_port = server_port
         self._loop = asyncio.new_event_loop()
@@ -68,7 +68,7 @@ class Proxy:
         servers = [
             self._loop.run_until_complete(asyncio.start_server(serve, _HOST, port))
             for serve, port in (
-                (self._serve_searches, self._search_port),
+                (self._serve_searches, self.search_port),
                 (self._serve, self._port),
             )
         ]

@@ -25,6 +25,8 @@ _PROGRAMS = {
     "* --drain-timeout: none > *": "what waits at stop is processed; PvaPy throws it away",
     "* --status-period: none > *": "PvaPy has a fixed period of 10 s",
     "* --log-format: none > *": "form of log lines; PvaPy has one",
+    "* --keep-past*: none > *": "the newest objects are kept for receivers that missed some",
+    "* --repair*: none > *": "missed objects are asked for again",
     "* --metadata-optional: none > *": "metadata that never come are a failure here",
 }
 _CONSUMER = {
@@ -89,6 +91,7 @@ _FIELDS = {
     "* status processorStats.nDuplicates: none > ULONG": "ids that came more than once",
     "* status processorStats.nUnknown: none > ULONG": "ids of which nothing is known",
     "* status processorStats.nEpochs: none > ULONG": "how often ids began again",
+    "* status processorStats.nRepaired: none > ULONG": "missed objects that came after all",
     "* status latencyStats.*: none > *": "from the time stamp to the end of processing",
 }
 EXPLAINED: dict[str, str] = {

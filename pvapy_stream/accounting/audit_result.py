@@ -230,6 +230,10 @@ def _notes(stages: Sequence[StageAccount]) -> Iterable[str]:
             yield f"{stage.name}: started again {stage.restarts} times"
         if stage.ledger.duplicate:
             yield f"{stage.name}: {_ids(stage.ledger.duplicate)} arrived more than once"
+        if stage.ledger.repaired:
+            yield f"{stage.name}: {_ids(stage.ledger.repaired)} repaired"
+        for reason, ids in stage.ledger.unrepairable.items():
+            yield f"{stage.name}: {_ids(ids)} could not be repaired: {reason}"
         for kind, ids in stage.ledger.faults.items():
             yield f"{stage.name}: {_ids(ids)} {kind} on purpose"
         epochs = sum(part.epoch > 1 for part in stage.parts)
@@ -265,7 +269,7 @@ def _stage_dict(stage: StageAccount) -> dict[str, object]:
     }
     for name in _SETS:
         plain[name] = _ranges(getattr(one, name))
-    for name in ("rejected", "failed", "faults"):
+    for name in ("rejected", "failed", "faults", "unrepairable"):
         plain[name] = {reason: _ranges(ids) for reason, ids in getattr(one, name).items()}
     plain["asked"] = None if one.asked is None else _ranges(one.asked)
     plain["anonymous"] = one.anonymous

@@ -24,9 +24,9 @@ FORMAT = "pvapy_stream ledger 2"
 _READ = (FORMAT, "pvapy_stream ledger 1")
 _SETS = (
     "received", "processed", "filtered", "skipped", "duplicate", "left", "missed", "unknown",
-    "published", "repeated", "excused",
+    "published", "repeated", "excused", "repaired",
 )  # fmt: skip
-_BY_REASON = ("rejected", "failed", "faults")
+_BY_REASON = ("rejected", "failed", "faults", "unrepairable")
 
 
 @dataclass(slots=True)
@@ -74,6 +74,9 @@ class Ledger:
             if unknown.
         sources: names of the programs that the ids of this epoch came from, if known.
         faults: ids by what a source did to them on purpose: a replay with faults.
+        repaired: received ids that came late, as they were missed here or by a stage before, which
+            asked its source for them.
+        unrepairable: missed ids that it could not send again, by reason.
         lap: 1 for the first epoch of a program, one more each time its ids go back.
     """
 
@@ -111,6 +114,8 @@ class Ledger:
     sources: list[str] = field(default_factory=list[str])
     lap: int = 1
     faults: dict[str, IdSet] = field(default_factory=dict[str, IdSet])
+    repaired: IdSet = field(default_factory=IdSet)
+    unrepairable: dict[str, IdSet] = field(default_factory=dict[str, IdSet])
 
     def next_epoch(self) -> Ledger:
         """An empty ledger of the same stage, for ids that start again."""

@@ -113,7 +113,7 @@ def _hint(path: Path) -> str:
 def _look_at_file(report: FileReport, file: h5py.File, deep: bool) -> None:
     record = LossRecord.read(file["entry"])
     report.state = record.state if record else _OPEN
-    ids = _look_at_columns(report, file)
+    ids = _look_at_columns(report, file, record.repaired if record else IdSet())
     images = file[IMAGES]
     bad = IdSet(
         row
@@ -170,8 +170,10 @@ def _look_at_messages(report: FileReport, file: h5py.File) -> None:
         report.lost["did not arrive"] = IdSet.of_ranges(lost + np.array([0, 1]))
 
 
-def _look_at_columns(report: FileReport, file: h5py.File) -> NDArray[np.int64]:
-    """Check lengths and ids; the (n,) ids."""
+def _look_at_columns(
+    report: FileReport, file: h5py.File, repaired: IdSet | None = None
+) -> NDArray[np.int64]:
+    """Check lengths and ids; the (n,) ids. Those that were repaired may follow larger ones."""
     ids = file[IDS][()]
     names = [IMAGES, TIMES, CHECKSUMS]
     if report.state != _OPEN:
@@ -183,15 +185,15 @@ def _look_at_columns(report: FileReport, file: h5py.File) -> NDArray[np.int64]:
             report.problems.append(f"/{name} has {length} rows, where there are {len(ids)} ids")
     report.n_images = len(ids)
     report.ids = ids_of(ids)
-    steps = np.diff(ids)
     if len(report.ids) < len(ids):
         values, counts = np.unique(ids, return_counts=True)
         report.problems.append(f"ids occur more than once: {ids_of(values[counts > 1])}")
-    if (steps < 0).any():
-        row = int(np.flatnonzero(steps < 0)[0]) + 1
+    # Of the ids in order, also where late ones are between them.
+    rows = np.flatnonzero(~np.isin(ids, list(repaired))) if repaired else np.arange(len(ids))
+    if len(back := np.flatnonzero(np.diff(ids[rows]) < 0)):
+        before, row = rows[back[0]], rows[back[0] + 1]
         report.problems.append(
-            f"ids go back {int((steps < 0).sum())} times, first at row {row} from {ids[row - 1]} to"
-            f" {ids[row]}"
+            f"ids go back {len(back)} times, first at row {row} from {ids[before]} to {ids[row]}"
         )
     return ids
 

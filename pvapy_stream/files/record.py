@@ -22,7 +22,7 @@ MISSED = "missed"
 NOT_WRITTEN = "not written"
 NOT_DECODABLE = "payload cannot be decoded"
 
-_SETS = ("received", "skipped", "missed", "left", "filtered", "unknown")
+_SETS = ("received", "skipped", "missed", "left", "filtered", "unknown", "repaired")
 _BY_REASON = ("rejected", "failed")
 _EVERYTHING = (-(2**62), 2**62)
 
@@ -41,6 +41,7 @@ class LossRecord:
         left: ids that still waited at the end.
         filtered: ids that were dropped on purpose before the writer; they are no loss.
         unknown: ids whose fate is not known.
+        repaired: ids that came late, whatever the range of the file; they may follow larger ones.
         rejected: ids by the queue or policy that rejected them.
         failed: ids by the error that they caused.
     """
@@ -54,6 +55,7 @@ class LossRecord:
     left: IdSet = field(default_factory=IdSet)
     filtered: IdSet = field(default_factory=IdSet)
     unknown: IdSet = field(default_factory=IdSet)
+    repaired: IdSet = field(default_factory=IdSet)
     rejected: dict[str, IdSet] = field(default_factory=dict)
     failed: dict[str, IdSet] = field(default_factory=dict)
 
@@ -83,6 +85,7 @@ class LossRecord:
             left=cut(ledger.left),
             filtered=cut(_filtered(ledger)),
             unknown=cut(_unknown(ledger)),
+            repaired=ledger.repaired.copy(),
             rejected=cut_all(ledger.rejected),
             failed=cut_all(ledger.failed),
         )

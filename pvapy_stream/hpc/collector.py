@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter, deque
-from collections.abc import Mapping
+from collections import deque
 from functools import partial
 from typing import Any
 
@@ -15,22 +14,19 @@ from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
 from pvapy_stream.errors import ObjectError
-from pvapy_stream.hpc.counts import Baseline, InboxCounts, SourceBaseline
+from pvapy_stream.hpc.collector_status import CollectorStatus
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.inbox import QUEUE_FULL, Returned
-from pvapy_stream.hpc.parts import make_receiver
+from pvapy_stream.hpc.parts import make_receiver, past_reader
 from pvapy_stream.hpc.producer import Arrival, Producer
 from pvapy_stream.hpc.reorder import DUPLICATE, Released, ReorderBuffer
+from pvapy_stream.hpc.repairer import Asked, Repairer
 from pvapy_stream.hpc.requested import checking
-from pvapy_stream.hpc.runner import StageRunner
-from pvapy_stream.hpc.stage_stats import queue_stats
 from pvapy_stream.pva.lazy import StreamObject, frame_of
-from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
+from pvapy_stream.pva.objects import IdReader, as_late, id_reader, is_late, is_marked
 from pvapy_stream.settings import CollectorSettings
-from pvapy_stream.status.counted import rated
-from pvapy_stream.status.snapshot import CollectorStats
 from pvapy_stream.transport.filtered_ids import Filtered, FilteredReceiver
-from pvapy_stream.transport.ports import Receiver, ReceiverCounts, Return
+from pvapy_stream.transport.ports import Identified, Return
 
 _CACHE_BYTES = 256 * 2**20
 _CACHE_MOST = 2000  # objects
@@ -38,7 +34,7 @@ _LARGEST = 2**63  # larger than any id
 _LAST_ARRIVALS = 0.25  # s; how long what producers have just sent may be under way
 
 
-class Collector(StageRunner):
+class Collector(CollectorStatus):
     """Receives from several producers and processes their objects in the order of ids.
 
     Each producer has a ledger of its own; ids that none of them sent are in the first.
@@ -77,14 +73,28 @@ class Collector(StageRunner):
                 source.channel, partial(self._on_filtered, source.number)
             )
         self.inbox = self.make_inbox(self._take, self._take_returned, self._reject)
+        self.repairer = self._make_repairer()
         self.buffer = ReorderBuffer(
             self.sources, settings.cache_size, settings.gap_timeout, settings.producer_disorder
         )
         self.disorder = settings.producer_disorder
-        # What the buffer has released, in their order.
-        self._released: deque[Released] = deque()
+        self.released: deque[Released] = deque()
         self._read_id: IdReader | None = None
-        self._collected = 0
+        self.collected = 0
+
+    def _make_repairer(self) -> Repairer | None:
+        settings = self.settings
+        if not settings.repair:
+            return None
+        asked = [
+            Asked(
+                past_reader(settings, source.channel),
+                lambda source=source: source.present_program,
+                partial(self._take_repaired, source),
+            )
+            for source in self.sources.values()
+        ]
+        return Repairer(self, asked, settings.repair_timeout)
 
     def processor_config(self) -> dict[str, object]:
         return {**super().processor_config(), "objectIdOffset": max(self.settings.oid_offset, 1)}
@@ -97,6 +107,8 @@ class Collector(StageRunner):
                 self.settings, source.channel, partial(self._put, number), self.note_request
             )
             source.receiver.start(put, partial(self._put_again, number))
+        if self.repairer is not None:
+            self.repairer.start()
 
     def _put(self, producer: int, obj: StreamObject) -> bool:
         self.sources[producer].arrived += 1
@@ -105,13 +117,19 @@ class Collector(StageRunner):
     def _put_again(self, producer: int, obj: StreamObject, how: Return) -> None:
         # In its turn: what the producer sent before may still wait.
         self.sources[producer].arrived += 1
-        self.inbox.put_returned(Returned(Arrival(producer, obj), how))
+        receiver = self.sources[producer].receiver
+        program = receiver.source if isinstance(receiver, Identified) else ""
+        self.inbox.put_returned(Returned(Arrival(producer, obj), how, program))
 
     def _take_returned(self, returned: Returned) -> None:
         """Take the first object of a producer that reconnected, unless it is an old one."""
         arrival: Arrival = returned.obj
         with self.stage.lock:
             source = self.sources[arrival.producer]
+            if self.repairer is not None:
+                # What is missed by now was sent by the program before.
+                self.repairer.look()
+            source.program = returned.source
             if source.newest is not None and source.filters.settled(returned.how).anew:
                 # Whatever comes now is smaller.
                 source.newest = _LARGEST
@@ -182,23 +200,47 @@ class Collector(StageRunner):
                     return
             if self._is_repeated(source, value):
                 return
-            if source.newest is not None and source.newest - value > self.disorder:
-                self._go_back(source, value)
-            source.newest = value
-            why = self.buffer.add(source.number, value, arrival.copy().obj, time.monotonic())
-            if why is None:
-                self._collected += 1
-                self._handle(self.buffer.release(time.monotonic()))
-            elif why is DUPLICATE:
-                self._note_duplicate(source, value)
-            else:
-                source.rejected += 1
-                source.account.ledger.received.add(value)
-                source.account.ledger.reject(why, value)
+            newest = source.newest
+            late = newest is not None and value < newest and is_late(arrival.obj)
+            if not late:
+                if newest is not None and newest - value > self.disorder:
+                    self._go_back(source, value)
+                source.newest = value
+            self._add(source, value, arrival.copy().obj, late)
             passed = source.passed
             if passed is not None and passed.published is not None and value >= passed.published:
                 source.passed = None
                 self._pass(source, max(value, passed.handled))
+
+    def _add(self, source: Producer, value: int, obj: StreamObject, late: bool) -> None:
+        """Process an object in its turn; one that was repaired also after larger ids."""
+        why = self.buffer.add(source.number, value, obj, time.monotonic())
+        if why is None:
+            self.collected += 1
+            self._handle(self.buffer.release(time.monotonic()))
+        elif why is DUPLICATE:
+            self._note_duplicate(source, value)
+        elif not late and self.repairer is None:
+            source.rejected += 1
+            source.account.ledger.received.add(value)
+            source.account.ledger.reject(why, value)
+        elif value in source.account.ledger.received:
+            self._note_duplicate(source, value)
+        else:
+            self.collected += 1
+            self._handle([Released(value, source.number, obj if late else as_late(obj))])
+
+    def _take_repaired(self, source: Producer, obj: StreamObject, epoch: int) -> int | None:
+        """Take an object that the producer sent again."""
+        value = id_reader(self.settings.oid_field, obj)(obj)
+        with self.stage.lock:
+            self.stage.account_to(source.account)
+            if not self.stage.take_repaired(self.wanted(obj), value, epoch):
+                return None
+            source.arrived += 1
+            source.taken += 1
+            self.collected += 1
+            return value
 
     def _is_repeated(self, source: Producer, value: int) -> bool:
         """Whether an object is the one that was skipped at first, shown once more."""
@@ -255,7 +297,7 @@ class Collector(StageRunner):
         self.buffer.restart()
 
     def _handle(self, released: list[Released], deadline: Deadline | None = None) -> None:
-        waiting = self._released
+        waiting = self.released
         waiting.extend(released)
         while waiting and not (deadline is not None and deadline.over):
             # It stays there until it has its fate: others may wait behind it for ever.
@@ -308,9 +350,11 @@ class Collector(StageRunner):
                 self._handle(self.buffer.drain(), deadline)
             finally:
                 self.stage.lock.release()
+        if self.repairer is not None:
+            self.repairer.finish(deadline)
 
     def waiting(self) -> list[tuple[Account, StreamObject]]:
-        released = [*self._released, *self.buffer.drain()]
+        released = [*self.released, *self.buffer.drain()]
         waiting: list[Released | Arrival] = [*released, *self.inbox.left()]
         found = [(self.sources[one.producer].account, one.obj) for one in waiting]
         for source in self.sources.values():
@@ -323,72 +367,3 @@ class Collector(StageRunner):
         if size is not None:
             self.buffer.size = self.settings.replace(collector_cache_size=size).cache_size
         super().configure_own(own)
-
-    # -- accounts and statistics -----------------------------------------------------------------
-
-    @property
-    def accounts(self) -> list[Account]:
-        return [source.account for source in self.sources.values()]
-
-    @property
-    def missed(self) -> int:
-        """Number of ids that should have arrived from a producer and did not."""
-        return self.count_missed(source.filters for source in self.sources.values())
-
-    def baseline(self, came: Mapping[str, ReceiverCounts]) -> Baseline:
-        held = self.buffer.held() + Counter(one.producer for one in self._released)
-        sources: dict[str, SourceBaseline] = {}
-        n_later = 0
-        for number, source in self.sources.items():
-            later = held[number] + self.stage.unsettled(source.account)
-            n_later += later
-            sources[source.channel] = SourceBaseline(
-                came[source.channel],
-                InboxCounts.settled(source.taken - later, source.refused),
-                source.rejected,
-            )
-        done = sum(one.inbox.delivered for one in sources.values())
-        return Baseline(
-            InboxCounts.settled(done, self.inbox.counts().rejected),
-            sources,
-            self.published(),
-            self._collected - n_later,
-        )
-
-    def own_stats(self, seconds: float, base: Baseline) -> dict[str, Any]:
-        # Against the stream: what came later may not seem to be more.
-        collected, cached = self._collected - base.collected, len(self.buffer)
-        rejected = sum(
-            source.rejected - base.source(source.channel).rejected
-            for source in self.sources.values()
-        )
-        counted = CollectorStats(
-            n_collected=collected, n_rejected=rejected, n_missed=self.missed, n_cached=cached
-        )
-        return {
-            "collector_stats": rated(counted, seconds),
-            "queue_stats": queue_stats(self.inbox.counts().since(base.inbox)),
-            "producer_stats": {
-                number: source.stats(seconds, base.source(source.channel))
-                for number, source in self.sources.items()
-            },
-        }
-
-    @property
-    def phase(self) -> str:
-        if self.paused:
-            return "paused"
-        receivers = [source.receiver for source in self.sources.values()]
-        if any(receiver.connected for receiver in receivers):
-            return "running"
-        return "disconnected" if any(r.was_connected for r in receivers) else "waiting"
-
-    @property
-    def heard(self) -> int:
-        return sum(source.receiver.counts().received > 0 for source in self.sources.values())
-
-    def absent(self) -> list[str]:
-        return [s.channel for s in self.sources.values() if not s.receiver.was_connected]
-
-    def receivers(self) -> dict[str, Receiver]:
-        return {s.channel: s.receiver for s in self.sources.values()}

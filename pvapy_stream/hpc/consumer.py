@@ -16,7 +16,8 @@ from pvapy_stream.errors import ObjectError, PvapyStreamError, TransportError
 from pvapy_stream.hpc.counts import Baseline, InboxCounts, SourceBaseline
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.inbox import Returned
-from pvapy_stream.hpc.parts import make_receiver
+from pvapy_stream.hpc.parts import make_receiver, past_reader
+from pvapy_stream.hpc.repairer import Asked, Repairer
 from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.stage_stats import queue_stats
@@ -33,6 +34,8 @@ _LAST_PROBE = 2.0  # s; the same at the end, where what is lost is not known oth
 _NOTE_PATIENCE = 0.1  # s; for the object that is processed
 _PROBE_AGAIN_AFTER = 5.0  # s
 _IDLE = 1.0  # s without an object, after which some may be overdue
+# s; how long a source that cannot be reached is waited for at the end, to repair from it
+_COMES_BACK = 5.0
 _BLIND = "the source filters: what its share lacks, the audit of all ledgers shows"
 # How long nothing may come, while what the source has just sent is under way; s.
 _LAST_ARRIVALS = 1.0
@@ -79,6 +82,7 @@ class Consumer(StageRunner):
         )
         self.receiver = self._make_receiver()
         self._source_filters = FilteredReceiver(self.input_channel, self._excuse)
+        self.repairer = self._make_repairer()
         self._left: Sequence[StreamObject] = []
         # Whether a source has come back, or another one.
         self._has_returned = False
@@ -113,6 +117,26 @@ class Consumer(StageRunner):
             self._unshared,
         )
 
+    def _make_repairer(self) -> Repairer | None:
+        if not self.settings.repair:
+            return None
+        reader = past_reader(self.settings, self.input_channel)
+        asked = Asked(reader, lambda: self._program, self._take_repaired)
+        return Repairer(self, [asked], self.settings.repair_timeout)
+
+    @property
+    def _program(self) -> str:
+        """The program that the objects of the present epoch come from; "" if it is not known."""
+        if not isinstance(self.receiver, Identified):
+            return ""
+        if not self._has_returned:
+            return self.receiver.first_source
+        return next(reversed(self.stage.account.ledger.sources), "")
+
+    def _take_repaired(self, obj: StreamObject, epoch: int) -> int | None:
+        value = id_reader(self.settings.oid_field, obj)(obj)
+        return value if self.stage.take_repaired(self.wanted(obj), value, epoch) else None
+
     def _unshared(self, reason: str) -> None:
         """The source's server gives no share."""
         settings = self.settings
@@ -146,6 +170,8 @@ class Consumer(StageRunner):
             checking(self.settings, self.input_channel, self.inbox.put, self.note_request),
             self._put_again,
         )
+        if self.repairer is not None:
+            self.repairer.start()
 
     def _put_again(self, obj: StreamObject, how: Return) -> None:
         # In its turn: what the source sent before may still wait.
@@ -180,6 +206,10 @@ class Consumer(StageRunner):
         except ObjectError as error:
             self.stage.refuse(error)
             return
+        if self.repairer is not None:
+            with self.stage.lock:
+                # What is missed by now was sent by the program before.
+                self.repairer.look()
         how = self._source_filters.settled(returned.how)
         self._note_first_source()
         self._has_returned = True
@@ -238,6 +268,8 @@ class Consumer(StageRunner):
             return None
 
     def stop_receiving(self, deadline: Deadline) -> None:
+        if self.repairer is not None:
+            self._await_connection(deadline)
         newest = self._newest_id(min(_LAST_PROBE, deadline.left))
         if newest is None:
             # It does not answer now; what it had sent when it did is known.
@@ -256,6 +288,14 @@ class Consumer(StageRunner):
         self._source_filters.stop()
         self._note_first_source()
         self._newest = None
+
+    def _await_connection(self, deadline: Deadline) -> None:
+        """Wait for a source whose connection was cut: it has what is missed."""
+        until = time.monotonic() + _COMES_BACK
+        while self.receiver.was_connected and not self.receiver.connected:
+            if deadline.over or time.monotonic() > until:
+                return
+            time.sleep(0.05)
 
     def _await_arrivals(self, newest: int, deadline: Deadline) -> None:
         """Wait for what the source has sent up to its newest id, as long as objects come."""
@@ -276,6 +316,10 @@ class Consumer(StageRunner):
 
     def flush(self, deadline: Deadline) -> None:
         self.inbox.drain(deadline)
+        if self.repairer is not None:
+            if self._newest_at_end is not None:
+                self.stage.expect_to(self._newest_at_end)
+            self.repairer.finish(deadline)
 
     def waiting(self) -> list[tuple[Account, StreamObject]]:
         left, self._left = self._left, []
@@ -300,12 +344,14 @@ class Consumer(StageRunner):
             InboxCounts.settled(done, self.inbox.counts().rejected),
             {self.input_channel: SourceBaseline(came[self.input_channel])},
             self.published(),
+            repaired=self.stage.n_repaired,
         )
 
     def own_stats(self, seconds: float, base: Baseline) -> dict[str, Any]:
         inbox = self.inbox.counts().since(base.inbox)
         counts = self.receiver.counts().since(base.source(self.input_channel).receiver)
-        counts = replace(counts, received=inbox.received)
+        repaired = self.stage.n_repaired - base.repaired
+        counts = replace(counts, received=inbox.received + repaired)
         return {
             "receiver_stats": receiver_stats(counts, inbox.rejected, seconds),
             "queue_stats": queue_stats(inbox),

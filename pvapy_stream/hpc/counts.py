@@ -90,12 +90,14 @@ class Baseline:
         sources: by their channels.
         published: counts of the output.
         collected: objects that a collector had collected, and that had their fate.
+        repaired: objects that were repaired.
     """
 
     inbox: InboxCounts = InboxCounts()
     sources: Mapping[str, SourceBaseline] = field(default_factory=dict[str, SourceBaseline])
     published: PublisherCounts = field(default_factory=PublisherCounts)
     collected: int = 0
+    repaired: int = 0
 
     def source(self, channel: str) -> SourceBaseline:
         """What had come from a source."""
@@ -144,6 +146,7 @@ class StageCounts:
     filtered: int = 0
     skipped: int = 0
     duplicates: int = 0
+    repaired: int = 0
     errors: int = 0
 
     @property

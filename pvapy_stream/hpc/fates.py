@@ -44,6 +44,8 @@ class StageFates(Unbatched):
         self.counts = StageCounts()
         # Objects that came to it; who holds the lock knows that none of them is on its way.
         self.taken = 0
+        # How often ids began again, as this stage sees it; never set back.
+        self.n_begun = 0
         self.output: Output | None = None
         self._missed_before = 0
         self.lock = threading.RLock()
@@ -156,6 +158,9 @@ class StageFates(Unbatched):
 
     def _begin_epoch(self, value: int) -> None:
         self.finish_batch()
+        self.n_begun += 1
+        if self.output is not None:
+            self.output.late_ids = IdSet()
         self._note_end()
         self._missed_before += len(self.tracker.missed)
         self.tracker.begin_epoch(value)
@@ -214,6 +219,7 @@ class StageFates(Unbatched):
         """Ids begin anew: what was missed up to here belongs to the present ledgers."""
         with self.lock:
             self.finish_batch()
+            self.n_begun += 1
             tracker = self.tracker
             self._note_missed()
             self._missed_before += len(tracker.missed)

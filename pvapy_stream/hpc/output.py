@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 
+from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import TransportError
 from pvapy_stream.pva.lazy import StreamObject
-from pvapy_stream.pva.objects import IdReader, id_reader, is_marked, without_mark
+from pvapy_stream.pva.objects import IdReader, as_late, id_reader, is_late, is_marked, without_mark
 from pvapy_stream.transport.filtered_ids import FilteredChannel
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
@@ -22,6 +23,7 @@ class Output:
         failure: why the last object could not be published.
         last_id: the id that was published last; None for none.
         later: whether the processor publishes outside of `process` too.
+        late_ids: ids of objects that came late, as they were repaired: results are marked as late.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class Output:
         self.thread = 0
         self.sent = False
         self.later = False
+        self.late_ids = IdSet()
+        self._newest: int | None = None  # the id that was published last of those in order
         self.last_id: int | None = None
         self.failure: TransportError | None = None
 
@@ -63,16 +67,25 @@ class Output:
             # Made from a template that was the opening object: results are no such thing.
             pvObject = without_mark(pvObject)
         own = threading.get_ident() == self.thread
+        value = self._read_id(pvObject) if self._read_id else self.input_id
+        if self.late_ids and (self.input_id if own else value) in self.late_ids:
+            pvObject = as_late(pvObject)
+        # Of one that is in order, the mark says nothing.
+        late = self._newest is not None and value < self._newest and is_late(pvObject)
         try:
-            self._publisher.publish(pvObject)
+            if late:
+                self._publisher.publish_late(pvObject)
+            else:
+                self._publisher.publish(pvObject)
+                self._newest = value
         except TransportError as error:
             # Kept too: processors written for the incumbent swallow what is raised here. A thread
             # of the processor's own publishes other objects than the one in `process`.
             if own:
                 self.failure = error
             raise
-        self.last_id = self._read_id(pvObject) if self._read_id else self.input_id
-        self.ledger.publish(self.last_id)
+        self.last_id = value
+        self.ledger.publish(value)
         if own:
             self.sent = True
         else:

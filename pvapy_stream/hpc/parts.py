@@ -24,16 +24,18 @@ from pvapy_stream.hpc.processor import (
     takes_lazy,
     unused_methods,
 )
+from pvapy_stream.hpc.repairer import Repairer
 from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.plugins import load_processor_class, made
 from pvapy_stream.pva.lazy import StreamObject, pv_object
-from pvapy_stream.pva.monitor_request import Distributor
+from pvapy_stream.pva.monitor_request import Distributor, monitor_request
 from pvapy_stream.pva.objects import LazyIds, opening_object
 from pvapy_stream.settings import ConsumerSettings, StageSettings
 from pvapy_stream.transport import registry
 from pvapy_stream.transport.absence import Awaited
 from pvapy_stream.transport.filtered_ids import FilteredChannel, Settling
 from pvapy_stream.transport.mode import PublisherOptions, ReceiverOptions
+from pvapy_stream.transport.past_reader import PastReader
 from pvapy_stream.transport.policy import RUNS
 from pvapy_stream.transport.ports import Publisher, PublisherCounts, Receiver
 
@@ -79,6 +81,12 @@ def make_receiver(
         unshared=unshared,
     )
     return registry.make_receiver(settings.input_mode, what)
+
+
+def past_reader(settings: StageSettings, channel: str) -> PastReader:
+    """What asks the server of an input channel for objects of the past."""
+    fields = monitor_request(settings.field_request, id_field=settings.oid_field)
+    return PastReader(channel, fields)
 
 
 def make_publisher(
@@ -133,6 +141,8 @@ class StageParts(ABC):
         )
         # Says what is dropped on purpose, beside the output.
         self.filtered: FilteredChannel | None = None
+        # Asks for missed objects.
+        self.repairer: Repairer | None = None
         self._settling = Settling()
         # Why the launcher has to deal objects out: the source's server does not; "" if need not be.
         self.unshared = ""

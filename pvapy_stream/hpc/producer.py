@@ -13,7 +13,7 @@ from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.status.counted import receiver_stats
 from pvapy_stream.status.snapshot import ProducerStats
 from pvapy_stream.transport.filtered_ids import Filtered, FilteredReceiver
-from pvapy_stream.transport.ports import Receiver
+from pvapy_stream.transport.ports import Identified, Receiver
 
 
 class Arrival:
@@ -46,11 +46,20 @@ class Producer:
         # The object that was skipped at first, until another comes.
         self.initial: int | None = None
         self.rejected = 0
+        # Names the program that it was when it returned last; None: it did not.
+        self.program: str | None = None
         # Its part of the inbox.
         self.arrived = self.refused = self.taken = 0
         # What it said to have filtered, before all that it published by then has arrived.
         self.passed: Filtered | None = None
         self.left: Sequence[StreamObject] = []
+
+    @property
+    def present_program(self) -> str:
+        """Names the program that its present objects come from; "" if it is not known."""
+        if self.program is not None:
+            return self.program
+        return self.receiver.first_source if isinstance(self.receiver, Identified) else ""
 
     def queue_counts(self) -> InboxCounts:
         """What of the inbox is its own, since the start."""

@@ -107,7 +107,10 @@ class StageRunner(StageAccounts):
     def remark(self) -> str:
         """What the status says of channels from which nothing comes, and of the output."""
         refused = [f"channel {channel}: {why}" for channel, why in self.troubled().items()]
-        remarks = (*refused, self._awaited.remark, self.metadata.remark, self.hindered)
+        problem = self.repairer.problem if self.repairer is not None else ""
+        unrepaired = f"missed objects cannot be repaired: {problem}" if problem else ""
+        own = (self._awaited.remark, self.metadata.remark, self.hindered, unrepaired)
+        remarks = (*refused, *own)
         return "; ".join(filter(None, remarks))
 
     def look_for_absent(self) -> None:

@@ -14,11 +14,11 @@ from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import IdStep, SequenceTracker
 from pvapy_stream.errors import TransportError
 from pvapy_stream.hpc.counts import Baseline, StageCounts
-from pvapy_stream.hpc.fates import StageFates
 from pvapy_stream.hpc.output import Output
 from pvapy_stream.hpc.processor import UserDataProcessor
+from pvapy_stream.hpc.repaired import RepairableStage
 from pvapy_stream.pva.lazy import StreamObject
-from pvapy_stream.pva.objects import IdReader, id_reader, is_marked
+from pvapy_stream.pva.objects import IdReader, id_reader, is_late, is_marked
 from pvapy_stream.transport.ports import Return
 
 PUBLISHING = "publishing"
@@ -36,7 +36,7 @@ def _no_output(_: StreamObject) -> None:
     return None
 
 
-class Stage(StageFates):
+class Stage(RepairableStage):
     """Runs a processor on objects and records the fate of each.
 
     Args:
@@ -92,7 +92,6 @@ class Stage(StageFates):
             if tracker.last is None and is_marked(obj):
                 self._take_marked(obj, value)
                 return
-            ledger = self.account.ledger
             trouble = self._open_from(obj) if self._wants_output else None
             if self._to_skip > 0:
                 self._skip(value, trouble)
@@ -103,16 +102,16 @@ class Stage(StageFates):
                 self._skipped(value)
                 self._repeated(value)
                 return
-            if tracker.last is None:
-                self._begin_sequence(value)
-            step = tracker.observe(value)
+            step = tracker.observe(value) if tracker.last is not None else self._begin(value, obj)
             if step is not IdStep.NEXT:
                 if is_marked(obj):
                     self.counts.skipped += 1
                     return
-                self._went_back(value, step)
-                ledger = self.account.ledger
-            ledger.received.add(value)
+                if step is not IdStep.AGAIN and is_late(obj):
+                    self.take_late(value)
+                else:
+                    self._went_back(value, step)
+            self.account.ledger.received.add(value)
             counts = self.counts
             counts.last_time = time.time()
             if counts.first_id is None:
@@ -124,6 +123,13 @@ class Stage(StageFates):
             if self._tells:
                 self._log.debug("processing object %d", value)
             self._process(value, obj)
+
+    def _begin(self, value: int, obj: StreamObject) -> IdStep:
+        """Begin the sequence with the first id, unless it is that of a late object."""
+        if is_late(obj):
+            return IdStep.BACK
+        self._begin_sequence(value)
+        return self.tracker.observe(value)
 
     def _process(self, value: int, obj: StreamObject) -> None:
         """Process an object that was taken."""
@@ -284,9 +290,9 @@ class Stage(StageFates):
                 # What cannot be marked is known by its id alone.
                 self.counts.skipped += 1
             return True
-        if value > at and not shared:
+        if (value > at or (is_late(obj) and value in self.tracker.missed)) and not shared:
             return False
-        if value < at:
+        if value < at and not is_late(obj):
             # Nobody takes what is shown.
             self._went_back(value, IdStep.BACK, skipped=1)
             self.tracker.last, self._place = None, value

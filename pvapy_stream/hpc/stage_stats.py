@@ -45,6 +45,7 @@ def processor_stats(
             n_skipped=counts.skipped,
             n_duplicates=counts.duplicates,
             n_unknown=unknown,
+            n_repaired=counts.repaired,
             n_epochs=epochs,
         )
     )

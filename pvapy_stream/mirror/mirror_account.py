@@ -7,7 +7,7 @@ from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import DISORDER, IdStep, SequenceTracker
 from pvapy_stream.pva.lazy import StreamObject
-from pvapy_stream.pva.objects import is_marked
+from pvapy_stream.pva.objects import is_late, is_marked
 
 
 class MirrorAccount(Account):
@@ -72,22 +72,37 @@ class MirrorAccount(Account):
         if self._tracker is not None:
             if not self._observe(self._tracker.observe(value), value, obj):
                 return False
-        elif self._last is not None and self._last - value > DISORDER:
+        elif self._last is not None and self._last - value > DISORDER and not is_late(obj):
             self._begin(value)
-        self._last = value
+        if self._last is None or value > self._last or not is_late(obj):
+            self._last = value
         self.ledger.received.add(value)
         return True
 
     def _observe(self, step: IdStep, value: int, obj: StreamObject) -> bool:
         if step is not IdStep.NEXT and is_marked(obj):
             return False
-        if step is IdStep.BACK:
+        if step in (IdStep.BACK, IdStep.LATE) and is_late(obj):
+            self._take_late(value)
+        elif step is IdStep.BACK:
             self.ledger.went_back += 1
             self._begin(value)
         elif step is IdStep.AGAIN:
             self.ledger.went_back += 1
             self.ledger.duplicate.add(value)
         return True
+
+    def _take_late(self, value: int) -> None:
+        """Note an object that a stage before has repaired."""
+        if value in self.ledger.received:
+            self.ledger.duplicate.add(value)
+        else:
+            self.excuse(IdSet([value]))
+            self.ledger.repaired.add(value)
+
+    def is_late(self, value: int, obj: StreamObject) -> bool:
+        """Whether an object that was taken follows larger ids of the same epoch."""
+        return self._last is not None and value < self._last and is_late(obj)
 
     def begin_anew(self) -> None:
         """The source is another one: its ids have a ledger of their own, however large."""

@@ -292,7 +292,11 @@ class MirrorChannel:
 
     def _publish(self, obj: StreamObject, value: int | None, *, shown: bool = False) -> bool:
         try:
-            self.output.show(obj) if shown else self.output.publish(obj)
+            if shown:
+                self.output.show(obj)
+            else:
+                late = value is not None and self._account.is_late(value, obj)
+                self.output.publish(obj, late)
         except TransportError as error:
             self._note_error(error, value)
             return False

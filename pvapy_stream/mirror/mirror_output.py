@@ -44,14 +44,18 @@ class MirrorOutput:
         self._publisher.open(obj)
         self._kind = kind
 
-    def publish(self, obj: StreamObject) -> None:
+    def publish(self, obj: StreamObject, late: bool = False) -> None:
         """Publish an object; if it has another structure, clients reconnect.
+
+        Args:
+            obj: the object.
+            late: whether it follows larger ids of the same epoch.
 
         Raises:
             TransportError: it cannot be published.
         """
         try:
-            self._publisher.publish(obj)
+            self._publisher.publish_late(obj) if late else self._publisher.publish(obj)
         except TransportError:
             kind = type_of(pv_object(obj))
             if kind == self._kind:

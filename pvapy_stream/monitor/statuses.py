@@ -18,12 +18,12 @@ _TONE_OF: dict[str, Tone] = {state: tone for tone, states in _TONES.items() for 
 # Counts of a stage, in the order of tables: received = processed + filtered + skipped + queued +
 # rejected + errors, where each error met an object.
 COUNTS = (
-    "received", "processed", "filtered", "skipped", "published", "queued", "missed", "unknown",
-    "duplicates", "rejected", "errors",
+    "received", "processed", "filtered", "skipped", "published", "queued", "missed", "repaired",
+    "unknown",    "duplicates", "rejected", "errors",
 )  # fmt: skip
 LOSSES = frozenset({"missed", "unknown", "rejected", "errors"})
 # Columns that are shown only where there are any.
-RARE = frozenset({"skipped", "unknown", "duplicates"})
+RARE = frozenset({"skipped", "unknown", "duplicates", "repaired"})
 
 
 def tone_of(state: str) -> Tone:

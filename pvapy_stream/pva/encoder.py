@@ -79,6 +79,11 @@ class ObjectEncoder:
             return self._image(images, obj)
         return self._changed(self._derived(images, obj) or self._fields_of(obj))
 
+    def forget(self) -> None:
+        """Let the next update be a whole one, whatever was before."""
+        self._before = self._layout = None
+        self._same_images = 0
+
     def _pass_on(self, obj: UpdateObject, layout: Passing) -> Update:
         if layout is not self._layout:
             made = self._changed(self._fields_of(obj))

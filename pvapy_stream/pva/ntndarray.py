@@ -16,6 +16,7 @@ from pvapy_stream.frame import AttributeValue, ColorMode, Frame
 # The value of this field in an opening object, which is no frame.
 TAG = "timeStamp.userTag"
 MARK = 0x7673
+LATE = 0x7674
 
 _NANO = 1_000_000_000
 
@@ -203,7 +204,7 @@ class ObjectBuilder:
         )
         whole = like if like is not None and self.keeps_structure else pva.NtNdArray()
         self.prototype = whole.copy()
-        if self.prototype.hasField(TAG) and self.prototype.getInt(TAG) == MARK:
+        if self.prototype.hasField(TAG) and self.prototype.getInt(TAG) in (MARK, LATE):
             # Frames are built from it.
             self.prototype.setInt(TAG, 0)
         self._template = self.prototype

@@ -10,7 +10,7 @@ import pvaccess as pva
 
 from pvapy_stream.errors import ObjectError
 from pvapy_stream.pva.lazy import LazyObject, StreamObject, pv_object
-from pvapy_stream.pva.ntndarray import MARK, TAG, blank_image, to_frame
+from pvapy_stream.pva.ntndarray import LATE, MARK, TAG, blank_image, to_frame
 from pvapy_stream.pva.serial import blank
 
 IdReader = Callable[[StreamObject], int]
@@ -109,6 +109,24 @@ def is_marked(obj: StreamObject) -> bool:
         return obj.hasField(TAG) and obj.getInt(TAG) == MARK
     except pva.PvaException:
         return False
+
+
+def is_late(obj: StreamObject) -> bool:
+    """Whether an object is marked as one that follows larger ids of the same epoch."""
+    if isinstance(obj, LazyObject):
+        return obj.id_of(TAG) == LATE
+    try:
+        return obj.hasField(TAG) and obj.getInt(TAG) == LATE
+    except pva.PvaException:
+        return False
+
+
+def as_late(obj: StreamObject) -> pva.PvObject:
+    """A copy that is marked as late; one without timeStamp cannot be marked."""
+    made = pv_object(obj).copy()
+    if made.hasField(TAG):
+        made.setInt(TAG, LATE)
+    return made
 
 
 def mark(obj: StreamObject) -> StreamObject:

@@ -110,6 +110,15 @@ class ConsumerSettings(StageSettings):
         return self
 
     @model_validator(mode="after")
+    def _has_all_to_repair(self) -> ConsumerSettings:
+        if self.repair and (self.distributed or len(self.ids) > 1):
+            raise ValueError(
+                "--repair is not possible for consumers that share a stream: ids do not show which"
+                " of the missed objects were sent to another one"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _names_differ(self) -> ConsumerSettings:
         inputs = [self.named(self.input_channel, "consumer", "input", self.ids[0])]
         self.refuse_same_names("consumer", inputs)

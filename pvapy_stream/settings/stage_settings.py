@@ -86,6 +86,16 @@ class StageSettings(
             " be old"
         ),
     )
+    repair: Annotated[bool, opt("--repair", "Object ids")] = Field(
+        False,
+        description=(
+            "ask the source for missed objects; it must be a program of this package with"
+            " --keep-past, and input mode pva"
+        ),
+    )
+    repair_timeout: Annotated[float, opt("--repair-timeout", "Object ids", "s", metavar="T")] = (
+        Field(60, gt=0, description="longest time for which a missed object is asked for")
+    )
     server_queue_size: Annotated[
         int,
         at_least(0, "--server-queue-size", "the server's default"),
@@ -177,6 +187,23 @@ class StageSettings(
             warn_once(
                 f"--output-mode {self.output_mode} has no effect without --output-channel: nothing"
                 " is published"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_repaired(self) -> StageSettings:
+        if not self.repair:
+            if "repair_timeout" in self.model_fields_set:
+                warn_once("--repair-timeout has no effect without --repair")
+            return self
+        if self.input_mode != "pva":
+            raise ValueError(f"--repair needs input mode pva, not {self.input_mode}")
+        if self.pva_library == "binding":
+            raise ValueError("--repair needs this package's client, not --pva-library binding")
+        if self.output_channel and self.output_mode != "pvas":
+            raise ValueError(
+                f"--repair needs output mode pvas, not {self.output_mode}: repaired objects are"
+                " published late, and must be marked so"
             )
         return self
 

@@ -64,6 +64,7 @@ class ProcessorStats:
         n_filtered, n_skipped: dropped intentionally; initial updates and repeats.
         n_duplicates, n_unknown: arrived more than once; ids in jumps, whose fate is unknown.
         n_epochs: how often ids began, the first time included.
+        n_repaired: missed objects that the source sent again.
     """
 
     runtime: float = 0.0
@@ -85,6 +86,7 @@ class ProcessorStats:
     n_duplicates: int = 0
     n_unknown: int = 0
     n_epochs: int = 0
+    n_repaired: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +256,7 @@ class Snapshot:
             "published": publisher.n_published,
             "duplicates": processor.n_duplicates,
             "unknown": processor.n_unknown,
+            "repaired": processor.n_repaired,
             "missed": max(processor.n_missed, collector.n_missed),
             # Rejected objects are counted by the part that rejects them and by the part that
             # reports it.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.sequence import IdStep, SequenceTracker
 from pvapy_stream.pva.lazy import StreamObject
-from pvapy_stream.pva.objects import LazyIds, is_marked
+from pvapy_stream.pva.objects import LazyIds, is_late, is_marked
 from pvapy_stream.transport.ports import Return
 
 ID_FIELD = "uniqueId"
@@ -83,7 +84,9 @@ class Arrivals:
             return True
         if step in (IdStep.BACK, IdStep.AGAIN) and is_marked(obj):
             return self._opening
-        if step is IdStep.BACK:
+        if step is IdStep.BACK and is_late(obj):
+            tracker.excuse(IdSet([value]))
+        elif step is IdStep.BACK:
             self._begin_epoch(value)
         self.missed = self._missed_before + len(tracker.missed)
         return True

@@ -90,14 +90,22 @@ class OwnHostedPublisher(Publisher):
         return hosted
 
     def publish(self, obj: StreamObject) -> None:
+        self._publish(obj)
+
+    def publish_late(self, obj: StreamObject) -> None:
+        # It does not become what the channel shows: that is the newest.
+        self._publish(obj, late=True)
+
+    def _publish(self, obj: StreamObject, late: bool = False) -> None:
         with self._lock:
             hosted = self._hosted or self._open(obj)
             try:
                 update = hosted.encoder.update(obj)
-                if hosted.kept is None:
-                    hosted.post(update)
-                else:
-                    hosted.post(update, self._kept_as(obj))
+                if late:
+                    # What follows is a change of the newest object, and not of this one.
+                    hosted.encoder.forget()
+                kept_as = None if hosted.kept is None else self._kept_as(obj)
+                hosted.post(update, kept_as, late)
             except _WRONG_OBJECTS as error:
                 self._errors += 1
                 raise TransportError(
@@ -121,6 +129,11 @@ class OwnHostedPublisher(Publisher):
                 self._keeps_not = True
                 _log.warning("channel %s keeps no past of objects: %s", self.channel, error)
             return None
+
+    @property
+    def kept(self) -> KeptUpdates | None:
+        """What was published, if it is kept and the channel is there."""
+        return self._hosted.kept if self._hosted is not None else None
 
     @property
     def subscribers(self) -> int:
@@ -188,19 +201,21 @@ class _Hosted:
         self._room = threading.Condition(self.loop.lock)
         self.channel.made_room = self._room.notify_all
 
-    def post(self, update: Update, kept_as: int | None = None) -> None:
+    def post(self, update: Update, kept_as: int | None = None, late: bool = False) -> None:
         """Send an update to all subscribers whose turn it is.
 
         Args:
             update: the update.
             kept_as: id by which it is kept; None: it is not kept.
+            late: whether it follows larger ids.
         """
         channel = self.channel
         with self.loop.lock:
             if kept_as is not None and self.kept is not None:
-                self.kept.add(kept_as, update)
-            # Who comes while others are waited for begins with this update.
-            channel.hold(update)
+                self.kept.add(kept_as, update, late)
+            if not late:
+                # Who comes while others are waited for begins with this update.
+                channel.hold(update)
             takers = channel.takers(update)
             if not takers:
                 return

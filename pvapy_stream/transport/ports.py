@@ -218,6 +218,10 @@ class Publisher(Protocol):
         """
         ...
 
+    def publish_late(self, obj: StreamObject) -> None:
+        """Send an object that follows larger ids and is marked so; errors as of `publish`."""
+        self.publish(obj)
+
     def reserve(self, nbytes: int) -> object | None:
         """Memory with a writable buffer of so many bytes, or more, for the payload of an object.
 

@@ -152,7 +152,7 @@ def test_counts_of_a_collector() -> None:
     counts = read(status).counts()
     assert counts == {
         "received": 30, "processed": 25, "filtered": 0, "skipped": 0, "duplicates": 0,
-        "unknown": 0,
+        "unknown": 0, "repaired": 0,
         "published": 0, "missed": 3, "rejected": 2, "errors": 2, "overruns": 7, "queued": 9,
     }  # fmt: skip
 

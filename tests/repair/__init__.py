@@ -1,0 +1,1 @@
+"""Missed objects come again from their source."""
