@@ -18,7 +18,7 @@ from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.pva.net.client_past import NOT_OFFERED
 from pvapy_stream.transport.past_reader import PastAnswer, PastReader
 
-_LOOK = 0.05  # s; between two looks for ids that are missed
+_LOOK = 0.1  # s; between two looks for ids that are missed
 _TOGETHER = 1.0  # s; what is missed within this time is asked for together
 _AT_ONCE = 250  # ids of one request
 _AGAIN = 0.5  # s; until a request that was not answered is made again
@@ -117,12 +117,10 @@ class Repairer:
 
     def look(self) -> None:
         """Note what has been missed since the last look; needs the lock of the stage."""
-        stage = self._stage
-        missed, unknown = stage.tracker.missed, stage.tracker.unknown
-        seen = len(missed), missed.last, len(unknown), unknown.last, stage.n_begun
-        if seen == self._seen:
+        stage, present = self._stage, self._present
+        if present == self._seen:
             return
-        self._seen = seen
+        self._seen = present
         if self._known.epoch != stage.n_begun:
             self._known = _Known(stage.n_begun)
         new = stage.to_repair - self._known.ids
@@ -131,6 +129,13 @@ class Repairer:
             until = time.monotonic() + self._limit
             programs = [one.program() for one in self._asked]
             self._add(_Gap(new, stage.n_begun, stage.missing_in, programs, until))
+
+    @property
+    def _present(self) -> tuple[int | None, ...]:
+        """What differs when something more is missed."""
+        tracker = self._stage.tracker
+        missed, unknown = tracker.missed, tracker.unknown
+        return len(missed), missed.last, len(unknown), unknown.last, self._stage.n_begun
 
     def _add(self, gap: _Gap) -> None:
         last = self._gaps[-1] if len(self._gaps) > 1 else None
@@ -174,8 +179,9 @@ class Repairer:
     def _run(self) -> None:
         while not self._ends.wait(_LOOK):
             try:
-                with self._stage.lock:
-                    self.look()
+                if self._present != self._seen:
+                    with self._stage.lock:
+                        self.look()
                 while self._ask():
                     pass
             except Exception:
