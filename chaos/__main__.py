@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import os
 import random
@@ -28,9 +29,7 @@ _ROOT = Path(__file__).parent.parent
 def main() -> int:
     """Run the campaign; 1 if there was a violation."""
     options = _parser().parse_args()
-    kinds = tuple(options.kinds.split(","))
-    if unknown := set(kinds) - set(KINDS):
-        raise SystemExit(f"no kind {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
+    kinds = _kinds(options.kinds)
     if options.table:
         check(options.table)
     private = namespaces()
@@ -62,6 +61,17 @@ def main() -> int:
     return 1 if any(outcome.violations for outcome in outcomes) else 0
 
 
+def _kinds(text: str) -> tuple[str, ...]:
+    """The kinds of a list of names and patterns."""
+    found: list[str] = []
+    for pattern in text.split(","):
+        kinds = fnmatch.filter(KINDS, pattern)
+        if not kinds:
+            raise SystemExit(f"no kind {pattern}; there are {', '.join(KINDS)}")
+        found += kinds
+    return tuple(dict.fromkeys(found))
+
+
 def _one(seed: int, kinds: tuple[str, ...], private: list[str], keep: bool) -> Outcome:
     """Do one run in a process of its own."""
     made = plan(seed, kinds)
@@ -77,7 +87,7 @@ def _one(seed: int, kinds: tuple[str, ...], private: list[str], keep: bool) -> O
     words = [sys.executable, "-m", "chaos.run", str(seed), made.kind, str(folder)]
     if private:
         words = [*private, *words, "--private"]
-    text, gone, starts = "", 0, 0
+    text, gone, starts, repaired = "", 0, 0, 0
     try:
         done = subprocess.run(
             words, env=env, cwd=_ROOT, capture_output=True, text=True, timeout=_LIMIT, check=False
@@ -86,6 +96,7 @@ def _one(seed: int, kinds: tuple[str, ...], private: list[str], keep: bool) -> O
         found = json.loads((folder / "outcome.json").read_text())
         violations = tuple(found["violations"])
         gone, starts = int(found["gone"]), int(found["starts"])
+        repaired = int(found["repaired"])
     except subprocess.TimeoutExpired:
         violations = (f"the run did not end within {_LIMIT:g} s",)
     except (OSError, ValueError):
@@ -95,15 +106,17 @@ def _one(seed: int, kinds: tuple[str, ...], private: list[str], keep: bool) -> O
         for process in left_of(folder.name):
             process.kill()
     if violations or keep:
-        return Outcome(made, violations, gone, str(folder), starts)
+        return Outcome(made, violations, gone, str(folder), starts, repaired)
     shutil.rmtree(folder, ignore_errors=True)
-    return Outcome(made, (), gone, starts=starts)
+    return Outcome(made, (), gone, starts=starts, repaired=repaired)
 
 
 def _show(outcome: Outcome, verbose: bool) -> None:
     if not outcome.violations and not verbose:
         return
     gone = f"; {outcome.gone} frames gone" if outcome.gone else ""
+    if outcome.repaired:
+        gone += f"; {outcome.repaired} frames repaired"
     lines = [f"{'VIOLATION' if outcome.violations else 'clean'}: {outcome.plan}{gone}"]
     lines += [f"    {one}" for one in outcome.violations]
     if outcome.folder:
@@ -133,7 +146,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, default=60, help="number of runs [%(default)s]")
     parser.add_argument("--seed", type=int, default=1, help="of the first run [%(default)s]")
     parser.add_argument("--kinds", default=",".join(KINDS), metavar="LIST",
-                        help="kinds of runs to choose from [all: %(default)s]")  # fmt: skip
+                        help="kinds of runs to choose from, also as patterns such as '*+repair'"
+                        " [all: %(default)s]")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side [%(default)s]")
     parser.add_argument("--table", type=Path, metavar="FILE", help="page to put the table into")
     parser.add_argument("--keep", action="store_true", help="keep the files of clean runs too")

@@ -13,6 +13,7 @@ from chaos.pixels import pixels_of
 
 _PROCESSORS = Path(__file__).with_name("processors.py")
 _QUEUE = 3000  # objects; more than a run has, so that a calm one loses none
+_DRAIN = 30  # s; also for a source that has to come back
 _FIRST_OF = 1_000_000  # numbers of frames of one process of the source
 # A supervisor brings back so many, as the campaign does.
 _STARTS = 8
@@ -100,6 +101,11 @@ class Commands:
     # -- single ones -----------------------------------------------------------------------------
 
     def _cli(self, name: str, command: str, *words: object) -> Words:
+        if self.plan.keep_past and command != "write":
+            words = (
+                *words, "--keep-past", self.plan.keep_past, "--pva-overflow", self.plan.overflow,
+            )  # fmt: skip
+
         def made(start: int) -> list[str]:
             ledger = str(self.folder / f"{name}.{start}.ledger.json")
             given = [str(word).replace("{start}", str(start)) for word in words]
@@ -130,6 +136,8 @@ class Commands:
                 words += ["--ledger", str(self.folder / f"source.{start}.ledger.json")]
             if plan.kind == "damaged":
                 words.append("--damage")
+            if plan.keep_past:
+                words += ["--keep-past", str(plan.keep_past), "--overflow", plan.overflow]
             return [*words, "--go"] if start > 1 else words
 
         return made
@@ -139,10 +147,16 @@ class Commands:
             "mirror", "mirror", "-cm", f"({self.prefix}mirror,{self.image},pva,{_QUEUE})"
         )
 
-    def _stage(self, into: str) -> list[object]:
+    def _stage(self, name: str, into: str) -> list[object]:
+        plan = self.plan
+        words: list[object] = []
+        queue = _QUEUE
+        if plan.can_repair(name):
+            words = ["--repair", "--drain-timeout", _DRAIN]
+            queue = plan.queue or _QUEUE
         return [
-            "-im", into, "-sqs", _QUEUE, "-rqs", 0, "--status-period", 0.3, "-dc",
-            "--shm-timeout", self.plan.shm_timeout,
+            "-im", into, "-sqs", queue, "-rqs", 0, "--status-period", 0.3, "-dc",
+            "--shm-timeout", plan.shm_timeout, *words,
         ]  # fmt: skip
 
     def _share(self, n: int, group: str) -> list[object]:
@@ -157,7 +171,7 @@ class Commands:
         if plan.mirror or plan.transport in REMOTE:
             into = "pva"
         return self._cli(
-            "consumer", "consumer", "-ic", first, *self._stage(into), "-oc", self._middle, "-om",
+            "consumer", "consumer", "-ic", first, *self._stage("consumer", into), "-oc", self._middle, "-om",
             out, "-sc", f"{self.prefix}status:c*", "-pf", _PROCESSORS, "-pc",
             "HitFinder" if plan.filters else "Work", *self._share(plan.consumers, "g"),
         )  # fmt: skip
@@ -172,7 +186,7 @@ class Commands:
         producers = ",".join(str(k) for k in range(1, plan.consumers + 1))
         return self._cli(
             "collector", "collector", "-ic", self._middle, "-pid", producers,
-            *self._stage(into), "-oc", f"{self.prefix}gathered", "-om", out, "-sc",
+            *self._stage("collector", into), "-oc", f"{self.prefix}gathered", "-om", out, "-sc",
             f"{self.prefix}status:g", "--gap-timeout", 2, "-pf", _PROCESSORS, "-pc", "Gathered",
         )  # fmt: skip
 
@@ -182,6 +196,6 @@ class Commands:
         last = f"{self.prefix}gathered" if plan.collector else self._middle
         name = "run.{start}.{processorId}.h5" if plan.writers > 1 else "run.{start}.h5"
         return self._cli(
-            "writer", "write", "-ic", last, *self._stage(into), "-o", self.disk / name, "-sc",
+            "writer", "write", "-ic", last, *self._stage("writer", into), "-o", self.disk / name, "-sc",
             f"{self.prefix}status:w*", *self._share(plan.writers, "w"),
         )  # fmt: skip

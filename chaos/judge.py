@@ -135,21 +135,24 @@ def _account(plan: Plan, sent: Sent, saved: Saved, account: Account) -> list[str
         wrong.append(f"frames gone, and not named ({verdict}): {_some(unnamed)}")
     if missing - _unknowable(plan, account) and account.strict:
         wrong.append(f"strict audit OK while frames are gone: {_some(missing)}")
-    if twice and plan.kind in ("calm", "puts", "irregular", "jump"):
+    if twice and plan.base in ("calm", "puts", "irregular", "jump"):
         wrong.append(f"frames twice without any fault: {_some(twice)}")
     if missing and plan.kind == "calm":
         wrong.append(f"frames gone without any fault: {_some(missing)}")
+    if missing and plan.complete:
+        wrong.append(f"frames gone that could be repaired: {_some(missing)}")
     short = {value for value in wanted if there[value] < wanted[value]}
     if false := {value for value in account.lost if value in wanted} - short:
         wrong.append(f"named lost, but in the files: {_some(false)}")
     published = set(sent.ids.values()) | set(sent.perhaps.values())
-    if plan.accounted and plan.kind != "source-kill" and (never := account.lost - published):
+    if plan.accounted and plan.base != "source-kill" and (never := account.lost - published):
         wrong.append(f"named lost, but never published: {_some(never)}")
     if plan.transport not in REMOTE and plan.id_kind not in ("again", "far"):
         for fate, ids in account.dropped.items():
-            if plan.kind != "source-kill" and (false := (ids & set(wanted)) - short):
+            if plan.base != "source-kill" and (false := (ids & set(wanted)) - short):
                 wrong.append(f"named {fate}, but in the files: {_some(false)}")
-    if plan.accounted and plan.kind in _HARMLESS and not missing and not twice and not account.ok:
+    harmless = plan.complete or plan.kind in _HARMLESS
+    if plan.accounted and harmless and not missing and not twice and not account.ok:
         wrong.append("audit not OK though nothing is gone")
     return wrong
 
@@ -209,21 +212,23 @@ def verified(plan: Plan, sent: Sent, files: Sequence[Path]) -> list[str]:
         report = verify(path)
         inside = _members(report.ids.ranges().tolist())
         # Ids that came again are told by verify too, which knows nothing of a source's epochs.
+        told = () if plan.complete else _OF_IDS
         wrong += [
             f"verify of {path.name}: {one}"
             for one in report.problems
-            if not any(words in one for words in _OF_IDS)
+            if not any(words in one for words in told)
         ]
         lost = set().union(*(_members(ids.ranges().tolist()) for ids in report.lost.values()))
-        plain = plan.id_kind == "plain" and plan.kind != "source-kill"
+        plain = plan.id_kind == "plain" and plan.base != "source-kill"
         if plain and lost & inside:
             wrong.append(f"verify says lost, but it is in {path.name}: {_some(lost & inside)}")
         if plain and len(files) == 1 and inside and report.ok:
             gone = {i for i in expected if min(inside) < i < max(inside)} - inside
             if gone:
                 wrong.append(f"verify of {path.name} says ok while frames are gone: {_some(gone)}")
-        if plan.kind == "calm" and len(files) == 1 and not report.ok:
-            wrong.append(f"verify of {path.name} of a calm run is not ok: {sorted(report.lost)}")
+        whole = plan.kind == "calm" or (plan.complete and plan.id_kind == "plain")
+        if whole and len(files) == 1 and not report.ok:
+            wrong.append(f"verify of {path.name} of a whole run is not ok: {sorted(report.lost)}")
     return wrong
 
 

@@ -18,6 +18,7 @@ from chaos.chain import Plan, plan
 from chaos.commands import Commands
 from chaos.faults import Faults
 from chaos.judge import audit_of, judge, repaired, verified
+from chaos.late import Late
 from chaos.left import shared_memory
 from chaos.programs import MARK, Program, left_of
 from chaos.proxy import Proxy
@@ -50,11 +51,11 @@ class Run:
         self.plan = plan
         self.folder = folder
         self.wrong: list[str] = []
-        self.gone = 0
+        self.gone = self.repaired = 0
         self.starts = 0
         self.disk = folder / "disk"
         self.disk.mkdir()
-        self._mounted = private and plan.kind == "disk-full"
+        self._mounted = private and plan.base == "disk-full"
         if self._mounted:
             _mount(self.disk, plan.disk_limit)
         self._commands = Commands(plan, f"{folder.name}:", folder, self.disk)
@@ -142,7 +143,7 @@ class Run:
             if code is not None and code in _CRASHES and not program.ending:
                 self.wrong.append(f"{name} crashed by signal {-code}")
                 program.ending = program.starts > 3
-            if name != "source" or self.plan.kind == "source-kill":
+            if name != "source" or self.plan.base == "source-kill":
                 started |= program.revive()
             elif code is not None and not program.ending:
                 program.ending = True
@@ -153,8 +154,12 @@ class Run:
         return started
 
     def end(self) -> None:
-        """Stop all, the source first."""
-        for name in ("source", *self.plan.stages):
+        """Stop all, the source first; before it, those that may still miss what it has."""
+        names = ("source", *self.plan.stages)
+        if self.plan.repairs:
+            at = names.index(self.plan.proxied)
+            names = (*names[at:], *names[:at])
+        for name in names:
             problem = self.programs[name].end()
             if problem:
                 self.wrong.append(problem)
@@ -197,15 +202,18 @@ class Run:
         there = {number for _, number, _ in saved.rows}
         self.gone = len(sent.expected(self.plan.filters).keys() - there)
         audits.append(audit_of(ledgers, self.folder / "audit-repaired.json"))
+        late = Late.of(ledgers)
+        self.repaired = len(late.repaired)
         return [
             *problems,
+            *late.wrong,
             *judge(self.plan, sent, saved, audits),
             *verified(self.plan, sent, files),
         ]
 
 
 def one_run(made: Plan, folder: Path, private: bool) -> Run:
-    """Do a run; `wrong`, `gone` and `starts` of what is returned are its outcome."""
+    """Do a run; `wrong`, `gone`, `repaired` and `starts` of what is returned are its outcome."""
     if private:
         _mount(Path("/dev/shm"), 1 << 29)
     run = Run(made, folder, private)
@@ -262,7 +270,10 @@ def main() -> None:
     options = parser.parse_args()
     made = plan(options.seed, (options.kind,))
     done = one_run(made, options.folder, options.private)
-    outcome = {"violations": done.wrong, "gone": done.gone, "starts": done.starts}
+    outcome = {
+        "violations": done.wrong, "gone": done.gone, "starts": done.starts,
+        "repaired": done.repaired,
+    }  # fmt: skip
     (options.folder / "outcome.json").write_text(json.dumps(outcome, indent=1))
     os._exit(0)
 

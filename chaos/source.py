@@ -29,7 +29,8 @@ from pvapy_stream.pva.lazy import LazyObject
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.transport.mode import PublisherOptions
 from pvapy_stream.transport.ports import Publisher
-from pvapy_stream.transport.registry import make_source_publisher
+from pvapy_stream.transport.pva_library import PvaSettings
+from pvapy_stream.transport.registry import make_source_publisher, source_mode
 
 ID_KINDS = ("plain", "irregular", "jump", "far", "again")
 _DAMAGED_ONE_IN = 40
@@ -71,8 +72,11 @@ def main() -> None:
     account.ledger.begin(1)
     keeper = LedgerKeeper(options.ledger, lambda: account.ledgers, 0.5)
     keeper.keep()
+    settings = _settings(options)
     server = pva.PvaServer()
-    publisher = make_source_publisher(options.mode, PublisherOptions(options.channel, server))
+    publisher = make_source_publisher(
+        options.mode, PublisherOptions(options.channel, server, settings=settings)
+    )
     publisher.start()
     publisher.open(ObjectBuilder().build(Frame.of(0, np.zeros((SIDE, SIDE), np.uint64))))
     server.start()
@@ -92,6 +96,16 @@ def main() -> None:
     publisher.stop()
     # The binding's threads need no farewell.
     os._exit(0)
+
+
+def _settings(options: argparse.Namespace) -> PvaSettings | None:
+    """Those of the package's own server, if the source keeps what it has published."""
+    if not options.keep_past:
+        return None
+    settings = PvaSettings.of(keep_past=options.keep_past, pva_overflow=options.overflow)
+    # The port of the environment is for its server.
+    source_mode(options.mode).prepare(settings)
+    return settings
 
 
 def _publish(
@@ -135,6 +149,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--record", type=Path, required=True, help="binary record of all frames")
     parser.add_argument("--ledger", help="write a ledger, as our own programs do")
     parser.add_argument("--damage", action="store_true", help="damage some payloads")
+    parser.add_argument("--keep-past", type=float, default=0.0, help="MB; on our own server")
+    parser.add_argument("--overflow", default="block", help="policy of our own server")
     parser.add_argument("--go", action="store_true", help="begin at once")
     return parser
 

@@ -21,6 +21,7 @@ class Outcome:
         plan: what was done.
         violations: what was wrong, a sentence each.
         gone: how many frames are not in the files.
+        repaired: how many frames came late, as a stage asked for them.
         folder: where its logs, ledgers and files are; "" where they were removed.
         starts: how many programs were started, those that were started again included.
     """
@@ -30,6 +31,7 @@ class Outcome:
     gone: int = 0
     folder: str = ""
     starts: int = 0
+    repaired: int = 0
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -37,20 +39,26 @@ def table(outcomes: Sequence[Outcome]) -> str:
     runs = Counter((one.plan.kind, one.plan.transport) for one in outcomes)
     bad = Counter((one.plan.kind, one.plan.transport) for one in outcomes if one.violations)
     faults = Counter(one.plan.kind for one in outcomes for _ in one.plan.faults)
+    repaired: Counter[str] = Counter()
     gone: Counter[str] = Counter()
     for one in outcomes:
+        repaired[one.plan.kind] += one.repaired
         gone[one.plan.kind] += one.gone
     lines = [
-        f"| kind of run | {' | '.join(TRANSPORTS)} | faults | frames gone | violations |",
-        "|---|" + "--:|" * (len(TRANSPORTS) + 3),
+        f"| kind of run | {' | '.join(TRANSPORTS)} | faults | frames repaired | frames gone |"
+        " violations |",
+        "|---|" + "--:|" * (len(TRANSPORTS) + 4),
     ]
-    for kind in KINDS:
+    for kind in (one for one in KINDS if any(runs[one, name] for name in TRANSPORTS)):
         cells = [
             str(runs[kind, name]) + (f" ({bad[kind, name]} bad)" if bad[kind, name] else "")
             for name in TRANSPORTS
         ]
         total = sum(bad[kind, name] for name in TRANSPORTS)
-        lines.append(f"| {kind} | {' | '.join(cells)} | {faults[kind]} | {gone[kind]} | {total} |")
+        lines.append(
+            f"| {kind} | {' | '.join(cells)} | {faults[kind]} | {repaired[kind]} | {gone[kind]} |"
+            f" {total} |"
+        )
     summary = (
         f"{len(outcomes)} runs with {sum(one.plan.n_frames for one in outcomes)} frames and"
         f" {sum(one.starts for one in outcomes)} starts of programs,"
