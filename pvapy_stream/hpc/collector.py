@@ -147,6 +147,8 @@ class Collector(CollectorStatus):
                     if value is not None:
                         self._skip_shown(source, value)
                     return
+            if known is None and source.account.ledger.opened:
+                self.stage.note_absence()
         self._take(arrival)
 
     def _skip_shown(self, source: Producer, value: int) -> None:

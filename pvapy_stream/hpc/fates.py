@@ -59,6 +59,8 @@ class StageFates(Unbatched):
         self._newest_shown: int | None = None
         # Whether the epoch is that of a new source of which no object has come.
         self._fresh = False
+        # Whether the connection was gone after the opening object, before anything else came.
+        self._away = False
         self._log = logging.getLogger(f"pvapy_stream.{ledger.stage}-{ledger.stage_id}")
         self.troubles = Troubles(self._log)
 
@@ -165,7 +167,7 @@ class StageFates(Unbatched):
         self._missed_before += len(self.tracker.missed)
         self.tracker.begin_epoch(value)
         self._place = self._initial = self._newest_shown = None
-        self._fresh = False
+        self._fresh = self._away = False
         if self.own_epochs and self.account.begin_epoch() and self.output is not None:
             self.output.ledger = self.account.ledger
 
@@ -179,14 +181,25 @@ class StageFates(Unbatched):
 
     def _begin_sequence(self, value: int) -> None:
         """Note what did not come before the first object of an epoch, which has come."""
-        place, fresh = self._place, self._fresh
-        self._place, self._fresh = None, False
+        place, fresh, away = self._place, self._fresh, self._away
+        self._place, self._fresh, self._away = None, False, False
         if fresh:
             if not (place and self._shared):
                 self._note_late_start(value)
         elif place and value > place and not self._shared:
             # The source sends all that follows what it shows.
             self.tracker.stand_at(place)
+        elif away and value > 1 and not self._shared:
+            unknown = IdSet.of_range(1, value - 1) - self.tracker.excused
+            self.tracker.unknown.update(unknown)
+            self.tracker.remark = (
+                f"the connection was gone; whether {unknown} were sent before {value} is unknown"
+            )
+
+    def note_absence(self) -> None:
+        """A source that has opened its channel comes back and has sent objects meanwhile."""
+        if self.tracker.last is None:
+            self._place, self._away = 0, True
 
     @property
     def _shared(self) -> bool:

@@ -250,6 +250,8 @@ class Stage(RepairableStage):
             if source and source not in self.account.ledger.sources:
                 self.account.ledger.sources.append(source)
             known = self._is_known(obj, how, shared)
+            if self._place == 0 and not known:
+                self.note_absence()
             self.taken += known
             return known
 

@@ -94,6 +94,32 @@ def test_what_is_shown_to_one_stage_alone_before_its_first_object_is_new() -> No
     assert not stage.handle_again(obj(99), Return())
 
 
+def test_what_was_sent_between_the_opening_object_and_a_return_is_unknown() -> None:
+    stage = make(skip=1)
+    stage.handle(obj(0))
+    # Nothing was sent: it shows the same.
+    assert stage.handle_again(obj(0), Return())
+    feed(stage, 3, 4)
+    stage.finish()
+    assert not stage.ledger.unknown
+    stage = make(skip=1)
+    stage.handle(obj(0))
+    stage.excuse(IdSet([2]))
+    assert not stage.handle_again(obj(4), Return())
+    feed(stage, 4, 5)
+    stage.finish()
+    assert list(stage.ledger.unknown) == [1, 3]
+    assert "whether 1,3 were sent before 4 is unknown" in stage.tracker.remark
+    # In a group, others may have them.
+    stage = make(skip=1)
+    stage.ledger.group = "g"
+    stage.handle(obj(0))
+    assert stage.handle_again(obj(4), Return(), shared=True)
+    feed(stage, 5)
+    stage.finish()
+    assert not stage.ledger.unknown
+
+
 def test_what_a_source_showed_to_members_of_a_group_was_sent_though_nothing_follows() -> None:
     odd, even = (make(skip=1, offset=2) for _ in range(2))
     for stage, first in ((odd, 1), (even, 2)):
