@@ -69,8 +69,23 @@ class RepairableStage(StageFates):
         self.tracker.missed.remove(ids)
         self.tracker.unknown.remove(ids)
         ledger = self._summary.ledger
-        for noted in (ledger.missed, ledger.unknown, *ledger.unrepairable.values()):
+        for noted in (ledger.missed, ledger.unknown):
             noted.remove(ids)
+        self._is_no_loss(ids)
+
+    def _is_no_loss(self, ids: IdSet) -> None:
+        """Ids need not be repaired any more."""
+        noted = self._summary.ledger.unrepairable
+        for reason, unrepairable in [*noted.items()]:
+            unrepairable.remove(ids)
+            if not unrepairable:
+                del noted[reason]
+
+    def excuse(self, ids: IdSet) -> None:
+        """These ids will not come: the source dropped them on purpose."""
+        with self.lock:
+            super().excuse(ids)
+            self._is_no_loss(ids)
 
     def take_late(self, value: int) -> None:
         """Note an object that follows larger ids, as those do that a stage before repaired."""
