@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pvapy_stream.accounting.keeper import LedgerKeeper
-from pvapy_stream.cli.command import SettingsCommand
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.plugins import require

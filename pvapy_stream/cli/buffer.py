@@ -8,7 +8,7 @@ import threading
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
-from pvapy_stream.cli.command import SettingsCommand
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.settings import BufferSettings
 from pvapy_stream.signals import run_until_signal
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from pvapy_stream.cli.command import SettingsCommand, say
+from pvapy_stream.cli.command import say
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.pva.search import NameCheck
 from pvapy_stream.settings import MirrorSettings

@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli import consumer
-from pvapy_stream.cli.command import SettingsCommand, say
+from pvapy_stream.cli.command import say
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.errors import FileError, LedgerError
 from pvapy_stream.files.file_witness import witness
 from pvapy_stream.files.names import part_of

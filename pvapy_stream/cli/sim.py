@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.cli.serve_source import serve_source
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.settings import SimulatorSettings
 
 if TYPE_CHECKING:

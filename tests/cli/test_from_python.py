@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import pvapy_stream
-from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.cli.from_python import COMMAND_OF
 from pvapy_stream.cli.main import COMMANDS, load
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.processors import PassThrough
 from tests.support import PATIENCE, Commands

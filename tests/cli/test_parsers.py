@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pvapy_stream.cli import main as cli
-from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.cli.parser import Parser, parsers_of
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.settings import option_of
 
 # Numbers without a unit: ids, ports, parts of one, pixels, and counts of what the help names.

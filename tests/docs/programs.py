@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.cli import main as cli
-from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.cli.options import written_out
 from pvapy_stream.cli.parser import flags_of
+from pvapy_stream.cli.settings_command import SettingsCommand
 from tests.docs.blocks import ROOT
 
 try:
