@@ -9,9 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.cli.settings_command import SettingsCommand

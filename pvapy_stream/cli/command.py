@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pvapy_stream.cli.exit_codes import exit_code
 from pvapy_stream.cli.parser import Parser
@@ -21,8 +22,7 @@ def _no_arguments(_: argparse.ArgumentParser) -> None:
     pass
 
 
-@dataclass(frozen=True)
-class CliCommand:
+class CliCommand(Struct, frozen=True):
     """A command with options of its own.
 
     Args:

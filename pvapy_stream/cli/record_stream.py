@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from msgspec.structs import replace
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import read_ledgers

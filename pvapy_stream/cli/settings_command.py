@@ -6,8 +6,9 @@ Apart from `cli.command`, as pydantic takes long to import and other commands do
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from pvapy_stream.cli.exit_codes import exit_code
 from pvapy_stream.cli.options import add_settings, parse
@@ -18,8 +19,7 @@ from pvapy_stream.settings import LoggingSettings, Settings
 S = TypeVar("S", bound=Settings)
 
 
-@dataclass(frozen=True)
-class SettingsCommand(Generic[S]):
+class SettingsCommand(Struct, Generic[S], frozen=True):
     """A command whose options are the fields of a settings model.
 
     Args:

@@ -6,10 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import pvaccess as pva
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pvapy_stream.errors import PvapyStreamError, TransportError
 from pvapy_stream.hpc.collector import Collector
@@ -41,8 +42,7 @@ STARTING = "starting"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class StageReport:
+class StageReport(Struct, frozen=True):
     """How a stage does: sent about every status period, and once at the end.
 
     Attributes:

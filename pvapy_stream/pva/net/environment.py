@@ -6,7 +6,8 @@ import logging
 import os
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pvapy_stream.pva.wire.searching import ANY
 
@@ -34,8 +35,7 @@ LOOPBACK = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
+class ServerSettings(Struct, frozen=True):
     """Where a server listens, and where it sends its beacons.
 
     Attributes:
@@ -99,8 +99,7 @@ class ServerSettings:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownHost:
+class UnknownHost(Struct, frozen=True):
     """A host without an address.
 
     Attributes:
@@ -114,8 +113,7 @@ class UnknownHost:
     variable: str
 
 
-@dataclass(frozen=True, slots=True)
-class ClientSettings:
+class ClientSettings(Struct, frozen=True):
     """Where a client searches for channels.
 
     Attributes:
