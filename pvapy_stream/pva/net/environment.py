@@ -226,12 +226,26 @@ def _resolved(
     found: list[Address] = []
     for host, own in listed:
         try:
-            found.append((socket.gethostbyname(host), own))
+            found.append((_address_of(host), own))
         except OSError:
             # A host that is unknown now keeps nobody from the others.
             if unknown is not None:
                 unknown.append(UnknownHost(host, own, variable))
     return found
+
+
+def _address_of(host: str) -> str:
+    """The IPv4 address of a host.
+
+    Raises:
+        OSError: it is unknown.
+    """
+    try:
+        # To look up what is an address already, Python would import a codec for names.
+        socket.inet_pton(socket.AF_INET, host)
+    except OSError:
+        return socket.gethostbyname(host)
+    return host
 
 
 def _number(text: str, otherwise: int) -> int:
