@@ -14,7 +14,6 @@ from pvapy_stream.errors import MonitorError
 from pvapy_stream.plugins import require
 from pvapy_stream.settings import MetricsSettings
 from pvapy_stream.status.snapshot import Snapshot, own_of
-from pvapy_stream.web_security import host_names, refusal
 
 PREFIX = "pvapy_stream_"
 
@@ -139,6 +138,7 @@ def served(settings: MetricsSettings, collect: Collect) -> Iterator[str]:
         return
     # Imported late: few programs serve metrics, and an HTTP server takes long to import.
     from pvapy_stream.status.metrics_server import listen
+    from pvapy_stream.web_security import host_names
 
     client = require("prometheus_client", "web")
     registry = client.CollectorRegistry()
@@ -173,6 +173,7 @@ def served(settings: MetricsSettings, collect: Collect) -> Iterator[str]:
 
 def _for_hosts(app: _WsgiApp, names: frozenset[str]) -> _WsgiApp:
     """The application, for requests to an address or to one of the host names."""
+    from pvapy_stream.web_security import refusal
 
     def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         why = refusal("GET", {"host": environ.get("HTTP_HOST", "")}, names)

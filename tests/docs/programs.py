@@ -73,7 +73,7 @@ def _check_ours(program: str, arguments: list[str]) -> None:
             return
         name, *arguments = arguments
         # Pages use the names that help lists.
-        assert name in cli.COMMANDS, f"{cli.PROG} has no command {name}"
+        assert name in cli.commands(), f"{cli.PROG} has no command {name}"
         command = cli.load(name).COMMAND
     elif program in SCRIPTS:
         command = importlib.import_module(SCRIPTS[program]).COMMAND
