@@ -17,24 +17,17 @@ if os.environ.get("EPICS_PVA_NAME_SERVERS"):
 
     relay()
 
-from pvapy_stream.errors import PvapyStreamError
-from pvapy_stream.frame import ColorMode, Frame
-
-try:
-    from pvapy_stream.hpc.frame_batch import FrameBatch
-    from pvapy_stream.hpc.processor import FrameProcessor, UserDataProcessor
-except ModuleNotFoundError as error:
-    # Without pvapy `doctor` shows what to do; other commands fail where they use it.
-    if error.name != "pvaccess":
-        raise
-
 if TYPE_CHECKING:
     from pvapy_stream.accounting.audit_result import AuditResult, audit
     from pvapy_stream.accounting.ledger import Ledger, read_ledgers
     from pvapy_stream.cli.from_python import run
     from pvapy_stream.daq.ranges import RangeReader, read_range
+    from pvapy_stream.errors import PvapyStreamError
     from pvapy_stream.files.file_witness import witness
     from pvapy_stream.files.nexus import FrameWriter
+    from pvapy_stream.frame import ColorMode, Frame
+    from pvapy_stream.hpc.frame_batch import FrameBatch
+    from pvapy_stream.hpc.processor import FrameProcessor, UserDataProcessor
     from pvapy_stream.hpc.workers import UserMpDataProcessor, UserMpWorkerPool
     from pvapy_stream.settings import (
         AdWriterSettings,
@@ -89,7 +82,7 @@ __all__ = [
 
 PUBLIC_MODULES = ("errors", "monitor", "processors", "settings", "testing", "workflow")
 
-# Names that take long to import and that most programs do not need.
+# Imported when they are first used: a program needs few of them, and `--help` none.
 _HOMES = {
     "pvapy_stream.accounting.audit_result": (
         "AuditResult",
@@ -104,8 +97,18 @@ _HOMES = {
         "RangeReader",
         "read_range",
     ),
+    "pvapy_stream.errors": ("PvapyStreamError",),
     "pvapy_stream.files.nexus": ("FrameWriter",),
     "pvapy_stream.files.file_witness": ("witness",),
+    "pvapy_stream.frame": (
+        "ColorMode",
+        "Frame",
+    ),
+    "pvapy_stream.hpc.frame_batch": ("FrameBatch",),
+    "pvapy_stream.hpc.processor": (
+        "FrameProcessor",
+        "UserDataProcessor",
+    ),
     "pvapy_stream.hpc.workers": (
         "UserMpDataProcessor",
         "UserMpWorkerPool",

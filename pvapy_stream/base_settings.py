@@ -5,9 +5,9 @@ Transports declare settings too, so this lies below them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -33,8 +33,7 @@ def lower(value: object) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-@dataclass(frozen=True, slots=True)
-class Opt:
+class Opt(Struct, frozen=True):
     """The command-line form of a setting.
 
     Attributes:

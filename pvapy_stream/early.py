@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def _interrupt_quietly() -> None:
@@ -37,6 +39,19 @@ def collect_garbage() -> None:
     if is_program() and not gc.isenabled():
         gc.freeze()
         gc.enable()
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import, in the block, as our own programs do before `collect_garbage`."""
+    if not is_program() or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        collect_garbage()
 
 
 def is_program() -> bool:

@@ -7,10 +7,10 @@ that knows more than attributes can say, such as a pixel mask, gives it with its
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 SERIES = "SeriesId"
 SERIES_UNIQUE = "SeriesUniqueId"
@@ -38,8 +38,7 @@ _FIELDS = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SeriesField:
+class SeriesField(Struct, frozen=True, eq=False):
     """One value.
 
     Attributes:
@@ -60,8 +59,7 @@ class SeriesField:
         return np.array_equal(mine, its, equal_nan=True)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SeriesMetadata:
+class SeriesMetadata(Struct, frozen=True, eq=False):
     """Values that all images of a series have.
 
     Attributes:

@@ -9,8 +9,9 @@ no EPICS and no files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
+
+from msgspec import Struct
 
 from pvapy_stream.accounting.bags import excess, layers
 from pvapy_stream.accounting.idset import IdSet
@@ -19,8 +20,7 @@ from pvapy_stream.accounting.passes import arrived_in, holes, not_found
 from pvapy_stream.accounting.witness import inputs, witnessed
 
 
-@dataclass(frozen=True, slots=True)
-class StageAccount:
+class StageAccount(Struct, frozen=True):
     """The ledgers of one stage: of all its processes, and of all epochs of ids.
 
     Attributes:
@@ -73,8 +73,7 @@ class StageAccount:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class SubscriberAudit:
+class SubscriberAudit(Struct, frozen=True):
     """The ids of a channel at one subscriber: a receiver, or a group of receivers.
 
     Attributes:
@@ -98,8 +97,7 @@ class SubscriberAudit:
     doubts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelAudit:
+class ChannelAudit(Struct, frozen=True):
     """One channel that stages of the run publish on, or receive from.
 
     Attributes:

@@ -6,7 +6,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from pvapy_stream.cli.command import SettingsCommand, say
+from pvapy_stream.cli.command import say
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.settings import AdWriterSettings
 from pvapy_stream.signals import run_until_signal

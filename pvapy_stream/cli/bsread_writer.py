@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from pvapy_stream.accounting.keeper import LedgerKeeper
-from pvapy_stream.cli.command import SettingsCommand
+from pvapy_stream.cli.settings_command import SettingsCommand
+from pvapy_stream.early import importing
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.plugins import require
@@ -59,15 +61,16 @@ def run(settings: WriterSettings) -> int:
     """
     require("fastapi", "web")
     # Imported late: --help and wrong options need none of it.
-    from pvapy_stream import systemd
-    from pvapy_stream.cli.writer_display import Display
-    from pvapy_stream.daq.acquisition_plan import Plan
-    from pvapy_stream.daq.rest import build_app
-    from pvapy_stream.daq.web import WebThread
-    from pvapy_stream.daq.writer import AcquisitionWriter
-    from pvapy_stream.daq.writer_status import snapshot_of
-    from pvapy_stream.status.metrics import served
-    from pvapy_stream.web_security import is_loopback
+    with importing():
+        from pvapy_stream import systemd
+        from pvapy_stream.cli.writer_display import Display
+        from pvapy_stream.daq.acquisition_plan import Plan
+        from pvapy_stream.daq.rest import build_app
+        from pvapy_stream.daq.web import WebThread
+        from pvapy_stream.daq.writer import AcquisitionWriter
+        from pvapy_stream.daq.writer_status import snapshot_of
+        from pvapy_stream.status.metrics import served
+        from pvapy_stream.web_security import is_loopback
 
     token = read_token(settings.token_file)
     # After the imports and the token, which the other user may not be allowed to read.

@@ -8,7 +8,8 @@ import threading
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
-from pvapy_stream.cli.command import SettingsCommand
+from pvapy_stream.cli.settings_command import SettingsCommand
+from pvapy_stream.early import importing
 from pvapy_stream.settings import BufferSettings
 from pvapy_stream.signals import run_until_signal
 
@@ -36,7 +37,8 @@ def run(settings: BufferSettings) -> int:
         PvapyStreamError: a port cannot be bound, or the folder to spill to cannot be written.
     """
     # Imported late: --help and wrong options need no ZeroMQ.
-    from pvapy_stream.daq.buffer import StreamBuffer
+    with importing():
+        from pvapy_stream.daq.buffer import StreamBuffer
 
     buffer = StreamBuffer(settings)
     try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.cli.run_stages import run
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.settings import CollectorSettings
 
 _EPILOG = """\

@@ -10,7 +10,7 @@ import shtab
 
 from pvapy_stream.cli.command import CliCommand
 from pvapy_stream.cli.link import SHARED
-from pvapy_stream.cli.main import COMMANDS, PROG, load
+from pvapy_stream.cli.main import PROG, commands, load
 from pvapy_stream.cli.parser import Parser, parsers_of
 from pvapy_stream.errors import PvapyStreamError
 
@@ -54,16 +54,16 @@ def add_arguments(made: argparse.ArgumentParser) -> None:
 def command_tree() -> argparse.ArgumentParser:
     """One parser with the parsers of all commands below it."""
     top = Parser(PROG, "Distributed, real-time streaming of detector data over EPICS PVAccess.")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND")
-    for name, entry in COMMANDS.items():
-        commands.add_parser(name, help=entry.help)
+    added = top.add_subparsers(dest="command", metavar="COMMAND")
+    for name, entry in commands().items():
+        added.add_parser(name, help=entry.help)
         try:
             made = load(name).COMMAND.parser()
         except (ImportError, PvapyStreamError):
             # A command whose extra is not installed completes by its name alone.
             continue
         made.prog = f"{PROG} {name}"
-        commands.choices[name] = made
+        added.choices[name] = made
     return top
 
 

@@ -6,7 +6,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from pvapy_stream.cli.command import SettingsCommand
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.plugins import require
 from pvapy_stream.settings import DashboardSettings

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pvapy_stream.cli.command import SettingsCommand, say
+from pvapy_stream.cli.command import say
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.settings.dectris_sim_settings import DectrisSimSettings
 from pvapy_stream.signals import run_until_signal
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pvapy_stream.hpc.service import StageReport
 from pvapy_stream.status.counted import rate
 from pvapy_stream.status.fields import values
 from pvapy_stream.status.snapshot import Snapshot
 
-Reports = Mapping[int, StageReport]
+if TYPE_CHECKING:
+    from pvapy_stream.hpc.service import StageReport
+
+Reports = Mapping[int, "StageReport"]
 
 _GROUPS = ("receiver", "publisher", "queue", "metadata", "processor", "user")
 

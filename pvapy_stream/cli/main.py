@@ -6,6 +6,7 @@ summary. Only the file of the chosen command is imported, so the list is shown a
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 import sys
@@ -30,6 +31,7 @@ ALIASES = {
     "stop-project": ("project", "stop"),
 }
 
+_FOLDER = Path(__file__).parent
 _FIRST_LINE = re.compile(r'"""``([a-z-]+)`` \(([a-z ]+)\): (.*)\."""')
 
 
@@ -41,22 +43,30 @@ class Entry(NamedTuple):
     help: str
 
 
-def _find() -> dict[str, Entry]:
-    found: dict[str, Entry] = {}
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        with path.open(encoding="utf-8") as file:
-            line = _FIRST_LINE.match(file.readline())
-        if line:
-            found[line[1]] = Entry(path.stem, line[2], line[3])
+@functools.cache
+def commands() -> dict[str, Entry]:
+    """All commands, by group."""
+    found = dict(filter(None, map(_read, sorted(_FOLDER.glob("*.py")))))
     return dict(sorted(found.items(), key=lambda item: GROUPS.index(item[1].group)))
 
 
-COMMANDS = _find()
+def find(name: str) -> Entry | None:
+    """A command by its name; most are in the file of that name, and the others are not read."""
+    path = _FOLDER / f"{name.replace('-', '_')}.py"
+    likely = _read(path) if path.is_file() else None
+    return likely[1] if likely and likely[0] == name else commands().get(name)
+
+
+def _read(path: Path) -> tuple[str, Entry] | None:
+    """Name and entry of the command in a file, if it has one."""
+    with path.open(encoding="utf-8") as file:
+        line = _FIRST_LINE.match(file.readline())
+    return (line[1], Entry(path.stem, line[2], line[3])) if line else None
 
 
 def usage() -> str:
     """The commands by group."""
-    width = max(map(len, COMMANDS))
+    width = max(map(len, commands()))
     lines = [
         f"usage: {PROG} [-h] [-v] COMMAND …",
         "",
@@ -66,7 +76,7 @@ def usage() -> str:
         lines += ["", f"{group}:"]
         lines += [
             f"  {name:<{width}}  {entry.help}"
-            for name, entry in COMMANDS.items()
+            for name, entry in commands().items()
             if entry.group == group
         ]
     return "\n".join([*lines, "", f"{PROG} COMMAND -h lists the options of a command.", ""])
@@ -74,7 +84,7 @@ def usage() -> str:
 
 def load(name: str) -> ModuleType:
     """The module of a command, by its name, an earlier name of one word, or the module's name."""
-    entry = COMMANDS.get(ALIASES.get(name, (name,))[0])
+    entry = find(ALIASES.get(name, (name,))[0])
     return importlib.import_module(f"pvapy_stream.cli.{entry.module if entry else name}")
 
 
@@ -91,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"{PROG} {__version__}\n")
         return 0
     name, *arguments = (*ALIASES.get(name, (name,)), *arguments[1:])
-    if name not in COMMANDS:
+    if find(name) is None:
         sys.stderr.write(f"error: {_unknown(name)}\n")
         return 2
     try:
@@ -109,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _unknown(name: str) -> str:
     import difflib  # here, as few command lines are wrong
 
-    nearest = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, commands(), n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"{PROG} -h lists the commands"
     what = "option" if name.startswith("-") else "command"
     return f"{PROG} has no {what} {name!r}; {hint}"

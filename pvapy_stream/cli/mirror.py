@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from pvapy_stream.cli.command import SettingsCommand, say
+from pvapy_stream.cli.command import say
+from pvapy_stream.cli.settings_command import SettingsCommand
+from pvapy_stream.early import importing
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.pva.search import NameCheck
 from pvapy_stream.settings import MirrorSettings
@@ -37,9 +39,10 @@ def run(settings: MirrorSettings) -> int:
         )
     names = NameCheck(mirrored)
     # Imported late: --help and wrong options need no EPICS.
-    from pvapy_stream.mirror.mirror_server import MirrorServer
-    from pvapy_stream.status.metrics import served
-    from pvapy_stream.status.shown import shown_on
+    with importing():
+        from pvapy_stream.mirror.mirror_server import MirrorServer
+        from pvapy_stream.status.metrics import served
+        from pvapy_stream.status.shown import shown_on
 
     server = MirrorServer(settings, say)
     names.refuse(settings.incarnation)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from rich_argparse import RawDescriptionRichHelpFormatter
 
 from pvapy_stream import __version__
+from pvapy_stream.early import collect_garbage
 
 _WRONG_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)")
 _NUMBER = re.compile(r"-[\d.]")
@@ -78,6 +79,11 @@ class Parser(argparse.ArgumentParser):
             )
         )
         return super().format_help()
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        # Otherwise the interpreter looks at its end through all that was imported.
+        collect_garbage()
+        super().exit(status, message)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {self._with_hint(message)}\n")

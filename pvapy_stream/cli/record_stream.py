@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from msgspec.structs import replace
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli import consumer
-from pvapy_stream.cli.command import SettingsCommand, say
+from pvapy_stream.cli.command import say
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.errors import FileError, LedgerError
 from pvapy_stream.files.file_witness import witness
 from pvapy_stream.files.names import part_of

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from pvapy_stream.cli.command import SettingsCommand, say
+from pvapy_stream.cli.command import say
 from pvapy_stream.cli.serve_source import serve_source
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.settings import ReplaySettings
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 
-from pvapy_stream.cli.command import SettingsCommand
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.settings import ReportSettings
 from pvapy_stream.signals import run_until_signal
 

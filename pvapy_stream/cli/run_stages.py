@@ -7,7 +7,7 @@ from typing import Any
 
 from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.cli.display import PlainLines, Reports, StageDisplay, show_lines, stats_lines
-from pvapy_stream.hpc.consumers import run_stages
+from pvapy_stream.early import importing
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.settings import StageSettings
 from pvapy_stream.signals import run_until_signal
@@ -23,6 +23,10 @@ def run(settings: StageSettings) -> int:
     Raises:
         PvapyStreamError: they cannot be started.
     """
+    # Imported late: --help and wrong options need no EPICS.
+    with importing():
+        from pvapy_stream.hpc.consumers import run_stages
+
     configure_logging(settings)
     board = Board(settings)
     try:

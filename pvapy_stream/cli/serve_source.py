@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from pvapy_stream.early import importing
 from pvapy_stream.pva.search import NameCheck
 from pvapy_stream.settings.source_settings import SourceSettings
 from pvapy_stream.signals import run_until_signal
@@ -31,8 +32,9 @@ def serve_source(settings: SourceSettings, make: Callable[[], S]) -> tuple[S, in
     """
     names = NameCheck(settings.hosted)
     # Imported late: --help and wrong options need neither EPICS nor HDF5.
-    from pvapy_stream.status.metrics import served
-    from pvapy_stream.status.shown import shown_on
+    with importing():
+        from pvapy_stream.status.metrics import served
+        from pvapy_stream.status.shown import shown_on
 
     server = make()
     names.refuse(settings.incarnation)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.cli.serve_source import serve_source
+from pvapy_stream.cli.settings_command import SettingsCommand
+from pvapy_stream.early import importing
 from pvapy_stream.settings import SimulatorSettings
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def run(settings: SimulatorSettings, gate: Gate | None = None) -> int:
     """
 
     def make() -> SimServer:
-        from pvapy_stream.sim.sim_server import SimServer
+        with importing():
+            from pvapy_stream.sim.sim_server import SimServer
 
         return SimServer(settings, gate)
 

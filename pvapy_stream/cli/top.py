@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.cli.console import make_console
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.monitor.stages import StageView, StageWatch
 from pvapy_stream.monitor.statuses import LOSSES, shown_counts
 from pvapy_stream.settings import TopSettings

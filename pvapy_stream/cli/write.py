@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli import consumer
-from pvapy_stream.cli.command import SettingsCommand
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.errors import FileError, LedgerError, SettingsError
 from pvapy_stream.files.file_witness import witness
 from pvapy_stream.files.master import make_master

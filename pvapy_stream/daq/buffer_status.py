@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from typing import Annotated
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from pvapy_stream.daq.pulse_ledgers import channel_of
 from pvapy_stream.status.snapshot import (
     NOTHING,
+    Own,
     ProcessorStats,
     PublisherStats,
     QueueStats,
     ReceiverStats,
     Snapshot,
-    own,
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BufferStatus:
+class BufferStatus(Struct, frozen=True):
     """Status of a buffer; counts since its start.
 
     Attributes:
@@ -46,36 +48,40 @@ class BufferStatus:
         last_error: the last thing that went wrong, or "".
     """
 
-    status: str = own(channel=False)
-    source: str = own()
-    output: str = own()
-    ranges: str = own()
-    received: int = own("received", text="messages taken")
-    malformed: int = own("malformed", text="messages that could not be read")
-    commands: int = own()
-    source_lost: int = own("source_lost", text="images of the source that did not arrive")
-    channels: int = own()
-    messages: int = own("messages", "gauge", "messages kept")
-    in_memory: int = own()
-    memory: int = own("memory", "gauge", "bytes of memory for kept messages")
-    on_disk: int = own("on_disk", "gauge", "bytes of disk for kept messages")
-    dropped: int = own("dropped", text="messages dropped because the limits were reached")
-    output_sent: int = own("output_sent", text="messages pushed")
-    output_lost: int = own("output_lost", text="messages dropped before they were pulled")
-    output_pending: int = own()
-    readers: int = own("readers", "gauge", "readers of ranges")
-    reader_sent: int = own("reader_sent", text="messages sent to readers of ranges")
-    reader_errors: int = own(
-        "reader_errors", text="refused requests, and messages that could not be read"
-    )
-    received_rate: float = own("received_rate", "gauge", "messages per second")
-    byte_rate: float = own("byte_rate", "gauge", "bytes per second")
-    fill: float = own("fill", "gauge", "used fraction of the limits")
-    seconds: float = own("seconds", "gauge", "seconds between the oldest and the newest message")
-    silent: float | None = own("silent", "gauge", "seconds since the last message of the source")
-    oldest: int | None = own("oldest", "gauge", "oldest pulse id kept")
-    newest: int | None = own("newest", "gauge", "newest pulse id")
-    last_error: str = own(channel=False)
+    status: Annotated[str, Own(channel=False)]
+    source: str
+    output: str
+    ranges: str
+    received: Annotated[int, Own("received", text="messages taken")]
+    malformed: Annotated[int, Own("malformed", text="messages that could not be read")]
+    commands: int
+    source_lost: Annotated[int, Own("source_lost", text="images of the source that did not arrive")]
+    channels: int
+    messages: Annotated[int, Own("messages", "gauge", "messages kept")]
+    in_memory: int
+    memory: Annotated[int, Own("memory", "gauge", "bytes of memory for kept messages")]
+    on_disk: Annotated[int, Own("on_disk", "gauge", "bytes of disk for kept messages")]
+    dropped: Annotated[int, Own("dropped", text="messages dropped because the limits were reached")]
+    output_sent: Annotated[int, Own("output_sent", text="messages pushed")]
+    output_lost: Annotated[int, Own("output_lost", text="messages dropped before they were pulled")]
+    output_pending: int
+    readers: Annotated[int, Own("readers", "gauge", "readers of ranges")]
+    reader_sent: Annotated[int, Own("reader_sent", text="messages sent to readers of ranges")]
+    reader_errors: Annotated[
+        int, Own("reader_errors", text="refused requests, and messages that could not be read")
+    ]
+    received_rate: Annotated[float, Own("received_rate", "gauge", "messages per second")]
+    byte_rate: Annotated[float, Own("byte_rate", "gauge", "bytes per second")]
+    fill: Annotated[float, Own("fill", "gauge", "used fraction of the limits")]
+    seconds: Annotated[
+        float, Own("seconds", "gauge", "seconds between the oldest and the newest message")
+    ]
+    silent: Annotated[
+        float | None, Own("silent", "gauge", "seconds since the last message of the source")
+    ]
+    oldest: Annotated[int | None, Own("oldest", "gauge", "oldest pulse id kept")]
+    newest: Annotated[int | None, Own("newest", "gauge", "newest pulse id")]
+    last_error: Annotated[str, Own(channel=False)]
 
     def to_dict(self) -> dict[str, object]:
         """As JSON has it."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Struct
 
 from pvapy_stream.daq.progress import Progress
 from pvapy_stream.daq.pulse_ledgers import channel_of
@@ -13,18 +15,17 @@ from pvapy_stream.status.snapshot import (
     NOTHING,
     LatencyStats,
     Number,
+    Own,
     ProcessorStats,
     ReceiverStats,
     Snapshot,
-    own,
 )
 
 _RUNNING = (Phase.ARMED.value, Phase.WRITING.value, Phase.FINISHING.value)
 _LOST_SHOWN = 20  # ranges
 
 
-@dataclass(frozen=True, slots=True)
-class WriterStatus:
+class WriterStatus(Struct, frozen=True):
     """Fields of writers only: the newest acquisition, and the sums of all for the metrics."""
 
     acquisition: Number
@@ -49,22 +50,35 @@ class WriterStatus:
     lag: float | None
     time_left: float | None
 
-    all_rows: int = own("written_messages", text="Messages written.", channel=False)
-    all_bytes: int = own("written_bytes", text="Bytes of messages written.", channel=False)
-    all_lost: int = own("lost_pulses", text="Requested pulses that did not arrive.", channel=False)
-    all_late: int = own(
-        "late_pulses", text="Pulses that arrived after a higher one.", channel=False
-    )
-    all_duplicates: int = own("duplicate_pulses", text="Pulses that arrived again.", channel=False)
-    all_malformed: int = own(
-        "malformed_messages", text="Messages that could not be read.", channel=False
-    )
-    failed: int = own("failed_acquisitions", "gauge", "Acquisitions in error.", channel=False)
-    busy: int = own("acquisitions", "gauge", "Running acquisitions.", channel=False)
-    newest_lag: float | None = own(
-        "lag_seconds", "gauge", "Time from a message's time stamp until it is taken.",
-        channel=False,
-    )  # fmt: skip
+    all_rows: Annotated[int, Own("written_messages", text="Messages written.", channel=False)]
+    all_bytes: Annotated[
+        int, Own("written_bytes", text="Bytes of messages written.", channel=False)
+    ]
+    all_lost: Annotated[
+        int, Own("lost_pulses", text="Requested pulses that did not arrive.", channel=False)
+    ]
+    all_late: Annotated[
+        int, Own("late_pulses", text="Pulses that arrived after a higher one.", channel=False)
+    ]
+    all_duplicates: Annotated[
+        int, Own("duplicate_pulses", text="Pulses that arrived again.", channel=False)
+    ]
+    all_malformed: Annotated[
+        int, Own("malformed_messages", text="Messages that could not be read.", channel=False)
+    ]
+    failed: Annotated[
+        int, Own("failed_acquisitions", "gauge", "Acquisitions in error.", channel=False)
+    ]
+    busy: Annotated[int, Own("acquisitions", "gauge", "Running acquisitions.", channel=False)]
+    newest_lag: Annotated[
+        float | None,
+        Own(
+            "lag_seconds",
+            "gauge",
+            "Time from a message's time stamp until it is taken.",
+            channel=False,
+        ),
+    ]
 
 
 def writer_snapshot(stream: str, found: Sequence[Progress], state: str = "") -> Snapshot:

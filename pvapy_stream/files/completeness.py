@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
@@ -26,8 +26,7 @@ _UNREADABLE = "unreadable"
 _OPEN = "not closed"
 
 
-@dataclass(slots=True)
-class FileReport:
+class FileReport(Struct):
     """The result for one file.
 
     Attributes:

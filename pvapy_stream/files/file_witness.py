@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 _TAIL = 64  # rows at the end of a file that was not closed whose checksums are always compared
 
 
-@dataclass(frozen=True, slots=True)
-class Witness:
+class Witness(Struct, frozen=True):
     """The content of one file.
 
     Attributes:

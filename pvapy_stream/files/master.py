@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
@@ -34,8 +34,7 @@ from pvapy_stream.files.record import LossRecord
 from pvapy_stream.files.taken import run_of
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
+class _Source(Struct, frozen=True):
     """One of the files: opened, with its ids so far."""
 
     path: Path

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from pvapy_stream.accounting.idset import IdSet
@@ -27,8 +27,7 @@ _BY_REASON = ("rejected", "failed")
 _EVERYTHING = (-(2**62), 2**62)
 
 
-@dataclass(slots=True)
-class LossRecord:
+class LossRecord(Struct):
     """Fates of ids, in the range of one file.
 
     Attributes:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pvaccess as pva
+from msgspec.structs import replace
 
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger

@@ -7,10 +7,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
+
+from msgspec.structs import replace
 
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.files.disk import failed_to_close

@@ -22,14 +22,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from pvapy_stream.hpc.latency import Latency
 from pvapy_stream.transport.ports import PublisherCounts, ReceiverCounts
 
 
-@dataclass(frozen=True, slots=True)
-class InboxCounts:
+class InboxCounts(Struct, frozen=True):
     """Objects since the start, or since a baseline.
 
     Attributes:
@@ -66,8 +66,7 @@ class InboxCounts:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class SourceBaseline:
+class SourceBaseline(Struct, frozen=True):
     """What had come from one source.
 
     Attributes:
@@ -81,8 +80,7 @@ class SourceBaseline:
     rejected: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Baseline:
+class Baseline(Struct, frozen=True):
     """What had been counted when statistics were reset; nothing at the start.
 
     Attributes:
@@ -104,8 +102,7 @@ class Baseline:
         return self.sources.get(channel) or SourceBaseline()
 
 
-@dataclass(slots=True)
-class BatchCounts:
+class BatchCounts(Struct):
     """Batches that were processed, all of them included in the others.
 
     Attributes:
@@ -123,8 +120,7 @@ class BatchCounts:
     retried: int = 0
 
 
-@dataclass(slots=True)
-class StageCounts:
+class StageCounts(Struct):
     """What a stage counted since its start or last reset. Times: s since 1970, 0 for none yet.
 
     Attributes:

@@ -7,8 +7,9 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from pvapy_stream import bursts
 from pvapy_stream.hpc.counts import InboxCounts
@@ -19,8 +20,7 @@ Handle = Callable[[Any], None]
 Reject = Callable[[str, Any], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(Struct, frozen=True):
     """The first object after the other side reconnected, and how it did."""
 
     obj: Any

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import pvaccess as pva
+from msgspec.structs import replace
 
 from pvapy_stream.hpc.counts import InboxCounts
 from pvapy_stream.hpc.stage_stats import queue_stats

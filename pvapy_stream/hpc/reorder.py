@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from pvapy_stream.pva.lazy import StreamObject
@@ -25,8 +26,7 @@ class Released(NamedTuple):
     obj: StreamObject
 
 
-@dataclass(slots=True)
-class _Producer:
+class _Producer(Struct):
     order: int
     newest: int | None = None
     live: bool = True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pvapy_stream.hpc.service import StageReport
 from pvapy_stream.status.counted import rate, rated
@@ -35,10 +37,12 @@ def _sum(past: Any, now: Any) -> Any:
     """The counts of both, in groups and in dictionaries of groups; all else is that of now."""
     if isinstance(now, dict) and isinstance(past, dict):
         return {name: _one_sum(name, past.get(name), value) for name, value in now.items()}
-    if not is_dataclass(now) or type(past) is not type(now):
+    if not isinstance(now, Struct) or type(past) is not type(now):
         return now
-    names = [one.name for one in fields(now)]
-    values = {name: _one_sum(name, getattr(past, name), getattr(now, name)) for name in names}
+    values = {
+        name: _one_sum(name, getattr(past, name), getattr(now, name))
+        for name in now.__struct_fields__
+    }
     total = type(now)(**values)
     if isinstance(total, MetadataStats):
         return replace(total, coverage=rate(total.n_with, total.n_with + total.n_without))
@@ -46,7 +50,7 @@ def _sum(past: Any, now: Any) -> Any:
 
 
 def _one_sum(name: Any, past: Any, now: Any) -> object:
-    if isinstance(now, dict) or is_dataclass(now):
+    if isinstance(now, (dict, Struct)):
         return _sum(past, now)
     text = str(name)
     counts = text[:1] == "n" and (text[1:2] == "_" or text[1:2].isupper())

@@ -6,10 +6,10 @@ import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 import pvaccess as pva
+from msgspec.structs import replace
 
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.errors import ProcessorError

@@ -6,13 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import pvaccess as pva
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pvapy_stream.errors import PvapyStreamError, TransportError
-from pvapy_stream.hpc.collector import Collector
 from pvapy_stream.hpc.consumer import Consumer
 from pvapy_stream.hpc.control_channel import Command, ControlChannel
 from pvapy_stream.hpc.deadline import Deadline
@@ -21,7 +21,7 @@ from pvapy_stream.logs import TOLD
 from pvapy_stream.pva.clients import listening_ports
 from pvapy_stream.pva.search import NameCheck, TwinWatch
 from pvapy_stream.pva.serving import PutRights, make_server
-from pvapy_stream.settings import CollectorSettings, ConsumerSettings, StageSettings
+from pvapy_stream.settings import ConsumerSettings, StageSettings
 from pvapy_stream.signals import hurry_of
 from pvapy_stream.status.channel import StatusChannel
 from pvapy_stream.status.snapshot import Snapshot
@@ -41,8 +41,7 @@ STARTING = "starting"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class StageReport:
+class StageReport(Struct, frozen=True):
     """How a stage does: sent about every status period, and once at the end.
 
     Attributes:
@@ -67,10 +66,14 @@ def make_runner(settings: StageSettings, stage_id: int, server: pva.PvaServer) -
     Raises:
         ProcessorError: its processor cannot be loaded or made.
     """
-    if isinstance(settings, CollectorSettings):
-        return Collector(settings, stage_id, server)
     if isinstance(settings, ConsumerSettings):
         return Consumer(settings, stage_id, server)
+    # Imported late: a consumer needs neither.
+    from pvapy_stream.hpc.collector import Collector
+    from pvapy_stream.settings import CollectorSettings
+
+    if isinstance(settings, CollectorSettings):
+        return Collector(settings, stage_id, server)
     raise TypeError(f"no stage is made from {type(settings).__name__}")
 
 
@@ -104,7 +107,7 @@ class StageService:
         self.hangs = False
         self.remark = ""
         self._publish_lock = threading.Lock()
-        kind = "collector" if isinstance(settings, CollectorSettings) else "consumer"
+        kind = "consumer" if isinstance(settings, ConsumerSettings) else "collector"
         self._hosted = settings.hosted(kind, stage_id)
         # While the processor is loaded.
         self._names = NameCheck(self._hosted.values())

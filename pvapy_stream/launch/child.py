@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
 
 from pvapy_stream.launch.supervisor import Supervised
 from pvapy_stream.signals import held_back
 
 _KILL_LIMIT = 5.0  # s; from the kill to the end of the process
+
+
+class _Work:
+    """The body of a child. Its modules are imported when it is called.
+
+    Args:
+        target: the function.
+        args: its arguments after the pipe.
+    """
+
+    def __init__(self, target: Callable[..., None], args: tuple[object, ...]) -> None:
+        self._work = target, args
+        self._packed = b""
+
+    def __getstate__(self) -> bytes:
+        return bytes(ForkingPickler.dumps(self._work))
+
+    def __setstate__(self, packed: bytes) -> None:
+        self._packed = packed
+
+    def __call__(self, pipe: Connection) -> None:
+        # Importing makes hundreds of thousands of objects and no garbage.
+        gc.disable()
+        try:
+            target, args = pickle.loads(self._packed)  # noqa: S301 - from our parent
+        finally:
+            gc.enable()
+        target(pipe, *args)
 
 
 class Child:
@@ -32,7 +63,7 @@ class Child:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
-            target=target, args=(theirs, *args), name=name, daemon=daemon
+            target=_Work(target, args), args=(theirs,), name=name, daemon=daemon
         )
         self._send_lock = threading.Lock()
         with held_back():

@@ -10,9 +10,10 @@ import math
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, Generic, Protocol, TypeVar
+
+from msgspec import Struct
 
 from pvapy_stream.errors import WorkflowError
 from pvapy_stream.launch.entry import STOP
@@ -25,8 +26,7 @@ class AbsentError(WorkflowError):
     """The place where a process is to run is not there for the moment."""
 
 
-@dataclass(frozen=True, slots=True)
-class RestartPolicy:
+class RestartPolicy(Struct, frozen=True):
     """When a process that died is started again.
 
     Attributes:
@@ -101,8 +101,7 @@ class Process(Protocol):
         """End it by force."""
 
 
-@dataclass(frozen=True, slots=True)
-class Death:
+class Death(Struct, frozen=True):
     """A process that died.
 
     Attributes:

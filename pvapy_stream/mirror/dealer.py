@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pvapy_stream.errors import PvapyStreamError
 from pvapy_stream.launch.child import Child, SupervisedChild, words_of
@@ -21,9 +21,12 @@ from pvapy_stream.launch.entry import HURRY, STOP, Orders, enter
 from pvapy_stream.launch.supervisor import Death, RestartPolicy, Restarts
 from pvapy_stream.logs import configure_logging
 from pvapy_stream.pva.monitor_request import monitor_request
-from pvapy_stream.settings import ConsumerSettings, MirrorSettings
+from pvapy_stream.settings import ConsumerSettings
 from pvapy_stream.settings.common import LoggingSettings
 from pvapy_stream.signals import Stop, run_until_signal
+
+if TYPE_CHECKING:
+    from pvapy_stream.settings import MirrorSettings
 
 _PERIOD = 0.25  # s; the last time that may be missing in the ledger of a killed dealer
 _QUEUE = 4  # objects for each consumer that asks for none
@@ -111,6 +114,9 @@ class Dealing:
         return f"{settings.input_channel}:dealer:{settings.distributor_group or 'default'}"
 
     def _make_process(self, incarnation: int) -> _DealerProcess:
+        # Imported late: most consumers need no dealer.
+        from pvapy_stream.settings import MirrorSettings
+
         settings = self._settings
         queue = max(_QUEUE, settings.server_queue_size) * len(settings.ids)
         # No pipeline: PVXS 1.5 holds the last update of a burst once its queue was full.

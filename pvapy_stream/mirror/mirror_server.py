@@ -6,8 +6,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from pvapy_stream.accounting.keeper import LedgerKeeper
 from pvapy_stream.mirror.mirror_channel import HOSTED, MirrorChannel

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _CONDITION = re.compile(r"\b(\w+)\s*\(([^)]*)\)")
 _ITEM = re.compile(r'[^\s,"]+')
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
+class _Rule(Struct, frozen=True):
     users: frozenset[str] | None  # None: any
     hosts: frozenset[str] | None
     understood: bool
@@ -28,8 +28,7 @@ class _Rule:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class WriteRules:
+class WriteRules(Struct, frozen=True):
     """Rules of one group that allow to put; level and order make no difference."""
 
     rules: tuple[_Rule, ...]

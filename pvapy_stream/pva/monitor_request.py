@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Distributor:
+class Distributor(Struct, frozen=True):
     """Options for the distributor plugin of a server."""
 
     plugin: str = "pydistributor"

@@ -14,9 +14,10 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pvaccess as pva
+from msgspec.structs import replace
 
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.net.environment import SERVER_PORT, Address, listed_addresses

@@ -19,10 +19,10 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pvaccess as pva
+from msgspec import Struct
 
 from pvapy_stream.errors import SettingsError, TransportError
 from pvapy_stream.pva.acf import WriteRules, write_rules
@@ -44,8 +44,7 @@ _HOSTS = re.compile(r"(\bHAG\s*\(\s*[^)]+\)\s*\{)([^}]*)\}")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class PutRights:
+class PutRights(Struct, frozen=True):
     """Which clients may put to a control channel: all of them, unless limited.
 
     Clients state their user name themselves: this prevents mistakes, not forgery.

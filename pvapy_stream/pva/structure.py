@@ -8,7 +8,6 @@ for arrays, a dict for structures, ``({name: kind},)`` for unions, ``()`` for va
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pvaccess as pva
+from msgspec import Struct, field
 
 from pvapy_stream.errors import ObjectError
 
@@ -97,8 +97,7 @@ def _name(name: object) -> str:
     return name
 
 
-@dataclass(slots=True)
-class Writing:
+class Writing(Struct):
     """Collects large arrays while values are converted to their plain form."""
 
     arrays: list[np.ndarray] = field(default_factory=list)
@@ -128,8 +127,7 @@ class Reading:
         return self._taken == len(self._arrays)
 
 
-@dataclass(frozen=True, slots=True)
-class Codec:
+class Codec(Struct, frozen=True):
     """Values of one kind to their plain form and back; None where both are the same."""
 
     to_plain: Callable[[Any, Writing], object] | None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.transport import registry
@@ -13,8 +14,7 @@ _OPTIONS = re.compile(r"\[([^\]]*)\]")
 _PAIRS = {")": "(", "]": "["}
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorEntry:
+class MirrorEntry(Struct, frozen=True):
     """One mirrored channel.
 
     Attributes:

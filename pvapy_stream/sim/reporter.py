@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pvapy_stream.status.counted import Times
 
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 _MIN_PERIOD = 0.2
 
 
-@dataclass(slots=True)
-class Totals:
+class Totals(Struct):
     """What was published.
 
     Attributes:

@@ -6,9 +6,10 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from typing import Annotated
 
 import pvaccess as pva
+from msgspec import Struct
 
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.idset import IdSet
@@ -25,12 +26,12 @@ from pvapy_stream.sim.pacing import Pacer
 from pvapy_stream.sim.reporter import Reporter, Totals
 from pvapy_stream.status.counted import pool_stats, rated
 from pvapy_stream.status.snapshot import (
+    Own,
     PoolStats,
     ProcessorStats,
     PublisherStats,
     ReceiverStats,
     Snapshot,
-    own,
 )
 from pvapy_stream.transport.ports import Publisher, PublisherCounts
 
@@ -41,13 +42,12 @@ _LAST_TAKEN, _LAST_TAKEN_AT_STOP = 10.0, 0.5
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class SimulatorStatus:
+class SimulatorStatus(Struct, frozen=True):
     """What only a simulator has in its status."""
 
-    frames: int = own("published_frames", text="Frames published.")
-    late: int = own("late_frames", text="Frames that were published late.")
-    failed: int = own("failed_frames", text="Frames that could not be published.")
+    frames: Annotated[int, Own("published_frames", text="Frames published.")]
+    late: Annotated[int, Own("late_frames", text="Frames that were published late.")]
+    failed: Annotated[int, Own("failed_frames", text="Frames that could not be published.")]
 
 
 class SourceServer(ABC):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pvaccess as pva
+from msgspec import Struct
 
 from pvapy_stream.frame import Frame
 from pvapy_stream.pva.lazy import LazyObject, StreamObject
@@ -17,8 +17,7 @@ from pvapy_stream.transport.ports import Publisher
 _NANO = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Stamping:
+class Stamping(Struct, frozen=True):
     """How frames are built ahead, and what is done with each when its turn comes.
 
     Attributes:

@@ -6,10 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import pvaccess as pva
+from msgspec.structs import replace
 
 from pvapy_stream.pva.channel_structures import bounded
 from pvapy_stream.pva.serving import host_readonly

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-import typing
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.status.snapshot import (
@@ -18,7 +19,7 @@ from pvapy_stream.status.snapshot import (
 if TYPE_CHECKING:
     from pvapy_stream.transport.ports import PublisherCounts, ReceiverCounts
 
-Group = TypeVar("Group")
+Group = TypeVar("Group", bound=Struct)
 
 
 def rate(count: float, seconds: float) -> float:
@@ -28,12 +29,12 @@ def rate(count: float, seconds: float) -> float:
 
 def rated(group: Group, seconds: float) -> Group:
     """A group with the rates of its counts, over `seconds`."""
-    names = [one.name for one in fields(typing.cast("Any", group))]
+    names = group.__struct_fields__
     counts = {name.removesuffix("s"): getattr(group, name) for name in names if name[:2] == "n_"}
     rates = {
         name: rate(counts[f"n_{name[:-5]}"], seconds) for name in names if name[-5:] == "_rate"
     }
-    return replace(typing.cast("Any", group), **rates)
+    return replace(group, **rates)
 
 
 def receiver_stats(counts: ReceiverCounts, rejected: int, seconds: float) -> ReceiverStats:
@@ -67,8 +68,7 @@ def pool_stats(counts: PublisherCounts, problem: str) -> PoolStats | None:
     return PoolStats(**copied, problem=problem)
 
 
-@dataclass(slots=True)
-class Times:
+class Times(Struct):
     """Times at which a program began and ended, and published its first and last object.
 
     All in s since 1970, 0 for not yet.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import is_dataclass
 from typing import Any, NamedTuple
+
+from msgspec import Struct
 
 from pvapy_stream.status.snapshot import KINDS, NOTHING, Snapshot, camel, types_of
 
@@ -39,14 +40,14 @@ def fields_of(snapshot: Snapshot) -> list[Field]:
     return [*first, *([Field("dropStats", "", drops)] if drops else [])]
 
 
-def _fields(group: object) -> Iterator[Field]:
+def _fields(group: Struct) -> Iterator[Field]:
     for name, kind in types_of(type(group)).items():
         value = getattr(group, name)
         if isinstance(kind, str):
             yield Field(camel(name), kind, NOTHING if value is None else value)
             if name == "object_time":
                 yield Field("objectTimestamp", "TIME", value)
-        elif is_dataclass(value):
+        elif isinstance(value, Struct):
             yield Field(camel(name), "", list(_fields(value)))
 
 

@@ -6,14 +6,14 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from pvapy_stream.errors import MonitorError
 from pvapy_stream.plugins import require
 from pvapy_stream.settings import MetricsSettings
-from pvapy_stream.status.snapshot import Snapshot
-from pvapy_stream.web_security import host_names, refusal
+from pvapy_stream.status.snapshot import Snapshot, own_of
 
 PREFIX = "pvapy_stream_"
 
@@ -24,8 +24,7 @@ _WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(Struct, frozen=True):
     """One value of a metric.
 
     Attributes:
@@ -85,11 +84,11 @@ def metrics(snapshot: Snapshot) -> Iterator[Metric]:
             )  # fmt: skip
         if snapshot.started:
             yield from _shared(prefix, snapshot, {"channel": snapshot.input_channel, **labels})
-    for one in fields(snapshot.own) if snapshot.own is not None else ():
-        name, value = one.metadata.get("metric"), getattr(snapshot.own, one.name)
-        if name and value is not None:
-            kind, text = one.metadata["kind"], one.metadata["text"]
-            yield Metric(f"{snapshot.kind}_{name}", text, kind, value, snapshot.labels)
+    for name, one in own_of(type(snapshot.own)).items() if snapshot.own is not None else ():
+        value = getattr(snapshot.own, name)
+        if one.metric and value is not None:
+            metric = f"{snapshot.kind}_{one.metric}"
+            yield Metric(metric, one.text, one.kind, value, snapshot.labels)
 
 
 def _shared(prefix: str, snapshot: Snapshot, labels: Mapping[str, str]) -> Iterator[Metric]:
@@ -140,6 +139,7 @@ def served(settings: MetricsSettings, collect: Collect) -> Iterator[str]:
         return
     # Imported late: few programs serve metrics, and an HTTP server takes long to import.
     from pvapy_stream.status.metrics_server import listen
+    from pvapy_stream.web_security import host_names
 
     client = require("prometheus_client", "web")
     registry = client.CollectorRegistry()
@@ -174,6 +174,7 @@ def served(settings: MetricsSettings, collect: Collect) -> Iterator[str]:
 
 def _for_hosts(app: _WsgiApp, names: frozenset[str]) -> _WsgiApp:
     """The application, for requests to an address or to one of the host names."""
+    from pvapy_stream.web_security import refusal
 
     def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         why = refusal("GET", {"host": environ.get("HTTP_HOST", "")}, names)

@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from pvapy_stream.pva.channel_structures import bounded
 from pvapy_stream.pva.net.environment import ServerSettings

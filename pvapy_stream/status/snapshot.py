@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, NamedTuple, TypeGuard
+
+from msgspec import Struct, field
 
 # Integers count from 0 on and have 64 bits, unless they are one of these.
 Id = Annotated[int, "LONG"]
@@ -20,8 +21,7 @@ _TYPES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiverStats:
+class ReceiverStats(Struct, frozen=True):
     """Counts of received and rejected objects."""
 
     n_received: int = 0
@@ -34,8 +34,7 @@ class ReceiverStats:
     overrun_rate: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class PublisherStats:
+class PublisherStats(Struct, frozen=True):
     """Counts of published objects."""
 
     n_published: int = 0
@@ -46,8 +45,7 @@ class PublisherStats:
     rejected_rate: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class QueueStats:
+class QueueStats(Struct, frozen=True):
     """Objects that entered and left a queue; rejected ones did not enter."""
 
     n_received: int = 0
@@ -56,8 +54,7 @@ class QueueStats:
     n_queued: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessorStats:
+class ProcessorStats(Struct, frozen=True):
     """Counts of processed objects; times in s since 1970, 0 for none.
 
     Attributes:
@@ -89,8 +86,7 @@ class ProcessorStats:
     n_repaired: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class CollectorStats:
+class CollectorStats(Struct, frozen=True):
     """Counts of the reorder buffer of a collector."""
 
     n_collected: int = 0
@@ -102,8 +98,7 @@ class CollectorStats:
     n_cached: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LatencyStats:
+class LatencyStats(Struct, frozen=True):
     """Times from the detector until an object is processed, of a sample of n objects, s."""
 
     n: int = 0
@@ -114,8 +109,7 @@ class LatencyStats:
     max: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class BatchStats:
+class BatchStats(Struct, frozen=True):
     """Counts of batches of frames.
 
     Attributes:
@@ -134,8 +128,7 @@ class BatchStats:
     n_queued: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PoolStats:
+class PoolStats(Struct, frozen=True):
     """Large objects that an output in shared memory copied, as it could not send references.
 
     Attributes:
@@ -152,8 +145,7 @@ class PoolStats:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ProducerStats:
+class ProducerStats(Struct, frozen=True):
     """Counts of one producer of a collector."""
 
     producer_id: Number = 0
@@ -162,8 +154,7 @@ class ProducerStats:
     queue_stats: QueueStats = QueueStats()
 
 
-@dataclass(frozen=True, slots=True)
-class MetadataStats:
+class MetadataStats(Struct, frozen=True):
     """Counts of one metadata channel.
 
     Attributes:
@@ -181,8 +172,7 @@ class MetadataStats:
     coverage: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """The status of a program at one moment; groups that a program does not have are omitted.
 
     Attributes:
@@ -192,7 +182,7 @@ class Snapshot:
         producer_stats, metadata_stats: by their numbers, which are in the names of the fields.
         user_stats, user_types: statistics of the processor, and their PVA types.
         drop_stats: drops of the receiver, by policy.
-        own: a dataclass with the fields of only this kind of program, see `own`.
+        own: the fields of only this kind of program, annotated with `Own`.
         labels: of its metrics; for stages their kind and number.
     """
 
@@ -219,7 +209,7 @@ class Snapshot:
     user_stats: Mapping[str, object] = field(default_factory=dict[str, Any])
     user_types: Mapping[str, object] = field(default_factory=dict[str, Any])
     drop_stats: Mapping[str, int] = field(default_factory=dict[str, int])
-    own: Any = None
+    own: Struct | None = None
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -271,16 +261,20 @@ class Snapshot:
         }
 
 
-def own(metric: str = "", kind: str = "counter", text: str = "", *, channel: bool = True) -> Any:
-    """A field that only one kind of program has.
+class Own(NamedTuple):
+    """Annotation of a field that only one kind of program has.
 
-    Args:
+    Attributes:
         metric: name of its metric, without the kind of the program; "" for none.
-        kind: counter or gauge.
+        kind: of the metric.
         text: help of the metric.
         channel: whether the status channel has it.
     """
-    return field(metadata={"metric": metric, "kind": kind, "text": text, "channel": channel})
+
+    metric: str = ""
+    kind: Literal["counter", "gauge"] = "counter"
+    text: str = ""
+    channel: bool = True
 
 
 def camel(name: str) -> str:
@@ -290,18 +284,44 @@ def camel(name: str) -> str:
 
 
 @functools.cache
-def types_of(group: type) -> dict[str, str | type]:
-    """PVA type of each field that has one, or the class of a group of fields."""
-    found: dict[str, str | type] = {}
+def _annotated(group: type[Struct]) -> dict[str, tuple[Any, tuple[object, ...]]]:
+    """Type of each field, and its annotations."""
     hints = typing.get_type_hints(group, include_extras=True)
-    for one in fields(group):
-        kind = hints[one.name]
-        nested = [part for part in (kind, *typing.get_args(kind)) if is_dataclass(part)]
-        extras = getattr(kind, "__metadata__", ())
-        if not one.metadata.get("channel", True):
-            continue
-        if nested:
-            found[one.name] = typing.cast("type", nested[0])
-        elif extras or kind in _TYPES:
-            found[one.name] = extras[0] if extras else _TYPES[kind]
+    found: dict[str, tuple[Any, tuple[object, ...]]] = {}
+    for name in group.__struct_fields__:
+        extras = getattr(hints[name], "__metadata__", ())
+        found[name] = (hints[name].__origin__ if extras else hints[name]), extras
     return found
+
+
+@functools.cache
+def own_of(group: type[Struct]) -> dict[str, Own]:
+    """The fields that only one kind of program has."""
+    return {
+        name: one
+        for name, (_, extras) in _annotated(group).items()
+        for one in extras
+        if isinstance(one, Own)
+    }
+
+
+@functools.cache
+def types_of(group: type[Struct]) -> dict[str, str | type[Struct]]:
+    """PVA type of each field that has one, or the class of a group of fields."""
+    found: dict[str, str | type[Struct]] = {}
+    own = own_of(group)
+    for name, (kind, extras) in _annotated(group).items():
+        if name in own and not own[name].channel:
+            continue
+        nested = [part for part in (kind, *typing.get_args(kind)) if is_group(part)]
+        named = [one for one in extras if isinstance(one, str)]
+        if nested:
+            found[name] = nested[0]
+        elif named or kind in _TYPES:
+            found[name] = named[0] if named else _TYPES[kind]
+    return found
+
+
+def is_group(kind: object) -> TypeGuard[type[Struct]]:
+    """Whether a type is that of a group of fields."""
+    return isinstance(kind, type) and issubclass(kind, Struct) and kind is not Struct

@@ -6,8 +6,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.sharing import ANSWERS, sharing_of

@@ -17,10 +17,11 @@ import struct
 import threading
 import time
 from collections import deque
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import pvaccess as pva
+from msgspec.structs import replace
 
 from pvapy_stream.errors import ObjectError, SettingsError, TransportError
 from pvapy_stream.pva import serial

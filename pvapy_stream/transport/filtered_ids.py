@@ -13,10 +13,10 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pvaccess as pva
+from msgspec import Struct
 
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.pva.lazy import StreamObject
@@ -164,8 +164,7 @@ class FilteredChannel:
                 _log.warning("channel %s cannot be updated: %s", self.name, error)
 
 
-@dataclass(frozen=True, slots=True)
-class Filtered:
+class Filtered(Struct, frozen=True):
     """What a source says it filtered since it was last asked.
 
     Attributes:

@@ -9,8 +9,9 @@ that need them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct, field
 
 from pvapy_stream.base_settings import Settings
 from pvapy_stream.errors import TransportError
@@ -44,8 +45,7 @@ def _no_problem(args: Mapping[str, object]) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiverOptions:
+class ReceiverOptions(Struct, frozen=True):
     """Options of a receiver.
 
     Attributes:
@@ -85,8 +85,7 @@ class ReceiverOptions:
     unshared: Callable[[str], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PublisherOptions:
+class PublisherOptions(Struct, frozen=True):
     """Options of a publisher.
 
     Attributes:
@@ -122,8 +121,7 @@ def server_of(what: ReceiverOptions | PublisherOptions) -> pva.PvaServer:
     return what.server
 
 
-@dataclass(frozen=True, slots=True)
-class InputMode:
+class InputMode(Struct, frozen=True):
     """How a mode receives.
 
     Attributes:
@@ -166,8 +164,7 @@ class InputMode:
     prepare: Callable[[], None] = _nothing_to_do
 
 
-@dataclass(frozen=True, slots=True)
-class OutputMode:
+class OutputMode(Struct, frozen=True):
     """How a mode publishes.
 
     Attributes:
@@ -194,8 +191,7 @@ class OutputMode:
     prepare: Callable[[Settings], None] = _nothing_to_do_for
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
+class Mode(Struct, frozen=True):
     """A transport as seen by programs and settings.
 
     Attributes:

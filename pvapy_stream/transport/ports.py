@@ -7,8 +7,9 @@ transport is one file in this folder.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from pvapy_stream.pva.lazy import StreamObject
@@ -35,8 +36,7 @@ class Return(NamedTuple):
 DeliverAgain: TypeAlias = "Callable[[StreamObject, Return], bool | None]"
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiverCounts:
+class ReceiverCounts(Struct, frozen=True):
     """Counts of a receiver since its start, or since a baseline.
 
     Attributes:
@@ -78,8 +78,7 @@ class ReceiverCounts:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PublisherCounts:
+class PublisherCounts(Struct, frozen=True):
     """Counts of a publisher since its start, or since a baseline.
 
     Attributes:

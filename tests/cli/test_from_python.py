@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import pvapy_stream
-from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.cli.from_python import COMMAND_OF
-from pvapy_stream.cli.main import COMMANDS, load
+from pvapy_stream.cli.main import commands, load
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.errors import SettingsError
 from pvapy_stream.processors import PassThrough
 from tests.support import PATIENCE, Commands
@@ -121,7 +121,7 @@ def test_signals_stop_it(prefix: str, tmp_path: Path) -> None:
 def test_settings_of_every_command_are_known() -> None:
     models = {
         command.model.__name__: name
-        for name in COMMANDS
+        for name in commands()
         if isinstance(command := load(name).COMMAND, SettingsCommand)
     }
     assert models == COMMAND_OF

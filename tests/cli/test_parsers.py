@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pvapy_stream.cli import main as cli
-from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.cli.parser import Parser, parsers_of
+from pvapy_stream.cli.settings_command import SettingsCommand
 from pvapy_stream.settings import option_of
 
 # Numbers without a unit: ids, ports, parts of one, pixels, and counts of what the help names.
@@ -45,7 +45,7 @@ def text(default: Any) -> str:
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
     """The parsers of all commands and of their actions, by name."""
-    made = [cli.load(name).COMMAND.parser() for name in cli.COMMANDS]
+    made = [cli.load(name).COMMAND.parser() for name in cli.commands()]
     found = {one.prog: one for top in made for one in parsers_of(top)}
     for parser in found.values():
         assert isinstance(parser, Parser)
@@ -73,7 +73,7 @@ def test_every_option_has_help_with_its_default() -> None:
 def test_every_setting_shows_its_default_and_unit() -> None:
     wrong: list[str] = []
     checked = 0
-    for name in cli.COMMANDS:
+    for name in cli.commands():
         command = cli.load(name).COMMAND
         if not isinstance(command, SettingsCommand):
             continue

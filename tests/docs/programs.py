@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pvapy_stream.cli import main as cli
-from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.cli.options import written_out
 from pvapy_stream.cli.parser import flags_of
+from pvapy_stream.cli.settings_command import SettingsCommand
 from tests.docs.blocks import ROOT
 
 try:
@@ -73,7 +73,7 @@ def _check_ours(program: str, arguments: list[str]) -> None:
             return
         name, *arguments = arguments
         # Pages use the names that help lists.
-        assert name in cli.COMMANDS, f"{cli.PROG} has no command {name}"
+        assert name in cli.commands(), f"{cli.PROG} has no command {name}"
         command = cli.load(name).COMMAND
     elif program in SCRIPTS:
         command = importlib.import_module(SCRIPTS[program]).COMMAND

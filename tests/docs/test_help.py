@@ -14,7 +14,7 @@ from tests.docs.programs import check
 _EXAMPLES = re.compile(r"^examples:\n((?:  .*\n)+)", re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", cli.commands())
 def test_examples_of_help(name: str) -> None:
     wrong: list[str] = []
     for parser in parsers_of(cli.load(name).COMMAND.parser()):

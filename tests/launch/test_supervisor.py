@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -16,6 +17,13 @@ from pvapy_stream.launch.supervisor import RestartPolicy, Restarts, Supervisor
 from tests.support import wait_until
 
 QUICK = RestartPolicy(limit=2, first_pause=0.0)
+
+
+COLLECTED_WHILE_IMPORTED = gc.isenabled()
+
+
+def tell(pipe: Connection) -> None:
+    pipe.send((COLLECTED_WHILE_IMPORTED, gc.isenabled()))
 
 
 def obey(pipe: Connection) -> None:
@@ -120,6 +128,13 @@ def test_a_grandchild_ends_by_force_when_its_parent_is_killed() -> None:
     child.kill()
     wait_until(lambda: not psutil.pid_exists(pid) or is_zombie(pid), 60)
     assert child.poll() == -signal.SIGKILL
+
+
+def test_a_child_collects_garbage_from_when_its_modules_are_imported() -> None:
+    child = Child("tell", tell)
+    assert child.pipe.poll(60)
+    assert child.pipe.recv() == (False, True)
+    wait_until(lambda: child.poll() == 0, 60)
 
 
 def test_a_child_outlives_the_thread_that_started_it() -> None:

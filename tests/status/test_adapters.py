@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pvaccess as pva
 import pytest
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pvapy_stream.cli.console import make_console
 from pvapy_stream.cli.display import stats_lines
@@ -42,6 +43,7 @@ from pvapy_stream.status.snapshot import (
     QueueStats,
     ReceiverStats,
     Snapshot,
+    own_of,
 )
 from pvapy_stream.transport.ports import PublisherCounts
 
@@ -49,21 +51,26 @@ from pvapy_stream.transport.ports import PublisherCounts
 KNOWN: dict[str, list[Any]] = json.loads((Path(__file__).parent / "structures.json").read_text())
 
 
+def kind_of(group: Any, name: str) -> str:
+    """The type of a field, as it is written."""
+    return type(group).__annotations__[name].removeprefix("Annotated[").split(",")[0]
+
+
 def numbered(group: Any, first: int) -> Any:
     """A group whose numbers are all different."""
     numbers = {
-        one.name: (first + place if one.type != "float" else first + place + 0.5)
-        for place, one in enumerate(fields(group))
-        if one.type in ("int", "float", "Id", "Number")
+        name: (first + place if kind_of(group, name) != "float" else first + place + 0.5)
+        for place, name in enumerate(group.__struct_fields__)
+        if kind_of(group, name) in ("int", "float", "Id", "Number")
     }
     return replace(group, **numbered_groups(group), **numbers)
 
 
 def numbered_groups(group: Any) -> dict[str, Any]:
     return {
-        one.name: numbered(getattr(group, one.name), 900)
-        for one in fields(group)
-        if str(one.type).endswith("Stats")
+        name: numbered(getattr(group, name), 900)
+        for name in group.__struct_fields__
+        if kind_of(group, name).endswith("Stats")
     }
 
 
@@ -149,7 +156,7 @@ def test_all_forms_agree(kind: str) -> None:
     counts = snapshot.counts()
     # The channel, and back.
     seen = read(on_channel(snapshot))
-    same = {one.name for one in fields(Snapshot)} - {"own", "labels", "user_types"}
+    same = {*Snapshot.__struct_fields__} - {"own", "labels", "user_types"}
     for name in same:
         assert getattr(seen, name) == getattr(snapshot, name), name
     assert seen.counts() == counts
@@ -185,12 +192,12 @@ def test_all_forms_agree(kind: str) -> None:
             assert found[metric if name == "queued" else f"{metric}_total"] == counts[name], name
         assert found[f"{prefix}restarts_total"] == snapshot.restarts
     own = on_channel(snapshot)
-    for one in fields(snapshot.own) if snapshot.own is not None else ():
-        if (metric := one.metadata.get("metric")) and one.metadata["channel"]:
-            name = f"pvapy_stream_{kind}_{metric}"
+    for field, one in own_of(type(snapshot.own)).items() if snapshot.own is not None else ():
+        if one.metric and one.channel:
+            name = f"pvapy_stream_{kind}_{one.metric}"
             shown = found.get(f"{name}_total", found.get(name))
-            first, *rest = one.name.split("_")
-            assert shown == own[first + "".join(map(str.capitalize, rest))], one.name
+            first, *rest = field.split("_")
+            assert shown == own[first + "".join(map(str.capitalize, rest))], field
 
 
 def test_a_buffer_keeps_the_names_of_its_metrics_and_gets_the_one_prefix_too() -> None:
@@ -264,8 +271,7 @@ def test_a_simulator_in_shared_memory_has_them_from_its_start(mode: str, found: 
 
 
 def test_a_new_kind_of_program_needs_only_its_fields() -> None:
-    @dataclass(frozen=True, slots=True)
-    class Nothing:
+    class Nothing(Struct, frozen=True):
         plain: int = 3
 
     snapshot = Snapshot("simulator", own=Nothing())

@@ -7,7 +7,8 @@ import selectors
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.net.base_link import Watch
@@ -38,8 +39,7 @@ _BURST, _PER_MINUTE = 8, 120
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _Sought:
+class _Sought(Struct):
     """A name that is searched for."""
 
     name: str

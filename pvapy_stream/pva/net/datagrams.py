@@ -12,7 +12,8 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.net.environment import Address, ServerSettings, interfaces_of_host

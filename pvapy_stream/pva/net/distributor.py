@@ -11,8 +11,9 @@ a set are those of its first client.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
+
+from msgspec import Struct
 
 from pvapy_stream.pva.net.encoded_updates import Update
 from pvapy_stream.pva.wire.request import OPTIONS, WHOLE, inside
@@ -25,8 +26,7 @@ _PLUGINS = ("pydistributor", "distributor")
 _STAMP = "timeStamp"
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(Struct, frozen=True):
     """What a client asks of the distributor.
 
     Attributes:

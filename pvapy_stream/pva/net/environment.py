@@ -6,7 +6,8 @@ import logging
 import os
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pvapy_stream.pva.wire.searching import ANY
 
@@ -34,8 +35,7 @@ LOOPBACK = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
+class ServerSettings(Struct, frozen=True):
     """Where a server listens, and where it sends its beacons.
 
     Attributes:
@@ -99,8 +99,7 @@ class ServerSettings:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownHost:
+class UnknownHost(Struct, frozen=True):
     """A host without an address.
 
     Attributes:
@@ -114,8 +113,7 @@ class UnknownHost:
     variable: str
 
 
-@dataclass(frozen=True, slots=True)
-class ClientSettings:
+class ClientSettings(Struct, frozen=True):
     """Where a client searches for channels.
 
     Attributes:
@@ -228,12 +226,26 @@ def _resolved(
     found: list[Address] = []
     for host, own in listed:
         try:
-            found.append((socket.gethostbyname(host), own))
+            found.append((_address_of(host), own))
         except OSError:
             # A host that is unknown now keeps nobody from the others.
             if unknown is not None:
                 unknown.append(UnknownHost(host, own, variable))
     return found
+
+
+def _address_of(host: str) -> str:
+    """The IPv4 address of a host.
+
+    Raises:
+        OSError: it is unknown.
+    """
+    try:
+        # To look up what is an address already, Python would import a codec for names.
+        socket.inet_pton(socket.AF_INET, host)
+    except OSError:
+        return socket.gethostbyname(host)
+    return host
 
 
 def _number(text: str, otherwise: int) -> int:

@@ -7,8 +7,9 @@ created. A channel has a number of the client's and one of the server's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast
+
+from msgspec import Struct
 
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.wire import values
@@ -23,8 +24,7 @@ _MOST = 100  # of authentications and channels in one message
 _CA_TYPE = Structure("", (("user", Scalar(Kind.STRING)), ("host", Scalar(Kind.STRING))))
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(Struct, frozen=True):
     """What a server says first: buffer size (4 bytes), types it keeps (2), authentications.
 
     Attributes:
@@ -53,8 +53,7 @@ class Offer:
         return cls(buffer, types, tuple(reader.string() for _ in range(count)))
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """The client's answer: as the offer, priority (2 bytes), authentication and its data.
 
     Attributes:
@@ -94,8 +93,7 @@ class Choice:
         return cls(*numbers, method, _text(who, "user"), _text(who, "host"))
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelRequest:
+class ChannelRequest(Struct, frozen=True):
     """A client asks for channels: their number (2 bytes), and for each its number and name.
 
     Attributes:
@@ -118,8 +116,7 @@ class ChannelRequest:
         return cls(tuple((reader.number("I"), reader.string()) for _ in range(count)))
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelReply:
+class ChannelReply(Struct, frozen=True):
     """The server's answer: the client's number, the server's, a status.
 
     Attributes:
@@ -144,8 +141,7 @@ class ChannelReply:
         return cls(reader.number("I"), reader.number("I"), Status.read(reader))
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelEnd:
+class ChannelEnd(Struct, frozen=True):
     """Either side ends a channel, and the answer: the server's number of it, the client's.
 
     Attributes:
@@ -167,8 +163,7 @@ class ChannelEnd:
         return cls(reader.number("I"), reader.number("I"))
 
 
-@dataclass(frozen=True, slots=True)
-class RequestText:
+class RequestText(Struct, frozen=True):
     """A text for the user of a request: number of the request, severity (1 byte), text.
 
     Attributes:

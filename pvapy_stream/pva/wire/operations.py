@@ -8,7 +8,7 @@ flags, a status, and what belongs to that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from pvapy_stream.pva.wire import values
 from pvapy_stream.pva.wire.buffers import Reader, Writer
@@ -29,8 +29,7 @@ STOP = 0x04
 PIPELINE = 0x80  # with INIT: a window follows; alone: the client has room for so many more
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(Struct, frozen=True):
     """The head of every request: channel, request, flags.
 
     Attributes:
@@ -55,8 +54,7 @@ class RequestHead:
         writer.byte(self.flags)
 
 
-@dataclass(frozen=True, slots=True)
-class MonitorSetup:
+class MonitorSetup(Struct, frozen=True):
     """What follows the head of a monitor that is set up.
 
     Attributes:
@@ -80,8 +78,7 @@ class MonitorSetup:
             writer.number("I", self.window)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestId:
+class RequestId(Struct, frozen=True):
     """A request to cancel or destroy: numbers of the channel and the request.
 
     Attributes:
@@ -103,8 +100,7 @@ class RequestId:
         writer.number("I", self.request_id)
 
 
-@dataclass(frozen=True, slots=True)
-class FieldQuestion:
+class FieldQuestion(Struct, frozen=True):
     """What is the type of a channel, or of a field? As `RequestId`, and the dotted path.
 
     Attributes:
@@ -129,8 +125,7 @@ class FieldQuestion:
         writer.string(self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """The head of every reply: request, flags, status.
 
     Attributes:
@@ -155,8 +150,7 @@ class Reply:
         self.status.write(writer)
 
 
-@dataclass(frozen=True, slots=True)
-class MonitorUpdate:
+class MonitorUpdate(Struct, frozen=True):
     """An update of a monitor: request, flags 0, bit set of changes, values, bit set of overruns.
 
     Attributes:

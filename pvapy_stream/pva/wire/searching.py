@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.wire import values
@@ -40,8 +42,7 @@ def read_address(reader: Reader) -> str:
     return str(ipaddress.IPv6Address(raw))
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
+class Search(Struct, frozen=True):
     """A question who serves channels.
 
     Number (4 bytes), flags (1), 3 unused, address and port of who wants the reply, protocols,
@@ -97,8 +98,7 @@ class Search:
         return replace(self, flags=self.flags & ~UNICAST, address=address)
 
 
-@dataclass(frozen=True, slots=True)
-class SearchReply:
+class SearchReply(Struct, frozen=True):
     """A server's answer to a search.
 
     Its identity (12 bytes), number of the search, its address and port, protocol, whether it serves
@@ -146,8 +146,7 @@ class SearchReply:
         return cls(identity, sequence, address, port, found, channels, protocol)
 
 
-@dataclass(frozen=True, slots=True)
-class Beacon:
+class Beacon(Struct, frozen=True):
     """A server says that it is there.
 
     Identity (12 bytes), flags (1), number (1), changes (2), address and port, protocol, and a value

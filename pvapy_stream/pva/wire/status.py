@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.wire.buffers import Reader, Writer
@@ -20,8 +21,7 @@ class Severity(IntEnum):
     FATAL = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """What became of a request: one byte 0xFF, or the severity and two strings.
 
     Attributes:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
+from msgspec import Struct
 
 from pvapy_stream.errors import WireError
 from pvapy_stream.pva.wire.buffers import Buffer, Reader, Writer
@@ -82,8 +82,7 @@ class Control(IntEnum):
 
 
 # Not frozen, which would take a microsecond for each.
-@dataclass(slots=True)
-class StreamMessage:
+class StreamMessage(Struct):
     """A message, all its segments together.
 
     Attributes:

@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import Any, ClassVar
 
 import numpy as np
+from msgspec import Struct
 
 
 class Kind(IntEnum):
@@ -60,8 +61,7 @@ BIG_DTYPES: dict[Kind, np.dtype[Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Scalar:
+class Scalar(Struct, frozen=True):
     """A single value.
 
     Attributes:
@@ -76,8 +76,7 @@ class Scalar:
     weight: ClassVar[int] = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Array:
+class Array(Struct, frozen=True):
     """An array of numbers, booleans or strings.
 
     Attributes:
@@ -174,8 +173,7 @@ class Union:
         return self._hash
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(Struct, frozen=True):
     """A value of any type (a variant union)."""
 
     depth: ClassVar[int] = 0
@@ -183,8 +181,7 @@ class Variant:
     weight: ClassVar[int] = 1
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayOf:
+class ArrayOf(Struct, frozen=True):
     """An array of structures, unions or values of any type; elements may be missing.
 
     Attributes:
@@ -208,16 +205,14 @@ class ArrayOf:
 Type = Scalar | Array | Structure | Union | Variant | ArrayOf
 
 
-@dataclass(frozen=True, slots=True)
-class Selected:
+class Selected(Struct, frozen=True):
     """Value of a union: the choice and its value, or None and None."""
 
     choice: str | None = None
     value: object = None
 
 
-@dataclass(frozen=True, slots=True)
-class AnyValue:
+class AnyValue(Struct, frozen=True):
     """Value of a variant union: a type and a value of it, or None and None."""
 
     type: Type | None = None

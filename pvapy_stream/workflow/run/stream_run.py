@@ -6,9 +6,11 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import asdict
 
 from pvapy_stream.accounting.audit_result import AuditResult, audit
 from pvapy_stream.accounting.ledger import Ledger, wanted

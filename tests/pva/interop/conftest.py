@@ -8,10 +8,10 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from pvapy_stream.pva.net.client import Client
 from pvapy_stream.pva.net.environment import ClientSettings
