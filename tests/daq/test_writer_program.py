@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,8 @@ import pytest
 
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.bsread.codec import ChannelHeader
-from pvapy_stream.cli import bsread_writer
+from pvapy_stream.cli import bsread_writer, writer_client
+from pvapy_stream.cli.main import main
 from pvapy_stream.files.completeness import verify
 from pvapy_stream.files.file_witness import ids_in
 from pvapy_stream.files.repair import repair
@@ -120,7 +122,7 @@ def test_sigkill_takes_the_last_second_at_most(pulses: Pulses, run: Run, tmp_pat
 
 
 def test_after_a_kill_the_audit_reads_the_files_that_a_service_had_open(
-    pulses: Pulses, run: Run, commands: Commands, tmp_path: Path
+    pulses: Pulses, run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     ledger, folder = tmp_path / "ledger.json", tmp_path / "data"
     folder.mkdir()
@@ -148,9 +150,9 @@ def test_after_a_kill_the_audit_reads_the_files_that_a_service_had_open(
     ]
     assert [one.closed for one in accounts] == [True, False, False]
     assert str(accounts[0].processed) == "1-20"
-    audit = commands("audit", "--json", ledger)
-    audit.wait()
-    told = json.loads("".join(audit.out))
+    capsys.readouterr()
+    main(["audit", "--json", str(ledger)])
+    told = json.loads(capsys.readouterr().out)
     notes = "\n".join(told["notes"])
     assert "first.h5" not in notes
     for number in (0, 1):
@@ -423,42 +425,50 @@ def test_wrong_options(argv: list[str], message: str, capsys: pytest.CaptureFixt
     assert message.lower() in capsys.readouterr().err.lower()
 
 
-def test_a_port_that_is_taken(run: Run, commands: Commands) -> None:
-    _, rest = run()
-    port = rest.url.rpartition(":")[2].strip("/")
-    program = commands("writer", "tcp://127.0.0.1:9", "a.h5", -1, port)
-    assert program.wait() == 1
+def test_a_port_that_is_taken(commands: Commands) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        program = commands("writer", "tcp://127.0.0.1:9", "a.h5", -1, port)
+        assert program.wait() == 1
     assert "choose another port" in program.text
 
 
-def test_the_client(pulses: Pulses, run: Run, commands: Commands, tmp_path: Path) -> None:
+def test_the_client(
+    pulses: Pulses,
+    run: Run,
+    commands: Commands,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     writer, rest = run("--service", file=tmp_path)
 
-    def client(*args: object) -> Program:
-        program = commands("writer-client", *args, "--url", rest.url)
-        program.wait()
-        return program
+    def client(*args: object) -> tuple[int, str]:
+        """The command in this process: its exit code, and what it said."""
+        capsys.readouterr()
+        code = writer_client.main([*map(str, args), "--url", rest.url])
+        return code, "".join(capsys.readouterr())
 
     pulses.run()
-    started = client("start", "--pulse-id", 20, "--file", "1.h5")
-    assert started.process.returncode == 0
+    started = commands(
+        "writer-client", "start", "--pulse-id", 20, "--file", "1.h5", "--url", rest.url
+    )
+    assert started.wait() == 0
     assert re.search(r"acquisition 1: (armed|writing)", started.text)
-    again = client("start", "--file", "2.h5")
-    assert again.process.returncode == 1
-    assert "the writer refuses: 1 acquisitions are running" in again.text
-    stopped = client("stop", "--pulse-id", 200, "--wait")
-    assert stopped.process.returncode == 0, stopped.text
-    assert "acquisition 1: done" in stopped.text
+    code, said = client("start", "--file", "2.h5")
+    assert code == 1
+    assert "the writer refuses: 1 acquisitions are running" in said
+    code, said = client("stop", "--pulse-id", 200, "--wait")
+    assert code == 0, said
+    assert "acquisition 1: done" in said
     assert rows(tmp_path / "1.h5") == list(range(20, 201))
-    shown = client("status", "--acquisition", 1, "--json")
-    assert '"phase": "done"' in shown.text
-    assert client("status", "--acquisition", 9).process.returncode == 1
-    ended = client("stop", "--end")
-    assert ended.process.returncode == 0, ended.text
+    assert '"phase": "done"' in client("status", "--acquisition", 1, "--json")[1]
+    assert client("status", "--acquisition", 9)[0] == 1
+    code, said = client("stop", "--end")
+    assert code == 0, said
     assert writer.wait() == 0
-    nobody = client("status")
-    assert nobody.process.returncode == 1
-    assert "no writer answers at http://127.0.0.1" in nobody.text
+    code, said = client("status")
+    assert code == 1
+    assert "no writer answers at http://127.0.0.1" in said
 
 
 def test_the_interface_needs_its_extra(tmp_path: Path) -> None:
