@@ -26,7 +26,7 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.pva.ntndarray import to_frame
 from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.sim.sim_server import SimServer
-from tests.support import wait_until
+from tests.support import own_signals, wait_until
 
 STACK = np.arange(5 * 6 * 8, dtype=np.uint16).reshape(5, 6, 8)
 
@@ -332,7 +332,6 @@ def _value(channel: pva.Channel) -> float | None:
     [
         (["-if", "nowhere.npy"], 1, "error: nowhere.npy does not exist"),
         (["-mn", "5", "-mx", "4"], 2, "error: --minimum"),
-        (["--wait-for-clients", "1", "--wait-timeout", "0.2"], 1, "0 of 1 clients"),
         (["--wait-for-stages", "nobody", "--wait-timeout", "0.2"], 1, "nobody: no stage with"),
         (["-ll", "debug", "-lf", "/nowhere/log"], 2, "cannot write /nowhere/log"),
         (
@@ -342,11 +341,27 @@ def _value(channel: pva.Channel) -> float | None:
         ),
     ],
 )
-def test_errors_of_the_command(command: Any, args: list[str], code: int, message: str) -> None:
-    process = command(*args)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == code
+def test_errors_of_the_command(
+    args: list[str], code: int, message: str, prefix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with own_signals():
+        try:
+            found: object = main(
+                ["-cn", f"{prefix}image", "-shd", "0", "-nx", "8", "-ny", "6", *args]
+            )
+        except SystemExit as ended:
+            found = ended.code
+    assert found == code
+    err = capsys.readouterr().err
     assert message in err
+    assert "Traceback" not in err
+
+
+def test_an_error_of_the_program(command: Any) -> None:
+    process = command("--wait-for-clients", "1", "--wait-timeout", "0.2")
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "0 of 1 clients" in err
     assert "Traceback" not in err
 
 
