@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -246,17 +246,6 @@ def pvget(channel: str) -> dict[str, Any]:
     )
     _, brace, rest = done.stdout.partition("{")
     return as_json(brace + rest) if brace else {}
-
-
-@contextlib.contextmanager
-def own_signals() -> Iterator[None]:
-    """Call a program's main in this process, which takes signals as before afterwards."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def as_json(shown: str) -> Any:

@@ -22,7 +22,6 @@ from pvapy_stream.bsread.codec import ChannelHeader, Decoder, Encoder
 from pvapy_stream.bsread.sockets import BsreadInput, BsreadSender
 from pvapy_stream.bsread.stored import Packer
 from pvapy_stream.cli import buffer as buffer_command
-from pvapy_stream.cli.main import main
 from pvapy_stream.daq.cursor import Gone
 from pvapy_stream.daq.ranges import read_range
 from pvapy_stream.errors import SettingsError, TransportError
@@ -32,6 +31,7 @@ from pvapy_stream.settings import BufferSettings, ShmSettings
 from pvapy_stream.transport.shm import ShmPublisher
 from tests.bsread.test_codec import mutate
 from tests.daq.support import CHANNELS, Messages, running, time_of
+from tests.in_process import call
 from tests.ports import free_port
 from tests.support import Commands, Program, Source, image, pvget, wait_until
 
@@ -157,10 +157,7 @@ def test_source_that_is_killed_and_comes_back(commands: Commands) -> None:
 
 
 def test_systemd_is_told_and_every_pulse_has_a_fate(
-    commands: Commands,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
@@ -179,8 +176,9 @@ def test_systemd_is_told_and_every_pulse_has_a_fate(
         assert manager.recv(1000).startswith(b"WATCHDOG=1\nSTATUS=")
         buffer.program.signal()
         assert buffer.program.wait() == 0
-    assert main(["audit", *map(str, files)]) == 0
-    assert "published 300, " in capsys.readouterr().out
+    audit = call("audit", *files)
+    assert audit.code == 0, audit.text
+    assert "published 300, " in audit.text
 
 
 def test_memory_stays_at_the_limit(commands: Commands) -> None:
@@ -332,9 +330,7 @@ def _packed(pixels: np.ndarray, codec: str) -> np.ndarray:
     return pixels.reshape(-1)
 
 
-def test_wrong_settings_and_ports_that_are_taken(
-    commands: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_settings_and_ports_that_are_taken(commands: Commands, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"STREAM: 'camera' is not a stream; write tcp://"):
         BufferSettings.of(stream="camera")
     with running() as buffer:
@@ -343,12 +339,10 @@ def test_wrong_settings_and_ports_that_are_taken(
         assert program.wait() == 1
         assert "cannot bind" in program.text
         assert f"the buffer binds three ports: {port} (output)" in program.text
-    spill = ["--spill-folder", str(tmp_path / "no")]
-    assert buffer_command.main(["tcp://127.0.0.1:9", "-o", "0", *spill]) == 2
-    assert "--spill-folder: cannot write" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as ended:
-        buffer_command.main([])
-    assert ended.value.code == 2
+    done = call("buffer", "tcp://127.0.0.1:9", "-o", 0, "--spill-folder", tmp_path / "no")
+    assert done.code == 2
+    assert "--spill-folder: cannot write" in done.text
+    assert call("buffer").code == 2
 
 
 def test_two_buffers_on_ports_side_by_side(commands: Commands) -> None:

@@ -21,8 +21,7 @@ import pytest
 
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.bsread.codec import ChannelHeader
-from pvapy_stream.cli import bsread_writer, writer_client
-from pvapy_stream.cli.main import main
+from pvapy_stream.cli import bsread_writer
 from pvapy_stream.files.completeness import verify
 from pvapy_stream.files.file_witness import ids_in
 from pvapy_stream.files.repair import repair
@@ -30,6 +29,7 @@ from pvapy_stream.files.summary import decided_by_files
 from tests.bsread.messages import camera, scalars
 from tests.daq.sending import Pulses, Rest, lost, rows
 from tests.files.support import start
+from tests.in_process import Called, call
 from tests.support import BIN, Commands, Program, wait_until
 
 Running = tuple[Program, Rest]
@@ -122,7 +122,7 @@ def test_sigkill_takes_the_last_second_at_most(pulses: Pulses, run: Run, tmp_pat
 
 
 def test_after_a_kill_the_audit_reads_the_files_that_a_service_had_open(
-    pulses: Pulses, run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    pulses: Pulses, run: Run, tmp_path: Path
 ) -> None:
     ledger, folder = tmp_path / "ledger.json", tmp_path / "data"
     folder.mkdir()
@@ -150,9 +150,7 @@ def test_after_a_kill_the_audit_reads_the_files_that_a_service_had_open(
     ]
     assert [one.closed for one in accounts] == [True, False, False]
     assert str(accounts[0].processed) == "1-20"
-    capsys.readouterr()
-    main(["audit", "--json", str(ledger)])
-    told = json.loads(capsys.readouterr().out)
+    told = json.loads("".join(call("audit", "--json", ledger).out))
     notes = "\n".join(told["notes"])
     assert "first.h5" not in notes
     for number in (0, 1):
@@ -433,20 +431,11 @@ def test_a_port_that_is_taken(commands: Commands) -> None:
     assert "choose another port" in program.text
 
 
-def test_the_client(
-    pulses: Pulses,
-    run: Run,
-    commands: Commands,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_client(pulses: Pulses, run: Run, commands: Commands, tmp_path: Path) -> None:
     writer, rest = run("--service", file=tmp_path)
 
-    def client(*args: object) -> tuple[int, str]:
-        """The command in this process: its exit code, and what it said."""
-        capsys.readouterr()
-        code = writer_client.main([*map(str, args), "--url", rest.url])
-        return code, "".join(capsys.readouterr())
+    def client(*args: object) -> Called:
+        return call("writer-client", *args, "--url", rest.url)
 
     pulses.run()
     started = commands(
@@ -454,21 +443,21 @@ def test_the_client(
     )
     assert started.wait() == 0
     assert re.search(r"acquisition 1: (armed|writing)", started.text)
-    code, said = client("start", "--file", "2.h5")
-    assert code == 1
-    assert "the writer refuses: 1 acquisitions are running" in said
-    code, said = client("stop", "--pulse-id", 200, "--wait")
-    assert code == 0, said
-    assert "acquisition 1: done" in said
+    again = client("start", "--file", "2.h5")
+    assert again.code == 1
+    assert "the writer refuses: 1 acquisitions are running" in again.text
+    stopped = client("stop", "--pulse-id", 200, "--wait")
+    assert stopped.code == 0, stopped.text
+    assert "acquisition 1: done" in stopped.text
     assert rows(tmp_path / "1.h5") == list(range(20, 201))
-    assert '"phase": "done"' in client("status", "--acquisition", 1, "--json")[1]
-    assert client("status", "--acquisition", 9)[0] == 1
-    code, said = client("stop", "--end")
-    assert code == 0, said
+    assert '"phase": "done"' in client("status", "--acquisition", 1, "--json").text
+    assert client("status", "--acquisition", 9).code == 1
+    ended = client("stop", "--end")
+    assert ended.code == 0, ended.text
     assert writer.wait() == 0
-    code, said = client("status")
-    assert code == 1
-    assert "no writer answers at http://127.0.0.1" in said
+    nobody = client("status")
+    assert nobody.code == 1
+    assert "no writer answers at http://127.0.0.1" in nobody.text
 
 
 def test_the_interface_needs_its_extra(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.pva.ntndarray import to_frame
 from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.sim.sim_server import SimServer
-from tests.support import own_signals, wait_until
+from tests.in_process import call
+from tests.support import wait_until
 
 STACK = np.arange(5 * 6 * 8, dtype=np.uint16).reshape(5, 6, 8)
 
@@ -341,20 +342,11 @@ def _value(channel: pva.Channel) -> float | None:
         ),
     ],
 )
-def test_errors_of_the_command(
-    args: list[str], code: int, message: str, prefix: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with own_signals():
-        try:
-            found: object = main(
-                ["-cn", f"{prefix}image", "-shd", "0", "-nx", "8", "-ny", "6", *args]
-            )
-        except SystemExit as ended:
-            found = ended.code
-    assert found == code
-    err = capsys.readouterr().err
-    assert message in err
-    assert "Traceback" not in err
+def test_errors_of_the_command(args: list[str], code: int, message: str, prefix: str) -> None:
+    done = call("sim", "-cn", f"{prefix}image", "-shd", 0, "-nx", 8, "-ny", 6, *args)
+    assert done.code == code
+    assert message in done.text
+    assert "Traceback" not in done.text
 
 
 def test_an_error_of_the_program(command: Any) -> None:

@@ -13,16 +13,15 @@ from typing import Any
 
 import pytest
 
-from pvapy_stream.cli.main import main
 from pvapy_stream.errors import MonitorError
 from pvapy_stream.monitor.control import send_command
+from tests.in_process import call
 from tests.support import (
     PATIENCE,
     Commands,
     Program,
     Source,
     get,
-    own_signals,
     wait_for_monitors,
     wait_until,
 )
@@ -298,7 +297,7 @@ def test_what_can_be_asked(own_chain: Chain) -> None:
 
 
 def test_control_channels_of_stages_that_do_not_tell_and_read_only(
-    chain: Chain, commands: Commands, capsys: pytest.CaptureFixture[str]
+    chain: Chain, commands: Commands
 ) -> None:
     one = commands("dashboard", "-sc", chain.status, "--read-only", "--port", 0)
     board = Dashboard(one)
@@ -310,10 +309,9 @@ def test_control_channels_of_stages_that_do_not_tell_and_read_only(
     assert "token" not in one.text
     # The port is taken now.
     port = board.url.split(":")[2].strip("/")
-    with own_signals():
-        assert main(["dashboard", "-sc", chain.status, "--port", port]) == 1
-    said = capsys.readouterr().err
-    assert "Address already in use; choose others with --address and --port" in said
+    second = call("dashboard", "-sc", chain.status, "--port", port)
+    assert second.code == 1
+    assert "Address already in use; choose others with --address and --port" in second.text
 
 
 @pytest.mark.parametrize(
@@ -325,16 +323,10 @@ def test_control_channels_of_stages_that_do_not_tell_and_read_only(
         (("-sc", "a", "--alarm", "nothing > 3"), 2, "no quantity 'nothing'"),
     ],
 )
-def test_wrong_options(
-    options: tuple[str, ...], code: int, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with own_signals():
-        try:
-            found: object = main(["dashboard", *options])
-        except SystemExit as ended:
-            found = ended.code
-    assert found == code
-    assert message in capsys.readouterr().err
+def test_wrong_options(options: tuple[str, ...], code: int, message: str) -> None:
+    done = call("dashboard", *options)
+    assert done.code == code
+    assert message in done.text
 
 
 def test_an_address_of_another_machine(commands: Commands) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pvapy_stream.cli.main import main
 from pvapy_stream.errors import MonitorError, SettingsError
 from pvapy_stream.monitor import Sample
 from pvapy_stream.monitor.alarms import AlarmEvent
@@ -21,7 +20,8 @@ from pvapy_stream.settings import ReportSettings, parse_rule
 from pvapy_stream.web.content import short
 from pvapy_stream.web.html_report import ReportMonitor, ReportPublisher, write_whole
 from pvapy_stream.web.render import Renderer, clock, count, seconds, si
-from tests.support import Commands, Source, command, own_signals, wait_for_monitors, wait_until
+from tests.in_process import call
+from tests.support import Commands, Source, command, wait_for_monitors, wait_until
 from tests.web.browser import needs_chromium, overflow, page
 
 HOSTILE = "</script><script>alert(1)</script>"
@@ -53,17 +53,6 @@ def series(tmp_path: Path) -> Path:
 def write(output: Path, **values: Any) -> str:
     ReportMonitor(ReportSettings.of(output=str(output), once=True, **values)).loop()
     return output.read_text()
-
-
-def once(capsys: pytest.CaptureFixture[str], *options: object) -> tuple[object, str]:
-    """The command in this process, for one report: its exit code, and what it said."""
-    capsys.readouterr()
-    with own_signals():
-        try:
-            code: object = main(["report", "--once", *map(str, options)])
-        except SystemExit as ended:
-            code = ended.code
-    return code, "".join(capsys.readouterr())
 
 
 def test_series_alone(series: Path, tmp_path: Path) -> None:
@@ -156,20 +145,14 @@ def test_a_template_of_the_user(series: Path, tmp_path: Path) -> None:
         (None, "there is no template mine.html"),
     ],
 )
-def test_a_broken_template(
-    text: str | None,
-    message: str,
-    series: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_broken_template(text: str | None, message: str, series: Path, tmp_path: Path) -> None:
     mine, output = tmp_path / "mine.html", tmp_path / "report.html"
     output.write_text("the one before")
     if text is not None:
         mine.write_text(text)
-    code, said = once(capsys, "--series", series, "-o", output, "--template", mine)
-    assert code == 1
-    assert message in said
+    report = call("report", "--series", series, "-o", output, "--template", mine, "--once")
+    assert report.code == 1
+    assert message in report.text
     assert output.read_text() == "the one before"
 
 
@@ -200,16 +183,14 @@ def test_a_folder_that_is_not_there_is_made_and_a_file_is_none(
     assert "cannot make the folder" in report.text
 
 
-def test_publish_commands_that_fail(
-    series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    common = ("--series", series, "-o", tmp_path / "r.html", "--publish")
-    code, said = once(capsys, *common, "ls /no/such/place")
-    assert code == 1
-    assert "the report could not be published" in said
-    code, said = once(capsys, *common, "ls %(FOLDER)s")
-    assert code == 2
-    assert "use %(REPORT_FOLDER)s and %(REPORT_PATH)s" in said
+def test_publish_commands_that_fail(series: Path, tmp_path: Path) -> None:
+    common = ("report", "--series", series, "-o", tmp_path / "r.html", "--once", "--publish")
+    report = call(*common, "ls /no/such/place")
+    assert report.code == 1
+    assert "the report could not be published" in report.text
+    report = call(*common, "ls %(FOLDER)s")
+    assert report.code == 2
+    assert "use %(REPORT_FOLDER)s and %(REPORT_PATH)s" in report.text
 
 
 def test_the_last_version_decides_whether_a_report_was_published(tmp_path: Path) -> None:
