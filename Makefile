@@ -39,7 +39,7 @@ test-failed: $(READY)
 # Many more damaged messages, clients, servers and kills than in each run of the tests.
 test-more: $(READY)
 	PVAPY_ROUNDS=20 $(BIN)/python -m pytest tests/pva tests/transport \
-		tests/accounting tests/bsread tests/crypto tests/daq/test_rest.py \
+		tests/accounting tests/bsread tests/daq/test_rest.py tests/dectris/test_programs.py \
 		tests/hpc/test_shown.py tests/mirror/test_shown.py
 
 # All published examples of PvaPy's streaming framework, with its programs and with ours; ten minutes.
