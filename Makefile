@@ -41,7 +41,8 @@ test-more: $(READY)
 	PVAPY_ROUNDS=20 $(BIN)/python -m pytest tests/pva tests/transport \
 		tests/accounting tests/bsread tests/daq/test_rest.py tests/dectris/test_programs.py \
 		tests/files/test_witness.py tests/hpc/test_shown.py \
-		tests/integration/test_name_servers.py tests/mirror/test_shown.py
+		tests/integration/test_name_servers.py tests/integration/test_refused.py \
+		tests/integration/test_remote_modes.py tests/mirror/test_shown.py
 
 # All published examples of PvaPy's streaming framework, with its programs and with ours; ten minutes.
 # `make test` runs those with ours that are soon done.
