@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pvapy_stream.accounting.ledger import read_ledgers
 from tests.in_process import Called
-from tests.support import PATIENCE, Commands, wait_until
+from tests.installed import call_with
+from tests.support import Commands, wait_until
 
 PACKAGE = Path(__file__).parent / "package"
 HOME = Path(__file__).parents[2]
@@ -92,23 +90,12 @@ COMMANDS = {
     "broken": "consumer -ic a -im broken_push",
     "misnamed": "consumer -ic a -im misnamed",
 }
-CALLS = """
-import json, sys
-from tests.in_process import call
-print(json.dumps({name: call(*words.split()) for name, words in json.loads(sys.argv[1]).items()}))
-"""
 
 
 @pytest.fixture(scope="module")
 def answers() -> dict[str, Called]:
     """What the commands print where the package is installed."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", CALLS, json.dumps(COMMANDS)],
-        env={**os.environ, "PYTHONPATH": f"{HOME}:{PACKAGE}", "COLUMNS": "200"},
-        capture_output=True, text=True, timeout=PATIENCE, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return {name: Called(*parts) for name, parts in json.loads(done.stdout).items()}
+    return call_with(PACKAGE, {name: words.split() for name, words in COMMANDS.items()})
 
 
 def test_help_and_schema_name_it(answers: dict[str, Called]) -> None:
