@@ -47,11 +47,14 @@ class Shared:
         self._settings = {name: self.plugin.get(name) for name in self.SETTINGS}
 
     def reset(self) -> Shared:
-        """Empty the folder; settings are as at the start."""
-        assert self.plugin.get("Capture_RBV") == 0
-        for one in self.plugin.folder.iterdir():
+        """Empty the folder; settings are as at the start, and no image is on its way."""
+        plugin = self.plugin
+        # A test that failed may have left a capture.
+        plugin.put("Capture", 0)
+        wait_until(lambda: plugin.get("UniqueId_RBV") == plugin.last, what=plugin.program.text)
+        for one in plugin.folder.iterdir():
             one.unlink()
-        self.plugin.set(**self._settings)
+        plugin.set(**self._settings)
         return self
 
     def close(self) -> None:
