@@ -38,7 +38,12 @@ test-failed: $(READY)
 
 # Many more damaged messages, clients, servers and kills than in each run of the tests.
 test-more: $(READY)
-	PVAPY_ROUNDS=20 $(BIN)/python -m pytest tests/pva tests/transport
+	PVAPY_ROUNDS=20 $(BIN)/python -m pytest tests/pva tests/transport \
+		tests/accounting/test_idset.py tests/bsread/test_codec.py tests/bsread/test_file.py \
+		tests/daq/test_rest.py tests/dectris/test_programs.py tests/files/test_witness.py \
+		tests/hpc/test_shown.py tests/integration/test_acknowledged_puts.py \
+		tests/integration/test_name_servers.py tests/integration/test_refused.py \
+		tests/integration/test_remote_modes.py tests/mirror/test_shown.py
 
 # All published examples of PvaPy's streaming framework, with its programs and with ours; ten minutes.
 # `make test` runs those with ours that are soon done.

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvapy_stream.accounting.idset import Comb, IdSet
+from tests.support import rounds
 
 ids = st.lists(st.integers(0, 60), max_size=60)
 # Runs of a split stream: widths and gaps that repeat, with some that do not.
@@ -97,7 +98,7 @@ def test_a_malformed_record_is_refused(record: list[int]) -> None:
 
 def test_ids_without_any_pattern_cost_few_bytes() -> None:
     draw = random.Random(7)
-    ids = list(itertools.accumulate(draw.choice((2, 3, 5, 7, 11)) for _ in range(300_000)))
+    ids = list(itertools.accumulate(draw.choice((2, 3, 5, 7, 11)) for _ in range(rounds(75_000))))
     tracemalloc.start()
     try:
         held = IdSet()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
+from tests.in_process import call
 from tests.support import Commands, Program, wait_until
 
 
@@ -24,7 +25,7 @@ def read(path: Path) -> list[Ledger]:
     return read_ledgers(path) if path.exists() else []
 
 
-def ended(commands: Commands, consumer: Program, second: Program, file: Path) -> list[Ledger]:
+def ended(consumer: Program, second: Program, file: Path) -> list[Ledger]:
     """The ledgers of both epochs; what the second source sent before is told as unknown."""
     wait_until(lambda: len(parts := read(file)) == 2 and len(parts[1].processed) >= 10)
     consumer.signal(signal.SIGINT)
@@ -32,8 +33,8 @@ def ended(commands: Commands, consumer: Program, second: Program, file: Path) ->
     second.signal(signal.SIGINT)
     second.wait()
     parts = read(file)
-    audit = commands("audit", file)
-    assert audit.wait() == 1, audit.text
+    audit = call("audit", file)
+    assert audit.code == 1, audit.text
     assert f"1-{first_of(parts[1]) - 1} unknown" in audit.text
     return parts
 
@@ -61,7 +62,7 @@ def test_what_it_sent_while_its_consumer_was_away_is_unknown(
         wait_until(lambda: published(sent) >= 10)
     finally:
         os.kill(consumer.process.pid, signal.SIGCONT)
-    _, again = ended(commands, consumer, second, file)
+    _, again = ended(consumer, second, file)
     assert first_of(again) > 10
 
 
@@ -90,6 +91,6 @@ def test_a_new_source_is_known_though_its_ids_go_on(
         wait_until(lambda: published(sent) > 2 * last + 50)
     finally:
         os.kill(consumer.process.pid, signal.SIGCONT)
-    before, again = ended(commands, consumer, second, file)
+    before, again = ended(consumer, second, file)
     assert not before.missed
     assert first_of(again) > 2 * last

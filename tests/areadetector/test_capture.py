@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +27,51 @@ def plugin(prefix: str, source: Source, commands: Commands, tmp_path: Path) -> P
     made = Plugin(commands, prefix, source.channel, tmp_path)
     made.connected(source)
     return made
+
+
+class Shared:
+    """A writer for all tests that neither end it nor look at how it ends.
+
+    Args:
+        folder: of its files.
+    """
+
+    SETTINGS = ("FileName", "FileTemplate", "FileNumber", "NumCapture", "LazyOpen", "TempSuffix")
+
+    def __init__(self, folder: Path) -> None:
+        prefix = f"t{uuid.uuid4().hex[:8]}:"
+        self.commands = Commands()
+        self.source = Source(f"{prefix}image")
+        self.plugin = Plugin(self.commands, prefix, self.source.channel, folder)
+        self.plugin.connected(self.source)
+        self._settings = {name: self.plugin.get(name) for name in self.SETTINGS}
+
+    def reset(self) -> Shared:
+        """Empty the folder; settings are as at the start, and no image is on its way."""
+        plugin = self.plugin
+        # A test that failed may have left a capture.
+        plugin.put("Capture", 0)
+        wait_until(lambda: plugin.get("UniqueId_RBV") == plugin.last, what=plugin.program.text)
+        for one in plugin.folder.iterdir():
+            one.unlink()
+        plugin.set(**self._settings)
+        return self
+
+    def close(self) -> None:
+        self.commands.close()
+        self.source.close()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    made = Shared(tmp_path_factory.mktemp("captures"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def shared(running: Shared) -> Shared:
+    return running.reset()
 
 
 def after(plugin: Plugin, count: int) -> list[int]:
@@ -65,7 +112,8 @@ def test_a_file_can_be_read_under_its_name_while_it_is_written(
     assert plugin.program.wait() == 0
 
 
-def test_an_end_in_the_middle_takes_what_was_received(plugin: Plugin, source: Source) -> None:
+def test_an_end_in_the_middle_takes_what_was_received(shared: Shared) -> None:
+    plugin, source = shared.plugin, shared.source
     path = plugin.start(NumCapture=0)
     ids = after(plugin, 60)
     source.publish(ids, 0)
@@ -91,9 +139,8 @@ def test_a_writer_that_is_stopped_finishes_its_capture(plugin: Plugin, source: S
     assert f"capture 1: 5 images, {path}" in plugin.program.text
 
 
-def test_a_number_of_images_ends_a_capture_and_a_put_that_waits(
-    plugin: Plugin, source: Source
-) -> None:
+def test_a_number_of_images_ends_a_capture_and_a_put_that_waits(shared: Shared) -> None:
+    plugin, source = shared.plugin, shared.source
     plugin.set(FileTemplate="%s%s_%3.3d.h5", FileName="scan", NumCapture=5, FileNumber=7)
     assert plugin.put("Capture", 1) == ""
     # It begins no second file.
@@ -118,7 +165,8 @@ def test_a_number_of_images_ends_a_capture_and_a_put_that_waits(
     assert len(list(plugin.folder.glob("*.h5"))) == 2
 
 
-def test_no_lazy_open_makes_the_file_at_once(plugin: Plugin, source: Source) -> None:
+def test_no_lazy_open_makes_the_file_at_once(shared: Shared) -> None:
+    plugin, source = shared.plugin, shared.source
     plugin.set(FileTemplate="%s%s.h5", FileName="scan", LazyOpen=0, TempSuffix=".part")
     assert plugin.put("Capture", 1) == ""
     path = plugin.folder / "scan.h5"
@@ -161,9 +209,8 @@ def test_a_lost_image_is_an_alarm_and_stops_the_count(plugin: Plugin, source: So
 
 
 @pytest.mark.parametrize("what", ["back", "again", "shape", "empty"])
-def test_a_source_that_is_not_in_order_fails_a_capture(
-    plugin: Plugin, source: Source, what: str
-) -> None:
+def test_a_source_that_is_not_in_order_fails_a_capture(shared: Shared, what: str) -> None:
+    plugin, source = shared.plugin, shared.source
     plugin.start()
     ids = after(plugin, 4)
     source.publish(ids, 0.01)
@@ -176,6 +223,7 @@ def test_a_source_that_is_not_in_order_fails_a_capture(
         source.publish([1 if what == "back" else ids[-1]], 0.01)
     wait_until(lambda: plugin.get("WriteStatus") == 1, what=plugin.program.text)
     source.publish([ids[-1] + 2, ids[-1] + 3], 0.01)
+    plugin.last = ids[-1] + 3
     assert plugin.put("Capture", 0) == ""
     assert plugin.get("NumCaptured_RBV") == 4
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,9 +44,37 @@ CHOICES = {
 }
 
 
+# What clients may change, and what later tests find as it was at the start.
+SETTINGS = ("FilePath", "FileName", "FileTemplate", "CreateDirectory")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Plugin, dict[str, object]]]:
+    """A writer for all tests, and its settings at the start."""
+    prefix = f"t{uuid.uuid4().hex[:8]}:"
+    source, commands = Source(f"{prefix}image"), Commands()
+    try:
+        made = Plugin(commands, prefix, source.channel, tmp_path_factory.mktemp("records"))
+        yield made, {name: made.get(name) for name in SETTINGS}
+        made.program.signal()
+        assert made.program.wait() == 0, made.program.text
+    finally:
+        commands.close()
+        source.close()
+
+
 @pytest.fixture
-def plugin(prefix: str, source: Source, commands: Commands, tmp_path: Path) -> Plugin:
-    return Plugin(commands, prefix, source.channel, tmp_path)
+def plugin(running: tuple[Plugin, dict[str, object]]) -> Plugin:
+    """The writer, with an empty folder and its settings at the start."""
+    made, settings = running
+    for one in made.folder.iterdir():
+        if one.is_dir() and not one.is_symlink():
+            shutil.rmtree(one)
+        else:
+            one.unlink()
+    made.set(**settings)
+    assert made.get("Capture_RBV") == 0
+    return made
 
 
 def test_clients_find_all_records_with_their_types(plugin: Plugin) -> None:
@@ -92,7 +123,7 @@ def test_what_cannot_be_done_is_refused_with_an_alarm(
     assert why in message
 
 
-def test_hostile_puts_change_nothing(plugin: Plugin, tmp_path: Path) -> None:
+def test_hostile_puts_change_nothing(plugin: Plugin) -> None:
     # The tool itself refuses these, or the server does.
     assert plugin.put("FileNumber", "many")
     assert plugin.put("FileWriteMode", 17)
@@ -115,29 +146,32 @@ def test_hostile_puts_change_nothing(plugin: Plugin, tmp_path: Path) -> None:
         client.stop()
     assert plugin.shown("FileWriteMode")["value"]["choices"] == ["Single", "Capture", "Stream"]
     assert plugin.get("FileName") == ""
-    assert not list(tmp_path.iterdir())
+    assert not list(plugin.folder.iterdir())
     assert "only the value" in plugin.put("Capture", '{"alarm": {"severity": 3}}')
     assert plugin.get("Capture_RBV") == 0
 
 
 def test_a_link_does_not_lead_out_of_the_folder(plugin: Plugin, tmp_path: Path) -> None:
-    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside = tmp_path / "outside"
     outside.mkdir()
-    (tmp_path / "link").symlink_to(outside)
-    assert "is not below" in plugin.put("FilePath", tmp_path / "link")
+    (plugin.folder / "link").symlink_to(outside)
+    assert "is not below" in plugin.put("FilePath", plugin.folder / "link")
     assert plugin.get("FilePathExists_RBV") == 0
     # What is written next must not go to the folder before.
     plugin.set(FileName="scan")
     assert "is not below" in plugin.put("Capture", 1)
-    plugin.set(FilePath=tmp_path)
+    plugin.set(FilePath=plugin.folder)
     assert "FileTemplate" in plugin.put("FileTemplate", "%d%d%s") + plugin.put("Capture", 1)
     plugin.set(FileTemplate="%slink/%s.h5")
     assert "is not below" in plugin.put("Capture", 1)
-    assert plugin.alarm("WriteStatus")[0] == MAJOR
+    severity, message = plugin.alarm("WriteStatus")
+    assert severity == MAJOR
+    assert "is not below" in message
     assert not list(outside.iterdir())
 
 
-def test_folders_are_made_as_far_as_a_client_says(plugin: Plugin, tmp_path: Path) -> None:
+def test_folders_are_made_as_far_as_a_client_says(plugin: Plugin) -> None:
+    folder = plugin.folder
     assert plugin.put("FilePath", "a/b") == ""
     assert plugin.get("FilePathExists_RBV") == 0
     assert plugin.alarm("FilePathExists_RBV")[0] == MAJOR
@@ -145,22 +179,22 @@ def test_folders_are_made_as_far_as_a_client_says(plugin: Plugin, tmp_path: Path
     assert plugin.get("FilePathExists_RBV") == 0
     plugin.set(CreateDirectory=-2, FilePath="a/b")
     assert plugin.get("FilePathExists_RBV") == 1
-    assert plugin.get("FilePath_RBV") == f"{tmp_path}/a/b/"
-    depth = len((tmp_path / "c").parts) - 1
+    assert plugin.get("FilePath_RBV") == f"{folder}/a/b/"
+    depth = len((folder / "c").parts) - 1
     plugin.set(CreateDirectory=depth, FilePath="c/d")
-    assert not (tmp_path / "c").exists()
+    assert not (folder / "c").exists()
     plugin.set(CreateDirectory=1, FilePath="c/d")
-    assert (tmp_path / "c/d").is_dir()
+    assert (folder / "c/d").is_dir()
 
 
-def test_an_existing_file_is_refused(plugin: Plugin, tmp_path: Path) -> None:
-    (tmp_path / "scan.h5").write_text("precious")
+def test_an_existing_file_is_refused(plugin: Plugin) -> None:
+    (plugin.folder / "scan.h5").write_text("precious")
     plugin.set(FileTemplate="%s%s.h5", FileName="scan")
     assert "is not replaced" in plugin.put("Capture", 1)
     assert plugin.get("WriteStatus") == 1
     assert "is not replaced" in plugin.get("WriteMessage")
     assert plugin.get("Capture_RBV") == 0
-    assert (tmp_path / "scan.h5").read_text() == "precious"
+    assert (plugin.folder / "scan.h5").read_text() == "precious"
     plugin.set(FileName="")
     assert "set FileName" in plugin.put("Capture", 1)
 

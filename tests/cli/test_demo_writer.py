@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pvapy_stream.files.completeness import verify
+from tests.in_process import call
 from tests.support import Commands
 
 
@@ -17,7 +18,7 @@ def test_the_demonstration_writes_a_range_from_the_past(commands: Commands, tmp_
     assert min(report.ids) == newest - 49
 
 
-def test_too_few_pulses(commands: Commands) -> None:
-    demo = commands("demo-writer", "--pulses", 50)
-    assert demo.wait() == 2
+def test_too_few_pulses() -> None:
+    demo = call("demo-writer", "--pulses", 50)
+    assert demo.code == 2
     assert "--pulses: must be more than 50" in demo.text

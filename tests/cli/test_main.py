@@ -12,9 +12,13 @@ from pvapy_stream.cli.completion import command_tree
 from tests.support import PATIENCE, Source
 
 
-def python(code: str) -> str:
+def python(code: str, *args: str) -> str:
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True
+        [sys.executable, "-c", code, *args],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
     ).stdout
 
 

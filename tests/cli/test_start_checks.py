@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pvapy_stream.cli import bsread_writer, buffer, collector, consumer, mirror, sim
+from tests.in_process import call
 from tests.support import Commands, Source, get, status, wait_until
 
 PROGRAMS = [
@@ -90,11 +91,12 @@ def test_a_field_that_the_source_does_not_have(
     assert f"channel {source.channel} has no field noField; correct --field-request" in program.text
 
 
-def test_nobody_puts(prefix: str, commands: Commands) -> None:
-    program = commands("consumer", "-ic", f"{prefix}in", "-im", "pvas", "-rt", "1")
+def test_nobody_puts_and_an_output_mode_without_an_output(prefix: str, commands: Commands) -> None:
+    program = commands("consumer", "-ic", f"{prefix}in", "-im", "pvas", "-rt", "1", "-om", "pva")
     assert program.wait() == 0
     assert f"nobody sent anything to channel {prefix}in, which is hosted here" in program.text
     assert "its --output-mode pva and its EPICS_PVA_ADDR_LIST" in program.text
+    assert "--output-mode pva has no effect without --output-channel" in program.text
 
 
 @pytest.mark.parametrize(
@@ -133,18 +135,10 @@ def test_a_wrong_folder_of_database_definitions(
     assert "base.dbd is not in /nowhere; correct EPICS_DB_INCLUDE_PATH" in program.text
 
 
-def test_values_that_the_pixels_cannot_have(prefix: str, commands: Commands) -> None:
-    program = commands(
-        "sim", "-cn", f"{prefix}i", "-mn", "300", "--n-publish", "1", "-std", "0", "-shd", "0"
-    )
-    assert program.wait() == 0
-    assert "--minimum 300 is no uint8 value: 255 is used" in program.text
-
-
-def test_an_output_mode_without_an_output(prefix: str, commands: Commands) -> None:
-    program = commands("consumer", "-ic", f"{prefix}in", "-om", "pva", "-rt", "1")
-    program.wait()
-    assert "--output-mode pva has no effect without --output-channel" in program.text
+def test_values_that_the_pixels_cannot_have(prefix: str) -> None:
+    done = call("sim", "-cn", f"{prefix}i", "-mn", 300, "--n-publish", 1, "-std", 0, "-shd", 0)
+    assert done.code == 0
+    assert "--minimum 300 is no uint8 value: 255 is used" in done.text
 
 
 def test_a_ledger_in_a_folder_that_is_not_there_ends_in_order(

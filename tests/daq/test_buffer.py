@@ -31,6 +31,7 @@ from pvapy_stream.settings import BufferSettings, ShmSettings
 from pvapy_stream.transport.shm import ShmPublisher
 from tests.bsread.test_codec import mutate
 from tests.daq.support import CHANNELS, Messages, running, time_of
+from tests.in_process import call
 from tests.ports import free_port
 from tests.support import Commands, Program, Source, image, pvget, wait_until
 
@@ -52,6 +53,14 @@ class BufferProgram:
 
     def status(self) -> dict[str, Any]:
         return json.loads(self.get("/status"))
+
+
+@pytest.fixture(scope="module")
+def idle() -> Iterator[BufferProgram]:
+    """A buffer whose source is not there."""
+    commands = Commands()
+    yield BufferProgram(commands, "tcp://127.0.0.1:9")
+    commands.close()
 
 
 @pytest.fixture
@@ -167,15 +176,15 @@ def test_systemd_is_told_and_every_pulse_has_a_fate(
         assert manager.recv(1000).startswith(b"WATCHDOG=1\nSTATUS=")
         buffer.program.signal()
         assert buffer.program.wait() == 0
-    audit = commands("audit", *files)
-    assert audit.wait() == 0, audit.text
+    audit = call("audit", *files)
+    assert audit.code == 0, audit.text
     assert "published 300, " in audit.text
 
 
 def test_memory_stays_at_the_limit(commands: Commands) -> None:
     """Resident memory, of a stream of small messages: nothing but bytes would be cheating."""
     sim = commands(
-        "bsread-sim", "-a", "tcp://127.0.0.1:0", "-ns", 10, "-fps", 0, "-n", 20_000,
+        "bsread-sim", "-a", "tcp://127.0.0.1:0", "-ns", 10, "-fps", 0, "-n", 15_000,
         "--send-timeout", 20,
     )  # fmt: skip
     address = wait_until(lambda: sim.out and sim.out[0].split()[-1])
@@ -183,7 +192,7 @@ def test_memory_stays_at_the_limit(commands: Commands) -> None:
     buffer = BufferProgram(commands, address, "--memory", limit)
     before = _resident(buffer.program.process.pid)
     assert sim.wait() == 0
-    wait_until(lambda: buffer.status()["received"] == 20_000)
+    wait_until(lambda: buffer.status()["received"] == 15_000)
     status, grown = buffer.status(), _resident(buffer.program.process.pid) - before
     assert status["dropped"] > 0
     assert 0.95 * limit * 2**20 < status["memory"] <= limit * 2**20
@@ -330,10 +339,10 @@ def test_wrong_settings_and_ports_that_are_taken(commands: Commands, tmp_path: P
         assert program.wait() == 1
         assert "cannot bind" in program.text
         assert f"the buffer binds three ports: {port} (output)" in program.text
-    program = commands("buffer", "tcp://127.0.0.1:9", "-o", 0, "--spill-folder", tmp_path / "no")
-    assert program.wait() == 2
-    assert "--spill-folder: cannot write" in program.text
-    assert commands("buffer").wait() == 2
+    done = call("buffer", "tcp://127.0.0.1:9", "-o", 0, "--spill-folder", tmp_path / "no")
+    assert done.code == 2
+    assert "--spill-folder: cannot write" in done.text
+    assert call("buffer").code == 2
 
 
 def test_two_buffers_on_ports_side_by_side(commands: Commands) -> None:
@@ -350,18 +359,16 @@ def test_two_buffers_on_ports_side_by_side(commands: Commands) -> None:
     assert buffer.wait() == 0
 
 
-def test_no_analyzer_is_a_404(commands: Commands) -> None:
-    buffer = BufferProgram(commands, "tcp://127.0.0.1:9")
+def test_no_analyzer_is_a_404(idle: BufferProgram) -> None:
     with pytest.raises(urllib.error.HTTPError) as raised:
-        buffer.get("/analyzer")
+        idle.get("/analyzer")
     with raised.value as answer:
         assert answer.code == 404
         assert "without --analyzer" in answer.read().decode()
 
 
-def test_a_name_that_is_not_ours_is_refused(commands: Commands) -> None:
-    buffer = BufferProgram(commands, "tcp://127.0.0.1:9")
-    url = f"{buffer.rest}/status"
+def test_a_name_that_is_not_ours_is_refused(idle: BufferProgram) -> None:
+    url = f"{idle.rest}/status"
     request = urllib.request.Request(url, headers={"Host": "elsewhere.example"})
     with pytest.raises(urllib.error.HTTPError) as raised:
         urllib.request.urlopen(request, timeout=20)

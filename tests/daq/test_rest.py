@@ -325,7 +325,7 @@ def test_nothing_that_is_sent_is_a_server_error(
     assert len(operations) == 14
     for operation in operations:
 
-        @settings(max_examples=rounds(5), deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=rounds(2), deadline=None, suppress_health_check=list(HealthCheck))
         @given(operation.as_strategy(generation_mode=mode))
         def no_server_error(case: Any) -> None:
             case.call_and_validate(checks=[not_a_server_error])

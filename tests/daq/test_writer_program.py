@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from pvapy_stream.files.summary import decided_by_files
 from tests.bsread.messages import camera, scalars
 from tests.daq.sending import Pulses, Rest, lost, rows
 from tests.files.support import start
+from tests.in_process import Called, call
 from tests.support import BIN, Commands, Program, wait_until
 
 Running = tuple[Program, Rest]
@@ -120,7 +122,7 @@ def test_sigkill_takes_the_last_second_at_most(pulses: Pulses, run: Run, tmp_pat
 
 
 def test_after_a_kill_the_audit_reads_the_files_that_a_service_had_open(
-    pulses: Pulses, run: Run, commands: Commands, tmp_path: Path
+    pulses: Pulses, run: Run, tmp_path: Path
 ) -> None:
     ledger, folder = tmp_path / "ledger.json", tmp_path / "data"
     folder.mkdir()
@@ -148,9 +150,7 @@ def test_after_a_kill_the_audit_reads_the_files_that_a_service_had_open(
     ]
     assert [one.closed for one in accounts] == [True, False, False]
     assert str(accounts[0].processed) == "1-20"
-    audit = commands("audit", "--json", ledger)
-    audit.wait()
-    told = json.loads("".join(audit.out))
+    told = json.loads("".join(call("audit", "--json", ledger).out))
     notes = "\n".join(told["notes"])
     assert "first.h5" not in notes
     for number in (0, 1):
@@ -423,41 +423,40 @@ def test_wrong_options(argv: list[str], message: str, capsys: pytest.CaptureFixt
     assert message.lower() in capsys.readouterr().err.lower()
 
 
-def test_a_port_that_is_taken(run: Run, commands: Commands) -> None:
-    _, rest = run()
-    port = rest.url.rpartition(":")[2].strip("/")
-    program = commands("writer", "tcp://127.0.0.1:9", "a.h5", -1, port)
-    assert program.wait() == 1
+def test_a_port_that_is_taken(commands: Commands) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        program = commands("writer", "tcp://127.0.0.1:9", "a.h5", -1, port)
+        assert program.wait() == 1
     assert "choose another port" in program.text
 
 
 def test_the_client(pulses: Pulses, run: Run, commands: Commands, tmp_path: Path) -> None:
     writer, rest = run("--service", file=tmp_path)
 
-    def client(*args: object) -> Program:
-        program = commands("writer-client", *args, "--url", rest.url)
-        program.wait()
-        return program
+    def client(*args: object) -> Called:
+        return call("writer-client", *args, "--url", rest.url)
 
     pulses.run()
-    started = client("start", "--pulse-id", 20, "--file", "1.h5")
-    assert started.process.returncode == 0
+    started = commands(
+        "writer-client", "start", "--pulse-id", 20, "--file", "1.h5", "--url", rest.url
+    )
+    assert started.wait() == 0
     assert re.search(r"acquisition 1: (armed|writing)", started.text)
     again = client("start", "--file", "2.h5")
-    assert again.process.returncode == 1
+    assert again.code == 1
     assert "the writer refuses: 1 acquisitions are running" in again.text
     stopped = client("stop", "--pulse-id", 200, "--wait")
-    assert stopped.process.returncode == 0, stopped.text
+    assert stopped.code == 0, stopped.text
     assert "acquisition 1: done" in stopped.text
     assert rows(tmp_path / "1.h5") == list(range(20, 201))
-    shown = client("status", "--acquisition", 1, "--json")
-    assert '"phase": "done"' in shown.text
-    assert client("status", "--acquisition", 9).process.returncode == 1
+    assert '"phase": "done"' in client("status", "--acquisition", 1, "--json").text
+    assert client("status", "--acquisition", 9).code == 1
     ended = client("stop", "--end")
-    assert ended.process.returncode == 0, ended.text
+    assert ended.code == 0, ended.text
     assert writer.wait() == 0
     nobody = client("status")
-    assert nobody.process.returncode == 1
+    assert nobody.code == 1
     assert "no writer answers at http://127.0.0.1" in nobody.text
 
 

@@ -18,6 +18,7 @@ import yaml
 from pvapy_stream import __version__
 from pvapy_stream.cli.link import SHARED
 from tests.docs.programs import PROJECT, check
+from tests.in_process import call
 from tests.support import Commands, Program
 
 ROOT = Path(__file__).parents[2]
@@ -167,8 +168,8 @@ def test_the_services_save_every_hit(tmp_path: Path, prefix: str, commands: Comm
         assert programs[name].wait() == 0, (name, programs[name].text)
     (file,) = tmp_path.glob("beam_*.h5")
     assert file.name == "beam_000001.h5"
-    verified = commands("verify", file)
-    audited = commands("audit", *ledgers)
-    assert verified.wait() == 0, verified.text
-    assert audited.wait() == 0, audited.text
+    verified = call("verify", file)
+    assert verified.code == 0, verified.text
+    audited = call("audit", *ledgers)
+    assert audited.code == 0, audited.text
     assert "published 150, processed 150, missed 0" in audited.text

@@ -20,12 +20,11 @@ from tests.support import PATIENCE, get, pvget, pvput, wait_until
 on_request = pytest.mark.skipif(
     not os.environ.get("PVAPY_PUBLISHED"), reason="takes minutes: make test-published"
 )
-# Those that are soon done. Firewall, encryption, sets and long chains are run for each change by
-# tests/integration, with other options.
+# Those that are soon done, one of each kind. Firewall, encryption, sets, metadata over PVAccess and
+# long chains are run for each change by tests/integration, with other options.
 QUICK = {
     "single", "multiple", "distribution", "protection-none", "protection-server-queue",
-    "protection-overwhelmed", "protection-2-consumers", "metadata-collector-pva",
-    "metadata-collector-ca", "throughput-single", "throughput-metadata-single",
+    "protection-overwhelmed", "metadata-collector-ca", "throughput-metadata-single",
 }  # fmt: skip
 
 SIZES = {"1920": "8", "1080": "4", "3840": "16", "2160": "8"}

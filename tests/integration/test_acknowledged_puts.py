@@ -18,9 +18,9 @@ from pvapy_stream.hpc.inbox import QueueInbox
 from pvapy_stream.pva.lazy import frame_of
 from pvapy_stream.pva.ntndarray import ObjectBuilder
 from pvapy_stream.transport.pvas import PutReceiver
-from tests.support import get, wait_until
+from tests.support import get, rounds, wait_until
 
-N_FAST, N_SLOW = 2000, 500
+N_FAST, N_SLOW = rounds(1000), rounds(250)
 
 # Puts as fast as it goes, and tells which were acknowledged; the pixels carry the id.
 CLIENT = """

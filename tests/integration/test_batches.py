@@ -16,6 +16,7 @@ from pvapy_stream import Frame, Publication, publish
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
 from pvapy_stream.errors import LedgerError
 from pvapy_stream.hpc.stage import NO_RETURN
+from tests.in_process import call
 from tests.support import (
     Commands,
     Program,
@@ -138,8 +139,8 @@ def test_what_is_written_behind_batches_is_what_was_sent(
     done = only(tmp_path / "stage.json")
     assert list(done.processed) == list(done.published) == sent
     assert list(done.filtered) == [500]
-    program = commands("audit", tmp_path / "stage.json", tmp_path / "writer.json", "--strict")
-    assert program.wait() == 0, program.text
+    audit = call("audit", tmp_path / "stage.json", tmp_path / "writer.json", "--strict")
+    assert audit.code == 0, audit.text
 
 
 def test_one_bad_frame_fails_alone_and_other_shapes_begin_a_batch(
@@ -223,8 +224,8 @@ def test_the_frames_of_a_killed_stage_are_not_accounted_for(
         wait_until(noted)
         program.signal(signal.SIGKILL)
         program.wait()
-    audit = commands("audit", tmp_path / "stage.json")
-    assert audit.wait() == 1, audit.text
+    audit = call("audit", tmp_path / "stage.json")
+    assert audit.code == 1, audit.text
     assert "10 ids: 1-10 received by consumer 1 without a fate" in audit.text
     assert "processed 0" in audit.text
 

@@ -12,7 +12,7 @@ import pytest
 
 from pvapy_stream.accounting.ledger import Ledger, merged, read_ledgers
 from tests.ports import free_port
-from tests.support import PATIENCE, Commands, pvget, wait_until
+from tests.support import PATIENCE, Commands, pvget, rounds, wait_until
 
 PASSES = "pvapy.hpc.adImageProcessor.AdImageProcessor"
 N = 40
@@ -22,7 +22,7 @@ def ledger(path: Path) -> Ledger:
     return merged(read_ledgers(path))
 
 
-@pytest.mark.parametrize("run", range(3))
+@pytest.mark.parametrize("run", range(rounds(1)))
 def test_the_published_example(run: int, prefix: str, commands: Commands, tmp_path: Path) -> None:
     """Source and last stage on host A, the stage between them on host B."""
     source_port, last_port = free_port(), free_port()

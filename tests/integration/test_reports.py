@@ -96,15 +96,15 @@ def test_a_status_in_mid_run_is_consistent(
     watch = pva.Channel(channel)
     watch.monitor(look, "field()")
     try:
-        sending = threading.Thread(target=source.publish, args=(range(1, 1001), 0.003))
+        sending = threading.Thread(target=source.publish, args=(range(1, 601), 0.003))
         sending.start()
         for _ in range(5):
             # What waits in the queue was received before the counts began anew.
             assert command(f"{prefix}control", "reset_stats") == "Stats reset successful"
         sending.join(60)
-        source.publish(range(1001, 1101), period=0.001)
+        source.publish(range(601, 701), period=0.001)
         assert every.wait(60)
-        wait_until(lambda: status(channel)["objectId"] > 1050)
+        wait_until(lambda: status(channel)["objectId"] > 650)
     finally:
         watch.stopMonitor()
     assert wrong == []

@@ -17,6 +17,7 @@ from pvapy_stream.settings.channel_map import MirrorEntry
 from pvapy_stream.transport.memory_mode import MemoryReceiver
 from pvapy_stream.transport.ports import Return
 from tests.hpc.shown import Member, Source
+from tests.support import rounds
 
 
 class Mirrored:
@@ -82,9 +83,9 @@ def server() -> Iterator[pva.PvaServer]:
     made.stop()
 
 
-@pytest.mark.parametrize("first", range(0, 300, 100))
+@pytest.mark.parametrize("first", range(0, rounds(150), 75))
 def test_what_a_mirror_does_not_pass_on_is_named(server: pva.PvaServer, first: int) -> None:
-    for seed in range(first, first + 100):
+    for seed in range(first, first + 75):
         draw = random.Random(seed)
         mirror = Mirrored(draw, server, seed)
         source = Source(draw.random() < 0.5, [mirror])

@@ -18,6 +18,7 @@ from pvapy_stream.daq.writer_status import writer_snapshot
 from pvapy_stream.errors import MissingExtraError, MonitorError
 from pvapy_stream.settings import MetricsSettings
 from pvapy_stream.status.metrics import Metric, metrics, served
+from tests.in_process import call
 from tests.ports import free_port
 from tests.support import Commands, Source, wait_for_monitors, wait_until
 
@@ -141,7 +142,7 @@ def test_without_a_port_nothing_is_served() -> None:
         assert address == ""
 
 
-def test_a_port_that_is_taken(commands: Commands, prefix: str) -> None:
+def test_a_port_that_is_taken(prefix: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -150,10 +151,10 @@ def test_a_port_that_is_taken(commands: Commands, prefix: str) -> None:
         with pytest.raises(MonitorError, match="choose another with --metrics-port"):
             with served(settings, lambda: []):
                 pass
-        program = commands("sim", "-cn", f"{prefix}x", "--metrics-address", "127.0.0.1",
-                           "--metrics-port", port)  # fmt: skip
-        assert program.wait() == 1
-        assert "cannot serve metrics" in program.text
+        done = call("sim", "-cn", f"{prefix}x", "--metrics-address", "127.0.0.1",
+                    "--metrics-port", port)  # fmt: skip
+        assert done.code == 1
+        assert "cannot serve metrics" in done.text
 
 
 def test_without_the_client_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

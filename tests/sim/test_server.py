@@ -26,6 +26,7 @@ from pvapy_stream.frame import Frame
 from pvapy_stream.pva.ntndarray import to_frame
 from pvapy_stream.settings import SimulatorSettings
 from pvapy_stream.sim.sim_server import SimServer
+from tests.in_process import call
 from tests.support import wait_until
 
 STACK = np.arange(5 * 6 * 8, dtype=np.uint16).reshape(5, 6, 8)
@@ -332,7 +333,6 @@ def _value(channel: pva.Channel) -> float | None:
     [
         (["-if", "nowhere.npy"], 1, "error: nowhere.npy does not exist"),
         (["-mn", "5", "-mx", "4"], 2, "error: --minimum"),
-        (["--wait-for-clients", "1", "--wait-timeout", "0.2"], 1, "0 of 1 clients"),
         (["--wait-for-stages", "nobody", "--wait-timeout", "0.2"], 1, "nobody: no stage with"),
         (["-ll", "debug", "-lf", "/nowhere/log"], 2, "cannot write /nowhere/log"),
         (
@@ -342,11 +342,18 @@ def _value(channel: pva.Channel) -> float | None:
         ),
     ],
 )
-def test_errors_of_the_command(command: Any, args: list[str], code: int, message: str) -> None:
-    process = command(*args)
+def test_errors_of_the_command(args: list[str], code: int, message: str, prefix: str) -> None:
+    done = call("sim", "-cn", f"{prefix}image", "-shd", 0, "-nx", 8, "-ny", 6, *args)
+    assert done.code == code
+    assert message in done.text
+    assert "Traceback" not in done.text
+
+
+def test_an_error_of_the_program(command: Any) -> None:
+    process = command("--wait-for-clients", "1", "--wait-timeout", "0.2")
     _, err = process.communicate(timeout=20)
-    assert process.returncode == code
-    assert message in err
+    assert process.returncode == 1
+    assert "0 of 1 clients" in err
     assert "Traceback" not in err
 
 

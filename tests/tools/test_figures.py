@@ -47,7 +47,9 @@ def test_the_table_is_put_between_its_markers(tmp_path: Path) -> None:
         write(page, "new")
 
 
-def test_the_page_has_all_rows() -> None:
+def test_the_page_has_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The names of rows are the same, whatever is counted.
+    monkeypatch.setattr(figures, "sources", lambda: ())
     shown = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
     missing = [row.what for row in figures.figures() if f"| {row.what} | " not in shown]
     assert missing == []

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from pvapy_stream.accounting.ledger import read_ledgers
+from tests.in_process import Called
+from tests.installed import call_with
 from tests.support import Commands, wait_until
 
 PACKAGE = Path(__file__).parent / "package"
@@ -61,15 +63,7 @@ def test_a_workflow_file_names_it(folder: Path, commands: Commands) -> None:
     assert received == [30]
 
 
-def test_the_buffer_and_the_mirror_take_its_name(
-    folder: Path, prefix: str, commands: Commands
-) -> None:
-    wrong = commands("buffer", f"nats://{prefix}image")
-    assert wrong.wait() == 2
-    assert "pva://CHANNEL, shm://CHANNEL, dectris://CHANNEL or push://CHANNEL" in wrong.text
-    wrong = commands("mirror", "-cm", f"({prefix}a,{prefix}b,nats)")
-    assert wrong.wait() == 2
-    assert "pva|ca|shm|dectris|push" in wrong.text
+def test_the_mirror_takes_its_name(folder: Path, prefix: str, commands: Commands) -> None:
     ledger = folder / "ledger.json"
     mirror = commands("mirror", "-cm", f"({prefix}m,{prefix}image,push)", "--ledger", ledger)
     simulator = commands(
@@ -85,35 +79,53 @@ def test_the_buffer_and_the_mirror_take_its_name(
     assert mirror.wait() == 0, mirror.text
 
 
-def test_help_schema_and_errors_name_it(folder: Path, commands: Commands) -> None:
-    shown = commands("consumer", "--help")
-    assert shown.wait() == 0
+# Commands that start nothing: they are called one after the other, in one program.
+COMMANDS = {
+    "help": "consumer --help",
+    "schema": "workflow schema",
+    "buffer": "buffer nats://image",
+    "mirror": "mirror -cm (a,b,nats)",
+    "mode": "consumer -ic a -im pusch",
+    "setting": 'consumer -ic a -im push -ia {"limits":3}',
+    "broken": "consumer -ic a -im broken_push",
+    "misnamed": "consumer -ic a -im misnamed",
+}
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, Called]:
+    """What the commands print where the package is installed."""
+    return call_with(PACKAGE, {name: words.split() for name, words in COMMANDS.items()})
+
+
+def test_help_and_schema_name_it(answers: dict[str, Called]) -> None:
+    shown = answers["help"]
+    assert shown.code == 0
     text = " ".join(shown.text.split())
     assert "pva|ca|pvas|rpc|shm|auto|dectris|ejfat|push" in text
     assert "ejfat: UDP datagrams (experimental); push: a ZeroMQ socket" in text
     assert "arguments of input modes dectris, ejfat, push; other modes need none" in text
     assert text.count("cannot be loaded: ModuleNotFoundError") == 1
-    schema = commands("workflow", "schema")
-    assert schema.wait() == 0
+    schema = answers["schema"]
+    assert schema.code == 0
     kinds = json.loads("".join(schema.out))["properties"]["protocols"]["items"]["oneOf"]
     (consumer,) = [one for one in kinds if one.get("title") == "Consumer"]
     assert "push" in json.dumps(consumer["properties"]["input_mode"])
-    wrong = commands("consumer", "-ic", "a", "-im", "pusch")
-    assert wrong.wait() == 2
-    assert "'auto', 'dectris', 'ejfat' or 'push' (given 'pusch')" in " ".join(wrong.text.split())
-    wrong = commands("consumer", "-ic", "a", "-im", "push", "-ia", '{"limits": 3}')
-    assert wrong.wait() == 2
-    assert "--input-args: unknown setting 'limits'; known are limit" in wrong.text
 
 
 @pytest.mark.parametrize(
-    ("mode", "why"),
+    ("name", "why"),
     [
-        ("broken_push", "'broken_push' of the package push-transport cannot be loaded"),
+        ("buffer", "pva://CHANNEL, shm://CHANNEL, dectris://CHANNEL or push://CHANNEL"),
+        ("mirror", "pva|ca|shm|dectris|push"),
+        ("mode", "'auto', 'dectris', 'ejfat' or 'push' (given 'pusch')"),
+        ("setting", "--input-args: unknown setting 'limits'; known are limit"),
+        ("broken", "'broken_push' of the package push-transport cannot be loaded"),
         ("misnamed", "push_transport:MODE is not a Mode with the name 'misnamed'"),
     ],
 )
-def test_one_that_is_wrong_is_named(folder: Path, commands: Commands, mode: str, why: str) -> None:
-    started = commands("consumer", "-ic", "a", "-im", mode)
-    assert started.wait() == 2
-    assert why in " ".join(started.text.split())
+def test_errors_name_it_or_what_is_wrong_with_it(
+    answers: dict[str, Called], name: str, why: str
+) -> None:
+    assert answers[name].code == 2
+    assert why in " ".join(answers[name].text.split())

@@ -353,7 +353,7 @@ def test_who_is_killed_or_stopped_at_any_instant_leaves_nothing(
             tmp_path,
             prefix,
             "7",
-            str(rounds(6)),
+            str(rounds(3)),
             others,
         ],
         capture_output=True,

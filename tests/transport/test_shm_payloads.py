@@ -395,7 +395,7 @@ def test_a_lost_payload_is_counted_and_named(
 def test_no_kill_tears_a_frame_or_leaves_anything(tmp_path: Path) -> None:
     prefix = f"pvt{new_key()[:8]}_"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.transport.pool_kills", tmp_path, prefix, "7", str(rounds(6))],
+        [sys.executable, "-m", "tests.transport.pool_kills", tmp_path, prefix, "7", str(rounds(3))],
         capture_output=True,
         text=True,
         timeout=280,

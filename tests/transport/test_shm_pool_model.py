@@ -24,6 +24,7 @@ from pvapy_stream.transport.shm.frames import Parts
 from pvapy_stream.transport.shm.pool_file import PoolLayout
 from pvapy_stream.transport.shm.pool_owner import PoolOwner
 from pvapy_stream.transport.shm.references import InFlight, PayloadPlace, Reference
+from tests.support import rounds
 from tests.transport.test_shm_pool import OWNER, killed, look_for_dead, owner, pools, user
 
 
@@ -289,7 +290,7 @@ def test_any_interleaving_of_owner_holders_and_kills(chain: type[Chain]) -> None
     run_state_machine_as_test(
         chain,
         settings=settings(
-            max_examples=120,
+            max_examples=rounds(40),
             stateful_step_count=60,
             deadline=None,
             suppress_health_check=[*HealthCheck],

@@ -20,6 +20,7 @@ from pvapy_stream.settings import ReportSettings, parse_rule
 from pvapy_stream.web.content import short
 from pvapy_stream.web.html_report import ReportMonitor, ReportPublisher, write_whole
 from pvapy_stream.web.render import Renderer, clock, count, seconds, si
+from tests.in_process import call
 from tests.support import Commands, Source, command, wait_for_monitors, wait_until
 from tests.web.browser import needs_chromium, overflow, page
 
@@ -144,15 +145,13 @@ def test_a_template_of_the_user(series: Path, tmp_path: Path) -> None:
         (None, "there is no template mine.html"),
     ],
 )
-def test_a_broken_template(
-    text: str | None, message: str, series: Path, tmp_path: Path, commands: Commands
-) -> None:
+def test_a_broken_template(text: str | None, message: str, series: Path, tmp_path: Path) -> None:
     mine, output = tmp_path / "mine.html", tmp_path / "report.html"
     output.write_text("the one before")
     if text is not None:
         mine.write_text(text)
-    report = commands("report", "--series", series, "-o", output, "--template", mine, "--once")
-    assert report.wait() == 1
+    report = call("report", "--series", series, "-o", output, "--template", mine, "--once")
+    assert report.code == 1
     assert message in report.text
     assert output.read_text() == "the one before"
 
@@ -184,13 +183,13 @@ def test_a_folder_that_is_not_there_is_made_and_a_file_is_none(
     assert "cannot make the folder" in report.text
 
 
-def test_publish_commands_that_fail(series: Path, tmp_path: Path, commands: Commands) -> None:
+def test_publish_commands_that_fail(series: Path, tmp_path: Path) -> None:
     common = ("report", "--series", series, "-o", tmp_path / "r.html", "--once", "--publish")
-    report = commands(*common, "ls /no/such/place")
-    assert report.wait() == 1
+    report = call(*common, "ls /no/such/place")
+    assert report.code == 1
     assert "the report could not be published" in report.text
-    report = commands(*common, "ls %(FOLDER)s")
-    assert report.wait() == 2
+    report = call(*common, "ls %(FOLDER)s")
+    assert report.code == 2
     assert "use %(REPORT_FOLDER)s and %(REPORT_PATH)s" in report.text
 
 
@@ -254,11 +253,13 @@ def test_numbers_for_people() -> None:
 @needs_chromium
 def test_a_browser_without_a_network_shows_it(series: Path, tmp_path: Path) -> None:
     write(tmp_path / "report.html", series=str(series))
-    for width, scheme in ((390, "light"), (1400, "dark")):
-        with page(
-            offline=True, viewport={"width": width, "height": 844}, color_scheme=scheme
-        ) as shown:
+    with page(offline=True) as shown:
+        for width, scheme in ((390, "light"), (1400, "dark")):
+            shown.set_viewport_size({"width": width, "height": 844})
+            shown.emulate_media(color_scheme=scheme)
             shown.goto(f"file://{tmp_path}/report.html")
+            assert shown.evaluate("innerWidth") == width
+            assert shown.evaluate(f"matchMedia('(prefers-color-scheme: {scheme})').matches")
             assert shown.locator(".chart canvas").count() == 4
             assert shown.locator("#state").inner_text() == "FINISHED"
             drawn = shown.evaluate(

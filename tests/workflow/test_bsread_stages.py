@@ -42,10 +42,13 @@ def pulses(file: Path, channel: str = "SIM:SCALAR-0") -> list[int]:
 def test_the_example_writes_all_and_a_range_and_ends_by_itself(
     commands: Commands, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "run"
-    program = run(commands, EXAMPLE, folder)
+    folder, file = tmp_path / "run", tmp_path / "example.yaml"
+    text = EXAMPLE.read_text()
+    assert "n_messages: 1000\n" in text
+    file.write_text(text.replace("n_messages: 1000\n", "n_messages: 400\n"))
+    program = run(commands, file, folder)
     assert program.wait() == 0, program.text
-    assert pulses(folder / "everything.h5") == list(range(1, 1001))
+    assert pulses(folder / "everything.h5") == list(range(1, 401))
     assert pulses(folder / "scan.h5") == list(range(100, 300))
     with h5py.File(folder / "scan.h5") as h5:
         images = h5["data/SIM:CAMERA/data"]
@@ -53,7 +56,7 @@ def test_the_example_writes_all_and_a_range_and_ends_by_itself(
         assert np.array_equal(images[0], images[16])
     (audit,) = json.loads((folder / "audit.json").read_text())
     assert audit["ok"]
-    assert audit["published"] == 1000
+    assert audit["published"] == 400
     assert {stage["stage"] for stage in audit["stages"]} == {"bsread-sim", "buffer", "writer"}
     project = Project(folder)
     assert {row.state.value for row in project.protocols()} == {"finished"}

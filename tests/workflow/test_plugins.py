@@ -9,6 +9,7 @@ import pytest
 from pvapy_stream.workflow import Workflow
 from pvapy_stream.workflow.library.folder_import import FolderImport
 from pvapy_stream.workflow.model.workflow_file import parse_workflow
+from tests.installed import call_with
 from tests.support import Commands
 
 PROTOCOL = '''"""A protocol."""
@@ -52,8 +53,8 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def flow(folder: Path, *classes: str) -> Path:
-    path = folder / "flow.yaml"
+def flow(folder: Path, *classes: str, file: str = "flow.yaml") -> Path:
+    path = folder / file
     entries = "".join(f"  - {{label: a{n}, class: {one}}}\n" for n, one in enumerate(classes))
     path.write_text(f"protocols:\n{entries}")
     return path
@@ -67,21 +68,27 @@ def test_a_protocol_of_another_package_runs_by_its_name(plugin: Path, commands: 
     assert greeting.read_text() == "hello hello "
 
 
-def test_plugins_that_are_wrong_are_named_and_the_others_work(
-    plugin: Path, commands: Commands
-) -> None:
-    broken = commands("workflow", "check", flow(plugin, "Broken"))
-    assert broken.wait() == 2
+def test_plugins_that_are_wrong_are_named_and_the_others_work(plugin: Path) -> None:
+    def check(name: str) -> tuple[object, ...]:
+        return "workflow", "check", flow(plugin, name, file=f"{name}.yaml")
+
+    called = call_with(
+        plugin / "site",
+        {name: check(name) for name in ("Broken", "Number", "Greetings")}
+        | {"schema": ("workflow", "schema")},
+    )
+    broken = called["Broken"]
+    assert broken.code == 2
     assert "class 'Broken' of the package greetings cannot be loaded" in broken.text
     assert "a_module_that_is_missing" in broken.text
-    number = commands("workflow", "check", flow(plugin, "Number"))
-    assert number.wait() == 2
+    number = called["Number"]
+    assert number.code == 2
     assert "is not a protocol or stage" in number.text
-    near = commands("workflow", "check", flow(plugin, "Greetings"))
-    assert near.wait() == 2
+    near = called["Greetings"]
+    assert near.code == 2
     assert "did you mean 'Greeting'?" in near.text
-    schema = commands("workflow", "schema")
-    assert schema.wait() == 0
+    schema = called["schema"]
+    assert schema.code == 0
     assert '"title": "Greeting"' in schema.text
 
 

@@ -37,7 +37,7 @@ from tests.pva.net.test_client_monitor import Seen
 from tests.pva.wire.test_bad_bytes import mutated
 from tests.support import PATIENCE, image, rounds, wait_until
 
-N = rounds(300)  # for each of the seeds
+N = rounds(150)  # for each of the seeds
 LIMITS = Limits(message=2**20, string=2**16, values=20_000)
 _FIRST = ObjectBuilder().build(Frame.of(7, image(7, 20, 30), attributes={"number": 7, "name": "x"}))
 KIND = type_of(_FIRST)
