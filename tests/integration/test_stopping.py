@@ -429,29 +429,6 @@ def test_a_ledger_that_cannot_be_written_ends_nothing(
     assert program.text.count("the stream continues") == 1
 
 
-def test_restarts_are_named_at_the_end_and_counts_are_of_all_incarnations(
-    prefix: str, source: Source, commands: Commands, tmp_path: Path
-) -> None:
-    program = two(commands, source, prefix, write_processor(tmp_path, PID))
-    both = [f"{prefix}status:{k}" for k in (1, 2)]
-    wait_for_monitors(both)
-    source.publish(range(1, 11))
-    wait_until(lambda: all(status(s)["processorStats"]["nProcessed"] == 10 for s in both))
-    # What the parent has heard is what it can keep.
-    time.sleep(0.5)
-    pid = status(both[0])["userStats"]["pid"]
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: status(both[0])["userStats"]["pid"] != pid)
-    wait_for_monitors(both)
-    source.publish(range(11, 21))
-    wait_until(lambda: status(both[0])["processorStats"]["nProcessed"] == 10)
-    wait_until(lambda: status(both[1])["processorStats"]["nProcessed"] == 20)
-    program.signal()
-    assert program.wait() == 1, program.text
-    assert "all: nProcessed 40 " in program.text
-    assert "consumer 1 died (signal SIGKILL) and was started again" in program.text
-
-
 def test_workers_leave_the_end_to_their_parent(
     prefix: str, source: Source, commands: Commands, tmp_path: Path
 ) -> None:
