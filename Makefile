@@ -41,7 +41,8 @@ test-more: $(READY)
 	PVAPY_ROUNDS=20 $(BIN)/python -m pytest tests/pva tests/transport \
 		tests/cli/test_display.py tests/cli/test_write_verify.py tests/crypto \
 		tests/chaos/test_campaign.py tests/integration/test_chains.py \
-		tests/integration/test_stopping.py tests/mirror/test_mirror_server.py
+		tests/integration/test_distribution.py tests/integration/test_stopping.py \
+		tests/mirror/test_mirror_server.py
 
 # All published examples of PvaPy's streaming framework, with its programs and with ours; ten minutes.
 # `make test` runs those with ours that are soon done.
