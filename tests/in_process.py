@@ -11,6 +11,7 @@ import signal
 from contextlib import redirect_stderr, redirect_stdout
 from typing import NamedTuple
 
+from pvapy_stream import logs
 from pvapy_stream.cli.main import main
 from pvapy_stream.signals import STOP_SIGNALS
 
@@ -31,7 +32,7 @@ def call(*args: object) -> Called:
     """Call a command and wait for its end; what it sets for its process is set back."""
     out, err = io.StringIO(), io.StringIO()
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, configured = root.handlers[:], root.level, logs._configured[:]
     taken = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         with redirect_stdout(out), redirect_stderr(err):
@@ -43,4 +44,5 @@ def call(*args: object) -> Called:
             signal.signal(number, handler)
         root.handlers[:] = handlers
         root.setLevel(level)
+        logs._configured[:] = configured
     return Called(code, out.getvalue().splitlines(True), err.getvalue().splitlines(True))
