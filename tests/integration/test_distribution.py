@@ -203,11 +203,17 @@ def test_a_name_that_another_program_serves_is_refused(taken: str, option: str) 
     ("mirror", "-cm", "({},other)"),
     ("sim", "-rt", "1", "-nx", "8", "-ny", "8", "-nf", "2", "-cn", "{}"),
     ("buffer", "tcp://127.0.0.1:9", "-o", "0", "--no-rest", "-sc", "{}"),
-    ("writer", "tcp://127.0.0.1:9", "/dev/null", "-1", "0", "-sc", "{}"),
 ])  # fmt: skip
 def test_other_programs_refuse_names_that_are_served(taken: str, words: tuple[str, ...]) -> None:
     ended = call(*(word.format(f"{taken}-oc") for word in words))
     see_that_it_is_refused(ended, f"{taken}-oc")
+
+
+def test_a_bsread_writer_refuses_a_name_that_is_served(taken: str, commands: Commands) -> None:
+    program = commands("writer", "tcp://127.0.0.1:9", "/dev/null", "-1", "0", "-sc", f"{taken}-sc")
+    # Its port for requests is closed by the end of its process.
+    ended = Called(program.wait(), program.out, program.err)
+    see_that_it_is_refused(ended, f"{taken}-sc")
 
 
 def test_two_programs_that_start_together_with_one_name_are_both_told(
