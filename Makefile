@@ -43,7 +43,11 @@ test-more: $(READY)
 		tests/daq/test_rest.py tests/dectris/test_programs.py tests/files/test_witness.py \
 		tests/hpc/test_shown.py tests/integration/test_acknowledged_puts.py \
 		tests/integration/test_name_servers.py tests/integration/test_refused.py \
-		tests/integration/test_remote_modes.py tests/mirror/test_shown.py
+		tests/integration/test_remote_modes.py tests/mirror/test_shown.py \
+		tests/cli/test_display.py tests/cli/test_write_verify.py tests/crypto \
+		tests/chaos/test_campaign.py tests/integration/test_chains.py \
+		tests/integration/test_distribution.py tests/integration/test_stopping.py \
+		tests/mirror/test_mirror_server.py
 
 # All published examples of PvaPy's streaming framework, with its programs and with ours; ten minutes.
 # `make test` runs those with ours that are soon done.

@@ -171,8 +171,8 @@ class Commands:
         if plan.mirror or plan.transport in REMOTE:
             into = "pva"
         return self._cli(
-            "consumer", "consumer", "-ic", first, *self._stage("consumer", into), "-oc", self._middle, "-om",
-            out, "-sc", f"{self.prefix}status:c*", "-pf", _PROCESSORS, "-pc",
+            "consumer", "consumer", "-ic", first, *self._stage("consumer", into), "-oc",
+            self._middle, "-om", out, "-sc", f"{self.prefix}status:c*", "-pf", _PROCESSORS, "-pc",
             "HitFinder" if plan.filters else "Work", *self._share(plan.consumers, "g"),
         )  # fmt: skip
 
@@ -196,6 +196,6 @@ class Commands:
         last = f"{self.prefix}gathered" if plan.collector else self._middle
         name = "run.{start}.{processorId}.h5" if plan.writers > 1 else "run.{start}.h5"
         return self._cli(
-            "writer", "write", "-ic", last, *self._stage("writer", into), "-o", self.disk / name, "-sc",
-            f"{self.prefix}status:w*", *self._share(plan.writers, "w"),
+            "writer", "write", "-ic", last, *self._stage("writer", into), "-o", self.disk / name,
+            "-sc", f"{self.prefix}status:w*", *self._share(plan.writers, "w"),
         )  # fmt: skip

@@ -64,6 +64,16 @@ def pytest_collection() -> Generator[None, object, object]:
 _LONG = ("chaos", "daq", "incumbent", "integration", "mirror", "workflow")
 
 
+def _rows(items: list[pytest.Item]) -> list[list[pytest.Item]]:
+    """The tests, those together that share what their module starts once for each process."""
+    rows: dict[object, list[pytest.Item]] = {}
+    for item in items:
+        fixtures = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
+        shares = any(made[-1].scope == "module" for made in fixtures)
+        rows.setdefault(item.path if shares else item, []).append(item)
+    return list(rows.values())
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side, each process begins with long ones.
 
@@ -74,12 +84,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     here = Path(__file__).parent
     long = [item for item in items if item.path.relative_to(here).parts[0] in _LONG]
+    rows = _rows(long)
     short = [item for item in items if item.path.relative_to(here).parts[0] not in _LONG]
     ordered: list[pytest.Item] = []
     for number in range(processes):
         # xdist gives each process so many tests in a row at first.
         size = (len(items) - len(ordered)) // (processes - number)
-        own = long[number::processes]
+        own = [item for row in rows[number::processes] for item in row]
         rest = max(0, size - len(own))
         ordered += [*own, *short[:rest]]
         del short[:rest]

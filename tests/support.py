@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ PATIENCE = 120.0  # s; nothing is waited for longer, and what is expected comes 
 def rounds(count: int) -> int:
     """How often a test is tried with other random numbers: `make test-more` tries more often."""
     return count * int(os.environ.get("PVAPY_ROUNDS", "1"))
+
+
+def some_of(*axes: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Combinations with each value of each axis at least once; with `make test-more`, all."""
+    if rounds(1) > 1:
+        return list(itertools.product(*axes))
+    n = max(map(len, axes))
+    return [tuple(axis[k % len(axis)] for axis in axes) for k in range(n)]
 
 
 def wait_until(

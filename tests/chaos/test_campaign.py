@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import rounds
+
 ROOT = Path(__file__).parents[2]
+# The shorter the chain, the fewer programs are started: in that with the seed 30 a consumer and a
+# writer are killed, in that with the seed 5, of two consumers and others, a writer twice.
+RUNS = [(1, "filter"), (30, "kill"), (5, "kill")][: 1 + rounds(1)]
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(("seed", "kind"), [(1, "filter"), (5, "kill")])
+@pytest.mark.parametrize(("seed", "kind"), RUNS)
 def test_runs_without_a_violation(seed: int, kind: str) -> None:
     done = subprocess.run(
         [

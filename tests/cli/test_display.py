@@ -16,7 +16,14 @@ from pvapy_stream.cli.display import stats_lines
 from pvapy_stream.cli.live_table import StageRates, status_table
 from pvapy_stream.hpc.service import StageReport
 from pvapy_stream.status.fields import read
-from tests.support import Commands, Source, wait_for_monitors, wait_until, write_processor
+from tests.in_process import call
+from tests.support import (
+    Source,
+    some_of,
+    wait_for_monitors,
+    wait_until,
+    write_processor,
+)
 from tests.terminal import TerminalProgram
 
 # Lines of all kinds: logged, printed, and written by code that knows no Python.
@@ -98,8 +105,7 @@ def test_a_collector_has_received_what_its_producers_brought() -> None:
     assert "nReceived 20" in text
 
 
-@pytest.mark.parametrize("columns", [130, 80, 50])
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(("columns", "several"), some_of([130, 80, 50], [False, True]))
 def test_lines_scroll_above_the_table(
     prefix: str,
     source: Source,
@@ -166,10 +172,8 @@ def test_standard_error_that_was_sent_to_a_file_goes_there(
     assert not any("logged" in line or "written" in line for line in program.lines)
 
 
-def test_a_channel_that_looks_like_an_emoji_is_shown_as_it_is(
-    prefix: str, commands: Commands
-) -> None:
+def test_a_channel_that_looks_like_an_emoji_is_shown_as_it_is(prefix: str) -> None:
     channel = f"{prefix}:camera:image[red]"
-    program = commands("consumer", "-ic", channel, "-rt", "0.5")
-    assert program.wait() == 1
-    assert f"channel {channel} was never found" in "".join(program.out)
+    ended = call("consumer", "-ic", channel, "-rt", "0.5")
+    assert ended.code == 1
+    assert f"channel {channel} was never found" in "".join(ended.out)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from pvapy_stream.preflight import queue_for
-from tests.integration.test_sharing import P4P
+from tests.in_process import call
+from tests.integration.test_sharing import P4P, Posting
 from tests.pva.net.partner import Partner
-from tests.support import Commands, Source, write_processor
+from tests.support import Commands, write_processor
 
 SLOW = """
 import time
@@ -50,31 +51,28 @@ def test_a_slow_processor_decides_and_a_second_consumer_helps(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["processor.py"]
 
 
-def test_a_rate_that_cannot_be_reached(source: Source, commands: Commands, tmp_path: Path) -> None:
+def test_a_rate_that_cannot_be_reached_from_a_source_without_a_distributor(
+    prefix: str, tmp_path: Path
+) -> None:
     file = write_processor(tmp_path, SLOW)
-    program = commands(
-        "preflight", "-ic", source.channel, "-fps", "5000", "-pf", file, "-pc", "Slow",
-        "--seconds", "0.3",
-    )  # fmt: skip
-    source.publish(range(1, 400), period=0.01)
-    assert program.wait() == 1, program.text
-    assert "Frames of 4x6 uint16, 48 bytes" in program.text
-    assert "the source sends" in program.text
-    assert "5000 frames/s were not reached with 2 consumers" in program.text
-    # What they do reach is told, and the options for it.
-    rates = dict(re.findall(r"^  (.*?)\s+([\d,]+) frames/s", "".join(program.out), re.MULTILINE))
-    assert float(rates["one consumer, without loss"]) < float(rates["2 consumers, without loss"])
-    assert "-nc 2 -dg share" in program.text
-
-
-def test_a_source_without_a_distributor_is_noted(prefix: str, commands: Commands) -> None:
     server = Partner(P4P, f"{prefix}image")
     try:
-        program = commands("preflight", "-ic", f"{prefix}image", "-fps", "1", "--seconds", "0.3")
-        program.wait()
-        assert f"Note: {prefix}image: its server (PVXS" in program.text
+        with Posting(server):
+            ended = call(
+                "preflight", "-ic", f"{prefix}image", "-fps", "5000", "-pf", file, "-pc", "Slow",
+                "--seconds", "0.3",
+            )  # fmt: skip
     finally:
         server.kill()
+    assert ended.code == 1, ended.text
+    assert "Frames of 8x8 uint16, 128 bytes" in ended.text
+    assert "the source sends" in ended.text
+    assert f"Note: {prefix}image: its server (PVXS" in ended.text
+    assert "5000 frames/s were not reached with 2 consumers" in ended.text
+    # What they do reach is told, and the options for it.
+    rates = dict(re.findall(r"^  (.*?)\s+([\d,]+) frames/s", "".join(ended.out), re.MULTILINE))
+    assert float(rates["one consumer, without loss"]) < float(rates["2 consumers, without loss"])
+    assert "-nc 2 -dg share" in ended.text
 
 
 @pytest.mark.parametrize(
@@ -85,7 +83,7 @@ def test_a_source_without_a_distributor_is_noted(prefix: str, commands: Commands
         (["-pf", "a.py"], "--processor-file needs --processor-class"),
     ],
 )
-def test_what_cannot_be_measured(commands: Commands, options: list[str], message: str) -> None:
-    program = commands("preflight", "-nx", "8", "-ny", "8", "--seconds", "0.1", *options)
-    assert program.wait() != 0
-    assert message in program.text
+def test_what_cannot_be_measured(options: list[str], message: str) -> None:
+    ended = call("preflight", "-nx", "8", "-ny", "8", "--seconds", "0.1", *options)
+    assert ended.code != 0
+    assert message in ended.text

@@ -45,10 +45,10 @@ def test_both_types_of_signing_key(kind: str) -> None:
         assert opened.open(made.seal(number, b"data"))[0] == number
 
 
-def test_ten_thousand_single_bit_mutations_are_all_refused() -> None:
+def test_all_single_bit_mutations_are_refused() -> None:
     """Every single bit of an envelope: header, stream, wrapped key, body, tag, signature."""
-    sealed = sealer().seal(7, os.urandom(840))
-    assert len(sealed) * 8 >= 10_000
+    size = rounds(50)
+    sealed = sealer().seal(7, os.urandom(size))
     opened = opener()
     checks: dict[str, int] = {}
     for bit in range(len(sealed) * 8):
@@ -63,7 +63,7 @@ def test_ten_thousand_single_bit_mutations_are_all_refused() -> None:
     assert sum(checks.values()) == len(sealed) * 8
     assert set(checks) == {"format", "sender", "signature", "content"}
     # All of the body is guarded by the tag, all the rest by the signature or before.
-    assert checks["content"] == 840 * 8
+    assert checks["content"] == size * 8
     assert opened.open(sealed)[0] == 7
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli import consumer as consumer_command
+from tests.in_process import call
 from tests.support import (
     Commands,
     Source,
@@ -39,11 +40,9 @@ class Process(UserDataProcessor):
             raise ArithmeticError("odd")
         super().process(pvObject)
 
-class GetStats(UserDataProcessor):
+class Beside(UserDataProcessor):
     def getStats(self):
         raise KeyError("stats")
-
-class Stop(UserDataProcessor):
     def stop(self):
         raise OSError("cannot close")
 
@@ -101,22 +100,35 @@ def test_the_input_channel_is_required(capsys: pytest.CaptureFixture[str]) -> No
         ("faulty.py", "NoProcess", "has no process(pvObject) method"),
         ("broken.py", "X", "fails to load: SyntaxError"),
         ("faulty.py", "Init", "cannot be made: RuntimeError: no such detector"),
-        ("faulty.py", "Start", "does not start: RuntimeError: cannot start"),
         ("", "no.such.module.X", "fails to import"),
         ("", "Unqualified", "has no module"),
     ],
 )
-@pytest.mark.parametrize("count", [1, 2])
 def test_a_processor_that_cannot_be_used_is_explained(
-    prefix: str, commands: Commands, tmp_path: Path, file: str, name: str, message: str, count: int
+    prefix: str, tmp_path: Path, file: str, name: str, message: str
 ) -> None:
-    if count == 2 and name not in ("Init", "Start"):
-        pytest.skip("one case of several processes is enough")
     write_processor(tmp_path, FAULTY, "faulty.py")
     write_processor(tmp_path, "def x(:\n", "broken.py")
     options = ["-pf", tmp_path / file] if file else []
-    program = commands("consumer", "-ic", f"{prefix}image", "-nc", count, "-pc", name, *options)
-    assert program.wait() == (2 if file == "absent.py" else 1)
+    ended = call("consumer", "-ic", f"{prefix}image", "-pc", name, *options)
+    assert ended.code == (2 if file == "absent.py" else 1)
+    assert message in ended.text
+
+
+@pytest.mark.parametrize(
+    ("count", "name", "message"),
+    [
+        (1, "Start", "does not start: RuntimeError: cannot start"),
+        (2, "Start", "does not start: RuntimeError: cannot start"),
+        (2, "Init", "cannot be made: RuntimeError: no such detector"),
+    ],
+)
+def test_a_program_whose_processor_cannot_be_used_explains_it(
+    prefix: str, commands: Commands, tmp_path: Path, count: int, name: str, message: str
+) -> None:
+    file = write_processor(tmp_path, FAULTY)
+    program = commands("consumer", "-ic", f"{prefix}image", "-nc", count, "-pf", file, "-pc", name)
+    assert program.wait() == 1
     assert message in program.text
 
 
@@ -158,14 +170,14 @@ def test_process_that_raises_fails_those_objects_only(
     assert program.text.count("Traceback") == 1
 
 
-@pytest.mark.parametrize(("name", "message"), [("GetStats", "getStats"), ("Stop", "cannot close")])
 def test_errors_beside_the_stream_are_told_and_lose_no_object(
-    prefix: str, source: Source, commands: Commands, tmp_path: Path, name: str, message: str
+    prefix: str, source: Source, commands: Commands, tmp_path: Path
 ) -> None:
-    _, program, ledger = run_faulty(name, prefix, source, commands, tmp_path, range(1, 6))
+    _, program, ledger = run_faulty("Beside", prefix, source, commands, tmp_path, range(1, 6))
     assert list(ledger.processed) == [1, 2, 3, 4, 5]
     assert program.process.returncode == 1
-    assert message in program.text
+    assert "error, getStats" in program.text
+    assert "cannot close" in program.text
 
 
 def test_an_output_of_another_structure_fails_that_object_only(
@@ -271,9 +283,13 @@ def test_a_dead_consumer_is_started_again_and_the_account_of_the_dead_is_kept(
     wait_for_monitors(both)
     source.publish(range(6, 11))
     wait_until(lambda: status(both[0])["processorStats"]["nProcessed"] == 5)
+    wait_until(lambda: status(both[1])["processorStats"]["nProcessed"] == 10)
     program.signal()
     assert program.wait() == 1
     assert "consumer 1 died (signal SIGKILL); restart 1 of at most 3" in program.text
+    # At the end restarts are named, and counts are of all incarnations.
+    assert "consumer 1 died (signal SIGKILL) and was started again" in program.text
+    assert "all: nProcessed 20 " in program.text
     accounts = read_ledgers(ledger)
     assert sorted((entry.stage_id, str(entry.processed)) for entry in accounts) == [
         (1, "1-5"),

@@ -12,6 +12,7 @@ import pytest
 
 from chaos.judge import Account
 from pvapy_stream.frame import Frame
+from tests.in_process import call
 from tests.integration.test_sharing import audit, end
 from tests.support import (
     Commands,
@@ -112,8 +113,8 @@ def test_who_is_busy_gets_less_and_each_image_is_processed_once(
     assert shown["processorStats"]["nMissed"] == shown["processorStats"]["nUnknown"] == 0
     assert shown["message"] == ""
     end(program)
-    report = audit(commands, tmp_path)
-    assert report.process.returncode == 0, report.text
+    report = audit(tmp_path)
+    assert report.code == 0, report.text
     assert f"published {N}, processed {N}, missed 0, without a fate 0: OK" in report.out[-1]
 
 
@@ -132,9 +133,9 @@ def test_what_a_killed_consumer_had_is_named(
     lost = set(range(1, 2 * N + 1)) - set(ids(tmp_path))
     assert len(ids(tmp_path)) == len(set(ids(tmp_path)))
     assert 0 < len(lost) <= QUEUE + 1
-    program = commands("audit", tmp_path / "ledger.json", "--json")
-    assert program.wait() == 1
-    assert Account.of(json.loads("\n".join(program.out)), "mirror").lost == lost
+    report = call("audit", tmp_path / "ledger.json", "--json")
+    assert report.code == 1
+    assert Account.of(json.loads("".join(report.out)), "mirror").lost == lost
 
 
 def test_images_of_a_run_go_to_one_consumer(
@@ -147,8 +148,8 @@ def test_images_of_a_run_go_to_one_consumer(
     runs = [{run for _, run in one} for one in came(tmp_path).values()]
     assert sum(map(len, runs)) == len(set.union(*runs)) == N // 7 + 1
     assert all(runs)
-    report = audit(commands, tmp_path)
-    assert report.process.returncode == 0, report.text
+    report = audit(tmp_path)
+    assert report.code == 0, report.text
 
 
 def test_one_that_is_suspended_holds_nobody_up(
@@ -166,8 +167,8 @@ def test_one_that_is_suspended_holds_nobody_up(
     publish_slowly(source, tmp_path, 2 * N + 1, 3 * N, held=0)
     wait_until(lambda: ids(tmp_path) == [*range(1, 3 * N + 1)])
     end(program)
-    report = audit(commands, tmp_path)
-    assert report.process.returncode == 0, report.text
+    report = audit(tmp_path)
+    assert report.code == 0, report.text
 
 
 def test_what_a_killed_dealer_had_is_named(
@@ -193,9 +194,9 @@ def test_what_a_killed_dealer_had_is_named(
     published = {*range(1, N + 5), *range(first, 2 * N + 1)}
     lost = published - set(ids(tmp_path))
     assert lost >= {*range(N + 1, N + 5)}
-    report = commands("audit", tmp_path / "ledger.json", "--json")
-    assert report.wait() == 1
-    account = Account.of(json.loads("\n".join(report.out)), "mirror")
+    report = call("audit", tmp_path / "ledger.json", "--json")
+    assert report.code == 1
+    account = Account.of(json.loads("".join(report.out)), "mirror")
     # It cannot know which ids the source did not use.
     assert lost <= account.named
     assert not account.lost & set(ids(tmp_path))

@@ -14,6 +14,7 @@ import pytest
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers, union
 from pvapy_stream.frame import Frame
 from pvapy_stream.settings import ConsumerSettings
+from tests.in_process import Called, call
 from tests.pva.net.partner import Partner
 from tests.support import (
     PATIENCE,
@@ -30,7 +31,7 @@ from tests.support import (
 
 N = 200
 
-# Posts images with these ids, whose pixels carry them, and as large ones as it is told.
+# Posts images with these ids, whose pixels carry them; with `+ NAME` it goes on with a new channel.
 P4P = """
 import sys, time
 import numpy as np
@@ -42,15 +43,22 @@ def image(number, side=8):
     value = nt.wrap(np.full((side, side), number, "u2"))
     value.uniqueId = number
     return value
-pv = SharedPV(initial=image(0))
 provider = StaticProvider("x")
-provider.add(sys.argv[1], pv)
+def channel(name):
+    made = SharedPV(initial=image(0))
+    provider.add(name, made)
+    return made
+pvs = [channel(name) for name in sys.argv[1:]]
 server = Server(providers=[provider])
 print("up", flush=True)
 for line in sys.stdin:
+    if line.startswith("+"):
+        pvs.append(channel(line[1:].strip()))
+        print("added", flush=True)
+        continue
     first, last, period = line.split()
     for number in range(int(first), int(last) + 1):
-        pv.post(image(number))
+        pvs[-1].post(image(number))
         time.sleep(float(period))
     print("posted", flush=True)
 """
@@ -72,19 +80,25 @@ def frame(number: int) -> Frame:
 
 
 class Posting:
-    """Has a server post images in a row, from id 1 on, until it is ended."""
+    """Has a server post images in a row, after that with the id `last`, until it is ended."""
 
-    def __init__(self, server: Partner) -> None:
+    def __init__(self, server: Partner, last: int = 0) -> None:
         self._server = server
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.last = 0
+        self.last = last
         self._thread.start()
 
     def _run(self) -> None:
         while not self._ending.is_set():
             assert self._server.tell(f"{self.last + 1} {self.last + 50} 0.003") == "posted"
             self.last += 50
+
+    def __enter__(self) -> Posting:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def end(self) -> int:
         """The id of the last image."""
@@ -93,27 +107,18 @@ class Posting:
         return self.last
 
 
-class Servers:
-    """Servers in processes of their own, one after the other."""
-
-    def __init__(self, channel: str) -> None:
-        self.channel = channel
-        self._made: list[Partner] = []
-
-    def start(self) -> Partner:
-        self._made.append(Partner(P4P, self.channel))
-        return self._made[-1]
-
-    def close(self) -> None:
-        for one in self._made:
-            one.kill()
-
-
-@pytest.fixture
-def pvxs(prefix: str) -> Iterator[Servers]:
-    made = Servers(f"{prefix}image")
+@pytest.fixture(scope="module")
+def pvxs() -> Iterator[Partner]:
+    """A server for the channels of all tests, as it costs a start."""
+    made = Partner(P4P)
     yield made
-    made.close()
+    made.kill()
+
+
+def start(server: Partner, prefix: str) -> Partner:
+    """Have the server post on a channel of this test from now on."""
+    assert server.tell(f"+ {prefix}image") == "added"
+    return server
 
 
 def consumers(
@@ -167,61 +172,61 @@ def processed_of(folder: Path) -> list[int]:
     return sorted(i for k in (1, 2) for one in ledgers[f"consumer {k}"] for i in one.processed)
 
 
-def audit(commands: Commands, folder: Path) -> Program:
-    program = commands("audit", folder / "ledger.json")
-    program.wait()
-    return program
+def audit(folder: Path) -> Called:
+    return call("audit", folder / "ledger.json")
 
 
-@pytest.mark.parametrize(
-    "options", [["-fr", "value,dimension"], ["-im", "auto", "--pva-library", "binding"]]
-)
-def test_two_consumers_process_each_id_of_a_pvxs_source_once(
-    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path, options: list[str]
-) -> None:
-    server = pvxs.start()
-    program = consumers(commands, prefix, tmp_path, *options)
+def post_and_see_that_both_share(prefix: str, server: Partner) -> None:
     wait_for_dealer(prefix)
     assert server.tell(f"1 {N} 0.002") == "posted"
     wait_for_processed(prefix, N)
     assert processed(prefix) == [N / 2, N / 2]
-    end(program)
-    assert processed_of(tmp_path) == [*range(1, N + 1)]
-    assert [list(one.received) for one in by_stage(tmp_path)["mirror 1"]] == [[*range(N + 1)]]
-    report = audit(commands, tmp_path)
-    assert report.process.returncode == 0, report.text
-    assert f"published {N}, processed {N}, missed 0, without a fate 0: OK" in report.out[-1]
+
+
+def see_that_each_id_was_processed_once(prefix: str, folder: Path, n: int) -> None:
+    assert processed_of(folder) == [*range(1, n + 1)]
+    assert [list(one.received) for one in by_stage(folder)["mirror 1"]] == [[*range(n + 1)]]
+    report = audit(folder)
+    assert report.code == 0, report.text
+    assert f"published {n}, processed {n}, missed 0, without a fate 0: OK" in report.out[-1]
+
+
+def test_two_consumers_process_each_id_once_until_a_stop_in_mid_stream(
+    prefix: str, pvxs: Partner, commands: Commands, tmp_path: Path
+) -> None:
+    server = start(pvxs, prefix)
+    program = consumers(commands, prefix, tmp_path, "-fr", "value,dimension")
+    post_and_see_that_both_share(prefix, server)
+    with Posting(server, N) as posting:
+        wait_until(lambda: sum(processed(prefix)) > N + 100)
+        end(program)
+        sent = posting.end()
+    done = processed_of(tmp_path)
+    assert N + 100 < len(done) < sent
+    see_that_each_id_was_processed_once(prefix, tmp_path, len(done))
     assert "its server (PVXS" in program.text
     assert program.text.count("distributes it to the 2 consumers") == 1
 
 
-def test_a_source_that_comes_late_and_begins_anew(
-    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
+def test_a_source_that_comes_late_is_shared_once_and_a_second_command_for_the_group_is_refused(
+    prefix: str, pvxs: Partner, commands: Commands, tmp_path: Path
 ) -> None:
-    program = consumers(commands, prefix, tmp_path)
+    program = consumers(commands, prefix, tmp_path, "-im", "auto", "--pva-library", "binding")
     wait_until(lambda: [status(one)["state"] for one in statuses(prefix)] == ["waiting"] * 2)
-    server = pvxs.start()
+    server = start(pvxs, prefix)
     wait_for_dealer(prefix)
-    assert server.tell(f"1 {N} 0.002") == "posted"
-    wait_for_processed(prefix, N)
-    server.kill()
-    wait_until(lambda: status(f"{prefix}image:dealer:g")["state"] == "disconnected")
-    server = pvxs.start()
-    wait_for_dealer(prefix)
-    assert server.tell(f"1 {N} 0.002") == "posted"
-    # What it shows at first, here the image with id 0, is no frame of it.
-    wait_for_processed(prefix, 2 * N)
+    second = commands("consumer", "-ic", f"{prefix}image", "-nc", "2", "-dg", "g")
+    assert second.wait() == 1, second.text
+    assert f"channel {prefix}image:dealer:g is already served by the program" in second.err[-1]
+    post_and_see_that_both_share(prefix, server)
     end(program)
-    ledgers = by_stage(tmp_path)
-    for epoch in (0, 1):
-        shares = [list(ledgers[f"consumer {k}"][epoch].processed) for k in (1, 2)]
-        assert sorted(shares[0] + shares[1]) == [*range(1, N + 1)]
-    report = audit(commands, tmp_path)
-    assert report.process.returncode == 0, report.text
+    see_that_each_id_was_processed_once(prefix, tmp_path, N)
+    assert "its server (PVXS" in program.text
+    assert program.text.count("distributes it to the 2 consumers") == 1
 
 
-def test_a_source_that_comes_back_without_a_distributor(
-    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
+def test_a_source_that_comes_back_without_a_distributor_and_once_more_begins_anew(
+    prefix: str, commands: Commands, tmp_path: Path
 ) -> None:
     source = Source(f"{prefix}image")
     try:
@@ -233,17 +238,30 @@ def test_a_source_that_comes_back_without_a_distributor(
         assert "distributes it" not in program.text
     finally:
         source.close()
-    server = pvxs.start()
-    wait_for_dealer(prefix)
-    assert server.tell(f"1 {N} 0.002") == "posted"
-    wait_for_processed(prefix, 2 * N)
+    for time in (2, 3):
+        server = Partner(P4P, f"{prefix}image")
+        try:
+            wait_for_dealer(prefix)
+            assert server.tell(f"1 {N} 0.002") == "posted"
+            # What it shows at first, here the image with id 0, is no frame of it.
+            wait_for_processed(prefix, time * N)
+        finally:
+            server.kill()
+        wait_until(lambda: status(f"{prefix}image:dealer:g")["state"] == "disconnected")
     end(program)
     ledgers = by_stage(tmp_path)
-    for one in (ledgers["consumer 1"], ledgers["consumer 2"]):
-        assert one[0].input_channel == f"{prefix}image"
-        assert one[1].input_channel.startswith(f"{prefix}image:dealt:")
-    report = audit(commands, tmp_path)
-    assert report.process.returncode == 0, report.text
+    # A connection that is lost before the first object has an epoch without any.
+    epochs = [[one for one in ledgers[f"consumer {k}"] if one.processed] for k in (1, 2)]
+    for epoch, both in enumerate(zip(*epochs, strict=True)):
+        assert sorted(i for one in both for i in one.processed) == [*range(1, N + 1)]
+        for one in both:
+            if epoch:
+                assert one.input_channel.startswith(f"{prefix}image:dealt:")
+            else:
+                assert one.input_channel == f"{prefix}image"
+    assert len(epochs[0]) == 3
+    report = audit(tmp_path)
+    assert report.code == 0, report.text
 
 
 def test_two_consumers_share_an_ioc(prefix: str, commands: Commands, tmp_path: Path) -> None:
@@ -262,19 +280,19 @@ def test_two_consumers_share_an_ioc(prefix: str, commands: Commands, tmp_path: P
 
 
 def test_a_killed_dealer_comes_back_and_what_it_missed_is_named(
-    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
+    prefix: str, pvxs: Partner, commands: Commands, tmp_path: Path
 ) -> None:
-    server = pvxs.start()
+    server = start(pvxs, prefix)
     program = consumers(commands, prefix, tmp_path)
     wait_for_dealer(prefix)
-    posting = Posting(server)
-    wait_until(lambda: sum(processed(prefix)) > 100)
-    # It was started last.
-    children = psutil.Process(program.process.pid).children()
-    max(children, key=lambda child: child.create_time()).kill()
-    before = sum(processed(prefix))
-    wait_until(lambda: sum(processed(prefix)) > before + 200)
-    sent = posting.end()
+    with Posting(server) as posting:
+        wait_until(lambda: sum(processed(prefix)) > 100)
+        # It was started last.
+        children = psutil.Process(program.process.pid).children()
+        max(children, key=lambda child: child.create_time()).kill()
+        before = sum(processed(prefix))
+        wait_until(lambda: sum(processed(prefix)) > before + 200)
+        sent = posting.end()
     wait_until(lambda: status(f"{prefix}image:dealer:g")["objectId"] == sent)
     end(program, 1)
     assert "dealer of" in program.err[-1]
@@ -286,35 +304,18 @@ def test_a_killed_dealer_comes_back_and_what_it_missed_is_named(
     last, shown = max(i for i in done if i < second.received.first), second.received.first
     named = [*range(last + 1, shown + 1), *second.rejected["before the consumers"]]
     assert sorted([*done, *named]) == [*range(1, sent + 1)]
-    report = audit(commands, tmp_path)
-    assert report.process.returncode == 1, report.text
+    report = audit(tmp_path)
+    assert report.code == 1, report.text
     assert (
         f"{last + 1}-{shown - 1} unknown: it cannot be known whether they were sent" in report.text
     )
     assert "lost" not in report.out[-1]
 
 
-def test_a_stop_in_mid_stream_leaves_nothing_open(
-    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
-) -> None:
-    server = pvxs.start()
-    program = consumers(commands, prefix, tmp_path)
-    wait_for_dealer(prefix)
-    posting = Posting(server)
-    wait_until(lambda: sum(processed(prefix)) > 100)
-    end(program)
-    sent = posting.end()
-    done = processed_of(tmp_path)
-    assert 100 < len(done) < sent
-    assert done == [*range(1, len(done) + 1)]
-    report = audit(commands, tmp_path)
-    assert report.process.returncode == 0, report.text
-
-
 def test_a_killed_consumer_goes_to_the_dealer_at_once(
-    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
+    prefix: str, pvxs: Partner, commands: Commands, tmp_path: Path
 ) -> None:
-    server = pvxs.start()
+    server = start(pvxs, prefix)
     program = consumers(commands, prefix, tmp_path)
     wait_for_dealer(prefix)
     assert server.tell(f"1 {N} 0.002") == "posted"
@@ -327,16 +328,16 @@ def test_a_killed_consumer_goes_to_the_dealer_at_once(
     wait_for_processed(prefix, N + N / 2)
     end(program, 1)
     assert processed_of(tmp_path) == [*range(1, 2 * N + 1)]
-    report = audit(commands, tmp_path)
-    assert report.process.returncode == 0, report.text
+    report = audit(tmp_path)
+    assert report.code == 0, report.text
     assert "restarts 1" in report.out[-1]
 
 
 @pytest.mark.parametrize("options", [[], ["--pva-library", "binding"]])
 def test_a_consumer_alone_is_refused_and_told_what_to_do(
-    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path, options: list[str]
+    prefix: str, pvxs: Partner, commands: Commands, tmp_path: Path, options: list[str]
 ) -> None:
-    pvxs.start()
+    start(pvxs, prefix)
     program = consumers(commands, prefix, tmp_path, *options, n=1)
     told = f"distributor: channel {prefix}image cannot be shared in group g: its server (PVXS"
     wait_until(lambda: status(f"{prefix}status:1")["message"].startswith(told))
@@ -346,22 +347,10 @@ def test_a_consumer_alone_is_refused_and_told_what_to_do(
     assert f"1 errors, the last: {told}" in program.err[-1]
 
 
-def test_a_second_command_for_the_same_group_is_refused(
-    prefix: str, pvxs: Servers, commands: Commands, tmp_path: Path
-) -> None:
-    pvxs.start()
-    first = consumers(commands, prefix, tmp_path)
-    wait_for_dealer(prefix)
-    second = commands("consumer", "-ic", f"{prefix}image", "-nc", "2", "-dg", "g")
-    assert second.wait() == 1, second.text
-    assert f"channel {prefix}image:dealer:g is already served by the program" in second.err[-1]
-    end(first)
-
-
 def test_monitors_of_a_mirror_cannot_share_it(
-    prefix: str, pvxs: Servers, commands: Commands
+    prefix: str, pvxs: Partner, commands: Commands
 ) -> None:
-    pvxs.start()
+    start(pvxs, prefix)
     entry = f"({prefix}mirror,{prefix}image,pva,100,2,_[pydistributor=group:m])"
     program = commands("mirror", "-cm", entry)
     wait_until(lambda: "cannot be shared by monitors: its server (PVXS" in program.text)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import pytest
 
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
+from tests.in_process import call
 from tests.support import Commands, command, status, wait_until, write_processor
 
 SIZE = ("-nx", "64", "-ny", "48", "-nf", "5", "-rp", "0", "-dc")
@@ -37,9 +37,9 @@ class Old(AdImageProcessor):
 """
 
 
-def audit(commands: Commands, *files: Path) -> None:
-    program = commands("audit", *files, "--strict")
-    assert program.wait() == 0, program.text
+def audit(*files: Path) -> None:
+    ended = call("audit", *files, "--strict")
+    assert ended.code == 0, ended.text
 
 
 def stop(*programs: Any) -> None:
@@ -52,35 +52,34 @@ def ledger(file: Path) -> Ledger:
     return read_ledgers(file)[0]
 
 
-@pytest.mark.parametrize("processor", ["none", "frames", "incumbent"])
-def test_a_chain_accounts_for_every_frame(
-    prefix: str, commands: Commands, tmp_path: Path, processor: str
-) -> None:
-    files = [tmp_path / f"{name}.json" for name in ("sim", "first", "second")]
-    own = {
-        "none": [],
-        "frames": ["-pc", "pvapy_stream.processors.transpose.Transpose"],
-        "incumbent": ["-pf", write_processor(tmp_path, OLD), "-pc", "Old"],
-    }[processor]
-    shm = ("-im", "shm", "-om", "shm")
-    first = commands(
-        "consumer", "-ic", f"{prefix}0", "-oc", f"{prefix}1", *shm, *own, "--ledger", files[1]
-    )
-    second = commands(
-        "consumer", "-id", 2, "-ic", f"{prefix}1", "-oc", f"{prefix}2", *shm, "-sc", f"{prefix}s2",
-        "--ledger", files[2],
-    )  # fmt: skip
+def test_a_chain_accounts_for_every_frame(prefix: str, commands: Commands, tmp_path: Path) -> None:
+    """Through stages with no processor, with one of frames, with one of PvaPy, and none again."""
+    processors = [
+        [],
+        ["-pc", "pvapy_stream.processors.transpose.Transpose"],
+        ["-pf", write_processor(tmp_path, OLD), "-pc", "Old"],
+        [],
+    ]
+    files = [tmp_path / f"{k}.json" for k in range(len(processors) + 1)]
+    stages = [
+        commands(
+            "consumer", "-id", k, "-ic", f"{prefix}{k - 1}", "-oc", f"{prefix}{k}", "-im", "shm",
+            "-om", "shm", "-sc", f"{prefix}s{k}", "--ledger", files[k], *own,
+        )
+        for k, own in enumerate(processors, 1)
+    ]  # fmt: skip
     # The simulator knows of its own subscriber alone.
-    wait_until(lambda: status(f"{prefix}s2")["state"] == "running")
+    for k in range(2, 5):
+        wait_until(lambda k=k: status(f"{prefix}s{k}")["state"] == "running")
     sim = commands(
-        "sim", "-cn", f"{prefix}0", "-om", "shm", *SIZE, "-fps", "0", "--n-publish", "3000",
+        "sim", "-cn", f"{prefix}0", "-om", "shm", *SIZE, "-fps", "0", "--n-publish", "1000",
         "--wait-for-clients", "1", "--wait-timeout", "20", "-shd", "10", "--ledger", files[0],
     )  # fmt: skip
     assert sim.wait() == 0, sim.text
-    wait_until(lambda: status(f"{prefix}s2")["processorStats"]["nProcessed"] == 3000)
-    stop(first, second)
-    audit(commands, *files)
-    assert len(ledger(files[2]).published) == 3000
+    wait_until(lambda: status(f"{prefix}s4")["processorStats"]["nProcessed"] == 1000)
+    stop(*stages)
+    audit(*files)
+    assert len(ledger(files[4]).published) == 1000
 
 
 def test_a_slow_last_stage_slows_the_simulator(
@@ -105,7 +104,7 @@ def test_a_slow_last_stage_slows_the_simulator(
     assert rate < 150
     wait_until(lambda: status(f"{prefix}s2")["processorStats"]["nProcessed"] == 200)
     stop(first, second)
-    audit(commands, *files)
+    audit(*files)
 
 
 def test_distribution_collection_and_writing(
@@ -138,7 +137,7 @@ def test_distribution_collection_and_writing(
         assert list(one.processed) == [i for i in range(1, 401) if (i - 1) // 5 % 2 == k]
     with h5py.File(output) as file:
         assert file["entry/data/data"].shape == (400, 48, 64)
-    audit(commands, *files)
+    audit(*files)
 
 
 def test_a_killed_stage_is_told_and_the_stream_goes_on(

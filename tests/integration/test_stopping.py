@@ -14,11 +14,14 @@ import pytest
 
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.hpc.stage import NO_RETURN
+from tests.in_process import call
 from tests.support import (
     Commands,
     Program,
     Source,
     command,
+    rounds,
+    some_of,
     status,
     wait_for_monitors,
     wait_until,
@@ -107,21 +110,20 @@ class P(UserMpWorkerPool):
 
 # The fate of what comes after the object that a processor hangs at: in a queue of ours it is left;
 # in that of the binding, whose thread hangs too, it has not arrived, and only the audit knows.
-MODES = {
+STAGES = {
     "one": ("missed", "consumer"),
-    "one with a queue": ("left", "consumer", "-rqs", "0"),
     "two": ("missed", "consumer", "-nc", "2"),
-    "two with queues": ("left", "consumer", "-nc", "2", "-rqs", "0"),
     "collector": ("", "collector", "-pid", "1"),
-    "collector with a queue": ("left", "collector", "-pid", "1", "-rqs", "0"),
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("stage", "queue"), some_of([*STAGES], [False, True]))
 def test_a_processor_that_hangs_is_ended_after_the_time_to_drain(
-    prefix: str, source: Source, commands: Commands, tmp_path: Path, mode: str
+    prefix: str, source: Source, commands: Commands, tmp_path: Path, stage: str, queue: bool
 ) -> None:
-    fate, kind, *more = MODES[mode]
+    fate, kind, *more = STAGES[stage]
+    if queue:
+        fate, more = "left", [*more, "-rqs", "0"]
     ledger = tmp_path / "ledger.json"
     program = commands(
         kind, "-ic", source.channel, "-sc", f"{prefix}status:*", "-sqs", "100", *more,
@@ -220,14 +222,14 @@ def test_a_second_signal_ends_all_children_soon_and_says_what_was_left(
     assert "queued objects are left" in program.text
 
 
-@pytest.mark.parametrize(("more", "n"), [(("-rqs", "0"), 1), (("-rqs", "0", "-nc", "2"), 2)])
+@pytest.mark.parametrize("n", range(1, 1 + min(2, rounds(1))))
 def test_a_second_signal_leaves_what_waits_for_a_slow_processor_and_names_it(
-    prefix: str, source: Source, commands: Commands, tmp_path: Path, more: tuple[str, ...], n: int
+    prefix: str, source: Source, commands: Commands, tmp_path: Path, n: int
 ) -> None:
     ledger = tmp_path / "ledger.json"
     program = commands(
-        "consumer", "-ic", source.channel, "-sc", f"{prefix}status:*", "-sqs", "500", *more,
-        "-pf", write_processor(tmp_path, SLOW), "-pc", "P", "--drain-timeout", "300",
+        "consumer", "-ic", source.channel, "-nc", n, "-sc", f"{prefix}status:*", "-sqs", "500",
+        "-rqs", "0", "-pf", write_processor(tmp_path, SLOW), "-pc", "P", "--drain-timeout", "300",
         "--ledger", ledger,
     )  # fmt: skip
     all_of_them = [f"{prefix}status:{k + 1}" for k in range(n)]
@@ -282,8 +284,7 @@ def test_writers_and_worker_pools_that_hang_call_nothing_processed_that_is_not(
     assert not account.without_fate()
     assert len(account.received - account.skipped) == 12
     assert len(account.left) >= 5
-    audit = commands("audit", "--json", ledger)
-    audit.wait()
+    audit = call("audit", "--json", ledger)
     (stage,) = json.loads("".join(audit.out))["stages"]
     assert stage["processed"] == [[1, 2]]
 
@@ -318,12 +319,20 @@ def test_a_processor_whose_stop_hangs_is_ended_after_the_time_to_drain(
 
 
 @pytest.mark.parametrize(("n", "body"), [(1, SLOW_START), (2, SLOW_START), (1, DEAF_START)])
-def test_a_signal_during_a_start_that_hangs_ends_all(
-    source: Source, commands: Commands, tmp_path: Path, n: int, body: str
+def test_a_signal_during_a_start_that_hangs_ends_all_and_each_stage_has_a_ledger_by_then(
+    prefix: str, source: Source, commands: Commands, tmp_path: Path, n: int, body: str
 ) -> None:
-    file = write_processor(tmp_path, body)
-    program = commands("consumer", "-ic", source.channel, "-nc", n, "-pf", file, "-pc", "P")
+    """Else what it receives before it is killed is in none."""
+    file = tmp_path / "ledger.json"
+    program = commands(
+        "consumer", "-ic", source.channel, "-nc", n, "-oc", f"{prefix}out:*", "--ledger", file,
+        "-pf", write_processor(tmp_path, body), "-pc", "P",
+    )  # fmt: skip
     wait_until(lambda: program.text.count("starting") == n)
+    ledgers = read_ledgers(file)
+    assert [one.stage_id for one in ledgers] == list(range(1, n + 1))
+    assert [one.output_channel for one in ledgers] == [f"{prefix}out:{k + 1}" for k in range(n)]
+    assert not any(one.closed or one.received for one in ledgers)
     there = children_of(program)
     program.signal(signal.SIGINT)
     assert program.wait(40) == 1, program.text
@@ -387,23 +396,6 @@ def test_ctrl_c_during_imports_prints_no_traceback(
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_there_is_a_ledger_of_each_stage_before_it_receives(
-    prefix: str, source: Source, commands: Commands, tmp_path: Path, n: int
-) -> None:
-    """Else what it receives before it is killed is in none."""
-    file = tmp_path / "ledger.json"
-    program = commands(
-        "consumer", "-ic", source.channel, "-nc", n, "-oc", f"{prefix}out:*", "--ledger", file,
-        "-pf", write_processor(tmp_path, SLOW_START), "-pc", "P",
-    )  # fmt: skip
-    wait_until(lambda: program.text.count("starting") == n)
-    ledgers = read_ledgers(file)
-    assert [one.stage_id for one in ledgers] == list(range(1, n + 1))
-    assert [one.output_channel for one in ledgers] == [f"{prefix}out:{k + 1}" for k in range(n)]
-    assert not any(one.closed or one.received for one in ledgers)
-
-
-@pytest.mark.parametrize("n", [1, 2])
 def test_a_ledger_that_cannot_be_written_ends_nothing(
     prefix: str, source: Source, commands: Commands, tmp_path: Path, n: int
 ) -> None:
@@ -427,29 +419,6 @@ def test_a_ledger_that_cannot_be_written_ends_nothing(
     program.signal()
     assert program.wait() == 1, program.text
     assert program.text.count("the stream continues") == 1
-
-
-def test_restarts_are_named_at_the_end_and_counts_are_of_all_incarnations(
-    prefix: str, source: Source, commands: Commands, tmp_path: Path
-) -> None:
-    program = two(commands, source, prefix, write_processor(tmp_path, PID))
-    both = [f"{prefix}status:{k}" for k in (1, 2)]
-    wait_for_monitors(both)
-    source.publish(range(1, 11))
-    wait_until(lambda: all(status(s)["processorStats"]["nProcessed"] == 10 for s in both))
-    # What the parent has heard is what it can keep.
-    time.sleep(0.5)
-    pid = status(both[0])["userStats"]["pid"]
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: status(both[0])["userStats"]["pid"] != pid)
-    wait_for_monitors(both)
-    source.publish(range(11, 21))
-    wait_until(lambda: status(both[0])["processorStats"]["nProcessed"] == 10)
-    wait_until(lambda: status(both[1])["processorStats"]["nProcessed"] == 20)
-    program.signal()
-    assert program.wait() == 1, program.text
-    assert "all: nProcessed 40 " in program.text
-    assert "consumer 1 died (signal SIGKILL) and was started again" in program.text
 
 
 def test_workers_leave_the_end_to_their_parent(

@@ -107,7 +107,7 @@ def test_a_stop_while_an_object_is_processed_and_more_wait(
 ) -> None:
     """The binding must not lose its channel while it is in our callback."""
     simulator = commands(
-        "sim", "-cn", f"{prefix}image", "-nx", "16", "-ny", "16", "-nf", "10", "-fps", "5000",
+        "sim", "-cn", f"{prefix}image", "-nx", "16", "-ny", "16", "-nf", "10", "-fps", "1000",
         "-rt", "30", "--wait-for-stages", f"{prefix}s", "-shd", "0", "-rp", "0",
     )  # fmt: skip
     consumer = commands(

@@ -191,9 +191,9 @@ class Ids:
 class Peer:
     """One end in a process of its own, to be killed."""
 
-    def __init__(self, end: str, mode: str, channel: str, first: int = 1) -> None:
+    def __init__(self, end: str, mode: str, channel: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.transport.pairs", end, mode, channel, str(first)],
+            [sys.executable, "-m", "tests.transport.pairs", end, mode, channel],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -212,12 +212,12 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _run_end(end: str, mode: str, channel: str, first: int) -> None:
+def _run_end(end: str, mode: str, channel: str) -> None:
     pair = Pair(mode, channel)
     if end == "sender":
         sender = pair.sender()
         _say("up")
-        for number in range(first, 10**6):
+        for number in range(1, 10**6):
             try:
                 sender.publish(make_object(number))
             except Exception as error:
@@ -232,4 +232,4 @@ def _run_end(end: str, mode: str, channel: str, first: int) -> None:
 
 
 if __name__ == "__main__":
-    _run_end(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    _run_end(sys.argv[1], sys.argv[2], sys.argv[3])

@@ -26,8 +26,9 @@ from tests.workflow.test_streams import live
 pytestmark = pytest.mark.filterwarnings("default")
 
 
-@pytest.fixture
-def cluster() -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def started() -> Iterator[Any]:
+    """A cluster for all tests, as it costs the start of four processes."""
     made = LocalCluster(
         n_workers=3,
         threads_per_worker=1,
@@ -37,6 +38,13 @@ def cluster() -> Iterator[Any]:
     )
     yield made
     made.close()
+
+
+@pytest.fixture
+def cluster(started: Any) -> Any:
+    """The cluster with all its workers: another test may have killed one, which comes back."""
+    wait_until(lambda: len(started.scheduler.workers) == 3, what="three workers")
+    return started
 
 
 def test_stages_and_steps_on_workers_one_of_which_is_killed(
@@ -182,9 +190,10 @@ def test_a_placed_stage_waits_for_its_worker_to_return(
     project.close()
 
 
-def _ended(dask_worker: Any) -> list[bool]:
-    """Of each program of a worker, whether it has ended."""
-    return [one.poll() is not None for one in agent._programs.values()]
+def _ended(launcher: str) -> list[bool]:
+    """Of each program that a launcher has started on a worker, whether it has ended."""
+    of_it = [one for key, one in agent._programs.items() if key.startswith(launcher)]
+    return [one.poll() is not None for one in of_it]
 
 
 def test_a_program_that_starts_too_late_is_ended(
@@ -199,6 +208,6 @@ def test_a_program_that_starts_too_late_is_ended(
         launcher.start(spec, tmp_path, 1)
     monkeypatch.undo()
     client = dask.connect(cluster.scheduler_address)
-    wait_until(lambda: [*client.run(_ended).values()] == [[True]] * 3)
+    wait_until(lambda: [*client.run(_ended, launcher._id).values()] == [[True]] * 3)
     client.close()
     launcher.close()

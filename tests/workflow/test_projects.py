@@ -13,6 +13,7 @@ import pytest
 from pvapy_stream.workflow import Project, StreamSet, read_workflow, run_workflow
 from pvapy_stream.workflow.run.project import ProtocolRow
 from pvapy_stream.workflow.run.steps import State
+from tests.in_process import Called, call
 from tests.support import Commands, Program, wait_until
 from tests.workflow.test_steps import steps
 
@@ -51,36 +52,31 @@ def numbers(folder: Path, run: str, name: str) -> list[int]:
     return sorted(item["number"] for item in StreamSet.read(path)) if path.exists() else []
 
 
-def ended(program: Program, code: int = 0) -> str:
-    assert program.wait() == code, program.text
+def ended(program: Program | Called, code: int = 0) -> str:
+    found = program.code if isinstance(program, Called) else program.wait()
+    assert found == code, program.text
     return program.text
 
 
 def test_create_schedule_list_show(tmp_path: Path, commands: Commands) -> None:
     folder = tmp_path / "projects" / "night"
     assert "3 protocols" in ended(commands("create-project", "night", chain(tmp_path)))
-    # Programs that do not meet run side by side.
-    again = commands("create-project", "name=night")
-    missing = commands("create-project", "name=other", f"workflow={tmp_path}/none.json")
-    too_many = commands("create-project", *"abcde")
-    typo = commands("schedule-project", "nigth")
-    elsewhere = commands("create-project", "far", chain(tmp_path), tmp_path / "disk", "for later")
-    ended(commands("schedule-project", "night"))
-    assert "exists already" in ended(again, 1)
+    assert "exists already" in ended(call("create-project", "name=night"), 1)
+    missing = call("create-project", "name=other", f"workflow={tmp_path}/none.json")
     assert "cannot read workflow" in ended(missing, 1)
-    assert "unexpected word" in ended(too_many, 1)
-    assert "there is no project 'nigth'" in ended(typo, 2)
-    ended(elsewhere)
+    assert "unexpected word" in ended(call("create-project", *"abcde"), 1)
+    assert "there is no project 'nigth'" in ended(call("schedule-project", "nigth"), 2)
+    ended(call("create-project", "far", chain(tmp_path), tmp_path / "disk", "for later"))
+    ended(commands("schedule-project", "night"))
     assert (tmp_path / "projects" / "far").resolve() == (tmp_path / "disk" / "far").resolve()
     assert {row.state for row in rows(folder).values()} == {State.FINISHED}
     assert numbers(folder, "000002_double", "doubled") == [2, 4, 6, 8, 10]
     # The one that waits started after the one it waits for had ended.
     assert rows(folder)["last"].started >= rows(folder)["double"].ended
     assert (folder / "Runs" / "000001_count" / "logs" / "000001_count.log").exists()
-    shown, listed = commands("project", "show", "night"), commands("project", "list")
-    assert "5 finished" in ended(shown)
-    assert "night" in ended(listed)
-    assert "nothing to do" in ended(commands("schedule-project", "night"))
+    assert "5 finished" in ended(call("project", "show", "night"))
+    assert "night" in ended(call("project", "list"))
+    assert "nothing to do" in ended(call("schedule-project", "night"))
 
 
 def test_a_consumer_starts_before_its_producer_ends(tmp_path: Path) -> None:
@@ -103,7 +99,7 @@ def test_a_killed_protocol_closes_its_sets_and_is_resumed(
     assert [found[name].state.value for name in ("count", "double")] == ["failed", "finished"]
     assert numbers(folder, "000001_count", "items") == [1, 2, 3, 4]
     before = steps(folder / "Runs" / "000001_count")[:3]
-    ended(commands("project", "resume", folder))
+    ended(call("project", "resume", folder))
     assert numbers(folder, "000001_count", "items") == [1, 2, 3, 4, 5, 6]
     # The one that had finished goes on with what is new.
     assert numbers(folder, "000002_double", "doubled") == [2, 4, 6, 8, 10, 12]
@@ -112,15 +108,15 @@ def test_a_killed_protocol_closes_its_sets_and_is_resumed(
 
 
 def test_one_process_runs_a_project(tmp_path: Path, commands: Commands) -> None:
-    ended(commands("project", "create", "busy", chain(tmp_path, n=400, ms=250)))
+    ended(call("project", "create", "busy", chain(tmp_path, n=400, ms=250)))
     first = commands("project", "schedule", "busy")
     wait_until(lambda: "started" in first.text)
-    second, shown = commands("project", "schedule", "busy"), commands("project", "show", "busy")
+    second, shown = call("project", "schedule", "busy"), call("project", "show", "busy")
     assert f"project busy is run by process {first.process.pid}" in ended(second, 1)
     assert f"run by process {first.process.pid}" in ended(shown)
     folder = tmp_path / "projects" / "busy"
     wait_until(lambda: len(numbers(folder, "000001_count", "items")) > 2)
-    ended(commands("project", "stop", "busy"))
+    ended(call("project", "stop", "busy"))
     assert first.wait() == 1
     assert rows(folder)["count"].state is State.ABORTED
     assert "steps left; resume continues with them" in rows(folder)["count"].error
@@ -129,7 +125,7 @@ def test_one_process_runs_a_project(tmp_path: Path, commands: Commands) -> None:
 def test_a_killed_scheduler_is_told_and_leaves_no_process(
     tmp_path: Path, commands: Commands
 ) -> None:
-    ended(commands("create-project", "busy", chain(tmp_path, n=400, ms=250)))
+    ended(call("create-project", "busy", chain(tmp_path, n=400, ms=250)))
     first = commands("schedule-project", "busy")
     folder = tmp_path / "projects" / "busy"
     wait_until(lambda: len(numbers(folder, "000001_count", "items")) > 1)
@@ -137,15 +133,15 @@ def test_a_killed_scheduler_is_told_and_leaves_no_process(
     first.wait()
     log = folder / "Runs" / "000001_count" / "logs" / "000001_count.log"
     wait_until(lambda: "steps left" in log.read_text())
-    shown, stopped = commands("project", "show", "busy"), commands("stop-project", "busy")
+    shown, stopped = call("project", "show", "busy"), call("stop-project", "busy")
     assert "has ended; continue with" in ended(shown, 1)
     assert "does not run; there is nothing to stop" in ended(stopped, 1)
 
 
-def test_left_out_and_unreachable_protocols(tmp_path: Path, commands: Commands) -> None:
-    ended(commands("create-project", "some", chain(tmp_path)))
-    wrong = commands("schedule-project", "some", "--ignore", "cuont")
-    text = ended(commands("schedule-project", "some", "--ignore", "count"), 1)
+def test_left_out_and_unreachable_protocols(tmp_path: Path) -> None:
+    ended(call("create-project", "some", chain(tmp_path)))
+    wrong = call("schedule-project", "some", "--ignore", "cuont")
+    text = ended(call("schedule-project", "some", "--ignore", "count"), 1)
     assert "double: its input count.items will never be available: count is skipped" in text
     assert rows(tmp_path / "projects" / "some")["last"].state is State.FINISHED
     assert "there is no protocol 'cuont'" in ended(wrong, 2)

@@ -15,6 +15,7 @@ from pvapy_stream.errors import SettingsError
 from pvapy_stream.workflow import Project
 from pvapy_stream.workflow.model.workflow_template import Template
 from pvapy_stream.workflow.run.web_form import FormApp
+from tests.in_process import call
 from tests.support import Commands, Program, wait_until
 from tests.web.browser import needs_chromium, overflow, page
 
@@ -147,17 +148,17 @@ def test_all_aliases_run_without_a_form(tmp_path: Path, commands: Commands) -> N
         "processor=pvapy_stream.processors.transpose.Transpose", "file=night.h5",
         "compression=none", "--project", "night",
     )  # fmt: skip
-    wrong = commands("template", SPLIT, "--defaults", "frames=many", "--project", "wrong")
-    valueless = commands("template", SPLIT, "frames", "--defaults")
-    listed = commands("template", "--list")
+    wrong = call("template", SPLIT, "--defaults", "frames=many", "--project", "wrong")
+    valueless = call("template", SPLIT, "frames", "--defaults")
+    listed = call("template", "--list")
     assert done.wait(80) == 0, done.text
     with h5py.File(tmp_path / "projects" / "night" / "night.h5") as file:
         assert file["entry/data/data"].shape == (60, 16, 16)
-    assert wrong.wait() == 2
+    assert wrong.code == 2
     assert "Number of frames: Input should be a valid integer" in wrong.text
     assert not (tmp_path / "projects" / "wrong").exists()
-    assert valueless.wait() == 2
-    assert listed.wait() == 0
+    assert valueless.code == 2
+    assert listed.code == 0
     assert SPLIT in listed.text
 
 
@@ -250,11 +251,11 @@ def test_a_choice_may_be_given_by_its_number_and_values_stand_in_the_form() -> N
     assert "checked" in shown
 
 
-def test_hidden_fields_need_not_be_given(commands: Commands, tmp_path: Path) -> None:
+def test_hidden_fields_need_not_be_given(tmp_path: Path) -> None:
     file = tmp_path / "scan.json.template"
     file.write_text(SCAN)
-    done = commands("template", file, "mode=time", "time=3", "--project", "timed")
-    assert done.wait() == 0, done.text
+    done = call("template", file, "mode=time", "time=3", "--project", "timed")
+    assert done.code == 0, done.text
     (note,) = (tmp_path / "projects" / "timed").rglob("note.txt")
     assert note.read_text() == "time 5 3.0 False None"
 
