@@ -134,6 +134,10 @@ class Plan:
         shares = {"mirror": True, "consumer": self.consumers > 1, "writer": self.writers > 1}
         return self.repairs and not shares.get(stage, False)
 
+    def before(self, stage: str) -> str:
+        """The program that a stage receives from."""
+        return dict(zip(self.stages, ("source", *self.stages), strict=False))[stage]
+
     @property
     def stages(self) -> tuple[str, ...]:
         """Programs after the source, in order."""
@@ -237,20 +241,26 @@ def plan(seed: int, kinds: tuple[str, ...] = KINDS) -> Plan:
 
 def _can_be_proxied(made: Plan) -> list[str]:
     """Stages whose source is one process, which has one address."""
-    before = dict(zip(made.stages, ("source", *made.stages), strict=False))
     return [
-        stage for stage in made.stages if before[stage] != "consumer" or made.consumers == 1
+        stage for stage in made.stages
+        if made.before(stage) != "consumer" or made.consumers == 1
     ]  # fmt: skip
 
 
 def _repaired(draw: random.Random, made: Plan) -> Plan:
     """A run in which objects are repaired; a stage that can repair is behind the proxy."""
+    if made.filters:
+        # The proxy does not lead to the channel with the filtered ids.
+        made = replace(made, consumers=1)
     if made.consumers > 1:
         made = replace(made, writers=1)
+    stages = [one for one in _can_be_proxied(made) if made.can_repair(one)]
+    if made.filters:
+        stages = ["consumer"]
     short = made.base == "stall" or draw.random() < 0.4
     return replace(
         made,
-        proxied=draw.choice([one for one in _can_be_proxied(made) if made.can_repair(one)]),
+        proxied=draw.choice(stages),
         keep_past=_PASTS[0] if made.complete else draw.choice(_PASTS),
         queue=_SHORT if short else 0,
         overflow=draw.choice(("drop-newest", "drop-oldest")) if short else "block",

@@ -22,8 +22,9 @@ from chaos.late import Late
 from chaos.left import shared_memory
 from chaos.programs import MARK, Program, left_of
 from chaos.proxy import Proxy
-from chaos.truth import counted, saved_in, sent_of
+from chaos.truth import Sent, counted, saved_in, sent_of
 from pvapy_stream.errors import TransportError
+from pvapy_stream.pva.lazy import pv_object
 from pvapy_stream.pva.newest import Newest
 from pvapy_stream.sim.chain_ready import wait_for_stages
 
@@ -97,11 +98,10 @@ class Run:
         stage = self.plan.proxied
         if not stage:
             return {}
-        before = dict(zip(self.plan.stages, ("source", *self.plan.stages), strict=False))
         search_port, port, server_port = os.environ["CHAOS_PORTS"].split()
         self._proxy = Proxy(int(search_port), int(port), int(server_port))
         return {
-            before[stage]: {"EPICS_PVAS_SERVER_PORT": server_port},
+            self.plan.before(stage): {"EPICS_PVAS_SERVER_PORT": server_port},
             stage: {
                 "EPICS_PVA_NAME_SERVERS": f"127.0.0.1:{search_port}",
                 "EPICS_PVA_ADDR_LIST": "",
@@ -121,7 +121,17 @@ class Run:
         for fault in due:
             faults.do(fault)
         faults.join()
+        if self.plan.complete:
+            self._wait_for_all()
         self._wait_for_quiet()
+
+    def _wait_for_all(self) -> None:
+        """Wait until the stage before the proxy has published all; it ends after those behind."""
+        names = self._commands.statuses.get(self.plan.before(self.plan.proxied), [])
+        due = len(self._sent().expected(self.plan.filters)) if names else 0
+        end = time.monotonic() + _LAST
+        while sum(map(_processed, names)) < due and time.monotonic() < end:
+            time.sleep(_TICK)
 
     def _wait_for_quiet(self) -> None:
         end = time.monotonic() + _LAST
@@ -183,13 +193,14 @@ class Run:
             if _CRASHED in log.read_text(errors="replace")
         ]
 
+    def _sent(self) -> Sent:
+        if not self.plan.own_source:
+            return counted(self.plan.n_frames)
+        return sent_of(sorted(self.folder.glob("source.*.record")))
+
     def judge(self) -> list[str]:
         """Compare what was written with the truth."""
-        sent = (
-            sent_of(sorted(self.folder.glob("source.*.record")))
-            if self.plan.own_source
-            else counted(self.plan.n_frames)
-        )
+        sent = self._sent()
         ledgers = sorted(self.folder.glob("*.ledger.json"))
         saved_before = saved_in(sorted([*self.disk.glob("*.h5"), *self.disk.glob("*.h5.part")]))
         audits = [audit_of(ledgers, self.folder / "audit.json")]
@@ -235,6 +246,17 @@ def one_run(made: Plan, folder: Path, private: bool) -> Run:
     except Exception:
         run.wrong.append(f"cannot be judged: {traceback.format_exc()[-500:]}")
     return run
+
+
+def _processed(name: str) -> int:
+    """How many objects a stage has processed; 0 while it does not answer."""
+    newest = Newest(name)
+    try:
+        return int(pv_object(newest.get(0.5)).toDict()["processorStats"]["nProcessed"])
+    except TransportError:
+        return 0
+    finally:
+        newest.close()
 
 
 def _is_there(name: str) -> bool:
