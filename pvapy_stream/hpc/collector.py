@@ -13,14 +13,14 @@ import pvaccess as pva
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.accounting.sequence import SequenceTracker
-from pvapy_stream.errors import ObjectError
+from pvapy_stream.errors import ObjectError, PvapyStreamError
 from pvapy_stream.hpc.collector_status import CollectorStatus
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.inbox import QUEUE_FULL, Returned
 from pvapy_stream.hpc.parts import make_receiver, past_reader
 from pvapy_stream.hpc.producer import Arrival, Producer
 from pvapy_stream.hpc.reorder import DUPLICATE, Released, ReorderBuffer
-from pvapy_stream.hpc.repairer import Asked, Repairer
+from pvapy_stream.hpc.repairer import Asked, Repairer, await_connection
 from pvapy_stream.hpc.requested import checking
 from pvapy_stream.pva.lazy import StreamObject, frame_of
 from pvapy_stream.pva.objects import IdReader, as_late, id_reader, is_late, is_marked
@@ -31,6 +31,7 @@ from pvapy_stream.transport.ports import Identified, Return
 _CACHE_BYTES = 256 * 2**20
 _CACHE_MOST = 2000  # objects
 _LARGEST = 2**63  # larger than any id
+_LAST_PROBE = 2.0  # s; for a producer to say at the end what it published last
 _LAST_ARRIVALS = 0.25  # s; how long what producers have just sent may be under way
 
 
@@ -81,6 +82,7 @@ class Collector(CollectorStatus):
         self.released: deque[Released] = deque()
         self._read_id: IdReader | None = None
         self.collected = 0
+        self._newest_at_end = 0
 
     def _make_repairer(self) -> Repairer | None:
         settings = self.settings
@@ -340,10 +342,23 @@ class Collector(CollectorStatus):
                 self.stage.lock.release()
 
     def stop_receiving(self, deadline: Deadline) -> None:
+        if self.repairer is not None:
+            self._newest_at_end = self._newest_published(deadline)
         time.sleep(_LAST_ARRIVALS)
         for source in self.sources.values():
             source.left = source.receiver.stop(deadline.left)
             source.filters.stop()
+
+    def _newest_published(self, deadline: Deadline) -> int:
+        """The largest id that a producer has published, so far as they answer."""
+        newest = 0
+        for source in self.sources.values():
+            await_connection(source.receiver, deadline)
+            obj = source.receiver.newest(min(_LAST_PROBE, deadline.left))
+            if obj is not None:
+                with contextlib.suppress(PvapyStreamError):
+                    newest = max(newest, id_reader(self.settings.oid_field, obj)(obj))
+        return newest
 
     def flush(self, deadline: Deadline) -> None:
         self.inbox.drain(deadline)
@@ -353,6 +368,7 @@ class Collector(CollectorStatus):
             finally:
                 self.stage.lock.release()
         if self.repairer is not None:
+            self.stage.expect_to(self._newest_at_end)
             self.repairer.finish(deadline)
 
     def waiting(self) -> list[tuple[Account, StreamObject]]:

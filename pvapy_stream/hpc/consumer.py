@@ -17,7 +17,7 @@ from pvapy_stream.hpc.counts import Baseline, InboxCounts, SourceBaseline
 from pvapy_stream.hpc.deadline import Deadline
 from pvapy_stream.hpc.inbox import Returned
 from pvapy_stream.hpc.parts import make_receiver, past_reader
-from pvapy_stream.hpc.repairer import Asked, Repairer
+from pvapy_stream.hpc.repairer import Asked, Repairer, await_connection
 from pvapy_stream.hpc.requested import checking
 from pvapy_stream.hpc.runner import StageRunner
 from pvapy_stream.hpc.stage_stats import queue_stats
@@ -34,8 +34,6 @@ _LAST_PROBE = 2.0  # s; the same at the end, where what is lost is not known oth
 _NOTE_PATIENCE = 0.1  # s; for the object that is processed
 _PROBE_AGAIN_AFTER = 5.0  # s
 _IDLE = 1.0  # s without an object, after which some may be overdue
-# s; how long a source that cannot be reached is waited for at the end, to repair from it
-_COMES_BACK = 5.0
 _BLIND = "the source filters: what its share lacks, the audit of all ledgers shows"
 # How long nothing may come, while what the source has just sent is under way; s.
 _LAST_ARRIVALS = 1.0
@@ -269,7 +267,7 @@ class Consumer(StageRunner):
 
     def stop_receiving(self, deadline: Deadline) -> None:
         if self.repairer is not None:
-            self._await_connection(deadline)
+            await_connection(self.receiver, deadline)
         newest = self._newest_id(min(_LAST_PROBE, deadline.left))
         if newest is None:
             # It does not answer now; what it had sent when it did is known.
@@ -288,14 +286,6 @@ class Consumer(StageRunner):
         self._source_filters.stop()
         self._note_first_source()
         self._newest = None
-
-    def _await_connection(self, deadline: Deadline) -> None:
-        """Wait for a source whose connection was cut: it has what is missed."""
-        until = time.monotonic() + _COMES_BACK
-        while self.receiver.was_connected and not self.receiver.connected:
-            if deadline.over or time.monotonic() > until:
-                return
-            time.sleep(0.05)
 
     def _await_arrivals(self, newest: int, deadline: Deadline) -> None:
         """Wait for what the source has sent up to its newest id, as long as objects come."""

@@ -17,12 +17,14 @@ from pvapy_stream.hpc.stage import Stage
 from pvapy_stream.pva.lazy import StreamObject
 from pvapy_stream.pva.net.client_past import NOT_OFFERED
 from pvapy_stream.transport.past_reader import PastAnswer, PastReader
+from pvapy_stream.transport.ports import Receiver
 
 _LOOK = 0.1  # s; between two looks for ids that are missed
 _TOGETHER = 1.0  # s; what is missed within this time is asked for together
 _AT_ONCE = 250  # ids of one request
 _AGAIN = 0.5  # s; until a request that was not answered is made again
 _LAST = 5.0  # s; for the thread to end
+_COMES_BACK = 5.0  # s; how long a source that cannot be reached is waited for at the end
 
 ANOTHER_SOURCE = "the source is another program"
 BEGAN_AGAIN = "ids have started again"
@@ -34,6 +36,15 @@ _REASONS = {
 }
 
 _log = logging.getLogger(__name__)
+
+
+def await_connection(receiver: Receiver, deadline: Deadline) -> None:
+    """Wait for a source whose connection was cut: it has what is missed."""
+    until = time.monotonic() + _COMES_BACK
+    while receiver.was_connected and not receiver.connected:
+        if deadline.over or time.monotonic() > until:
+            return
+        time.sleep(_LOOK)
 
 
 class Owner(Protocol):
