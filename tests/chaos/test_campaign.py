@@ -13,7 +13,7 @@ from tests.support import rounds
 ROOT = Path(__file__).parents[2]
 # The shorter the chain, the fewer programs are started: in that with the seed 30 a consumer and a
 # writer are killed, in that with the seed 5, of two consumers and others, a writer twice.
-RUNS = [(1, "filter"), (30, "kill"), (5, "kill")][: 1 + rounds(1)]
+RUNS = [(81051, "cut+repair"), (1, "filter"), (30, "kill"), (5, "kill")][: 2 + rounds(1)]
 
 
 @pytest.mark.timeout(400)

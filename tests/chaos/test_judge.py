@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,13 @@ import pytest
 
 from chaos.chain import KINDS, Plan, plan
 from chaos.judge import judge
+from chaos.late import Late
 from chaos.pixels import is_hit, marked, marks_of, pixels_of, read
 from chaos.source import ids
 from chaos.table import BEGIN, END, Outcome, table, write
 from chaos.truth import Record, Saved, Sent, counted, sent_of
+from pvapy_stream.accounting.idset import IdSet
+from pvapy_stream.accounting.ledger import Ledger
 
 N = 20
 MADE = Plan(
@@ -55,8 +59,10 @@ def report(lost: list[list[int]] | None = None, drops: bool = False, **sets: Any
     }
 
 
-def verdict(files: Saved, *reports: dict[str, Any], sent: Sent | None = None) -> str:
-    return "; ".join(judge(MADE, sent or counted(N), files, reports))
+def verdict(
+    files: Saved, *reports: dict[str, Any], sent: Sent | None = None, made: Plan = MADE
+) -> str:
+    return "; ".join(judge(made, sent or counted(N), files, reports))
 
 
 def test_a_clean_run() -> None:
@@ -98,6 +104,39 @@ def test_an_audit_that_does_not_come() -> None:
     assert text == "the audit gives no report: no ledger"
 
 
+def test_what_can_be_repaired_has_to_be_there() -> None:
+    made = replace(MADE, kind="cut+repair")
+    files = saved(*range(1, 11), *range(13, N + 1))
+    assert "frames gone that could be repaired: 2 frames: 11-12" in verdict(
+        files, report([[11, 12]]), made=made
+    )
+    # One that was killed had what it kept.
+    assert not verdict(files, report([[11, 12]]), made=replace(MADE, kind="kill+repair"))
+    assert "audit not OK though nothing is gone" in verdict(
+        saved(*range(1, N + 1)), report([[99, 99]]), made=made
+    )
+
+
+def test_a_ledger_says_of_an_id_either_that_it_came_late_or_that_it_is_missed() -> None:
+    late = Late()
+    late.add(ledger_of(received=[1, 2, 3], repaired=[2], missed=[4], unrepairable={"gone": [4]}))
+    assert (late.repaired, late.wrong) == ({2}, [])
+    late.add(ledger_of(repaired=[5]))
+    late.add(ledger_of(received=[6], repaired=[6], missed=[6]))
+    late.add(ledger_of(unrepairable={"gone": [7]}))
+    assert late.wrong == [
+        "consumer 1, epoch 1: repaired, but not received: 5",
+        "consumer 1, epoch 1: repaired, but also missed: 6",
+        "consumer 1, epoch 1: not missed, but not to be repaired (gone): 7",
+    ]
+
+
+def ledger_of(unrepairable: dict[str, list[int]] | None = None, **sets: list[int]) -> Ledger:
+    reasons = {why: IdSet(ids) for why, ids in (unrepairable or {}).items()}
+    found = {name: IdSet(ids) for name, ids in sets.items()}
+    return Ledger("consumer", 1, unrepairable=reasons, **found)
+
+
 def test_ids_that_come_again_are_frames_of_their_own() -> None:
     sent = Sent(ids={1: 1, 2: 2, 3: 1, 4: 2})
     files = Saved([(1, 1, MARKS), (2, 2, MARKS), (2, 4, MARKS)])
@@ -136,6 +175,11 @@ def test_plans_and_ids_follow_from_the_seed() -> None:
         # A violation can be repeated by its command.
         assert plan(one.seed, (one.kind,)) == one
         assert one.kind in one.command
+        assert not one.repairs or one.can_repair(one.proxied), one
+        assert one.repairs or not (one.keep_past or one.queue), one
+        if one.complete:
+            assert {fault.what for fault in one.faults} <= {"cut", "stall", "pause"}, one
+            assert one.keep_past == 100, one
     assert list(ids("plain", 5, 1)) == [1, 2, 3, 4, 5]
     assert list(ids("again", 300, 2)) == list(ids("again", 300, 2))
 
@@ -146,6 +190,8 @@ def test_the_table_goes_between_the_markers(tmp_path: Any) -> None:
     text = table([Outcome(MADE, ()), Outcome(MADE, ("lost",), 3, "/somewhere", 5)])
     write(page, text)
     content = page.read_text()
+    assert "frames repaired | frames gone | violations" in content
+    assert "| calm |" not in content
     assert "| kill | 2 (1 bad) | 0 |" in content
     assert "| 0 | 3 | 1 |" in content
     assert "2 runs with 40 frames and 5 starts of programs, 1 with a violation" in content
