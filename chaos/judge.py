@@ -122,8 +122,7 @@ def _pixels(plan: Plan, sent: Sent, saved: Saved) -> list[str]:
 def _account(plan: Plan, sent: Sent, saved: Saved, account: Account) -> list[str]:
     expected = sent.expected(plan.filters)
     counts = Counter(number for _, number, _ in saved.rows)
-    there = Counter(value for value, _, _ in saved.rows)
-    wanted = Counter(expected.values())
+    wanted = set(expected.values())
     missing = {value for number, value in expected.items() if not counts[number]}
     twice = {value for value, number, _ in saved.rows if counts[number] > 1}
     wrong: list[str] = []
@@ -141,15 +140,14 @@ def _account(plan: Plan, sent: Sent, saved: Saved, account: Account) -> list[str
         wrong.append(f"frames gone without any fault: {_some(missing)}")
     if missing and plan.complete:
         wrong.append(f"frames gone that could be repaired: {_some(missing)}")
-    short = {value for value in wanted if there[value] < wanted[value]}
-    if false := {value for value in account.lost if value in wanted} - short:
+    if false := (account.lost & wanted) - missing:
         wrong.append(f"named lost, but in the files: {_some(false)}")
     published = set(sent.ids.values()) | set(sent.perhaps.values())
     if plan.accounted and plan.base != "source-kill" and (never := account.lost - published):
         wrong.append(f"named lost, but never published: {_some(never)}")
     if plan.transport not in REMOTE and plan.id_kind not in ("again", "far"):
         for fate, ids in account.dropped.items():
-            if plan.base != "source-kill" and (false := (ids & set(wanted)) - short):
+            if plan.base != "source-kill" and (false := (ids & wanted) - missing):
                 wrong.append(f"named {fate}, but in the files: {_some(false)}")
     harmless = plan.complete or plan.kind in _HARMLESS
     if plan.accounted and harmless and not missing and not twice and not account.ok:

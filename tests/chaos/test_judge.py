@@ -144,6 +144,16 @@ def test_ids_that_come_again_are_frames_of_their_own() -> None:
     assert not verdict(files, report([[1, 1]]), sent=sent)
 
 
+def test_a_frame_that_a_killed_source_may_have_sent_is_not_the_next_one_of_its_id() -> None:
+    # The second source sent id 2 again.
+    sent = Sent(ids={1: 1, 3: 2}, perhaps={2: 2})
+    assert not verdict(Saved([(1, 1, MARKS), (2, 2, MARKS)]), report([[2, 2]]), sent=sent)
+    files = Saved([(1, 1, MARKS), (2, 3, MARKS)])
+    assert "named lost, but in the files: 1 frames: 2" in verdict(
+        files, report([[2, 2]]), sent=sent
+    )
+
+
 def test_pixels_tell_id_number_and_stages() -> None:
     image = pixels_of(12, 3_000_007)
     assert read(image) == (12, 3_000_007, 0)
