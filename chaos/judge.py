@@ -134,8 +134,8 @@ def _account(plan: Plan, sent: Sent, saved: Saved, account: Account) -> list[str
         wrong.append(f"frames gone, and not named ({verdict}): {_some(unnamed)}")
     if missing - _unknowable(plan, account) and account.strict:
         wrong.append(f"strict audit OK while frames are gone: {_some(missing)}")
-    if twice and plan.base in ("calm", "puts", "irregular", "jump"):
-        wrong.append(f"frames twice without any fault: {_some(twice)}")
+    if twice and (plan.complete or plan.kind in ("calm", "puts", "irregular", "jump")):
+        wrong.append(f"frames twice without any reason: {_some(twice)}")
     if missing and plan.kind == "calm":
         wrong.append(f"frames gone without any fault: {_some(missing)}")
     if missing and plan.complete:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chaos.truth import Sent
+from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
 
 
@@ -30,6 +32,11 @@ class Late:
                 if isinstance(ledger, Ledger):
                     made.add(ledger)
         return made
+
+    def false(self, sent: Sent) -> list[str]:
+        """Say which ids were repaired, as it is said, that nobody published."""
+        false = self.repaired - set(sent.ids.values()) - set(sent.perhaps.values())
+        return [f"repaired, but never published: {IdSet(sorted(false))}"] if false else []
 
     def add(self, ledger: Ledger) -> None:
         """Look at one epoch of a stage."""

@@ -218,6 +218,7 @@ class Run:
         return [
             *problems,
             *late.wrong,
+            *late.false(sent),
             *judge(self.plan, sent, saved, audits),
             *verified(self.plan, sent, files),
         ]

@@ -115,12 +115,17 @@ def test_what_can_be_repaired_has_to_be_there() -> None:
     assert "audit not OK though nothing is gone" in verdict(
         saved(*range(1, N + 1)), report([[99, 99]]), made=made
     )
+    assert "frames twice without any reason: 1 frames: 7" in verdict(
+        Saved([*saved(*range(1, N + 1)).rows, (7, 7, MARKS)]), report(surplus=[[7, 7]]), made=made
+    )
 
 
 def test_a_ledger_says_of_an_id_either_that_it_came_late_or_that_it_is_missed() -> None:
     late = Late()
     late.add(ledger_of(received=[1, 2, 3], repaired=[2], missed=[4], unrepairable={"gone": [4]}))
     assert (late.repaired, late.wrong) == ({2}, [])
+    assert late.false(counted(1)) == ["repaired, but never published: 2"]
+    assert not late.false(counted(2))
     late.add(ledger_of(repaired=[5]))
     late.add(ledger_of(received=[6], repaired=[6], missed=[6]))
     late.add(ledger_of(unrepairable={"gone": [7]}))
