@@ -181,6 +181,7 @@ class StageFates(Unbatched):
 
     def _begin_sequence(self, value: int) -> None:
         """Note what did not come before the first object of an epoch, which has come."""
+        self._note_unseen(value)
         place, fresh, away = self._place, self._fresh, self._away
         self._place, self._fresh, self._away = None, False, False
         if fresh:
@@ -195,6 +196,19 @@ class StageFates(Unbatched):
             self.tracker.remark = (
                 f"the connection was gone; whether {unknown} were sent before {value} is unknown"
             )
+
+    def _note_unseen(self, value: int) -> None:
+        """Note what may have been sent between an object and a late one of before this stage began.
+
+        They are not asked for: another process of this stage may have them.
+        """
+        ledger = self.account.ledger
+        taken = ledger.received - ledger.skipped
+        first = taken.first
+        if first is None or self._shared or (self.tracker.last is not None and value > first):
+            return
+        low, high = sorted((first, value))
+        ledger.unknown.update(IdSet.of_range(low + 1, high - 1) - taken)
 
     def note_absence(self) -> None:
         """A source that has opened its channel comes back and has sent objects meanwhile."""

@@ -89,10 +89,12 @@ class RepairableStage(StageFates):
 
     def take_late(self, value: int) -> None:
         """Note an object that follows larger ids, as those do that a stage before repaired."""
-        if value in self.account.ledger.received:
+        ledger = self.account.ledger
+        if value in ledger.received:
             self._repeated(value)
-        else:
-            self._note_repaired(IdSet([value]))
+            return
+        self._note_unseen(value)
+        self._note_repaired(IdSet([value]))
 
     def note_unrepairable(self, reason: str, ids: IdSet, ledger: Ledger) -> None:
         """Note why missed ids of a ledger cannot come any more; they stay missed."""
