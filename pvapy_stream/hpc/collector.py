@@ -82,7 +82,6 @@ class Collector(CollectorStatus):
         self.released: deque[Released] = deque()
         self._read_id: IdReader | None = None
         self.collected = 0
-        self._newest_at_end = 0
 
     def _make_repairer(self) -> Repairer | None:
         settings = self.settings
@@ -349,16 +348,16 @@ class Collector(CollectorStatus):
             source.left = source.receiver.stop(deadline.left)
             source.filters.stop()
 
-    def _newest_published(self, deadline: Deadline) -> int:
-        """The largest id that a producer has published, so far as they answer."""
-        newest = 0
+    def _newest_published(self, deadline: Deadline) -> int | None:
+        """The largest id that a producer has published; None if none of them answers."""
+        found: list[int] = []
         for source in self.sources.values():
             await_connection(source.receiver, deadline)
             obj = source.receiver.newest(min(_LAST_PROBE, deadline.left))
             if obj is not None:
                 with contextlib.suppress(PvapyStreamError):
-                    newest = max(newest, id_reader(self.settings.oid_field, obj)(obj))
-        return newest
+                    found.append(id_reader(self.settings.oid_field, obj)(obj))
+        return max(found, default=None)
 
     def flush(self, deadline: Deadline) -> None:
         self.inbox.drain(deadline)
@@ -368,7 +367,8 @@ class Collector(CollectorStatus):
             finally:
                 self.stage.lock.release()
         if self.repairer is not None:
-            self.stage.expect_to(self._newest_at_end)
+            if self._newest_at_end is not None:
+                self.stage.expect_to(self._newest_at_end)
             self.repairer.finish(deadline)
 
     def waiting(self) -> list[tuple[Account, StreamObject]]:

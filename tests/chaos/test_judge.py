@@ -137,9 +137,11 @@ def test_a_ledger_says_of_an_id_either_that_it_came_late_or_that_it_is_missed() 
 
 
 def ledger_of(unrepairable: dict[str, list[int]] | None = None, **sets: list[int]) -> Ledger:
-    reasons = {why: IdSet(ids) for why, ids in (unrepairable or {}).items()}
-    found = {name: IdSet(ids) for name, ids in sets.items()}
-    return Ledger("consumer", 1, unrepairable=reasons, **found)
+    made = Ledger("consumer", 1)
+    made.unrepairable = {why: IdSet(ids) for why, ids in (unrepairable or {}).items()}
+    for name, some in sets.items():
+        setattr(made, name, IdSet(some))
+    return made
 
 
 def test_ids_that_come_again_are_frames_of_their_own() -> None:
