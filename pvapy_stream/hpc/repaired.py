@@ -71,9 +71,9 @@ class RepairableStage(StageFates):
         ledger = self._summary.ledger
         for noted in (ledger.missed, ledger.unknown):
             noted.remove(ids)
-        self._is_no_loss(ids)
+        self._forget_unrepairable(ids)
 
-    def _is_no_loss(self, ids: IdSet) -> None:
+    def _forget_unrepairable(self, ids: IdSet) -> None:
         """Ids need not be repaired any more."""
         noted = self._summary.ledger.unrepairable
         for reason, unrepairable in [*noted.items()]:
@@ -85,7 +85,7 @@ class RepairableStage(StageFates):
         """These ids will not come: the source dropped them on purpose."""
         with self.lock:
             super().excuse(ids)
-            self._is_no_loss(ids)
+            self._forget_unrepairable(ids)
 
     def take_late(self, value: int) -> None:
         """Note an object that follows larger ids, as those do that a stage before repaired."""
