@@ -59,7 +59,10 @@ _COUNTS = {
     "skipped": ("skipped_objects", "Initial updates and repeats, which are not processed."),
     "duplicates": ("duplicate_objects", "Objects whose id had arrived before."),
     "unknown": ("unknown_objects", "Ids in jumps, whose fate is unknown."),
-    "repaired": ("repaired_objects", "Missed objects that the source sent again."),
+    "repaired": (
+        "repaired_objects",
+        "Objects that were missed and came late, as they were asked for.",
+    ),
     "published": ("published_objects", "Objects that were published."),
     "missed": ("missed_objects", "Objects that should have arrived and did not."),
     "rejected": ("rejected_objects", "Objects that were dropped because a queue was full."),

@@ -61,7 +61,7 @@ class ProcessorStats(Struct, frozen=True):
         n_filtered, n_skipped: dropped intentionally; initial updates and repeats.
         n_duplicates, n_unknown: arrived more than once; ids in jumps, whose fate is unknown.
         n_epochs: how often ids began, the first time included.
-        n_repaired: missed objects that the source sent again.
+        n_repaired: objects that were missed and came late, as they were asked for.
     """
 
     runtime: float = 0.0
