@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pvaccess as pva
+
 from pvapy_stream.accounting.idset import IdSet
 from pvapy_stream.accounting.ledger import Ledger
 from pvapy_stream.errors import TransportError
@@ -67,7 +69,7 @@ class Output:
             # Made from a template that was the opening object: results are no such thing.
             pvObject = without_mark(pvObject)
         own = threading.get_ident() == self.thread
-        value = self._read_id(pvObject) if self._read_id else self.input_id
+        value = self._id_of(pvObject)
         if self.late_ids and (self.input_id if own else value) in self.late_ids:
             pvObject = as_late(pvObject)
         # Of one that is in order, the mark says nothing.
@@ -90,6 +92,15 @@ class Output:
             self.sent = True
         else:
             self.later = True
+
+    def _id_of(self, obj: StreamObject) -> int:
+        if self._read_id is not None:
+            try:
+                return self._read_id(obj)
+            except pva.PvaException:
+                # One of another structure, which the publisher refuses with a better message.
+                pass
+        return self.input_id
 
     def reserve(self, nbytes: int) -> object | None:
         """Memory for the payload of an object, see `Publisher.reserve`. For any thread."""

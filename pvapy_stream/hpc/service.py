@@ -124,8 +124,13 @@ class StageService:
         if "output" in self._hosted:
             names.append(self._hosted["output"] + SUFFIX)
         host.point_to(listening_ports() - before, names)
-        self._runner = make_runner(settings, stage_id, self._server)
-        self._runner.begin(settings.incarnation)
+        try:
+            self._runner = make_runner(settings, stage_id, self._server)
+            self._runner.begin(settings.incarnation)
+        except BaseException:
+            # It serves from its beginning, also what others of its process host.
+            self._server.stop()
+            raise
         self._status: StatusChannel | None = None
         self._control: ControlChannel | None = None
 

@@ -56,10 +56,15 @@ class MirrorServer:
         self._twin = ""
         self._server = new_server()
         self._ports = listening_ports() - before
-        self.channels = [
-            MirrorChannel(entry, number, settings, self._server, hosted, self._announce)
-            for number, entry in enumerate(self.entries, 1)
-        ]
+        try:
+            self.channels = [
+                MirrorChannel(entry, number, settings, self._server, hosted, self._announce)
+                for number, entry in enumerate(self.entries, 1)
+            ]
+        except BaseException:
+            # It serves from its beginning, not from its start.
+            self._server.stop()
+            raise
         for channel in self.channels:
             channel.ledger.begin(settings.incarnation)
         self._keeper = LedgerKeeper(

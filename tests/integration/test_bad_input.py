@@ -12,6 +12,7 @@ import pytest
 
 from pvapy_stream.accounting.ledger import read_ledgers
 from pvapy_stream.cli import consumer as consumer_command
+from pvapy_stream.pva.clients import listening_ports
 from tests.in_process import call
 from tests.support import (
     Commands,
@@ -110,9 +111,11 @@ def test_a_processor_that_cannot_be_used_is_explained(
     write_processor(tmp_path, FAULTY, "faulty.py")
     write_processor(tmp_path, "def x(:\n", "broken.py")
     options = ["-pf", tmp_path / file] if file else []
+    before = listening_ports()
     ended = call("consumer", "-ic", f"{prefix}image", "-pc", name, *options)
     assert ended.code == (2 if file == "absent.py" else 1)
     assert message in ended.text
+    assert listening_ports() <= before, "what is refused serves on"
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from pvapy_stream.accounting.ledger import Ledger, read_ledgers
-from pvapy_stream.cli.command import SettingsCommand
 from pvapy_stream.cli.main import load
 from pvapy_stream.cli.options import parse
+from pvapy_stream.cli.settings_command import SettingsCommand
 from tests.support import rounds
 
 N = 90
