@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 from msgspec import Struct
 
@@ -188,8 +189,23 @@ def listed_addresses(text: str, port: int) -> list[Address]:
         text: the list.
         port: of those without one.
     """
-    entries = [entry.partition(":") for entry in text.split()]
-    return [(host, _number(own, port)) for host, _, own in entries]
+    found = []
+    for entry in text.split():
+        host, colon, own = entry.partition(":")
+        if colon and _number(own, -1) < 0:
+            _report_port(entry, own, port)
+        found.append((host, _number(own, port)))
+    return found
+
+
+@cache
+def _report_port(entry: str, own: str, port: int) -> None:
+    """Log once that an entry of a list has no valid port."""
+    _log.warning(
+        "EPICS address %s: %r is no port, and %d is used; give HOST or HOST:PORT, and separate"
+        " addresses with spaces",
+        entry, own, port,
+    )  # fmt: skip
 
 
 def known_addresses() -> tuple[tuple[Address, bool], ...]:
