@@ -288,6 +288,8 @@ class BatchStage(Stage):
             self._failed(kind_of(error), one.value, error)
         else:
             if output is None or output.sent or output.later or self._later:
+                if self._gathers and output is not None:
+                    self._published_gathered(one.value, output)
                 return not self.abandoned
             self._filtered(one.value, output)
         if output is not None:

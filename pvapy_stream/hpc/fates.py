@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from pvapy_stream.accounting.account import Account
 from pvapy_stream.accounting.idset import IdSet
@@ -34,6 +35,7 @@ class StageFates(Unbatched):
 
     # What the present processor is, see `UserDataProcessor`.
     _confirms = _gathers = _later = False
+    _has_last_ids: Callable[[], bool]
 
     def __init__(self, ledger: Ledger, tracker: SequenceTracker) -> None:
         self.account = Account(ledger)
@@ -61,8 +63,17 @@ class StageFates(Unbatched):
         self._fresh = False
         # Whether the connection was gone after the opening object, before anything else came.
         self._away = False
+        # What was gathered, of which a result may yet have the id.
+        self._gathered = IdSet()
         self._log = logging.getLogger(f"pvapy_stream.{ledger.stage}-{ledger.stage_id}")
         self.troubles = Troubles(self._log)
+
+    def _know(self, processor: object) -> None:
+        self._confirms = bool(getattr(processor, "confirms", False))
+        self._gathers = bool(getattr(processor, "gathers", False))
+        self._later = bool(getattr(processor, "publishes_later", False))
+        # A `configure` command may change it.
+        self._has_last_ids = lambda: bool(getattr(processor, "publishes_last_id", False))
 
     @property
     def ledger(self) -> Ledger:
@@ -92,8 +103,38 @@ class StageFates(Unbatched):
         else:
             counts.filtered += 1
             self.account.ledger.filtered.add(value)
-        if output.filtered is not None:
+        if output.filtered is None:
+            return
+        if self._gathers and not self._has_last_ids():
+            self._gathered.add(value)
+        else:
             output.filtered.note(value, output.last_id, counts.last_time)
+
+    def _published_gathered(self, value: int, output: Output) -> None:
+        """A gathering processor has published: what came before this result is in it, or dropped.
+
+        Later ids may yet be those of results.
+        """
+        last = output.last_id
+        if output.filtered is not None and last is not None and (value != last or self._gathered):
+            self._gathered.add(value)
+            self._tell_gathered(output, last)
+
+    def _tell_gathered(self, output: Output, end: int | None) -> None:
+        """Tell later stages which ids up to `end` are not published."""
+        first = self._gathered.first
+        if output.filtered is None or first is None or end is None or end < first:
+            return
+        ids = self._gathered.between(first, end)
+        self._gathered.remove(ids)
+        unpublished = ids - self.account.ledger.published.near(ids)
+        output.filtered.note_ids(unpublished, output.last_id, self.counts.last_time)
+
+    def _end_filtered(self) -> None:
+        """No result of this epoch follows."""
+        if self.output is not None and self.output.filtered is not None:
+            self._tell_gathered(self.output, self._gathered.last)
+            self.output.filtered.flush()
 
     def _skipped(self, value: int) -> None:
         self.counts.skipped += 1
@@ -160,6 +201,7 @@ class StageFates(Unbatched):
 
     def _begin_epoch(self, value: int) -> None:
         self.finish_batch()
+        self._end_filtered()
         self.n_begun += 1
         if self.output is not None:
             self.output.late_ids = IdSet()

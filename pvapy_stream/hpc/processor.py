@@ -45,6 +45,9 @@ class UserDataProcessor:
         account: returns the stage's present ledger: ids received, missed, rejected and so on.
         gathers: set it to True in a class that makes one result of several objects: objects that it
             takes without publishing then count as processed, not as filtered.
+        publishes_last_id: set it to True in a class that gathers and whose results have the id of
+            the object that completes them: later stages then know at once that the other ids do not
+            come. Without it, they know it when a result with a later id is published.
         publishes_later: set it to True in a class that publishes after `process` has returned.
         confirms: set it to True in a class that finishes objects later, as a writer does: they
             count as processed when it calls ``late_failures.done(ids)``.
@@ -54,6 +57,7 @@ class UserDataProcessor:
     """
 
     gathers = False
+    publishes_last_id = False
     publishes_later = False
     confirms = False
     no_batches = ""

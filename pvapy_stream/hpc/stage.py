@@ -152,6 +152,8 @@ class Stage(RepairableStage):
                 self._failed(PUBLISHING, value, output.failure)
             elif output.sent or output.later or self._later:
                 self._processed(value, obj)
+                if self._gathers:
+                    self._published_gathered(value, output)
             else:
                 self._filtered(value, output)
         if output is not None:
@@ -206,9 +208,7 @@ class Stage(RepairableStage):
     def use(self, processor: UserDataProcessor) -> None:
         """Process what follows with this processor."""
         self.processor = processor
-        self._confirms = bool(getattr(processor, "confirms", False))
-        self._gathers = bool(getattr(processor, "gathers", False))
-        self._later = bool(getattr(processor, "publishes_later", False))
+        self._know(processor)
 
     def reject(self, policy: str, obj: StreamObject) -> None:
         """Write down an object that was dropped before the stage took it."""
@@ -395,6 +395,5 @@ class Stage(RepairableStage):
         if rejected is not None:
             self.tracker.missed.update(self.tracker.overdue(rejected))
         self._note_end(newest)
-        if self.output is not None and self.output.filtered is not None:
-            self.output.filtered.flush()
+        self._end_filtered()
         self.counts.end_time = time.time()

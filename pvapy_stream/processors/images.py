@@ -165,6 +165,10 @@ class _Stack(OptionProcessor[StackOptions]):
     keeps_frames = True
     gathers = True
 
+    @property
+    def publishes_last_id(self) -> bool:
+        return self.options.id_of == "last"
+
     def __init__(self, configDict: dict[str, object] | None = None) -> None:
         super().__init__(configDict)
         self._frames: list[Frame] = []

@@ -108,6 +108,19 @@ class FilteredChannel:
         with self._lock:
             self._add(value, value)
             self._reached(value, published)
+        self._flush_at(now)
+
+    def note_ids(self, ids: IdSet, published: int | None, now: float) -> None:
+        """Some ids were filtered; arguments as for `note`."""
+        if (last := ids.last) is None:
+            return
+        with self._lock:
+            for start, end in ids.ranges().tolist():
+                self._add(start, end - 1)
+            self._reached(last, published)
+        self._flush_at(now)
+
+    def _flush_at(self, now: float) -> None:
         if now >= self._due:
             self._due = now + _PERIOD
             self.flush()

@@ -76,6 +76,33 @@ def test_a_collector_does_not_wait_for_it(
     assert not made.whole_account().missed
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("id_of", ["first", "last"])
+def test_what_is_gathered_is_not_missed_and_results_are(
+    bench: Bench, prefix: str, id_of: str, batch_size: int
+) -> None:
+    behind = collector(bench, prefix, 1)
+    first = bench.consumer(
+        consumer_id=1, input_channel=f"{prefix}in:1", output_channel=f"{prefix}hits:*",
+        processor_class="pvapy_stream.processors.SumFrames",
+        processor_args={"nFrames": 3, "idOf": id_of}, batch_size=batch_size,
+    )  # fmt: skip
+    told: list[IdSet] = []
+    follower = FilteredReceiver(f"{prefix}hits:1", lambda new: told.append(new.ids))
+    wait_until(lambda: first.publisher.subscribers)
+    source = bench.publisher(f"{prefix}in:1")
+    for number in range(1, N + 3):
+        source.publish(frame(number))
+    results = [*range(1 if id_of == "first" else 3, N + 1, 3)]
+    wait_for(lambda: list(behind.whole_account().processed) == results, behind, first)
+    wait_until(lambda: (follower.keep_up(connected=True), len(told))[1])
+    bench.stop()
+    assert not behind.whole_account().missed
+    others = sorted({*range(1, N + 3)} - {*results})
+    wait_until(lambda: sorted({k for ids in told for k in ids}) == others)
+    follower.stop()
+
+
 @pytest.mark.parametrize("between", ["consumer", "collector", "mirror"])
 def test_stages_in_between_pass_it_on(
     bench: Bench, prefix: str, tmp_path: Path, between: str

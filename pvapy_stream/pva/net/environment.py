@@ -189,7 +189,7 @@ def listed_addresses(text: str, port: int) -> list[Address]:
         text: the list.
         port: of those without one.
     """
-    found = []
+    found: list[Address] = []
     for entry in text.split():
         host, colon, own = entry.partition(":")
         if colon and _number(own, -1) < 0:
