@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Tests that run side by side; most of their time is waiting.
-TESTS ?= 5
+TESTS ?= 7
 
 # EPICS on loopback only: nothing here ever sends to another address.
 export EPICS_PVA_ADDR_LIST := 127.0.0.1
